@@ -1,0 +1,38 @@
+"""Python values to compact UTF-8 JSON and back, refusing what JSON cannot say."""
+
+import json
+from typing import Any, NoReturn
+
+from pydantic_core import to_jsonable_python
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_jsonable_python)
+
+
+def encode_json(value: object) -> bytes:
+    """Return ``value`` as compact JSON. Datetimes, Decimal, UUID and pydantic models are accepted.
+
+    Raises ValueError for NaN, Infinity, lone surrogates, reference cycles, values nested too deep and values
+    that have no JSON form.
+    """
+    try:
+        return _encoder.encode(value).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is not Unicode text") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def decode_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, strictly as RFC 8259: no NaN, no Infinity. Raises ValueError."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,109 @@
+"""Every exception of the package, as one tree.
+
+::
+
+    UnmissedError
+    ├── ConfigurationError      a setting that cannot work; the text names the fix
+    ├── InvalidMessage          a message that cannot be published; no number was used
+    │   └── MessageTooLarge
+    ├── InvalidPosition         ``since`` is not a sequence number
+    ├── InvalidFrame            a client frame that was refused
+    ├── InvalidToken            a token that was not accepted, whatever the reason
+    ├── OriginRefused           a browser page of another site asked for a WebSocket
+    ├── UnknownConnection       no open connection has this id
+    ├── TooManyConnections      a cap on connections is reached
+    ├── NotRunning              the manager was used before its start or after its stop
+    ├── Draining                the server is going down and takes nobody new
+    ├── WrongThread             the manager was used from outside its event loop
+    └── ConnectionRefused       the client gave up: the server said not to come back
+"""
+
+
+class UnmissedError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class ConfigurationError(UnmissedError):
+    """A setting or an environment that cannot work. The text says what to change."""
+
+
+class InvalidMessage(UnmissedError, ValueError):
+    """A message that cannot be published. Nothing was stamped, stored or sent."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """A message, or a batch of them, over the size limit (bytes)."""
+
+    def __init__(self, what: str, *, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{what} is over the limit of {limit} bytes: send less, or raise the limit on the server")
+
+
+class InvalidPosition(UnmissedError, ValueError):
+    """``since`` is not a canonical decimal integer from 0 to 2**53 - 1."""
+
+    def __init__(self) -> None:
+        super().__init__("since must be one whole number from 0 to 9007199254740991, in plain digits such as 42")
+
+
+class InvalidFrame(UnmissedError, ValueError):
+    """A client frame that was refused. The text goes to the client in an ``error`` frame."""
+
+
+class InvalidToken(UnmissedError):
+    """A token that was not accepted. The text never holds any part of the token."""
+
+
+class OriginRefused(UnmissedError):
+    """A WebSocket handshake from a page whose origin is not allowed."""
+
+    def __init__(self) -> None:
+        super().__init__("this origin is not allowed: add it to UNMISSED_ALLOWED_ORIGINS")
+
+
+class UnknownConnection(UnmissedError, LookupError):
+    """No open connection has this id. Nothing was published."""
+
+    def __init__(self, connection_id: str) -> None:
+        self.connection_id = connection_id
+        super().__init__(
+            f"no open connection has the id {connection_id!r}: publish to the person, who may be away, "
+            "with manager.publish(message, users=[user_id])"
+        )
+
+
+class TooManyConnections(UnmissedError):
+    """A cap on connections, of the process or of one user, is reached."""
+
+
+class NotRunning(UnmissedError, RuntimeError):
+    """The manager is not running."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the ConnectionManager is not running: give FastAPI its lifespan, FastAPI(lifespan=manager.lifespan), "
+            "or enter 'async with manager:' in your own lifespan"
+        )
+
+
+class Draining(UnmissedError):
+    """The server is going down: it delivers what is left, and takes no new connections."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is going down: come back soon")
+
+
+class WrongThread(UnmissedError, RuntimeError):
+    """A call that belongs to the manager's event loop came from elsewhere, or the reverse."""
+
+    def __init__(self, *, right_call: str) -> None:
+        super().__init__(f"the ConnectionManager runs in another place than this call: use {right_call}")
+
+
+class ConnectionRefused(UnmissedError):
+    """The server closed the connection with a code that means: do not come back like this."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"the server refused the connection with close code {code}: {reason or 'no reason given'}")

@@ -1,0 +1,110 @@
+"""A draft becomes a message: checked and encoded once, then stamped with its number and time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from unmissed.core.audience import Audience
+from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.wire import RESERVED_TYPES
+
+_STAMPED_KEYS = ("sequence_number", "timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A stamped message. ``payload`` is the JSON that every client gets, live or recovered."""
+
+    sequence_number: int
+    timestamp: str
+    """RFC 3339, UTC, with milliseconds."""
+    payload: bytes
+    audience: Audience
+    appended_at: float
+    """Monotonic seconds, of the clock that the log was given."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the message as clients see it."""
+        message: dict[str, Any] = decode_json(self.payload)
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a publisher handed over, checked and encoded. It has no number yet.
+
+    ``head`` and ``tail`` are the JSON around the stamp, so stamping cannot fail and encodes nothing again.
+    """
+
+    head: bytes
+    tail: bytes
+    audience: Audience
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], *, max_bytes: int) -> "Draft":
+        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], ...}``; other keys are kept as they are.
+
+        Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON.
+        """
+        rest = _checked(fields)
+        message_type = rest.pop("type")
+        users = _checked_users(rest.pop("users", None))
+        tail = {"data": rest.pop("data", None), **rest}
+        try:
+            head_json, tail_json = encode_json({"type": message_type}), encode_json(tail)
+        except ValueError as error:
+            raise InvalidMessage(f"the message is not JSON: {error}") from None
+        draft = cls(head_json[:-1], tail_json[1:], Audience.of(users))
+        if draft.size > max_bytes:
+            raise MessageTooLarge("the message", limit=max_bytes)
+        return draft
+
+    @property
+    def size(self) -> int:
+        """Bytes of JSON, without the stamp."""
+        return len(self.head) + len(self.tail)
+
+    def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
+        """Return the message under this number, appended at ``now`` (monotonic seconds)."""
+        payload = b'%b,"sequence_number":%d,"timestamp":"%b",%b' % (
+            self.head,
+            sequence_number,
+            timestamp.encode(),
+            self.tail,
+        )
+        return Message(sequence_number, timestamp, payload, self.audience, now)
+
+
+def rfc3339(unix_time: float) -> str:
+    """Return Unix seconds as RFC 3339 in UTC, such as ``2026-01-31T12:00:00.000Z``."""
+    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(fields, Mapping):
+        raise InvalidMessage('a message is an object such as {"type": "chat", "data": {"text": "hello"}}')
+    if not all(isinstance(key, str) for key in fields):
+        raise InvalidMessage("the keys of a message are strings")
+    message_type = fields.get("type")
+    if not isinstance(message_type, str) or not message_type:
+        raise InvalidMessage('type is missing or is not a non-empty string: give one such as "chat"')
+    if message_type in RESERVED_TYPES:
+        raise InvalidMessage(f"the type {message_type!r} is the protocol's own: choose another name")
+    for key in _STAMPED_KEYS:
+        if key in fields:
+            raise InvalidMessage(f"{key} is given by the server: leave it out, or keep yours inside data")
+    if "topics" in fields:
+        raise InvalidMessage("publishing to topics is not supported: address people with users, or leave topics out")
+    return dict(fields)
+
+
+def _checked_users(users: object) -> list[str] | None:
+    if users is None:
+        return None
+    if not isinstance(users, list | tuple | set | frozenset) or not users:
+        raise InvalidMessage("users is a list of at least one user id: leave it out to publish to everyone")
+    if not all(isinstance(user, str) and user for user in users):
+        raise InvalidMessage("each of users is a user id, a non-empty string")
+    return list(users)

@@ -1,0 +1,129 @@
+"""What goes over the wire besides messages: server frames, client frames, close codes, the recovery body."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.errors import InvalidFrame, InvalidPosition
+
+RESERVED_TYPES = frozenset({"connected", "heartbeat", "gap", "error", "pong", "reconnect", "authenticated"})
+"""The types of server frames; publishers may not use them."""
+
+BEARER_SUBPROTOCOL = "unmissed.bearer"
+"""Offered by a browser together with its token: ``new WebSocket(url, ["unmissed.bearer", token])``."""
+
+MAX_SEQUENCE_NUMBER = 2**53 - 1
+"""The largest integer that JavaScript holds exactly."""
+
+_CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
+
+
+class CloseCode(IntEnum):
+    """Why the server closed a WebSocket. The README tells what a client does about each."""
+
+    NORMAL = 1000
+    LOST = 1006
+    INVALID_DATA = 1007
+    TOO_LARGE = 1009
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    BAD_MESSAGE = 4400
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    AUTHENTICATION_TIMEOUT = 4408
+    TOO_MANY = 4429
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token before."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """``{"type": "ping"}``, answered by ``{"type": "pong"}``."""
+
+
+def close_reason(text: str) -> str:
+    """Return as much of a text as fits into a close frame: 123 bytes of UTF-8 (RFC 6455 section 5.5)."""
+    return text.encode(errors="replace")[:123].decode(errors="ignore")
+
+
+def parse_sequence_number(text: str) -> int:
+    """Return a sequence number written as canonical decimal digits. Raises InvalidPosition for all else."""
+    if not _CANONICAL_INTEGER.fullmatch(text) or int(text) > MAX_SEQUENCE_NUMBER:
+        raise InvalidPosition
+    return int(text)
+
+
+def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
+    """Return what a client said. Raises InvalidFrame, whose text is safe to send back."""
+    if isinstance(text, bytes):
+        raise InvalidFrame("binary frames are not understood: send JSON as text")
+    try:
+        frame = decode_json(text)
+    except ValueError:
+        raise InvalidFrame('the frame is not JSON: send an object such as {"type": "ping"}') from None
+    match frame:
+        case {"type": "ping"}:
+            return Ping()
+        case {"type": "authenticate", "token": str(token)}:
+            return Authenticate(token)
+        case {"type": "authenticate"}:
+            raise InvalidFrame("authenticate needs a token, a string")
+        case _:
+            raise InvalidFrame('the frame is not understood: its type is "ping" or "authenticate"')
+
+
+def connected(*, connection_id: str, epoch: str, oldest: int, latest: int, outcome: str | None, start: int) -> bytes:
+    """Return the first frame of a connection. All that is visible after ``start`` follows on it."""
+    frame = {
+        "type": "connected",
+        "connection_id": connection_id,
+        "epoch": epoch,
+        "oldest": oldest,
+        "latest": latest,
+        "sequence_number": start,
+    }
+    return encode_json(frame if outcome is None else {**frame, "outcome": outcome})
+
+
+def heartbeat(*, position: int) -> bytes:
+    """Return the frame that tells an up-to-date client its position."""
+    return b'{"type":"heartbeat","sequence_number":%d}' % position
+
+
+def gap(*, first: int, last: int) -> bytes:
+    """Return the frame that tells a client that these numbers are lost to it."""
+    return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (first, last, last)
+
+
+def reconnect(*, after_ms: int) -> bytes:
+    """Return the frame that asks a client to come back in so many milliseconds."""
+    return b'{"type":"reconnect","after_ms":%d}' % after_ms
+
+
+def error(*, code: int, detail: str) -> bytes:
+    """Return the frame that tells a client why its frame was refused."""
+    return encode_json({"type": "error", "code": code, "detail": detail})
+
+
+PONG = b'{"type":"pong"}'
+
+
+def recovery_body(
+    payloads: Iterable[bytes], *, epoch: str, oldest: int, latest: int, outcome: str, has_more: bool
+) -> bytes:
+    """Return the body of ``GET /websocket/messages``; the payloads stand in it byte for byte."""
+    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b}' % (
+        b",".join(payloads),
+        epoch.encode(),
+        oldest,
+        latest,
+        outcome.encode(),
+        b"true" if has_more else b"false",
+    )

@@ -1,0 +1,120 @@
+"""JSON in and out, strictly."""
+
+import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from unmissed.core.encoding import decode_json, encode_json
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda values: st.lists(values, max_size=5) | st.dictionaries(st.text(), values, max_size=5),
+    max_leaves=20,
+)
+
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class Point(BaseModel):
+    x: float
+    at: datetime
+
+
+@given(value=json_values)
+def test_every_json_value_comes_back(value: object) -> None:
+    assert value == decode_json(encode_json(value))
+
+
+@given(value=json_values)
+def test_another_decoder_reads_the_same(value: object) -> None:
+    assert value == json.loads(encode_json(value))
+
+
+def test_json_is_compact_and_utf8() -> None:
+    assert '{"text":"héllo 🦊","list":[1,2]}'.encode() == encode_json({"text": "héllo 🦊", "list": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (NOON, b'"2026-01-31T12:00:00Z"'),
+        (Decimal("1.10"), b'"1.10"'),
+        (UUID(int=1), b'"00000000-0000-0000-0000-000000000001"'),
+        (Point(x=1.5, at=NOON), b'{"x":1.5,"at":"2026-01-31T12:00:00Z"}'),
+    ],
+)
+def test_common_python_values_are_accepted(value: object, expected: bytes) -> None:
+    assert expected == encode_json(value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [math.nan], Point(x=math.nan, at=NOON)])
+def test_numbers_that_are_none_are_not_encoded(value: object) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        encode_json(value)
+
+
+def test_a_lone_surrogate_is_not_encoded() -> None:
+    with pytest.raises(ValueError, match="a lone surrogate is not Unicode text"):
+        encode_json("\ud800")
+
+
+def test_a_cycle_is_not_encoded() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+
+    with pytest.raises(ValueError, match="Circular"):
+        encode_json(cycle)
+
+
+def test_a_value_nested_too_deep_is_not_encoded() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    with pytest.raises(ValueError, match="it is nested too deep"):
+        encode_json(deep)
+
+
+@pytest.mark.parametrize("value", [object(), {(1, 2): 3}, lambda: None])
+def test_a_value_without_a_json_form_is_not_encoded(value: object) -> None:
+    with pytest.raises(ValueError, match=r"serialize|keys must be"):
+        encode_json(value)
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_constants_of_javascript_are_not_decoded(constant: str) -> None:
+    with pytest.raises(ValueError, match=f"{constant} is not JSON"):
+        decode_json(f"[{constant}]")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "[1,]", "01", "chat", b"\xff", b"\xff\xfe[\x00]\x00"])
+def test_what_is_not_utf8_json_is_not_decoded(text: str | bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # the texts are Python's own
+        decode_json(text)
+
+
+def test_text_and_its_bytes_decode_alike() -> None:
+    assert {"é": 1} == decode_json('{"é": 1}') == decode_json('{"é": 1}'.encode())
+
+
+def test_json_nested_too_deep_is_not_decoded() -> None:
+    with pytest.raises(ValueError, match="it is nested too deep"):
+        decode_json("[" * 100_000 + "]" * 100_000)
+
+
+def test_a_number_of_5000_digits_is_not_decoded() -> None:
+    with pytest.raises(ValueError, match="digits"):
+        decode_json("9" * 5000)

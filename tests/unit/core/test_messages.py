@@ -1,0 +1,176 @@
+"""Drafts and messages: what may be published, and what every client gets."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.messages import Draft, Message, rfc3339
+from unmissed.core.wire import RESERVED_TYPES
+
+NOON = "2026-01-31T12:00:00.000Z"
+LIMIT = 65_536
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
+    max_leaves=12,
+)
+other_keys = st.text().filter(
+    lambda key: key not in {"type", "data", "users", "topics", "sequence_number", "timestamp"}
+)
+
+
+def stamped(fields: dict[str, Any], *, number: int = 1) -> Message:
+    return Draft.of(fields, max_bytes=LIMIT).stamp(number, timestamp=NOON, now=0.0)
+
+
+def refusal_of(fields: Any) -> str:
+    with pytest.raises(InvalidMessage) as refused:
+        Draft.of(fields, max_bytes=LIMIT)
+    return str(refused.value)
+
+
+def test_a_stamped_message_has_type_number_timestamp_and_data_in_this_order() -> None:
+    message = stamped({"data": {"text": "hello"}, "type": "chat"}, number=7)
+
+    expected = b'{"type":"chat","sequence_number":7,"timestamp":"2026-01-31T12:00:00.000Z","data":{"text":"hello"}}'
+    assert expected == message.payload
+
+
+def test_a_stamp_is_kept_as_facts_too() -> None:
+    message = Draft.of({"type": "chat"}, max_bytes=LIMIT).stamp(7, timestamp=NOON, now=3.5)
+
+    assert 7 == message.sequence_number
+    assert message.timestamp == NOON
+    assert 3.5 == message.appended_at
+
+
+def test_data_that_is_left_out_is_null() -> None:
+    assert None is stamped({"type": "chat"}).as_dict()["data"]
+
+
+def test_other_keys_are_kept_behind_the_data() -> None:
+    message = stamped({"room": "kitchen", "type": "chat", "self": 1})
+
+    assert ["type", "sequence_number", "timestamp", "data", "room", "self"] == list(message.as_dict())
+
+
+@given(data=json_values, others=st.dictionaries(other_keys, json_values, max_size=3))
+def test_whatever_json_is_published_comes_back(data: object, others: dict[str, object]) -> None:
+    message = stamped({"type": "chat", "data": data, **others}, number=42)
+
+    expected = {"type": "chat", "sequence_number": 42, "timestamp": NOON, "data": data, **others}
+    assert expected == json.loads(message.payload)
+    assert expected == message.as_dict()
+
+
+def test_a_message_without_users_is_for_everyone() -> None:
+    assert EVERYONE is stamped({"type": "chat"}).audience
+    assert EVERYONE is stamped({"type": "chat", "users": None}).audience
+
+
+@pytest.mark.parametrize("users", [["alice", "bob"], ("alice", "bob"), {"alice", "bob"}, frozenset({"alice", "bob"})])
+def test_users_become_the_audience_and_are_told_to_nobody(users: object) -> None:
+    message = stamped({"type": "chat", "users": users})
+
+    assert Audience(frozenset({"alice", "bob"})) == message.audience
+    assert "users" not in message.as_dict()
+
+
+def test_the_fields_of_the_publisher_are_left_alone() -> None:
+    fields: dict[str, Any] = {"type": "chat", "data": 1, "users": ["alice"]}
+
+    Draft.of(fields, max_bytes=LIMIT)
+
+    assert {"type": "chat", "data": 1, "users": ["alice"]} == fields
+
+
+@pytest.mark.parametrize("fields", [None, "chat", b"chat", 1, [], [("type", "chat")]])
+def test_a_message_that_is_not_an_object_is_refused(fields: object) -> None:
+    assert 'a message is an object such as {"type": "chat", "data": {"text": "hello"}}' == refusal_of(fields)
+
+
+def test_keys_that_are_not_strings_are_refused() -> None:
+    assert "the keys of a message are strings" == refusal_of({"type": "chat", 1: "one"})
+
+
+@pytest.mark.parametrize("fields", [{}, {"type": ""}, {"type": None}, {"type": 1}, {"type": ["chat"]}])
+def test_a_message_without_a_type_is_refused(fields: dict[str, object]) -> None:
+    assert refusal_of(fields).startswith("type is missing or is not a non-empty string")
+
+
+@pytest.mark.parametrize("message_type", sorted(RESERVED_TYPES))
+def test_the_types_of_the_protocol_are_refused(message_type: str) -> None:
+    assert f"the type '{message_type}' is the protocol's own: choose another name" == refusal_of({"type": message_type})
+
+
+@pytest.mark.parametrize("key", ["sequence_number", "timestamp"])
+def test_a_stamp_by_the_publisher_is_refused(key: str) -> None:
+    assert f"{key} is given by the server: leave it out, or keep yours inside data" == refusal_of(
+        {"type": "chat", key: None}
+    )
+
+
+def test_topics_are_refused_rather_than_ignored() -> None:
+    assert refusal_of({"type": "chat", "topics": ["news"]}).startswith("publishing to topics is not supported")
+
+
+@pytest.mark.parametrize("users", [[], (), set(), "alice", {"alice": 1}, 1, True])
+def test_users_that_are_no_list_of_somebody_are_refused(users: object) -> None:
+    """A string would be its letters, and an empty list nobody, for ever."""
+    assert refusal_of({"type": "chat", "users": users}).startswith("users is a list of at least one user id")
+
+
+@pytest.mark.parametrize("user", ["", None, 1, b"alice", ["alice"]])
+def test_each_user_is_a_non_empty_string(user: object) -> None:
+    assert "each of users is a user id, a non-empty string" == refusal_of({"type": "chat", "users": ["alice", user]})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "chat", "data": math.nan},
+        {"type": "chat", "data": math.inf},
+        {"type": "chat", "data": {"deep": [-math.inf]}},
+        {"type": "chat", "data": "\ud800"},
+        {"type": "chat", "data": {"\udfff": 1}},
+        {"type": "\ud800"},
+        {"type": "chat", "\ud800": 1},
+        {"type": "chat", "data": object()},
+        {"type": "chat", "data": 10**5000},
+    ],
+)
+def test_what_json_cannot_say_is_refused(fields: dict[str, object]) -> None:
+    assert refusal_of(fields).startswith("the message is not JSON: ")
+
+
+def test_the_limit_counts_the_json_without_the_stamp() -> None:
+    fields = {"type": "chat", "data": "é"}
+
+    at_the_limit = Draft.of(fields, max_bytes=26)
+
+    assert 26 == at_the_limit.size == len('{"type":"chat""data":"é"}'.encode())
+    with pytest.raises(MessageTooLarge, match="the message is over the limit of 25 bytes"):
+        Draft.of(fields, max_bytes=25)
+
+
+@pytest.mark.parametrize(
+    ("unix_time", "expected"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1_769_860_800.0, "2026-01-31T12:00:00.000Z"),
+        (1_769_860_800.0625, "2026-01-31T12:00:00.062Z"),
+    ],
+)
+def test_unix_time_is_written_in_utc_with_milliseconds(unix_time: float, expected: str) -> None:
+    assert expected == rfc3339(unix_time)

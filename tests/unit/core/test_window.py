@@ -1,0 +1,261 @@
+"""The window against a plain list of everything that was ever appended."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmissed.core.audience import EVERYONE
+from unmissed.core.messages import Message
+from unmissed.core.window import MESSAGE_OVERHEAD, Outcome, Recovery, Retention, Window
+
+
+def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
+    return Message(number, "2026-01-31T12:00:00.000Z", payload, EVERYONE, at)
+
+
+def window_of(count: int, *, at: float = 0.0, retention: Retention | None = None) -> Window:
+    window = Window(retention or Retention())
+    for number in range(1, count + 1):
+        window.append(message(number, at=at))
+    return window
+
+
+def numbers(recovery: Recovery) -> list[int]:
+    return [each.sequence_number for each in recovery.messages]
+
+
+def test_a_new_window_is_empty_and_complete_from_zero() -> None:
+    recovery = Window(Retention()).since(0, now=0.0)
+
+    assert Recovery(Outcome.COMPLETE, start=0, oldest=1, latest=0, messages=()) == recovery
+
+
+def test_a_position_gets_what_came_after_it() -> None:
+    recovery = window_of(3).since(1, now=0.0)
+
+    assert Outcome.COMPLETE is recovery.outcome
+    assert [2, 3] == numbers(recovery)
+
+
+def test_the_latest_position_has_missed_nothing() -> None:
+    recovery = window_of(3).since(3, now=0.0)
+
+    assert Recovery(Outcome.COMPLETE, start=3, oldest=1, latest=3, messages=()) == recovery
+
+
+def test_eviction_makes_the_recovery_a_gap() -> None:
+    recovery = window_of(5, retention=Retention(max_messages=2)).since(2, now=0.0)
+
+    assert Outcome.GAP is recovery.outcome
+    assert 3 == recovery.start
+    assert [4, 5] == numbers(recovery)
+
+
+def test_a_position_at_the_edge_has_no_gap() -> None:
+    """A client that saw the last evicted message has missed nothing."""
+    recovery = window_of(5, retention=Retention(max_messages=2)).since(3, now=0.0)
+
+    assert Outcome.COMPLETE is recovery.outcome
+    assert [4, 5] == numbers(recovery)
+
+
+def test_a_position_above_the_latest_is_a_reset_with_all_that_is_held() -> None:
+    recovery = window_of(5, retention=Retention(max_messages=2)).since(6, now=0.0)
+
+    assert Outcome.RESET is recovery.outcome
+    assert 3 == recovery.start
+    assert [4, 5] == numbers(recovery)
+
+
+@pytest.mark.parametrize("position", [0, 3, 4, 5, 6])
+def test_another_epoch_is_a_reset_whatever_the_number(position: int) -> None:
+    window = window_of(5, retention=Retention(max_messages=2))
+
+    recovery = window.since(position, now=0.0, same_epoch=False)
+
+    assert Outcome.RESET is recovery.outcome
+    assert [4, 5] == numbers(recovery)
+
+
+def test_the_position_of_the_last_evicted_message_is_complete_even_when_nothing_is_held() -> None:
+    recovery = window_of(3, retention=Retention(max_age=10.0)).since(3, now=10.0)
+
+    assert Recovery(Outcome.COMPLETE, start=3, oldest=4, latest=3, messages=()) == recovery
+
+
+def test_a_window_emptied_by_age_is_a_gap_below_its_latest() -> None:
+    recovery = window_of(3, retention=Retention(max_age=10.0)).since(2, now=10.0)
+
+    assert Recovery(Outcome.GAP, start=3, oldest=4, latest=3, messages=()) == recovery
+
+
+def test_numbers_go_on_after_a_window_emptied_by_age() -> None:
+    window = window_of(3, retention=Retention(max_age=10.0))
+    window.expire(10.0)
+
+    window.append(message(4, at=11.0))
+
+    assert [4] == numbers(window.since(3, now=11.0))
+
+
+def test_a_message_of_exactly_max_age_is_gone() -> None:
+    window = window_of(1, at=1_000.0, retention=Retention(max_age=900.0))
+
+    window.expire(1_900.0)
+
+    assert 0 == len(window)
+    assert 1 == window.evicted_through
+
+
+def test_a_message_one_millisecond_younger_than_max_age_is_there() -> None:
+    window = window_of(1, at=1_000.0, retention=Retention(max_age=900.0))
+
+    window.expire(1_899.999)
+
+    assert 1 == len(window)
+    assert 0 == window.evicted_through
+
+
+def test_reading_evicts_what_is_too_old_by_then() -> None:
+    window = Window(Retention(max_age=10.0))
+    window.append(message(1, at=0.0))
+    window.append(message(2, at=5.0))
+
+    recovery = window.since(0, now=12.0)
+
+    assert Recovery(Outcome.GAP, start=1, oldest=2, latest=2, messages=(message(2, at=5.0),)) == recovery
+
+
+def test_appending_evicts_what_is_too_old_by_then() -> None:
+    window = Window(Retention(max_age=10.0))
+    window.append(message(1, at=0.0))
+
+    window.append(message(2, at=10.0))
+
+    assert 1 == window.evicted_through
+
+
+def test_bytes_count_the_payload_and_the_overhead() -> None:
+    retention = Retention(max_bytes=2 * (MESSAGE_OVERHEAD + 10))
+    window = Window(retention)
+    for number in (1, 2):
+        window.append(message(number, payload=bytes(10)))
+    held_at_the_limit = len(window)
+
+    window.append(message(3, payload=b""))
+
+    assert 2 == held_at_the_limit
+    assert 1 == window.evicted_through
+
+
+def test_a_message_larger_than_the_window_is_numbered_and_at_once_evicted() -> None:
+    window = Window(Retention(max_bytes=MESSAGE_OVERHEAD))
+
+    window.append(message(1, payload=b"x"))
+
+    assert 0 == len(window)
+    assert (1, 1) == (window.latest, window.evicted_through)
+
+
+def test_a_window_tells_beforehand_whether_messages_fit_by_count() -> None:
+    window = window_of(3, retention=Retention(max_messages=5))
+
+    assert not window.overflows(2, size=4)
+    assert window.overflows(3, size=6)
+
+
+def test_a_window_tells_beforehand_whether_messages_fit_by_bytes() -> None:
+    window = window_of(1, retention=Retention(max_bytes=2 * MESSAGE_OVERHEAD + 2 + 7))
+
+    assert not window.overflows(1, size=7)
+    assert window.overflows(1, size=8)
+
+
+@dataclass(frozen=True)
+class Append:
+    size: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Expire:
+    after: int
+
+
+steps = st.lists(
+    st.builds(Append, size=st.integers(0, 300), after=st.integers(0, 6)) | st.builds(Expire, after=st.integers(0, 12)),
+    max_size=40,
+)
+retentions = st.builds(
+    Retention,
+    max_messages=st.integers(1, 8),
+    max_age=st.integers(1, 20).map(float),
+    max_bytes=st.integers(MESSAGE_OVERHEAD, 6 * MESSAGE_OVERHEAD),
+)
+
+
+def held_by_model(published: list[Message], retention: Retention, now: float) -> list[Message]:
+    """Return the longest tail of all messages that is within every bound."""
+    for first in range(len(published) + 1):
+        tail = published[first:]
+        within_count = len(tail) <= retention.max_messages
+        within_bytes = sum(len(each.payload) + MESSAGE_OVERHEAD for each in tail) <= retention.max_bytes
+        within_age = all(now - each.appended_at < retention.max_age for each in tail)
+        if within_count and within_bytes and within_age:
+            return tail
+    raise AssertionError("the empty tail is within every bound")
+
+
+def outcome_of_model(published: list[Message], held: list[Message], position: int) -> Outcome:
+    if position > len(published):
+        return Outcome.RESET
+    missed = published[position:]
+    return Outcome.COMPLETE if all(each in held for each in missed) else Outcome.GAP
+
+
+@given(retention=retentions, steps=steps)
+def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, steps: list[Append | Expire]) -> None:
+    window, published, now = Window(retention), list[Message](), 0.0
+    for step in steps:
+        now += step.after
+        if isinstance(step, Append):
+            published.append(message(len(published) + 1, payload=bytes(step.size), at=now))
+            window.append(published[-1])
+        else:
+            window.expire(now)
+
+        held = held_by_model(published, retention, now)
+        assert len(held) == len(window)
+        assert len(published) == window.latest
+        assert len(published) - len(held) == window.evicted_through == window.oldest - 1
+        for position in range(len(published) + 2):
+            recovery = window.since(position, now=now)
+            expected = outcome_of_model(published, held, position)
+            assert expected is recovery.outcome
+            assert (recovery.oldest, recovery.latest) == (window.oldest, window.latest)
+            after = position if expected is Outcome.COMPLETE else window.evicted_through
+            assert after == recovery.start
+            assert [each for each in held if each.sequence_number > after] == list(recovery.messages)
+
+
+@given(retention=retentions, steps=steps, count=st.integers(1, 4), size=st.integers(0, 500))
+def test_an_overflow_is_told_exactly_when_something_would_be_evicted(
+    retention: Retention, steps: list[Append | Expire], count: int, size: int
+) -> None:
+    window, number, now = Window(retention), 0, 0.0
+    for step in steps:
+        now += step.after
+        window.expire(now)
+        if isinstance(step, Append):
+            number += 1
+            window.append(message(number, payload=bytes(step.size), at=now))
+    evicted_before = window.evicted_through
+
+    told = window.overflows(count, size=size)
+
+    payloads = [bytes(size), *[b""] * (count - 1)]
+    for following, payload in enumerate(payloads, start=number + 1):
+        window.append(message(following, payload=payload, at=now))
+    assert told is (window.evicted_through > evicted_before)

@@ -1,0 +1,215 @@
+"""Server frames, client frames, positions and close reasons."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmissed.core import wire
+from unmissed.core.errors import InvalidFrame, InvalidPosition
+from unmissed.core.wire import Authenticate, Ping, close_reason, parse_client_frame, parse_sequence_number
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0", 0), ("1", 1), ("42", 42), ("10", 10), ("9007199254740991", 2**53 - 1)]
+)
+def test_canonical_digits_are_a_position(text: str, expected: int) -> None:
+    assert expected == parse_sequence_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "abc",
+        "007",
+        "00",
+        "-0",
+        "-1",
+        "+5",
+        " 1",
+        "1 ",
+        "1\n",
+        "1_000",
+        "1,000",
+        "1e3",
+        "1.5",
+        "1.0",
+        "0x10",
+        "0b1",
+        "NaN",
+        "Infinity",
+        "null",
+        "\uff15",
+        "\uff11\uff10",
+        "\u0665",
+        "1\u0660",
+        "\u0967",
+        "\u00b2",
+        "9007199254740992",
+        "9999999999999999",
+        "99999999999999999",
+        "9" * 4_400,
+        "1\x00",
+    ],
+)
+def test_everything_else_is_no_position(text: str) -> None:
+    with pytest.raises(InvalidPosition, match="since must be one whole number from 0 to 9007199254740991"):
+        parse_sequence_number(text)
+
+
+@given(number=st.integers(0, 2**53 - 1))
+def test_every_position_is_read_as_it_is_written(number: int) -> None:
+    assert number == parse_sequence_number(str(number))
+
+
+@given(
+    text=st.text(alphabet=st.characters(categories=["Nd", "Zs"]) | st.sampled_from("0123456789+-_.eEx"), max_size=20)
+)
+def test_what_is_read_as_a_position_is_written_as_it_was(text: str) -> None:
+    try:
+        number = parse_sequence_number(text)
+    except InvalidPosition:
+        return
+
+    assert text == str(number)
+    assert number < 2**53
+
+
+@pytest.mark.parametrize("text", ['{"type":"ping"}', ' { "type" : "ping", "other" : [1] } '])
+def test_a_ping_is_understood(text: str) -> None:
+    assert Ping() == parse_client_frame(text)
+
+
+def test_an_authentication_is_understood() -> None:
+    assert Authenticate("abc") == parse_client_frame('{"type":"authenticate","token":"abc"}')
+
+
+def test_a_binary_frame_is_refused() -> None:
+    with pytest.raises(InvalidFrame, match="binary frames are not understood: send JSON as text"):
+        parse_client_frame(b'{"type":"ping"}')
+
+
+@pytest.mark.parametrize("text", ["", "{", "ping", '{"type":NaN}', "[" * 3_000, "9" * 5_000])
+def test_a_frame_that_is_not_json_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFrame, match="the frame is not JSON: send an object"):
+        parse_client_frame(text)
+
+
+@pytest.mark.parametrize("text", ['{"type":"authenticate"}', '{"type":"authenticate","token":null}'])
+def test_an_authentication_without_a_token_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFrame, match="authenticate needs a token, a string"):
+        parse_client_frame(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "1",
+        '"ping"',
+        "[]",
+        '["type","ping"]',
+        "{}",
+        '{"type":null}',
+        '{"type":["ping"]}',
+        '{"type":"PING"}',
+        '{"type":"chat"}',
+        '[{"type":"ping"}]',
+    ],
+)
+def test_a_frame_of_another_shape_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFrame, match="the frame is not understood"):
+        parse_client_frame(text)
+
+
+@given(text=st.text() | st.binary())
+def test_a_frame_is_understood_or_refused_and_nothing_else(text: str | bytes) -> None:
+    try:
+        frame = parse_client_frame(text)
+    except InvalidFrame:
+        return
+
+    assert isinstance(frame, Ping | Authenticate)
+
+
+def test_a_refusal_never_repeats_what_the_client_sent() -> None:
+    with pytest.raises(InvalidFrame) as refused:
+        parse_client_frame('{"type":"authenticate","token":["hunter2"]}')
+
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None:
+    frame = wire.connected(connection_id="c", epoch="e", oldest=3, latest=9, outcome="gap", start=2)
+
+    expected = {
+        "type": "connected",
+        "connection_id": "c",
+        "epoch": "e",
+        "oldest": 3,
+        "latest": 9,
+        "sequence_number": 2,
+        "outcome": "gap",
+    }
+    assert expected == json.loads(frame)
+
+
+def test_a_greeting_without_a_position_has_no_outcome() -> None:
+    frame = wire.connected(connection_id="c", epoch="e", oldest=1, latest=0, outcome=None, start=0)
+
+    assert "outcome" not in json.loads(frame)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (wire.heartbeat(position=7), {"type": "heartbeat", "sequence_number": 7}),
+        (wire.gap(first=3, last=9), {"type": "gap", "from": 3, "to": 9, "sequence_number": 9}),
+        (wire.reconnect(after_ms=250), {"type": "reconnect", "after_ms": 250}),
+        (wire.error(code=4400, detail='no "é"'), {"type": "error", "code": 4400, "detail": 'no "é"'}),
+        (wire.PONG, {"type": "pong"}),
+    ],
+)
+def test_server_frames_are_json(frame: bytes, expected: dict[str, object]) -> None:
+    assert expected == json.loads(frame)
+    assert expected["type"] in wire.RESERVED_TYPES
+
+
+@pytest.mark.parametrize("has_more", [True, False])
+def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
+    payloads = [b'{"type":"a","data":1.0}', '{"type":"é"}'.encode()]
+
+    body = wire.recovery_body(payloads, epoch="e", oldest=1, latest=2, outcome="complete", has_more=bool(has_more))
+
+    expected = {
+        "messages": [{"type": "a", "data": 1.0}, {"type": "é"}],
+        "epoch": "e",
+        "oldest": 1,
+        "latest": 2,
+        "outcome": "complete",
+        "has_more": has_more,
+    }
+    assert expected == json.loads(body)
+    assert b",".join(payloads) in body
+
+
+def test_a_recovery_without_messages_is_json_too() -> None:
+    body = wire.recovery_body([], epoch="e", oldest=1, latest=0, outcome="complete", has_more=False)
+
+    assert [] == json.loads(body)["messages"]
+
+
+def test_a_short_close_reason_is_kept() -> None:
+    assert "come back later" == close_reason("come back later")
+
+
+def test_a_close_reason_is_not_cut_inside_a_character() -> None:
+    assert close_reason("a" + "é" * 100) == "a" + "é" * 61
+    assert close_reason("é" * 100) == "é" * 61
+
+
+@given(text=st.text(alphabet=st.characters(exclude_categories=[]), max_size=200))
+def test_a_close_reason_fits_whatever_the_text(text: str) -> None:
+    assert len(close_reason(text).encode()) <= 123
