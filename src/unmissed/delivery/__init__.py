@@ -1,0 +1,1 @@
+"""Positions and flushes: how messages reach the clients that are here."""

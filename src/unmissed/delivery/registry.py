@@ -1,0 +1,51 @@
+"""Who is here: the open connections, counted in all and for each user."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from unmissed.core.errors import TooManyConnections, UnknownConnection
+from unmissed.delivery.connection import Connection
+
+
+class Registry:
+    """The open connections by id, under a cap in all and a cap for each user; None means no cap."""
+
+    def __init__(self, *, max_connections: int | None, max_per_user: int | None) -> None:
+        self._max_connections = max_connections
+        self._max_per_user = max_per_user
+        self._by_id: dict[str, Connection] = {}
+        self._per_user: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Iterate over those who are here now; connections may come and go meanwhile."""
+        return iter(tuple(self._by_id.values()))
+
+    def __getitem__(self, connection_id: str) -> Connection:
+        try:
+            return self._by_id[connection_id]
+        except KeyError:
+            raise UnknownConnection(connection_id) from None
+
+    def require_room(self, user_id: str) -> None:
+        """Raise TooManyConnections when one more connection of this user is over a cap."""
+        if self._max_connections is not None and len(self._by_id) >= self._max_connections:
+            raise TooManyConnections("the server has as many connections as it takes: come back later")
+        if self._max_per_user is not None and self._per_user[user_id] >= self._max_per_user:
+            raise TooManyConnections("this user has too many connections: close some")
+
+    def add(self, connection: Connection) -> None:
+        """Count a connection in."""
+        self._by_id[connection.id] = connection
+        self._per_user[connection.identity.user_id] += 1
+
+    def remove(self, connection: Connection) -> None:
+        """Count a connection out, once."""
+        if self._by_id.pop(connection.id, None) is None:
+            return
+        user_id = connection.identity.user_id
+        self._per_user[user_id] -= 1
+        if not self._per_user[user_id]:
+            del self._per_user[user_id]

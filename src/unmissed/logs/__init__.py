@@ -1,0 +1,1 @@
+"""Who stamps and stores messages."""

@@ -1,0 +1,263 @@
+"""Settings from the environment, and refusals that say what to change."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from unmissed.core.errors import ConfigurationError
+from unmissed.core.window import Retention
+from unmissed.settings import Settings, unknown_variables
+from unmissed.testing import SECRET
+
+
+def refusal_of(**values: object) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load(**values)
+    return str(refused.value)
+
+
+def refusal_of_key(**values: object) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load(**values).key()
+    return str(refused.value)
+
+
+def test_defaults_need_no_environment() -> None:
+    settings = Settings.load()
+
+    assert Retention(max_messages=500, max_age=900.0, max_bytes=33_554_432) == settings.retention()
+    assert "HS256" == settings.jwt_algorithm
+    assert () == settings.allowed_origins
+    assert None is settings.max_connections
+    assert not settings.allow_query_token
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "expected"),
+    [
+        ("UNMISSED_JWT_SECRET", SECRET, "jwt_secret", SecretStr(SECRET)),
+        ("UNMISSED_JWT_SECRET_FILE", "/run/secrets/key", "jwt_secret_file", Path("/run/secrets/key")),
+        ("UNMISSED_JWT_ALGORITHM", "ES256", "jwt_algorithm", "ES256"),
+        ("UNMISSED_JWT_AUDIENCE", "chat", "jwt_audience", "chat"),
+        ("UNMISSED_JWT_ISSUER", "login", "jwt_issuer", "login"),
+        ("UNMISSED_MAX_MESSAGES", "5", "max_messages", 5),
+        ("UNMISSED_MAX_AGE", "0.5", "max_age", 0.5),
+        ("UNMISSED_MAX_BYTES", "1000000", "max_bytes", 1_000_000),
+        ("UNMISSED_MAX_MESSAGE_BYTES", "100", "max_message_bytes", 100),
+        ("UNMISSED_HEARTBEAT_SECONDS", "10", "heartbeat_seconds", 10.0),
+        ("UNMISSED_STALL_SECONDS", "10", "stall_seconds", 10.0),
+        ("UNMISSED_DRAIN_SECONDS", "10", "drain_seconds", 10.0),
+        ("UNMISSED_ALLOWED_ORIGINS", "*", "allowed_origins", ("*",)),
+        ("UNMISSED_ALLOW_QUERY_TOKEN", "true", "allow_query_token", True),
+        ("UNMISSED_MAX_CONNECTIONS", "10", "max_connections", 10),
+        ("UNMISSED_MAX_CONNECTIONS_PER_USER", "2", "max_connections_per_user", 2),
+        ("UNMISSED_LOG_URL", "memory:", "log_url", "memory:"),
+        ("unmissed_max_messages", "5", "max_messages", 5),
+    ],
+)
+def test_every_setting_is_an_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, expected: object
+) -> None:
+    monkeypatch.setenv(variable, text)
+
+    assert expected == getattr(Settings.load(), field)
+
+
+def test_a_given_value_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_MAX_MESSAGES", "5")
+
+    assert 7 == Settings.load(max_messages=7).max_messages
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("https://app.example.com", ("https://app.example.com",)),
+        ("https://a.example, http://localhost:*", ("https://a.example", "http://localhost:*")),
+        (" https://a.example ,, https://b.example , ", ("https://a.example", "https://b.example")),
+    ],
+)
+def test_origins_are_split_by_commas(monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[str, ...]) -> None:
+    monkeypatch.setenv("UNMISSED_ALLOWED_ORIGINS", text)
+
+    assert expected == Settings.load().allowed_origins
+
+
+def test_origins_may_be_given_as_a_list() -> None:
+    assert ("https://a.example",) == Settings.load(allowed_origins=["https://a.example"]).allowed_origins
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "fix"),
+    [
+        ("UNMISSED_JWT_ALGORITHM", "none", "'HS256'"),
+        ("UNMISSED_JWT_ALGORITHM", "hs256", "'HS256'"),
+        ("UNMISSED_MAX_MESSAGES", "0", "greater than 0"),
+        ("UNMISSED_MAX_MESSAGES", "-1", "greater than 0"),
+        ("UNMISSED_MAX_MESSAGES", "many", "valid integer"),
+        ("UNMISSED_MAX_MESSAGES", "1.5", "valid integer"),
+        ("UNMISSED_MAX_MESSAGES", "", "valid integer"),
+        ("UNMISSED_MAX_AGE", "0", "greater than 0"),
+        ("UNMISSED_MAX_AGE", "inf", "finite number"),
+        ("UNMISSED_MAX_AGE", "nan", "finite number"),
+        ("UNMISSED_MAX_AGE", "15m", "valid number"),
+        ("UNMISSED_MAX_BYTES", "32MB", "valid integer"),
+        ("UNMISSED_MAX_MESSAGE_BYTES", "0", "greater than 0"),
+        ("UNMISSED_HEARTBEAT_SECONDS", "0", "greater than 0"),
+        ("UNMISSED_STALL_SECONDS", "-1", "greater than 0"),
+        ("UNMISSED_DRAIN_SECONDS", "soon", "valid number"),
+        ("UNMISSED_ALLOW_QUERY_TOKEN", "maybe", "valid boolean"),
+        ("UNMISSED_MAX_CONNECTIONS", "0", "greater than 0"),
+        ("UNMISSED_MAX_CONNECTIONS_PER_USER", "0", "greater than 0"),
+        ("UNMISSED_LOG_URL", "redis://localhost", "'memory:'"),
+    ],
+)
+def test_a_refusal_names_the_variable_and_what_it_should_be(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, fix: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+
+    refusal = refusal_of()
+
+    assert refusal.startswith(f"{variable}: ")
+    assert fix in refusal
+    assert 1 == len(refusal.splitlines())
+
+
+def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_MAX_MESSAGES", "0")
+    monkeypatch.setenv("UNMISSED_MAX_AGE", "0")
+
+    lines = refusal_of().splitlines()
+
+    assert {"UNMISSED_MAX_MESSAGES", "UNMISSED_MAX_AGE"} == {line.partition(":")[0] for line in lines}
+
+
+def test_a_value_that_is_no_setting_is_refused() -> None:
+    assert refusal_of(max_mesages=5).startswith("UNMISSED_MAX_MESAGES: ")
+
+
+def test_a_log_that_cannot_hold_one_message_is_refused() -> None:
+    assert "UNMISSED_MAX_BYTES is below UNMISSED_MAX_MESSAGE_BYTES" in refusal_of(max_bytes=99, max_message_bytes=100)
+
+
+def test_a_log_that_holds_just_one_message_is_accepted() -> None:
+    assert 100 == Settings.load(max_bytes=100, max_message_bytes=100).max_bytes
+
+
+def test_the_secret_is_the_key() -> None:
+    assert Settings.load(jwt_secret=SECRET).key() == SECRET
+
+
+def test_the_key_may_be_in_a_file_whose_last_newline_is_not_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(f"{SECRET}\n")
+
+    assert Settings.load(jwt_secret_file=path).key() == SECRET
+
+
+def test_a_secret_of_32_bytes_is_enough() -> None:
+    """Bytes, not characters: 16 letters with two bytes each will do."""
+    assert Settings.load(jwt_secret="é" * 16).key() == "é" * 16
+
+
+def test_no_secret_is_refused_with_two_ways_out() -> None:
+    refusal = refusal_of_key()
+
+    assert refusal.startswith("UNMISSED_JWT_SECRET is not set")
+    assert "openssl rand -base64 48" in refusal
+    assert "unmissed serve --dev" in refusal
+
+
+@pytest.mark.parametrize("secret", ["", "short", "x" * 31])
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_an_empty_or_short_secret_is_refused(secret: str, algorithm: str) -> None:
+    expected = (
+        f"UNMISSED_JWT_SECRET has {len(secret)} bytes and needs at least 32: make one with: openssl rand -base64 48"
+    )
+    assert expected == refusal_of_key(jwt_secret=secret, jwt_algorithm=algorithm)
+
+
+def test_an_empty_secret_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", "")
+
+    assert refusal_of_key().startswith("UNMISSED_JWT_SECRET has 0 bytes")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("\n")
+
+    assert "has 0 bytes and needs at least 32" in refusal_of_key(jwt_secret_file=path)
+
+
+def test_a_secret_and_a_file_at_once_are_refused(tmp_path: Path) -> None:
+    assert (
+        refusal_of_key(jwt_secret=SECRET, jwt_secret_file=tmp_path / "key")
+        == "UNMISSED_JWT_SECRET and UNMISSED_JWT_SECRET_FILE are both set: keep one"
+    )
+
+
+def test_a_file_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+    refusal = refusal_of_key(jwt_secret_file=tmp_path / "nothing-here")
+
+    assert refusal.startswith("UNMISSED_JWT_SECRET_FILE cannot be read: ")
+    assert "nothing-here" in refusal
+
+
+def test_a_directory_is_no_secret(tmp_path: Path) -> None:
+    assert refusal_of_key(jwt_secret_file=tmp_path).startswith("UNMISSED_JWT_SECRET_FILE cannot be read: ")
+
+
+def test_a_file_that_is_not_text_is_refused_without_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"\xff" + SECRET.encode())
+
+    refusal = refusal_of_key(jwt_secret_file=path)
+
+    assert refusal.startswith("UNMISSED_JWT_SECRET_FILE cannot be read: ")
+    assert SECRET not in refusal
+
+
+def test_a_short_public_key_is_left_to_the_verifier() -> None:
+    assert "pem" == Settings.load(jwt_secret="pem", jwt_algorithm="RS256").key()
+
+
+def test_the_secret_is_in_no_text_of_the_settings() -> None:
+    settings = Settings.load(jwt_secret=SECRET)
+
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_a_refusal_never_holds_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+
+    assert SECRET not in refusal_of(max_messages=0)
+    assert SECRET not in refusal_of(max_bytes=1)
+
+
+def test_settings_do_not_change() -> None:
+    settings = Settings.load()
+
+    with pytest.raises(ValueError, match="frozen"):
+        settings.max_messages = 5  # type: ignore[misc]  # what is tested
+
+
+def test_misspelt_variables_are_found() -> None:
+    environment = {"UNMISSED_MAX_MESAGES": "5", "unmissed_secret": "x", "PATH": "/bin", "UNMISSED_MAX_AGE": "5"}
+
+    assert ["UNMISSED_MAX_MESAGES", "unmissed_secret"] == unknown_variables(environment)
+
+
+def test_variables_of_settings_and_of_the_command_line_are_known() -> None:
+    names = [f"UNMISSED_{name.upper()}" for name in Settings.model_fields]
+
+    assert [] == unknown_variables(dict.fromkeys([*names, "UNMISSED_URL", "UNMISSED_TOKEN", "unmissed_max_age"], ""))
+
+
+def test_the_environment_of_the_process_is_looked_at_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_MAX_MESAGES", "5")
+
+    assert ["UNMISSED_MAX_MESAGES"] == unknown_variables()
