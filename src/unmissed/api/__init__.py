@@ -1,0 +1,1 @@
+"""The FastAPI side: authentication, routes and errors."""

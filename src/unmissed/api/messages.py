@@ -1,0 +1,174 @@
+"""``/websocket/messages``: what was missed, and publishing from outside."""
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+
+from unmissed.api import models
+from unmissed.api.problems import documented
+from unmissed.api.query import limit_parameter, parameter, since_parameter
+from unmissed.api.tokens import PUBLISH_SCOPE
+from unmissed.core.audience import Identity, visible
+from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body
+from unmissed.delivery.manager import ConnectionManager
+from unmissed.logs.base import Publication
+
+PATH = "/websocket/messages"
+BATCH_FACTOR = 16
+"""The body of a publish may have so many times the bytes of one message."""
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+_JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+
+
+def messages_router(
+    manager: ConnectionManager, *, authenticate: Callable[..., Any], route_class: type[APIRoute]
+) -> APIRouter:
+    """Return the routes that read and feed the manager's log. ``authenticate`` is a dependency on an Identity."""
+    router = APIRouter(tags=["messages"], route_class=route_class)
+
+    @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
+    async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
+        """Return each retained message after `since` that this user may see, or an honest account of what is lost."""
+        since, limit = since_parameter(request), limit_parameter(request)
+        recovery = manager.recover(since or 0, epoch=parameter(request, "epoch"))
+        seen = [message.payload for message in recovery.messages if visible(message.audience, identity.user_id)]
+        body = recovery_body(
+            seen[:limit],
+            epoch=manager.epoch,
+            oldest=recovery.oldest,
+            latest=recovery.latest,
+            outcome=recovery.outcome,
+            has_more=limit is not None and len(seen) > limit,
+        )
+        return _json(body, HTTPStatus.OK)
+
+    @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
+    async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
+        """Publish one message, or an array of them as one block of contiguous numbers: all or none."""
+        if PUBLISH_SCOPE not in identity.scopes:
+            raise HTTPException(HTTPStatus.FORBIDDEN, f"publishing needs a token with the scope {PUBLISH_SCOPE}")
+        key = _idempotency_key(request)
+        body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
+        publication = await manager.publish_batch(
+            body if isinstance(body, list) else [body],
+            # A key belongs to its publisher; it has no space in it, so this cannot be read in two ways.
+            idempotency_key=key and f"{identity.user_id} {key}",
+        )
+        stamps = _stamps(publication)
+        status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
+        return _json(encode_json(stamps if isinstance(body, list) else stamps[0]), status)
+
+    @router.options(PATH, include_in_schema=False)
+    async def preflight() -> Response:
+        """Allow nothing beyond the own origin; the route class answers preflight requests of allowed origins."""
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": "GET, POST, OPTIONS"})
+
+    return router
+
+
+def _json(body: bytes, status: HTTPStatus) -> Response:
+    return Response(body, status, headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+def _stamps(publication: Publication) -> list[dict[str, Any]]:
+    receipt = publication.receipt
+    return [
+        {"sequence_number": number, "epoch": receipt.epoch, "timestamp": receipt.timestamp}
+        for number in range(receipt.first, receipt.first + receipt.count)
+    ]
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID"
+        )
+    return key
+
+
+async def _json_body(request: Request, *, limit: int) -> Any:
+    """Return the value of a JSON body. It is read here, so that a large or broken one costs little, and after 401."""
+    if not _JSON_TYPES.fullmatch(request.headers.get("content-type", "")):
+        raise HTTPException(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
+        )
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise MessageTooLarge("the body", limit=limit)
+    try:
+        return decode_json(bytes(body))
+    except ValueError as error:
+        raise InvalidMessage(f"the body is not JSON: {error}") from None
+
+
+def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+_GET_DOCS: dict[str, Any] = {
+    "responses": {
+        200: {"model": models.Recovery},
+        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+    "openapi_extra": {
+        "parameters": [
+            _query(
+                "since",
+                "The last sequence number you have; everything after it is returned.",
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER, "default": 0},
+            ),
+            _query("epoch", "The epoch of that number; without it numbers alone decide.", {"type": "string"}),
+            _query("limit", "At most so many messages; all when left out.", {"type": "integer", "minimum": 1}),
+        ]
+    },
+}
+_POST_DOCS: dict[str, Any] = {
+    "responses": {
+        200: {
+            "model": models.Stamp | list[models.Stamp],
+            "description": "The Idempotency-Key was known: its first answer again",
+        },
+        201: {"model": models.Stamp | list[models.Stamp], "description": "Published: an array for an array"},
+        **documented(
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "The same key again gives the first answer again, and publishes nothing.",
+                "schema": {"type": "string", "maxLength": 255},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "anyOf": [
+                            models.Publish.model_json_schema(),
+                            {"type": "array", "items": models.Publish.model_json_schema(), "minItems": 1},
+                        ]
+                    }
+                }
+            },
+        },
+    },
+}

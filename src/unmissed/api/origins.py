@@ -1,0 +1,53 @@
+"""Which browser pages may talk to the server: the WebSocket's origin check, and CORS for the REST routes."""
+
+import re
+from collections.abc import Iterable
+
+from fastapi import WebSocket
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from unmissed.core.errors import OriginRefused
+
+_METHODS = ("GET", "POST")
+_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
+
+
+class Origins:
+    """The allowed origins (RFC 6454): the server's own host, and these.
+
+    ``*`` is any origin, ``http://localhost:*`` any port of a host; all others are compared whole.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._pattern = re.compile("|".join(_pattern(origin) for origin in allowed) or "(?!)", re.IGNORECASE)
+
+    def allow(self, origin: str | None, *, host: str | None) -> bool:
+        """Tell whether a page of this origin may connect to this ``Host``. Only browsers send an origin."""
+        if origin is None or self._pattern.fullmatch(origin):
+            return True
+        return bool(host) and origin.partition("://")[2].lower() == str(host).lower()
+
+    def require(self, websocket: WebSocket) -> None:
+        """Raise OriginRefused for a handshake from a page that may not connect. A FastAPI dependency."""
+        if not self.allow(websocket.headers.get("origin"), host=websocket.headers.get("host")):
+            raise OriginRefused
+
+    def cors(self, app: ASGIApp) -> CORSMiddleware:
+        """Return the app with CORS headers for the allowed origins, and answers to preflight requests."""
+        return CORSMiddleware(
+            app,
+            allow_origin_regex=f"(?i:{self._pattern.pattern})",
+            allow_methods=_METHODS,
+            allow_headers=_HEADERS,
+            max_age=600,
+        )
+
+
+def _pattern(origin: str) -> str:
+    if origin == "*":
+        return ".*"
+    origin = origin.rstrip("/")
+    if origin.endswith(":*"):
+        return re.escape(origin.removesuffix(":*")) + "(:[0-9]+)?"
+    return re.escape(origin)

@@ -1,0 +1,37 @@
+"""Query parameters that are read as they were written: FastAPI would take ``since=+5``, or the last of two."""
+
+from http import HTTPStatus
+
+from fastapi import HTTPException
+from starlette.requests import HTTPConnection
+
+from unmissed.core.errors import InvalidPosition
+from unmissed.core.wire import parse_sequence_number
+
+
+def parameter(connection: HTTPConnection, name: str) -> str | None:
+    """Return a parameter that may be given once, or None. Raises HTTPException with status 422."""
+    values = connection.query_params.getlist(name)
+    if len(values) > 1:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is given {len(values)} times: give it once")
+    return values[0] if values else None
+
+
+def since_parameter(connection: HTTPConnection) -> int | None:
+    """Return ``since``, or None when it is absent. Raises InvalidPosition, or HTTPException with status 422."""
+    text = parameter(connection, "since")
+    return None if text is None else parse_sequence_number(text)
+
+
+def limit_parameter(connection: HTTPConnection) -> int | None:
+    """Return ``limit``, at least 1, or None when it is absent. Raises HTTPException with status 422."""
+    text = parameter(connection, "limit")
+    if text is None:
+        return None
+    try:
+        limit = parse_sequence_number(text)
+    except InvalidPosition:
+        limit = 0
+    if limit == 0:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "limit must be one whole number from 1, such as 100")
+    return limit

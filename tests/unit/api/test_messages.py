@@ -1,0 +1,215 @@
+"""The REST routes: what is refused, how, and that nothing changes by it."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from unmissed import ConnectionManager, Settings, create_app, issue_token
+from unmissed.api import models
+from unmissed.testing import SECRET
+
+PATH = "/websocket/messages"
+
+
+def bearer(user_id: str = "alice", *, scope: str = "messages:publish") -> dict[str, str]:
+    return {"Authorization": f"Bearer {issue_token(SECRET, user_id=user_id, expires_in=60, scope=scope)}"}
+
+
+def assert_problem(response: httpx.Response, status: int) -> None:
+    assert status == response.status_code
+    assert "application/problem+json" == response.headers["content-type"]
+    assert "no-store" == response.headers["cache-control"]
+    problem = response.json()
+    assert ("about:blank", status) == (problem["type"], problem["status"])
+    assert problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(f"since={bad}" for bad in ("-1", "1.0", "%2B5", "%201", "1_000", "1e3", "0x10", "NaN", "abc", "", "007")),
+        "since=%EF%BC%91",
+        "since=9007199254740992",
+        f"since={'9' * 4_400}",
+        "since=1&since=1",
+        "epoch=a&epoch=b",
+        "limit=0",
+        "limit=x",
+        "limit=1&limit=2",
+    ],
+)
+async def test_a_bad_query_is_a_422_that_names_the_fix(client: httpx.AsyncClient, query: str) -> None:
+    response = await client.get(f"{PATH}?{query}")
+
+    assert_problem(response, 422)
+
+
+async def test_the_largest_number_is_accepted(client: httpx.AsyncClient) -> None:
+    response = await client.get(f"{PATH}?since=9007199254740991")
+
+    assert "reset" == response.json()["outcome"]
+
+
+@pytest.mark.parametrize("header", ["", "Basic YTpi", "Bearer", "Bearer ", "Bearer x.y.z", "Bearer " + "x" * 9_000])
+@pytest.mark.parametrize("query", ["", "?since=abc"])
+async def test_bad_authentication_is_a_401_before_anything_else(
+    client: httpx.AsyncClient, header: str, query: str
+) -> None:
+    response = await client.get(f"{PATH}{query}", headers={"Authorization": header})
+
+    assert_problem(response, 401)
+    assert "Bearer" == response.headers["www-authenticate"]
+
+
+async def test_a_publish_is_answered_with_its_stamp(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
+    response = await client.post(PATH, json={"type": "a", "data": 1})
+
+    assert 201 == response.status_code
+    assert {"sequence_number": 1, "epoch": manager.epoch, "timestamp": response.json()["timestamp"]} == response.json()
+
+
+async def test_an_array_is_one_block(client: httpx.AsyncClient) -> None:
+    response = await client.post(PATH, json=[{"type": "a"}, {"type": "b"}])
+
+    assert 201 == response.status_code
+    assert [1, 2] == [stamp["sequence_number"] for stamp in response.json()]
+
+
+async def test_extra_keys_are_kept_and_users_are_not_shown(client: httpx.AsyncClient) -> None:
+    await client.post(PATH, json={"type": "a", "users": ["alice"], "room": 7})
+
+    [message] = (await client.get(PATH)).json()["messages"]
+    assert 7 == message["room"]
+    assert "users" not in message
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"\xff", 422),
+        (b"7", 422),
+        (b"[]", 422),
+        (b"[7]", 422),
+        (b"{}", 422),
+        (b'{"type":"gap"}', 422),
+        (b'{"type":"a","data":NaN}', 422),
+        (b'{"type":"a","data":1e999}', 422),
+        (b'{"type":"a","data":"\\ud800"}', 422),
+        (b'{"type":"a","topics":["b"]}', 422),
+        (b'{"type":"a","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 422),
+        (b'{"type":"a","data":' + b"9" * 5_000 + b"}", 422),
+        (b'[{"type":"a"},{"type":"a","users":[]}]', 422),
+        (b'{"type":"a","data":"' + b"x" * 70_000 + b'"}', 413),
+        (b" " * 1_100_000 + b'{"type":"a"}', 413),
+    ],
+)
+async def test_a_refused_publish_uses_no_number(
+    client: httpx.AsyncClient, manager: ConnectionManager, body: bytes, status: int
+) -> None:
+    response = await client.post(PATH, content=body, headers={"Content-Type": "application/json"})
+
+    assert_problem(response, status)
+    assert 0 == manager.window.latest
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+async def test_another_content_type_is_a_415(client: httpx.AsyncClient, content_type: str) -> None:
+    response = await client.post(PATH, content=b'{"type":"a"}', headers={"Content-Type": content_type})
+
+    assert_problem(response, 415)
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.api+json"])
+async def test_json_by_any_of_its_names_is_accepted(client: httpx.AsyncClient, content_type: str) -> None:
+    response = await client.post(PATH, content=b'{"type":"a"}', headers={"Content-Type": content_type})
+
+    assert 201 == response.status_code
+
+
+async def test_publishing_needs_its_scope(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
+    response = await client.post(PATH, json={"type": "a"}, headers=bearer(scope="messages:read"))
+
+    assert_problem(response, 403)
+    assert 0 == manager.window.latest
+
+
+async def test_the_same_idempotency_key_gives_the_first_answer_again(
+    client: httpx.AsyncClient, manager: ConnectionManager
+) -> None:
+    key = {"Idempotency-Key": "9f2b"}
+
+    first = await client.post(PATH, json={"type": "a"}, headers=key)
+    again = await client.post(PATH, json={"type": "a"}, headers=key)
+    elsewhere = await client.post(PATH, json={"type": "a"}, headers={**key, **bearer("bob")})
+
+    assert (201, 200, 201) == (first.status_code, again.status_code, elsewhere.status_code)
+    assert first.json() == again.json()
+    assert 2 == manager.window.latest
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b"])
+async def test_a_bad_idempotency_key_is_a_422(client: httpx.AsyncClient, key: str) -> None:
+    response = await client.post(PATH, json={"type": "a"}, headers={"Idempotency-Key": key})
+
+    assert_problem(response, 422)
+
+
+async def test_bodies_are_what_openapi_says(client: httpx.AsyncClient) -> None:
+    stamp = (await client.post(PATH, json={"type": "a", "room": 7})).json()
+    recovery = (await client.get(PATH)).json()
+
+    assert stamp == models.Stamp.model_validate(stamp, strict=True).model_dump()
+    assert recovery == models.Recovery.model_validate(recovery).model_dump(mode="json")
+
+
+async def test_openapi_documents_bodies_parameters_errors_and_the_bearer(client: httpx.AsyncClient) -> None:
+    schema = (await client.get("/openapi.json")).json()
+
+    get, post = schema["paths"][PATH]["get"], schema["paths"][PATH]["post"]
+    assert {"since", "epoch", "limit"} == {each["name"] for each in get["parameters"]}
+    assert {"200", "401", "422"} == set(get["responses"])
+    assert {"200", "201", "401", "403", "413", "415", "422"} == set(post["responses"])
+    assert "#/components/schemas/Recovery" in json.dumps(get["responses"]["200"])
+    assert "application/problem+json" in post["responses"]["422"]["content"]
+    assert [{"Bearer": []}] == get["security"] == post["security"]
+
+
+async def test_the_route_before_the_start_is_a_503(app: FastAPI) -> None:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test", headers=bearer()
+    ) as client:
+        response = await client.post(PATH, json={"type": "a"})
+
+        assert_problem(response, 503)
+        assert 503 == (await client.get("/readyz")).status_code
+        assert 200 == (await client.get("/livez")).status_code
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"), [("https://app.example.com", True), ("https://app.example.com.evil", False)]
+)
+async def test_cors_follows_the_allowed_origins(origin: str, *, allowed: bool) -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET, allowed_origins="https://app.example.com"))
+    transport: Any = httpx.ASGITransport(app)
+    async with app.state.manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        preflight = await client.options(
+            PATH,
+            headers={
+                "Origin": origin,
+                "Access-Control-Request-Method": "GET",
+                "Access-Control-Request-Headers": "authorization",
+            },
+        )
+        answer = await client.get(PATH, headers={"Origin": origin, **bearer()})
+        refusal = await client.get(PATH, headers={"Origin": origin})
+
+    expected = origin if allowed else None
+    assert expected == preflight.headers.get("access-control-allow-origin")
+    assert expected == answer.headers.get("access-control-allow-origin")
+    assert expected == refusal.headers.get("access-control-allow-origin")
+    assert (200 if allowed else 400, 200, 401) == (preflight.status_code, answer.status_code, refusal.status_code)
