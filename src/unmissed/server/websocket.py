@@ -1,0 +1,295 @@
+"""One WebSocket under uvicorn: frames in, ready bytes out."""
+
+import asyncio
+import contextlib
+import logging
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import CONNECTING, OPEN
+from websockets.server import ServerProtocol
+
+from unmissed.core.wire import CloseCode, close_reason
+from unmissed.delivery.slices import Slice
+from unmissed.delivery.socket import Listener
+from unmissed.server.session import AsgiSession
+
+MAX_MESSAGE_BYTES = 65_536
+"""What a client may send in one message, unless uvicorn is given another ``--ws-max-size`` than its default."""
+
+_UVICORN_MAX_SIZE = 16 * 1024 * 1024
+_WRITE_BUFFER_BYTES = 16_384
+_CLOSE_SECONDS = 10.0
+_SEGMENT_BYTES = 4_096
+_MIN_FRAGMENT_BYTES = 64
+_MAX_CONTROL_FRAMES_PER_SECOND = 100
+_PONG = 0x8A
+
+# The library's log shows request headers, and with them tokens, to an application that logs everything.
+_silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001  # no handler of anybody hears it
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """uvicorn's WebSocket class: ``uvicorn app:app --ws unmissed.server:WebSocketProtocol``.
+
+    Frames and the handshake are the public sans-I/O API of ``websockets``. Every WebSocket begins with an ASGI session;
+    an endpoint that finds this very object as the scope's extension ``unmissed.socket`` may attach another listener
+    to it, a connection, and return: from then on it is a ``Socket`` without a task. It never compresses, because that
+    costs memory for each connection and compressed frames cannot be shared.
+    """
+
+    __slots__ = (
+        "_close_timer",
+        "_conn",
+        "_control_frames",
+        "_control_second",
+        "_fragments",
+        "_is_text",
+        "_listener",
+        "_loop",
+        "_max_fragments",
+        "_state",
+        "_written",
+        "app_state",
+        "config",
+        "transport",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.config = config
+        self.app_state = app_state
+        self.writable = True
+        """Whether the transport takes more; false too once the WebSocket is closing."""
+        self._state = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        max_size = MAX_MESSAGE_BYTES if config.ws_max_size == _UVICORN_MAX_SIZE else config.ws_max_size
+        self._conn = ServerProtocol(max_size=max_size, logger=_silent)
+        self._max_fragments = max_size // _MIN_FRAGMENT_BYTES
+        self._fragments: list[bytes] = []
+        self._is_text = True
+        self._listener: Listener | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._control_frames = 0
+        self._control_second = 0
+        self._written = 0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport over from uvicorn's HTTP protocol."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own classes
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio passes it
+        """Tell the listener that it is over."""
+        self._state.connections.discard(self)
+        self.writable = False
+        self._conn.receive_eof()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.socket_closed()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent, a bounded piece at a time, until it is cut off."""
+        for start in range(0, len(data), _SEGMENT_BYTES):
+            if self.transport.is_closing():
+                return
+            self._conn.receive_data(data[start : start + _SEGMENT_BYTES] if len(data) > _SEGMENT_BYTES else data)
+            self._send_output()
+            for event in self._conn.events_received():
+                self._take(event)
+
+    def eof_received(self) -> None:
+        """Let the transport close: a WebSocket is not used half open."""
+
+    def pause_writing(self) -> None:
+        """Take note that the transport's buffer is full."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """Tell the listener that the transport takes more."""
+        self.writable = self._conn.state is OPEN
+        if self.writable and self._listener is not None:
+            self._listener.socket_writable()
+
+    def shutdown(self) -> None:
+        """End the WebSocket because uvicorn stops."""
+        if self._conn.state is CONNECTING:
+            self.respond(self._conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is going down\n"))
+        else:
+            self.close(CloseCode.SERVICE_RESTART)
+            self._hang_up()
+
+    # Socket
+
+    @property
+    def idle(self) -> bool:
+        """Whether the kernel took everything, and nothing is to come."""
+        return self._close_timer is None and not self.transport.get_write_buffer_size()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the kernel took."""
+        return self._written - self.transport.get_write_buffer_size()
+
+    def attach(self, listener: Listener) -> None:
+        """Hand the WebSocket over: what the session before has not consumed goes to this listener."""
+        session, self._listener = self._listener, listener
+        if isinstance(session, AsgiSession):
+            for frame in session.hand_over():
+                self._loop.call_soon(listener.socket_received, frame)
+
+    def write(self, piece: Slice) -> None:
+        """Write ready frames."""
+        frames = piece.frames
+        self._written += len(frames)
+        self.transport.write(frames)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame behind what was written, and wait a little for the client's."""
+        if self._conn.state is OPEN:
+            self._conn.send_close(code, close_reason(reason))
+            self._send_output()
+            self.writable = False
+            self._abort_later()
+
+    def abort(self) -> None:
+        """Reset the connection, and forget what was not sent."""
+        self.transport.abort()
+
+    # For the ASGI session
+
+    @property
+    def closing(self) -> bool:
+        """Whether the closing handshake has begun, or all is over."""
+        return self._conn.state is not OPEN or self.transport.is_closing()
+
+    @property
+    def close_code(self) -> tuple[int, str]:
+        """Why it is over, as ASGI tells it."""
+        close = self._conn.close_rcvd or self._conn.close_sent
+        return (close.code, close.reason) if close else (CloseCode.LOST, "")
+
+    def respond(self, response: Response) -> None:
+        """Answer the handshake."""
+        self._conn.send_response(response)
+        self._send_output()
+
+    def reject(self, status: HTTPStatus, text: str) -> None:
+        """Refuse the handshake."""
+        self.respond(self._conn.reject(status, text))
+
+    def send(self, data: str | bytes) -> None:
+        """Send one message of an ASGI application."""
+        with contextlib.suppress(InvalidState):
+            if isinstance(data, str):
+                self._conn.send_text(data.encode())
+            else:
+                self._conn.send_binary(data)
+        self._send_output()
+
+    def ping(self, payload: bytes) -> None:
+        """Send a ping."""
+        self._conn.send_ping(payload)
+        self._send_output()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Send a close frame, and do not wait for an answer (RFC 6455 section 7.1.7)."""
+        self._conn.fail(code, reason)
+        self._send_output()
+
+    # What the client sent
+
+    def _take(self, event: Request | Response | Frame) -> None:
+        if isinstance(event, Request):
+            self._take_handshake(event)
+        elif isinstance(event, Frame):
+            self._take_frame(event)
+
+    def _take_handshake(self, request: Request) -> None:
+        response = self._conn.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.respond(response)
+            return
+        session = AsgiSession(self, request, response)
+        self._listener = session
+        session.start(self._loop, self._state)
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.PING, Opcode.PONG):
+            self._take_control(frame)
+        elif frame.opcode is not Opcode.CLOSE:
+            self._take_data(frame)
+
+    def _take_control(self, frame: Frame) -> None:
+        second = int(self._loop.time())
+        if second != self._control_second:
+            self._control_second, self._control_frames = second, 0
+        self._control_frames += 1
+        if self._control_frames > _MAX_CONTROL_FRAMES_PER_SECOND:
+            self.fail(CloseCode.TOO_MANY, "too many pings")
+        elif frame.opcode is Opcode.PONG and isinstance(self._listener, AsgiSession):
+            self._listener.take_pong(bytes(frame.data))
+
+    def _take_data(self, frame: Frame) -> None:
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        self._fragments.append(bytes(frame.data))
+        if len(self._fragments) > self._max_fragments:
+            self.fail(CloseCode.TOO_LARGE, "too many fragments")
+        elif frame.fin:
+            message = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+            self._fragments.clear()
+            self._take_message(message)
+
+    def _take_message(self, message: bytes) -> None:
+        if self._listener is None or self._conn.state not in (CONNECTING, OPEN):
+            return
+        try:
+            self._listener.socket_received(message.decode() if self._is_text else message)
+        except UnicodeDecodeError:
+            self.fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
+
+    # What goes out
+
+    def _send_output(self) -> None:
+        output = self._conn.data_to_send()
+        if not self.writable:
+            # Pongs to a peer that does not read would pile up without bound.
+            output = [data for data in output if not data or data[0] != _PONG]
+        if output == [b""] and self._conn.state is CONNECTING:
+            output = [_BAD_REQUEST, b""]
+        for data in output:
+            if data:
+                self._written += len(data)
+                self.transport.write(data)
+            else:
+                self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the transport, but not for ever: a close waits for a buffer that may never be read."""
+        self.writable = False
+        self.transport.close()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        if self._close_timer is None:
+            self._close_timer = self._loop.call_later(_CLOSE_SECONDS, self.transport.abort)
+
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
