@@ -1,0 +1,91 @@
+"""``unmissed tail``: a live view of the messages that drops its own connection and counts what came back."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unmissed.client import Event, Gap, Message, Reset, Stream, connect
+
+
+@dataclass
+class Tally:
+    """What one run of ``tail`` saw."""
+
+    received: int = 0
+    recovered: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    resets: int = 0
+    last: int = 0
+
+    def count(self, event: Event) -> None:
+        """Take one event into account."""
+        match event:
+            case Message(sequence_number=number, recovered=recovered):
+                self.received += 1
+                self.recovered += recovered
+                self.duplicates += number <= self.last
+                self.last = max(self.last, number)
+            case Gap(first=first, last=last):
+                self.lost += last - first + 1
+                self.last = last
+            case Reset():
+                self.resets += 1
+                self.last = 0
+
+    def __str__(self) -> str:
+        resets = f", resets {self.resets}" if self.resets else ""
+        return (
+            f"received {self.received}, recovered {self.recovered}, "
+            f"lost {self.lost}, duplicates {self.duplicates}{resets}"
+        )
+
+
+async def tail(
+    url: str,
+    *,
+    token: str,
+    since: int | None,
+    drop_every: float | None,
+    stop_after: float | None,
+    show: Callable[[str], None],
+) -> Tally:
+    """Show events until it is interrupted, or for ``stop_after`` seconds; return the tally."""
+    tally = Tally()
+    # Ctrl+C cancels the main task of asyncio.run; being terminated is to do the same.
+    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        async with asyncio.timeout(stop_after), connect(url, token=token, since=since) as stream:
+            dropping = asyncio.create_task(_drop(stream, drop_every, tally, show)) if drop_every else None
+            try:
+                async for event in stream:
+                    tally.count(event)
+                    show(_line(event))
+            finally:
+                if dropping:
+                    dropping.cancel()
+    signal.signal(signal.SIGTERM, before)
+    show(f"-- {tally}")
+    return tally
+
+
+async def _drop(stream: Stream, every: float, tally: Tally, show: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(every)
+        show(f"-- dropping the connection at {stream.sequence_number}: {tally}")
+        stream.drop()
+
+
+def _line(event: Event) -> str:
+    match event:
+        case Gap(first=first, last=last):
+            return f"-- gap: {first} to {last} are lost"
+        case Reset(epoch=epoch):
+            return f"-- reset: the log began anew as {epoch}"
+        case Message():
+            mark = "+" if event.recovered else " "
+            data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
+            return f"{mark}{event.sequence_number:>8}  {event.timestamp}  {event.type}  {data}"

@@ -1,0 +1,224 @@
+"""A client that misses nothing: it reconnects, resumes from its position, and says so when that was not enough."""
+
+import asyncio
+import inspect
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Self
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from unmissed.core.encoding import decode_json
+from unmissed.core.errors import ConfigurationError, ConnectionRefused
+from unmissed.core.window import Outcome
+from unmissed.core.wire import CloseCode
+
+Token = str | Callable[[], str | Awaitable[str]]
+
+_FIRST_BACKOFF_SECONDS = 0.5
+_MAX_BACKOFF_SECONDS = 30.0
+_STOP_CODES = (CloseCode.BAD_MESSAGE, CloseCode.FORBIDDEN, CloseCode.TOO_LARGE)
+_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_RETRIED_STATUSES = (408, 425, 429)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message, in order and once. ``recovered`` tells that it was missed and came after a reconnect."""
+
+    type: str
+    sequence_number: int
+    timestamp: str
+    data: Any
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The messages numbered ``first`` to ``last`` are lost to this client: fetch the state they built anew."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The server's log began anew, under another epoch: what was missed in the old one cannot be known."""
+
+    epoch: str
+
+
+Event = Message | Gap | Reset
+
+
+class Stream:
+    """An endless iterator of events over as many WebSockets as it takes.
+
+    ``epoch`` and ``sequence_number`` are its position: keep both to continue in another process.
+    """
+
+    def __init__(self, url: str, *, token: Token, since: int | None, epoch: str | None) -> None:
+        self.sequence_number = since
+        self.epoch = epoch
+        self.reconnects = 0
+        self._url = _websocket_url(url)
+        self._token = token
+        self._websocket: ClientConnection | None = None
+        self._events: deque[Event] = deque()
+        self._recovered_through = 0
+        self._failures = 0
+        self._refused_tokens = 0
+        self._asked_pause: float | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event. Raises ConnectionRefused when the server says not to come back like this."""
+        while not self._events:
+            await self._receive()
+        return self._events.popleft()
+
+    async def open(self) -> None:
+        """Connect, as often as it takes, until the server has said where this stream starts."""
+        while self._websocket is None:
+            await self._receive()
+
+    async def close(self) -> None:
+        """Close the present connection."""
+        if self._websocket is not None:
+            await self._websocket.close()
+
+    def drop(self) -> None:
+        """Cut the present connection off, as a failing network would. The stream reconnects and resumes."""
+        if self._websocket is not None:
+            self._websocket.transport.abort()
+
+    async def _receive(self) -> None:
+        """Take one frame, of a new connection if need be, or wait before the next try."""
+        try:
+            if self._websocket is None:
+                self._websocket = await self._connect()
+            self._events.extend(self._take(decode_json(await self._websocket.recv())))
+        except ConnectionClosed as closed:
+            self._consider_close(closed)
+            await self._pause()
+        except InvalidStatus as refused:
+            self._consider_status(refused.response.status_code)
+            await self._pause()
+        except (OSError, TimeoutError, InvalidHandshake):
+            await self._pause()
+
+    async def _connect(self) -> ClientConnection:
+        token = self._token if isinstance(self._token, str) else self._token()
+        if inspect.isawaitable(token):
+            token = await token
+        position = {"since": self.sequence_number, "epoch": self.epoch}
+        query = urlencode({name: value for name, value in position.items() if value is not None})
+        return await open_websocket(
+            f"{self._url}?{query}" if query else self._url,
+            additional_headers={"Authorization": f"Bearer {token}"},
+            max_size=None,
+        )
+
+    def _take(self, frame: dict[str, Any]) -> Iterator[Event]:
+        match frame:
+            case {"type": "connected"}:
+                yield from self._take_connected(frame)
+            case {"type": "gap", "from": first, "to": last}:
+                yield Gap(first, last)
+            case {"type": "reconnect", "after_ms": after_ms}:
+                self._asked_pause = after_ms / 1000
+            case {"type": "heartbeat" | "error" | "pong"}:
+                pass
+            case _:
+                yield self._message(frame)
+        self.sequence_number = frame.get("sequence_number", self.sequence_number)
+
+    def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
+        self._failures = self._refused_tokens = 0
+        if frame.get("outcome") == Outcome.RESET:
+            yield Reset(frame["epoch"])
+        elif frame.get("outcome") == Outcome.GAP and self.sequence_number is not None:
+            yield Gap(self.sequence_number + 1, frame["sequence_number"])
+        self._recovered_through = frame["latest"] if "outcome" in frame else 0
+        self.epoch = frame["epoch"]
+
+    def _message(self, frame: Mapping[str, Any]) -> Message:
+        extra = dict(frame)
+        number = extra.pop("sequence_number")
+        return Message(
+            type=extra.pop("type"),
+            sequence_number=number,
+            timestamp=extra.pop("timestamp"),
+            data=extra.pop("data"),
+            extra=extra,
+            recovered=number <= self._recovered_through,
+        )
+
+    def _consider_close(self, closed: ConnectionClosed) -> None:
+        code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (CloseCode.LOST, "")
+        if code == CloseCode.UNAUTHORIZED:
+            self._consider_token(code, reason)
+        elif code in _STOP_CODES:
+            raise ConnectionRefused(code, reason)
+
+    def _consider_status(self, status: int) -> None:
+        if status == HTTPStatus.UNAUTHORIZED:
+            self._consider_token(status, "the token was not accepted")
+        elif status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _RETRIED_STATUSES:
+            raise ConnectionRefused(status, "the handshake was refused")
+
+    def _consider_token(self, code: int, reason: str) -> None:
+        """Let a token provider try once more; a token that cannot change is not tried twice."""
+        self._refused_tokens += 1
+        if isinstance(self._token, str) or self._refused_tokens > 1:
+            raise ConnectionRefused(code, reason)
+        self._asked_pause = 0.0
+
+    async def _pause(self) -> None:
+        """Wait before the next try: as the server asked, or a random part of a doubling time (full jitter)."""
+        self._websocket = None
+        self.reconnects += 1
+        most = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self._failures)
+        seconds = random.uniform(0, most) if self._asked_pause is None else self._asked_pause
+        self._failures = min(self._failures + 1, 16)
+        self._asked_pause = None
+        await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def connect(
+    url: str, *, token: Token, since: int | None = None, epoch: str | None = None
+) -> AsyncIterator[Stream]:
+    """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
+
+    ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection. The stream starts
+    after ``since``, or with what is published next. Raises ConnectionRefused, or ConfigurationError for a bad URL.
+    """
+    stream = Stream(url, token=token, since=since, epoch=epoch)
+    await stream.open()
+    try:
+        yield stream
+    finally:
+        await stream.close()
+
+
+def _websocket_url(url: str) -> str:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        scheme, host = _SCHEMES.get(parts.scheme), parts.hostname
+    except ValueError:
+        scheme = host = None
+    if not scheme or not host:
+        raise ConfigurationError(f"{url!r} is not the address of a server: write one such as http://127.0.0.1:8000")
+    path = parts.path if parts.path not in ("", "/") else "/ws"
+    return urlunsplit((scheme, parts.netloc, path, "", ""))

@@ -1,0 +1,61 @@
+"""Fixtures that all tests share."""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from unmissed.settings import Settings
+from unmissed.testing import SECRET, LiveServer
+
+hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+SOCKETS: dict[str, dict[str, Any]] = {
+    "native": {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"},
+    "portable": {"ws": "websockets-sansio"},
+}
+"""The two sockets, as options of uvicorn: what is tested on a live server is tested on both."""
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.startswith("UNMISSED_") or name == "WEB_CONCURRENCY":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=SOCKETS)
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveServer]]:
+    """Return a function that starts a live server with these settings, on the socket under test."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> LiveServer:
+            return stack.enter_context(
+                LiveServer(settings=Settings.load(jwt_secret=SECRET, **settings), **SOCKETS[request.param])
+            )
+
+        yield start
+
+
+@pytest.fixture
+def server(serve: Callable[..., LiveServer]) -> LiveServer:
+    """Return a live server with the default settings, on the socket under test."""
+    return serve()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],  # noqa: ARG001  # pluggy passes it by name
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure in CI, where everything a test needs is there."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI skips nothing: {report.longrepr}"
+    return report

@@ -1,0 +1,61 @@
+"""The house: imports go down only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import unmissed
+
+SOURCE = Path(unmissed.__file__).parent
+
+FLOORS = [
+    {"core"},
+    {"settings"},
+    {"logs"},
+    {"delivery"},
+    {"api", "server"},
+    {"main", "client"},
+    {"testing"},
+    {"cli"},
+    {"__init__"},
+]
+PURE = {"asyncio", "time", "socket", "threading", "random", "fastapi", "starlette", "uvicorn", "websockets", "jose"}
+
+
+def modules() -> list[str]:
+    return sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
+
+
+def imports(module: str) -> set[str]:
+    tree = ast.parse((SOURCE / module).read_text())
+    named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    return named | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def floor(name: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if name.removesuffix(".py") in rooms)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_only(module: str) -> None:
+    own = Path(module).parts[0]
+
+    rooms = [name.split(".")[1] for name in imports(module) if name.startswith("unmissed.")]
+
+    assert [] == [room for room in rooms if room != own.removesuffix(".py") and floor(room) >= floor(own)]
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if module.startswith("core/")])
+def test_the_core_is_pure(module: str) -> None:
+    tree = ast.parse((SOURCE / module).read_text())
+
+    assert set() == {name.split(".")[0] for name in imports(module)} & PURE
+    assert [] == [node for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in modules() if module.startswith(("core/", "logs/", "delivery/"))]
+)
+def test_the_manager_and_what_it_stands_on_know_no_framework(module: str) -> None:
+    assert set() == {name.split(".")[0] for name in imports(module)} & {"fastapi", "starlette", "uvicorn"}

@@ -1,0 +1,141 @@
+"""The README: all of its code runs, and its tables are complete."""
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+
+from unmissed import Settings
+from unmissed.api.models import Recovery
+from unmissed.cli.commands import app as cli
+from unmissed.core.wire import CloseCode
+from unmissed.testing import SECRET, LiveServer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the README's Python in order, as one program, and return its names."""
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    names: dict[str, Any] = {"__name__": "readme"}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)  # noqa: S102  # that is the point
+    return names
+
+
+@pytest.fixture
+def served(example: dict[str, Any]) -> Iterator[LiveServer]:
+    with LiveServer(example["app"], manager=example["manager"]) as server:
+        yield server
+
+
+def test_the_example_application_publishes_and_recovers(served: LiveServer) -> None:
+    with httpx.Client(base_url=served.url, headers=served.headers()) as http:
+        assert 1 == http.post("/orders", params={"item": "tea"}).json()
+        assert 2 == http.post("/reports").json()
+        assert "alice" == http.get("/me").json()
+        assert 401 == http.get("/me", headers={"Authorization": ""}).status_code
+        messages = http.get("/websocket/messages", params={"since": 0}).json()["messages"]
+
+    assert ["order", "report"] == [message["type"] for message in messages]
+
+
+async def test_the_example_client_prints_what_comes(
+    example: dict[str, Any], served: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = asyncio.create_task(example["watch"](served.url, served.token()))
+    while "hello" not in capsys.readouterr().out:
+        await asyncio.to_thread(served.publish, "chat", "hello")
+    watching.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+
+
+def test_the_example_dependency_replaces_the_tokens(example: dict[str, Any]) -> None:
+    example["app"].router.routes.clear()
+    example["app"].include_router(example["router"])
+    with (
+        LiveServer(example["app"], manager=example["manager"]) as server,
+        httpx.Client(base_url=server.url, cookies={"session": "valid"}) as http,
+    ):
+        assert 201 == http.post("/websocket/messages", json={"type": "a"}).status_code
+        http.cookies.clear()
+        assert 401 == http.get("/websocket/messages").status_code
+
+
+def test_the_browser_example_resumes(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    [example] = blocks("javascript")
+    script = tmp_path / "example.mjs"
+    script.write_text(f"""{example}
+        const [url, token] = process.argv.slice(2);
+        connect(url, token, (message) => {{
+            console.log(JSON.stringify([message.type, message.data]));
+            if (message.type === "end") process.exit();
+        }}, (frame) => console.log(JSON.stringify(["loss", frame.outcome])));
+    """)
+    with LiveServer() as server:
+        command = [node, "--experimental-websocket", "--no-warnings", str(script), server.websocket_url, server.token()]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own
+            while not server.manager.connections:
+                pass
+            server.publish("a", 1)
+            server.drop()
+            server.publish("a", 2)
+            server.publish("end")
+            assert process.stdout is not None
+            lines = [json.loads(line) for line in process.stdout]
+
+    assert [["a", 1], ["a", 2], ["end", None]] == lines
+
+
+def test_the_json_of_the_protocol_is_what_openapi_says() -> None:
+    [example] = blocks("json")
+
+    assert json.loads(example) == Recovery.model_validate_json(example).model_dump(mode="json")
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    commands = typer.main.get_group(cli).commands
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    used = [shlex.split(part) for line in lines for part in line.split("&&") if "bin/unmissed " in part]
+
+    assert used
+    for _, name, *arguments in used:
+        commands[name].make_context(name, arguments, resilient_parsing=False)
+
+
+def test_every_setting_is_in_the_table() -> None:
+    in_table = set(re.findall(r"^\| `UNMISSED_(\w+)`", README, re.MULTILINE))
+
+    assert {name.upper() for name in Settings.model_fields} == in_table
+
+
+def test_every_close_code_is_in_the_table() -> None:
+    table = README[README.index("| close code") : README.index("A token is a JWT")]
+
+    for code in CloseCode:
+        assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.INVALID_DATA)
+
+
+def test_local_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists()

@@ -1,0 +1,314 @@
+"""The client against a live server that drops it, forgets and restarts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from unmissed.client import Event, Gap, Message, Reset, Stream, Token, connect
+from unmissed.core.errors import ConnectionRefused
+from unmissed.testing import LiveServer
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def server(serve: Callable[..., LiveServer]) -> LiveServer:
+    return serve(drain_seconds=0.1)
+
+
+@pytest.fixture
+def small_server(serve: Callable[..., LiveServer]) -> LiveServer:
+    return serve(drain_seconds=0.1, max_messages=5)
+
+
+@asynccontextmanager
+async def opened(
+    server: LiveServer, *, url: str | None = None, token: Token | None = None, **position: Any
+) -> AsyncIterator[Stream]:
+    """Connect, and wait for nothing longer than is bearable."""
+    async with (
+        asyncio.timeout(PATIENCE),
+        connect(url or server.url, token=token or server.token(), **position) as stream,
+    ):
+        yield stream
+
+
+async def take(stream: Stream, count: int) -> list[Event]:
+    return [await anext(stream) for _ in range(count)]
+
+
+async def publish(server: LiveServer, count: int = 1) -> None:
+    for _ in range(count):
+        await asyncio.to_thread(server.publish, "chat")
+
+
+def numbers(events: list[Event]) -> list[int]:
+    """Return the numbers of the messages; anything else makes them incomparable."""
+    return [event.sequence_number if isinstance(event, Message) else -1 for event in events]
+
+
+async def test_a_stream_without_a_position_starts_with_what_is_published_next(server: LiveServer) -> None:
+    await publish(server, 2)
+    async with opened(server) as stream:
+        stamped = await asyncio.to_thread(server.publish, "chat", {"text": "héllo"})
+
+        events = await take(stream, 1)
+
+    assert [Message("chat", 3, stamped.timestamp, {"text": "héllo"})] == events
+
+
+async def test_a_stream_with_a_position_starts_after_it(server: LiveServer) -> None:
+    await publish(server, 4)
+
+    async with opened(server, since=2) as stream:
+        events = await take(stream, 2)
+
+    assert [3, 4] == numbers(events)
+    assert all(isinstance(event, Message) and event.recovered for event in events)
+
+
+async def test_a_stream_from_zero_gets_everything_and_goes_on_live(server: LiveServer) -> None:
+    await publish(server, 2)
+    async with opened(server, since=0) as stream:
+        recovered = await take(stream, 2)
+        await publish(server)
+
+        live = await take(stream, 1)
+
+    assert [1, 2, 3] == numbers(recovered + live)
+    assert [True, True, False] == [event.recovered for event in recovered + live if isinstance(event, Message)]
+
+
+@pytest.mark.parametrize("form", ["{url}", "{url}/", "{url}/ws", "{websocket_url}", "{address}", "{url}?old=query"])
+async def test_every_form_of_the_address_leads_to_the_websocket(server: LiveServer, form: str) -> None:
+    address = server.url.removeprefix("http://")
+    url = form.format(url=server.url, websocket_url=server.websocket_url, address=address)
+
+    async with opened(server, url=url) as stream:
+        assert server.manager.epoch == stream.epoch
+
+
+async def test_keys_of_the_publisher_are_extra_whatever_their_names(server: LiveServer) -> None:
+    fields = {"type": "chat", "data": 1, "self": "me", "extra": [2], "recovered": "no", "epoch": "e", "from": 3}
+    async with opened(server) as stream:
+        await asyncio.to_thread(server.manager.publish_threadsafe, fields)
+
+        [event] = await take(stream, 1)
+
+    assert isinstance(event, Message)
+    assert {"self": "me", "extra": [2], "recovered": "no", "epoch": "e", "from": 3} == event.extra
+    assert ("chat", 1, False) == (event.type, event.data, event.recovered)
+
+
+async def test_messages_to_others_are_no_gap(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        await asyncio.to_thread(server.publish, "note", users=["bob"])
+        await publish(server)
+
+        events = await take(stream, 1)
+
+    assert [2] == numbers(events)
+
+
+async def test_a_drop_by_the_server_loses_and_doubles_nothing(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        await publish(server, 2)
+        before = await take(stream, 2)
+        await asyncio.to_thread(server.drop)
+        await publish(server, 3)
+
+        after = await take(stream, 3)
+
+        await publish(server)
+        live = await take(stream, 1)
+
+    assert [1, 2, 3, 4, 5, 6] == numbers(before + after + live)
+    assert [True, True, True] == [event.recovered for event in after if isinstance(event, Message)]
+    assert [False] == [event.recovered for event in live if isinstance(event, Message)]
+    assert 1 == stream.reconnects
+
+
+async def test_a_drop_before_anything_was_seen_loses_nothing(server: LiveServer) -> None:
+    """The greeting is a position already."""
+    await publish(server, 2)
+    async with opened(server) as stream:
+        stream.drop()
+        await publish(server, 2)
+
+        events = await take(stream, 2)
+
+    assert [3, 4] == numbers(events)
+
+
+async def test_drops_in_the_middle_of_a_flow_lose_and_double_nothing(server: LiveServer) -> None:
+    async with opened(server) as stream, asyncio.TaskGroup() as tasks:
+        tasks.create_task(publish(server, 120))
+
+        events: list[Event] = []
+        for drop_after in (1, 30, 60, 90, 120):
+            events += await take(stream, drop_after - len(events))
+            stream.drop()
+
+    assert numbers(events) == list(range(1, 121))
+
+
+async def test_a_position_is_enough_to_continue_in_another_process(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        await publish(server, 2)
+        first = await take(stream, 1)
+    await publish(server)
+
+    async with opened(server, since=stream.sequence_number, epoch=stream.epoch) as continued:
+        rest = await take(continued, 2)
+
+    assert [1, 2, 3] == numbers(first + rest)
+
+
+async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: LiveServer) -> None:
+    async with opened(small_server) as stream:
+        await publish(small_server)
+        await take(stream, 1)
+        await asyncio.to_thread(small_server.drop)
+        await publish(small_server, 10)
+
+        gap, *rest = await take(stream, 6)
+
+    assert Gap(first=2, last=6) == gap
+    assert [7, 8, 9, 10, 11] == numbers(rest)
+
+
+async def test_eviction_of_what_was_seen_is_no_gap(small_server: LiveServer) -> None:
+    async with opened(small_server) as stream:
+        await publish(small_server, 2)
+        await take(stream, 2)
+        await asyncio.to_thread(small_server.drop)
+        await publish(small_server, 5)
+
+        events = await take(stream, 5)
+
+    assert [3, 4, 5, 6, 7] == numbers(events)
+
+
+async def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        await publish(server, 3)
+        await take(stream, 3)
+        first_epoch = stream.epoch
+        await asyncio.to_thread(server.restart)
+        await publish(server, 2)
+
+        reset, *rest = await take(stream, 3)
+
+    assert Reset(server.manager.epoch) == reset
+    assert [1, 2] == numbers(rest)
+    assert server.manager.epoch == stream.epoch != first_epoch
+
+
+async def test_another_epoch_is_a_reset_although_the_number_exists(server: LiveServer) -> None:
+    await publish(server, 3)
+
+    async with opened(server, since=2, epoch="an earlier life") as stream:
+        reset, *rest = await take(stream, 4)
+
+    assert Reset(server.manager.epoch) == reset
+    assert [1, 2, 3] == numbers(rest)
+
+
+async def test_a_fixed_token_that_is_refused_is_not_tried_twice(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused) as refused:
+        async with opened(server, token="garbage"):
+            pass
+
+    assert 4401 == refused.value.code
+    assert "the token is invalid or expired" == refused.value.reason
+
+
+async def test_a_position_that_is_none_is_refused(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused) as refused:
+        async with opened(server, since=2**53):
+            pass
+
+    assert 4400 == refused.value.code
+
+
+async def test_an_address_without_a_websocket_is_refused(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused) as refused:
+        async with opened(server, url=f"{server.url}/nothing"):
+            pass
+
+    assert refused.value.code in (403, 404)
+
+
+async def test_a_provider_is_asked_for_a_token_for_every_connection(server: LiveServer) -> None:
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append(server.token())
+        return asked[-1]
+
+    async with opened(server, token=token) as stream:
+        for _ in range(2):
+            stream.drop()
+            await publish(server)
+            await take(stream, 1)
+
+    assert 3 == len(asked)
+    assert 2 == stream.reconnects
+
+
+async def test_a_provider_may_be_asynchronous(server: LiveServer) -> None:
+    asked: list[str] = []
+
+    async def token() -> str:
+        asked.append(await asyncio.to_thread(server.token))
+        return asked[-1]
+
+    async with opened(server, token=token) as stream:
+        stream.drop()
+        await publish(server)
+        events = await take(stream, 1)
+
+    assert 2 == len(asked)
+    assert [1] == numbers(events)
+
+
+async def test_a_provider_whose_token_is_refused_is_asked_once_more(server: LiveServer) -> None:
+    tokens = iter(["expired", server.token()])
+
+    async with opened(server, token=lambda: next(tokens)) as stream:
+        await publish(server)
+        events = await take(stream, 1)
+
+    assert [1] == numbers(events)
+
+
+async def test_a_provider_whose_tokens_are_refused_twice_gives_up(server: LiveServer) -> None:
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append("garbage")
+        return asked[-1]
+
+    with pytest.raises(ConnectionRefused, match="close code 4401"):
+        async with opened(server, token=token):
+            pass
+
+    assert 2 == len(asked)
+
+
+async def test_a_stream_waits_for_a_server_that_is_not_there_yet(server: LiveServer) -> None:
+    await asyncio.to_thread(server.stop)
+
+    async with asyncio.TaskGroup() as tasks:
+        opening = tasks.create_task(epoch_of(server))
+        await asyncio.to_thread(server.start)
+
+    assert server.manager.epoch == opening.result()
+
+
+async def epoch_of(server: LiveServer) -> str | None:
+    async with opened(server) as stream:
+        return stream.epoch
