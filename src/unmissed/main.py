@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from unmissed.api.router import create_router
+from unmissed.api.router import add_routes
 from unmissed.delivery.manager import ConnectionManager
 from unmissed.settings import Settings, unknown_variables
 
@@ -18,7 +18,6 @@ logger = logging.getLogger("uvicorn.error")
 def create_app(settings: Settings | None = None, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """Return an application that hosts one manager; it is at ``app.state.manager``. Raises ConfigurationError."""
     manager = ConnectionManager(settings, clock=clock)
-    router = create_router(manager)
     for name in unknown_variables():
         logger.warning("%s means nothing and is ignored: see 'unmissed check' for the names that do", name)
     app = FastAPI(
@@ -28,7 +27,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
         lifespan=manager.lifespan,
     )
     app.state.manager = manager
-    app.include_router(router)
+    add_routes(app, manager)
     return app
 
 

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from fastapi.routing import APIRoute
 
 from unmissed.api import models
 from unmissed.api.problems import documented
@@ -27,11 +26,8 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
-def messages_router(
-    manager: ConnectionManager, *, authenticate: Callable[..., Any], route_class: type[APIRoute]
-) -> APIRouter:
-    """Return the routes that read and feed the manager's log. ``authenticate`` is a dependency on an Identity."""
-    router = APIRouter(tags=["messages"], route_class=route_class)
+def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:
+    """Add the routes that read and feed the manager's log. ``authenticate`` is a dependency on an Identity."""
 
     @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
     async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
@@ -69,8 +65,6 @@ def messages_router(
     async def preflight() -> Response:
         """Allow nothing beyond the own origin; the route class answers preflight requests of allowed origins."""
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": "GET, POST, OPTIONS"})
-
-    return router
 
 
 def _json(body: bytes, status: HTTPStatus) -> Response:
@@ -116,6 +110,7 @@ def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any
 
 
 _GET_DOCS: dict[str, Any] = {
+    "tags": ["messages"],
     "responses": {
         200: {"model": models.Recovery},
         **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -133,6 +128,7 @@ _GET_DOCS: dict[str, Any] = {
     },
 }
 _POST_DOCS: dict[str, Any] = {
+    "tags": ["messages"],
     "responses": {
         200: {
             "model": models.Stamp | list[models.Stamp],

@@ -7,8 +7,6 @@ from fastapi import WebSocket
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from unmissed.core.errors import OriginRefused
-
 _METHODS = ("GET", "POST")
 _HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
 
@@ -28,10 +26,9 @@ class Origins:
             return True
         return bool(host) and origin.partition("://")[2].lower() == str(host).lower()
 
-    def require(self, websocket: WebSocket) -> None:
-        """Raise OriginRefused for a handshake from a page that may not connect. A FastAPI dependency."""
-        if not self.allow(websocket.headers.get("origin"), host=websocket.headers.get("host")):
-            raise OriginRefused
+    def allow_websocket(self, websocket: WebSocket) -> bool:
+        """Tell whether this handshake comes from a page that may connect, or from no page."""
+        return self.allow(websocket.headers.get("origin"), host=websocket.headers.get("host"))
 
     def cors(self, app: ASGIApp) -> CORSMiddleware:
         """Return the app with CORS headers for the allowed origins, and answers to preflight requests."""

@@ -81,19 +81,25 @@ def problem_route(origins: Origins) -> type[APIRoute]:
     return ProblemRoute
 
 
-async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:
-    """Turn the errors of a WebSocket route, those of the dependencies after this one included, into closes.
+def closing(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None]]:
+    """Return the dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
 
-    A browser cannot see a refused handshake: it is accepted first, and then closed with a code and a reason.
+    A browser cannot see a refused handshake: it is accepted first, and then closed with a code and a reason. Whatever
+    else is wrong, a page of a foreign origin is told that and nothing more.
     """
-    try:
-        yield
-    except (errors.UnmissedError, HTTPException) as error:
-        await _close(websocket, _CLOSE_CODES.get(_status(error), CloseCode.BAD_MESSAGE), _detail(error))
-    except WebSocketException as error:
-        await _close(websocket, error.code, error.reason)
-    except WebSocketDisconnect:
-        return
+
+    async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:
+        try:
+            yield
+        except (errors.UnmissedError, HTTPException) as error:
+            refusal = error if origins.allow_websocket(websocket) else errors.OriginRefused()
+            await _close(websocket, _CLOSE_CODES.get(_status(refusal), CloseCode.BAD_MESSAGE), _detail(refusal))
+        except WebSocketException as error:
+            await _close(websocket, error.code, error.reason)
+        except WebSocketDisconnect:
+            return
+
+    return close_with_code
 
 
 def _problem(error: Exception) -> ProblemResponse:

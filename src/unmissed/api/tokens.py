@@ -11,6 +11,9 @@ from unmissed.core.audience import Identity
 from unmissed.core.errors import ConfigurationError, InvalidToken
 
 MAX_TOKEN_BYTES = 8_192
+MAX_VERIFIED_TOKENS = 4_096
+"""How many verified tokens are remembered until they expire; at most 32 MiB, in practice one."""
+
 PUBLISH_SCOPE = "messages:publish"
 
 _LATEST_EXPIRY = 2**53
@@ -53,6 +56,7 @@ class JwtVerifier:
         self._audience = audience
         self._issuer = issuer
         self._wall_clock = wall_clock
+        self._verified: dict[str, Identity] = {}
         self._options = {
             "require_sub": True,
             "require_aud": audience is not None,
@@ -66,7 +70,17 @@ class JwtVerifier:
         """Return whose token it is. Raises InvalidToken, whatever is wrong with it."""
         if not token.isascii() or len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken(f"a token is ASCII text of at most {MAX_TOKEN_BYTES} bytes")
-        return self._identity(self._claims(token))
+        identity = self._verified.get(token)
+        if identity is None or identity.expires_at is None or identity.expires_at <= self._wall_clock():
+            identity = self._identity(self._claims(token))
+            self._remember(token, identity)
+        return identity
+
+    def _remember(self, token: str, identity: Identity) -> None:
+        """Spare a client that comes back the signature check; the oldest token makes room."""
+        if len(self._verified) >= MAX_VERIFIED_TOKENS:
+            self._verified.pop(next(iter(self._verified)))
+        self._verified[token] = identity
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:

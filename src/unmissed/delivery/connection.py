@@ -6,7 +6,7 @@ from unmissed.core import wire
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidFrame
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.slices import Slice, Slices
+from unmissed.delivery.slices import JoinedSlice, Slice, Slices
 from unmissed.delivery.socket import Socket
 
 MAX_REFUSED_FRAMES = 3
@@ -74,21 +74,9 @@ class Connection:
     def deliver(self) -> None:
         """Write what the log holds after the position, until the socket has enough or nothing is left."""
         socket = self._socket
-        window = self._slices.window
-        while socket.writable:
-            if self._replies:
-                socket.write(Slice(*self._replies))
-                self._replies.clear()
-            elif self.position < window.evicted_through:
-                socket.write(Slice(wire.gap(first=self.position + 1, last=window.evicted_through)))
-                self.position = window.evicted_through
-            elif self.position < window.latest:
-                self._write_messages()
-            elif self._heartbeat_due:
-                self._heartbeat_due = False
-                socket.write(Slice(wire.heartbeat(position=self.position)))
-            else:
-                return
+        while socket.writable and (piece := self._next()) is not None:
+            if piece.payloads:
+                socket.write(piece)
 
     def check(self, now: float, *, heartbeat_seconds: float, stall_seconds: float) -> None:
         """Do what is due at ``now``: a heartbeat, the end of an expired or stalled client."""
@@ -137,12 +125,24 @@ class Connection:
         """Tell the manager that this client is gone."""
         self._closed(self)
 
-    def _write_messages(self) -> None:
-        piece = self._slices.after(self.position)
-        self.position = piece.last
-        seen = piece.visible_to(self.identity.user_id)
-        if seen.payloads:
-            self._socket.write(seen)
+    def _next(self) -> Slice | None:
+        """Return what is to be written next, or None when the client is up to date."""
+        window = self._slices.window
+        parts: list[Slice] = []
+        if self._replies:
+            parts.append(Slice(*self._replies))
+            self._replies.clear()
+        if self.position < window.evicted_through:
+            parts.append(Slice(wire.gap(first=self.position + 1, last=window.evicted_through)))
+            self.position = window.evicted_through
+        if self.position < window.latest:
+            messages = self._slices.after(self.position)
+            self.position = messages.last
+            parts.append(messages.visible_to(self.identity.user_id))
+        if self._heartbeat_due and self.position == window.latest:
+            self._heartbeat_due = False
+            parts.append(Slice(wire.heartbeat(position=self.position)))
+        return None if not parts else parts[0] if len(parts) == 1 else JoinedSlice(*parts)
 
     def _answer(self, frame: str | bytes) -> bytes:
         match wire.parse_client_frame(frame):

@@ -30,6 +30,19 @@ class Slice:
         return tuple(payload.decode() for payload in self.payloads)
 
 
+class JoinedSlice(Slice):
+    """Slices that one connection is given in one write."""
+
+    def __init__(self, *parts: Slice) -> None:
+        super().__init__(*(payload for part in parts for payload in part.payloads))
+        self.parts = parts
+
+    @cached_property
+    def frames(self) -> bytes:
+        """The frames of the parts, which share theirs with other connections."""
+        return b"".join([part.frames for part in self.parts])
+
+
 class MessageSlice(Slice):
     """Consecutive messages of the log; ``last`` is the position behind them."""
 

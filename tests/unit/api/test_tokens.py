@@ -349,3 +349,22 @@ def test_a_public_key_of_another_curve_is_a_configuration_error() -> None:
     """Every token would be refused, and nobody told why."""
     with pytest.raises(ConfigurationError, match="the key does not fit ES256"):
         JwtVerifier(pem(ec.generate_private_key(ec.SECP384R1())), algorithm="ES256")
+
+
+def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
+    clock = ManualClock(time.time())
+    verifier = JwtVerifier(SECRET, wall_clock=clock)
+    token = issue_token(SECRET, user_id="alice", expires_in=60)
+    assert "alice" == verifier.verify(token).user_id == verifier.verify(token).user_id
+
+    clock.advance(61)
+
+    assert "the token has expired, or its exp is no date" == error_of(verifier, token)
+
+
+def test_the_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmissed.api.tokens.MAX_VERIFIED_TOKENS", 2)
+    verifier = JwtVerifier(SECRET)
+    tokens = [issue_token(SECRET, user_id=user, expires_in=60) for user in ("a", "b", "c", "a")]
+
+    assert ["a", "b", "c", "a"] == [verifier.verify(token).user_id for token in tokens]

@@ -490,3 +490,12 @@ async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
 
         while ("heartbeat", 0) not in shape(socket):
             await asyncio.sleep(0)
+
+
+async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: ConnectionManager) -> None:
+    await manager.emit("a")
+
+    socket, _ = connect(manager, since=0)
+
+    assert ["connected", "a", "heartbeat"] == [kind for kind, _ in shape(socket)]
+    assert 1 == socket.taken

@@ -1,0 +1,134 @@
+"""Embedded in an application of the user's: everything works there as it does in our own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, HTTPException, Request, WebSocketException
+from fastapi.responses import PlainTextResponse
+from fastapi.testclient import TestClient
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketDisconnect
+from websockets.asyncio.client import connect
+
+from unmissed import ConnectionManager, Identity, Settings, create_router, get_current_user_id, get_identity
+from unmissed.testing import SECRET, LiveServer, unmissed_server
+
+__all__ = ["unmissed_server"]
+
+PUBLISHER = frozenset({"messages:publish"})
+
+
+async def by_name(connection: HTTPConnection) -> Identity:
+    match connection.headers.get("x-user"):
+        case None:
+            raise HTTPException(401, "say who you are")
+        case "banned":
+            raise HTTPException(403, "go away")
+        case "odd":
+            raise WebSocketException(4999, "odd")
+        case name:
+            return Identity(name, scopes=PUBLISHER)
+
+
+def application(**options: Any) -> tuple[FastAPI, ConnectionManager]:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager, **options), prefix="/realtime")
+    return app, manager
+
+
+def test_the_test_client_of_starlette_publishes_and_receives() -> None:
+    app, _ = application(authenticate=by_name)
+    with TestClient(app, headers={"x-user": "alice"}) as client:
+        assert 201 == client.post("/realtime/websocket/messages", json={"type": "missed"}).status_code
+        with client.websocket_connect("/realtime/ws?since=0") as websocket:
+            received = [websocket.receive_json() for _ in range(3)]
+            client.post("/realtime/websocket/messages", json={"type": "live"})
+            received.append(websocket.receive_json())
+            websocket.send_json({"type": "ping"})
+            received.append(websocket.receive_json())
+
+    assert ["connected", "missed", "heartbeat", "live", "pong"] == [frame["type"] for frame in received]
+
+
+@pytest.mark.parametrize(("user", "code"), [(None, 4401), ("banned", 4403), ("odd", 4999)])
+def test_a_refusal_of_the_users_dependency_is_a_close_code(user: str | None, code: int) -> None:
+    app, _ = application(authenticate=by_name)
+    with TestClient(app, headers={"x-user": user} if user else {}) as client:
+        with client.websocket_connect("/realtime/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+
+        assert code == closed.value.code
+
+
+def test_a_dependency_may_be_overridden() -> None:
+    app, _ = application(authenticate=by_name)
+    app.dependency_overrides[by_name] = lambda: Identity("override", scopes=PUBLISHER)
+    with TestClient(app) as client:
+        assert 200 == client.get("/realtime/websocket/messages").status_code
+        with client.websocket_connect("/realtime/ws") as websocket:
+            assert "connected" == websocket.receive_json()["type"]
+
+
+def test_the_applications_own_error_handlers_are_untouched() -> None:
+    app, _ = application()
+
+    @app.exception_handler(HTTPException)
+    async def own(_request: Request, error: HTTPException) -> PlainTextResponse:
+        return PlainTextResponse(f"own: {error.detail}", error.status_code)
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "tea")
+
+    with TestClient(app) as client:
+        assert "own: tea" == client.get("/teapot").text
+        assert "application/problem+json" == client.get("/realtime/websocket/messages").headers["content-type"]
+
+
+def test_a_lifespan_of_the_users_may_enter_the_manager() -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with manager:
+            await manager.emit("started")
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(create_router(manager, authenticate=by_name))
+    with TestClient(app, headers={"x-user": "alice"}) as client:
+        assert 1 == client.get("/websocket/messages").json()["latest"]
+
+
+def test_the_dependencies_serve_routes_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    app, manager = application()
+
+    @app.get("/me")
+    async def me(
+        user_id: Annotated[str, Depends(get_current_user_id)], identity: Annotated[Identity, Depends(get_identity)]
+    ) -> list[str]:
+        return [user_id, *identity.scopes]
+
+    with LiveServer(app, manager=manager) as server:
+        assert ["alice", "messages:publish"] == httpx.get(f"{server.url}/me", headers=server.headers()).json()
+        assert 401 == httpx.get(f"{server.url}/me").status_code
+
+
+async def test_an_embedded_router_serves_both_sockets(unmissed_server: LiveServer) -> None:
+    app, manager = application()
+    sockets: list[dict[str, Any]] = [{}, {"ws": "unmissed.server:WebSocketProtocol"}]
+    for options in sockets:
+        with LiveServer(app, manager=manager, **options) as server:
+            url = f"{server.url.replace('http', 'ws')}/realtime/ws"
+            async with connect(url, additional_headers=server.headers(), proxy=None) as websocket:
+                await websocket.recv()
+                await asyncio.to_thread(server.publish, "a")
+
+                assert '"type":"a"' in str(await websocket.recv())
+    assert 1 == unmissed_server.publish("a").sequence_number
