@@ -5,6 +5,7 @@ from collections.abc import Callable
 from unmissed.core import wire
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidFrame
+from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.slices import JoinedSlice, Slice, Slices
 from unmissed.delivery.socket import Socket
@@ -73,8 +74,10 @@ class Connection:
 
     def deliver(self) -> None:
         """Write what the log holds after the position, until the socket has enough or nothing is left."""
-        socket = self._socket
-        while socket.writable and (piece := self._next()) is not None:
+        socket, window = self._socket, self._slices.window
+        while socket.writable and (self.position < window.latest or self._replies or self._heartbeat_due):
+            extras = self._replies or self._heartbeat_due or self.position < window.evicted_through
+            piece = self._next_with_extras(window) if extras else self._next_messages()
             if piece.payloads:
                 socket.write(piece)
 
@@ -125,9 +128,13 @@ class Connection:
         """Tell the manager that this client is gone."""
         self._closed(self)
 
-    def _next(self) -> Slice | None:
-        """Return what is to be written next, or None when the client is up to date."""
-        window = self._slices.window
+    def _next_messages(self) -> Slice:
+        messages = self._slices.after(self.position)
+        self.position = messages.last
+        return messages.visible_to(self.identity.user_id)
+
+    def _next_with_extras(self, window: Window) -> Slice:
+        """Return the next messages, with what is to be said before and behind them."""
         parts: list[Slice] = []
         if self._replies:
             parts.append(Slice(*self._replies))
@@ -136,13 +143,11 @@ class Connection:
             parts.append(Slice(wire.gap(first=self.position + 1, last=window.evicted_through)))
             self.position = window.evicted_through
         if self.position < window.latest:
-            messages = self._slices.after(self.position)
-            self.position = messages.last
-            parts.append(messages.visible_to(self.identity.user_id))
+            parts.append(self._next_messages())
         if self._heartbeat_due and self.position == window.latest:
             self._heartbeat_due = False
             parts.append(Slice(wire.heartbeat(position=self.position)))
-        return None if not parts else parts[0] if len(parts) == 1 else JoinedSlice(*parts)
+        return JoinedSlice(*parts)
 
     def _answer(self, frame: str | bytes) -> bytes:
         match wire.parse_client_frame(frame):

@@ -8,11 +8,10 @@ MAX_PAUSE = 0.005
 
 
 class FlushSchedule:
-    """Runs ``flush`` after ``request``, once for all requests until then.
+    """Runs ``flush`` when it is requested, unless it has just run; then soon, once for all requests until then.
 
     After a flush there is a pause as long as the flush took, so that delivery leaves about half of the event loop to
-    everything else; what is published meanwhile goes out together. Before the first, or long after the last, a flush
-    follows in the same turn of the loop.
+    everything else, and what is published meanwhile goes out together.
     """
 
     def __init__(self, flush: Callable[[], None], *, loop: asyncio.AbstractEventLoop) -> None:
@@ -22,10 +21,11 @@ class FlushSchedule:
         self._next: asyncio.Handle | None = None
 
     def request(self) -> None:
-        """See to it that a flush follows."""
-        self._wanted = True
+        """Flush now, or after the pause."""
         if self._next is None:
-            self._next = self._loop.call_soon(self.run)
+            self.run()
+        else:
+            self._wanted = True
 
     def run(self) -> None:
         """Flush now, instead of the flush that was requested, if any."""
