@@ -16,8 +16,9 @@ FLOORS = [
     {"delivery"},
     {"api", "server"},
     {"main", "client"},
-    {"testing"},
+    {"testing", "bench"},
     {"cli"},
+    {"__main__"},
     {"__init__"},
 ]
 PURE = {"asyncio", "time", "socket", "threading", "random", "fastapi", "starlette", "uvicorn", "websockets", "jose"}

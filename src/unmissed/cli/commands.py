@@ -7,6 +7,7 @@ import platform
 import secrets
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -21,7 +22,7 @@ from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import ConfigurationError, UnmissedError
 from unmissed.logs.memory import refuse_several_workers
 from unmissed.main import create_app
-from unmissed.server import Server
+from unmissed.server import HttpProtocol, Server, WebSocketProtocol
 from unmissed.settings import Settings, unknown_variables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -64,8 +65,8 @@ def serve(
         log_level=log_level,
         access_log=access_log,
         workers=1,
-        ws_max_size=settings.max_message_bytes,
-        ws_per_message_deflate=False,
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
         backlog=4096,
     )
     Server(config, manager=application.state.manager).run()
@@ -133,6 +134,35 @@ def tail(
             stop_after=stop_after,
             show=typer.echo,
         )
+    )
+
+
+@app.command()
+def bench(
+    *,
+    connections: Annotated[int, typer.Option(help="WebSockets at the same time.", min=1)] = 1_000,
+    messages: Annotated[int, typer.Option(help="Messages that everyone is sent.", min=1)] = 200,
+    size: Annotated[int, typer.Option(help="Bytes of padding in each message.", min=0)] = 200,
+    compare: Annotated[Literal["tutorial"] | None, typer.Option(help="Run this server, too, in turn.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Measure this server, with UNMISSED_TOKEN, instead of an own.")
+    ] = None,
+    token: Token = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there as JSON.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw them there, as PNG.")] = None,
+) -> None:
+    """Measure deliveries, connects, recoveries and memory from another process. It floods the server it measures."""
+    from unmissed.bench.command import bench as run  # noqa: PLC0415  # stands on uvloop, which not every system has
+    from unmissed.bench.scenarios import Load  # noqa: PLC0415
+    from unmissed.bench.server import Target  # noqa: PLC0415
+
+    run(
+        Load(connections, messages, size),
+        target=Target.at(url, token or _own_token()) if url else None,
+        compare=compare,
+        json_file=json_file,
+        plot_file=plot_file,
+        show=typer.echo,
     )
 
 

@@ -1,0 +1,5 @@
+"""``python -m unmissed``: the command line."""
+
+from unmissed.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""What is measured: idle memory, fan-out, bursts, a storm of connects, a storm of recoveries."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from unmissed.bench.figures import Figure
+from unmissed.bench.load import Crowd, percentile, publish, request
+from unmissed.bench.server import Target
+
+_WARM_UP = 50
+_MISSED = 10
+_BURST = 64
+_LOG = 500
+_RECOVERIES = 3_000
+_RECOVERING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much of it: connections, messages, and bytes of padding in each message."""
+
+    connections: int = 1_000
+    messages: int = 200
+    size: int = 200
+
+
+class Stopwatch:
+    """Wall time and the server's CPU time of one stretch of work."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._cpu, self._clock = target.cpu_seconds(), time.perf_counter()
+
+    def figures(self, scenario: str, of: str, *, count: int) -> list[Figure]:
+        """Return what one of ``count`` cost, and how many came in a second."""
+        seconds, cpu = time.perf_counter() - self._clock, self._target.cpu_seconds() - self._cpu
+        rate = Figure(scenario, f"rate of {of}", "1/s", count / seconds)
+        return [Figure(scenario, f"CPU of a {of}", "us", cpu / count * 1e6), rate] if self._target.pid else [rate]
+
+
+async def measure(target: Target, load: Load, *, show: Callable[[str], None]) -> list[Figure]:
+    """Run every scenario that the server can take, one after the other, and return the figures."""
+    figures: list[Figure] = []
+    async for found in _scenarios(target, load):
+        show(f"{target.name}: {found[0].scenario} done")
+        figures += found
+    return figures
+
+
+async def _scenarios(target: Target, load: Load) -> AsyncIterator[list[Figure]]:
+    crowd = Crowd(target)
+    await crowd.join(_WARM_UP)
+    if target.pid:
+        yield await _memory(target, crowd, load)
+    else:
+        await crowd.join(load.connections)
+    yield await _fan_out("one at a time", target, crowd, load, in_flight=1)
+    yield await _fan_out(f"{_BURST} at a time", target, crowd, load, in_flight=_BURST)
+    await crowd.leave()
+    yield await _connects(target, crowd, load)
+    await crowd.leave()
+    if target.recovers:
+        await publish(target, count=_LOG, size=load.size, in_flight=_BURST)
+        for missed in (_LOG, _MISSED):
+            yield await _recoveries(target, missed=missed)
+
+
+async def _memory(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
+    """Let everyone connect, and see what each costs while nothing happens."""
+    before = target.resident_bytes()
+    await crowd.join(load.connections)
+    await asyncio.sleep(0.5)
+    each = (target.resident_bytes() - before) / load.connections
+    return [Figure("memory", "idle connection", "kB", each / 1_000)]
+
+
+async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Load, *, in_flight: int) -> list[Figure]:
+    """Publish to everyone, so many messages in flight, until everyone has everything."""
+    arrivals = crowd.arrivals
+    arrivals.late.clear()
+    deliveries = len(crowd) * load.messages
+    watch = Stopwatch(target)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(arrivals.expect(arrivals.messages + deliveries))
+        tasks.create_task(publish(target, count=load.messages, size=load.size, in_flight=in_flight))
+    return [
+        *watch.figures(scenario, "delivery", count=deliveries),
+        Figure(scenario, "latency p50", "ms", percentile(arrivals.late, 0.5) * 1e3),
+        Figure(scenario, "latency p99", "ms", percentile(arrivals.late, 0.99) * 1e3),
+    ]
+
+
+async def _connects(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
+    """Let everyone come back, each with a token and, where the server can tell, after missing ten messages."""
+    query = ""
+    if target.recovers:
+        await publish(target, count=_MISSED, size=load.size)
+        query = f"?since={_latest(target) - _MISSED}"
+    watch = Stopwatch(target)
+    await crowd.join(load.connections, query=query)
+    return watch.figures("connect storm", "connect", count=load.connections)
+
+
+async def _recoveries(target: Target, *, missed: int) -> list[Figure]:
+    """Ask for what was missed over a few connections, again and again."""
+    path = f"/websocket/messages?since={_latest(target) - missed}"
+    each = _RECOVERIES // _RECOVERING
+    watch = Stopwatch(target)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(_RECOVERING):
+            tasks.create_task(request(target, "GET", bytes, count=each, in_flight=2, path=path))
+    return watch.figures(f"recovery of {missed}", "recovery", count=each * _RECOVERING)
+
+
+def _latest(target: Target) -> int:
+    url = f"http://{target.host}:{target.port}/websocket/messages?limit=1"
+    latest: int = httpx.get(url, headers={"Authorization": f"Bearer {target.token}"}).json()["latest"]
+    return latest
