@@ -6,9 +6,10 @@ import secrets
 from collections import deque
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
+from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
@@ -17,21 +18,57 @@ from websockets.http11 import Request, Response
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.socket import SOCKET_EXTENSION
 
-if TYPE_CHECKING:
-    from unmissed.server.websocket import WebSocketProtocol
-
 Event = dict[str, Any]
 
 logger = logging.getLogger("uvicorn.error")
 
 
+class Channel(Protocol):
+    """What a session needs of the WebSocket below it."""
+
+    config: Config
+    app_state: dict[str, Any]
+    transport: asyncio.Transport
+    writable: bool
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    @property
+    def close_code(self) -> tuple[int, str]:
+        """Why it is over: code and reason."""
+        ...
+
+    def respond(self, response: Response) -> None:
+        """Answer the handshake."""
+        ...
+
+    def send(self, data: str | bytes) -> None:
+        """Send a message."""
+        ...
+
+    def ping(self, payload: bytes) -> None:
+        """Send a ping."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake."""
+        ...
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Close without waiting for the client."""
+        ...
+
+
 class AsgiSession:
     """Runs the application for one WebSocket (ASGI 3, spec 2.4), until it returns or hands the WebSocket over."""
 
-    def __init__(self, protocol: "WebSocketProtocol", request: Request, response: Response) -> None:
-        self._protocol = protocol
+    def __init__(self, channel: Channel, request: Request, response: Response) -> None:
+        self._channel = channel
         self._response = response
-        self._scope = _scope(protocol, request)
+        self._scope = _scope(channel, request)
         self._events: deque[Event] = deque([{"type": "websocket.connect"}])
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
@@ -71,14 +108,14 @@ class AsgiSession:
         self._put({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
         if not self._reading_paused:
             self._reading_paused = True
-            self._protocol.transport.pause_reading()
+            self._channel.transport.pause_reading()
 
     def socket_closed(self) -> None:
         """Tell the application that the client is gone."""
         self._over = True
         self._stop_keepalive()
         self._writable.set()
-        code, reason = self._protocol.close_code
+        code, reason = self._channel.close_code
         self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def take_pong(self, payload: bytes) -> None:
@@ -90,7 +127,7 @@ class AsgiSession:
 
     async def _run(self) -> None:
         try:
-            await self._protocol.config.loaded_app(self._scope, self._receive, self._send)
+            await self._channel.config.loaded_app(self._scope, self._receive, self._send)
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
@@ -106,8 +143,8 @@ class AsgiSession:
     def _end(self, status: HTTPStatus, code: CloseCode) -> None:
         """End a WebSocket that the application left as it was."""
         if self._accepted:
-            self._protocol.close(code)
-        elif not self._over:
+            self._channel.close(code)
+        elif not self._channel.transport.is_closing():
             self._deny(status, [], b"")
 
     async def _receive(self) -> Event:
@@ -125,12 +162,12 @@ class AsgiSession:
         match event["type"]:
             case "websocket.accept" if not self._accepted:
                 self._accept(event)
-            case "websocket.send" if self._accepted and not self._protocol.closing:
+            case "websocket.send" if self._accepted and not self._channel.closing:
                 await self._until_writable()
                 data = event.get("bytes")
-                self._protocol.send(event["text"] if data is None else data)
+                self._channel.send(event["text"] if data is None else data)
             case "websocket.close" if self._accepted:
-                self._protocol.close(event.get("code", CloseCode.NORMAL), event.get("reason") or "")
+                self._channel.close(event.get("code", CloseCode.NORMAL), event.get("reason") or "")
                 self._resume_reading()
             case "websocket.close":
                 self._deny(HTTPStatus.FORBIDDEN, [], b"")
@@ -151,7 +188,7 @@ class AsgiSession:
             headers["Sec-WebSocket-Protocol"] = event["subprotocol"]
         self._log("[accepted]")
         self._accepted = True
-        self._protocol.respond(self._response)
+        self._channel.respond(self._response)
         self._schedule_ping()
 
     def _deny(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -160,7 +197,7 @@ class AsgiSession:
         fields.setdefault("Connection", "close")
         fields.setdefault("Content-Length", str(len(body)))
         phrase = HTTPStatus(status).phrase
-        self._protocol.respond(Response(int(status), phrase, fields, body))
+        self._channel.respond(Response(int(status), phrase, fields, body))
 
     def _log(self, outcome: str) -> None:
         """Log as uvicorn does, but without the query: there may be a token in it."""
@@ -173,10 +210,10 @@ class AsgiSession:
     def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self._protocol.transport.resume_reading()
+            self._channel.transport.resume_reading()
 
     async def _until_writable(self) -> None:
-        while not self._protocol.writable and not self._protocol.closing:
+        while not self._channel.writable and not self._channel.closing:
             self._writable.clear()
             await self._writable.wait()
         if self._over:
@@ -185,16 +222,16 @@ class AsgiSession:
     # Keepalive
 
     def _schedule_ping(self) -> None:
-        interval = self._protocol.config.ws_ping_interval
+        interval = self._channel.config.ws_ping_interval
         if interval:
             self._keepalive = self._loop.call_later(interval, self._ping)
 
     def _ping(self) -> None:
-        if self._protocol.closing:
+        if self._channel.closing:
             return
         self._pinged = secrets.token_bytes(4)
-        self._protocol.ping(self._pinged)
-        timeout = self._protocol.config.ws_ping_timeout
+        self._channel.ping(self._pinged)
+        timeout = self._channel.config.ws_ping_timeout
         if timeout:
             self._keepalive = self._loop.call_later(timeout, self._judge_pong)
         else:
@@ -204,7 +241,7 @@ class AsgiSession:
         if self._pinged is None:
             self._schedule_ping()
         else:
-            self._protocol.fail(CloseCode.INTERNAL_ERROR, "no pong in time")
+            self._channel.fail(CloseCode.INTERNAL_ERROR, "no pong in time")
 
     def _stop_keepalive(self) -> None:
         if self._keepalive is not None:
@@ -212,8 +249,8 @@ class AsgiSession:
             self._keepalive = None
 
 
-def _scope(protocol: "WebSocketProtocol", request: Request) -> dict[str, Any]:
-    config, transport = protocol.config, protocol.transport
+def _scope(channel: Channel, request: Request) -> dict[str, Any]:
+    config, transport = channel.config, channel.transport
     raw_path, _, query = request.path.partition("?")
     return {
         "type": "websocket",
@@ -232,6 +269,6 @@ def _scope(protocol: "WebSocketProtocol", request: Request) -> dict[str, Any]:
         "subprotocols": [
             name.strip() for value in request.headers.get_all("Sec-WebSocket-Protocol") for name in value.split(",")
         ],
-        "state": protocol.app_state.copy(),
-        "extensions": {"websocket.http.response": {}, SOCKET_EXTENSION: protocol},
+        "state": channel.app_state.copy(),
+        "extensions": {"websocket.http.response": {}, SOCKET_EXTENSION: channel},
     }

@@ -186,13 +186,10 @@ class WebSocketProtocol(asyncio.Protocol):
         return (close.code, close.reason) if close else (CloseCode.LOST, "")
 
     def respond(self, response: Response) -> None:
-        """Answer the handshake."""
-        self._conn.send_response(response)
-        self._send_output()
-
-    def reject(self, status: HTTPStatus, text: str) -> None:
-        """Refuse the handshake."""
-        self.respond(self._conn.reject(status, text))
+        """Answer the handshake, unless it was answered while the application thought about it."""
+        if not self.transport.is_closing():
+            self._conn.send_response(response)
+            self._send_output()
 
     def send(self, data: str | bytes) -> None:
         """Send one message of an ASGI application."""
@@ -208,7 +205,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._conn.send_ping(payload)
         self._send_output()
 
-    def fail(self, code: int, reason: str) -> None:
+    def fail(self, code: int, reason: str = "") -> None:
         """Send a close frame, and do not wait for an answer (RFC 6455 section 7.1.7)."""
         self._conn.fail(code, reason)
         self._send_output()
