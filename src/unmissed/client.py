@@ -121,6 +121,8 @@ class Stream:
         token = self._token if isinstance(self._token, str) else self._token()
         if inspect.isawaitable(token):
             token = await token
+        if not token.isascii() or not token.isprintable():
+            raise ConfigurationError("the token is not one: it has characters that no token has")
         position = {"since": self.sequence_number, "epoch": self.epoch}
         query = urlencode({name: value for name, value in position.items() if value is not None})
         return await open_websocket(
@@ -215,10 +217,10 @@ async def connect(
 def _websocket_url(url: str) -> str:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        scheme, host = _SCHEMES.get(parts.scheme), parts.hostname
+        scheme, host, _ = _SCHEMES.get(parts.scheme), parts.hostname, parts.port
     except ValueError:
         scheme = host = None
     if not scheme or not host:
         raise ConfigurationError(f"{url!r} is not the address of a server: write one such as http://127.0.0.1:8000")
-    path = parts.path if parts.path not in ("", "/") else "/ws"
+    path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
     return urlunsplit((scheme, parts.netloc, path, "", ""))

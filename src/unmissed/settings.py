@@ -1,6 +1,7 @@
 """Everything that can be set: ``UNMISSED_*`` environment variables, read and checked once."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,12 +10,14 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.window import Retention
+from unmissed.core.messages import STAMP_BYTES
+from unmissed.core.window import MESSAGE_OVERHEAD, Retention
 
 PREFIX = "UNMISSED_"
 CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})
 """Read by the command line's clients, not by the server."""
 
+_ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
 _PUBLIC_KEY_ALGORITHMS = ("RS", "ES", "PS")
 
@@ -69,12 +72,19 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin: write https://app.example.com, http://localhost:* or *")
+        return origins
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        if self.max_bytes < self.max_message_bytes:
-            raise ValueError(
-                "UNMISSED_MAX_BYTES is below UNMISSED_MAX_MESSAGE_BYTES: the log must hold at least one message"
-            )
+        least = self.max_message_bytes + STAMP_BYTES + MESSAGE_OVERHEAD
+        if self.max_bytes < least:
+            raise ValueError(f"UNMISSED_MAX_BYTES must be at least {least}: the log must hold the largest message")
         return self
 
     def key(self) -> str:
@@ -114,5 +124,5 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _explain(location: tuple[int | str, ...], message: str) -> str:
-    name = PREFIX + str(location[0]).upper() if location else "settings"
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    name = f"{PREFIX}{str(location[0]).upper()}: " if location else ""
+    return f"{name}{message.removeprefix('Value error, ')}"

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -120,8 +120,8 @@ class LiveServer:
         settings: Settings | None = None,
         **options: Any,
     ) -> None:
-        self._settings = settings or Settings.load(jwt_secret=SECRET)
         self._app, self._manager = app, manager
+        self._settings = settings or (manager.settings if manager else Settings.load(jwt_secret=SECRET))
         self._options = options
         self._port = 0
 
@@ -186,7 +186,11 @@ class LiveServer:
         async def calling() -> Any:
             return act(*arguments)
 
-        return asyncio.run_coroutine_threadsafe(calling(), self._loop).result(_START_SECONDS)
+        return self.run(calling())
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the server's event loop, and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_SECONDS)
 
     def publish(self, type: str, data: object = None, *, users: list[str] | None = None) -> Message:
         """Publish a message from this thread, and return it stamped."""
@@ -194,7 +198,16 @@ class LiveServer:
 
     def token(self, user_id: str = "alice", *, scope: str = PUBLISH_SCOPE, expires_in: float = 3600.0) -> str:
         """Return a token of this user under the settings' secret."""
-        return issue_token(self._settings.key(), user_id=user_id, scope=scope, expires_in=expires_in)
+        settings = self._settings
+        return issue_token(
+            settings.key(),
+            user_id=user_id,
+            scope=scope,
+            expires_in=expires_in,
+            algorithm=settings.jwt_algorithm,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+        )
 
     def headers(self, user_id: str = "alice") -> dict[str, str]:
         """Return the header that authenticates this user."""

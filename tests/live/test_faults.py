@@ -146,6 +146,50 @@ async def test_no_token_reaches_a_log(serve: Serve, caplog: pytest.LogCaptureFix
     assert [] == [line for line in own if token in line or token.rpartition(".")[2] in line]
 
 
+async def test_a_burst_of_an_application_reaches_a_client_that_reads(serve: Serve) -> None:
+    server = serve()
+    count = 3_000
+
+    async def burst() -> None:
+        for number in range(count):
+            await server.manager.emit("burst", number)
+
+    async with connect(server.websocket_url, additional_headers=server.headers(), proxy=None) as websocket:
+        await websocket.recv()
+        publishing = asyncio.create_task(asyncio.to_thread(server.run, burst()))
+        received = [json.loads(await asyncio.wait_for(websocket.recv(), 20)) for _ in range(count)]
+        await publishing
+
+    assert list(range(count)) == [frame.get("data") for frame in received]
+
+
+async def test_a_client_that_leaves_before_it_authenticates_is_no_error(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    async with connect(server.websocket_url, proxy=None):
+        pass
+    async with connect(server.websocket_url, proxy=None) as abrupt:
+        abrupt.transport.abort()
+    async with connect(server.websocket_url, additional_headers=server.headers(), proxy=None) as websocket:
+        await websocket.recv()
+
+    assert "Exception in ASGI application" not in caplog.text
+
+
+async def test_a_body_that_is_cut_off_is_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
+        client.sendall(
+            b"POST /websocket/messages HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000\r\nAuthorization: Bearer " + server.token().encode() + b"\r\n\r\n{"
+        )
+    async with httpx.AsyncClient(base_url=server.url, headers=server.headers()) as http:
+        assert 0 == (await http.get("/websocket/messages")).json()["latest"]
+
+    assert "Exception in ASGI application" not in caplog.text
+
+
 async def test_a_storm_of_resets_leaves_nothing_behind(serve: Serve) -> None:
     server = serve()
     for _ in range(100):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, Request, WebSocketException
+from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket, WebSocketException
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
@@ -63,6 +63,52 @@ def test_a_refusal_of_the_users_dependency_is_a_close_code(user: str | None, cod
             websocket.receive_json()
 
         assert code == closed.value.code
+
+
+async def test_a_client_that_leaves_while_it_is_authenticated_is_forgotten() -> None:
+    left = asyncio.Event()
+
+    async def slow(websocket: WebSocket) -> Identity:
+        await websocket.accept()
+        await websocket.receive()
+        await asyncio.sleep(0.05)
+        left.set()
+        return Identity("alice")
+
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    websocket_only = create_router(manager, authenticate=slow)
+    app.include_router(websocket_only)
+    with LiveServer(app, manager=manager, ws="unmissed.server:WebSocketProtocol") as server:
+        async with connect(server.websocket_url, proxy=None) as websocket:
+            await websocket.send("me")
+        while not left.is_set():
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            while manager.connections:
+                await asyncio.sleep(0.001)
+
+    assert () == manager.connections
+
+
+def test_a_status_that_nobody_knows_is_passed_on() -> None:
+    async def odd(connection: HTTPConnection) -> Identity:
+        raise HTTPException(499, f"odd: {connection.url.path}")
+
+    app, _ = application(authenticate=odd)
+    with TestClient(app) as client:
+        assert 499 == client.get("/realtime/websocket/messages").status_code
+        with client.websocket_connect("/realtime/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert 4400 == closed.value.code
+
+
+def test_the_live_server_makes_tokens_of_its_manager() -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret="z" * 40, jwt_audience="chat"))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager))
+    with LiveServer(app, manager=manager) as server:
+        assert 200 == httpx.get(f"{server.url}/websocket/messages", headers=server.headers()).status_code
 
 
 def test_a_dependency_may_be_overridden() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import logging
 import os
 import socket
 import struct
@@ -353,10 +355,51 @@ async def test_an_application_waits_for_a_client_that_does_not_read(server: Live
 
 
 def test_a_client_that_asks_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch, server: LiveServer) -> None:
-    monkeypatch.setattr("unmissed.server.http.FIRST_REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr("unmissed.server.http.HEAD_SECONDS", 0.05)
 
     with Raw(server) as client:
         assert b"" == client.rest()
+
+
+def test_half_a_second_request_is_closed(monkeypatch: pytest.MonkeyPatch, server: LiveServer) -> None:
+    monkeypatch.setattr("unmissed.server.http.HEAD_SECONDS", 0.05)
+
+    with Raw(server) as client:
+        client.socket.sendall(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert client.head().startswith(b"HTTP/1.1 200")
+        client.socket.sendall(b"GET /livez HT")
+
+        assert client.rest().endswith(b'{"status":"alive"}')
+
+
+def test_an_endless_head_is_answered_with_431(server: LiveServer) -> None:
+    with Raw(server) as client:
+        client.socket.sendall(b"GET /livez HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for number in range(20_000):
+                client.socket.sendall(b"X-%d: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" % number)
+            client.socket.sendall(b"\r\n")
+
+        assert b"200 OK" not in client.rest()
+
+
+def test_a_path_forges_no_line_of_the_log(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="uvicorn.error")
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+    with Raw(server) as client:
+        client.request(path="/x%0aERROR:%20forged")
+        client.rest()
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+
+    assert "%0AERROR" in caplog.text
+    assert "\nERROR: forged" not in caplog.text
+
+
+def test_no_pong_comes_before_the_handshake_is_answered(server: LiveServer) -> None:
+    with Raw(server) as client:
+        client.request(body=Frame(Opcode.PING, b"early").serialize(mask=True) * 3)
+
+        assert client.head().startswith(b"HTTP/1.1 101")
 
 
 def test_what_is_not_http_is_answered_with_400(server: LiveServer) -> None:

@@ -140,11 +140,18 @@ def test_a_value_that_is_no_setting_is_refused() -> None:
 
 
 def test_a_log_that_cannot_hold_one_message_is_refused() -> None:
-    assert "UNMISSED_MAX_BYTES is below UNMISSED_MAX_MESSAGE_BYTES" in refusal_of(max_bytes=99, max_message_bytes=100)
+    assert "UNMISSED_MAX_BYTES must be at least 580: " in refusal_of(max_bytes=99, max_message_bytes=100)
 
 
 def test_a_log_that_holds_just_one_message_is_accepted() -> None:
-    assert 100 == Settings.load(max_bytes=100, max_message_bytes=100).max_bytes
+    assert 580 == Settings.load(max_bytes=580, max_message_bytes=100).max_bytes
+
+
+@pytest.mark.parametrize("origin", ["example.com", "https://*.example.com", "https://a.example/path", "https://"])
+def test_an_origin_that_no_page_can_have_is_refused(origin: str) -> None:
+    assert "is not an origin: write https://app.example.com" in refusal_of(
+        allowed_origins=f"https://a.example,{origin}"
+    )
 
 
 def test_the_secret_is_the_key() -> None:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, WebSocket
+from fastapi import Depends, HTTPException, WebSocket, WebSocketDisconnect
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -83,7 +83,7 @@ def _header_token(connection: HTTPConnection) -> str | None:
 
 def _subprotocol_token(websocket: WebSocket) -> str | None:
     match websocket.scope.get("subprotocols"):
-        case [protocol, str(token)] if protocol == BEARER_SUBPROTOCOL:
+        case [protocol, str(token), *_] if protocol == BEARER_SUBPROTOCOL:
             return token
         case _:
             return None
@@ -96,6 +96,8 @@ async def _first_frame_token(websocket: WebSocket) -> str:
             event = await websocket.receive()
     except TimeoutError:
         raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, "no authentication within 5 seconds") from None
+    if event["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(event["code"])
     try:
         frame = parse_client_frame(event.get("text") or event.get("bytes") or "")
     except InvalidFrame:

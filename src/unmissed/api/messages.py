@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from starlette.requests import ClientDisconnect
 
 from unmissed.api import models
 from unmissed.api.problems import documented
@@ -54,8 +56,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
             body if isinstance(body, list) else [body],
-            # A key belongs to its publisher; it has no space in it, so this cannot be read in two ways.
-            idempotency_key=key and f"{identity.user_id} {key}",
+            idempotency_key=key and _own_key(identity.user_id, key),
         )
         stamps = _stamps(publication)
         status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
@@ -79,6 +80,11 @@ def _stamps(publication: Publication) -> list[dict[str, Any]]:
     ]
 
 
+def _own_key(user_id: str, key: str) -> str:
+    """Return the key of this publisher, short however long both are. A key has no space, so two never run together."""
+    return sha256(f"{user_id} {key}".encode()).hexdigest()
+
+
 def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
@@ -95,10 +101,13 @@ async def _json_body(request: Request, *, limit: int) -> Any:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
         )
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise MessageTooLarge("the body", limit=limit)
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise MessageTooLarge("the body", limit=limit)
+    except ClientDisconnect:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the body was cut off") from None
     try:
         return decode_json(bytes(body))
     except ValueError as error:

@@ -1,7 +1,9 @@
 """Errors of our routes as RFC 9457 problems, and as close codes; the application's own handlers stay untouched."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from fastapi import HTTPException, Request, Response, WebSocket, WebSocketDisconnect, WebSocketException
@@ -25,7 +27,7 @@ _STATUS = {
     errors.NotRunning: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Draining: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-_CLOSE_CODES = {
+_CLOSE_CODES: dict[int, CloseCode] = {
     HTTPStatus.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN: CloseCode.FORBIDDEN,
     HTTPStatus.REQUEST_TIMEOUT: CloseCode.AUTHENTICATION_TIMEOUT,
@@ -52,7 +54,7 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
-        problem = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
+        problem = Problem(type="about:blank", title=responses.get(status, "Error"), status=status, detail=detail)
         super().__init__(problem.model_dump(), status, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
@@ -107,9 +109,9 @@ def _problem(error: Exception) -> ProblemResponse:
     return ProblemResponse(_status(error), _detail(error), headers=headers)
 
 
-def _status(error: Exception) -> HTTPStatus:
+def _status(error: Exception) -> int:
     if isinstance(error, HTTPException):
-        return HTTPStatus(error.status_code)
+        return error.status_code
     return next(
         (status for kind, status in _STATUS.items() if isinstance(error, kind)), HTTPStatus.UNPROCESSABLE_ENTITY
     )
@@ -124,6 +126,11 @@ def _detail(error: Exception) -> str:
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    with suppress(WebSocketDisconnect):
+        await _accept_and_close(websocket, code, reason)
+
+
+async def _accept_and_close(websocket: WebSocket, code: int, reason: str) -> None:
     if websocket.application_state is WebSocketState.CONNECTING:
         offered = websocket.scope.get("subprotocols", ())
         await websocket.accept(BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None)

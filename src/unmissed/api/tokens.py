@@ -122,6 +122,8 @@ def issue_token(
     audience: str | None = None,
     issuer: str | None = None,
 ) -> str:
-    """Return a signed token of this user, valid for ``expires_in`` seconds from now."""
+    """Return a signed token of this user, valid for ``expires_in`` seconds from now. Raises InvalidToken."""
+    if not user_id:
+        raise InvalidToken("a token needs a user id as its sub, and this one is empty")
     claims = {"sub": user_id, "exp": int(time.time() + expires_in), "scope": scope, "aud": audience, "iss": issuer}
     return jwt.encode({name: value for name, value in claims.items() if value}, key, algorithm=algorithm)

@@ -6,6 +6,7 @@ import os
 import platform
 import secrets
 import sys
+from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,7 +107,7 @@ def publish(
         )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise UnmissedError(f"{url} cannot be reached: {error}") from None
-    if response.is_error:
+    if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED):
         raise UnmissedError(f"{url} answered {response.status_code}: {_detail(response)}")
     typer.echo(response.text)
 

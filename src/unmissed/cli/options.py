@@ -10,13 +10,14 @@ import typer
 
 from unmissed.settings import PREFIX, Settings
 
+_MOST = 100_000
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def seconds(text: str) -> float:
     """Return a duration such as ``500ms``, ``5s``, ``1h`` or ``2.5`` in seconds. Raises typer.BadParameter."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)", text.strip())
-    if not match or not float(match[1]):
+    if not match or not 0 < float(match[1]) <= _MOST:
         raise typer.BadParameter(f"{text!r} is not a duration: write 500ms, 5s, 10m, 1h or 2d")
     return float(match[1]) * _UNITS[match[2]]
 

@@ -10,6 +10,9 @@ from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import RESERVED_TYPES
 
+STAMP_BYTES = 80
+"""Of ``"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z",`` and a comma."""
+
 _STAMPED_KEYS = ("sequence_number", "timestamp")
 
 
@@ -65,6 +68,11 @@ class Draft:
     def size(self) -> int:
         """Bytes of JSON, without the stamp."""
         return len(self.head) + len(self.tail)
+
+    @property
+    def stamped_size(self) -> int:
+        """Bytes of JSON, with the longest possible stamp."""
+        return self.size + STAMP_BYTES
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
         """Return the message under this number, appended at ``now`` (monotonic seconds)."""

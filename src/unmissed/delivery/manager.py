@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, visible
-from unmissed.core.errors import Draining, InvalidMessage, NotRunning, WrongThread
+from unmissed.core.errors import Draining, InvalidMessage, MessageTooLarge, NotRunning, WrongThread
 from unmissed.core.messages import Draft, Message
-from unmissed.core.window import Recovery, Window
+from unmissed.core.window import MESSAGE_OVERHEAD, Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.flush import FlushSchedule
@@ -29,6 +29,8 @@ from unmissed.settings import Settings
 logger = logging.getLogger("unmissed")
 
 _CHECK_SECONDS = 1.0
+_GIVE_WAY_SECONDS = 0.2
+_STUCK_SECONDS = 0.02
 _GOING_DOWN = "the server is going down: come back soon"
 
 
@@ -66,7 +68,7 @@ class ConnectionManager:
         self._registry = self._new_registry()
         self._slices = Slices(self.window)
         self._schedule = FlushSchedule(self._flush, loop=loop)
-        self._flushed_through = self.window.latest
+        self._flushed_through = self._gave_way_at = self.window.latest
         self._draining = False
         self._checks = loop.create_task(self._check_for_ever())
         self._loop = loop
@@ -91,7 +93,7 @@ class ConnectionManager:
 
     @property
     def ready(self) -> bool:
-        """Whether connections and messages are taken."""
+        """Whether connections and messages are taken: it is running and not draining."""
         return self._loop is not None and not self._draining
 
     @property
@@ -135,17 +137,20 @@ class ConnectionManager:
     ) -> Publication:
         """Publish messages as one block of contiguous numbers: all of them or, if one is refused, none.
 
-        The same ``idempotency_key`` again publishes nothing and returns the first receipt.
+        The same ``idempotency_key`` again publishes nothing and returns the first receipt. Raises Draining when the
+        server is going down and nobody would get them.
         """
         self._require_own_loop("manager.publish_threadsafe(message)")
+        if self._draining:
+            raise Draining
         drafts = self._drafts(messages)
-        if self.window.overflows(len(drafts), size=sum(draft.size for draft in drafts)):
+        if self.window.overflows(len(drafts), size=sum(draft.stamped_size for draft in drafts)):
             self._flush_pending()
         publication = await self._log.publish(drafts, idempotency_key=idempotency_key)
-        if self.window.latest - self._flushed_through > self.window.retention.max_messages // 4:
-            # A publisher that never waits would push messages out of the log before anybody could be given them.
+        if self.window.latest - self._gave_way_at > self.window.retention.max_messages // 4:
+            self._gave_way_at = self.window.latest
             self._flush_pending()
-            await asyncio.sleep(0)
+            await self._let_readers_catch_up()
         return publication
 
     def publish_threadsafe(
@@ -258,6 +263,25 @@ class ConnectionManager:
         if self._flushed_through < self.window.latest:
             self._schedule.run()
 
+    async def _let_readers_catch_up(self) -> None:
+        """Give way: a publisher that never waits would push out of the log what nobody was given yet.
+
+        It waits for those who make progress, not for those who are stuck, and never long.
+        """
+        loop, latest = asyncio.get_running_loop(), self.window.latest
+        give_up = loop.time() + _GIVE_WAY_SECONDS
+        await asyncio.sleep(0)
+        behind, patience = self._behind(latest), loop.time() + _STUCK_SECONDS
+        while behind and loop.time() < min(give_up, patience):
+            await asyncio.sleep(0)
+            before, behind = behind, self._behind(latest)
+            if behind != before:
+                patience = loop.time() + _STUCK_SECONDS
+
+    def _behind(self, latest: int) -> int:
+        """Return how many deliveries of messages up to ``latest`` are still to be made."""
+        return sum(latest - connection.position for connection in self._registry if connection.position < latest)
+
     def _flush(self) -> None:
         self._flushed_through = self.window.latest
         self._for_each(Connection.deliver)
@@ -277,7 +301,11 @@ class ConnectionManager:
             raise InvalidMessage(
                 f"a batch has 1 to {most} messages, as many as the log keeps: this has {len(messages)}"
             )
-        return [Draft.of(message, max_bytes=self.settings.max_message_bytes) for message in messages]
+        drafts = [Draft.of(message, max_bytes=self.settings.max_message_bytes) for message in messages]
+        max_bytes = self.window.retention.max_bytes
+        if sum(draft.stamped_size + MESSAGE_OVERHEAD for draft in drafts) > max_bytes:
+            raise MessageTooLarge("the batch, which the log could not hold,", limit=max_bytes)
+        return drafts
 
     def _monotonic(self, unix_time: float | None) -> float:
         """Return a moment of the wall clock on the monotonic one, which later changes of the former do not move."""

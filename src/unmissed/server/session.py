@@ -6,8 +6,9 @@ import secrets
 from collections import deque
 from collections.abc import Iterable
 from http import HTTPStatus
+from http.client import responses
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
@@ -196,12 +197,13 @@ class AsgiSession:
         fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
         fields.setdefault("Connection", "close")
         fields.setdefault("Content-Length", str(len(body)))
-        phrase = HTTPStatus(status).phrase
+        phrase = responses.get(status, "")
         self._channel.respond(Response(int(status), phrase, fields, body))
 
     def _log(self, outcome: str) -> None:
         """Log as uvicorn does, but without the query: there may be a token in it."""
-        logger.info('%s - "WebSocket %s" %s', self._scope["client"], self._scope["path"], outcome)
+        client = ":".join(map(str, self._scope["client"] or ()))
+        logger.info('%s - "WebSocket %s" %s', client, quote(self._scope["path"]), outcome)
 
     def _put(self, event: Event) -> None:
         self._events.append(event)

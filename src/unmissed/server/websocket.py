@@ -153,6 +153,9 @@ class WebSocketProtocol(asyncio.Protocol):
         if isinstance(session, AsgiSession):
             for frame in session.hand_over():
                 self._loop.call_soon(listener.socket_received, frame)
+        else:
+            # The client left while the application was still making up its mind about it.
+            self._loop.call_soon(listener.socket_closed)
 
     def write(self, piece: Slice) -> None:
         """Write ready frames."""
@@ -266,8 +269,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _send_output(self) -> None:
         output = self._conn.data_to_send()
-        if not self.writable:
-            # Pongs to a peer that does not read would pile up without bound.
+        if not self.writable or self._conn.state is CONNECTING:
+            # Pongs to a peer that does not read would pile up without bound; before the handshake they are too early.
             output = [data for data in output if not data or data[0] != _PONG]
         if output == [b""] and self._conn.state is CONNECTING:
             output = [_BAD_REQUEST, b""]

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from unmissed import ConnectionManager, Identity, InvalidMessage, NotRunning, Settings, UnknownConnection, WrongThread
-from unmissed.core.errors import Draining, TooManyConnections
+from unmissed.core.errors import Draining, MessageTooLarge, TooManyConnections
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.connection import Connection
 from unmissed.testing import FakeSocket, ManualClock
@@ -500,3 +500,39 @@ async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: Con
 
     assert ["connected", "a", "heartbeat"] == [kind for kind, _ in shape(socket)]
     assert 1 == socket.taken
+
+
+async def test_the_largest_message_fits_into_the_smallest_log(clock: ManualClock) -> None:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_480) as manager:
+        await manager.emit("a", "x" * (1_000 - len('{"type":"a"}{"data":""}')))
+
+        assert 1 == len(manager.window)
+
+
+async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock) -> None:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_480) as manager:
+        with pytest.raises(MessageTooLarge, match="the batch"):
+            await manager.publish_batch([{"type": "a", "data": "x" * 800}] * 2)
+
+        assert 0 == manager.window.latest
+
+
+async def test_nothing_is_published_while_draining(manager: ConnectionManager) -> None:
+    manager.drain(seconds=1)
+
+    with pytest.raises(Draining):
+        await manager.emit("a")
+
+
+async def test_a_publisher_that_never_waits_gives_way_but_not_to_a_client_that_never_reads(
+    manager: ConnectionManager,
+) -> None:
+    stalled, _ = connect(manager)
+    stalled.pause()
+    reading, _ = connect(manager)
+
+    for _ in range(600):
+        await manager.emit("a")
+    await asyncio.sleep(0.01)
+
+    assert list(range(1, 601)) == [number for kind, number in shape(reading) if "a" == kind]
