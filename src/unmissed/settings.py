@@ -10,8 +10,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.messages import STAMP_BYTES
-from unmissed.core.window import MESSAGE_OVERHEAD, Retention
+from unmissed.core.messages import MESSAGE_OVERHEAD, STAMP_BYTES
+from unmissed.core.window import Retention
 
 PREFIX = "UNMISSED_"
 CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})

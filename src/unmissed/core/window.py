@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from unmissed.core.messages import Message
-
-MESSAGE_OVERHEAD = 400
-"""Bytes that a retained message costs besides its payload; measured with tracemalloc on CPython 3.11."""
+from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 
 
 class Outcome(StrEnum):
@@ -76,13 +73,6 @@ class Window:
         """Evict what is ``max_age`` old or older at ``now`` (monotonic seconds)."""
         while self._messages and now - self._messages[0].appended_at >= self.retention.max_age:
             self._evict()
-
-    def overflows(self, messages: int, *, size: int) -> bool:
-        """Tell whether so many more messages, of ``size`` payload bytes in all, would evict others."""
-        return (
-            len(self._messages) + messages > self.retention.max_messages
-            or self._bytes + size + messages * MESSAGE_OVERHEAD > self.retention.max_bytes
-        )
 
     def locate(self, position: int, *, same_epoch: bool = True) -> tuple[Outcome, int]:
         """Return what becomes of a position, and the number after which its owner continues."""

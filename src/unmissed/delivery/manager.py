@@ -15,7 +15,7 @@ from unmissed.core import wire
 from unmissed.core.audience import Identity, visible
 from unmissed.core.errors import Draining, InvalidMessage, MessageTooLarge, NotRunning, WrongThread
 from unmissed.core.messages import Draft, Message
-from unmissed.core.window import MESSAGE_OVERHEAD, Recovery, Window
+from unmissed.core.window import Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.flush import FlushSchedule
@@ -69,6 +69,7 @@ class ConnectionManager:
         self._slices = Slices(self.window)
         self._schedule = FlushSchedule(self._flush, loop=loop)
         self._flushed_through = self._gave_way_at = self.window.latest
+        self._waiting_bytes = 0
         self._draining = False
         self._checks = loop.create_task(self._check_for_ever())
         self._loop = loop
@@ -144,8 +145,7 @@ class ConnectionManager:
         if self._draining:
             raise Draining
         drafts = self._drafts(messages)
-        if self.window.overflows(len(drafts), size=sum(draft.stamped_size for draft in drafts)):
-            self._flush_pending()
+        self._make_room(drafts)
         publication = await self._log.publish(drafts, idempotency_key=idempotency_key)
         if self.window.latest - self._gave_way_at > self.window.retention.max_messages // 4:
             self._gave_way_at = self.window.latest
@@ -263,6 +263,14 @@ class ConnectionManager:
         if self._flushed_through < self.window.latest:
             self._schedule.run()
 
+    def _make_room(self, drafts: Sequence[Draft]) -> None:
+        """Flush first where these drafts would push out of the log what was published since the last flush."""
+        size, retention = sum(draft.size_in_log for draft in drafts), self.window.retention
+        waiting = self.window.latest - self._flushed_through
+        if waiting + len(drafts) > retention.max_messages or self._waiting_bytes + size > retention.max_bytes:
+            self._flush_pending()
+        self._waiting_bytes += size
+
     async def _let_readers_catch_up(self) -> None:
         """Give way: a publisher that never waits would push out of the log what nobody was given yet.
 
@@ -284,6 +292,7 @@ class ConnectionManager:
 
     def _flush(self) -> None:
         self._flushed_through = self.window.latest
+        self._waiting_bytes = 0
         self._for_each(Connection.deliver)
 
     def _for_each(self, act: Callable[[Connection], None]) -> None:
@@ -303,7 +312,7 @@ class ConnectionManager:
             )
         drafts = [Draft.of(message, max_bytes=self.settings.max_message_bytes) for message in messages]
         max_bytes = self.window.retention.max_bytes
-        if sum(draft.stamped_size + MESSAGE_OVERHEAD for draft in drafts) > max_bytes:
+        if sum(draft.size_in_log for draft in drafts) > max_bytes:
             raise MessageTooLarge("the batch, which the log could not hold,", limit=max_bytes)
         return drafts
 

@@ -189,7 +189,7 @@ def test_every_setting_is_a_flag_of_serve() -> None:
         (["--jwt-secret", SECRET, "--jwt-algorithm", "none"], "UNMISSED_JWT_ALGORITHM: "),
         (["--jwt-secret", SECRET, "--jwt-algorithm", "RS256"], "the key does not fit RS256"),
         (["--jwt-secret", SECRET, "--max-messages", "0"], "UNMISSED_MAX_MESSAGES: "),
-        (["--jwt-secret", SECRET, "--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 66016"),
+        (["--jwt-secret", SECRET, "--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65872"),
         (["--jwt-secret", SECRET, "--log-url", "redis:"], "UNMISSED_LOG_URL: "),
         (["--dev", "--max-age", "never"], "UNMISSED_MAX_AGE: "),
     ],

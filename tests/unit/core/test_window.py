@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmissed.core.audience import EVERYONE
-from unmissed.core.messages import Message
-from unmissed.core.window import MESSAGE_OVERHEAD, Outcome, Recovery, Retention, Window
+from unmissed.core.messages import MESSAGE_OVERHEAD, Message
+from unmissed.core.window import Outcome, Recovery, Retention, Window
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
@@ -159,20 +159,6 @@ def test_a_message_larger_than_the_window_is_numbered_and_at_once_evicted() -> N
     assert (1, 1) == (window.latest, window.evicted_through)
 
 
-def test_a_window_tells_beforehand_whether_messages_fit_by_count() -> None:
-    window = window_of(3, retention=Retention(max_messages=5))
-
-    assert not window.overflows(2, size=4)
-    assert window.overflows(3, size=6)
-
-
-def test_a_window_tells_beforehand_whether_messages_fit_by_bytes() -> None:
-    window = window_of(1, retention=Retention(max_bytes=2 * MESSAGE_OVERHEAD + 2 + 7))
-
-    assert not window.overflows(1, size=7)
-    assert window.overflows(1, size=8)
-
-
 @dataclass(frozen=True)
 class Append:
     size: int
@@ -238,24 +224,3 @@ def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, st
             after = position if expected is Outcome.COMPLETE else window.evicted_through
             assert after == recovery.start
             assert [each for each in held if each.sequence_number > after] == list(recovery.messages)
-
-
-@given(retention=retentions, steps=steps, count=st.integers(1, 4), size=st.integers(0, 500))
-def test_an_overflow_is_told_exactly_when_something_would_be_evicted(
-    retention: Retention, steps: list[Append | Expire], count: int, size: int
-) -> None:
-    window, number, now = Window(retention), 0, 0.0
-    for step in steps:
-        now += step.after
-        window.expire(now)
-        if isinstance(step, Append):
-            number += 1
-            window.append(message(number, payload=bytes(step.size), at=now))
-    evicted_before = window.evicted_through
-
-    told = window.overflows(count, size=size)
-
-    payloads = [bytes(size), *[b""] * (count - 1)]
-    for following, payload in enumerate(payloads, start=number + 1):
-        window.append(message(following, payload=payload, at=now))
-    assert told is (window.evicted_through > evicted_before)

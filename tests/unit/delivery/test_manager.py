@@ -503,14 +503,14 @@ async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: Con
 
 
 async def test_the_largest_message_fits_into_the_smallest_log(clock: ManualClock) -> None:
-    async with managed(clock, max_message_bytes=1_000, max_bytes=1_480) as manager:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
         await manager.emit("a", "x" * (1_000 - len('{"type":"a"}{"data":""}')))
 
         assert 1 == len(manager.window)
 
 
 async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock) -> None:
-    async with managed(clock, max_message_bytes=1_000, max_bytes=1_480) as manager:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
         with pytest.raises(MessageTooLarge, match="the batch"):
             await manager.publish_batch([{"type": "a", "data": "x" * 800}] * 2)
 
@@ -536,3 +536,19 @@ async def test_a_publisher_that_never_waits_gives_way_but_not_to_a_client_that_n
     await asyncio.sleep(0.01)
 
     assert list(range(1, 601)) == [number for kind, number in shape(reading) if "a" == kind]
+
+
+async def test_a_full_log_does_not_hurry_flushes(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=40) as manager:
+        for _ in range(40):
+            await manager.emit("a")
+        socket, _ = connect(manager)
+        await asyncio.sleep(0.02)
+        writes = socket.taken
+
+        for _ in range(3):
+            await manager.emit("b")
+        await flushed(manager)
+
+    assert 2 == socket.taken - writes
+    assert 3 == sum("b" == kind for kind, _ in shape(socket))
