@@ -7,6 +7,9 @@ from pathlib import Path
 
 from unmissed.core.errors import ConfigurationError
 
+_BAR = 0.4
+"""The height of a bar, where a row is 1 high."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -24,7 +27,7 @@ def table(runs: dict[str, Sequence[Figure]]) -> str:
     rows = [["", *servers, *([f"{servers[0]} / {servers[1]}"] if len(servers) > 1 else [])]]
     for first in runs[servers[0]]:
         values = [_value(runs[server], first) for server in servers]
-        cells = ["-" if value is None else f"{value:,.4g}" for value in values]
+        cells = ["-" if value is None else _text(value) for value in values]
         if len(values) > 1:
             cells.append(f"{values[0] / values[1]:.2f}" if values[0] is not None and values[1] else "-")
         rows.append([f"{first.scenario}: {first.name}, {first.unit}", *cells])
@@ -49,21 +52,32 @@ def plot(runs: dict[str, Sequence[Figure]], file: Path) -> None:
         from matplotlib.figure import Figure as Canvas  # noqa: PLC0415  # an optional extra, and slow to import
     except ImportError:
         raise ConfigurationError("--plot needs matplotlib: pip install 'unmissed[plot]'") from None
-    units = list(dict.fromkeys(figure.unit for figures in runs.values() for figure in figures))
-    canvas = Canvas(figsize=(10, 2.2 * len(units)), layout="constrained")
+    everything = [figure for figures in runs.values() for figure in figures]
+    units = list(dict.fromkeys(figure.unit for figure in everything))
+    canvas = Canvas(figsize=(10, 2.4 * len(units)), layout="constrained")
     for axes, unit in zip(canvas.subplots(len(units), squeeze=False).flat, units, strict=True):
+        rows = list(dict.fromkeys(_label(figure) for figure in everything if figure.unit == unit))
         for index, (server, figures) in enumerate(runs.items()):
-            shown = [figure for figure in figures if figure.unit == unit]
-            places = [place + index * 0.8 / len(runs) for place in range(len(shown))]
-            bars = axes.barh(places, [figure.value for figure in shown], height=0.8 / len(runs), label=server)
-            axes.bar_label(bars, fmt="%.3g", padding=3)
-            axes.set_yticks(places, [f"{figure.scenario}: {figure.name}" for figure in shown])
+            shown = {_label(figure): figure.value for figure in figures if figure.unit == unit}
+            places = [rows.index(label) + index * _BAR for label in shown]
+            bars = axes.barh(places, list(shown.values()), height=_BAR, label=server)
+            axes.bar_label(bars, fmt=_text, padding=3)
+        axes.set_yticks([row + _BAR * (len(runs) - 1) / 2 for row in range(len(rows))], rows)
         axes.set_xlabel(unit)
         axes.invert_yaxis()
-        axes.margins(x=0.12)
+        axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     canvas.axes[0].legend()
     canvas.savefig(file, dpi=120)
+
+
+def _text(value: float) -> str:
+    """Return a number with the digits that a benchmark can stand for."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _label(figure: Figure) -> str:
+    return f"{figure.scenario}: {figure.name}"
 
 
 def _value(figures: Sequence[Figure], wanted: Figure) -> float | None:
