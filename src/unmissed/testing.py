@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from unmissed.api.tokens import PUBLISH_SCOPE, issue_token
+from unmissed.api.tokens import PUBLISH_SCOPE, issue_token_under
 from unmissed.core.encoding import decode_json
 from unmissed.core.messages import Message
 from unmissed.delivery.manager import ConnectionManager
@@ -198,16 +198,7 @@ class LiveServer:
 
     def token(self, user_id: str = "alice", *, scope: str = PUBLISH_SCOPE, expires_in: float = 3600.0) -> str:
         """Return a token of this user under the settings' secret."""
-        settings = self._settings
-        return issue_token(
-            settings.key(),
-            user_id=user_id,
-            scope=scope,
-            expires_in=expires_in,
-            algorithm=settings.jwt_algorithm,
-            audience=settings.jwt_audience,
-            issuer=settings.jwt_issuer,
-        )
+        return issue_token_under(self._settings, user_id=user_id, scope=scope, expires_in=expires_in)
 
     def headers(self, user_id: str = "alice") -> dict[str, str]:
         """Return the header that authenticates this user."""

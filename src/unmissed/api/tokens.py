@@ -9,6 +9,7 @@ from jose import jwk, jwt
 
 from unmissed.core.audience import Identity
 from unmissed.core.errors import ConfigurationError, InvalidToken
+from unmissed.settings import Settings
 
 MAX_TOKEN_BYTES = 8_192
 MAX_VERIFIED_TOKENS = 4_096
@@ -110,6 +111,24 @@ class JwtVerifier:
         if not isinstance(scope, str):
             raise InvalidToken("the token's scope is not a string of scopes by spaces")
         return Identity(user_id, frozenset(scope.split()), float(expires_at))
+
+
+def issue_token_under(settings: Settings, *, user_id: str, expires_in: float, scope: str = "") -> str:
+    """Return a token that a server under these settings accepts. Raises InvalidToken and ConfigurationError."""
+    if not settings.jwt_algorithm.startswith("HS"):
+        raise ConfigurationError(
+            f"a token of {settings.jwt_algorithm} is signed with the private key, which the server does not have: "
+            "ask whoever issues your tokens for one, and give it as UNMISSED_TOKEN"
+        )
+    return issue_token(
+        settings.key(),
+        user_id=user_id,
+        expires_in=expires_in,
+        scope=scope,
+        algorithm=settings.jwt_algorithm,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
 
 
 def issue_token(

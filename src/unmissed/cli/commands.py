@@ -16,7 +16,7 @@ import typer
 import uvicorn
 
 from unmissed.api.messages import PATH as MESSAGES_PATH
-from unmissed.api.tokens import PUBLISH_SCOPE, JwtVerifier, issue_token
+from unmissed.api.tokens import PUBLISH_SCOPE, JwtVerifier, issue_token_under
 from unmissed.cli.options import Token, Url, seconds, with_settings
 from unmissed.cli.tail import tail as tail_stream
 from unmissed.core.encoding import decode_json, encode_json
@@ -81,7 +81,7 @@ def token(
     expires: Annotated[float, typer.Option(parser=seconds, metavar="DURATION")] = "1h",  # type: ignore[assignment]  # parsed, too
 ) -> None:
     """Print a token that is signed with UNMISSED_JWT_SECRET."""
-    typer.echo(_token(Settings.load(), sub=sub, scope=" ".join(scope or ()), expires_in=expires))
+    typer.echo(issue_token_under(Settings.load(), user_id=sub, scope=" ".join(scope or ()), expires_in=expires))
 
 
 @app.command()
@@ -214,7 +214,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _welcome(settings: Settings, *, origin: str) -> str:
-    ready = _token(settings, sub="dev", scope=PUBLISH_SCOPE, expires_in=_DAY)
+    ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, expires_in=_DAY)
     return f"""
 NOT FOR PRODUCTION: --dev takes tokens in URLs, and this server's secret may be gone when it stops.
 
@@ -230,26 +230,9 @@ In another terminal:
 """
 
 
-def _token(settings: Settings, *, sub: str, scope: str, expires_in: float) -> str:
-    if not settings.jwt_algorithm.startswith("HS"):
-        raise ConfigurationError(
-            f"a token of {settings.jwt_algorithm} is signed with the private key, which the server does not have: "
-            "ask whoever issues your tokens for one, and give it as UNMISSED_TOKEN"
-        )
-    return issue_token(
-        settings.key(),
-        user_id=sub,
-        expires_in=expires_in,
-        scope=scope,
-        algorithm=settings.jwt_algorithm,
-        audience=settings.jwt_audience,
-        issuer=settings.jwt_issuer,
-    )
-
-
 def _own_token() -> str:
     try:
-        return _token(Settings.load(), sub="cli", scope=PUBLISH_SCOPE, expires_in=_DAY)
+        return issue_token_under(Settings.load(), user_id="cli", scope=PUBLISH_SCOPE, expires_in=_DAY)
     except ConfigurationError:
         raise ConfigurationError(
             "there is no token: set UNMISSED_TOKEN (unmissed serve --dev prints one), or UNMISSED_JWT_SECRET"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import math
 import random
 import secrets
@@ -18,7 +17,7 @@ from unmissed.core.messages import Draft, Message
 from unmissed.core.window import Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.connection import Connection
-from unmissed.delivery.flush import FlushSchedule
+from unmissed.delivery.fanout import FanOut
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.slices import Slices
 from unmissed.delivery.socket import Socket
@@ -26,11 +25,7 @@ from unmissed.logs.base import Log, Publication
 from unmissed.logs.memory import MemoryLog
 from unmissed.settings import Settings
 
-logger = logging.getLogger("unmissed")
-
 _CHECK_SECONDS = 1.0
-_GIVE_WAY_SECONDS = 0.2
-_STUCK_SECONDS = 0.02
 _GOING_DOWN = "the server is going down: come back soon"
 
 
@@ -67,9 +62,7 @@ class ConnectionManager:
         await self._log.start(appended=self._appended)
         self._registry = self._new_registry()
         self._slices = Slices(self.window)
-        self._schedule = FlushSchedule(self._flush, loop=loop)
-        self._flushed_through = self._gave_way_at = self.window.latest
-        self._waiting_bytes = 0
+        self._fan_out = FanOut(self._registry, self.window, loop=loop)
         self._draining = False
         self._checks = loop.create_task(self._check_for_ever())
         self._loop = loop
@@ -80,7 +73,7 @@ class ConnectionManager:
     ) -> None:
         """Close every connection with 1012 and end this life of the log."""
         self._loop = None
-        self._schedule.cancel()
+        self._fan_out.stop()
         self._checks.cancel()
         for connection in self._registry:
             connection.close(CloseCode.SERVICE_RESTART, _GOING_DOWN)
@@ -145,12 +138,9 @@ class ConnectionManager:
         if self._draining:
             raise Draining
         drafts = self._drafts(messages)
-        self._make_room(drafts)
+        self._fan_out.make_room(drafts)
         publication = await self._log.publish(drafts, idempotency_key=idempotency_key)
-        if self.window.latest - self._gave_way_at > self.window.retention.max_messages // 4:
-            self._gave_way_at = self.window.latest
-            self._flush_pending()
-            await self._let_readers_catch_up()
+        await self._fan_out.give_way()
         return publication
 
     def publish_threadsafe(
@@ -244,7 +234,7 @@ class ConnectionManager:
         """
         self._log.expire()
         now, settings = self._clock(), self.settings
-        self._for_each(
+        self._fan_out.for_each(
             lambda connection: connection.check(
                 now, heartbeat_seconds=settings.heartbeat_seconds, stall_seconds=settings.stall_seconds
             )
@@ -257,52 +247,7 @@ class ConnectionManager:
             self.check()
 
     def _appended(self) -> None:
-        self._schedule.request()
-
-    def _flush_pending(self) -> None:
-        if self._flushed_through < self.window.latest:
-            self._schedule.run()
-
-    def _make_room(self, drafts: Sequence[Draft]) -> None:
-        """Flush first where these drafts would push out of the log what was published since the last flush."""
-        size, retention = sum(draft.size_in_log for draft in drafts), self.window.retention
-        waiting = self.window.latest - self._flushed_through
-        if waiting + len(drafts) > retention.max_messages or self._waiting_bytes + size > retention.max_bytes:
-            self._flush_pending()
-        self._waiting_bytes += size
-
-    async def _let_readers_catch_up(self) -> None:
-        """Give way: a publisher that never waits would push out of the log what nobody was given yet.
-
-        It waits for those who make progress, not for those who are stuck, and never long.
-        """
-        loop, latest = asyncio.get_running_loop(), self.window.latest
-        give_up = loop.time() + _GIVE_WAY_SECONDS
-        await asyncio.sleep(0)
-        behind, patience = self._behind(latest), loop.time() + _STUCK_SECONDS
-        while behind and loop.time() < min(give_up, patience):
-            await asyncio.sleep(0)
-            before, behind = behind, self._behind(latest)
-            if behind != before:
-                patience = loop.time() + _STUCK_SECONDS
-
-    def _behind(self, latest: int) -> int:
-        """Return how many deliveries of messages up to ``latest`` are still to be made."""
-        return sum(latest - connection.position for connection in self._registry if connection.position < latest)
-
-    def _flush(self) -> None:
-        self._flushed_through = self.window.latest
-        self._waiting_bytes = 0
-        self._for_each(Connection.deliver)
-
-    def _for_each(self, act: Callable[[Connection], None]) -> None:
-        for connection in self._registry:
-            try:
-                act(connection)
-            except Exception:
-                # One broken connection is ended; the others get what they are here for.
-                logger.exception("a connection failed and was ended: connection_id=%s", connection.id)
-                connection.abort()
+        self._fan_out.appended()
 
     def _drafts(self, messages: Sequence[Mapping[str, Any]]) -> list[Draft]:
         most = self.window.retention.max_messages
