@@ -69,6 +69,7 @@ class Stream:
         self.sequence_number = since
         self.epoch = epoch
         self.reconnects = 0
+        """How often the connection was lost, or could not be made."""
         self._url = _websocket_url(url)
         self._token = token
         self._websocket: ClientConnection | None = None

@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, WebSocket, WebSocketDisconnect
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketState
 
 from unmissed.api.tokens import JwtVerifier, TokenVerifier
 from unmissed.core.audience import Identity
@@ -74,6 +75,13 @@ async def get_current_user_id(identity: Annotated[Identity, Depends(get_identity
 @lru_cache(maxsize=1)
 def _bearer_of_environment() -> Bearer:
     return Bearer.of(Settings.load())
+
+
+async def accept(websocket: WebSocket) -> None:
+    """Accept a handshake that is still open. Of subprotocols only the bearer's name is echoed, never the token."""
+    if websocket.application_state is WebSocketState.CONNECTING:
+        offered = websocket.scope.get("subprotocols", ())
+        await websocket.accept(BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None)
 
 
 def _header_token(connection: HTTPConnection) -> str | None:

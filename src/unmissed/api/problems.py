@@ -13,9 +13,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.websockets import WebSocketState
 
+from unmissed.api.auth import accept
 from unmissed.api.origins import Origins
 from unmissed.core import errors
-from unmissed.core.wire import BEARER_SUBPROTOCOL, CloseCode, close_reason
+from unmissed.core.wire import CloseCode, close_reason
 
 _STATUS = {
     errors.InvalidPosition: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -127,12 +128,6 @@ def _detail(error: Exception) -> str:
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
     with suppress(WebSocketDisconnect):
-        await _accept_and_close(websocket, code, reason)
-
-
-async def _accept_and_close(websocket: WebSocket, code: int, reason: str) -> None:
-    if websocket.application_state is WebSocketState.CONNECTING:
-        offered = websocket.scope.get("subprotocols", ())
-        await websocket.accept(BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None)
-    if websocket.application_state is WebSocketState.CONNECTED:
-        await websocket.close(code, close_reason(reason))
+        await accept(websocket)
+        if websocket.application_state is WebSocketState.CONNECTED:
+            await websocket.close(code, close_reason(reason))

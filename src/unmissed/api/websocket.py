@@ -6,15 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, WebSocket
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocketState
 
-from unmissed.api.auth import Bearer
+from unmissed.api.auth import Bearer, accept
 from unmissed.api.origins import Origins
 from unmissed.api.problems import closing
 from unmissed.api.query import parameter, since_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import OriginRefused
-from unmissed.core.wire import BEARER_SUBPROTOCOL
 from unmissed.delivery.manager import ConnectionManager
 from unmissed.delivery.socket import SOCKET_EXTENSION, AsgiSocket, Socket
 
@@ -59,9 +57,7 @@ async def serve(manager: ConnectionManager, websocket: WebSocket, identity: Iden
     if not origins.allow_websocket(websocket):
         raise OriginRefused
     since, epoch = since_parameter(websocket), parameter(websocket, "epoch")
-    if websocket.application_state is WebSocketState.CONNECTING:
-        offered = websocket.scope.get("subprotocols", ())
-        await websocket.accept(BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None)
+    await accept(websocket)
     native: Socket | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
     if native is not None:
         manager.connect(native, identity=identity, since=since, epoch=epoch)

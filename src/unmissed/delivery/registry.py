@@ -16,9 +16,6 @@ class Registry:
         self._by_id: dict[str, Connection] = {}
         self._per_user: Counter[str] = Counter()
 
-    def __len__(self) -> int:
-        return len(self._by_id)
-
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over those who are here now; connections may come and go meanwhile."""
         return iter(tuple(self._by_id.values()))
