@@ -12,7 +12,7 @@ from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
 hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
-hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis_settings.register_profile("dev", max_examples=25, deadline=None)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 SOCKETS: dict[str, dict[str, Any]] = {
@@ -21,12 +21,27 @@ SOCKETS: dict[str, dict[str, Any]] = {
 }
 """The two sockets, as options of uvicorn: what is tested on a live server is tested on both."""
 
+LOGGED: dict[str, Any] = {"log_config": None, "log_level": "info"}
+"""Options of uvicorn that leave its loggers alone: with its own configuration they do not propagate to pytest."""
+
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _controlled_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the settings of the machine, and let sequence numbers start at 1, so that expectations stay small."""
     for name in [*os.environ]:
         if name.startswith("UNMISSED_") or name == "WEB_CONCURRENCY":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("UNMISSED_FIRST_NUMBER", "1")
+
+
+LIVE_FIXTURES = {"serve", "served", "server", "unmissed_server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of ``tests/live`` and those that use a live server: ``pytest -m "not live"`` leaves them out."""
+    for item in items:
+        if "live" in item.path.parts or LIVE_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.live)
 
 
 @pytest.fixture(params=SOCKETS)
@@ -36,7 +51,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveServer]]
 
         def start(**settings: Any) -> LiveServer:
             return stack.enter_context(
-                LiveServer(settings=Settings.load(jwt_secret=SECRET, **settings), **SOCKETS[request.param])
+                LiveServer(settings=Settings.load(jwt_secret=SECRET, **settings), **SOCKETS[request.param], **LOGGED)
             )
 
         yield start

@@ -1,4 +1,4 @@
-"""The house: imports go down only."""
+"""The structure: imports go down only, and each unit test file has the name of the module that it tests."""
 
 import ast
 from pathlib import Path
@@ -10,14 +10,15 @@ import unmissed
 SOURCE = Path(unmissed.__file__).parent
 
 FLOORS = [
-    {"core"},
-    {"settings"},
-    {"logs"},
+    {"core", "version"},
+    {"settings", "logs"},
     {"delivery"},
+    {"transports"},
+    {"manager", "security"},
     {"api", "server"},
     {"main", "client"},
     {"testing", "bench"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
     {"__main__"},
     {"__init__"},
 ]
@@ -56,7 +57,22 @@ def test_the_core_is_pure(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in modules() if module.startswith(("core/", "logs/", "delivery/"))]
+    "module",
+    [module for module in modules() if module.startswith(("core/", "logs/", "delivery/", "transports/", "manager"))],
 )
 def test_the_manager_and_what_it_stands_on_know_no_framework(module: str) -> None:
     assert set() == {name.split(".")[0] for name in imports(module)} & {"fastapi", "starlette", "uvicorn"}
+
+
+TESTS = Path(__file__).parent
+ACROSS_MODULES = {"api/websocket_recovery.py", "init.py"}
+"""The acceptance tests of recovery, and the tests of ``unmissed/__init__.py``."""
+
+
+@pytest.mark.parametrize(
+    "test", sorted(path.relative_to(TESTS / "unit") for path in (TESTS / "unit").rglob("test_*.py"))
+)
+def test_a_unit_test_file_has_the_name_of_a_module(test: Path) -> None:
+    module = test.with_name(test.name.removeprefix("test_"))
+
+    assert (SOURCE / module).exists() or str(module) in ACROSS_MODULES

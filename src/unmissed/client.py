@@ -1,4 +1,4 @@
-"""A client that misses nothing: it reconnects, resumes from its position, and says so when that was not enough."""
+"""A Python client that reconnects, resumes from its position, and reports what it lost."""
 
 import asyncio
 import inspect
@@ -20,7 +20,7 @@ from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Outcome
 from unmissed.core.wire import CloseCode
 
-Token = str | Callable[[], str | Awaitable[str]]
+TokenProvider = str | Callable[[], str | Awaitable[str]]
 
 _FIRST_BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
@@ -30,8 +30,8 @@ _RETRIED_STATUSES = (408, 425, 429)
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A message, in order and once. ``recovered`` tells that it was missed and came after a reconnect."""
+class ReceivedMessage:
+    """A message, in order and exactly once. ``recovered`` is true when it was missed and came after a reconnect."""
 
     type: str
     sequence_number: int
@@ -43,7 +43,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The messages numbered ``first`` to ``last`` are lost to this client: fetch the state they built anew."""
+    """The messages ``first`` to ``last`` are lost to this client: load the state that they changed."""
 
     first: int
     last: int
@@ -51,25 +51,25 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The server's log began anew, under another epoch: what was missed in the old one cannot be known."""
+    """The server began another life of its log: nobody can tell what was missed in the previous one."""
 
     epoch: str
 
 
-Event = Message | Gap | Reset
+Event = ReceivedMessage | Gap | Reset
 
 
 class Stream:
-    """An endless iterator of events over as many WebSockets as it takes.
+    """An endless iterator of events that reconnects as needed.
 
-    ``epoch`` and ``sequence_number`` are its position: keep both to continue in another process.
+    ``sequence_number`` is its position: store it, and pass it as ``since`` to continue in another process.
     """
 
-    def __init__(self, url: str, *, token: Token, since: int | None, epoch: str | None) -> None:
+    def __init__(self, url: str, *, token: TokenProvider, since: int | None, epoch: str | None) -> None:
         self.sequence_number = since
         self.epoch = epoch
         self.reconnects = 0
-        """How often the connection was lost, or could not be made."""
+        """Number of connections that were lost or could not be made."""
         self._url = _websocket_url(url)
         self._token = token
         self._websocket: ClientConnection | None = None
@@ -77,43 +77,43 @@ class Stream:
         self._recovered_through = 0
         self._failures = 0
         self._refused_tokens = 0
-        self._asked_pause: float | None = None
+        self._requested_pause: float | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        """Return the next event. Raises ConnectionRefused when the server says not to come back like this."""
+        """Return the next event. Raises ConnectionRefused when the server does not accept this client."""
         while not self._events:
             await self._receive()
         return self._events.popleft()
 
     async def open(self) -> None:
-        """Connect, as often as it takes, until the server has said where this stream starts."""
+        """Connect, and retry until the server has confirmed where this stream starts."""
         while self._websocket is None:
             await self._receive()
 
     async def close(self) -> None:
-        """Close the present connection."""
+        """Close the connection."""
         if self._websocket is not None:
             await self._websocket.close()
 
     def drop(self) -> None:
-        """Cut the present connection off, as a failing network would. The stream reconnects and resumes."""
+        """Drop the connection, as a network failure would. The stream reconnects and resumes."""
         if self._websocket is not None:
             self._websocket.transport.abort()
 
     async def _receive(self) -> None:
-        """Take one frame, of a new connection if need be, or wait before the next try."""
+        """Receive one frame, connecting first if needed, or wait before the next attempt."""
         try:
             if self._websocket is None:
                 self._websocket = await self._connect()
             self._events.extend(self._take(decode_json(await self._websocket.recv())))
         except ConnectionClosed as closed:
-            self._consider_close(closed)
+            self._check_close(closed)
             await self._pause()
         except InvalidStatus as refused:
-            self._consider_status(refused.response.status_code)
+            self._check_status(refused.response.status_code)
             await self._pause()
         except (OSError, TimeoutError, InvalidHandshake):
             await self._pause()
@@ -123,7 +123,7 @@ class Stream:
         if inspect.isawaitable(token):
             token = await token
         if not token.isascii() or not token.isprintable():
-            raise ConfigurationError("the token is not one: it has characters that no token has")
+            raise ConfigurationError("the token contains characters that no token has")
         position = {"since": self.sequence_number, "epoch": self.epoch}
         query = urlencode({name: value for name, value in position.items() if value is not None})
         return await open_websocket(
@@ -139,7 +139,7 @@ class Stream:
             case {"type": "gap", "from": first, "to": last}:
                 yield Gap(first, last)
             case {"type": "reconnect", "after_ms": after_ms}:
-                self._asked_pause = after_ms / 1000
+                self._requested_pause = after_ms / 1000
             case {"type": "heartbeat" | "error" | "pong"}:
                 pass
             case _:
@@ -155,10 +155,10 @@ class Stream:
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
         self.epoch = frame["epoch"]
 
-    def _message(self, frame: Mapping[str, Any]) -> Message:
+    def _message(self, frame: Mapping[str, Any]) -> ReceivedMessage:
         extra = dict(frame)
         number = extra.pop("sequence_number")
-        return Message(
+        return ReceivedMessage(
             type=extra.pop("type"),
             sequence_number=number,
             timestamp=extra.pop("timestamp"),
@@ -167,45 +167,45 @@ class Stream:
             recovered=number <= self._recovered_through,
         )
 
-    def _consider_close(self, closed: ConnectionClosed) -> None:
+    def _check_close(self, closed: ConnectionClosed) -> None:
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (CloseCode.LOST, "")
         if code == CloseCode.UNAUTHORIZED:
-            self._consider_token(code, reason)
+            self._retry_token(code, reason)
         elif code in _STOP_CODES:
             raise ConnectionRefused(code, reason)
 
-    def _consider_status(self, status: int) -> None:
+    def _check_status(self, status: int) -> None:
         if status == HTTPStatus.UNAUTHORIZED:
-            self._consider_token(status, "the token was not accepted")
+            self._retry_token(status, "the token was not accepted")
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _RETRIED_STATUSES:
             raise ConnectionRefused(status, "the handshake was refused")
 
-    def _consider_token(self, code: int, reason: str) -> None:
-        """Let a token provider try once more; a token that cannot change is not tried twice."""
+    def _retry_token(self, code: int, reason: str) -> None:
+        """Ask a token provider for one fresh token. A token that cannot change is not tried twice."""
         self._refused_tokens += 1
         if isinstance(self._token, str) or self._refused_tokens > 1:
             raise ConnectionRefused(code, reason)
-        self._asked_pause = 0.0
+        self._requested_pause = 0.0
 
     async def _pause(self) -> None:
-        """Wait before the next try: as the server asked, or a random part of a doubling time (full jitter)."""
+        """Wait before the next attempt: as the server asked, or with exponential backoff and full jitter."""
         self._websocket = None
         self.reconnects += 1
         most = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self._failures)
-        seconds = random.uniform(0, most) if self._asked_pause is None else self._asked_pause
+        seconds = random.uniform(0, most) if self._requested_pause is None else self._requested_pause
         self._failures = min(self._failures + 1, 16)
-        self._asked_pause = None
+        self._requested_pause = None
         await asyncio.sleep(seconds)
 
 
 @asynccontextmanager
 async def connect(
-    url: str, *, token: Token, since: int | None = None, epoch: str | None = None
+    url: str, *, token: TokenProvider, since: int | None = None, epoch: str | None = None
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection. The stream starts
-    after ``since``, or with what is published next. Raises ConnectionRefused, or ConfigurationError for a bad URL.
+    after ``since``, or with the next message. Raises ConnectionRefused, or ConfigurationError for a bad URL.
     """
     stream = Stream(url, token=token, since=since, epoch=epoch)
     await stream.open()
@@ -222,6 +222,6 @@ def _websocket_url(url: str) -> str:
     except ValueError:
         scheme = host = None
     if not scheme or not host:
-        raise ConfigurationError(f"{url!r} is not the address of a server: write one such as http://127.0.0.1:8000")
+        raise ConfigurationError(f"{url!r} is not the address of a server: use one such as http://127.0.0.1:8000")
     path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
     return urlunsplit((scheme, parts.netloc, path, "", ""))

@@ -4,40 +4,47 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
-from unmissed.api.router import add_routes
-from unmissed.delivery.manager import ConnectionManager
+from unmissed.api.router import create_router
+from unmissed.core.errors import ConfigurationError
+from unmissed.manager import ConnectionManager
 from unmissed.settings import Settings, unknown_variables
 
-logger = logging.getLogger("uvicorn.error")
+logger = logging.getLogger("unmissed")
 
 
 def create_app(settings: Settings | None = None, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """Return an application that hosts one manager; it is at ``app.state.manager``. Raises ConfigurationError."""
+    """Return an application that serves one manager, ``app.state.manager``. Raises ConfigurationError."""
     manager = ConnectionManager(settings, clock=clock)
     for name in unknown_variables():
-        logger.warning("%s means nothing and is ignored: see 'unmissed check' for the names that do", name)
+        logger.warning("%s is not a setting and is ignored: 'unmissed check' lists the settings", name)
     app = FastAPI(
         title="Unmissed",
         summary="WebSocket messages that survive reconnects.",
-        description="Clients come back with the last `sequence_number` they saw, and get exactly what they missed.",
+        description="A client reconnects with the last `sequence_number` it saw, and receives exactly what it missed.",
         lifespan=manager.lifespan,
     )
     app.state.manager = manager
-    add_routes(app, manager)
+    app.include_router(create_router(manager))
     return app
 
 
-def __getattr__(name: str) -> Any:
-    """Build ``app`` when a server asks for it, so that importing this module needs no settings."""
-    if name == "app":
-        return _app()
-    raise AttributeError(name)
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve the application of the environment. It is built when the server starts, so importing needs no settings."""
+    try:
+        application = _app_of_environment()
+    except ConfigurationError as error:
+        if scope["type"] != "lifespan":
+            raise
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": f"unmissed: {error}"})
+        return
+    await application(scope, receive, send)
 
 
 @cache
-def _app() -> FastAPI:
+def _app_of_environment() -> FastAPI:
     return create_app()

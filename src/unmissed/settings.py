@@ -1,4 +1,4 @@
-"""Everything that can be set: ``UNMISSED_*`` environment variables, read and checked once."""
+"""All settings: ``UNMISSED_*`` environment variables, read and checked once."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from unmissed.core.window import Retention
 
 PREFIX = "UNMISSED_"
 CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})
-"""Read by the command line's clients, not by the server."""
+"""Read by the client commands, not by the server."""
 
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
@@ -24,48 +24,58 @@ _PUBLIC_KEY_ALGORITHMS = ("RS", "ES", "PS")
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+FirstNumber = Annotated[int, Field(gt=0, le=2**52)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Each field is ``UNMISSED_<NAME>`` and a flag of ``unmissed serve``."""
+    """All settings. Each field is ``UNMISSED_<NAME>`` in the environment and a flag of ``unmissed serve``."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=False)
 
     jwt_secret: SecretStr | None = Field(
-        None, description="Key that tokens are signed with; a PEM public key for RS/ES."
+        default=None, description="Key that verifies tokens; for RS and ES algorithms a public key as PEM."
     )
-    jwt_secret_file: Path | None = Field(None, description="File that holds the key, instead of JWT_SECRET.")
-    jwt_algorithm: Algorithm = Field("HS256", description="The only signature algorithm that is accepted.")
-    jwt_audience: str | None = Field(None, description="Required value of the aud claim.")
-    jwt_issuer: str | None = Field(None, description="Required value of the iss claim.")
-    max_messages: Count = Field(500, description="Messages that the log keeps.")
-    max_age: Seconds = Field(900.0, description="Seconds that the log keeps a message.")
-    max_bytes: Count = Field(33_554_432, description="Bytes that the log keeps.")
-    max_message_bytes: Count = Field(65_536, description="Bytes of JSON in one published message.")
-    heartbeat_seconds: Seconds = Field(25.0, description="Seconds between two heartbeats of a connection.")
-    stall_seconds: Seconds = Field(30.0, description="Seconds after which a client that takes nothing is dropped.")
-    drain_seconds: Seconds = Field(5.0, description="Seconds that a stop may take, and that clients come back within.")
+    jwt_secret_file: Path | None = Field(default=None, description="File with that key, instead of JWT_SECRET.")
+    jwt_algorithm: Algorithm = Field(default="HS256", description="The only signature algorithm that is accepted.")
+    jwt_audience: str | None = Field(default=None, description="Required value of the aud claim.")
+    jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
+    max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
+    max_age: Seconds = Field(default=900.0, description="Seconds that the log retains a message.")
+    max_bytes: Count = Field(default=33_554_432, description="Bytes that the log retains.")
+    max_message_bytes: Count = Field(default=65_536, description="Largest published message in bytes of JSON.")
+    first_number: Literal["clock"] | FirstNumber = Field(
+        default="clock",
+        description="First sequence number: clock (microseconds since 1970), or an integer, for tests only.",
+    )
+    heartbeat_seconds: Seconds = Field(default=25.0, description="Seconds between two heartbeats of a connection.")
+    stall_seconds: Seconds = Field(
+        default=30.0, description="Seconds after which a client that reads nothing is disconnected."
+    )
+    drain_seconds: Seconds = Field(
+        default=5.0, description="Seconds that a shutdown may take, and within which clients reconnect."
+    )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Origins of browser pages, by commas; * is any, http://localhost:* any port. Default: same host.",
+        default=(),
+        description=(
+            "Comma-separated origins that browsers may connect from; * allows any, http://localhost:* any port. "
+            "Default: the server's own host."
+        ),
     )
-    allow_query_token: bool = Field(default=False, description="Accept ?token= on the WebSocket URL.")
-    max_connections: Count | None = Field(None, description="WebSockets in all.")
-    max_connections_per_user: Count | None = Field(None, description="WebSockets of one user.")
-    log_url: Literal["memory:"] = Field("memory:", description="Where the log lives.")
+    allow_query_token: bool = Field(default=False, description="Accept ?token= in the WebSocket URL.")
+    max_connections: Count | None = Field(default=None, description="Limit of WebSockets in total.")
+    max_connections_per_user: Count | None = Field(default=None, description="Limit of WebSockets of one user.")
+    log_url: str = Field(default="memory:", description="Where the log is stored.")
 
     @classmethod
     def load(cls, **values: object) -> Self:
-        """Return the settings of the environment, with these values instead where given.
+        """Return the settings of the environment, overridden by these values.
 
         Raises ConfigurationError, whose text names each variable that is wrong and what it should be.
         """
         try:
             return cls(**values)  # type: ignore[arg-type]  # pydantic checks the values
         except ValidationError as error:
-            raise ConfigurationError(
-                "\n".join(_explain(detail["loc"], detail["msg"]) for detail in error.errors())
-            ) from None
+            raise ConfigurationError(_explain(error)) from None
 
     @field_validator("allowed_origins", mode="before")
     @classmethod
@@ -88,17 +98,17 @@ class Settings(BaseSettings):
         return self
 
     def key(self) -> str:
-        """Return the key that tokens are verified with. Raises ConfigurationError when there is none, or a weak one."""
+        """Return the key that verifies tokens. Raises ConfigurationError when it is missing or too short."""
         secret = self._secret()
         if not self.jwt_algorithm.startswith(_PUBLIC_KEY_ALGORITHMS) and len(secret.encode()) < _MIN_SECRET_BYTES:
             raise ConfigurationError(
                 f"UNMISSED_JWT_SECRET has {len(secret.encode())} bytes and needs at least {_MIN_SECRET_BYTES}: "
-                "make one with: openssl rand -base64 48"
+                "create one with: openssl rand -base64 48"
             )
         return secret
 
     def retention(self) -> Retention:
-        """Return how much the log keeps."""
+        """Return how much the log retains."""
         return Retention(max_messages=self.max_messages, max_age=self.max_age, max_bytes=self.max_bytes)
 
     def _secret(self) -> str:
@@ -108,8 +118,8 @@ class Settings(BaseSettings):
             return self.jwt_secret.get_secret_value()
         if self.jwt_secret_file is None:
             raise ConfigurationError(
-                "UNMISSED_JWT_SECRET is not set: give it at least 32 random bytes (openssl rand -base64 48), "
-                "or try the server out with: unmissed serve --dev"
+                "UNMISSED_JWT_SECRET is not set: set it to at least 32 random bytes (openssl rand -base64 48), "
+                "or try the server with: unmissed serve --dev"
             )
         try:
             return self.jwt_secret_file.read_text().strip()
@@ -118,11 +128,15 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the ``UNMISSED_*`` variables that mean nothing, such as misspelt ones."""
+    """Return the ``UNMISSED_*`` variables that are not settings, such as misspelled ones."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
     return sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
 
 
-def _explain(location: tuple[int | str, ...], message: str) -> str:
-    name = f"{PREFIX}{str(location[0]).upper()}: " if location else ""
-    return f"{name}{message.removeprefix('Value error, ')}"
+def _explain(error: ValidationError) -> str:
+    """Return one line for each variable that is wrong."""
+    reasons: dict[str, list[str]] = {}
+    for detail in error.errors():
+        variable = f"{PREFIX}{str(detail['loc'][0]).upper()}: " if detail["loc"] else ""
+        reasons.setdefault(variable, []).append(detail["msg"].removeprefix("Value error, "))
+    return "\n".join(variable + ", or ".join(messages) for variable, messages in reasons.items())

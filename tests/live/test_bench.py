@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from unmissed.bench.load import body_of, percentile
 from unmissed.bench.server import Target
-from unmissed.cli.commands import app
+from unmissed.cli.app import app
 from unmissed.core.errors import ConfigurationError
 from unmissed.testing import LiveServer
 

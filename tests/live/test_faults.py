@@ -14,6 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from support import until
 from unmissed.testing import LiveServer
 
 Serve = Callable[..., LiveServer]
@@ -39,12 +40,6 @@ def stalled_client(server: LiveServer) -> Iterator[socket.socket]:
 
 def users(server: LiveServer) -> set[str]:
     return {connection.identity.user_id for connection in server.manager.connections}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def flood(server: LiveServer, *, megabytes: int) -> None:
@@ -118,13 +113,9 @@ async def test_a_flood_of_frames_is_closed_with_4429_and_others_do_not_notice(se
 
 
 async def test_no_token_reaches_a_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "unmissed"):
-        caplog.set_level(logging.DEBUG, logger=name)
-    caplog.set_level(logging.DEBUG)
     server = serve(allow_query_token=True)
-    for name in ("uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
-        logging.getLogger(name).addHandler(caplog.handler)
+    for name in (None, "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "unmissed"):
+        caplog.set_level(logging.DEBUG, logger=name)
     token = server.token()
 
     async def attempt(**options: Any) -> None:
@@ -141,9 +132,12 @@ async def test_no_token_reaches_a_log(serve: Serve, caplog: pytest.LogCaptureFix
     async with httpx.AsyncClient(base_url=server.url) as http:
         await http.get("/websocket/messages", headers={"Authorization": f"Bearer {token}"}, params={"token": token})
 
-    own = [record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
-    assert any("accepted" in line for line in own)
-    assert [] == [line for line in own if token in line or token.rpartition(".")[2] in line]
+    own = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
+    lines = [record.getMessage() for record in own]
+    assert {"uvicorn.error", "uvicorn.access"} <= {record.name for record in own}
+    assert any("accepted" in line for line in lines)
+    assert any("GET /websocket/messages?token=[redacted]" in line for line in lines)
+    assert [] == [line for line in lines if token in line or token.rpartition(".")[2] in line]
 
 
 async def test_a_burst_of_an_application_reaches_a_client_that_reads(serve: Serve) -> None:
@@ -174,7 +168,9 @@ async def test_a_client_that_leaves_before_it_authenticates_is_no_error(
     async with connect(server.websocket_url, additional_headers=server.headers(), proxy=None) as websocket:
         await websocket.recv()
 
+    assert "[accepted]" in caplog.text
     assert "Exception in ASGI application" not in caplog.text
+    assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_body_that_is_cut_off_is_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +183,9 @@ async def test_a_body_that_is_cut_off_is_no_error(serve: Serve, caplog: pytest.L
     async with httpx.AsyncClient(base_url=server.url, headers=server.headers()) as http:
         assert 0 == (await http.get("/websocket/messages")).json()["latest"]
 
+    assert '"GET /websocket/messages HTTP/1.1" 200' in caplog.text
     assert "Exception in ASGI application" not in caplog.text
+    assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_storm_of_resets_leaves_nothing_behind(serve: Serve) -> None:

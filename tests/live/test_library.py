@@ -10,14 +10,23 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket, WebSocketException
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 
-from unmissed import ConnectionManager, Identity, Settings, create_router, get_current_user_id, get_identity
-from unmissed.testing import SECRET, LiveServer, unmissed_server
-
-__all__ = ["unmissed_server"]
+from unmissed import (
+    Bearer,
+    ConfigurationError,
+    ConnectionManager,
+    Identity,
+    Settings,
+    create_app,
+    create_router,
+    get_current_user_id,
+    get_identity,
+)
+from unmissed.testing import SECRET, LiveServer
 
 PUBLISHER = frozenset({"messages:publish"})
 
@@ -91,6 +100,50 @@ async def test_a_client_that_leaves_while_it_is_authenticated_is_forgotten() -> 
     assert () == manager.connections
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (HTTPException(500, "d"), 500, 1011),
+        (HTTPException(503, "d"), 503, 1012),
+        (ValueError("secret"), 500, 1011),
+        (ConfigurationError("secret"), 500, 1011),
+    ],
+)
+def test_an_error_of_the_users_dependency_does_not_send_clients_away_for_good(
+    error: Exception, status: int, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing() -> Identity:
+        raise error
+
+    app, _ = application(authenticate=failing)
+    with TestClient(app) as client:
+        response = client.get("/realtime/websocket/messages")
+        with client.websocket_connect("/realtime/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+
+    assert (status, code) == (response.status_code, closed.value.code)
+    assert "application/problem+json" == response.headers["content-type"]
+    assert "secret" not in response.text + closed.value.reason
+    assert (status == 503) != ("ERROR" in caplog.text)
+
+
+def test_an_error_that_the_application_handles_is_left_to_it() -> None:
+    class LoggedOut(Exception):
+        pass
+
+    async def failing() -> Identity:
+        raise LoggedOut
+
+    app, _ = application(authenticate=failing)
+
+    @app.exception_handler(LoggedOut)
+    async def own(_request: Request, _error: LoggedOut) -> PlainTextResponse:
+        return PlainTextResponse("log in", 401)
+
+    with TestClient(app) as client:
+        assert "log in" == client.get("/realtime/websocket/messages").text
+
+
 def test_a_status_that_nobody_knows_is_passed_on() -> None:
     async def odd(connection: HTTPConnection) -> Identity:
         raise HTTPException(499, f"odd: {connection.url.path}")
@@ -118,6 +171,60 @@ def test_a_dependency_may_be_overridden() -> None:
         assert 200 == client.get("/realtime/websocket/messages").status_code
         with client.websocket_connect("/realtime/ws") as websocket:
             assert "connected" == websocket.receive_json()["type"]
+
+
+def test_the_default_identity_may_be_overridden() -> None:
+    app, _ = application()
+    app.dependency_overrides[get_identity] = lambda: Identity("override", scopes=PUBLISHER)
+    with TestClient(app) as client:
+        assert 201 == client.post("/realtime/websocket/messages", json={"type": "a"}).status_code
+        with client.websocket_connect("/realtime/ws") as websocket:
+            assert "connected" == websocket.receive_json()["type"]
+        app.dependency_overrides.clear()
+
+        assert 401 == client.get("/realtime/websocket/messages").status_code
+        with client.websocket_connect("/realtime/ws") as websocket:
+            websocket.send_text("no token")
+            with pytest.raises(WebSocketDisconnect) as closed:
+                websocket.receive_json()
+        assert 4401 == closed.value.code
+
+
+def test_a_bearer_with_a_verifier_of_the_users_serves_both() -> None:
+    class Names:
+        def verify(self, token: str) -> Identity:
+            return Identity(token, scopes=PUBLISHER)
+
+    app, _ = application(authenticate=Bearer(Names()))
+    with TestClient(app, headers={"Authorization": "Bearer alice"}) as client:
+        assert 201 == client.post("/realtime/websocket/messages", json={"type": "a"}).status_code
+        with client.websocket_connect("/realtime/ws") as websocket:
+            assert "connected" == websocket.receive_json()["type"]
+
+
+def test_later_routes_of_the_ready_application_have_their_own_errors() -> None:
+    app = create_app(Settings(jwt_secret=SecretStr(SECRET)))
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "tea")
+
+    with TestClient(app) as client:
+        assert ({"detail": "tea"}, "application/json") == (
+            (answer := client.get("/teapot")).json(),
+            answer.headers["content-type"],
+        )
+
+
+def test_the_identity_of_an_application_without_a_manager_names_the_fix() -> None:
+    app = FastAPI()
+
+    @app.get("/me")
+    async def me(user_id: Annotated[str, Depends(get_current_user_id)]) -> str:
+        return user_id
+
+    with TestClient(app) as client, pytest.raises(ConfigurationError, match=r"Bearer\.of\(manager\.settings\)"):
+        client.get("/me")
 
 
 def test_the_applications_own_error_handlers_are_untouched() -> None:
@@ -151,8 +258,10 @@ def test_a_lifespan_of_the_users_may_enter_the_manager() -> None:
         assert 1 == client.get("/websocket/messages").json()["latest"]
 
 
-def test_the_dependencies_serve_routes_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+def test_the_dependencies_serve_routes_of_the_users_by_the_settings_of_the_manager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", "another-secret-of-more-than-32-bytes-0123456789")
     app, manager = application()
 
     @app.get("/me")

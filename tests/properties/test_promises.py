@@ -1,6 +1,7 @@
-"""The promises, held against a plain list while anything happens in any order.
+"""The promises, checked against a plain list while anything happens in any order.
 
-P1 nothing twice; P2 in order; P3 no silent loss; P4 no false gap; P5 one number, one payload; P6 a restart is told.
+P1 no duplicates; P2 in order; P3 no silent loss; P4 no false gap; P5 one number, one payload; P6 a restart is a reset.
+Half of the clients keep nothing but a number, and the wall clock may be set back between two lives.
 """
 
 import asyncio
@@ -37,14 +38,11 @@ class Model:
     published: list[Published] = field(default_factory=list)
     epoch: str = ""
 
-    def latest(self) -> int:
-        return max((each.number for each in self.published if each.epoch == self.epoch), default=0)
-
     def evicted(self, number: int, *, now: float) -> bool:
-        """Tell whether a number of this epoch may be gone by now."""
+        """Return whether a number of this epoch may be evicted by now."""
         mine = [each for each in self.published if each.epoch == self.epoch]
-        newer = self.latest() - number
-        return newer >= MAX_MESSAGES or now - mine[number - 1].at >= MAX_AGE
+        [age] = [now - each.at for each in mine if each.number == number]
+        return sum(each.number > number for each in mine) >= MAX_MESSAGES or age >= MAX_AGE
 
 
 @dataclass
@@ -52,15 +50,16 @@ class Client:
     """A client as the contract describes it: its position is the last ``sequence_number`` of any frame."""
 
     user: str
+    keeps_epoch: bool = True
     socket: FakeSocket = field(default_factory=FakeSocket)
     read: int = 0
     epoch: str | None = None
     position: int | None = None
-    asked_epoch: str | None = None
+    epoch_before: str | None = None
     start: dict[str, int] = field(default_factory=dict)
     seen: dict[tuple[str, int], bytes] = field(default_factory=dict)
     lost: set[tuple[str, int]] = field(default_factory=set)
-    here: bool = False
+    connected: bool = False
 
 
 class Promises(RuleBasedStateMachine):
@@ -70,9 +69,12 @@ class Promises(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.clock = ManualClock()
-        settings = Settings.load(max_messages=MAX_MESSAGES, max_age=MAX_AGE, heartbeat_seconds=20, stall_seconds=1e6)
-        self.manager = ConnectionManager(settings, clock=self.clock, wall_clock=self.clock)
-        self.clients = [Client(user) for user in (*USERS, *USERS)]
+        self.wall_clock = ManualClock(1_795_409_482.0)
+        settings = Settings(
+            max_messages=MAX_MESSAGES, max_age=MAX_AGE, heartbeat_seconds=20, stall_seconds=1e6, first_number="clock"
+        )
+        self.manager = ConnectionManager(settings, clock=self.clock, wall_clock=self.wall_clock)
+        self.clients = [Client(user, keeps_epoch) for user in USERS for keeps_epoch in (True, False)]
         self.model = Model()
         self.run(self.manager.__aenter__())
         self.model.epoch = self.manager.epoch
@@ -86,7 +88,7 @@ class Promises(RuleBasedStateMachine):
         return self.loop.run_until_complete(action)
 
     def settle(self) -> None:
-        """Let every flush happen that was asked for."""
+        """Run every flush that was requested."""
         self.run(asyncio.sleep(0.0001))
         for connection in self.manager.connections:
             self.call(connection.deliver)
@@ -122,14 +124,15 @@ class Promises(RuleBasedStateMachine):
     @rule(index=st.integers(0, 3))
     def connect(self, index: int) -> None:
         client = self.clients[index]
-        if client.here:
+        if client.connected:
             client.socket.drop()
             self.read(client)
-        client.socket, client.read, client.here = FakeSocket(), 0, True
-        client.asked_epoch = client.epoch
+        client.socket, client.read, client.connected = FakeSocket(), 0, True
+        client.epoch_before = client.epoch
+        epoch = client.epoch if client.keeps_epoch else None
         self.call(
             lambda: self.manager.connect(
-                client.socket, identity=Identity(client.user), since=client.position, epoch=client.epoch
+                client.socket, identity=Identity(client.user), since=client.position, epoch=epoch
             )
         )
 
@@ -137,25 +140,26 @@ class Promises(RuleBasedStateMachine):
     def drop(self, index: int) -> None:
         self.call(self.clients[index].socket.drop)
         self.read(self.clients[index])
-        self.clients[index].here = False
+        self.clients[index].connected = False
 
     @rule(index=st.integers(0, 3))
     def stall(self, index: int) -> None:
         self.clients[index].socket.pause()
 
-    @precondition(lambda self: any(not client.socket.writable for client in self.clients if client.here))
+    @precondition(lambda self: any(not client.socket.writable for client in self.clients if client.connected))
     @rule()
     def all_read_again(self) -> None:
         for client in self.clients:
-            if client.here:
+            if client.connected:
                 self.call(client.socket.resume)
 
-    @rule()
-    def restart(self) -> None:
+    @rule(clock_step=st.sampled_from([60.0, 0.0, -3_600.0]))
+    def restart(self, clock_step: float) -> None:
         self.run(self.manager.__aexit__(None, None, None))
+        self.wall_clock.advance(clock_step)
         for client in self.clients:
             self.read(client)
-            client.here = False
+            client.connected = False
         self.run(self.manager.__aenter__())
         assert self.model.epoch != self.manager.epoch
         self.model.epoch = self.manager.epoch
@@ -177,17 +181,17 @@ class Promises(RuleBasedStateMachine):
                 self.take_gap(client, frame["from"], frame["to"])
             case "m":
                 assert client.epoch is not None
-                assert (client.epoch, number) not in client.seen, "P1: twice"
+                assert (client.epoch, number) not in client.seen, "P1: duplicate"
                 assert client.position is not None
                 assert number > client.position, "P2: out of order"
                 client.seen[client.epoch, number] = payload
         client.position = number
 
     def take_connected(self, client: Client, frame: dict[str, Any]) -> None:
-        asked, epoch = client.asked_epoch, frame["epoch"]
-        if asked is not None:
+        before, epoch = client.epoch_before, frame["epoch"]
+        if before is not None:
             assert client.position is not None
-            assert (frame["outcome"] == "reset") == (asked != epoch), "P6: a restart is told, and only a restart"
+            assert (frame["outcome"] == "reset") == (before != epoch), "P6: reset after a restart, and only then"
         if frame.get("outcome") == "gap":
             assert client.position is not None
             self.take_gap(client, client.position + 1, frame["sequence_number"])
@@ -210,8 +214,8 @@ class Promises(RuleBasedStateMachine):
                 payload = client.seen.get((published.epoch, published.number))
                 if payload is not None:
                     assert published.payload == payload, "P5: other bytes"
-                    assert published.users is None or client.user in published.users, "seen by a stranger"
-            if client.here and client.epoch is not None and client.position is not None:
+                    assert published.users is None or client.user in published.users, "P8: seen by another user"
+            if client.connected and client.epoch is not None and client.position is not None:
                 self.nothing_is_missing(client, through=client.position)
 
     def nothing_is_missing(self, client: Client, *, through: int) -> None:
@@ -222,13 +226,13 @@ class Promises(RuleBasedStateMachine):
                 assert not meant or key in client.seen or key in client.lost, "P3: silent loss"
 
     @invariant()
-    def who_reads_is_up_to_date(self) -> None:
+    def a_client_that_reads_is_up_to_date(self) -> None:
         if not hasattr(self, "loop"):
             return
         self.settle()
         for client in self.clients:
             self.read(client)
-            if client.here and client.socket.writable:
+            if client.connected and client.socket.writable:
                 meant = [
                     published.number
                     for published in self.model.published

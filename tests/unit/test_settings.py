@@ -111,7 +111,9 @@ def test_origins_may_be_given_as_a_list() -> None:
         ("UNMISSED_ALLOW_QUERY_TOKEN", "maybe", "valid boolean"),
         ("UNMISSED_MAX_CONNECTIONS", "0", "greater than 0"),
         ("UNMISSED_MAX_CONNECTIONS_PER_USER", "0", "greater than 0"),
-        ("UNMISSED_LOG_URL", "redis://localhost", "'memory:'"),
+        ("UNMISSED_FIRST_NUMBER", "0", "greater than 0"),
+        ("UNMISSED_FIRST_NUMBER", "now", "'clock'"),
+        ("UNMISSED_FIRST_NUMBER", str(2**53), "4503599627370496"),
     ],
 )
 def test_a_refusal_names_the_variable_and_what_it_should_be(
@@ -182,7 +184,7 @@ def test_no_secret_is_refused_with_two_ways_out() -> None:
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 def test_an_empty_or_short_secret_is_refused(secret: str, algorithm: str) -> None:
     expected = (
-        f"UNMISSED_JWT_SECRET has {len(secret)} bytes and needs at least 32: make one with: openssl rand -base64 48"
+        f"UNMISSED_JWT_SECRET has {len(secret)} bytes and needs at least 32: create one with: openssl rand -base64 48"
     )
     assert expected == refusal_of_key(jwt_secret=secret, jwt_algorithm=algorithm)
 

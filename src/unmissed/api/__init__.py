@@ -1,1 +1,1 @@
-"""The FastAPI side: authentication, routes and errors."""
+"""The FastAPI side: routes, authentication, errors."""

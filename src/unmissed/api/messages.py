@@ -1,4 +1,4 @@
-"""``/websocket/messages``: what was missed, and publishing from outside."""
+"""``/websocket/messages``: recovery and publishing over REST."""
 
 import re
 from collections.abc import Callable
@@ -12,28 +12,28 @@ from starlette.requests import ClientDisconnect
 from unmissed.api import models
 from unmissed.api.problems import documented
 from unmissed.api.query import limit_parameter, parameter, since_parameter
-from unmissed.api.tokens import PUBLISH_SCOPE
 from unmissed.core.audience import Identity, visible
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body
-from unmissed.delivery.manager import ConnectionManager
 from unmissed.logs.base import Publication
+from unmissed.manager import ConnectionManager
+from unmissed.security.tokens import PUBLISH_SCOPE
 
 PATH = "/websocket/messages"
 BATCH_FACTOR = 16
-"""The body of a publish may have so many times the bytes of one message."""
+"""Limit of the body of a publish, as a multiple of the limit of one message."""
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
 def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:
-    """Add the routes that read and feed the manager's log. ``authenticate`` is a dependency on an Identity."""
+    """Add the routes. ``authenticate`` is a dependency that returns an Identity."""
 
     @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
     async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
-        """Return each retained message after `since` that this user may see, or an honest account of what is lost."""
+        """Return the retained messages after `since` that this user may see, and whether any are missing."""
         since, limit = since_parameter(request), limit_parameter(request)
         recovery = manager.recover(since or 0, epoch=parameter(request, "epoch"))
         seen = [message.payload for message in recovery.messages if visible(message.audience, identity.user_id)]
@@ -49,14 +49,14 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
 
     @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
     async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
-        """Publish one message, or an array of them as one block of contiguous numbers: all or none."""
+        """Publish one message, or an array of messages as one block of contiguous numbers: all or none."""
         if PUBLISH_SCOPE not in identity.scopes:
             raise HTTPException(HTTPStatus.FORBIDDEN, f"publishing needs a token with the scope {PUBLISH_SCOPE}")
         key = _idempotency_key(request)
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
             body if isinstance(body, list) else [body],
-            idempotency_key=key and _own_key(identity.user_id, key),
+            idempotency_key=key and _key_of_user(identity.user_id, key),
         )
         stamps = _stamps(publication)
         status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
@@ -64,7 +64,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
 
     @router.options(PATH, include_in_schema=False)
     async def preflight() -> Response:
-        """Allow nothing beyond the own origin; the route class answers preflight requests of allowed origins."""
+        """Answer other origins without CORS headers. The route class answers allowed origins."""
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": "GET, POST, OPTIONS"})
 
 
@@ -80,8 +80,8 @@ def _stamps(publication: Publication) -> list[dict[str, Any]]:
     ]
 
 
-def _own_key(user_id: str, key: str) -> str:
-    """Return the key of this publisher, short however long both are. A key has no space, so two never run together."""
+def _key_of_user(user_id: str, key: str) -> str:
+    """Return a key of bounded length that no other user can have: an Idempotency-Key contains no space."""
     return sha256(f"{user_id} {key}".encode()).hexdigest()
 
 
@@ -95,7 +95,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 async def _json_body(request: Request, *, limit: int) -> Any:
-    """Return the value of a JSON body. It is read here, so that a large or broken one costs little, and after 401."""
+    """Return the value of a JSON body. Reading it here, after authentication, bounds what a bad one costs."""
     if not _JSON_TYPES.fullmatch(request.headers.get("content-type", "")):
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
@@ -107,7 +107,7 @@ async def _json_body(request: Request, *, limit: int) -> Any:
             if len(body) > limit:
                 raise MessageTooLarge("the body", limit=limit)
     except ClientDisconnect:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "the body was cut off") from None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the body is incomplete: the client disconnected") from None
     try:
         return decode_json(bytes(body))
     except ValueError as error:
@@ -121,18 +121,22 @@ def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any
 _GET_DOCS: dict[str, Any] = {
     "tags": ["messages"],
     "responses": {
-        200: {"model": models.Recovery},
+        200: {"model": models.RecoveryBody},
         **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     },
     "openapi_extra": {
         "parameters": [
             _query(
                 "since",
-                "The last sequence number you have; everything after it is returned.",
+                "The last sequence number you have; everything after it is returned. 0 is everything held.",
                 {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER, "default": 0},
             ),
-            _query("epoch", "The epoch of that number; without it numbers alone decide.", {"type": "string"}),
-            _query("limit", "At most so many messages; all when left out.", {"type": "integer", "minimum": 1}),
+            _query(
+                "epoch",
+                "The epoch of that number. Optional: no number is used in two epochs.",
+                {"type": "string"},
+            ),
+            _query("limit", "Maximum number of messages; the default is all.", {"type": "integer", "minimum": 1}),
         ]
     },
 }
@@ -140,10 +144,10 @@ _POST_DOCS: dict[str, Any] = {
     "tags": ["messages"],
     "responses": {
         200: {
-            "model": models.Stamp | list[models.Stamp],
-            "description": "The Idempotency-Key was known: its first answer again",
+            "model": models.StampBody | list[models.StampBody],
+            "description": "The Idempotency-Key is known: its first answer, repeated",
         },
-        201: {"model": models.Stamp | list[models.Stamp], "description": "Published: an array for an array"},
+        201: {"model": models.StampBody | list[models.StampBody], "description": "Published; an array for an array"},
         **documented(
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.FORBIDDEN,
@@ -158,7 +162,7 @@ _POST_DOCS: dict[str, Any] = {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "description": "The same key again gives the first answer again, and publishes nothing.",
+                "description": "Repeating a key returns the first answer and publishes nothing.",
                 "schema": {"type": "string", "maxLength": 255},
             }
         ],
@@ -168,8 +172,8 @@ _POST_DOCS: dict[str, Any] = {
                 "application/json": {
                     "schema": {
                         "anyOf": [
-                            models.Publish.model_json_schema(),
-                            {"type": "array", "items": models.Publish.model_json_schema(), "minItems": 1},
+                            models.PublishBody.model_json_schema(),
+                            {"type": "array", "items": models.PublishBody.model_json_schema(), "minItems": 1},
                         ]
                     }
                 }

@@ -1,4 +1,4 @@
-"""Query parameters that are read as they were written: FastAPI would take ``since=+5``, or the last of two."""
+"""Strict query parameters: FastAPI itself would accept ``since=+5``, and the last of two values."""
 
 from http import HTTPStatus
 
@@ -10,7 +10,7 @@ from unmissed.core.wire import parse_sequence_number
 
 
 def parameter(connection: HTTPConnection, name: str) -> str | None:
-    """Return a parameter that may be given once, or None. Raises HTTPException with status 422."""
+    """Return a parameter that may be given at most once, or None. Raises HTTPException with status 422."""
     values = connection.query_params.getlist(name)
     if len(values) > 1:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is given {len(values)} times: give it once")
@@ -33,5 +33,5 @@ def limit_parameter(connection: HTTPConnection) -> int | None:
     except InvalidPosition:
         limit = 0
     if limit == 0:
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "limit must be one whole number from 1, such as 100")
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "limit must be a whole number of at least 1, such as 100")
     return limit

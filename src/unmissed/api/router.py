@@ -1,52 +1,50 @@
-"""All routes of one manager: as a router for any FastAPI application, or as an application's own."""
+"""All routes of one manager, as a router for any FastAPI application."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.routing import WebSocketRoute
 
-from unmissed.api import websocket
-from unmissed.api.auth import Bearer
 from unmissed.api.health import add_health_routes
+from unmissed.api.identity import Bearer, get_identity, share_bearer
 from unmissed.api.messages import add_message_routes
-from unmissed.api.origins import Origins
 from unmissed.api.problems import problem_route
-from unmissed.api.redaction import keep_tokens_out_of_logs
-from unmissed.delivery.manager import ConnectionManager
+from unmissed.api.websocket import PATH, WebSocketEndpoint
+from unmissed.manager import ConnectionManager
+from unmissed.security.origins import Origins
+from unmissed.security.redaction import keep_tokens_out_of_logs
 
 
 def create_router(manager: ConnectionManager, *, authenticate: Callable[..., Any] | None = None) -> APIRouter:
     """Return ``/ws``, ``/websocket/messages``, ``/livez`` and ``/readyz`` for this manager.
 
-    ``authenticate`` is a FastAPI dependency that returns an ``Identity`` for requests and WebSockets alike (let it
-    take a ``starlette.requests.HTTPConnection``) and raises HTTPException with status 401. Left out, it is a JWT
-    under the manager's settings; raises ConfigurationError when those hold no usable key.
+    ``authenticate`` is a FastAPI dependency that returns an ``Identity`` for requests and WebSockets alike (declare its
+    parameter as ``starlette.requests.HTTPConnection``) and raises HTTPException with status 401. The default is
+    ``get_identity``, which verifies JWTs by the manager's settings. Raises ConfigurationError when those have no usable
+    key.
     """
-    router = APIRouter()
+    keep_tokens_out_of_logs()
     origins = Origins(manager.settings.allowed_origins)
-    identify = authenticate or Bearer.of(manager.settings)
-    websocket.add_websocket_route(router, manager, authenticate=identify, origins=origins)
-    _add_rest_routes(router, manager, authenticate=identify, origins=origins)
+    identify = authenticate or get_identity
+    bearer = _bearer(manager, authenticate)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        share_bearer(app, bearer)
+        yield
+
+    router = APIRouter(route_class=problem_route(origins, bearer=bearer), lifespan=lifespan)
+    endpoint = WebSocketEndpoint(manager, authenticate=identify, bearer=bearer, origins=origins)
+    router.routes.append(WebSocketRoute(PATH, endpoint))
+    add_message_routes(router, manager, authenticate=identify)
+    add_health_routes(router, manager)
     return router
 
 
-def add_routes(app: FastAPI, manager: ConnectionManager) -> None:
-    """Add the same routes to an application as its own, on the shortest way that a request can take.
-
-    Raises ConfigurationError when the manager's settings hold no usable key.
-    """
-    origins = Origins(manager.settings.allowed_origins)
-    bearer = Bearer.of(manager.settings)
-    endpoint = websocket.WebSocketEndpoint(manager, bearer=bearer, origins=origins)
-    app.router.routes.append(WebSocketRoute(websocket.PATH, endpoint))
-    _add_rest_routes(app.router, manager, authenticate=bearer, origins=origins)
-
-
-def _add_rest_routes(
-    router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any], origins: Origins
-) -> None:
-    keep_tokens_out_of_logs()
-    router.route_class = problem_route(origins)
-    add_message_routes(router, manager, authenticate=authenticate)
-    add_health_routes(router, manager)
+def _bearer(manager: ConnectionManager, authenticate: Callable[..., Any] | None) -> Bearer | None:
+    """Return the bearer that authenticates by tokens, or None when the application authenticates in its own way."""
+    if authenticate is None:
+        return Bearer.of(manager.settings)
+    return authenticate if isinstance(authenticate, Bearer) else None

@@ -3,65 +3,89 @@
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
-from fastapi import APIRouter, Depends, WebSocket
-from starlette.types import Receive, Scope, Send
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.routing import APIWebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from unmissed.api.auth import Bearer, accept
-from unmissed.api.origins import Origins
-from unmissed.api.problems import closing
+from unmissed.api.handshake import accept, close_on_error
+from unmissed.api.identity import Bearer
 from unmissed.api.query import parameter, since_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import OriginRefused
-from unmissed.delivery.manager import ConnectionManager
-from unmissed.delivery.socket import SOCKET_EXTENSION, AsgiSocket, Socket
+from unmissed.delivery.socket import SOCKET_EXTENSION, Socket
+from unmissed.manager import ConnectionManager
+from unmissed.security.origins import Origins
+from unmissed.transports.asgi import AsgiSocket
 
 PATH = "/ws"
 
 
 class WebSocketEndpoint:
-    """Takes WebSockets for a manager, as an ASGI application of its own or as an endpoint of FastAPI.
+    """The ASGI application behind ``/ws``.
 
-    A storm of clients that come back passes here, and most of what FastAPI spends on a handshake goes into injecting
-    dependencies; where nothing is to be injected, the application does without.
+    FastAPI spends most of a handshake on injecting dependencies, and after a restart every client connects at once. So
+    a bearer is called directly; only another dependency, or one that the application overrides, is left to FastAPI.
     """
 
-    def __init__(self, manager: ConnectionManager, *, bearer: Bearer, origins: Origins) -> None:
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        *,
+        authenticate: Callable[..., Any],
+        bearer: Bearer | None,
+        origins: Origins,
+    ) -> None:
         self._manager = manager
+        self._authenticate = authenticate
         self._bearer = bearer
         self._origins = origins
-        self._closing = asynccontextmanager(closing(origins))
+        self._close_on_error = close_on_error(origins)
+        self._closing_on_error = asynccontextmanager(self._close_on_error)
+        self._injected: WeakKeyDictionary[FastAPI, ASGIApp] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate a client by its token, and serve it."""
+        """Authenticate a client and serve it."""
+        app = scope["app"]
+        if self._bearer is None or self._authenticate in app.dependency_overrides:
+            await self._with_injection(app)(scope, receive, send)
+            return
         websocket = WebSocket(scope, receive, send)
-        async with self._closing(websocket):
-            await serve(self._manager, websocket, await self._bearer(websocket), origins=self._origins)
+        async with self._closing_on_error(websocket):
+            await self._serve(websocket, await self._bearer(websocket))
 
+    def _with_injection(self, app: FastAPI) -> ASGIApp:
+        """Return the endpoint as a FastAPI route, so that FastAPI resolves the dependency with its overrides."""
+        found = self._injected.get(app)
+        if found is None:
 
-def add_websocket_route(
-    router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any], origins: Origins
-) -> None:
-    """Add the route as FastAPI's own. ``authenticate`` is a dependency on an Identity."""
+            async def endpoint(
+                websocket: WebSocket, identity: Annotated[Identity, Depends(self._authenticate)]
+            ) -> None:
+                await self._serve(websocket, identity)
 
-    @router.websocket(PATH, dependencies=[Depends(closing(origins))])
-    async def endpoint(websocket: WebSocket, identity: Annotated[Identity, Depends(authenticate)]) -> None:
-        await serve(manager, websocket, identity, origins=origins)
+            found = self._injected[app] = APIWebSocketRoute(
+                PATH,
+                endpoint,
+                dependencies=[Depends(self._close_on_error)],
+                dependency_overrides_provider=app,
+            ).app
+        return found
 
+    async def _serve(self, websocket: WebSocket, identity: Identity) -> None:
+        """Deliver messages, from the position that the client asks for or from now on.
 
-async def serve(manager: ConnectionManager, websocket: WebSocket, identity: Identity, *, origins: Origins) -> None:
-    """Deliver messages, from the position that the client asks for or from now on.
-
-    Returns when the client is gone, or at once when the server's own socket needs no task.
-    """
-    if not origins.allow_websocket(websocket):
-        raise OriginRefused
-    since, epoch = since_parameter(websocket), parameter(websocket, "epoch")
-    await accept(websocket)
-    native: Socket | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
-    if native is not None:
-        manager.connect(native, identity=identity, since=since, epoch=epoch)
-        return
-    socket = AsgiSocket(websocket.receive, websocket.send)
-    manager.connect(socket, identity=identity, since=since, epoch=epoch)
-    await socket.run()
+        Returns when the client is gone, or at once when the server has a native socket, which needs no task.
+        """
+        if not self._origins.allow_websocket(websocket):
+            raise OriginRefused
+        since, epoch = since_parameter(websocket), parameter(websocket, "epoch")
+        await accept(websocket)
+        native: Socket | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
+        if native is not None:
+            self._manager.connect(native, identity=identity, since=since, epoch=epoch)
+            return
+        socket = AsgiSocket(websocket.receive, websocket.send)
+        self._manager.connect(socket, identity=identity, since=since, epoch=epoch)
+        await socket.run()

@@ -1,4 +1,4 @@
-"""``unmissed bench``: the scenarios on one or two servers, in turn, so that ratios come from one run."""
+"""Runs the scenarios on one or two servers in turn, so that ratios come from one run."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def bench(
     plot_file: Path | None,
     show: Callable[[str], None],
 ) -> None:
-    """Measure a server of our own, or the target, and the one to compare with; show, write and draw the figures."""
+    """Measure a new server, or the target, and the one to compare with; show, write and draw the figures."""
     runs: dict[str, Sequence[Figure]] = {}
     with load_on_other_cores():
         if target is not None:

@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their units, as a table, as JSON, as a picture."""
+"""The results of a benchmark: figures with units, as a table, as JSON, as a chart."""
 
 import json
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from pathlib import Path
 from unmissed.core.errors import ConfigurationError
 
 _BAR = 0.4
-"""The height of a bar, where a row is 1 high."""
+"""Height of a bar in rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number, such as the CPU (name) of a delivery while one message at a time goes out (scenario)."""
+    """One measured number, such as the CPU of a delivery (name) in the scenario "one at a time"."""
 
     scenario: str
     name: str
@@ -72,7 +72,7 @@ def plot(runs: dict[str, Sequence[Figure]], file: Path) -> None:
 
 
 def _text(value: float) -> str:
-    """Return a number with the digits that a benchmark can stand for."""
+    """Return a number with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""A lean load generator: raw WebSockets that count messages, and raw HTTP requests on kept connections."""
+"""The load generator: raw WebSockets that count messages, and raw HTTP requests over persistent connections."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ _REQUEST = (
 
 
 class Arrivals:
-    """Counts the messages of all clients, samples how late they are, and says when enough have come."""
+    """Counts the messages of all clients, samples their latency, and reports when enough have arrived."""
 
     def __init__(self) -> None:
         self.messages = 0
@@ -28,22 +28,22 @@ class Arrivals:
         self._enough = asyncio.Event()
 
     def add(self, messages: int, *, sent_at: int) -> None:
-        """Take note of messages that arrived together, the first of them sent at this ``monotonic_ns``."""
+        """Count messages that arrived together, the first of them sent at this ``monotonic_ns``."""
         self.messages += messages
         self.late.append((time.monotonic_ns() - sent_at) / 1e9)
         if self.messages >= self._expected:
             self._enough.set()
 
     async def expect(self, messages: int) -> None:
-        """Wait for so many in all."""
+        """Wait until this many have arrived in total."""
         self._expected = messages
         self._enough.clear()
         if self.messages < messages:
             await self._enough.wait()
 
 
-class Listener(asyncio.Protocol):
-    """One WebSocket that reads as fast as it can. It answers nothing."""
+class BenchClient(asyncio.Protocol):
+    """One WebSocket that reads as fast as it can and never answers."""
 
     def __init__(self, arrivals: Arrivals, handshake: bytes) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -52,17 +52,17 @@ class Listener(asyncio.Protocol):
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Send the handshake."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.write(self._handshake)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for the handshake."""
+        """Report a lost connection to the waiting handshake."""
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionError("the server closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Count the messages; a mark that two segments share is kept for the next."""
+        """Count messages. A mark that is split between two segments is counted with the second."""
         if not self.ready.done():
             if not data.startswith(b"HTTP/1.1 101"):
                 self.transport.abort()
@@ -78,7 +78,7 @@ class Listener(asyncio.Protocol):
 
 
 class Requests(asyncio.Protocol):
-    """One kept HTTP connection with a few requests in flight."""
+    """One persistent HTTP connection with a few requests in flight."""
 
     def __init__(self, request: Callable[[], bytes], *, count: int, in_flight: int) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,12 +95,12 @@ class Requests(asyncio.Protocol):
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Report a lost connection."""
         if not self.done.done():
             self.done.set_exception(exc or ConnectionError("the server closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Take complete responses, and send a request for each."""
+        """Read complete responses, and send a request for each."""
         self._data += data
         while (end := self._data.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._data[:end]).lower()
@@ -125,46 +125,48 @@ class Requests(asyncio.Protocol):
 
 
 class Crowd:
-    """Many listeners at one server."""
+    """Many clients of one server."""
 
     def __init__(self, target: Target) -> None:
         self.arrivals = Arrivals()
         self._target = target
-        self._listeners: list[Listener] = []
+        self._clients: list[BenchClient] = []
 
     def __len__(self) -> int:
-        return len(self._listeners)
+        return len(self._clients)
 
     async def join(self, count: int, *, query: str = "", at_once: int = 64) -> None:
-        """Let so many more connect, a few at a time."""
+        """Connect this many more clients, ``at_once`` at a time."""
         gate = asyncio.Semaphore(at_once)
 
         async def one() -> None:
             async with gate:
-                self._listeners.append(await self._connect(query))
+                self._clients.append(await self._connect(query))
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(count):
                 tasks.create_task(one())
 
     async def leave(self) -> None:
-        """Let everyone go at once."""
-        for listener in self._listeners:
-            listener.transport.abort()
-        self._listeners.clear()
+        """Disconnect all clients at once."""
+        for client in self._clients:
+            client.transport.abort()
+        self._clients.clear()
         await asyncio.sleep(0.5)
 
-    async def _connect(self, query: str) -> Listener:
+    async def _connect(self, query: str) -> BenchClient:
         target = self._target
         handshake = _HANDSHAKE.format(query=query, host=target.host, port=target.port, token=target.token).encode()
         loop = asyncio.get_running_loop()
-        _, listener = await loop.create_connection(lambda: Listener(self.arrivals, handshake), target.host, target.port)
-        await listener.ready
-        return listener
+        _, client = await loop.create_connection(
+            lambda: BenchClient(self.arrivals, handshake), target.host, target.port
+        )
+        await client.ready
+        return client
 
 
 async def publish(target: Target, *, count: int, size: int, in_flight: int = 1) -> None:
-    """Publish messages of ``size`` bytes of padding over one connection, so many in flight."""
+    """Publish messages with ``size`` bytes of padding over one connection, ``in_flight`` at a time."""
     await request(target, "POST", lambda: body_of(size), count=count, in_flight=in_flight)
 
 
@@ -194,7 +196,7 @@ async def request(
 
 
 def body_of(size: int) -> bytes:
-    """Return a message that says when it was sent."""
+    """Return a message that contains its send time."""
     return b'{"type":"bench","data":{"t":%d,"pad":"%b"}}' % (time.monotonic_ns(), b"x" * size)
 
 

@@ -1,4 +1,4 @@
-"""What is measured: idle memory, fan-out, bursts, a storm of connects, a storm of recoveries."""
+"""The scenarios: idle memory, fan-out, bursts, many connects at once, many recoveries at once."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ _RECOVERING = 16
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much of it: connections, messages, and bytes of padding in each message."""
+    """The size of the load: connections, messages, and bytes of padding in each message."""
 
     connections: int = 1_000
     messages: int = 200
@@ -29,21 +29,21 @@ class Load:
 
 
 class Stopwatch:
-    """Wall time and the server's CPU time of one stretch of work."""
+    """Measures wall time and the CPU time of the server."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._cpu, self._clock = target.cpu_seconds(), time.perf_counter()
 
     def figures(self, scenario: str, of: str, *, count: int) -> list[Figure]:
-        """Return what one of ``count`` cost, and how many came in a second."""
+        """Return the CPU time of one of ``count`` operations, and their rate."""
         seconds, cpu = time.perf_counter() - self._clock, self._target.cpu_seconds() - self._cpu
         rate = Figure(scenario, f"rate of {of}", "1/s", count / seconds)
         return [Figure(scenario, f"CPU of a {of}", "us", cpu / count * 1e6), rate] if self._target.pid else [rate]
 
 
 async def measure(target: Target, load: Load, *, show: Callable[[str], None]) -> list[Figure]:
-    """Run every scenario that the server can take, one after the other, and return the figures."""
+    """Run every scenario that the server supports, one after the other, and return the figures."""
     figures: list[Figure] = []
     async for found in _scenarios(target, load):
         show(f"{target.name}: {found[0].scenario} done")
@@ -70,7 +70,7 @@ async def _scenarios(target: Target, load: Load) -> AsyncIterator[list[Figure]]:
 
 
 async def _memory(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
-    """Let everyone connect, and see what each costs while nothing happens."""
+    """Connect all clients, and measure the memory of an idle connection."""
     before = target.resident_bytes()
     await crowd.join(load.connections)
     await asyncio.sleep(0.5)
@@ -79,7 +79,7 @@ async def _memory(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
 
 
 async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Load, *, in_flight: int) -> list[Figure]:
-    """Publish to everyone, so many messages in flight, until everyone has everything."""
+    """Publish to all clients, ``in_flight`` messages at a time, until every delivery is made."""
     arrivals = crowd.arrivals
     arrivals.late.clear()
     deliveries = len(crowd) * load.messages
@@ -95,7 +95,7 @@ async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Load, *, i
 
 
 async def _connects(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
-    """Let everyone come back, each with a token and, where the server can tell, after missing ten messages."""
+    """Connect all clients, each with a token and, where the server supports it, after missing ten messages."""
     query = ""
     if target.recovers:
         await publish(target, count=_MISSED, size=load.size)
@@ -106,7 +106,7 @@ async def _connects(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
 
 
 async def _recoveries(target: Target, *, missed: int) -> list[Figure]:
-    """Ask for what was missed over a few connections, again and again."""
+    """Request the missed messages repeatedly over a few connections."""
     path = f"/websocket/messages?since={_latest(target) - missed}"
     each = _RECOVERIES // _RECOVERING
     watch = Stopwatch(target)

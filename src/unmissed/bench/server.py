@@ -1,4 +1,4 @@
-"""A server to be measured: started in a process of its own, or given; and what that process has used so far."""
+"""The measured server: started in its own process, or already running; and the resources of that process."""
 
 import os
 import secrets
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from unmissed.api.tokens import PUBLISH_SCOPE, issue_token
 from unmissed.core.errors import ConfigurationError
+from unmissed.security.tokens import PUBLISH_SCOPE, issue_token
 
 _START_SECONDS = 15.0
 _COMMANDS = {
@@ -24,7 +24,7 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server under load: where it is, who may publish there, and its process, if that is on this machine."""
+    """A server under load: its address, a token that may publish, and its process id if it is local."""
 
     name: str
     host: str
@@ -37,29 +37,29 @@ class Target:
         """Return the server at a URL such as ``http://127.0.0.1:8000``. Raises ConfigurationError."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or not parts.port:
-            raise ConfigurationError(f"{url!r} cannot be measured: write a URL such as http://127.0.0.1:8000")
+            raise ConfigurationError(f"{url!r} cannot be measured: use a URL such as http://127.0.0.1:8000")
         return cls(url, parts.hostname, parts.port, token, None)
 
     @property
     def recovers(self) -> bool:
-        """Whether it knows positions."""
+        """Whether it supports recovery."""
         return self.name != "tutorial"
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process and its threads have used, or 0 when it is not known."""
+        """Return the CPU time of the process and its threads so far, or 0 when unknown."""
         tasks = Path(f"/proc/{self.pid}/task")
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.glob("*")) / 1e9
 
     def resident_bytes(self) -> int:
-        """Return the memory that the process has in use."""
+        """Return the resident memory of the process."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
 def started(name: str) -> Iterator[Target]:
-    """Start a server of this machine on a free port, on a core of its own where there are several."""
+    """Start a local server on a free port, and on its own CPU core where there are several."""
     if not Path("/proc/self/schedstat").exists():
-        raise ConfigurationError("unmissed bench reads what the server used from /proc, which only Linux has")
+        raise ConfigurationError("unmissed bench reads CPU time and memory from /proc, which only Linux has")
     secret = secrets.token_urlsafe(48)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -77,7 +77,7 @@ def started(name: str) -> Iterator[Target]:
 
 @contextmanager
 def load_on_other_cores() -> Iterator[None]:
-    """Keep this process off the core that the server is on."""
+    """Keep this process off the CPU core of the server."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores - {min(cores)} or cores)
     try:
@@ -95,4 +95,4 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise ConfigurationError("the server to be measured did not start: see its output above")
+    raise ConfigurationError("the measured server did not start: its output above has the reason")

@@ -1,4 +1,4 @@
-"""The peer: the connection manager of FastAPI's WebSocket tutorial, with a route to publish and nothing else."""
+"""The server to compare with: the connection manager of FastAPI's WebSocket tutorial, with a route to publish."""
 
 import json
 
@@ -10,7 +10,7 @@ connections: list[WebSocket] = []
 
 @app.websocket("/ws")
 async def connect(websocket: WebSocket) -> None:
-    """Keep a client in the list until it leaves."""
+    """Keep a client in the list until it disconnects."""
     await websocket.accept()
     connections.append(websocket)
     try:
@@ -26,5 +26,5 @@ async def publish(request: Request) -> None:
     body = await request.json()
     for message in body if isinstance(body, list) else [body]:
         text = json.dumps(message)
-        for connection in list(connections):  # noqa: PERF101  # some leave meanwhile
+        for connection in list(connections):  # noqa: PERF101  # the list changes meanwhile
             await connection.send_text(text)

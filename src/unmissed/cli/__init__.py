@@ -1,5 +1,5 @@
-"""The command line, ``unmissed``."""
+"""The command line: ``unmissed``."""
 
-from unmissed.cli.commands import main
+from unmissed.cli.app import main
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""Options that commands share: durations, a server and its token, one flag for each setting."""
+"""Options that several commands share: durations, a server and its token, one flag for each setting."""
 
 import inspect
 import re
@@ -8,9 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from unmissed.core.errors import ConfigurationError
+from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
 from unmissed.settings import PREFIX, Settings
 
 _MOST = 100_000
+_OWN_TOKEN_SECONDS = 86_400.0
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -18,19 +21,31 @@ def seconds(text: str) -> float:
     """Return a duration such as ``500ms``, ``5s``, ``1h`` or ``2.5`` in seconds. Raises typer.BadParameter."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)", text.strip())
     if not match or not 0 < float(match[1]) <= _MOST:
-        raise typer.BadParameter(f"{text!r} is not a duration: write 500ms, 5s, 10m, 1h or 2d")
+        raise typer.BadParameter(f"{text!r} is not a duration: use one such as 500ms, 5s, 10m, 1h or 2d")
     return float(match[1]) * _UNITS[match[2]]
 
 
-Url = Annotated[str, typer.Option(envvar="UNMISSED_URL", help="Where the server is.")]
-Token = Annotated[
+UrlOption = Annotated[str, typer.Option(envvar="UNMISSED_URL", help="Base URL of the server.")]
+TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="UNMISSED_TOKEN", help="A bearer token; left out, one is made with UNMISSED_JWT_SECRET."),
+    typer.Option(envvar="UNMISSED_TOKEN", help="A bearer token. Default: one signed with UNMISSED_JWT_SECRET."),
 ]
 
 
+def token_or_own(token: str | None) -> str:
+    """Return the token, or one that is signed with the secret of the environment. Raises ConfigurationError."""
+    if token:
+        return token
+    try:
+        return issue_token_under(Settings.load(), user_id="cli", scope=PUBLISH_SCOPE, expires_in=_OWN_TOKEN_SECONDS)
+    except ConfigurationError:
+        raise ConfigurationError(
+            "there is no token: set UNMISSED_TOKEN (unmissed serve --dev prints one), or UNMISSED_JWT_SECRET"
+        ) from None
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for each setting; it gets those that were used as its argument ``overrides``."""
+    """Add one flag for each setting to a command, which receives the flags that were used as ``overrides``."""
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "overrides"]
     parameters = [*own, *map(_flag, Settings.model_fields)]
 
@@ -41,7 +56,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     with_flags.__annotations__ = {each.name: each.annotation for each in parameters}
-    del with_flags.__wrapped__  # typer would prefer the undecorated command
+    del with_flags.__wrapped__  # typer would inspect the undecorated command
     return with_flags
 
 

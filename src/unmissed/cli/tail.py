@@ -1,4 +1,4 @@
-"""``unmissed tail``: a live view of the messages that drops its own connection and counts what came back."""
+"""``unmissed tail``: shows messages live, drops its own connection on request, and counts what was recovered."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,17 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
-from unmissed.client import Event, Gap, Message, Reset, Stream, connect
+import typer
+
+from unmissed.cli.options import TokenOption, UrlOption, seconds, token_or_own
+from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, connect
 
 
 @dataclass
 class Tally:
-    """What one run of ``tail`` saw."""
+    """The counts of one run."""
 
     received: int = 0
     recovered: int = 0
@@ -22,9 +26,9 @@ class Tally:
     last: int = 0
 
     def count(self, event: Event) -> None:
-        """Take one event into account."""
+        """Count one event."""
         match event:
-            case Message(sequence_number=number, recovered=recovered):
+            case ReceivedMessage(sequence_number=number, recovered=recovered):
                 self.received += 1
                 self.recovered += recovered
                 self.duplicates += number <= self.last
@@ -44,7 +48,32 @@ class Tally:
         )
 
 
-async def tail(
+def tail(
+    *,
+    since: Annotated[int | None, typer.Option(help="Start after this number instead of now.", min=0)] = None,
+    drop_every: Annotated[
+        float | None, typer.Option(parser=seconds, metavar="DURATION", help="Drop the connection at this interval.")
+    ] = None,
+    stop_after: Annotated[
+        float | None, typer.Option(parser=seconds, metavar="DURATION", help="Stop after this time.")
+    ] = None,
+    url: UrlOption = "http://127.0.0.1:8000",
+    token: TokenOption = None,
+) -> None:
+    """Show messages live (+ marks recovered ones), and count what was recovered, lost or duplicated."""
+    asyncio.run(
+        run_tail(
+            url,
+            token=token_or_own(token),
+            since=since,
+            drop_every=drop_every,
+            stop_after=stop_after,
+            show=typer.echo,
+        )
+    )
+
+
+async def run_tail(
     url: str,
     *,
     token: str,
@@ -53,9 +82,9 @@ async def tail(
     stop_after: float | None,
     show: Callable[[str], None],
 ) -> Tally:
-    """Show events until it is interrupted, or for ``stop_after`` seconds; return the tally."""
+    """Show events until interrupted, or for ``stop_after`` seconds, and return the counts."""
     tally = Tally()
-    # Ctrl+C cancels the main task of asyncio.run; being terminated is to do the same.
+    # Ctrl+C cancels the main task of asyncio.run. Make SIGTERM do the same.
     before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with contextlib.suppress(asyncio.CancelledError, TimeoutError):
         async with asyncio.timeout(stop_after), connect(url, token=token, since=since) as stream:
@@ -84,8 +113,8 @@ def _line(event: Event) -> str:
         case Gap(first=first, last=last):
             return f"-- gap: {first} to {last} are lost"
         case Reset(epoch=epoch):
-            return f"-- reset: the log began anew as {epoch}"
-        case Message():
+            return f"-- reset: the server began another life of its log, {epoch}"
+        case ReceivedMessage():
             mark = "+" if event.recovered else " "
             data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
-            return f"{mark}{event.sequence_number:>8}  {event.timestamp}  {event.type}  {data}"
+            return f"{mark}{event.sequence_number:>16}  {event.timestamp}  {event.type}  {data}"

@@ -1,1 +1,1 @@
-"""The pure core: messages, frames, the window and the wire. No await, no clock, no socket, no framework."""
+"""The pure core: messages, frames, the window and the wire format. No await, no clock, no socket, no framework."""

@@ -1,4 +1,4 @@
-"""Who a client is, whom a message is for, and the one function that decides who sees what."""
+"""Users, the audience of a message, and the one function that decides who sees what."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is at the other end, as authentication found it."""
+    """An authenticated user."""
 
     user_id: str
-    scopes: frozenset[str] = field(default_factory=frozenset)
+    scopes: frozenset[str] = field(default_factory=frozenset[str])
     expires_at: float | None = None
     """Unix time in seconds after which the connection is closed with 4401; None means never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Whom a message is for: everyone when ``users`` is None, else only these users."""
+    """The recipients of a message: everyone when ``users`` is None, else only these users."""
 
     users: frozenset[str] | None = None
 
@@ -30,8 +30,8 @@ EVERYONE = Audience()
 
 
 def visible(audience: Audience, user_id: str | None) -> bool:
-    """Tell whether this user sees a message of this audience. ``None`` is a reader who is nobody in particular.
+    """Return whether this user sees a message of this audience. ``None`` sees only what everyone sees.
 
-    Live delivery, recovery and every other way out ask this function and no other.
+    Live delivery, recovery and every other transport use this function and no other.
     """
     return audience.users is None or user_id in audience.users

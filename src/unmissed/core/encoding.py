@@ -1,4 +1,4 @@
-"""Python values to compact UTF-8 JSON and back, refusing what JSON cannot say."""
+"""Strict JSON: Python values to compact UTF-8 and back."""
 
 import json
 from typing import Any, NoReturn
@@ -11,15 +11,15 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 def encode_json(value: object) -> bytes:
     """Return ``value`` as compact JSON. Datetimes, Decimal, UUID and pydantic models are accepted.
 
-    Raises ValueError for NaN, Infinity, lone surrogates, reference cycles, values nested too deep and values
-    that have no JSON form.
+    Raises ValueError for NaN, Infinity, lone surrogates, reference cycles, values nested too deeply, and values that
+    have no JSON form.
     """
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:
         raise ValueError("a lone surrogate is not Unicode text") from None
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     except TypeError as error:
         raise ValueError(str(error)) from None
 
@@ -31,7 +31,7 @@ def decode_json(text: str | bytes) -> Any:
             text = text.decode()
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

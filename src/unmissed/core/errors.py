@@ -1,4 +1,4 @@
-"""Every exception of the package, as one tree.
+"""All exceptions of the package, as one tree.
 
 ::
 
@@ -8,19 +8,19 @@
     │   └── MessageTooLarge
     ├── InvalidPosition         ``since`` is not a sequence number
     ├── InvalidFrame            a client frame that was refused
-    ├── InvalidToken            a token that was not accepted, whatever the reason
+    ├── InvalidToken            a token that was not accepted
     ├── OriginRefused           a browser page of another site asked for a WebSocket
     ├── UnknownConnection       no open connection has this id
-    ├── TooManyConnections      a cap on connections is reached
+    ├── TooManyConnections      a limit on connections is reached
     ├── NotRunning              the manager was used before its start or after its stop
-    ├── Draining                the server is going down and takes nobody new
+    ├── Draining                the server is going down and accepts no new connections
     ├── WrongThread             the manager was used from outside its event loop
-    └── ConnectionRefused       the client gave up: the server said not to come back
+    └── ConnectionRefused       raised by the client: the server does not accept this client
 """
 
 
 class UnmissedError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The base class of every error that this package raises."""
 
 
 class ConfigurationError(UnmissedError):
@@ -47,11 +47,11 @@ class InvalidPosition(UnmissedError, ValueError):
 
 
 class InvalidFrame(UnmissedError, ValueError):
-    """A client frame that was refused. The text goes to the client in an ``error`` frame."""
+    """A client frame that was refused. The text is sent to the client in an ``error`` frame."""
 
 
 class InvalidToken(UnmissedError):
-    """A token that was not accepted. The text never holds any part of the token."""
+    """A token that was not accepted. The text never contains any part of the token."""
 
 
 class OriginRefused(UnmissedError):
@@ -67,13 +67,13 @@ class UnknownConnection(UnmissedError, LookupError):
     def __init__(self, connection_id: str) -> None:
         self.connection_id = connection_id
         super().__init__(
-            f"no open connection has the id {connection_id!r}: publish to the person, who may be away, "
+            f"no open connection has the id {connection_id!r}: publish to the user, who may be offline, "
             "with manager.publish(message, users=[user_id])"
         )
 
 
 class TooManyConnections(UnmissedError):
-    """A cap on connections, of the process or of one user, is reached."""
+    """A limit on connections, in total or of one user, is reached."""
 
 
 class NotRunning(UnmissedError, RuntimeError):
@@ -81,13 +81,13 @@ class NotRunning(UnmissedError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the ConnectionManager is not running: give FastAPI its lifespan, FastAPI(lifespan=manager.lifespan), "
+            "the ConnectionManager is not running: pass its lifespan to FastAPI, FastAPI(lifespan=manager.lifespan), "
             "or enter 'async with manager:' in your own lifespan"
         )
 
 
 class Draining(UnmissedError):
-    """The server is going down: it delivers what is left, and takes no new connections."""
+    """The server is going down: it delivers what is left and accepts no new connections."""
 
     def __init__(self) -> None:
         super().__init__("the server is going down: come back soon")
@@ -97,13 +97,13 @@ class WrongThread(UnmissedError, RuntimeError):
     """A call that belongs to the manager's event loop came from elsewhere, or the reverse."""
 
     def __init__(self, *, right_call: str) -> None:
-        super().__init__(f"the ConnectionManager runs in another place than this call: use {right_call}")
+        super().__init__(f"the ConnectionManager runs on another event loop or thread: use {right_call}")
 
 
 class ConnectionRefused(UnmissedError):
-    """The server closed the connection with a code that means: do not come back like this."""
+    """The server closed the connection with a code or status that makes another attempt pointless."""
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
-        super().__init__(f"the server refused the connection with close code {code}: {reason or 'no reason given'}")
+        super().__init__(f"the server refused the connection with code {code}: {reason or 'no reason given'}")

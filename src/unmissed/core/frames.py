@@ -1,4 +1,4 @@
-"""The WebSocket frame around a payload, as a server writes it (RFC 6455 section 5.2)."""
+"""WebSocket frames as a server writes them (RFC 6455 section 5.2)."""
 
 from collections.abc import Iterable
 
@@ -15,5 +15,5 @@ def text_header(length: int) -> bytes:
 
 
 def text_frames(payloads: Iterable[bytes]) -> bytes:
-    """Return one text frame for each UTF-8 payload, joined, ready for a socket."""
+    """Return one text frame for each UTF-8 payload, joined."""
     return b"".join([part for payload in payloads for part in (text_header(len(payload)), payload)])

@@ -1,4 +1,4 @@
-"""A draft becomes a message: checked and encoded once, then stamped with its number and time."""
+"""Drafts and messages: a message is checked and encoded once, then stamped with its number and time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import RESERVED_TYPES
 
 STAMP_BYTES = 80
-"""Of ``"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z",`` and a comma."""
+"""Size of ``"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z",`` and a comma."""
 
 MESSAGE_OVERHEAD = 256
-"""Bytes that a retained message costs besides its payload: tracemalloc counts 242 on CPython 3.11."""
+"""Bytes that a retained message takes besides its payload: tracemalloc counts 242 on CPython 3.11."""
 
 _STAMPED_KEYS = ("sequence_number", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A stamped message. ``payload`` is the JSON that every client gets, live or recovered."""
+    """A stamped message. ``payload`` is the JSON that every client receives, live or recovered."""
 
     sequence_number: int
     timestamp: str
@@ -29,7 +29,7 @@ class Message:
     payload: bytes
     audience: Audience
     appended_at: float
-    """Monotonic seconds, of the clock that the log was given."""
+    """Monotonic seconds, on the clock of the log."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as clients see it."""
@@ -39,9 +39,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a publisher handed over, checked and encoded. It has no number yet.
+    """A message as the publisher gave it, checked and encoded. It has no number yet.
 
-    ``head`` and ``tail`` are the JSON around the stamp, so stamping cannot fail and encodes nothing again.
+    ``head`` and ``tail`` are the JSON around the stamp, so stamping cannot fail and encodes nothing twice.
     """
 
     head: bytes
@@ -50,7 +50,7 @@ class Draft:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], *, max_bytes: int) -> "Draft":
-        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], ...}``; other keys are kept as they are.
+        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], ...}``; other keys are kept unchanged.
 
         Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON.
         """
@@ -74,11 +74,11 @@ class Draft:
 
     @property
     def size_in_log(self) -> int:
-        """Bytes that the message will take in the log, at most."""
+        """Upper bound of the bytes that the message takes in the log."""
         return self.size + STAMP_BYTES + MESSAGE_OVERHEAD
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
-        """Return the message under this number, appended at ``now`` (monotonic seconds)."""
+        """Return the message with this number, appended at ``now`` (monotonic seconds)."""
         payload = b'%b,"sequence_number":%d,"timestamp":"%b",%b' % (
             self.head,
             sequence_number,
@@ -97,17 +97,17 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(fields, Mapping):
         raise InvalidMessage('a message is an object such as {"type": "chat", "data": {"text": "hello"}}')
     if not all(isinstance(key, str) for key in fields):
-        raise InvalidMessage("the keys of a message are strings")
+        raise InvalidMessage("the keys of a message must be strings")
     message_type = fields.get("type")
     if not isinstance(message_type, str) or not message_type:
         raise InvalidMessage('type is missing or is not a non-empty string: give one such as "chat"')
     if message_type in RESERVED_TYPES:
-        raise InvalidMessage(f"the type {message_type!r} is the protocol's own: choose another name")
+        raise InvalidMessage(f"the type {message_type!r} is reserved for the protocol: choose another name")
     for key in _STAMPED_KEYS:
         if key in fields:
-            raise InvalidMessage(f"{key} is given by the server: leave it out, or keep yours inside data")
+            raise InvalidMessage(f"{key} is assigned by the server: leave it out, or keep your own inside data")
     if "topics" in fields:
-        raise InvalidMessage("publishing to topics is not supported: address people with users, or leave topics out")
+        raise InvalidMessage("publishing to topics is not supported: address users with users, or leave topics out")
     return dict(fields)
 
 
@@ -115,7 +115,7 @@ def _checked_users(users: object) -> list[str] | None:
     if users is None:
         return None
     if not isinstance(users, list | tuple | set | frozenset) or not users:
-        raise InvalidMessage("users is a list of at least one user id: leave it out to publish to everyone")
+        raise InvalidMessage("users must be a list of at least one user id: leave it out to publish to everyone")
     if not all(isinstance(user, str) and user for user in users):
-        raise InvalidMessage("each of users is a user id, a non-empty string")
+        raise InvalidMessage("users must contain user ids, which are non-empty strings")
     return list(users)

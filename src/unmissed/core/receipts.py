@@ -1,4 +1,4 @@
-"""What each idempotency key was answered, so that a repeated publish gets the first answer again."""
+"""The answer to each idempotency key, so that a repeated publish gets the same answer."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to one publish: the stamps of its ``count`` messages, numbered from ``first`` on."""
+    """The answer to one publish: the stamps of its ``count`` messages, numbered from ``first``."""
 
     first: int
     count: int
@@ -26,7 +26,7 @@ class Receipts:
         return len(self._kept)
 
     def find(self, key: str, *, now: float) -> Receipt | None:
-        """Return what this key was answered, or None when it is new or forgotten."""
+        """Return the answer to this key, or None when it is new or forgotten."""
         self.expire(now)
         found = self._kept.get(key)
         return found[1] if found else None

@@ -1,4 +1,4 @@
-"""What goes over the wire besides messages: server frames, client frames, close codes, the recovery body."""
+"""The wire format apart from messages: server frames, client frames, close codes, the recovery body."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,20 @@ from enum import IntEnum
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidFrame, InvalidPosition
 
-RESERVED_TYPES = frozenset({"connected", "heartbeat", "gap", "error", "pong", "reconnect", "authenticated"})
+RESERVED_TYPES = frozenset(
+    {
+        "authenticated",
+        "connected",
+        "error",
+        "following",
+        "gap",
+        "heartbeat",
+        "pong",
+        "published",
+        "reconnect",
+        "result",
+    }
+)
 """The types of server frames; publishers may not use them."""
 
 BEARER_SUBPROTOCOL = "unmissed.bearer"
@@ -21,7 +34,7 @@ _CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
 class CloseCode(IntEnum):
-    """Why the server closed a WebSocket. The README tells what a client does about each."""
+    """Why a WebSocket was closed. The protocol documentation tells what a client does about each."""
 
     NORMAL = 1000
     LOST = 1006
@@ -38,7 +51,7 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token before."""
+    """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token in its handshake."""
 
     token: str
 
@@ -49,21 +62,21 @@ class Ping:
 
 
 def close_reason(text: str) -> str:
-    """Return as much of a text as fits into a close frame: 123 bytes of UTF-8 (RFC 6455 section 5.5)."""
+    """Return the part of a text that fits into a close frame: 123 bytes of UTF-8 (RFC 6455 section 5.5)."""
     return text.encode(errors="replace")[:123].decode(errors="ignore")
 
 
 def parse_sequence_number(text: str) -> int:
-    """Return a sequence number written as canonical decimal digits. Raises InvalidPosition for all else."""
+    """Return a sequence number written as canonical decimal digits. Raises InvalidPosition for anything else."""
     if not _CANONICAL_INTEGER.fullmatch(text) or int(text) > MAX_SEQUENCE_NUMBER:
         raise InvalidPosition
     return int(text)
 
 
 def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
-    """Return what a client said. Raises InvalidFrame, whose text is safe to send back."""
+    """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
     if isinstance(text, bytes):
-        raise InvalidFrame("binary frames are not understood: send JSON as text")
+        raise InvalidFrame("binary frames are not supported: send JSON as text")
     try:
         frame = decode_json(text)
     except ValueError:
@@ -74,13 +87,13 @@ def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
         case {"type": "authenticate", "token": str(token)}:
             return Authenticate(token)
         case {"type": "authenticate"}:
-            raise InvalidFrame("authenticate needs a token, a string")
+            raise InvalidFrame("authenticate needs a token, which is a string")
         case _:
-            raise InvalidFrame('the frame is not understood: its type is "ping" or "authenticate"')
+            raise InvalidFrame('unknown frame: type must be "ping" or "authenticate"')
 
 
 def connected(*, connection_id: str, epoch: str, oldest: int, latest: int, outcome: str | None, start: int) -> bytes:
-    """Return the first frame of a connection. All that is visible after ``start`` follows on it."""
+    """Return the first frame of a connection. Everything visible after ``start`` follows."""
     frame = {
         "type": "connected",
         "connection_id": connection_id,
@@ -93,17 +106,17 @@ def connected(*, connection_id: str, epoch: str, oldest: int, latest: int, outco
 
 
 def heartbeat(*, position: int) -> bytes:
-    """Return the frame that tells an up-to-date client its position."""
+    """Return the frame that tells a client its position once it is up to date."""
     return b'{"type":"heartbeat","sequence_number":%d}' % position
 
 
 def gap(*, first: int, last: int) -> bytes:
-    """Return the frame that tells a client that these numbers are lost to it."""
+    """Return the frame that tells a client which numbers it has lost."""
     return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (first, last, last)
 
 
 def reconnect(*, after_ms: int) -> bytes:
-    """Return the frame that asks a client to come back in so many milliseconds."""
+    """Return the frame that asks a client to reconnect after a delay."""
     return b'{"type":"reconnect","after_ms":%d}' % after_ms
 
 
@@ -118,7 +131,7 @@ PONG = b'{"type":"pong"}'
 def recovery_body(
     payloads: Iterable[bytes], *, epoch: str, oldest: int, latest: int, outcome: str, has_more: bool
 ) -> bytes:
-    """Return the body of ``GET /websocket/messages``; the payloads stand in it byte for byte."""
+    """Return the body of ``GET /websocket/messages``; the payloads are included byte for byte."""
     return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b}' % (
         b",".join(payloads),
         epoch.encode(),

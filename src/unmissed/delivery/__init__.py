@@ -1,1 +1,1 @@
-"""Positions and flushes: how messages reach the clients that are here."""
+"""Delivery: from the window to every connection, by positions and flushes."""

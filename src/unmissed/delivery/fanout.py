@@ -1,85 +1,122 @@
-"""Bringing everyone up to date: when to flush, and when a publisher is to wait for those who read."""
+"""The fan-out: brings every open connection up to date with one window."""
 
-import asyncio
 import logging
+import random
+import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from unmissed.core import wire
+from unmissed.core.audience import Identity
 from unmissed.core.messages import Draft
-from unmissed.core.window import Window
+from unmissed.core.window import Outcome, Window
+from unmissed.core.wire import CloseCode
+from unmissed.delivery.chunks import Chunks
 from unmissed.delivery.connection import Connection
-from unmissed.delivery.flush import FlushSchedule
 from unmissed.delivery.registry import Registry
+from unmissed.delivery.socket import Socket
 
 logger = logging.getLogger("unmissed")
 
-_GIVE_WAY_SECONDS = 0.2
-_STUCK_SECONDS = 0.02
+_GOING_DOWN = "the server is going down: come back soon"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What connections are held to. None means no limit."""
+
+    heartbeat_seconds: float
+    stall_seconds: float
+    max_connections: int | None = None
+    max_connections_per_user: int | None = None
 
 
 class FanOut:
-    """Delivers what a window holds to the connections of a registry, during one life of both."""
+    """The open connections of one life of a log, and their deliveries."""
 
-    def __init__(self, registry: Registry, window: Window, *, loop: asyncio.AbstractEventLoop) -> None:
-        self._registry = registry
-        self._window = window
-        self._schedule = FlushSchedule(self._flush, loop=loop)
-        self._flushed_through = self._gave_way_at = window.latest
-        self._waiting_bytes = 0
+    def __init__(self, window: Window, *, limits: Limits) -> None:
+        self.window = window
+        self.connections = Registry(
+            max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
+        )
+        self._limits = limits
+        self._chunks = Chunks(window)
+        self._flushed_through = window.latest
+        self._flushed_bytes = window.appended_bytes
 
-    def appended(self) -> None:
-        """See to it that what was appended is flushed."""
-        self._schedule.request()
+    def connect(
+        self, socket: Socket, *, identity: Identity, since: int | None, epoch: str | None, expires_at: float, now: float
+    ) -> Connection:
+        """Deliver to this socket from its position, or from now on. Raises TooManyConnections."""
+        self.connections.check_limits(identity.user_id)
+        outcome: Outcome | None = None
+        start = self.window.latest
+        if since is not None:
+            outcome, start = self.window.locate(since, epoch=epoch)
+        connection = Connection(
+            secrets.token_urlsafe(9),
+            identity=identity,
+            socket=socket,
+            chunks=self._chunks,
+            position=start,
+            expires_at=expires_at,
+            closed=self.connections.remove,
+        )
+        self.connections.add(connection)
+        greeting = wire.connected(
+            connection_id=connection.id,
+            epoch=self.window.epoch,
+            oldest=self.window.oldest,
+            latest=self.window.latest,
+            outcome=outcome,
+            start=start,
+        )
+        # A random first heartbeat: clients that connected together do not stay in step.
+        heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
+        connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
+        return connection
 
-    def stop(self) -> None:
-        """Flush no more."""
-        self._schedule.cancel()
+    def flush(self) -> None:
+        """Bring every connection up to date as far as its socket accepts data."""
+        self._flushed_through = self.window.latest
+        self._flushed_bytes = self.window.appended_bytes
+        self._for_each(Connection.deliver)
 
-    def make_room(self, drafts: Sequence[Draft]) -> None:
-        """Flush first where these drafts would push out of the window what was appended since the last flush."""
-        size, retention = sum(draft.size_in_log for draft in drafts), self._window.retention
-        waiting = self._window.latest - self._flushed_through
-        if waiting + len(drafts) > retention.max_messages or self._waiting_bytes + size > retention.max_bytes:
-            self._flush_waiting()
-        self._waiting_bytes += size
+    def check(self, now: float) -> None:
+        """Send the heartbeats that are due, and end stalled and expired connections."""
+        heartbeat, stall = self._limits.heartbeat_seconds, self._limits.stall_seconds
+        self._for_each(lambda connection: connection.check(now, heartbeat_seconds=heartbeat, stall_seconds=stall))
 
-    async def give_way(self) -> None:
-        """Now and then, let readers catch up with a publisher.
+    def drain(self, *, seconds: float) -> None:
+        """Ask every client to reconnect at a random moment within ``seconds``, and close."""
+        for connection in self.connections:
+            connection.send_frame(wire.reconnect(after_ms=round(random.uniform(0, seconds) * 1000)))
+        self.close()
 
-        One that never waits would push out of the window what nobody was given yet. It waits for those who make
-        progress, not for those who are stuck, and never long.
-        """
-        latest = self._window.latest
-        if latest - self._gave_way_at <= self._window.retention.max_messages // 4:
-            return
-        self._gave_way_at = latest
-        self._flush_waiting()
-        await asyncio.sleep(0)
-        time = asyncio.get_running_loop().time
-        behind, give_up, patience = self._behind(latest), time() + _GIVE_WAY_SECONDS, time() + _STUCK_SECONDS
-        while behind and time() < min(give_up, patience):
-            await asyncio.sleep(0)
-            before, behind = behind, self._behind(latest)
-            if behind != before:
-                patience = time() + _STUCK_SECONDS
+    def close(self) -> None:
+        """Close every connection because the server stops."""
+        for connection in self.connections:
+            connection.close(CloseCode.SERVICE_RESTART, _GOING_DOWN)
 
-    def for_each(self, act: Callable[[Connection], None]) -> None:
-        """Do this with everyone who is here. A connection that fails is ended, for the sake of the others."""
-        for connection in self._registry:
+    def would_evict_unflushed(self, drafts: Sequence[Draft]) -> bool:
+        """Return whether appending these drafts would evict messages that were appended after the last flush."""
+        window, retention = self.window, self.window.retention
+        count = window.latest - self._flushed_through
+        size = window.appended_bytes - self._flushed_bytes
+        return bool(count) and (
+            count + len(drafts) > retention.max_messages
+            or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
+        )
+
+    def behind(self, latest: int) -> int:
+        """Return how many deliveries of messages up to ``latest`` are still to be made."""
+        return sum(latest - connection.position for connection in self.connections if connection.position < latest)
+
+    def _for_each(self, act: Callable[[Connection], None]) -> None:
+        """Call ``act`` with every connection. One that raises is aborted, so that the others are served."""
+        for connection in self.connections:
             try:
                 act(connection)
             except Exception:
-                logger.exception("a connection failed and was ended: connection_id=%s", connection.id)
+                logger.exception("connection aborted after an unexpected error: connection_id=%s", connection.id)
                 connection.abort()
-
-    def _flush(self) -> None:
-        self._flushed_through = self._window.latest
-        self._waiting_bytes = 0
-        self.for_each(Connection.deliver)
-
-    def _flush_waiting(self) -> None:
-        if self._flushed_through < self._window.latest:
-            self._schedule.run()
-
-    def _behind(self, latest: int) -> int:
-        """Return how many deliveries of messages up to ``latest`` are still to be made."""
-        return sum(latest - connection.position for connection in self._registry if connection.position < latest)

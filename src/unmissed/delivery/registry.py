@@ -1,4 +1,4 @@
-"""Who is here: the open connections, counted in all and for each user."""
+"""The open connections, counted in total and for each user."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from unmissed.delivery.connection import Connection
 
 
 class Registry:
-    """The open connections by id, under a cap in all and a cap for each user; None means no cap."""
+    """The open connections by id, with a limit in total and a limit for each user; None means no limit."""
 
     def __init__(self, *, max_connections: int | None, max_per_user: int | None) -> None:
         self._max_connections = max_connections
@@ -17,7 +17,7 @@ class Registry:
         self._per_user: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Connection]:
-        """Iterate over those who are here now; connections may come and go meanwhile."""
+        """Iterate over a snapshot: connections may open and close meanwhile."""
         return iter(tuple(self._by_id.values()))
 
     def __getitem__(self, connection_id: str) -> Connection:
@@ -26,20 +26,20 @@ class Registry:
         except KeyError:
             raise UnknownConnection(connection_id) from None
 
-    def require_room(self, user_id: str) -> None:
-        """Raise TooManyConnections when one more connection of this user is over a cap."""
+    def check_limits(self, user_id: str) -> None:
+        """Raise TooManyConnections when one more connection of this user would exceed a limit."""
         if self._max_connections is not None and len(self._by_id) >= self._max_connections:
-            raise TooManyConnections("the server has as many connections as it takes: come back later")
+            raise TooManyConnections("the server has reached its limit of connections: come back later")
         if self._max_per_user is not None and self._per_user[user_id] >= self._max_per_user:
             raise TooManyConnections("this user has too many connections: close some")
 
     def add(self, connection: Connection) -> None:
-        """Count a connection in."""
+        """Add a connection."""
         self._by_id[connection.id] = connection
         self._per_user[connection.identity.user_id] += 1
 
     def remove(self, connection: Connection) -> None:
-        """Count a connection out, once."""
+        """Remove a connection, if it was not removed before."""
         if self._by_id.pop(connection.id, None) is None:
             return
         user_id = connection.identity.user_id

@@ -1,1 +1,1 @@
-"""Who stamps and stores messages."""
+"""Logs: who stamps messages and where they are stored."""

@@ -1,4 +1,4 @@
-"""The contract of a log: who stamps messages and keeps the window that everything is read from."""
+"""The contract of a log: it stamps messages and feeds the window that everything is read from."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,46 +11,43 @@ from unmissed.core.window import Window
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What became of a publish. ``messages`` is empty when its idempotency key had been answered before."""
+    """The result of a publish. ``messages`` is empty when its idempotency key had been answered before."""
 
     receipt: Receipt
     messages: tuple[Message, ...]
 
     @property
     def repeated(self) -> bool:
-        """Whether this is the first answer again, and nothing was published."""
+        """Whether this repeats an earlier answer, so that nothing was published."""
         return not self.messages
 
 
 class Log(Protocol):
     """Stamps drafts and feeds one in-memory window, on one event loop.
 
-    Every log feeds the same kind of window; delivery and recovery read that and nothing else. A log decides only
-    who stamps, and how long an epoch lives.
+    Every log feeds the same kind of window; delivery and recovery read the window and nothing else. A log decides only
+    who stamps, and how long an epoch lives. Its numbers have no holes within a life and are never used in two lives.
     """
 
-    @property
-    def window(self) -> Window:
-        """The retained messages."""
+    async def open(self) -> Window:
+        """Begin or continue a life and return its window, filled with whatever the log still holds."""
         ...
 
-    @property
-    def epoch(self) -> str:
-        """The name of this life of the numbering. It changes when the numbers start again."""
+    def subscribe(self, appended: Callable[[], None]) -> None:
+        """Call ``appended`` on the event loop after each growth of the window from now on.
+
+        Called once after each ``open``. What the log replays while it opens is not announced.
+        """
         ...
 
-    async def start(self, *, appended: Callable[[], None]) -> None:
-        """Begin a life. ``appended`` is called on the event loop after every growth of the window."""
-        ...
-
-    async def stop(self) -> None:
-        """End the life; nothing is appended afterwards."""
+    async def close(self) -> None:
+        """Stop appending, and release what ``open`` acquired."""
         ...
 
     def expire(self) -> None:
-        """Let go of what is past its retention now."""
+        """Evict whatever is past its retention now."""
         ...
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        """Stamp and append the drafts as one block of contiguous numbers, or answer a known key again."""
+        """Stamp and append the drafts as one block of contiguous numbers, or repeat the answer to a known key."""
         ...

@@ -1,98 +1,82 @@
-"""The default log: one process stamps, its memory keeps, a restart begins a new epoch."""
+"""The default log: one process stamps, its memory stores, and a restart begins a new life."""
 
 import os
 import secrets
 import sys
 import time
-from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
+from collections.abc import Callable, Sequence
 
-from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt, Receipts
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication
-
-_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "fastapi"}
+from unmissed.logs.workers import refuse_several_workers
 
 
 class MemoryLog:
-    """A log in this process's memory. ``clock`` (monotonic seconds) decides about age."""
+    """A log in the memory of this process.
+
+    A life starts at the wall clock in microseconds since 1970, and its first number is one more; ``first_number`` gives
+    the first life another. ``clock`` (monotonic seconds) decides about ages, ``wall_clock`` (Unix seconds) about
+    timestamps and first numbers.
+    """
 
     def __init__(
         self,
         *,
         retention: Retention | None = None,
+        first_number: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._retention = retention or Retention()
+        self._first_number = first_number
         self._clock = clock
         self._wall_clock = wall_clock
-        self._begin(appended=lambda: None)
+        self._last_used = -1
 
-    async def start(self, *, appended: Callable[[], None]) -> None:
-        """Begin a new epoch with an empty window. Raises ConfigurationError in one of several workers."""
+    async def open(self) -> Window:
+        """Begin a life with an empty window. Raises ConfigurationError in one of several workers."""
         refuse_several_workers(sys.argv, os.environ)
-        self._begin(appended=appended)
+        self._appended: Callable[[], None] | None = None
+        self._receipts = Receipts(max_age=self._retention.max_age)
+        self._window = Window(self._retention, epoch=secrets.token_urlsafe(9), first_number=self._start() + 1)
+        return self._window
 
-    async def stop(self) -> None:
-        """Let go of everything: what follows is another epoch."""
-        self._begin(appended=lambda: None)
+    def subscribe(self, appended: Callable[[], None]) -> None:
+        """Call ``appended`` after each publish from now on."""
+        self._appended = appended
+
+    async def close(self) -> None:
+        """End this life; the next one uses higher numbers."""
+        self._last_used = self._window.latest
 
     def expire(self) -> None:
         """Evict messages and forget idempotency keys that are past ``max_age`` now."""
         now = self._clock()
-        self.window.expire(now)
+        self._window.expire(now)
         self._receipts.expire(now)
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        """Stamp and append the drafts. It does not yield to the event loop, so a block is never interleaved."""
+        """Stamp and append the drafts. It never yields to the event loop, so a block is never interleaved."""
         now = self._clock()
         if idempotency_key and (known := self._receipts.find(idempotency_key, now=now)):
             return Publication(known, ())
         timestamp = rfc3339(self._wall_clock())
-        first = self.window.latest + 1
+        first = self._window.latest + 1
         messages = tuple(
             draft.stamp(number, timestamp=timestamp, now=now) for number, draft in enumerate(drafts, start=first)
         )
         for message in messages:
-            self.window.append(message)
-        receipt = Receipt(first, len(messages), self.epoch, timestamp)
+            self._window.append(message)
+        receipt = Receipt(first, len(messages), self._window.epoch, timestamp)
         if idempotency_key:
             self._receipts.keep(idempotency_key, receipt, now=now)
-        self._appended()
+        if self._appended is not None:
+            self._appended()
         return Publication(receipt, messages)
 
-    def _begin(self, *, appended: Callable[[], None]) -> None:
-        self.epoch = secrets.token_urlsafe(9)
-        self.window = Window(self._retention)
-        self._receipts = Receipts(max_age=self._retention.max_age)
-        self._appended = appended
-
-
-def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise ConfigurationError when the server's command line or environment asks for more than one worker.
-
-    Each worker would number its own messages and keep its own log, so clients would miss messages in silence.
-    The children of a server see its command line as their own ``sys.argv``.
-    """
-    program = PurePath(arguments[0] if arguments else "")
-    if program.name == "__main__.py":
-        program = program.parent
-    asked = _workers(arguments[1:]) if program.stem in _SERVERS else []
-    asked += _workers(environment.get("GUNICORN_CMD_ARGS", "").split())
-    asked.append(environment.get("WEB_CONCURRENCY", "1"))
-    if any(count.isdecimal() and int(count) > 1 for count in asked):
-        raise ConfigurationError(
-            "the memory log lives in one process and cannot be shared by several workers: "
-            "run one worker (uvicorn --workers 1) and unset WEB_CONCURRENCY"
-        )
-
-
-def _workers(options: Sequence[str]) -> list[str]:
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-w", "--workers", action="append", nargs="?", const="", default=[])
-    workers: list[str] = parser.parse_known_args(options)[0].workers
-    return workers
+    def _start(self) -> int:
+        """Return the position before the first number of a new life, above every number used so far."""
+        start = int(self._wall_clock() * 1e6) if self._first_number is None else self._first_number - 1
+        return max(start, self._last_used + 1)

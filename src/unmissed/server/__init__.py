@@ -1,4 +1,4 @@
-"""The uvicorn side: a WebSocket class that writes ready frames, and a server that drains."""
+"""uvicorn protocol classes that write encoded frames, and a server with a bounded shutdown."""
 
 from unmissed.server.drain import Server
 from unmissed.server.http import HttpProtocol

@@ -1,9 +1,10 @@
-"""uvicorn's HTTP protocol, with what its handling of slow clients and of upgrades lacks."""
+"""uvicorn's HTTP protocol class, with limits for slow clients and a safe WebSocket upgrade."""
 
 import asyncio
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from unmissed.server.uvicorn_names import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 65_536
@@ -14,36 +15,36 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP class: ``uvicorn app:app --http unmissed.server:HttpProtocol``.
 
-    The head of a request must be complete within 10 seconds and 64 KiB, and frames that a client sends in one segment
-    with its handshake are kept. Of uvicorn it relies on the methods that it overrides, and on ``parser``.
+    The head of a request must be complete within 10 seconds and 64 KiB. Frames that arrive in the same segment as the
+    handshake are not lost.
     """
 
-    _patience: asyncio.TimerHandle
+    _head_timer: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Expect the head of a request."""
+        """Start the timer for the first request head."""
         super().connection_made(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
-        self._patience.cancel()
+        """Stop the header timer."""
+        self._head_timer.cancel()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """Expect the rest of the head."""
-        self._patience.cancel()
+        """Restart the timer for this request head."""
+        self._head_timer.cancel()
         self._expect_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Be content: how long a body may take is for the application to say."""
-        self._patience.cancel()
+        """Stop the header timer. Body timeouts are the application's job."""
+        self._head_timer.cancel()
         self._in_head = False
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent; what follows a handshake belongs to the WebSocket."""
+        """Parse client data. Data after a handshake belongs to the WebSocket."""
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -55,14 +56,14 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self._unsupported_upgrade_warning()
         if self._in_head:
-            self._bound_head(len(data))
+            self._limit_head(len(data))
 
     def _expect_head(self) -> None:
         self._in_head = True
         self._head_bytes = 0
-        self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _bound_head(self, more: int) -> None:
+    def _limit_head(self, more: int) -> None:
         self._head_bytes += more
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.transport.write(_TOO_LARGE)

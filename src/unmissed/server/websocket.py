@@ -1,4 +1,4 @@
-"""One WebSocket under uvicorn: frames in, ready bytes out."""
+"""uvicorn's WebSocket class: parses client frames and writes encoded ones."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,6 @@ import logging
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
@@ -15,12 +13,13 @@ from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from unmissed.core.wire import CloseCode, close_reason
-from unmissed.delivery.slices import Slice
-from unmissed.delivery.socket import Listener
-from unmissed.server.session import AsgiSession
+from unmissed.delivery.chunks import Chunk
+from unmissed.delivery.socket import SocketListener
+from unmissed.server.asgi import AsgiBridge
+from unmissed.server.uvicorn_names import Config, ServerState
 
 MAX_MESSAGE_BYTES = 65_536
-"""What a client may send in one message, unless uvicorn is given another ``--ws-max-size`` than its default."""
+"""Largest client message in bytes, unless uvicorn's ``--ws-max-size`` differs from its default."""
 
 _UVICORN_MAX_SIZE = 16 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 16_384
@@ -30,17 +29,17 @@ _MIN_FRAGMENT_BYTES = 64
 _MAX_CONTROL_FRAMES_PER_SECOND = 100
 _PONG = 0x8A
 
-# The library's log shows request headers, and with them tokens, to an application that logs everything.
-_silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001  # no handler of anybody hears it
+# At debug level the library logs request headers, which contain tokens. This logger is not in the hierarchy.
+_silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001
 
 
 class WebSocketProtocol(asyncio.Protocol):
     """uvicorn's WebSocket class: ``uvicorn app:app --ws unmissed.server:WebSocketProtocol``.
 
-    Frames and the handshake are the public sans-I/O API of ``websockets``. Every WebSocket begins with an ASGI session;
-    an endpoint that finds this very object as the scope's extension ``unmissed.socket`` may attach another listener
-    to it, a connection, and return: from then on it is a ``Socket`` without a task. It never compresses, because that
-    costs memory for each connection and compressed frames cannot be shared.
+    Handshake and frames use the public sans-I/O API of ``websockets``. Each WebSocket starts with an ASGI application;
+    an endpoint finds this object in the scope's extensions as ``unmissed.socket``, may attach a connection to it, and
+    return. From then on it is a ``Socket`` without a task. It never compresses: that costs memory for each connection,
+    and compressed frames cannot be shared.
     """
 
     __slots__ = (
@@ -71,7 +70,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.config = config
         self.app_state = app_state
         self.writable = True
-        """Whether the transport takes more; false too once the WebSocket is closing."""
+        """Whether the transport accepts data. False once the WebSocket is closing."""
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         max_size = MAX_MESSAGE_BYTES if config.ws_max_size == _UVICORN_MAX_SIZE else config.ws_max_size
@@ -79,7 +78,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._max_fragments = max_size // _MIN_FRAGMENT_BYTES
         self._fragments: list[bytes] = []
         self._is_text = True
-        self._listener: Listener | None = None
+        self._listener: SocketListener | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._control_frames = 0
         self._control_second = 0
@@ -94,7 +93,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own classes
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio passes it
-        """Tell the listener that it is over."""
+        """Report the end to the listener."""
         self._state.connections.discard(self)
         self.writable = False
         self._conn.receive_eof()
@@ -105,7 +104,7 @@ class WebSocketProtocol(asyncio.Protocol):
             listener.socket_closed()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent, a bounded piece at a time, until it is cut off."""
+        """Parse client data in bounded segments, until the connection is closing."""
         for start in range(0, len(data), _SEGMENT_BYTES):
             if self.transport.is_closing():
                 return
@@ -115,56 +114,56 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._take(event)
 
     def eof_received(self) -> None:
-        """Let the transport close: a WebSocket is not used half open."""
+        """Let the transport close: a WebSocket is never half open."""
 
     def pause_writing(self) -> None:
-        """Take note that the transport's buffer is full."""
+        """Stop writing: the transport's buffer is full."""
         self.writable = False
 
     def resume_writing(self) -> None:
-        """Tell the listener that the transport takes more."""
+        """Report to the listener that the transport accepts data again."""
         self.writable = self._conn.state is OPEN
         if self.writable and self._listener is not None:
             self._listener.socket_writable()
 
     def shutdown(self) -> None:
-        """End the WebSocket because uvicorn stops."""
+        """Close the WebSocket because uvicorn stops."""
         if self._conn.state is CONNECTING:
             self.respond(self._conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is going down\n"))
         else:
             self.close(CloseCode.SERVICE_RESTART)
-            self._hang_up()
+            self._close_transport()
 
     # Socket
 
     @property
-    def idle(self) -> bool:
-        """Whether the kernel took everything, and nothing is to come."""
+    def buffer_empty(self) -> bool:
+        """Whether the kernel has taken everything, including the close frame of a closing WebSocket."""
         return self._close_timer is None and not self.transport.get_write_buffer_size()
 
     @property
-    def taken(self) -> int:
-        """Bytes that the kernel took."""
+    def write_progress(self) -> int:
+        """Bytes that the kernel has taken."""
         return self._written - self.transport.get_write_buffer_size()
 
-    def attach(self, listener: Listener) -> None:
-        """Hand the WebSocket over: what the session before has not consumed goes to this listener."""
-        session, self._listener = self._listener, listener
-        if isinstance(session, AsgiSession):
-            for frame in session.hand_over():
+    def attach(self, listener: SocketListener) -> None:
+        """Report events to this listener, including frames that the ASGI application has not read."""
+        bridge, self._listener = self._listener, listener
+        if isinstance(bridge, AsgiBridge):
+            for frame in bridge.hand_over():
                 self._loop.call_soon(listener.socket_received, frame)
         else:
-            # The client left while the application was still making up its mind about it.
+            # The client disconnected while the application was still deciding whether to accept it.
             self._loop.call_soon(listener.socket_closed)
 
-    def write(self, piece: Slice) -> None:
-        """Write ready frames."""
-        frames = piece.frames
+    def write(self, chunk: Chunk) -> None:
+        """Write the encoded frames."""
+        frames = chunk.frames
         self._written += len(frames)
         self.transport.write(frames)
 
     def close(self, code: int, reason: str = "") -> None:
-        """Send a close frame behind what was written, and wait a little for the client's."""
+        """Send a close frame after what was written, and wait up to 10 seconds for the client's."""
         if self._conn.state is OPEN:
             self._conn.send_close(code, close_reason(reason))
             self._send_output()
@@ -172,24 +171,24 @@ class WebSocketProtocol(asyncio.Protocol):
             self._abort_later()
 
     def abort(self) -> None:
-        """Reset the connection, and forget what was not sent."""
+        """Reset the connection and discard unsent data."""
         self.transport.abort()
 
-    # For the ASGI session
+    # WebSocketTransport, for the ASGI application
 
     @property
     def closing(self) -> bool:
-        """Whether the closing handshake has begun, or all is over."""
+        """Whether the closing handshake has begun, or the connection is lost."""
         return self._conn.state is not OPEN or self.transport.is_closing()
 
     @property
     def close_code(self) -> tuple[int, str]:
-        """Why it is over, as ASGI tells it."""
+        """Code and reason of the close, as ASGI reports them."""
         close = self._conn.close_rcvd or self._conn.close_sent
         return (close.code, close.reason) if close else (CloseCode.LOST, "")
 
     def respond(self, response: Response) -> None:
-        """Answer the handshake, unless it was answered while the application thought about it."""
+        """Answer the handshake, unless the connection closed meanwhile."""
         if not self.transport.is_closing():
             self._conn.send_response(response)
             self._send_output()
@@ -209,11 +208,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._send_output()
 
     def fail(self, code: int, reason: str = "") -> None:
-        """Send a close frame, and do not wait for an answer (RFC 6455 section 7.1.7)."""
+        """Send a close frame without waiting for an answer (RFC 6455 section 7.1.7)."""
         self._conn.fail(code, reason)
         self._send_output()
 
-    # What the client sent
+    # Incoming
 
     def _take(self, event: Request | Response | Frame) -> None:
         if isinstance(event, Request):
@@ -226,9 +225,9 @@ class WebSocketProtocol(asyncio.Protocol):
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self.respond(response)
             return
-        session = AsgiSession(self, request, response)
-        self._listener = session
-        session.start(self._loop, self._state)
+        bridge = AsgiBridge(self, request, response)
+        self._listener = bridge
+        bridge.start(self._loop, self._state)
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.PING, Opcode.PONG):
@@ -242,8 +241,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self._control_second, self._control_frames = second, 0
         self._control_frames += 1
         if self._control_frames > _MAX_CONTROL_FRAMES_PER_SECOND:
-            self.fail(CloseCode.TOO_MANY, "too many pings")
-        elif frame.opcode is Opcode.PONG and isinstance(self._listener, AsgiSession):
+            self.fail(CloseCode.TOO_MANY, "too many control frames")
+        elif frame.opcode is Opcode.PONG and isinstance(self._listener, AsgiBridge):
             self._listener.take_pong(bytes(frame.data))
 
     def _take_data(self, frame: Frame) -> None:
@@ -263,14 +262,14 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             self._listener.socket_received(message.decode() if self._is_text else message)
         except UnicodeDecodeError:
-            self.fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
+            self.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
 
-    # What goes out
+    # Outgoing
 
     def _send_output(self) -> None:
         output = self._conn.data_to_send()
         if not self.writable or self._conn.state is CONNECTING:
-            # Pongs to a peer that does not read would pile up without bound; before the handshake they are too early.
+            # Pongs to a peer that is not reading would accumulate without bound; before the handshake none may be sent.
             output = [data for data in output if not data or data[0] != _PONG]
         if output == [b""] and self._conn.state is CONNECTING:
             output = [_BAD_REQUEST, b""]
@@ -279,10 +278,10 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._written += len(data)
                 self.transport.write(data)
             else:
-                self._hang_up()
+                self._close_transport()
 
-    def _hang_up(self) -> None:
-        """Close the transport, but not for ever: a close waits for a buffer that may never be read."""
+    def _close_transport(self) -> None:
+        """Close the transport, and abort it 10 seconds later: a close waits for a peer that may never read."""
         self.writable = False
         self.transport.close()
         self._abort_later()

@@ -15,11 +15,6 @@ def headers(user_id: str = "alice", *, scope: str = "messages:publish") -> dict[
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def app(clock: ManualClock) -> FastAPI:
     return create_app(Settings.load(jwt_secret=SECRET), clock=clock)
 

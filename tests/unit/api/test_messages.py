@@ -163,8 +163,8 @@ async def test_bodies_are_what_openapi_says(client: httpx.AsyncClient) -> None:
     stamp = (await client.post(PATH, json={"type": "a", "room": 7})).json()
     recovery = (await client.get(PATH)).json()
 
-    assert stamp == models.Stamp.model_validate(stamp, strict=True).model_dump()
-    assert recovery == models.Recovery.model_validate(recovery).model_dump(mode="json")
+    assert stamp == models.StampBody.model_validate(stamp, strict=True).model_dump()
+    assert recovery == models.RecoveryBody.model_validate(recovery).model_dump(mode="json")
 
 
 async def test_openapi_documents_bodies_parameters_errors_and_the_bearer(client: httpx.AsyncClient) -> None:

@@ -1,6 +1,5 @@
 """The acceptance tests: what a client that comes back is given."""
 
-import asyncio
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support import flushed
 from unmissed import ConnectionManager, Identity, issue_token
 from unmissed.testing import SECRET, FakeSocket, ManualClock
 
@@ -23,12 +23,6 @@ def headers(user_id: str = "alice") -> dict[str, str]:
 async def publish(manager: ConnectionManager, count: int) -> None:
     for number in range(1, count + 1):
         await manager.broadcast({"type": "count", "data": number})
-
-
-async def caught_up(manager: ConnectionManager) -> None:
-    """Let flushes happen until everyone who is here has everything."""
-    while any(connection.position < manager.window.latest for connection in manager.connections):
-        await asyncio.sleep(0)
 
 
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
@@ -130,7 +124,7 @@ async def test_ten_connections_and_one_broadcast_take_one_number(manager: Connec
         manager.connect(socket, identity=Identity("alice"))
 
     await publish(manager, 3)
-    await caught_up(manager)
+    await flushed(manager)
 
     assert 3 == manager.window.latest
     assert [numbers(delivered(socket)) for socket in sockets] == [[1, 2, 3]] * 10
@@ -143,7 +137,7 @@ async def test_live_and_recovered_bytes_are_the_same_for_every_client(
     for socket in sockets:
         manager.connect(socket, identity=Identity("alice"))
     await manager.broadcast({"type": "note", "data": {"text": "Grüße 👋", "at": datetime(2026, 1, 31, tzinfo=UTC)}})
-    await caught_up(manager)
+    await flushed(manager)
 
     response = await client.get(PATH, params={"since": 0})
 
@@ -170,7 +164,7 @@ async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
     broken.drop()
 
     await publish(manager, 2)
-    await caught_up(manager)
+    await flushed(manager)
     back = FakeSocket()
     manager.connect(back, identity=Identity("alice"), since=0, epoch=manager.epoch)
 
@@ -181,13 +175,15 @@ async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
 async def test_a_restart_is_told_as_a_reset(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
     await publish(manager, 3)
     epoch = manager.epoch
-    async with manager:
-        await publish(manager, 5)
+    await manager.__aexit__(None, None, None)
+    await manager.__aenter__()
+    await publish(manager, 5)
 
-        body = (await client.get(PATH, params={"since": 2, "epoch": epoch})).json()
+    for query in ("since=2", f"since=2&epoch={epoch}", f"since=7&epoch={epoch}"):
+        body = (await client.get(f"{PATH}?{query}")).json()
 
         assert "reset" == body["outcome"]
-        assert [1, 2, 3, 4, 5] == numbers(body["messages"])
+        assert [5, 6, 7, 8, 9] == numbers(body["messages"])
         assert epoch != body["epoch"]
 
 
@@ -200,7 +196,7 @@ async def test_a_message_to_the_user_of_a_connection_is_seen_and_recovered_by_no
     manager.connect(bob, identity=Identity("bob"))
 
     await manager.send_message(connection.id, {"type": "secret", "data": 42})
-    await caught_up(manager)
+    await flushed(manager)
 
     assert [1] == numbers(delivered(alice)) == numbers(delivered(elsewhere))
     assert [] == delivered(bob)

@@ -54,7 +54,7 @@ def test_a_refused_connection_tells_its_code_and_reason() -> None:
     error = errors.ConnectionRefused(4401, "the token has expired")
 
     assert (4401, "the token has expired") == (error.code, error.reason)
-    assert "the server refused the connection with close code 4401: the token has expired" == str(error)
+    assert "the server refused the connection with code 4401: the token has expired" == str(error)
 
 
 def test_a_refusal_without_a_reason_says_so() -> None:

@@ -101,7 +101,7 @@ def test_a_message_that_is_not_an_object_is_refused(fields: object) -> None:
 
 
 def test_keys_that_are_not_strings_are_refused() -> None:
-    assert "the keys of a message are strings" == refusal_of({"type": "chat", 1: "one"})
+    assert "the keys of a message must be strings" == refusal_of({"type": "chat", 1: "one"})
 
 
 @pytest.mark.parametrize("fields", [{}, {"type": ""}, {"type": None}, {"type": 1}, {"type": ["chat"]}])
@@ -111,12 +111,14 @@ def test_a_message_without_a_type_is_refused(fields: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("message_type", sorted(RESERVED_TYPES))
 def test_the_types_of_the_protocol_are_refused(message_type: str) -> None:
-    assert f"the type '{message_type}' is the protocol's own: choose another name" == refusal_of({"type": message_type})
+    expected = f"the type {message_type!r} is reserved for the protocol: choose another name"
+
+    assert expected == refusal_of({"type": message_type})
 
 
 @pytest.mark.parametrize("key", ["sequence_number", "timestamp"])
 def test_a_stamp_by_the_publisher_is_refused(key: str) -> None:
-    assert f"{key} is given by the server: leave it out, or keep yours inside data" == refusal_of(
+    assert f"{key} is assigned by the server: leave it out, or keep your own inside data" == refusal_of(
         {"type": "chat", key: None}
     )
 
@@ -128,12 +130,14 @@ def test_topics_are_refused_rather_than_ignored() -> None:
 @pytest.mark.parametrize("users", [[], (), set(), "alice", {"alice": 1}, 1, True])
 def test_users_that_are_no_list_of_somebody_are_refused(users: object) -> None:
     """A string would be its letters, and an empty list nobody, for ever."""
-    assert refusal_of({"type": "chat", "users": users}).startswith("users is a list of at least one user id")
+    assert refusal_of({"type": "chat", "users": users}).startswith("users must be a list of at least one user id")
 
 
 @pytest.mark.parametrize("user", ["", None, 1, b"alice", ["alice"]])
 def test_each_user_is_a_non_empty_string(user: object) -> None:
-    assert "each of users is a user id, a non-empty string" == refusal_of({"type": "chat", "users": ["alice", user]})
+    assert "users must contain user ids, which are non-empty strings" == refusal_of(
+        {"type": "chat", "users": ["alice", user]}
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,12 @@ def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
     return Message(number, "2026-01-31T12:00:00.000Z", payload, EVERYONE, at)
 
 
+def empty_window(retention: Retention | None = None, *, first_number: int = 1) -> Window:
+    return Window(retention or Retention(), epoch="life", first_number=first_number)
+
+
 def window_of(count: int, *, at: float = 0.0, retention: Retention | None = None) -> Window:
-    window = Window(retention or Retention())
+    window = empty_window(retention)
     for number in range(1, count + 1):
         window.append(message(number, at=at))
     return window
@@ -27,26 +31,26 @@ def numbers(recovery: Recovery) -> list[int]:
 
 
 def test_a_new_window_is_empty_and_complete_from_zero() -> None:
-    recovery = Window(Retention()).since(0, now=0.0)
+    recovery = empty_window().recover(0, now=0.0)
 
     assert Recovery(Outcome.COMPLETE, start=0, oldest=1, latest=0, messages=()) == recovery
 
 
 def test_a_position_gets_what_came_after_it() -> None:
-    recovery = window_of(3).since(1, now=0.0)
+    recovery = window_of(3).recover(1, now=0.0)
 
     assert Outcome.COMPLETE is recovery.outcome
     assert [2, 3] == numbers(recovery)
 
 
 def test_the_latest_position_has_missed_nothing() -> None:
-    recovery = window_of(3).since(3, now=0.0)
+    recovery = window_of(3).recover(3, now=0.0)
 
     assert Recovery(Outcome.COMPLETE, start=3, oldest=1, latest=3, messages=()) == recovery
 
 
 def test_eviction_makes_the_recovery_a_gap() -> None:
-    recovery = window_of(5, retention=Retention(max_messages=2)).since(2, now=0.0)
+    recovery = window_of(5, retention=Retention(max_messages=2)).recover(2, now=0.0)
 
     assert Outcome.GAP is recovery.outcome
     assert 3 == recovery.start
@@ -55,14 +59,14 @@ def test_eviction_makes_the_recovery_a_gap() -> None:
 
 def test_a_position_at_the_edge_has_no_gap() -> None:
     """A client that saw the last evicted message has missed nothing."""
-    recovery = window_of(5, retention=Retention(max_messages=2)).since(3, now=0.0)
+    recovery = window_of(5, retention=Retention(max_messages=2)).recover(3, now=0.0)
 
     assert Outcome.COMPLETE is recovery.outcome
     assert [4, 5] == numbers(recovery)
 
 
 def test_a_position_above_the_latest_is_a_reset_with_all_that_is_held() -> None:
-    recovery = window_of(5, retention=Retention(max_messages=2)).since(6, now=0.0)
+    recovery = window_of(5, retention=Retention(max_messages=2)).recover(6, now=0.0)
 
     assert Outcome.RESET is recovery.outcome
     assert 3 == recovery.start
@@ -73,20 +77,20 @@ def test_a_position_above_the_latest_is_a_reset_with_all_that_is_held() -> None:
 def test_another_epoch_is_a_reset_whatever_the_number(position: int) -> None:
     window = window_of(5, retention=Retention(max_messages=2))
 
-    recovery = window.since(position, now=0.0, same_epoch=False)
+    recovery = window.recover(position, now=0.0, epoch="another")
 
     assert Outcome.RESET is recovery.outcome
     assert [4, 5] == numbers(recovery)
 
 
 def test_the_position_of_the_last_evicted_message_is_complete_even_when_nothing_is_held() -> None:
-    recovery = window_of(3, retention=Retention(max_age=10.0)).since(3, now=10.0)
+    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(3, now=10.0)
 
     assert Recovery(Outcome.COMPLETE, start=3, oldest=4, latest=3, messages=()) == recovery
 
 
 def test_a_window_emptied_by_age_is_a_gap_below_its_latest() -> None:
-    recovery = window_of(3, retention=Retention(max_age=10.0)).since(2, now=10.0)
+    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(2, now=10.0)
 
     assert Recovery(Outcome.GAP, start=3, oldest=4, latest=3, messages=()) == recovery
 
@@ -97,7 +101,7 @@ def test_numbers_go_on_after_a_window_emptied_by_age() -> None:
 
     window.append(message(4, at=11.0))
 
-    assert [4] == numbers(window.since(3, now=11.0))
+    assert [4] == numbers(window.recover(3, now=11.0))
 
 
 def test_a_message_of_exactly_max_age_is_gone() -> None:
@@ -119,17 +123,17 @@ def test_a_message_one_millisecond_younger_than_max_age_is_there() -> None:
 
 
 def test_reading_evicts_what_is_too_old_by_then() -> None:
-    window = Window(Retention(max_age=10.0))
+    window = empty_window(Retention(max_age=10.0))
     window.append(message(1, at=0.0))
     window.append(message(2, at=5.0))
 
-    recovery = window.since(0, now=12.0)
+    recovery = window.recover(0, now=12.0)
 
     assert Recovery(Outcome.GAP, start=1, oldest=2, latest=2, messages=(message(2, at=5.0),)) == recovery
 
 
 def test_appending_evicts_what_is_too_old_by_then() -> None:
-    window = Window(Retention(max_age=10.0))
+    window = empty_window(Retention(max_age=10.0))
     window.append(message(1, at=0.0))
 
     window.append(message(2, at=10.0))
@@ -139,7 +143,7 @@ def test_appending_evicts_what_is_too_old_by_then() -> None:
 
 def test_bytes_count_the_payload_and_the_overhead() -> None:
     retention = Retention(max_bytes=2 * (MESSAGE_OVERHEAD + 10))
-    window = Window(retention)
+    window = empty_window(retention)
     for number in (1, 2):
         window.append(message(number, payload=bytes(10)))
     held_at_the_limit = len(window)
@@ -151,7 +155,7 @@ def test_bytes_count_the_payload_and_the_overhead() -> None:
 
 
 def test_a_message_larger_than_the_window_is_numbered_and_at_once_evicted() -> None:
-    window = Window(Retention(max_bytes=MESSAGE_OVERHEAD))
+    window = empty_window(Retention(max_bytes=MESSAGE_OVERHEAD))
 
     window.append(message(1, payload=b"x"))
 
@@ -203,7 +207,7 @@ def outcome_of_model(published: list[Message], held: list[Message], position: in
 
 @given(retention=retentions, steps=steps)
 def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, steps: list[Append | Expire]) -> None:
-    window, published, now = Window(retention), list[Message](), 0.0
+    window, published, now = empty_window(retention), list[Message](), 0.0
     for step in steps:
         now += step.after
         if isinstance(step, Append):
@@ -217,10 +221,39 @@ def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, st
         assert len(published) == window.latest
         assert len(published) - len(held) == window.evicted_through == window.oldest - 1
         for position in range(len(published) + 2):
-            recovery = window.since(position, now=now)
+            recovery = window.recover(position, now=now)
             expected = outcome_of_model(published, held, position)
             assert expected is recovery.outcome
             assert (recovery.oldest, recovery.latest) == (window.oldest, window.latest)
             after = position if expected is Outcome.COMPLETE else window.evicted_through
             assert after == recovery.start
             assert [each for each in held if each.sequence_number > after] == list(recovery.messages)
+
+
+def life_from(first_number: int, *, count: int, max_messages: int = 500) -> Window:
+    """Return a window whose life starts at a given number."""
+    window = empty_window(Retention(max_messages=max_messages), first_number=first_number)
+    for number in range(first_number, first_number + count):
+        window.append(message(number))
+    return window
+
+
+def test_a_life_is_complete_from_the_position_before_its_first_number() -> None:
+    assert (Outcome.COMPLETE, 100) == life_from(101, count=3).locate(100)
+
+
+@pytest.mark.parametrize("position", [1, 50, 99, 104, 10_000])
+def test_a_position_outside_of_this_life_is_a_reset(position: int) -> None:
+    assert (Outcome.RESET, 100) == life_from(101, count=3).locate(position)
+
+
+def test_zero_stands_for_the_start_of_this_life() -> None:
+    assert (Outcome.COMPLETE, 100) == life_from(101, count=3).locate(0)
+    assert (Outcome.GAP, 102) == life_from(101, count=4, max_messages=2).locate(0)
+    assert (Outcome.RESET, 100) == life_from(101, count=3).locate(0, epoch="another")
+
+
+def test_appended_bytes_include_what_was_evicted() -> None:
+    window = life_from(1, count=5, max_messages=2)
+
+    assert 5 * (MESSAGE_OVERHEAD + len(b"{}")) == window.appended_bytes

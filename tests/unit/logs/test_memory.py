@@ -1,4 +1,6 @@
-"""The memory log: numbers, first answers, epochs, and one process only."""
+"""The memory log: numbers, idempotency, lives, and one process only."""
+
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -6,43 +8,76 @@ from hypothesis import strategies as st
 
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import Draft
-from unmissed.core.window import Retention
-from unmissed.logs.memory import MemoryLog, refuse_several_workers
+from unmissed.core.window import Outcome, Retention, Window
+from unmissed.logs.memory import MemoryLog
 from unmissed.testing import ManualClock
+
+
+async def opened(**options: Any) -> tuple[MemoryLog, Window]:
+    log = MemoryLog(**{"first_number": 1, **options})
+    return log, await log.open()
 
 
 def drafts(count: int) -> list[Draft]:
     return [Draft.of({"type": "chat", "data": number}, max_bytes=1_000) for number in range(count)]
 
 
-async def test_numbers_start_at_one() -> None:
-    publication = await MemoryLog().publish(drafts(1))
+async def test_the_first_number_is_the_start_on_the_wall_clock_in_microseconds_plus_one() -> None:
+    log, window = await opened(first_number=None, wall_clock=ManualClock(1_795_409_482.123468))
 
-    assert [1] == [message.sequence_number for message in publication.messages]
+    publication = await log.publish(drafts(2))
+
+    assert 1_795_409_482_123_468 == window.first_number - 1 == window.evicted_through
+    assert [1_795_409_482_123_469, 1_795_409_482_123_470] == [each.sequence_number for each in publication.messages]
+
+
+async def test_the_first_number_may_be_given() -> None:
+    log, _ = await opened(first_number=41)
+
+    assert [41, 42] == [each.sequence_number for each in (await log.publish(drafts(2))).messages]
+
+
+@pytest.mark.parametrize("step", [3_600.0, 0.0, -3_600.0])
+@pytest.mark.parametrize("first_number", [None, 1])
+async def test_no_number_is_used_in_two_lives_whatever_the_wall_clock_does(
+    step: float, first_number: int | None
+) -> None:
+    wall_clock = ManualClock(1_795_409_482.0)
+    log, first_life = await opened(first_number=first_number, wall_clock=wall_clock)
+    await log.publish(drafts(3))
+    await log.close()
+    wall_clock.advance(step)
+
+    second_life = await log.open()
+    await log.publish(drafts(50))
+
+    assert second_life.first_number > first_life.latest + 1
+    for position in range(first_life.first_number, first_life.latest + 1):
+        assert Outcome.RESET is second_life.recover(position, now=0.0).outcome
 
 
 async def test_a_batch_gets_contiguous_numbers_and_one_receipt() -> None:
-    log = MemoryLog()
+    log, window = await opened()
     await log.publish(drafts(2))
 
     publication = await log.publish(drafts(3))
 
     assert [3, 4, 5] == [message.sequence_number for message in publication.messages]
     assert [0, 1, 2] == [message.as_dict()["data"] for message in publication.messages]
-    assert (3, 3, log.epoch) == (publication.receipt.first, publication.receipt.count, publication.receipt.epoch)
+    assert (3, 3, window.epoch) == (publication.receipt.first, publication.receipt.count, publication.receipt.epoch)
     assert not publication.repeated
 
 
 async def test_what_is_published_is_in_the_window() -> None:
-    log = MemoryLog()
+    log, window = await opened()
 
     publication = await log.publish(drafts(3))
 
-    assert publication.messages == log.window.since(0, now=0.0).messages
+    assert publication.messages == window.recover(0, now=0.0).messages
 
 
 async def test_a_batch_has_one_timestamp_of_the_wall_clock_and_one_age_of_the_other() -> None:
-    log = MemoryLog(clock=ManualClock(5.0), wall_clock=ManualClock(1_769_860_800.0))
+    log, _window = await opened(clock=ManualClock(5.0), wall_clock=ManualClock(1_769_860_800.0))
 
     publication = await log.publish(drafts(2))
 
@@ -51,10 +86,10 @@ async def test_a_batch_has_one_timestamp_of_the_wall_clock_and_one_age_of_the_ot
     assert "2026-01-31T12:00:00.000Z" == publication.receipt.timestamp
 
 
-async def test_the_log_tells_of_every_growth_once() -> None:
+async def test_the_log_announces_every_growth_once() -> None:
     grown: list[int] = []
-    log = MemoryLog()
-    await log.start(appended=lambda: grown.append(log.window.latest))
+    log, window = await opened()
+    log.subscribe(lambda: grown.append(window.latest))
 
     await log.publish(drafts(3), idempotency_key="key")
     await log.publish(drafts(3), idempotency_key="key")
@@ -64,7 +99,7 @@ async def test_the_log_tells_of_every_growth_once() -> None:
 
 
 async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing() -> None:
-    log = MemoryLog()
+    log, window = await opened()
     first = await log.publish(drafts(2), idempotency_key="key")
     await log.publish(drafts(1), idempotency_key="another")
 
@@ -73,20 +108,20 @@ async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing() -> Non
     assert first.receipt == again.receipt
     assert () == again.messages
     assert again.repeated
-    assert 3 == log.window.latest
+    assert 3 == window.latest
 
 
 async def test_without_a_key_the_same_message_is_published_twice() -> None:
-    log = MemoryLog()
+    log, window = await opened()
     await log.publish(drafts(1))
     await log.publish(drafts(1))
 
-    assert 2 == log.window.latest
+    assert 2 == window.latest
 
 
 async def test_a_key_is_forgotten_after_max_age() -> None:
     clock = ManualClock()
-    log = MemoryLog(retention=Retention(max_age=10.0), clock=clock)
+    log, _window = await opened(retention=Retention(max_age=10.0), clock=clock)
     await log.publish(drafts(1), idempotency_key="key")
     clock.advance(10.0)
 
@@ -98,7 +133,7 @@ async def test_a_key_is_forgotten_after_max_age() -> None:
 
 async def test_a_key_is_known_until_just_before_max_age() -> None:
     clock = ManualClock()
-    log = MemoryLog(retention=Retention(max_age=10.0), clock=clock)
+    log, _window = await opened(retention=Retention(max_age=10.0), clock=clock)
     await log.publish(drafts(1), idempotency_key="key")
     clock.advance(9.999)
 
@@ -108,7 +143,7 @@ async def test_a_key_is_known_until_just_before_max_age() -> None:
 
 
 async def test_a_first_answer_outlives_the_eviction_of_its_messages() -> None:
-    log = MemoryLog(retention=Retention(max_messages=1))
+    log, _window = await opened(retention=Retention(max_messages=1))
     first = await log.publish(drafts(1), idempotency_key="key")
     await log.publish(drafts(5))
 
@@ -119,132 +154,44 @@ async def test_a_first_answer_outlives_the_eviction_of_its_messages() -> None:
 
 async def test_expiry_lets_go_of_what_is_too_old() -> None:
     clock = ManualClock()
-    log = MemoryLog(retention=Retention(max_age=10.0), clock=clock)
+    log, window = await opened(retention=Retention(max_age=10.0), clock=clock)
     await log.publish(drafts(2), idempotency_key="key")
     clock.advance(10.0)
 
     log.expire()
 
-    assert 0 == len(log.window)
-    assert 2 == log.window.evicted_through
+    assert 0 == len(window)
+    assert 2 == window.evicted_through
 
 
 @given(wall_jumps=st.lists(st.sampled_from([-3_600.0, 0.0, 3_600.0]), max_size=5))
 async def test_the_wall_clock_changes_nothing_but_timestamps(wall_jumps: list[float]) -> None:
     wall_clock = ManualClock(1_769_860_800.0)
-    log = MemoryLog(retention=Retention(max_age=10.0), clock=ManualClock(), wall_clock=wall_clock)
+    log, window = await opened(retention=Retention(max_age=10.0), clock=ManualClock(), wall_clock=wall_clock)
     for jump in wall_jumps:
         wall_clock.advance(jump)
         await log.publish(drafts(1))
         log.expire()
 
-    assert len(wall_jumps) == len(log.window) == log.window.latest
+    assert len(wall_jumps) == len(window) == window.latest
 
 
-async def test_a_restart_begins_another_epoch_with_nothing_in_it() -> None:
-    log = MemoryLog()
-    await log.start(appended=lambda: None)
-    first_epoch = log.epoch
+async def test_a_restart_begins_another_life_with_nothing_in_it() -> None:
+    log, first_life = await opened()
     await log.publish(drafts(3), idempotency_key="key")
-    await log.stop()
+    await log.close()
 
-    await log.start(appended=lambda: None)
+    second_life = await log.open()
     again = await log.publish(drafts(1), idempotency_key="key")
 
-    assert first_epoch != log.epoch
-    assert 1 == again.receipt.first
+    assert first_life.epoch != second_life.epoch
+    assert second_life.first_number == again.receipt.first
     assert not again.repeated
+    assert 1 == len(second_life)
 
 
-async def test_a_stopped_log_is_in_another_epoch_already() -> None:
-    log = MemoryLog()
-    await log.start(appended=lambda: None)
-    first_epoch = log.epoch
-    await log.publish(drafts(1))
-
-    await log.stop()
-
-    assert first_epoch != log.epoch
-    assert 0 == log.window.latest
-
-
-async def test_a_stopped_log_tells_nobody_of_growth() -> None:
-    grown: list[int] = []
-    log = MemoryLog()
-    await log.start(appended=lambda: grown.append(1))
-    await log.stop()
-
-    await log.publish(drafts(1))
-
-    assert [] == grown
-
-
-async def test_a_log_does_not_start_in_one_of_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_does_not_open_in_one_of_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/venv/bin/uvicorn", "shop:app", "--workers", "4"])
 
     with pytest.raises(ConfigurationError, match="run one worker"):
-        await MemoryLog().start(appended=lambda: None)
-
-
-@pytest.mark.parametrize(
-    "command_line",
-    [
-        "uvicorn shop:app --workers 4",
-        "/venv/bin/uvicorn --workers=2 shop:app",
-        "/venv/lib/python3.11/site-packages/uvicorn/__main__.py shop:app --workers 2",
-        "gunicorn -w 4 shop:app",
-        "gunicorn -w4 shop:app",
-        "/venv/bin/gunicorn shop:app --workers=4 -k uvicorn.workers.UvicornWorker",
-        "gunicorn -k uvicorn.workers.UvicornWorker shop:app -w 2",
-        "hypercorn shop:app --workers 2",
-        "/venv/bin/fastapi run shop.py --workers 4",
-    ],
-)
-def test_a_command_line_with_several_workers_is_refused_with_its_fix(command_line: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        refuse_several_workers(command_line.split(), {})
-
-    assert "run one worker (uvicorn --workers 1) and unset WEB_CONCURRENCY" in str(refused.value)
-
-
-@pytest.mark.parametrize("command_line", ["uvicorn shop:app", "unmissed serve", "python"])
-def test_web_concurrency_above_one_is_refused(command_line: str) -> None:
-    with pytest.raises(ConfigurationError, match="unset WEB_CONCURRENCY"):
-        refuse_several_workers(command_line.split(), {"WEB_CONCURRENCY": "2"})
-
-
-@pytest.mark.parametrize("options", ["--workers 4", "--workers=4", "-w 4", "-w4"])
-def test_workers_in_the_variable_of_gunicorn_are_refused(options: str) -> None:
-    """Gunicorn reads options from there as if they were on its command line."""
-    with pytest.raises(ConfigurationError, match="run one worker"):
-        refuse_several_workers(["gunicorn", "shop:app"], {"GUNICORN_CMD_ARGS": options})
-
-
-@pytest.mark.parametrize(
-    "command_line",
-    [
-        "uvicorn shop:app",
-        "uvicorn shop:app --workers 1",
-        "uvicorn shop:app --workers=1",
-        "uvicorn shop:app --workers",
-        "gunicorn -w 1 shop:app",
-        "gunicorn -k uvicorn.workers.UvicornWorker shop:app",
-        "train.py --workers 4",
-        "/home/me/train.py -w 8",
-        "/srv/fastapi-shop/train.py --workers 4",
-        "pytest -n 4",
-        "unmissed serve",
-        "-c",
-    ],
-)
-def test_one_worker_and_the_workers_of_other_programs_are_fine(command_line: str) -> None:
-    refuse_several_workers(command_line.split(), {})
-
-
-def test_an_interpreter_without_a_command_line_is_fine() -> None:
-    refuse_several_workers([""], {})
-
-
-@pytest.mark.parametrize("count", ["1", "", "auto", "0"])
-def test_web_concurrency_that_asks_for_no_more_than_one_is_fine(count: str) -> None:
-    refuse_several_workers(["uvicorn", "shop:app"], {"WEB_CONCURRENCY": count})
+        await MemoryLog().open()

@@ -1,0 +1,100 @@
+"""The error table: what a client is told about each exception, over HTTP and over a WebSocket, and what is logged."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from starlette.exceptions import HTTPException
+
+from unmissed.core import errors
+from unmissed.core.wire import CloseCode
+
+logger = logging.getLogger("unmissed")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the error table."""
+
+    error: type[Exception] | None
+    """None for a status that only an HTTPException gives."""
+    status: HTTPStatus
+    close_code: CloseCode
+    log_level: int
+
+
+TABLE = (
+    Row(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, CloseCode.UNAUTHORIZED, logging.DEBUG),
+    Row(errors.OriginRefused, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),
+    Row(None, HTTPStatus.REQUEST_TIMEOUT, CloseCode.AUTHENTICATION_TIMEOUT, logging.DEBUG),
+    Row(errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row(errors.TooManyConnections, HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TOO_MANY, logging.WARNING),
+    Row(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, logging.INFO),
+    Row(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, logging.ERROR),
+)
+_UNKNOWN = Row(Exception, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
+_UNKNOWN_DETAIL = "the server failed to handle this: its log has the reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a client is told about one exception."""
+
+    status: int
+    close_code: CloseCode
+    detail: str
+    headers: Mapping[str, str] | None = None
+
+
+def known(error: Exception) -> bool:
+    """Return whether the error table or the exception itself tells the status."""
+    return isinstance(error, HTTPException) or _row(error) is not _UNKNOWN
+
+
+def refuse(error: Exception, *, where: str) -> Refusal:
+    """Log an exception raised at ``where``, such as a path, and return what the client is told."""
+    row = _row(error)
+    if row is _UNKNOWN:
+        logger.error("%s failed with an unexpected error", where, exc_info=error)
+        return Refusal(row.status, row.close_code, _UNKNOWN_DETAIL)
+    if isinstance(error, HTTPException):
+        refusal = Refusal(error.status_code, row.close_code, str(error.detail), error.headers)
+    else:
+        refusal = Refusal(row.status, row.close_code, _detail(error))
+    logger.log(
+        row.log_level,
+        "%s refused with status %d or close code %d: %s",
+        where,
+        refusal.status,
+        refusal.close_code,
+        refusal.detail,
+    )
+    return refusal
+
+
+def _row(error: Exception) -> Row:
+    if isinstance(error, HTTPException):
+        return _row_of_status(error.status_code)
+    return next((row for row in TABLE if row.error is not None and isinstance(error, row.error)), _UNKNOWN)
+
+
+def _row_of_status(status: int) -> Row:
+    """Return the row of a status that the application chose; clients stop after 4400 and return after 1011."""
+    for row in TABLE:
+        if row.status == status:
+            return row
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Row(None, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
+    return Row(None, HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, logging.DEBUG)
+
+
+def _detail(error: Exception) -> str:
+    if isinstance(error, RequestValidationError | WebSocketRequestValidationError):
+        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+    return str(error)

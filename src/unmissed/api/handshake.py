@@ -1,0 +1,48 @@
+"""Accepting a WebSocket, and refusing one in a way that a browser can see."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from fastapi import WebSocket, WebSocketDisconnect, WebSocketException
+from starlette.websockets import WebSocketState
+
+from unmissed.api.errors import refuse
+from unmissed.core.errors import OriginRefused
+from unmissed.core.wire import BEARER_SUBPROTOCOL, close_reason
+from unmissed.security.origins import Origins
+
+
+async def accept(websocket: WebSocket) -> None:
+    """Accept a handshake that is still open. Only the bearer subprotocol's name is echoed, never the token."""
+    if websocket.application_state is WebSocketState.CONNECTING:
+        offered = websocket.scope.get("subprotocols", ())
+        await websocket.accept(BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None)
+
+
+def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None]]:
+    """Return a dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
+
+    A browser cannot see a refused handshake, so it is accepted first and then closed with a code and a reason. A page
+    of a foreign origin learns that its origin is refused, and nothing else.
+    """
+
+    async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:
+        try:
+            yield
+        except WebSocketException as error:
+            await _close(websocket, error.code, error.reason)
+        except WebSocketDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001  # it is logged
+            shown = error if origins.allow_websocket(websocket) else OriginRefused()
+            refusal = refuse(shown, where=f"WebSocket {websocket.url.path}")
+            await _close(websocket, refusal.close_code, refusal.detail)
+
+    return close_with_code
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    with suppress(WebSocketDisconnect):
+        await accept(websocket)
+        if websocket.application_state is WebSocketState.CONNECTED:
+            await websocket.close(code, close_reason(reason))

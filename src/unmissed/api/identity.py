@@ -1,0 +1,139 @@
+"""Bearer authentication as FastAPI dependencies, for REST and WebSocket alike."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, WebSocket, WebSocketDisconnect
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+
+from unmissed.core.audience import Identity
+from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
+from unmissed.core.wire import BEARER_SUBPROTOCOL, Authenticate, parse_client_frame
+from unmissed.security.tokens import JwtVerifier, TokenVerifier
+from unmissed.settings import Settings
+
+AUTHENTICATION_SECONDS = 5.0
+
+_SCOPE_KEY = "unmissed.bearer"
+_STATE_NAME = "unmissed_bearer"
+_SCHEME_NAME = "Bearer"
+_OPENAPI_MODEL = HTTPBearerModel(bearerFormat="JWT", description="A JSON Web Token with sub and exp.")
+
+
+class Bearer(SecurityBase):
+    """A dependency that returns the Identity of a request's bearer token, or answers 401.
+
+    The token is in the ``Authorization`` header (RFC 6750). A WebSocket may also send it as a subprotocol, in its first
+    frame or, only where allowed, as ``?token=``.
+    """
+
+    def __init__(self, verifier: TokenVerifier, *, allow_query_token: bool = False) -> None:
+        self.verifier = verifier
+        self.model = _OPENAPI_MODEL
+        self.scheme_name = _SCHEME_NAME
+        self._allow_query_token = allow_query_token
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Bearer":
+        """Return the dependency that verifies JWTs by these settings. Raises ConfigurationError."""
+        verifier = JwtVerifier(
+            settings.key(),
+            algorithm=settings.jwt_algorithm,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+        )
+        return cls(verifier, allow_query_token=settings.allow_query_token)
+
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token."""
+        token = _header_token(connection)
+        if isinstance(connection, WebSocket):
+            token = token or _subprotocol_token(connection) or self._query_token(connection)
+            if token is None:
+                token = await _first_frame_token(connection)
+        if token is None:
+            raise _unauthorized("a bearer token is required: send the header 'Authorization: Bearer <token>'")
+        try:
+            return self.verifier.verify(token)
+        except InvalidToken as error:
+            raise _unauthorized(str(error)) from None
+
+    def _query_token(self, websocket: WebSocket) -> str | None:
+        return websocket.query_params.get("token") if self._allow_query_token else None
+
+
+class ManagerBearer(SecurityBase):
+    """A dependency that returns the Identity of a request or WebSocket, by the tokens of the manager served here."""
+
+    def __init__(self) -> None:
+        self.model = _OPENAPI_MODEL
+        self.scheme_name = _SCHEME_NAME
+
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        """Return the identity. Raises what ``Bearer`` raises, and ConfigurationError where no manager is served."""
+        bearer = connection.scope.get(_SCOPE_KEY) or getattr(connection.app.state, _STATE_NAME, None)
+        if not isinstance(bearer, Bearer):
+            raise ConfigurationError(
+                "get_identity works in an application that includes create_router(manager) and whose lifespan has run: "
+                "elsewhere, use Bearer.of(manager.settings) as the dependency"
+            )
+        return await bearer(connection)
+
+
+get_identity = ManagerBearer()
+
+
+async def get_current_user_id(identity: Annotated[Identity, Depends(get_identity)]) -> str:
+    """Return the user id of a request or WebSocket. A FastAPI dependency; raises what ``get_identity`` raises."""
+    return identity.user_id
+
+
+def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:
+    """Let ``get_identity`` use this bearer for one request or WebSocket."""
+    connection.scope[_SCOPE_KEY] = bearer
+
+
+def share_bearer(app: Starlette, bearer: Bearer | None) -> None:
+    """Let ``get_identity`` use this bearer in the other routes of an application."""
+    setattr(app.state, _STATE_NAME, bearer)
+
+
+def _header_token(connection: HTTPConnection) -> str | None:
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _subprotocol_token(websocket: WebSocket) -> str | None:
+    match websocket.scope.get("subprotocols"):
+        case [protocol, str(token), *_] if protocol == BEARER_SUBPROTOCOL:
+            return token
+        case _:
+            return None
+
+
+async def _first_frame_token(websocket: WebSocket) -> str:
+    await websocket.accept()
+    try:
+        async with asyncio.timeout(AUTHENTICATION_SECONDS):
+            event = await websocket.receive()
+    except TimeoutError:
+        raise HTTPException(
+            HTTPStatus.REQUEST_TIMEOUT, f"no authentication within {AUTHENTICATION_SECONDS:g} seconds"
+        ) from None
+    if event["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(event["code"])
+    try:
+        frame = parse_client_frame(event.get("text") or event.get("bytes") or "")
+    except InvalidFrame:
+        frame = None
+    if not isinstance(frame, Authenticate):
+        raise _unauthorized('the first frame must be {"type":"authenticate","token":"<token>"}')
+    return frame.token
+
+
+def _unauthorized(detail: str) -> HTTPException:
+    return HTTPException(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})

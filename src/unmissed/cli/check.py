@@ -1,0 +1,49 @@
+"""``unmissed check``: the settings and the environment, and what to fix."""
+
+import importlib.util
+import os
+import platform
+import sys
+
+import typer
+import uvicorn
+
+from unmissed.core.errors import ConfigurationError
+from unmissed.logs.workers import refuse_several_workers
+from unmissed.manager import ConnectionManager
+from unmissed.security.tokens import JwtVerifier
+from unmissed.settings import Settings, unknown_variables
+
+
+def check() -> None:
+    """Check the settings and the environment, and tell what to fix."""
+    problems = 0
+    try:
+        settings = Settings.load()
+        refuse_several_workers(sys.argv, os.environ)
+        JwtVerifier(settings.key(), algorithm=settings.jwt_algorithm)
+        ConnectionManager(settings)
+        for name, value in settings:
+            typer.echo(f"ok       UNMISSED_{name.upper()} = {value}")
+    except ConfigurationError as error:
+        problems += 1
+        typer.echo(f"problem  {error}")
+    for name in unknown_variables():
+        problems += 1
+        typer.echo(f"problem  {name} is not a setting: unset it, or see the README for the names")
+    typer.echo(f"ok       Python {platform.python_version()}, uvicorn {uvicorn.__version__}")
+    for module in ("uvloop", "httptools"):
+        missing = importlib.util.find_spec(module) is None
+        typer.echo(f"slow     {module} is missing: pip install {module}" if missing else f"ok       {module}")
+    if files := _open_files():
+        typer.echo(f"ok       {files} open files, one for each connection; raise it with ulimit -n")
+    raise typer.Exit(1 if problems else 0)
+
+
+def _open_files() -> int | None:
+    """Return the limit on open files, or None where the system has no such limit."""
+    try:
+        import resource  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        return None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,0 +1,43 @@
+"""``unmissed publish``: publishes one message over REST."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+import httpx
+import typer
+
+from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.cli.options import TokenOption, UrlOption, token_or_own
+from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.errors import UnmissedError
+
+
+def publish(
+    type: Annotated[str, typer.Argument(help="What the message is about, such as chat.")],
+    data: Annotated[str, typer.Argument(help="""Its data as JSON, such as '{"text": "hello"}'.""")] = "null",
+    *,
+    user: Annotated[list[str] | None, typer.Option(help="Only to this user; may be repeated.")] = None,
+    url: UrlOption = "http://127.0.0.1:8000",
+    token: TokenOption = None,
+) -> None:
+    """Publish one message, and print its stamp."""
+    addressed = {"users": user} if user else {}
+    try:
+        body = encode_json({"type": type, "data": decode_json(data), **addressed})
+    except ValueError as error:
+        raise typer.BadParameter(f"DATA is not JSON: {error}") from None
+    headers = {"Authorization": f"Bearer {token_or_own(token)}", "Content-Type": "application/json"}
+    try:
+        response = httpx.post(f"{url.rstrip('/')}{MESSAGES_PATH}", content=body, headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise UnmissedError(f"{url} cannot be reached: {error}") from None
+    if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED):
+        raise UnmissedError(f"{url} answered {response.status_code}: {_detail(response)}")
+    typer.echo(response.text)
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, LookupError, TypeError):
+        return response.reason_phrase

@@ -1,0 +1,92 @@
+"""``unmissed serve``: the ready application under uvicorn, with the native socket."""
+
+import os
+import secrets
+import sys
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+
+import typer
+import uvicorn
+
+from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.cli.options import with_settings
+from unmissed.core.errors import ConfigurationError
+from unmissed.logs.workers import refuse_several_workers
+from unmissed.main import create_app
+from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.server import HttpProtocol, Server, WebSocketProtocol
+from unmissed.settings import Settings
+
+_DEV_ORIGINS = "http://localhost:*,http://127.0.0.1:*,http://[::1]:*"
+_DEV_TOKEN_SECONDS = 86_400.0
+
+
+@with_settings
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8000,
+    dev: Annotated[bool, typer.Option("--dev", help="Local development: a random secret and a ready token.")] = False,
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")] = "info",
+    access_log: Annotated[bool, typer.Option(help="Log every request.")] = True,
+    overrides: dict[str, Any],
+) -> None:
+    """Serve /ws, /websocket/messages and /docs."""
+    settings = Settings.load(**overrides)
+    if dev:
+        settings = _development(settings, overrides, host=host)
+    refuse_several_workers(sys.argv, os.environ)
+    application = create_app(settings)
+    if dev:
+        typer.echo(_welcome(settings, origin=f"{host if ':' not in host else f'[{host}]'}:{port}"))
+    config = uvicorn.Config(
+        application,
+        host=host,
+        port=port,
+        log_level=log_level,
+        access_log=access_log,
+        workers=1,
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        backlog=4096,
+    )
+    Server(config, manager=application.state.manager).run()
+
+
+def _development(settings: Settings, overrides: dict[str, Any], *, host: str) -> Settings:
+    """Return the settings with development defaults for whatever was not set."""
+    if not _is_loopback(host):
+        raise ConfigurationError(
+            "--dev serves this machine only: leave --host out, or leave --dev out and set a secret"
+        )
+    defaults: dict[str, Any] = {"allow_query_token": True}
+    if settings.jwt_secret is None and settings.jwt_secret_file is None:
+        defaults["jwt_secret"] = secrets.token_urlsafe(48)
+    if not settings.allowed_origins:
+        defaults["allowed_origins"] = _DEV_ORIGINS
+    return Settings.load(**{**defaults, **overrides})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _welcome(settings: Settings, *, origin: str) -> str:
+    ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, expires_in=_DEV_TOKEN_SECONDS)
+    return f"""
+NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.
+
+  WebSocket   ws://{origin}/ws?token={ready}
+  Messages    http://{origin}{MESSAGES_PATH}?since=0
+  Docs        http://{origin}/docs
+
+In another terminal:
+
+  export UNMISSED_URL=http://{origin} UNMISSED_TOKEN={ready}
+  unmissed tail --drop-every 5s
+  unmissed publish chat '{{"text": "hello"}}'
+"""

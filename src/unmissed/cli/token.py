@@ -1,0 +1,19 @@
+"""``unmissed token``: signs a token for a user."""
+
+from typing import Annotated
+
+import typer
+
+from unmissed.cli.options import seconds
+from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.settings import Settings
+
+
+def token(
+    *,
+    sub: Annotated[str, typer.Option(help="The user id.")],
+    scope: Annotated[list[str] | None, typer.Option(help=f"Such as {PUBLISH_SCOPE}; may be repeated.")] = None,
+    expires: Annotated[float, typer.Option(parser=seconds, metavar="DURATION")] = "1h",  # type: ignore[assignment]  # typer parses the default, too
+) -> None:
+    """Print a token that is signed with UNMISSED_JWT_SECRET."""
+    typer.echo(issue_token_under(Settings.load(), user_id=sub, scope=" ".join(scope or ()), expires_in=expires))

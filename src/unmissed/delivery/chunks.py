@@ -1,0 +1,89 @@
+"""Chunks: payloads that are written together, encoded once and shared by all connections at one position."""
+
+from functools import cached_property
+
+from unmissed.core.audience import visible
+from unmissed.core.frames import text_frames
+from unmissed.core.messages import Message
+from unmissed.core.window import Window
+
+CHUNK_BYTES = 65_536
+"""Payload bytes in one write. A slow client holds up at most one chunk, not the log."""
+
+_CACHED_CHUNKS = 64
+
+
+class Chunk:
+    """Payloads to be written together. Each socket takes the form that it can send."""
+
+    def __init__(self, *payloads: bytes) -> None:
+        self.payloads = payloads
+
+    @cached_property
+    def frames(self) -> bytes:
+        """The payloads as WebSocket text frames, joined."""
+        return text_frames(self.payloads)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The payloads as text, one for each WebSocket message."""
+        return tuple(payload.decode() for payload in self.payloads)
+
+
+class JoinedChunk(Chunk):
+    """Several chunks that one connection gets in one write."""
+
+    def __init__(self, *parts: Chunk) -> None:
+        super().__init__(*(payload for part in parts for payload in part.payloads))
+        self.parts = parts
+
+    @cached_property
+    def frames(self) -> bytes:
+        """The frames of the parts, which other connections may share."""
+        return b"".join([part.frames for part in self.parts])
+
+
+class MessageChunk(Chunk):
+    """Consecutive messages of the log. ``last`` is the position after them."""
+
+    def __init__(self, messages: tuple[Message, ...], *, last: int) -> None:
+        super().__init__(*(message.payload for message in messages))
+        self.messages = messages
+        self.last = last
+        self.for_everyone = all(message.audience.users is None for message in messages)
+
+    def visible_to(self, user_id: str) -> "MessageChunk":
+        """Return the part that this user may see, which is this very chunk when that is all of it."""
+        if self.for_everyone:
+            return self
+        seen = tuple(message for message in self.messages if visible(message.audience, user_id))
+        return self if len(seen) == len(self.messages) else MessageChunk(seen, last=self.last)
+
+
+class Chunks:
+    """The chunk after each position, built once for all connections at that position."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self._latest = window.latest
+        self._cache: dict[int, MessageChunk] = {}
+
+    def after(self, position: int) -> MessageChunk:
+        """Return the next CHUNK_BYTES of messages, at least one message. The position must be behind ``latest``."""
+        if self._latest != self.window.latest or len(self._cache) >= _CACHED_CHUNKS:
+            self._latest = self.window.latest
+            self._cache.clear()
+        found = self._cache.get(position)
+        if found is None:
+            found = self._cache[position] = self._build(position)
+        return found
+
+    def _build(self, position: int) -> MessageChunk:
+        messages: list[Message] = []
+        size = 0
+        for message in self.window.messages_after(position):
+            size += len(message.payload)
+            if messages and size > CHUNK_BYTES:
+                break
+            messages.append(message)
+        return MessageChunk(tuple(messages), last=messages[-1].sequence_number)

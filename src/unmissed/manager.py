@@ -1,0 +1,262 @@
+"""ConnectionManager: publishes messages and delivers them to every connection."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from unmissed.core.audience import Identity, visible
+from unmissed.core.errors import Draining, InvalidMessage, MessageTooLarge, NotRunning, WrongThread
+from unmissed.core.messages import Draft, Message
+from unmissed.core.window import Recovery, Window
+from unmissed.core.wire import CloseCode
+from unmissed.delivery.backpressure import Backpressure
+from unmissed.delivery.connection import Connection
+from unmissed.delivery.fanout import FanOut, Limits
+from unmissed.delivery.socket import Socket
+from unmissed.delivery.throttle import Throttle
+from unmissed.logs.base import Log, Publication
+from unmissed.logs.urls import log_from_url
+from unmissed.settings import Settings
+
+_CHECK_SECONDS = 1.0
+
+
+class ConnectionManager:
+    """Stamps every message once, retains the newest, and brings every connection up to date.
+
+    It belongs to one event loop: enter it there with ``async with manager:``, or pass ``manager.lifespan`` to the
+    application. Only ``publish_threadsafe`` may be called from other threads.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        log: Log | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Use these settings, or those of the environment, and the log that they name unless one is given.
+
+        ``clock`` returns monotonic seconds and decides about ages; ``wall_clock`` returns Unix seconds, for timestamps,
+        first numbers and token expiry. Raises ConfigurationError.
+        """
+        self.settings = settings or Settings.load()
+        self._log: Log = log or log_from_url(
+            self.settings.log_url,
+            retention=self.settings.retention(),
+            first_number=None if self.settings.first_number == "clock" else self.settings.first_number,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._fan_out: FanOut | None = None
+        """Set while the manager runs."""
+
+    async def __aenter__(self) -> Self:
+        """Open the log on the running event loop. Raises ConfigurationError if it cannot work."""
+        self._loop = asyncio.get_running_loop()
+        window = await self._log.open()
+        self._draining = False
+        self._fan_out = FanOut(window, limits=self._limits())
+        self._throttle = Throttle(self._fan_out.flush, loop=self._loop)
+        self._backpressure = Backpressure(self._fan_out, self._throttle)
+        self._log.subscribe(self._throttle.request)
+        self._checks = self._loop.create_task(self._check_periodically())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every connection with 1012, and the log."""
+        fan_out, self._fan_out = self._running, None
+        self._throttle.stop()
+        self._checks.cancel()
+        fan_out.close()
+        await self._log.close()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002  # ASGI frameworks pass it
+        """Run the manager as the lifespan of an ASGI application: ``FastAPI(lifespan=manager.lifespan)``."""
+        async with self:
+            yield
+
+    @property
+    def ready(self) -> bool:
+        """Whether connections and messages are accepted: the manager is running and not draining."""
+        return self._fan_out is not None and not self._draining
+
+    @property
+    def epoch(self) -> str:
+        """The name of this life of the log. Raises NotRunning before the start."""
+        return self.window.epoch
+
+    @property
+    def window(self) -> Window:
+        """The retained messages. Raises NotRunning before the start."""
+        return self._running.window
+
+    async def broadcast(self, message: Mapping[str, Any]) -> Message:
+        """Publish ``{"type": str, "data"?: any, ...}`` to everyone; return it stamped. Raises InvalidMessage."""
+        return await self.publish(message)
+
+    async def send_message(self, connection_id: str, message: Mapping[str, Any]) -> Message:
+        """Publish a message to the *user* of a connection, including that user's other and later connections.
+
+        Return it stamped. Raises UnknownConnection or InvalidMessage; then nothing was published.
+        """
+        return await self.publish(message, users=[self._running.connections[connection_id].identity.user_id])
+
+    async def emit(self, type: str, data: object = None) -> Message:
+        """Publish ``{"type": type, "data": data}`` to everyone; return it stamped. Raises InvalidMessage."""
+        return await self.publish({"type": type, "data": data})
+
+    async def publish(self, message: Mapping[str, Any], *, users: Iterable[str] | None = None) -> Message:
+        """Publish a message to these users, or as its own ``users`` say, or to everyone; return it stamped.
+
+        Raises InvalidMessage, and then no number was used; NotRunning; WrongThread outside the manager's event loop.
+        """
+        if isinstance(users, str):
+            raise InvalidMessage("users is a list of user ids, not one string: write users=[user_id]")
+        fields = message if users is None else {**message, "users": list(users)}
+        publication = await self.publish_batch([fields])
+        return publication.messages[0]
+
+    async def publish_batch(
+        self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> Publication:
+        """Publish messages as one block of contiguous numbers: all of them or, if one is refused, none.
+
+        Repeating an ``idempotency_key`` publishes nothing and returns the first receipt. Raises Draining when the
+        server is going down and nobody would receive them.
+        """
+        self._check_loop("manager.publish_threadsafe(message)")
+        if self._draining:
+            raise Draining
+        drafts = self._drafts(messages)
+        await self._backpressure.before_append(drafts)
+        return await self._log.publish(drafts, idempotency_key=idempotency_key)
+
+    def publish_threadsafe(
+        self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, timeout: float | None = None
+    ) -> Message:
+        """Publish from another thread, such as a synchronous route; wait until it is stamped, and return it.
+
+        Messages of one caller keep their order. Raises what ``publish`` raises, and TimeoutError after ``timeout``
+        seconds. On the event loop itself it raises WrongThread: use ``await manager.publish(message)`` there.
+        """
+        if self._fan_out is None:
+            raise NotRunning
+        if _running_loop() is self._loop:
+            raise WrongThread(right_call="'await manager.publish(message)'")
+        return asyncio.run_coroutine_threadsafe(self.publish(message, users=users), self._loop).result(timeout)
+
+    def recover(self, since: int, *, epoch: str | None = None) -> Recovery:
+        """Return what the log holds after a position, for every audience. Raises NotRunning before the start.
+
+        Without ``epoch`` the number alone decides. Before a message is shown to a user, ``visible`` must allow it.
+        """
+        return self.window.recover(since, now=self._clock(), epoch=epoch)
+
+    def get_messages_since(self, since: int, *, user_id: str | None = None) -> list[dict[str, Any]]:
+        """Return the retained messages after ``since`` that are for everyone and, if given, for this user."""
+        messages = self.recover(since).messages
+        return [message.as_dict() for message in messages if visible(message.audience, user_id)]
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The connections that are open now."""
+        return () if self._fan_out is None else tuple(self._fan_out.connections)
+
+    def connect(
+        self, socket: Socket, *, identity: Identity, since: int | None = None, epoch: str | None = None
+    ) -> Connection:
+        """Take over an accepted WebSocket: greet it, send what it missed after ``since``, then everything new.
+
+        Without ``since`` it starts with what is published next. Raises NotRunning, Draining or TooManyConnections;
+        then the socket is untouched.
+        """
+        self._check_loop("the event loop that the manager was started on")
+        if self._draining:
+            raise Draining
+        self._log.expire()
+        return self._running.connect(
+            socket,
+            identity=identity,
+            since=since,
+            epoch=epoch,
+            expires_at=self._monotonic(identity.expires_at),
+            now=self._clock(),
+        )
+
+    def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close a connection from the server's side. Raises UnknownConnection."""
+        self._running.connections[connection_id].close(code, reason)
+
+    def drain(self, *, seconds: float) -> None:
+        """Ask every client to reconnect at a random moment within ``seconds``, close, and accept no new ones."""
+        self._draining = True
+        self._running.drain(seconds=seconds)
+
+    def check(self) -> None:
+        """Do what is due now: expire messages, send heartbeats, end stalled and expired connections.
+
+        The running manager calls this about once a second.
+        """
+        self._log.expire()
+        self._running.check(self._clock())
+
+    async def _check_periodically(self) -> None:
+        pause = min(_CHECK_SECONDS, self.settings.heartbeat_seconds / 4, self.settings.stall_seconds / 4)
+        while True:
+            await asyncio.sleep(pause)
+            self.check()
+
+    def _drafts(self, messages: Sequence[Mapping[str, Any]]) -> list[Draft]:
+        most = self.window.retention.max_messages
+        if not 0 < len(messages) <= most:
+            raise InvalidMessage(
+                f"a batch has 1 to {most} messages, as many as the log retains: this one has {len(messages)}"
+            )
+        drafts = [Draft.of(message, max_bytes=self.settings.max_message_bytes) for message in messages]
+        max_bytes = self.window.retention.max_bytes
+        if sum(draft.size_in_log for draft in drafts) > max_bytes:
+            raise MessageTooLarge("the batch, which the log could not hold,", limit=max_bytes)
+        return drafts
+
+    def _monotonic(self, unix_time: float | None) -> float:
+        """Convert Unix time to monotonic time, so that clock adjustments do not matter."""
+        return math.inf if unix_time is None else self._clock() + unix_time - self._wall_clock()
+
+    @property
+    def _running(self) -> FanOut:
+        if self._fan_out is None:
+            raise NotRunning
+        return self._fan_out
+
+    def _check_loop(self, right_call: str) -> None:
+        if self._fan_out is None:
+            raise NotRunning
+        if _running_loop() is not self._loop:
+            raise WrongThread(right_call=right_call)
+
+    def _limits(self) -> Limits:
+        settings = self.settings
+        return Limits(
+            heartbeat_seconds=settings.heartbeat_seconds,
+            stall_seconds=settings.stall_seconds,
+            max_connections=settings.max_connections,
+            max_connections_per_user=settings.max_connections_per_user,
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

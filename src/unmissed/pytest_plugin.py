@@ -1,0 +1,20 @@
+"""The pytest plugin: the fixture ``unmissed_server``."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unmissed.testing.server import LiveServer
+
+
+@pytest.fixture
+def unmissed_server() -> "Iterator[LiveServer]":
+    """Give a test a live server of its own."""
+    # pytest loads this plugin in every run, also where nothing uses it.
+    from unmissed.testing.server import LiveServer  # noqa: PLC0415
+
+    with LiveServer() as server:
+        yield server

@@ -1,0 +1,1 @@
+"""Security: tokens, origins, and logs without tokens."""

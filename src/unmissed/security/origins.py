@@ -1,0 +1,50 @@
+"""Which browser pages may use the server: the origin check of the WebSocket, and CORS for the REST routes."""
+
+import re
+from collections.abc import Iterable
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp
+
+_METHODS = ("GET", "POST")
+_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
+
+
+class Origins:
+    """The allowed origins (RFC 6454): the server's own host, and these.
+
+    ``*`` allows any origin and ``http://localhost:*`` any port of a host; all others are compared as a whole.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._pattern = re.compile("|".join(_pattern(origin) for origin in allowed) or "(?!)", re.IGNORECASE)
+
+    def allow(self, origin: str | None, *, host: str | None) -> bool:
+        """Return whether a page of this origin may connect to this ``Host``. Only browsers send an origin."""
+        if origin is None or self._pattern.fullmatch(origin):
+            return True
+        return bool(host) and origin.partition("://")[2].lower() == str(host).lower()
+
+    def allow_websocket(self, websocket: HTTPConnection) -> bool:
+        """Return whether this handshake comes from a page that may connect, or from no page at all."""
+        return self.allow(websocket.headers.get("origin"), host=websocket.headers.get("host"))
+
+    def cors(self, app: ASGIApp) -> CORSMiddleware:
+        """Wrap an app so that it answers preflight requests and sends CORS headers to the allowed origins."""
+        return CORSMiddleware(
+            app,
+            allow_origin_regex=f"(?i:{self._pattern.pattern})",
+            allow_methods=_METHODS,
+            allow_headers=_HEADERS,
+            max_age=600,
+        )
+
+
+def _pattern(origin: str) -> str:
+    if origin == "*":
+        return ".*"
+    origin = origin.rstrip("/")
+    if origin.endswith(":*"):
+        return re.escape(origin.removesuffix(":*")) + "(:[0-9]+)?"
+    return re.escape(origin)

@@ -1,0 +1,47 @@
+"""Keeps tokens out of uvicorn's logs, which contain URLs and, at debug level, headers and frames."""
+
+import logging
+import re
+
+_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+_REDACTED = "[redacted]"
+_TOKENS = re.compile(
+    r"(?P<name>\btoken=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Replace everything that looks like a bearer token."""
+    return _TOKENS.sub(lambda match: (match["name"] or "") + _REDACTED, text)
+
+
+class TokenFilter(logging.Filter):
+    """Removes tokens from the message and the arguments of a record. It drops no record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact a record in place. Arguments stay separate if possible: uvicorn's access log formats them itself."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(_redacted(argument) for argument in record.args)
+        text = record.getMessage()
+        if (clean := redact(text)) != text:
+            record.msg, record.args = clean, ()
+        if record.exc_info:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+def keep_tokens_out_of_logs() -> None:
+    """Install the filter on uvicorn's loggers, once."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(present, TokenFilter) for present in logger.filters):
+            logger.addFilter(TokenFilter())
+
+
+def _redacted(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    text = str(value)
+    clean = redact(text)
+    return value if clean == text else clean

@@ -1,0 +1,148 @@
+"""Verifies and issues JSON Web Tokens. The only module that uses python-jose."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jose import jwk, jwt
+
+from unmissed.core.audience import Identity
+from unmissed.core.errors import ConfigurationError, InvalidToken
+from unmissed.settings import Settings
+
+MAX_TOKEN_BYTES = 8_192
+MAX_VERIFIED_TOKENS = 4_096
+"""Number of verified tokens that are cached until they expire; 1 MiB in practice, 32 MiB at most."""
+
+PUBLISH_SCOPE = "messages:publish"
+
+_LATEST_EXPIRY = 2**53
+_KEY_TYPES = {"HS": "oct", "RS": "RSA", "ES": "EC"}
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+
+
+class TokenVerifier(Protocol):
+    """Verifies bearer tokens."""
+
+    def verify(self, token: str) -> Identity:
+        """Return the identity of a valid token. Raises InvalidToken."""
+        ...
+
+
+class JwtVerifier:
+    """Verifies JWTs (RFC 7519) of exactly one algorithm, with a key that is built once.
+
+    ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A ``scope`` claim is a
+    space-separated list (RFC 8693 section 4.2).
+    """
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        algorithm: str = "HS256",
+        audience: str | None = None,
+        issuer: str | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        try:
+            self._key = jwk.construct(key, algorithm)
+            fits = _KEY_TYPES[algorithm[:2]] == self._key.to_dict()["kty"]
+        except Exception as error:  # noqa: BLE001  # python-jose and cryptography raise many kinds for a bad key
+            raise ConfigurationError(f"the key does not fit {algorithm}: {error}") from None
+        if not fits or (algorithm.startswith("ES") and self._key.to_dict()["crv"] != _CURVES[algorithm]):
+            raise ConfigurationError(f"the key does not fit {algorithm}: it is of another type")
+        self._algorithm = algorithm
+        self._audience = audience
+        self._issuer = issuer
+        self._wall_clock = wall_clock
+        self._verified: dict[str, Identity] = {}
+        self._options = {
+            "require_sub": True,
+            "require_aud": audience is not None,
+            "require_iss": issuer is not None,
+            "verify_aud": audience is not None,
+            "verify_at_hash": False,
+            "verify_exp": False,
+        }
+
+    def verify(self, token: str) -> Identity:
+        """Return the identity of a valid token. Raises InvalidToken for every other token."""
+        if not token.isascii() or len(token) > MAX_TOKEN_BYTES:
+            raise InvalidToken(f"a token must be ASCII text of at most {MAX_TOKEN_BYTES} bytes")
+        identity = self._verified.get(token)
+        if identity is None or identity.expires_at is None or identity.expires_at <= self._wall_clock():
+            identity = self._identity(self._claims(token))
+            self._remember(token, identity)
+        return identity
+
+    def _remember(self, token: str, identity: Identity) -> None:
+        """Cache the identity, so that a reconnect needs no signature check. Evicts the oldest token."""
+        if len(self._verified) >= MAX_VERIFIED_TOKENS:
+            self._verified.pop(next(iter(self._verified)))
+        self._verified[token] = identity
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            header = jwt.get_unverified_header(token)
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[self._algorithm],
+                options=self._options,
+                audience=self._audience,
+                issuer=self._issuer,
+            )
+        except Exception:  # noqa: BLE001  # python-jose lets RecursionError, OverflowError and TypeError escape
+            raise InvalidToken("the token is invalid or expired") from None
+        if "crit" in header:
+            raise InvalidToken("the token has critical extensions that are not supported")
+        return claims
+
+    def _identity(self, claims: dict[str, Any]) -> Identity:
+        user_id, expires_at, scope = claims["sub"], claims.get("exp"), claims.get("scope", "")
+        if not isinstance(user_id, str) or not user_id:
+            raise InvalidToken("the token's sub must be a user id, which is a non-empty string")
+        if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+            raise InvalidToken("the token's exp is missing or not a number")
+        if not math.isfinite(expires_at) or not self._wall_clock() < expires_at < _LATEST_EXPIRY:
+            raise InvalidToken("the token has expired, or its exp is not a valid date")
+        if not isinstance(scope, str):
+            raise InvalidToken("the token's scope must be a string of space-separated scopes")
+        return Identity(user_id, frozenset(scope.split()), float(expires_at))
+
+
+def issue_token_under(settings: Settings, *, user_id: str, expires_in: float, scope: str = "") -> str:
+    """Return a token that a server with these settings accepts. Raises InvalidToken and ConfigurationError."""
+    if not settings.jwt_algorithm.startswith("HS"):
+        raise ConfigurationError(
+            f"a token of {settings.jwt_algorithm} is signed with the private key, which the server does not have: "
+            "get one from the service that issues your tokens, and set UNMISSED_TOKEN"
+        )
+    return issue_token(
+        settings.key(),
+        user_id=user_id,
+        expires_in=expires_in,
+        scope=scope,
+        algorithm=settings.jwt_algorithm,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+
+
+def issue_token(
+    key: str,
+    *,
+    user_id: str,
+    expires_in: float,
+    scope: str = "",
+    algorithm: str = "HS256",
+    audience: str | None = None,
+    issuer: str | None = None,
+) -> str:
+    """Return a signed token for this user, valid for ``expires_in`` seconds from now. Raises InvalidToken."""
+    if not user_id:
+        raise InvalidToken("a token needs a user id as its sub, and this one is empty")
+    claims = {"sub": user_id, "exp": int(time.time() + expires_in), "scope": scope, "aud": audience, "iss": issuer}
+    return jwt.encode({name: value for name, value in claims.items() if value}, key, algorithm=algorithm)

@@ -1,0 +1,281 @@
+"""The ASGI side of a WebSocket: its scope, and the events to and from the application."""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Iterable
+from http import HTTPStatus
+from http.client import responses
+from typing import Any, Protocol
+from urllib.parse import quote, unquote
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from unmissed.core.wire import CloseCode
+from unmissed.delivery.socket import SOCKET_EXTENSION
+from unmissed.server.uvicorn_names import (
+    ClientDisconnected,
+    Config,
+    ServerState,
+    get_local_addr,
+    get_remote_addr,
+    is_ssl,
+)
+
+AsgiEvent = dict[str, Any]
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class WebSocketTransport(Protocol):
+    """What the bridge needs of the WebSocket protocol."""
+
+    config: Config
+    app_state: dict[str, Any]
+    transport: asyncio.Transport
+    writable: bool
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing can be sent any longer."""
+        ...
+
+    @property
+    def close_code(self) -> tuple[int, str]:
+        """Code and reason of the close."""
+        ...
+
+    def respond(self, response: Response) -> None:
+        """Answer the handshake."""
+        ...
+
+    def send(self, data: str | bytes) -> None:
+        """Send a message."""
+        ...
+
+    def ping(self, payload: bytes) -> None:
+        """Send a ping."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake."""
+        ...
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Close without waiting for the client."""
+        ...
+
+
+class AsgiBridge:
+    """Runs the application for one WebSocket (ASGI 3, spec 2.4), until it returns or hands the WebSocket over."""
+
+    def __init__(self, transport: WebSocketTransport, request: Request, response: Response) -> None:
+        self._websocket = transport
+        self._response = response
+        self._scope = _scope(transport, request)
+        self._events: deque[AsgiEvent] = deque([{"type": "websocket.connect"}])
+        self._wake = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._denial: AsgiEvent | None = None
+        self._accepted = False
+        self._over = False
+        self._handed_over = False
+        self._reading_paused = False
+        self._pinged: bytes | None = None
+        self._keepalive: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
+        """Run the application in a task that uvicorn knows."""
+        self._loop = loop
+        task = loop.create_task(self._run())
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    def hand_over(self) -> Iterable[str | bytes]:
+        """Stop listening, and return the frames that the application has not read."""
+        self._handed_over = True
+        self._stop_keepalive()
+        self._resume_reading()
+        unread = [event for event in self._events if event["type"] == "websocket.receive"]
+        self._events.clear()
+        return [event.get("text") or event.get("bytes") or "" for event in unread]
+
+    # SocketListener
+
+    def socket_writable(self) -> None:
+        """Let ``send`` continue."""
+        self._writable.set()
+
+    def socket_received(self, frame: str | bytes) -> None:
+        """Buffer one message, and pause reading until the application has received it."""
+        self._put({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._websocket.transport.pause_reading()
+
+    def socket_closed(self) -> None:
+        """Report to the application that the client is gone."""
+        self._over = True
+        self._stop_keepalive()
+        self._writable.set()
+        code, reason = self._websocket.close_code
+        self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def take_pong(self, payload: bytes) -> None:
+        """Record the answer to a keepalive ping."""
+        if payload == self._pinged:
+            self._pinged = None
+
+    # The application
+
+    async def _run(self) -> None:
+        try:
+            await self._websocket.config.loaded_app(self._scope, self._receive, self._send)
+        except ClientDisconnected:
+            pass
+        except asyncio.CancelledError:
+            self._end(HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART)
+            raise
+        except Exception:
+            logger.exception("Exception in ASGI application")
+            self._end(HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR)
+        else:
+            if not self._handed_over:
+                self._end(HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.NORMAL)
+
+    def _end(self, status: HTTPStatus, code: CloseCode) -> None:
+        """Close a WebSocket that the application neither closed nor refused."""
+        if self._accepted:
+            self._websocket.close(code)
+        elif not self._websocket.transport.is_closing():
+            self._deny(status, [], b"")
+
+    async def _receive(self) -> AsgiEvent:
+        while not self._events:
+            self._wake.clear()
+            await self._wake.wait()
+        event = self._events.popleft()
+        if not self._events:
+            self._resume_reading()
+        return event
+
+    async def _send(self, event: AsgiEvent) -> None:
+        if self._over:
+            raise ClientDisconnected
+        match event["type"]:
+            case "websocket.accept" if not self._accepted:
+                self._accept(event)
+            case "websocket.send" if self._accepted and not self._websocket.closing:
+                await self._until_writable()
+                data = event.get("bytes")
+                self._websocket.send(event["text"] if data is None else data)
+            case "websocket.close" if self._accepted:
+                self._websocket.close(event.get("code", CloseCode.NORMAL), event.get("reason") or "")
+                self._resume_reading()
+            case "websocket.close":
+                self._deny(HTTPStatus.FORBIDDEN, [], b"")
+            case "websocket.http.response.start" if not self._accepted:
+                self._denial = {"status": event["status"], "headers": event.get("headers", ()), "body": b""}
+            case "websocket.http.response.body" if self._denial is not None:
+                self._denial["body"] += event.get("body", b"")
+                if not event.get("more_body", False):
+                    self._deny(self._denial["status"], self._denial["headers"], self._denial["body"])
+            case kind:
+                raise RuntimeError(f"unexpected ASGI message {kind!r} in this state of the WebSocket")
+
+    def _accept(self, event: AsgiEvent) -> None:
+        headers = self._response.headers
+        for name, value in event.get("headers", ()):
+            headers[name.decode("latin-1")] = value.decode("latin-1")
+        if event.get("subprotocol"):
+            headers["Sec-WebSocket-Protocol"] = event["subprotocol"]
+        self._log("[accepted]")
+        self._accepted = True
+        self._websocket.respond(self._response)
+        self._schedule_ping()
+
+    def _deny(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        self._log(str(int(status)))
+        fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+        fields.setdefault("Connection", "close")
+        fields.setdefault("Content-Length", str(len(body)))
+        phrase = responses.get(status, "")
+        self._websocket.respond(Response(int(status), phrase, fields, body))
+
+    def _log(self, outcome: str) -> None:
+        """Log like uvicorn, but without the query, which may contain a token."""
+        client = ":".join(map(str, self._scope["client"] or ()))
+        logger.info('%s - "WebSocket %s" %s', client, quote(self._scope["path"]), outcome)
+
+    def _put(self, event: AsgiEvent) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self._websocket.transport.resume_reading()
+
+    async def _until_writable(self) -> None:
+        while not self._websocket.writable and not self._websocket.closing:
+            self._writable.clear()
+            await self._writable.wait()
+        if self._over:
+            raise ClientDisconnected
+
+    # Keepalive
+
+    def _schedule_ping(self) -> None:
+        interval = self._websocket.config.ws_ping_interval
+        if interval:
+            self._keepalive = self._loop.call_later(interval, self._ping)
+
+    def _ping(self) -> None:
+        if self._websocket.closing:
+            return
+        self._pinged = secrets.token_bytes(4)
+        self._websocket.ping(self._pinged)
+        timeout = self._websocket.config.ws_ping_timeout
+        if timeout:
+            self._keepalive = self._loop.call_later(timeout, self._check_pong)
+        else:
+            self._schedule_ping()
+
+    def _check_pong(self) -> None:
+        if self._pinged is None:
+            self._schedule_ping()
+        else:
+            self._websocket.fail(CloseCode.INTERNAL_ERROR, "no pong in time")
+
+    def _stop_keepalive(self) -> None:
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+            self._keepalive = None
+
+
+def _scope(websocket: WebSocketTransport, request: Request) -> dict[str, Any]:
+    config, transport = websocket.config, websocket.transport
+    raw_path, _, query = request.path.partition("?")
+    return {
+        "type": "websocket",
+        "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "wss" if is_ssl(transport) else "ws",
+        "server": get_local_addr(transport),
+        "client": get_remote_addr(transport),
+        "root_path": config.root_path,
+        "path": config.root_path + unquote(raw_path),
+        "raw_path": (config.root_path + raw_path).encode("ascii"),
+        "query_string": query.encode("ascii"),
+        "headers": [
+            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()
+        ],
+        "subprotocols": [
+            name.strip() for value in request.headers.get_all("Sec-WebSocket-Protocol") for name in value.split(",")
+        ],
+        "state": websocket.app_state.copy(),
+        "extensions": {"websocket.http.response": {}, SOCKET_EXTENSION: websocket},
+    }

@@ -1,0 +1,55 @@
+"""Everything of uvicorn that is not in its documentation, and that this package relies on.
+
+A test names each attribute, so a release of uvicorn that changes one of them fails that test first.
+"""
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import Server, ServerState
+
+__all__ = [
+    "ATTRIBUTES",
+    "INSTANCE_ATTRIBUTES",
+    "ClientDisconnected",
+    "Config",
+    "HttpToolsProtocol",
+    "Server",
+    "ServerState",
+    "get_local_addr",
+    "get_remote_addr",
+    "is_ssl",
+]
+
+ATTRIBUTES = {
+    HttpToolsProtocol: (
+        "_should_upgrade",
+        "_unset_keepalive_if_required",
+        "_unsupported_upgrade_warning",
+        "connection_lost",
+        "connection_made",
+        "data_received",
+        "handle_websocket_upgrade",
+        "on_headers_complete",
+        "on_message_begin",
+        "send_400_response",
+    ),
+    Server: ("serve", "shutdown"),
+}
+"""Methods that are called or overridden, by class."""
+
+INSTANCE_ATTRIBUTES = {
+    HttpToolsProtocol: ("loop", "parser", "transport"),
+    Server: ("servers", "server_state", "should_exit", "started"),
+    ServerState: ("connections", "tasks"),
+    Config: (
+        "asgi_version",
+        "loaded_app",
+        "root_path",
+        "timeout_graceful_shutdown",
+        "ws_max_size",
+        "ws_ping_interval",
+        "ws_ping_timeout",
+    ),
+}
+"""Attributes of instances that are read or set, by class."""

@@ -1,0 +1,143 @@
+"""A live server for tests that can drop its clients and restart."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from unmissed.core.messages import Message
+from unmissed.main import create_app
+from unmissed.manager import ConnectionManager
+from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.server import Server
+from unmissed.settings import Settings
+
+SECRET = "only-for-tests-and-therefore-public-0123456789"  # noqa: S105  # it protects nothing
+
+_START_SECONDS = 10.0
+_STOP_SECONDS = 60.0
+
+
+class LiveServer:
+    """An application on a real local socket, in a thread: ``with LiveServer() as server:``.
+
+    Without an application it serves ``create_app(settings)``. ``options`` are passed to ``uvicorn.Config``.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI | None = None,
+        *,
+        manager: ConnectionManager | None = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> None:
+        self._app, self._manager = app, manager
+        self._settings = settings or (manager.settings if manager else Settings(jwt_secret=SecretStr(SECRET)))
+        self._options = options
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a trailing slash."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def websocket_url(self) -> str:
+        """The URL of the WebSocket."""
+        return f"ws://127.0.0.1:{self._port}/ws"
+
+    @property
+    def manager(self) -> ConnectionManager:
+        """The manager that is served."""
+        return self._serving
+
+    def start(self) -> None:
+        """Start serving. A restart keeps the port."""
+        app = self._app or create_app(self._settings)
+        self._serving = self._manager or app.state.manager
+        self._listening = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+        self._port = self._listening.getsockname()[1]
+        config = uvicorn.Config(app, **{"log_level": "warning", "ws_per_message_deflate": False, **self._options})
+        self._server = Server(config, manager=self._serving)
+        self._thread = threading.Thread(target=self._run, name="unmissed-live-server", daemon=True)
+        self._ready = threading.Event()
+        self._thread.start()
+        if not self._ready.wait(_START_SECONDS):
+            raise TimeoutError("the server did not start: its log above has the reason")
+
+    def stop(self) -> None:
+        """Stop as SIGTERM would."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_SECONDS)
+        if self._thread.is_alive():
+            raise TimeoutError("the server does not stop: something blocks its event loop")
+        self._listening.close()
+
+    def restart(self) -> None:
+        """Stop and start again. The memory log is lost, and another life begins."""
+        self.stop()
+        self.start()
+
+    def drop(self) -> None:
+        """Disconnect every client, as a network failure would."""
+        self.call(self._drop)
+
+    def call(self, act: Any, *arguments: Any) -> Any:
+        """Call a function on the server's event loop, and return its result."""
+
+        async def calling() -> Any:
+            return act(*arguments)
+
+        return self.run(calling())
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the server's event loop, and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_SECONDS)
+
+    def publish(self, type: str, data: object = None, *, users: list[str] | None = None) -> Message:
+        """Publish a message from this thread, and return it stamped."""
+        return self.manager.publish_threadsafe({"type": type, "data": data}, users=users)
+
+    def token(self, user_id: str = "alice", *, scope: str = PUBLISH_SCOPE, expires_in: float = 3600.0) -> str:
+        """Return a token for this user, signed with the secret of the settings."""
+        return issue_token_under(self._settings, user_id=user_id, scope=scope, expires_in=expires_in)
+
+    def headers(self, user_id: str = "alice") -> dict[str, str]:
+        """Return the header that authenticates this user."""
+        return {"Authorization": f"Bearer {self.token(user_id)}"}
+
+    def _run(self) -> None:
+        self._server.config.load()
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._server.serve(sockets=[self._listening]))
+            tasks.create_task(self._report_ready())
+
+    async def _report_ready(self) -> None:
+        while not self._server.started:
+            await asyncio.sleep(0.005)
+        self._ready.set()
+
+    def _drop(self) -> None:
+        for connection in tuple(self._server.server_state.connections):
+            connection.transport.abort()

@@ -1,0 +1,99 @@
+"""The portable socket, for any ASGI server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from unmissed.delivery.chunks import Chunk
+from unmissed.delivery.socket import SocketListener
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AsgiSocket:
+    """A ``Socket`` over ASGI's ``receive`` and ``send``, already accepted. It holds one chunk at a time.
+
+    ASGI signals flow control only by making ``send`` wait, so one writer task awaits it here, and nowhere else.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._pending: Chunk | None = None
+        self._close: tuple[int, str] | None = None
+        self._wake = asyncio.Event()
+        self._end = asyncio.timeout(None)
+        self.write_progress = 0
+
+    @property
+    def writable(self) -> bool:
+        """Whether the previous chunk was sent and the socket is not closing."""
+        return self._pending is None and self._close is None
+
+    @property
+    def buffer_empty(self) -> bool:
+        """Whether no chunk is waiting to be sent."""
+        return self.writable
+
+    def attach(self, listener: SocketListener) -> None:
+        """Report events to this listener from now on."""
+        self._listener = listener
+
+    def write(self, chunk: Chunk) -> None:
+        """Hand a chunk to the writer task."""
+        self._pending = chunk
+        self._wake.set()
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close after the chunk that is being sent. Only the first call counts."""
+        if self._close is None:
+            self._close = (code, reason)
+            self._wake.set()
+
+    def abort(self) -> None:
+        """Make ``run`` return. The server ends the TCP connection by its own rules."""
+        if self._end.when() is None:
+            self._end.reschedule(0)
+
+    async def run(self) -> None:
+        """Serve the socket until it is closed or aborted."""
+        writer = asyncio.create_task(self._write())
+        try:
+            async with self._end:
+                await self._read()
+        except TimeoutError:
+            pass
+        finally:
+            writer.cancel()
+            self._listener.socket_closed()
+
+    async def _read(self) -> None:
+        while True:
+            event = await self._receive()
+            if event["type"] != "websocket.receive":
+                return
+            text = event.get("text")
+            self._listener.socket_received(event["bytes"] if text is None else text)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._send_pending()
+                if self._close is not None:
+                    code, reason = self._close
+                    await self._send({"type": "websocket.close", "code": code, "reason": reason})
+                    return
+                self._listener.socket_writable()
+        except (OSError, RuntimeError):
+            # Servers raise different errors when the peer is gone, and ``receive`` may report it only after a timeout.
+            self.abort()
+
+    async def _send_pending(self) -> None:
+        if self._pending is not None:
+            for text in self._pending.texts:
+                await self._send({"type": "websocket.send", "text": text})
+                self.write_progress += 1
+            self._pending = None

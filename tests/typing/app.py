@@ -1,0 +1,142 @@
+"""A small application that uses every public name, for type checkers."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, assert_type
+
+from fastapi import Depends, FastAPI
+
+import unmissed
+from unmissed import (
+    Bearer,
+    ConfigurationError,
+    Connection,
+    ConnectionManager,
+    ConnectionRefused,
+    Draft,
+    Draining,
+    Identity,
+    InvalidMessage,
+    InvalidToken,
+    JwtVerifier,
+    Log,
+    Message,
+    NotRunning,
+    Outcome,
+    Publication,
+    Receipt,
+    Recovery,
+    Retention,
+    Settings,
+    TokenVerifier,
+    UnknownConnection,
+    UnmissedError,
+    Window,
+    WrongThread,
+    client,
+    create_app,
+    create_router,
+    get_current_user_id,
+    get_identity,
+    issue_token,
+    rfc3339,
+)
+from unmissed.testing import FakeSocket, LiveServer, ManualClock
+
+settings = Settings(max_messages=1000, max_age=60, first_number=1, allow_query_token=True, log_url="memory:")
+KEY = "k" * 32
+
+
+class CountingLog:
+    """A log that anyone could write."""
+
+    def __init__(self) -> None:
+        self.window = Window(Retention(max_messages=10), epoch="one", first_number=1)
+        self.appended: Callable[[], None] | None = None
+
+    async def open(self) -> Window:
+        return self.window
+
+    def subscribe(self, appended: Callable[[], None]) -> None:
+        self.appended = appended
+
+    async def close(self) -> None:
+        self.appended = None
+
+    def expire(self) -> None:
+        self.window.expire(time.monotonic())
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
+        timestamp = rfc3339(time.time())
+        messages = tuple(
+            draft.stamp(self.window.latest + 1 + index, timestamp=timestamp, now=time.monotonic())
+            for index, draft in enumerate(drafts)
+        )
+        for message in messages:
+            self.window.append(message)
+        if self.appended is not None:
+            self.appended()
+        return Publication(Receipt(messages[0].sequence_number, len(messages), "one", timestamp), messages)
+
+
+class Verifier:
+    """A token verifier that anyone could write."""
+
+    def verify(self, token: str) -> Identity:
+        if not token:
+            raise InvalidToken("no token")
+        return Identity(token)
+
+
+log: Log = CountingLog()
+verifiers: list[TokenVerifier] = [Verifier(), JwtVerifier(KEY)]
+manager = ConnectionManager(settings, log=log, clock=ManualClock())
+app = FastAPI(lifespan=manager.lifespan)
+app.include_router(create_router(manager, authenticate=Bearer(verifiers[0])))
+ready: FastAPI = create_app(Settings.load(jwt_secret=KEY))
+
+
+@app.get("/me")
+async def me(
+    identity: Annotated[Identity, Depends(get_identity)], user_id: Annotated[str, Depends(get_current_user_id)]
+) -> str:
+    return f"{user_id} {sorted(identity.scopes)} {unmissed.__version__}"
+
+
+async def publish() -> None:
+    try:
+        message = await manager.broadcast({"type": "a", "data": 1})
+        assert_type(message, Message)
+        assert_type(await manager.publish_batch([{"type": "a"}], idempotency_key="k"), Publication)
+    except InvalidMessage as error:
+        print(error)
+    except (NotRunning, WrongThread, Draining):
+        pass
+    recovery = manager.recover(0)
+    assert_type(recovery, Recovery)
+    if recovery.outcome is Outcome.COMPLETE:
+        print(recovery.messages)
+    connection: Connection = manager.connect(FakeSocket(), identity=Identity("alice"), since=0)
+    try:
+        await manager.send_message(connection.id, {"type": "a"})
+    except UnknownConnection as error:
+        print(error.connection_id)
+
+
+async def watch() -> None:
+    try:
+        async with client.connect("http://localhost", token=issue_token(KEY, user_id="a", expires_in=60)) as stream:
+            async for event in stream:
+                assert_type(event, client.Event)
+    except ConnectionRefused as error:
+        print(error.code, error.reason)
+    except (ConfigurationError, UnmissedError):
+        pass
+
+
+def run() -> None:
+    with LiveServer(app, manager=manager) as server:
+        print(server.publish("a").sequence_number)
+    asyncio.run(watch())
+    asyncio.run(publish())

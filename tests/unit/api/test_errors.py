@@ -1,0 +1,71 @@
+"""The error table: what a client is told, and what is logged."""
+
+import logging
+from http import HTTPStatus
+
+import pytest
+from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
+
+from unmissed.api.errors import TABLE, known, refuse
+from unmissed.core import errors
+from unmissed.core.wire import CloseCode
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "close_code", "level"),
+    [
+        (errors.InvalidToken("t"), 401, CloseCode.UNAUTHORIZED, "DEBUG"),
+        (errors.OriginRefused(), 403, CloseCode.FORBIDDEN, "WARNING"),
+        (errors.InvalidPosition(), 422, CloseCode.BAD_MESSAGE, "DEBUG"),
+        (errors.InvalidMessage("m"), 422, CloseCode.BAD_MESSAGE, "DEBUG"),
+        (errors.MessageTooLarge("m", limit=1), 413, CloseCode.BAD_MESSAGE, "DEBUG"),
+        (errors.TooManyConnections("c"), 429, CloseCode.TOO_MANY, "WARNING"),
+        (errors.Draining(), 503, CloseCode.SERVICE_RESTART, "INFO"),
+        (errors.NotRunning(), 503, CloseCode.SERVICE_RESTART, "ERROR"),
+        (HTTPException(401, "d"), 401, CloseCode.UNAUTHORIZED, "DEBUG"),
+        (HTTPException(403, "d"), 403, CloseCode.FORBIDDEN, "WARNING"),
+        (HTTPException(404, "d"), 404, CloseCode.BAD_MESSAGE, "DEBUG"),
+        (HTTPException(408, "d"), 408, CloseCode.AUTHENTICATION_TIMEOUT, "DEBUG"),
+        (HTTPException(429, "d"), 429, CloseCode.TOO_MANY, "WARNING"),
+        (HTTPException(499, "d"), 499, CloseCode.BAD_MESSAGE, "DEBUG"),
+        (HTTPException(500, "d"), 500, CloseCode.INTERNAL_ERROR, "ERROR"),
+        (HTTPException(502, "d"), 502, CloseCode.INTERNAL_ERROR, "ERROR"),
+        (HTTPException(503, "d"), 503, CloseCode.SERVICE_RESTART, "INFO"),
+    ],
+)
+def test_an_error_has_one_status_one_close_code_and_one_log_level(
+    error: Exception, status: int, close_code: CloseCode, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="unmissed")
+
+    refusal = refuse(error, where="GET /x")
+
+    assert known(error)
+    assert (status, close_code) == (refusal.status, refusal.close_code)
+    [record] = caplog.records
+    assert level == record.levelname
+    assert f"GET /x refused with status {status} or close code {close_code}: {refusal.detail}" == record.getMessage()
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), errors.ConfigurationError("secret"), KeyError("secret")])
+def test_an_unexpected_error_is_logged_with_its_traceback_and_not_told(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = refuse(error, where="GET /x")
+
+    assert not known(error)
+    assert (500, CloseCode.INTERNAL_ERROR) == (refusal.status, refusal.close_code)
+    assert "secret" not in refusal.detail
+    assert "secret" in caplog.text
+    assert "ERROR" == caplog.records[0].levelname
+
+
+def test_a_validation_error_names_the_parameter() -> None:
+    error = RequestValidationError([{"loc": ("query", "room"), "msg": "Field required"}])
+
+    assert "query.room: Field required" == refuse(error, where="GET /x").detail
+
+
+def test_every_row_has_an_error_status() -> None:
+    assert all(HTTPStatus.BAD_REQUEST <= row.status for row in TABLE)

@@ -1,0 +1,401 @@
+"""The commands, as they are typed."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from typer.testing import CliRunner
+
+from unmissed.cli.app import app, main
+from unmissed.cli.options import seconds
+from unmissed.core.errors import ConnectionRefused, UnmissedError
+from unmissed.security.tokens import PUBLISH_SCOPE, JwtVerifier
+from unmissed.settings import Settings
+from unmissed.testing import SECRET, LiveServer
+
+NOWHERE = "http://127.0.0.1:1"
+FOREIGN_SECRET = "another-secret-of-more-than-32-bytes-0123456789"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with LiveServer() as live:
+        yield live
+
+
+@pytest.fixture
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+
+
+@pytest.fixture
+def _terminated_as_before() -> Iterator[None]:
+    """``tail`` handles SIGTERM for the rest of its process, which here is the one of all tests."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(*arguments: str) -> str:
+    """Return what a command that succeeds prints."""
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert 0 == result.exit_code, result.output
+    return result.stdout
+
+
+def refusal_of(*arguments: str) -> str:
+    """Return what a command that cannot be carried out raises."""
+    with pytest.raises(UnmissedError) as refused:
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    return str(refused.value)
+
+
+def misuse_of(*arguments: str) -> str:
+    """Return what a command that was typed wrongly prints on stderr, without frames and line breaks."""
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "300"})
+    assert 2 == result.exit_code
+    return click.unstyle(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("500ms", 0.5),
+        ("5s", 5.0),
+        ("10m", 600.0),
+        ("1h", 3_600.0),
+        ("2d", 172_800.0),
+        ("2.5", 2.5),
+        ("7", 7.0),
+        (" 5s ", 5.0),
+        ("0.5h", 1_800.0),
+    ],
+)
+def test_a_duration_is_read_in_seconds(text: str, expected: float) -> None:
+    assert expected == seconds(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "-1s", "+1s", "5 s", "5S", "1e3", "inf", "nan", "5w", "s", ".5", "5.", "\uff15s", "1_000"]
+)
+def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
+    assert "is not a duration: use one such as 500ms, 5s, 10m, 1h or 2d" in misuse_of(
+        "token", "--sub", "a", "--expires", text
+    )
+
+
+@pytest.mark.usefixtures("_secret")
+def test_a_token_is_for_one_hour_and_without_a_scope_unless_asked_otherwise() -> None:
+    now = time.time()
+    token = run("token", "--sub", "alice").strip()
+
+    identity = JwtVerifier(SECRET).verify(token)
+    assert 3_600.0 == pytest.approx((identity.expires_at or 0) - now, abs=60.0)
+    assert "alice" == identity.user_id
+    assert frozenset() == identity.scopes
+
+
+@pytest.mark.usefixtures("_secret")
+def test_a_token_has_the_scopes_and_the_time_that_were_asked_for() -> None:
+    short = run("token", "--sub", "alice", "--expires", "1h", "--scope", PUBLISH_SCOPE, "--scope", "other").strip()
+    long = run("token", "--sub", "alice", "--expires", "2h").strip()
+
+    identity, later = JwtVerifier(SECRET).verify(short), JwtVerifier(SECRET).verify(long)
+    assert frozenset({PUBLISH_SCOPE, "other"}) == identity.scopes
+    assert 3_600.0 == pytest.approx((later.expires_at or 0) - (identity.expires_at or 0), abs=60.0)
+
+
+@pytest.mark.usefixtures("_secret")
+def test_a_token_is_what_the_configured_server_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_ALGORITHM", "HS512")
+    monkeypatch.setenv("UNMISSED_JWT_AUDIENCE", "chat")
+    monkeypatch.setenv("UNMISSED_JWT_ISSUER", "login")
+
+    token = run("token", "--sub", "alice", "--expires", "1h").strip()
+
+    verifier = JwtVerifier(SECRET, algorithm="HS512", audience="chat", issuer="login")
+    assert "alice" == verifier.verify(token).user_id
+
+
+def test_a_token_needs_a_secret() -> None:
+    assert refusal_of("token", "--sub", "alice", "--expires", "1h").startswith("UNMISSED_JWT_SECRET is not set")
+
+
+def test_a_token_needs_a_user() -> None:
+    assert "Missing option '--sub'" in misuse_of("token")
+
+
+@pytest.mark.usefixtures("_secret")
+def test_a_token_of_a_key_pair_is_left_to_the_service_with_the_private_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_ALGORITHM", "RS256")
+
+    refusal = refusal_of("token", "--sub", "alice", "--expires", "1h")
+
+    assert "set UNMISSED_TOKEN" in refusal
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_shows_every_setting_and_hides_the_secret() -> None:
+    output = run("check")
+
+    assert [] == [name for name in Settings.model_fields if f"ok       UNMISSED_{name.upper()} = " not in output]
+    assert SECRET not in output
+    assert "problem" not in output
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({}, "problem  UNMISSED_JWT_SECRET is not set"),
+        ({"UNMISSED_JWT_SECRET": "short"}, "problem  UNMISSED_JWT_SECRET has 5 bytes and needs at least 32"),
+        ({"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_MAX_AGE": "0"}, "problem  UNMISSED_MAX_AGE: "),
+        ({"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_JWT_ALGORITHM": "RS256"}, "problem  the key does not fit RS256"),
+        (
+            {"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_MAX_MESAGES": "5"},
+            "problem  UNMISSED_MAX_MESAGES is not a setting",
+        ),
+        ({"UNMISSED_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2"}, "problem  the memory log lives in one process"),
+    ],
+)
+def test_check_fails_with_what_to_fix(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], problem: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    result = CliRunner().invoke(app, ["check"])
+
+    assert 1 == result.exit_code
+    assert problem in result.stdout
+
+
+def test_every_setting_is_a_flag_of_serve() -> None:
+    output = click.unstyle(CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "300"}).output)
+
+    flags = set(re.findall(r"--[a-z-]+", output))
+    assert {f"--{name.replace('_', '-')}" for name in Settings.model_fields} <= flags
+    assert [] == [name for name in Settings.model_fields if f"[UNMISSED_{name.upper()}]" not in output]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        ([], "UNMISSED_JWT_SECRET is not set"),
+        (["--jwt-secret", ""], "UNMISSED_JWT_SECRET has 0 bytes"),
+        (["--jwt-secret", "short"], "UNMISSED_JWT_SECRET has 5 bytes"),
+        (["--jwt-secret", SECRET, "--jwt-secret-file", "key"], "keep one"),
+        (["--jwt-secret", SECRET, "--jwt-algorithm", "none"], "UNMISSED_JWT_ALGORITHM: "),
+        (["--jwt-secret", SECRET, "--jwt-algorithm", "RS256"], "the key does not fit RS256"),
+        (["--jwt-secret", SECRET, "--max-messages", "0"], "UNMISSED_MAX_MESSAGES: "),
+        (["--jwt-secret", SECRET, "--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65872"),
+        (["--jwt-secret", SECRET, "--log-url", "redis:"], "UNMISSED_LOG_URL is"),
+        (["--dev", "--max-age", "never"], "UNMISSED_MAX_AGE: "),
+    ],
+)
+def test_serve_refuses_what_cannot_work(arguments: list[str], refusal: str) -> None:
+    assert refusal in refusal_of("serve", *arguments)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "::", "example.com", "localhost.example.com", ""])
+def test_serve_tries_out_on_this_machine_only(host: str) -> None:
+    assert "--dev serves this machine only" in refusal_of("serve", "--dev", "--host", host)
+
+
+def test_serve_refuses_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+
+    assert "unset WEB_CONCURRENCY" in refusal_of("serve", "--dev")
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+def test_serve_refuses_what_is_no_port(port: str) -> None:
+    assert "Invalid value for '--port'" in misuse_of("serve", "--dev", "--port", port)
+
+
+@pytest.mark.usefixtures("_secret")
+def test_serve_refuses_an_unknown_log_level_by_name() -> None:
+    result = CliRunner().invoke(app, ["serve", "--log-level", "loud"])
+
+    assert isinstance(result.exception, SystemExit | UnmissedError)
+    assert "loud" in result.stderr + str(result.exception)
+
+
+def test_publish_prints_the_stamp(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_URL", server.url)
+    monkeypatch.setenv("UNMISSED_TOKEN", server.token())
+
+    stamp: dict[str, Any] = json.loads(run("publish", "chat", '{"text": "hello"}'))
+
+    message = server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]
+    assert ("chat", {"text": "hello"}) == (message["type"], message["data"])
+    assert (server.manager.epoch, message["timestamp"]) == (stamp["epoch"], stamp["timestamp"])
+
+
+def test_publish_takes_a_url_with_a_slash_and_a_token_as_flags(server: LiveServer) -> None:
+    stamp = json.loads(run("publish", "chat", "--url", f"{server.url}/", "--token", server.token()))
+
+    assert None is server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]["data"]
+
+
+@pytest.mark.usefixtures("_secret")
+def test_publish_makes_its_own_token_from_the_secret(server: LiveServer) -> None:
+    assert "sequence_number" in json.loads(run("publish", "chat", "1", "--url", server.url))
+
+
+def test_publish_addresses_the_users_that_are_named(server: LiveServer) -> None:
+    arguments = ["--user", "alice", "--user", "bob", "--url", server.url, "--token", server.token()]
+    position = json.loads(run("publish", "note", *arguments))["sequence_number"] - 1
+
+    assert 1 == len(server.call(lambda: server.manager.get_messages_since(position, user_id="bob")))
+    assert [] == server.call(lambda: server.manager.get_messages_since(position, user_id="carol"))
+
+
+def test_publish_tells_what_the_server_refused(server: LiveServer) -> None:
+    reserved = refusal_of("publish", "gap", "1", "--url", server.url, "--token", server.token())
+    garbage = refusal_of("publish", "chat", "1", "--url", server.url, "--token", "garbage")
+    reader = refusal_of("publish", "chat", "1", "--url", server.url, "--token", server.token(scope=""))
+
+    assert f"{server.url} answered 422: the type 'gap' is reserved for the protocol: choose another name" == reserved
+    assert f"{server.url} answered 401: the token is invalid or expired" == garbage
+    assert f"{server.url} answered 403: publishing needs a token with the scope {PUBLISH_SCOPE}" == reader
+
+
+def test_publish_tells_what_another_server_answered(server: LiveServer) -> None:
+    refusal = refusal_of("publish", "chat", "1", "--url", f"{server.url}/nothing", "--token", "x")
+
+    assert f"{server.url}/nothing answered 404: Not Found" == refusal
+
+
+@pytest.mark.parametrize("url", [NOWHERE, "nonsense", "http://[", "ftp://127.0.0.1"])
+def test_publish_tells_that_a_server_cannot_be_reached(url: str) -> None:
+    assert refusal_of("publish", "chat", "1", "--url", url, "--token", "x").startswith(f"{url} cannot be reached: ")
+
+
+@pytest.mark.parametrize("data", ["", "hello", "{", "NaN", "Infinity", "1e999", '"\\ud800"'])
+def test_publish_refuses_data_that_is_not_json(data: str) -> None:
+    assert "DATA is not JSON" in misuse_of("publish", "chat", data, "--url", NOWHERE, "--token", "x")
+
+
+@pytest.mark.parametrize("command", [["publish", "chat"], ["tail"]])
+def test_without_a_token_or_a_secret_both_are_named(command: list[str]) -> None:
+    refusal = refusal_of(*command, "--url", NOWHERE)
+
+    assert "UNMISSED_TOKEN" in refusal
+    assert "UNMISSED_JWT_SECRET" in refusal
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_shows_what_came_after_a_position_and_counts_it(server: LiveServer) -> None:
+    first = server.publish("chat", {"text": "héllo"})
+    second = server.publish("chat", [1, 2])
+    since = str(first.sequence_number - 1)
+
+    output = run("tail", "--since", since, "--stop-after", "500ms", "--url", server.url, "--token", server.token())
+
+    assert [
+        f'+{first.sequence_number:>8}  {first.timestamp}  chat  {{"text":"héllo"}}',
+        f"+{second.sequence_number:>8}  {second.timestamp}  chat  [1,2]",
+        "-- received 2, recovered 2, lost 0, duplicates 0",
+    ] == output.splitlines()
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveServer) -> None:
+    message = server.publish("chat")
+    since = str(message.sequence_number - 1)
+    arguments = ["--since", since, "--drop-every", "100ms", "--stop-after", "1s", "--url", server.url]
+
+    lines = run("tail", *arguments, "--token", server.token()).splitlines()
+
+    assert any(line.startswith(f"-- dropping the connection at {message.sequence_number}: ") for line in lines)
+    assert "-- received 1, recovered 1, lost 0, duplicates 0" == lines[-1]
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_shows_a_gap_and_counts_the_lost() -> None:
+    with LiveServer(settings=Settings.load(jwt_secret=SECRET, max_messages=2)) as small:
+        for number in range(5):
+            small.publish("chat", number)
+        arguments = ["--since", "1", "--stop-after", "500ms", "--url", small.url, "--token", small.token()]
+
+        lines = run("tail", *arguments).splitlines()
+
+    assert "-- gap: 2 to 3 are lost" == lines[0]
+    assert "-- received 2, recovered 2, lost 2, duplicates 0" == lines[-1]
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_shows_a_reset_and_counts_it() -> None:
+    with LiveServer() as fresh:
+        arguments = ["--since", "5", "--stop-after", "500ms", "--url", fresh.url, "--token", fresh.token()]
+
+        lines = run("tail", *arguments).splitlines()
+
+        assert f"-- reset: the server began another life of its log, {fresh.manager.epoch}" == lines[0]
+    assert "-- received 0, recovered 0, lost 0, duplicates 0, resets 1" == lines[-1]
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused, match="code 4401"):
+        run("tail", "--stop-after", "30s", "--url", server.url, "--token", "garbage")
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_stops_in_time_although_nobody_answers() -> None:
+    output = run("tail", "--stop-after", "200ms", "--url", NOWHERE, "--token", "x")
+
+    assert "-- received 0, recovered 0, lost 0, duplicates 0" == output.strip()
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+@pytest.mark.parametrize("url", ["http://[", "ftp://127.0.0.1", "http://"])
+def test_tail_refuses_an_address_that_makes_no_sense(url: str) -> None:
+    assert url in refusal_of("tail", "--url", url, "--token", "x", "--stop-after", "2s")
+
+
+@pytest.mark.parametrize("since", ["-1", "abc", "1.5"])
+def test_tail_refuses_what_is_no_position(since: str) -> None:
+    assert "Invalid value for '--since'" in misuse_of("tail", "--since", since, "--url", NOWHERE, "--token", "x")
+
+
+def test_an_error_of_ours_ends_main_with_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["unmissed", "token", "--sub", "alice", "--expires", "1h"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert str(ended.value.code).startswith("unmissed: UNMISSED_JWT_SECRET is not set: ")
+
+
+def test_main_succeeds_with_status_zero(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", FOREIGN_SECRET)
+    monkeypatch.setattr("sys.argv", ["unmissed", "token", "--sub", "alice", "--expires", "1h"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert 0 == ended.value.code
+    assert "alice" == JwtVerifier(FOREIGN_SECRET).verify(capsys.readouterr().out.strip()).user_id
+
+
+def test_what_the_user_can_fix_is_one_line_on_stderr() -> None:
+    command = [sys.executable, "-c", "from unmissed.cli import main; main()", "serve", "--max-messages", "0"]
+
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # all of it is ours
+
+    assert 1 == ended.returncode
+    assert "" == ended.stdout
+    assert ["unmissed: UNMISSED_MAX_MESSAGES: Input should be greater than 0"] == ended.stderr.splitlines()
+
+
+@pytest.mark.parametrize("command", ["serve", "token", "publish", "tail", "check"])
+def test_every_command_explains_itself(command: str) -> None:
+    assert "Usage: " in click.unstyle(run(command, "--help"))

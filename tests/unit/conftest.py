@@ -1,0 +1,20 @@
+"""A manager on a clock that moves by hand."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from support import managed
+from unmissed import ConnectionManager
+from unmissed.testing import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def manager(clock: ManualClock) -> AsyncIterator[ConnectionManager]:
+    async with managed(clock) as manager:
+        yield manager

@@ -1,0 +1,55 @@
+"""Chunks: built and encoded once, and shared."""
+
+from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.messages import Message
+from unmissed.core.window import Retention, Window
+from unmissed.delivery.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
+
+
+def window_of(*payloads: bytes, audience: Audience = EVERYONE) -> Window:
+    window = Window(Retention(), epoch="life", first_number=1)
+    for number, payload in enumerate(payloads, start=1):
+        window.append(Message(number, "2026-01-31T12:00:00.000Z", payload, audience, 0.0))
+    return window
+
+
+def test_everyone_at_one_position_shares_one_chunk_and_its_frames() -> None:
+    chunks = Chunks(window_of(b"a", b"b"))
+
+    first, second = chunks.after(1), chunks.after(1)
+
+    assert first is second
+    assert first.frames is second.frames
+    assert first.visible_to("alice") is first.visible_to("bob")
+
+
+def test_a_chunk_is_built_again_when_the_window_has_grown() -> None:
+    window = window_of(b"a")
+    chunks = Chunks(window)
+    before = chunks.after(0)
+    window.append(Message(2, "2026-01-31T12:00:00.000Z", b"b", EVERYONE, 0.0))
+
+    assert (b"a",) == before.payloads
+    assert (b"a", b"b") == chunks.after(0).payloads
+
+
+def test_a_chunk_ends_before_it_is_too_large_but_has_at_least_one_message() -> None:
+    half, large = b"x" * (CHUNK_BYTES // 2), b"x" * (CHUNK_BYTES + 1)
+    chunks = Chunks(window_of(half, half, b"x", large))
+
+    assert [2, 3, 4] == [chunks.after(position).last for position in (0, 2, 3)]
+
+
+def test_a_chunk_for_one_user_leaves_out_the_messages_of_others_but_not_their_numbers() -> None:
+    chunk = Chunks(window_of(b"secret", audience=Audience.of(["alice"]))).after(0)
+
+    assert ((b"secret",), 1) == (chunk.visible_to("alice").payloads, chunk.visible_to("alice").last)
+    assert ((), 1) == (chunk.visible_to("bob").payloads, chunk.visible_to("bob").last)
+
+
+def test_a_joined_chunk_has_the_frames_of_its_parts() -> None:
+    joined = JoinedChunk(Chunk(b"a"), Chunk(b"b", b"c"))
+
+    assert (b"a", b"b", b"c") == joined.payloads
+    assert b"\x81\x01a\x81\x01b\x81\x01c" == joined.frames
+    assert ("a", "b", "c") == joined.texts

@@ -1,0 +1,139 @@
+"""A connection: its position, its heartbeat, its end."""
+
+from support import ALICE, connect, flushed, managed, shape
+from unmissed import ConnectionManager, Identity, Settings
+from unmissed.core.wire import CloseCode
+from unmissed.testing import FakeSocket, ManualClock
+
+
+async def test_a_slow_client_continues_from_its_position(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+    socket.pause()
+    for _ in range(3):
+        await manager.emit("a")
+
+    socket.resume()
+
+    assert [("connected", 0), ("a", 1), ("a", 2), ("a", 3)] == shape(socket)
+
+
+async def test_a_client_that_is_too_slow_is_told_its_gap(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=2) as manager:
+        socket, _ = connect(manager)
+        socket.pause()
+        for _ in range(5):
+            await manager.emit("a")
+
+        socket.resume()
+
+        assert [("connected", 0), ("gap", 3), ("a", 4), ("a", 5)] == shape(socket)
+        assert (1, 3) == (socket.frames[1]["from"], socket.frames[1]["to"])
+
+
+async def test_numbers_of_others_are_passed_over_and_told_by_a_heartbeat(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, _ = connect(manager)
+    await manager.publish({"type": "private"}, users=["bob"])
+    await flushed(manager)
+    clock.advance(25)
+
+    manager.check()
+
+    assert [("connected", 0), ("heartbeat", 1)] == shape(socket)
+
+
+async def test_a_stalled_client_is_aborted_after_30_seconds(manager: ConnectionManager, clock: ManualClock) -> None:
+    socket, _ = connect(manager)
+    socket.pause()
+    manager.check()
+    clock.advance(29)
+    manager.check()
+    assert not socket.aborted
+
+    clock.advance(1)
+    manager.check()
+
+    assert socket.aborted
+    assert () == manager.connections
+
+
+async def test_a_slow_client_that_takes_something_is_kept(manager: ConnectionManager, clock: ManualClock) -> None:
+    socket, _ = connect(manager)
+    socket.pause()
+    for _ in range(5):
+        manager.check()
+        clock.advance(20)
+        socket.write_progress += 1
+
+    manager.check()
+
+    assert not socket.aborted
+
+
+async def test_a_client_is_closed_when_its_token_expires_whatever_the_wall_clock_does(clock: ManualClock) -> None:
+    wall_clock = ManualClock(1_800_000_000)
+    async with ConnectionManager(Settings.load(), clock=clock, wall_clock=wall_clock) as manager:
+        socket, _ = connect(manager, Identity("alice", expires_at=wall_clock() + 60))
+        wall_clock.advance(3600)
+        clock.advance(59)
+        manager.check()
+        assert None is socket.closed_with
+
+        clock.advance(1)
+        manager.check()
+
+    assert socket.closed_with
+    assert socket.closed_with[0] == CloseCode.UNAUTHORIZED
+
+
+async def test_a_ping_is_answered_and_nonsense_is_refused_and_then_ended(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+    socket.receive('{"type":"ping"}')
+    for frame in ("", "[" * 3_000, b"binary"):
+        socket.receive(frame)
+
+    assert ["connected", "pong", "error", "error", "error"] == [kind for kind, _ in shape(socket)]
+    assert socket.closed_with
+    assert socket.closed_with[0] == CloseCode.BAD_MESSAGE
+
+
+async def test_a_flood_of_frames_is_ended(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+
+    for _ in range(101):
+        socket.receive('{"type":"ping"}')
+
+    assert socket.closed_with
+    assert socket.closed_with[0] == CloseCode.TOO_MANY
+
+
+async def test_a_second_token_on_a_connection_is_refused_with_the_way_to_use_it(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+
+    socket.receive('{"type":"authenticate","token":"x"}')
+
+    assert "open another one" in socket.frames[-1]["detail"]
+
+
+async def test_a_client_that_is_sent_away_is_not_listened_to(manager: ConnectionManager) -> None:
+    class LingeringSocket(FakeSocket):
+        def close(self, code: int, reason: str = "") -> None:
+            self.closed_with = (code, reason)
+
+    socket = LingeringSocket()
+    connection = manager.connect(socket, identity=ALICE)
+    manager.disconnect(connection.id)
+
+    socket.receive('{"type":"ping"}')
+
+    assert [("connected", 0)] == shape(socket)
+
+
+async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: ConnectionManager) -> None:
+    await manager.emit("a")
+
+    socket, _ = connect(manager, since=0)
+
+    assert ["connected", "a", "heartbeat"] == [kind for kind, _ in shape(socket)]
+    assert 1 == socket.write_progress

@@ -1,0 +1,197 @@
+"""No token in any log line."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from unmissed.security.redaction import TokenFilter, keep_tokens_out_of_logs, redact
+from unmissed.security.tokens import issue_token
+from unmissed.testing import SECRET
+
+JWT = issue_token(SECRET, user_id="alice", expires_in=3600.0)
+OPAQUE = "s3cr3t-0paque.T0ken~+/="
+
+
+class Lines(logging.Handler):
+    """Keeps what a log file would hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(self.format(record))
+
+
+def record_of(message: object, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord("uvicorn.error", logging.INFO, __file__, 1, message, arguments, None)
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def logger(lines: Lines) -> Iterator[logging.Logger]:
+    """Give a test a logger that is filtered as those of uvicorn are."""
+    logger, token_filter = logging.getLogger("unmissed.tests.redaction"), TokenFilter()
+    logger.setLevel(logging.DEBUG)
+    logger.addFilter(token_filter)
+    logger.addHandler(lines)
+    yield logger
+    logger.removeHandler(lines)
+    logger.removeFilter(token_filter)
+
+
+@pytest.mark.parametrize("token", [JWT, OPAQUE])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/ws?token={}", "/ws?token=[redacted]"),
+        ("/ws?token={}&since=5", "/ws?token=[redacted]&since=5"),
+        ("/ws?since=5&token={} HTTP/1.1", "/ws?since=5&token=[redacted] HTTP/1.1"),
+        ("/ws?TOKEN={}", "/ws?TOKEN=[redacted]"),
+        ('"GET /ws?token={}" 101', '"GET /ws?token=[redacted]" 101'),
+        ("Authorization: Bearer {}", "Authorization: Bearer [redacted]"),
+        ("authorization: bearer  {}", "authorization: bearer  [redacted]"),
+        ("(b'authorization', b'Bearer {}')", "(b'authorization', b'Bearer [redacted]')"),
+        ("Sec-WebSocket-Protocol: unmissed.bearer, {}", "Sec-WebSocket-Protocol: unmissed.bearer, [redacted]"),
+        ("Sec-WebSocket-Protocol: unmissed.bearer,{}", "Sec-WebSocket-Protocol: unmissed.bearer,[redacted]"),
+        ("'subprotocols': ['unmissed.bearer', '{}']", "'subprotocols': ['unmissed.bearer', '[redacted]']"),
+        ('< TEXT \'{{"token":"{}"}}\' [9 bytes]', '< TEXT \'{"token":"[redacted]"}\' [9 bytes]'),
+        ('{{"type": "authenticate", "token": "{}"}}', '{"type": "authenticate", "token": "[redacted]"}'),
+    ],
+)
+def test_a_token_is_redacted_where_tokens_stand(token: str, text: str, expected: str) -> None:
+    assert expected == redact(text.format(token))
+
+
+@pytest.mark.parametrize("text", ["{}", "({})", "token {} was refused", "x={}&y", "['{}']", "/{}/", "%22{}%22"])
+def test_a_jwt_is_redacted_wherever_it_stands(text: str) -> None:
+    assert text.format("[redacted]") == redact(text.format(JWT))
+
+
+def test_a_jwt_that_was_cut_is_redacted_too() -> None:
+    assert "< [redacted]" == redact(f"< {JWT[:30]}")
+
+
+def test_two_tokens_are_both_redacted() -> None:
+    assert "token=[redacted] then [redacted]" == redact(f"token={OPAQUE} then {JWT}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Application startup complete.",
+        '127.0.0.1:5 - "GET /websocket/messages?since=5&epoch=k3J9x0aQ_2fM HTTP/1.1" 200',
+        "the token is invalid or expired",
+        "eyJust a word",
+    ],
+)
+def test_a_text_without_a_token_stays_as_it_is(text: str) -> None:
+    assert text == redact(text)
+
+
+def test_every_record_passes_the_filter() -> None:
+    assert TokenFilter().filter(record_of("x"))
+    assert TokenFilter().filter(record_of(f"token={OPAQUE}"))
+
+
+def test_what_holds_no_token_passes_as_the_same_object() -> None:
+    message, arguments = "%s %s %s %s %s", (object(), 5, 1.5, None, ["since"])
+    record = record_of(message, *arguments)
+
+    TokenFilter().filter(record)
+
+    assert message is record.msg
+    assert all(before is after for before, after in zip(arguments, record.args or (), strict=True))
+
+
+def test_numbers_stay_numbers_for_their_formats(logger: logging.Logger, lines: Lines) -> None:
+    logger.info("%05d %.1f %s", 42, 1.25, None)
+
+    assert ["00042 1.2 None"] == lines.written
+
+
+def test_a_url_argument_is_redacted(logger: logging.Logger, lines: Lines) -> None:
+    """The form in which uvicorn logs a handshake, at INFO, whatever the access log."""
+    logger.info('%s - "WebSocket %s" [accepted]', "127.0.0.1:5", f"/ws?token={OPAQUE}&since=5")
+
+    assert ['127.0.0.1:5 - "WebSocket /ws?token=[redacted]&since=5" [accepted]'] == lines.written
+
+
+def test_a_message_that_was_formatted_before_is_redacted(logger: logging.Logger, lines: Lines) -> None:
+    logger.info(f"connected with {JWT}")  # noqa: G004  # what is tested
+
+    assert ["connected with [redacted]"] == lines.written
+
+
+def test_header_arguments_are_redacted(logger: logging.Logger, lines: Lines) -> None:
+    logger.debug("< %s: %s", "Authorization", f"Bearer {OPAQUE}")
+
+    assert ["< Authorization: Bearer [redacted]"] == lines.written
+
+
+def test_objects_are_redacted_by_their_text(logger: logging.Logger, lines: Lines) -> None:
+    logger.debug("%s", {"headers": [(b"authorization", f"Bearer {OPAQUE}".encode())]}["headers"])
+
+    assert ["[(b'authorization', b'Bearer [redacted]')]"] == lines.written
+
+
+def test_exceptions_as_messages_are_redacted(logger: logging.Logger, lines: Lines) -> None:
+    logger.error(ValueError(f"token={OPAQUE}"))
+
+    assert ["token=[redacted]"] == lines.written
+
+
+def test_arguments_by_name_are_redacted(logger: logging.Logger, lines: Lines) -> None:
+    logger.info("%(client)s %(url)s", {"client": "127.0.0.1:5", "url": f"/ws?token={OPAQUE}"})
+
+    assert ["127.0.0.1:5 /ws?token=[redacted]"] == lines.written
+
+
+def test_arguments_by_name_without_a_token_are_written(logger: logging.Logger, lines: Lines) -> None:
+    logger.info("%(client)s %(port)05d", {"client": "127.0.0.1", "port": 5})
+
+    assert ["127.0.0.1 00005"] == lines.written
+
+
+@pytest.mark.parametrize("form", ["/ws?token=%s", "Authorization: Bearer %s", '{"token": "%s"}'])
+def test_a_format_with_the_token_as_its_argument_is_redacted(logger: logging.Logger, lines: Lines, form: str) -> None:
+    logger.info(form, OPAQUE)
+
+    assert [form.replace("%s", "[redacted]")] == lines.written
+
+
+def test_a_traceback_is_redacted(logger: logging.Logger, lines: Lines) -> None:
+    try:
+        int(f"/ws?token={OPAQUE}")
+    except ValueError:
+        logger.exception("failed")
+
+    assert "ValueError: invalid literal" in lines.written[0]
+    assert OPAQUE not in lines.written[0]
+
+
+@pytest.mark.parametrize("name", ["uvicorn.error", "uvicorn.access", "uvicorn.asgi"])
+def test_the_loggers_of_uvicorn_are_filtered_once(name: str) -> None:
+    keep_tokens_out_of_logs()
+    keep_tokens_out_of_logs()
+
+    assert 1 == sum(isinstance(each, TokenFilter) for each in logging.getLogger(name).filters)
+
+
+@pytest.mark.parametrize("name", ["uvicorn.error", "uvicorn.access", "uvicorn.asgi"])
+def test_a_real_logger_of_uvicorn_writes_no_token(lines: Lines, name: str) -> None:
+    keep_tokens_out_of_logs()
+    logger = logging.getLogger(name)
+    logger.addHandler(lines)
+    try:
+        logger.critical('%s - "WebSocket %s" [accepted]', "127.0.0.1:5", f"/ws?token={JWT}")
+    finally:
+        logger.removeHandler(lines)
+
+    assert ['127.0.0.1:5 - "WebSocket /ws?token=[redacted]" [accepted]'] == lines.written

@@ -1,0 +1,34 @@
+"""uvicorn still has every undocumented name that this package relies on."""
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from unmissed.server.uvicorn_names import ATTRIBUTES, INSTANCE_ATTRIBUTES, Config, HttpToolsProtocol, Server
+
+
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, names in ATTRIBUTES.items() for name in names])
+def test_a_method_is_there(owner: type, name: str) -> None:
+    assert callable(getattr(owner, name))
+
+
+@pytest.fixture
+async def instances() -> dict[type, object]:
+    config = Config("unmissed.main:app", log_config=None, ws="none")
+    config.load()
+    state = ServerState()
+    return {
+        Config: config,
+        ServerState: state,
+        Server: uvicorn.Server(config),
+        HttpToolsProtocol: HttpToolsProtocol(config, state, {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, names in INSTANCE_ATTRIBUTES.items() for name in names]
+)
+async def test_an_attribute_is_there(instances: dict[type, object], owner: type, name: str) -> None:
+    annotated = {key for each in type(instances[owner]).__mro__ for key in getattr(each, "__annotations__", {})}
+
+    assert hasattr(instances[owner], name) or name in annotated | {"servers"}

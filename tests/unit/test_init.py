@@ -1,0 +1,66 @@
+"""The public names: complete, imported late, and typed."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import unmissed
+
+TYPED_APP = Path(__file__).parent.parent / "typing" / "app.py"
+
+
+@pytest.mark.parametrize("name", unmissed.__all__)
+def test_a_public_name_is_there(name: str) -> None:
+    assert getattr(unmissed, name) is not None
+    assert name in dir(unmissed)
+
+
+def test_an_unknown_name_is_no_attribute() -> None:
+    assert not hasattr(unmissed, "nonsense")
+    assert not hasattr(importlib.import_module("unmissed.main"), "nonsense")
+
+
+def test_the_version_is_the_one_of_the_package() -> None:
+    assert version("unmissed") == unmissed.__version__
+
+
+def test_the_client_loads_neither_fastapi_nor_jose() -> None:
+    program = "import json, sys, unmissed.client; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+
+    loaded = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)  # noqa: S603  # our own program
+
+    assert set() == {"fastapi", "starlette", "jose", "uvicorn"} & set(loaded)
+
+
+def test_the_typed_application_uses_every_public_name() -> None:
+    text = TYPED_APP.read_text()
+
+    assert [] == [name for name in unmissed.__all__ if name not in text]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
+def test_the_typed_application_passes_strict_type_checks(checker: str, tmp_path: Path) -> None:
+    if shutil.which(checker, path=str(Path(sys.executable).parent)) is None:
+        pytest.skip(f"{checker} is not installed")
+    app = tmp_path / "app.py"
+    app.write_text(TYPED_APP.read_text())
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict", "include": ["app.py"]}')
+    options = ["--strict", "app.py"] if checker == "mypy" else []
+
+    checked = subprocess.run(  # noqa: S603  # our own command
+        [str(Path(sys.executable).parent / checker), *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": str(Path(sys.executable).parent)},
+    )
+
+    assert 0 == checked.returncode, checked.stdout

@@ -1,0 +1,360 @@
+"""ConnectionManager on fake sockets and a clock that stands still."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+from support import BOB, connect, flushed, managed, shape
+from unmissed import ConnectionManager, InvalidMessage, NotRunning, Settings, UnknownConnection, WrongThread
+from unmissed.core.errors import Draining, MessageTooLarge, TooManyConnections
+from unmissed.core.messages import Draft
+from unmissed.core.window import Window
+from unmissed.core.wire import CloseCode
+from unmissed.logs.base import Publication
+from unmissed.logs.memory import MemoryLog
+from unmissed.testing import ManualClock
+
+
+async def test_every_publish_returns_the_stamped_message(manager: ConnectionManager) -> None:
+    _, connection = connect(manager)
+
+    messages = [
+        await manager.broadcast({"type": "a", "data": 1}),
+        await manager.send_message(connection.id, {"type": "b"}),
+        await manager.emit("c", {"x": 1}),
+        await manager.publish({"type": "d", "users": ["bob"], "extra": True}),
+    ]
+
+    assert [1, 2, 3, 4] == [message.sequence_number for message in messages]
+    assert {"type": "c", "sequence_number": 3, "timestamp": messages[2].timestamp, "data": {"x": 1}} == messages[
+        2
+    ].as_dict()
+    assert True is messages[3].as_dict()["extra"]
+    assert "users" not in messages[3].as_dict()
+
+
+async def test_python_values_are_accepted_as_data(manager: ConnectionManager) -> None:
+    class Point(BaseModel):
+        x: Decimal
+
+    message = await manager.emit(
+        "values", [datetime(2026, 1, 31, tzinfo=UTC), Decimal("1.50"), UUID(int=7), Point(x=Decimal(2))]
+    )
+
+    assert message.as_dict()["data"] == [
+        "2026-01-31T00:00:00Z",
+        "1.50",
+        "00000000-0000-0000-0000-000000000007",
+        {"x": "2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"type": ""},
+        {"type": 7},
+        {"type": "heartbeat"},
+        {"type": "a", "data": float("nan")},
+        {"type": "a", "data": "\ud800"},
+        {"type": "a", "data": object()},
+        {"type": "a", "data": "x" * 70_000},
+        {"type": "a", "sequence_number": 7},
+        {"type": "a", "topics": ["b"]},
+        {"type": "a", "users": []},
+        {"type": "a", "users": "bob"},
+        {"type": "a", "users": [""]},
+        {"type": "a", 7: "b"},
+        "text",
+    ],
+)
+async def test_a_refused_message_uses_no_number(manager: ConnectionManager, message: Any) -> None:
+    with pytest.raises(InvalidMessage):
+        await manager.publish(message)
+
+    assert 1 == (await manager.emit("next")).sequence_number
+
+
+async def test_one_bad_message_refuses_its_whole_batch(manager: ConnectionManager) -> None:
+    with pytest.raises(InvalidMessage):
+        await manager.publish_batch([{"type": "good"}, {"type": "gap"}])
+
+    assert 0 == manager.window.latest
+
+
+async def test_users_is_not_one_string(manager: ConnectionManager) -> None:
+    with pytest.raises(InvalidMessage, match="users=\\[user_id\\]"):
+        await manager.publish({"type": "a"}, users="bob")
+
+
+@pytest.mark.parametrize("count", [0, 501])
+async def test_a_batch_has_at_least_one_message_and_at_most_what_the_log_keeps(
+    manager: ConnectionManager, count: int
+) -> None:
+    with pytest.raises(InvalidMessage, match="1 to 500"):
+        await manager.publish_batch([{"type": "a"}] * count)
+
+
+async def test_an_unknown_connection_is_an_error_that_names_the_right_call(manager: ConnectionManager) -> None:
+    with pytest.raises(UnknownConnection, match=r"manager\.publish"):
+        await manager.send_message("nobody", {"type": "a"})
+
+    assert 0 == manager.window.latest
+
+
+async def test_publishing_before_the_start_names_the_lifespan(clock: ManualClock) -> None:
+    manager = managed(clock)
+
+    with pytest.raises(NotRunning, match="lifespan"):
+        await manager.emit("a")
+    with pytest.raises(NotRunning, match="lifespan"):
+        manager.publish_threadsafe({"type": "a"})
+
+
+async def test_publishing_from_another_loop_names_the_call_for_threads(manager: ConnectionManager) -> None:
+    def elsewhere() -> None:
+        asyncio.run(manager.emit("a"))
+
+    with pytest.raises(WrongThread, match="publish_threadsafe"):
+        await asyncio.to_thread(elsewhere)
+
+
+async def test_the_call_for_threads_on_the_own_loop_names_the_awaitable_one(manager: ConnectionManager) -> None:
+    with pytest.raises(WrongThread, match=r"await manager\.publish"):
+        manager.publish_threadsafe({"type": "a"})
+
+
+async def test_threads_publish_in_their_own_order(manager: ConnectionManager) -> None:
+    def publish(name: str) -> list[int]:
+        return [manager.publish_threadsafe({"type": name, "data": step}).sequence_number for step in range(20)]
+
+    numbers = await asyncio.gather(*(asyncio.to_thread(publish, name) for name in "abc"))
+
+    assert all(each == sorted(each) for each in numbers)
+    assert list(range(1, 61)) == sorted(number for each in numbers for number in each)
+
+
+async def test_a_refusal_reaches_the_thread_that_caused_it(manager: ConnectionManager) -> None:
+    def publish() -> None:
+        manager.publish_threadsafe({"type": "gap"})
+
+    with pytest.raises(InvalidMessage):
+        await asyncio.to_thread(publish)
+
+
+async def test_a_batch_is_never_interleaved(manager: ConnectionManager) -> None:
+    def publish() -> None:
+        for _ in range(20):
+            manager.publish_threadsafe({"type": "single"})
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    firsts = [(await manager.publish_batch([{"type": "batch"}] * 5)).receipt.first for _ in range(20)]
+    await asyncio.to_thread(thread.join)
+
+    kinds = {message["sequence_number"]: message["type"] for message in manager.get_messages_since(0)}
+    assert all(kinds[number] == "batch" for first in firsts for number in range(first, first + 5))
+
+
+async def test_get_messages_since_returns_what_everyone_or_this_user_may_see(manager: ConnectionManager) -> None:
+    await manager.emit("public")
+    await manager.publish({"type": "private"}, users=["bob"])
+
+    assert ["public"] == [message["type"] for message in manager.get_messages_since(0)]
+    assert ["public", "private"] == [message["type"] for message in manager.get_messages_since(0, user_id="bob")]
+
+
+async def test_a_client_without_a_position_starts_with_what_is_published_next(manager: ConnectionManager) -> None:
+    await manager.emit("before")
+    socket, _ = connect(manager)
+    await manager.emit("after")
+    await flushed(manager)
+
+    assert [("connected", 1), ("after", 2)] == shape(socket)
+    assert "outcome" not in socket.frames[0]
+
+
+async def test_a_client_with_a_position_gets_what_it_missed_and_then_a_heartbeat(manager: ConnectionManager) -> None:
+    for _ in range(3):
+        await manager.emit("a")
+
+    socket, _ = connect(manager, since=1, epoch=manager.epoch)
+
+    assert [("connected", 1), ("a", 2), ("a", 3), ("heartbeat", 3)] == shape(socket)
+    assert "complete" == socket.frames[0]["outcome"]
+
+
+async def test_a_position_ahead_of_the_log_or_of_another_epoch_is_reset_to_all_that_is_held(
+    manager: ConnectionManager,
+) -> None:
+    await manager.emit("a")
+
+    ahead, _ = connect(manager, since=7)
+    elsewhere, _ = connect(manager, since=1, epoch="another")
+
+    for socket in (ahead, elsewhere):
+        assert ("reset", 0) == (socket.frames[0]["outcome"], socket.frames[0]["sequence_number"])
+        assert ("a", 1) in shape(socket)
+
+
+async def test_a_position_before_the_window_is_a_gap(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=2) as manager:
+        for _ in range(5):
+            await manager.emit("a")
+
+        socket, _ = connect(manager, since=1)
+
+    assert [("connected", 3), ("a", 4), ("a", 5), ("heartbeat", 5)] == shape(socket)
+    assert "gap" == socket.frames[0]["outcome"]
+
+
+async def test_a_quiet_log_forgets_on_the_heartbeat(manager: ConnectionManager, clock: ManualClock) -> None:
+    await manager.emit("a")
+    clock.advance(900)
+
+    manager.check()
+
+    assert 0 == len(manager.window)
+
+
+async def test_caps_on_connections_are_kept(clock: ManualClock) -> None:
+    async with managed(clock, max_connections=3, max_connections_per_user=2) as manager:
+        first, _ = connect(manager)
+        connect(manager)
+        with pytest.raises(TooManyConnections, match="this user"):
+            connect(manager)
+        connect(manager, BOB)
+        with pytest.raises(TooManyConnections, match="the server"):
+            connect(manager, BOB)
+
+        first.drop()
+
+        connect(manager)
+
+
+async def test_disconnect_closes_with_code_and_reason(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager)
+
+    manager.disconnect(connection.id, code=4001, reason="kicked")
+
+    assert (4001, "kicked") == socket.closed_with
+    with pytest.raises(UnknownConnection):
+        manager.disconnect(connection.id)
+
+
+async def test_draining_says_when_to_come_back_and_takes_nobody_new(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+
+    manager.drain(seconds=5)
+
+    assert "reconnect" == socket.frames[-1]["type"]
+    assert 0 <= socket.frames[-1]["after_ms"] <= 5_000
+    assert socket.closed_with
+    assert socket.closed_with[0] == CloseCode.SERVICE_RESTART
+    assert not manager.ready
+    with pytest.raises(Draining):
+        connect(manager)
+
+
+async def test_leaving_the_manager_closes_everyone(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        socket, _ = connect(manager)
+
+    assert socket.closed_with
+    assert socket.closed_with[0] == CloseCode.SERVICE_RESTART
+
+
+async def test_an_idempotency_key_gives_its_first_receipt_again(manager: ConnectionManager) -> None:
+    first = await manager.publish_batch([{"type": "a"}] * 2, idempotency_key="k")
+
+    again = await manager.publish_batch([{"type": "b"}], idempotency_key="k")
+
+    assert first.receipt == again.receipt
+    assert again.repeated
+    assert 2 == manager.window.latest
+
+
+async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
+    async with managed(clock, heartbeat_seconds=0.02) as manager:
+        socket, _ = connect(manager)
+        clock.advance(1)
+
+        while ("heartbeat", 0) not in shape(socket):
+            await asyncio.sleep(0)
+
+
+async def test_the_largest_message_fits_into_the_smallest_log(clock: ManualClock) -> None:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
+        await manager.emit("a", "x" * (1_000 - len('{"type":"a"}{"data":""}')))
+
+        assert 1 == len(manager.window)
+
+
+async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock) -> None:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
+        with pytest.raises(MessageTooLarge, match="the batch"):
+            await manager.publish_batch([{"type": "a", "data": "x" * 800}] * 2)
+
+        assert 0 == manager.window.latest
+
+
+async def test_nothing_is_published_while_draining(manager: ConnectionManager) -> None:
+    manager.drain(seconds=1)
+
+    with pytest.raises(Draining):
+        await manager.emit("a")
+
+
+class ReplayingLog:
+    """A log that holds 500 messages when it opens, as one that outlives its process does."""
+
+    def __init__(self) -> None:
+        self._memory = MemoryLog(first_number=1)
+
+    async def open(self) -> Window:
+        window = await self._memory.open()
+        await self._memory.publish([Draft.of({"type": "stored"}, max_bytes=1_000)] * 500)
+        return window
+
+    def subscribe(self, appended: Callable[[], None]) -> None:
+        self._memory.subscribe(appended)
+
+    async def close(self) -> None:
+        await self._memory.close()
+
+    def expire(self) -> None:
+        self._memory.expire()
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
+        return await self._memory.publish(drafts, idempotency_key=idempotency_key)
+
+
+async def test_a_log_may_replay_what_it_holds_when_it_opens() -> None:
+    async with ConnectionManager(Settings(), log=ReplayingLog()) as manager:
+        socket, _ = connect(manager, since=400)
+        await manager.emit("new")
+        await flushed(manager)
+
+        assert (500, 501) == (len(manager.window), manager.window.latest)
+        assert [*range(401, 501)] == [number for kind, number in shape(socket) if kind == "stored"]
+        assert ("new", 501) == shape(socket)[-1]
+
+
+async def test_a_stopped_manager_is_not_running(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        await manager.emit("a")
+
+    assert not manager.ready
+    assert () == manager.connections
+    with pytest.raises(NotRunning):
+        manager.recover(0)
+    with pytest.raises(NotRunning):
+        await manager.emit("b")
