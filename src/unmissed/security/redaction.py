@@ -1,9 +1,9 @@
-"""Keeps tokens out of uvicorn's logs, which contain URLs and, at debug level, headers and frames."""
+"""Keeps tokens out of the logs, which contain URLs and, at debug level, headers and frames."""
 
 import logging
 import re
 
-_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "unmissed")
 _REDACTED = "[redacted]"
 _TOKENS = re.compile(
     r"(?P<name>\btoken=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
@@ -32,7 +32,7 @@ class TokenFilter(logging.Filter):
 
 
 def keep_tokens_out_of_logs() -> None:
-    """Install the filter on uvicorn's loggers, once."""
+    """Install the filter on the loggers of uvicorn and of this package, once."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if not any(isinstance(present, TokenFilter) for present in logger.filters):

@@ -1,0 +1,57 @@
+"""The ready application, configured by the environment."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from unmissed import main
+from unmissed.core.errors import ConfigurationError
+from unmissed.testing import SECRET
+
+
+@pytest.fixture(autouse=True)
+def _built_once_in_each_test() -> None:
+    main._app_of_environment.cache_clear()  # noqa: SLF001  # a process has one environment, and these tests have two
+
+
+def test_the_application_of_the_environment_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+
+    with TestClient(main.app) as client:
+        assert "ready" == client.get("/readyz").json()["status"]
+
+
+async def test_a_bad_setting_fails_the_startup_with_its_reason_in_one_line() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    await main.app({"type": "lifespan"}, receive, send)
+
+    [event] = sent
+    assert "lifespan.startup.failed" == event["type"]
+    assert event["message"].startswith("unmissed: UNMISSED_JWT_SECRET is not set")
+
+
+def test_without_a_lifespan_a_bad_setting_is_raised() -> None:
+    with pytest.raises(ConfigurationError, match="UNMISSED_JWT_SECRET is not set"):
+        TestClient(main.app).get("/livez")
+
+
+def test_importing_the_module_needs_no_settings() -> None:
+    assert hasattr(main, "app")
+    assert not hasattr(main, "nonsense")
+
+
+def test_unknown_variables_are_warned_about(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    monkeypatch.setenv("UNMISSED_MAX_MESAGES", "5")
+
+    main.create_app()
+
+    assert "UNMISSED_MAX_MESAGES is not a setting" in caplog.text
