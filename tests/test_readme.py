@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,26 +80,36 @@ def test_the_example_dependency_replaces_the_tokens(example: dict[str, Any]) -> 
         assert 401 == http.get("/websocket/messages").status_code
 
 
-def test_the_browser_example_resumes(tmp_path: Path) -> None:
+@pytest.fixture
+def browser(tmp_path: Path) -> Callable[..., list[str]]:
+    """Return a function that prepares a command: the browser example, followed by other lines, in Node.js."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     [example] = blocks("javascript")
-    script = tmp_path / "example.mjs"
-    script.write_text(f"""{example}
-        const [url, token] = process.argv.slice(2);
-        const stream = connect(url, {{
+
+    def command(lines: str, *arguments: str) -> list[str]:
+        script = tmp_path / "example.mjs"
+        script.write_text(f"{example}\nconst [url, token] = process.argv.slice(2);\n{lines}")
+        return [node, "--experimental-websocket", "--no-warnings", str(script), *arguments]
+
+    return command
+
+
+def test_the_browser_example_resumes(browser: Callable[..., list[str]]) -> None:
+    lines = """
+        const stream = connect(url, {
             getToken: async () => token,
-            onMessage(message) {{
+            onMessage(message) {
                 console.log(JSON.stringify([message.type, message.data]));
                 if (message.type === "end") stream.close();
-            }},
-            onLoss(frame) {{ console.log(JSON.stringify(["loss", frame.outcome])); }},
-            onRefused(code) {{ console.log(JSON.stringify(["refused", code])); }},
-        }});
-    """)
+            },
+            onLoss(frame) { console.log(JSON.stringify(["loss", frame.outcome])); },
+            onRefused(code) { console.log(JSON.stringify(["refused", code])); },
+        });
+    """
     with LiveServer() as server:
-        command = [node, "--experimental-websocket", "--no-warnings", str(script), server.websocket_url, server.token()]
+        command = browser(lines, server.websocket_url, server.token())
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own
             while not server.manager.connections:
                 pass
@@ -108,26 +118,21 @@ def test_the_browser_example_resumes(tmp_path: Path) -> None:
             server.publish("a", 2)
             server.publish("end")
             assert process.stdout is not None
-            lines = [json.loads(line) for line in process.stdout]
+            printed = [json.loads(line) for line in process.stdout]
 
-    assert [["a", 1], ["a", 2], ["end", None]] == lines
+    assert [["a", 1], ["a", 2], ["end", None]] == printed
 
 
-def test_the_browser_example_gives_up_when_a_fresh_token_is_refused_too(tmp_path: Path) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
-    [example] = blocks("javascript")
-    script = tmp_path / "example.mjs"
-    script.write_text(f"""{example}
+def test_the_browser_example_gives_up_when_a_fresh_token_is_refused_too(browser: Callable[..., list[str]]) -> None:
+    lines = """
         let tokens = 0;
-        connect(process.argv[2], {{
-            getToken: async () => `nonsense-${{++tokens}}`,
-            onRefused(code) {{ console.log(JSON.stringify([code, tokens])); }},
-        }});
-    """)
+        connect(url, {
+            getToken: async () => `nonsense-${++tokens}`,
+            onRefused(code) { console.log(JSON.stringify([code, tokens])); },
+        });
+    """
     with LiveServer() as server:
-        command = [node, "--experimental-websocket", "--no-warnings", str(script), server.websocket_url]
+        command = browser(lines, server.websocket_url)
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # our own
 
     assert [4401, 2] == json.loads(printed)

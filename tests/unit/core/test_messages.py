@@ -129,7 +129,7 @@ def test_topics_are_refused_rather_than_ignored() -> None:
 
 @pytest.mark.parametrize("users", [[], (), set(), "alice", {"alice": 1}, 1, True])
 def test_users_that_are_no_list_of_somebody_are_refused(users: object) -> None:
-    """A string would be its letters, and an empty list nobody, for ever."""
+    """A string would be split into letters, and an empty list would reach nobody."""
     assert refusal_of({"type": "chat", "users": users}).startswith("users must be a list of at least one user id")
 
 
