@@ -1,7 +1,7 @@
 """``/ws``: from a handshake to a connection of the manager."""
 
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -13,13 +13,17 @@ from unmissed.api.handshake import accept, close_on_error
 from unmissed.api.identity import Bearer
 from unmissed.api.query import parameter, since_parameter
 from unmissed.core.audience import Identity
-from unmissed.core.errors import OriginRefused
+from unmissed.core.errors import OriginRefused, TooManyConnections
 from unmissed.delivery.socket import SOCKET_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.transports.asgi import AsgiSocket
 
 PATH = "/ws"
+MAX_AUTHENTICATING = 1_000
+"""WebSockets that may be in authentication at the same time, unless the limit of connections says otherwise."""
+
+_SCOPE_KEY = "unmissed.authentication"
 
 
 class WebSocketEndpoint:
@@ -44,16 +48,30 @@ class WebSocketEndpoint:
         self._close_on_error = close_on_error(origins)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
         self._injected: WeakKeyDictionary[FastAPI, ASGIApp] = WeakKeyDictionary()
+        self._authenticating: set[object] = set()
+        self._max_authenticating = manager.settings.max_connections or MAX_AUTHENTICATING
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a client and serve it."""
-        app = scope["app"]
-        if self._bearer is None or self._authenticate in app.dependency_overrides:
-            await self._with_injection(app)(scope, receive, send)
-            return
         websocket = WebSocket(scope, receive, send)
         async with self._closing_on_error(websocket):
-            await self._serve(websocket, await self._bearer(websocket))
+            with self._authentication(scope):
+                if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
+                    await self._with_injection(scope["app"])(scope, receive, send)
+                else:
+                    await self._serve(websocket, await self._bearer(websocket))
+
+    @contextmanager
+    def _authentication(self, scope: Scope) -> Iterator[None]:
+        """Count a WebSocket until ``_serve`` takes it over. Raises TooManyConnections over the limit."""
+        if len(self._authenticating) >= self._max_authenticating:
+            raise TooManyConnections("too many WebSockets are in authentication: come back later")
+        key = scope[_SCOPE_KEY] = object()
+        self._authenticating.add(key)
+        try:
+            yield
+        finally:
+            self._authenticating.discard(key)
 
     def _with_injection(self, app: FastAPI) -> ASGIApp:
         """Return the endpoint as a FastAPI route, so that FastAPI resolves the dependency with its overrides."""
@@ -78,6 +96,7 @@ class WebSocketEndpoint:
 
         Returns when the client is gone, or at once when the server has a native socket, which needs no task.
         """
+        self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         if not self._origins.allow_websocket(websocket):
             raise OriginRefused
         since, epoch = since_parameter(websocket), parameter(websocket, "epoch")

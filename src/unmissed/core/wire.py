@@ -30,6 +30,9 @@ BEARER_SUBPROTOCOL = "unmissed.bearer"
 MAX_SEQUENCE_NUMBER = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""
 
+MAX_CLIENT_FRAME_BYTES = 8_448
+"""Largest client frame: a token of 8 kB and the JSON around it."""
+
 _CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
@@ -75,6 +78,8 @@ def parse_sequence_number(text: str) -> int:
 
 def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
     """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
+    if len(text) > MAX_CLIENT_FRAME_BYTES:
+        raise InvalidFrame(f"a frame has at most {MAX_CLIENT_FRAME_BYTES} bytes")
     if isinstance(text, bytes):
         raise InvalidFrame("binary frames are not supported: send JSON as text")
     try:

@@ -12,22 +12,30 @@ from unmissed.delivery.socket import Socket
 
 MAX_REFUSED_FRAMES = 3
 MAX_FRAMES_BETWEEN_CHECKS = 100
+MAX_BYTES_BETWEEN_CHECKS = 65_536
+
+PING_SECONDS = 20.0
+"""Time between two pings. A client that shows no sign of life from one ping to the next is disconnected."""
 
 
 class Connection:
     """A connected client. It has no queue: whatever it still needs is what the log holds after its position."""
 
     __slots__ = (
+        "_bytes_received",
         "_chunks",
         "_closed",
         "_closing",
         "_frames_received",
         "_heartbeat_at",
         "_heartbeat_due",
+        "_ping_at",
+        "_pinged",
         "_refused",
         "_server_frames",
         "_socket",
         "_stalled_since",
+        "_unanswered_since",
         "_write_progress",
         "expires_at",
         "id",
@@ -62,12 +70,17 @@ class Connection:
         self._write_progress = 0
         self._stalled_since: float | None = None
         self._frames_received = 0
+        self._bytes_received = 0
         self._refused = 0
+        self._ping_at = 0.0
+        self._pinged: tuple[int, int] | None = None
+        self._unanswered_since = 0.0
 
-    def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float) -> None:
+    def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float, ping_at: float) -> None:
         """Send the greeting and everything after the position; then a heartbeat if asked for."""
         self._heartbeat_due = heartbeat
         self._heartbeat_at = heartbeat_at
+        self._ping_at = ping_at
         self._server_frames.append(greeting)
         self._socket.attach(self)
         self.deliver()
@@ -82,16 +95,35 @@ class Connection:
                 socket.write(chunk)
 
     def check(self, now: float, *, heartbeat_seconds: float, stall_seconds: float) -> None:
-        """Send a heartbeat if one is due at ``now`` (monotonic seconds), and end an expired or stalled connection."""
-        self._frames_received = 0
+        """Send what is due at ``now`` (monotonic seconds), and end an expired, stalled or dead connection."""
+        self._frames_received = self._bytes_received = 0
         if now >= self.expires_at:
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: come back with a new one")
-        if self._is_stalled(now, stall_seconds):
+        if self._is_stalled(now, stall_seconds) or (now >= self._ping_at and self._is_dead()):
             self._socket.abort()
-        elif now >= self._heartbeat_at:
+            return
+        if now >= self._heartbeat_at:
             self._heartbeat_at = now + heartbeat_seconds
             self._heartbeat_due = True
             self.deliver()
+        if now >= self._ping_at:
+            self.ping(now)
+
+    def ping(self, now: float) -> None:
+        """Ask the client for a sign of life at ``now`` (monotonic seconds)."""
+        self._ping_at = now + PING_SECONDS
+        socket = self._socket
+        if not socket.keepalive():
+            return
+        if self._pinged is None or socket.receive_progress != self._pinged[0]:
+            self._unanswered_since = now
+        self._pinged = (socket.receive_progress, socket.write_progress)
+
+    def silent_for(self, now: float) -> float:
+        """Return the seconds since the first ping that the client has not answered, or 0."""
+        if self._pinged is None or self._socket.receive_progress != self._pinged[0]:
+            return 0.0
+        return now - self._unanswered_since
 
     def close(self, code: int, reason: str) -> None:
         """Close the WebSocket after what was written. Frames that still arrive are ignored."""
@@ -116,8 +148,12 @@ class Connection:
         if self._closing:
             return
         self._frames_received += 1
-        if self._frames_received > MAX_FRAMES_BETWEEN_CHECKS:
+        self._bytes_received += len(frame)
+        if self._frames_received > MAX_FRAMES_BETWEEN_CHECKS or self._bytes_received > MAX_BYTES_BETWEEN_CHECKS:
             self.close(CloseCode.TOO_MANY, "too many frames: come back later, and send fewer")
+            return
+        if len(frame) > wire.MAX_CLIENT_FRAME_BYTES:
+            self.close(CloseCode.TOO_LARGE, f"a frame has at most {wire.MAX_CLIENT_FRAME_BYTES} bytes")
             return
         try:
             self.send_frame(self._answer(frame))
@@ -161,6 +197,10 @@ class Connection:
         self.send_frame(wire.error(code=CloseCode.BAD_MESSAGE, detail=detail))
         if self._refused >= MAX_REFUSED_FRAMES:
             self.close(CloseCode.BAD_MESSAGE, "too many frames were refused")
+
+    def _is_dead(self) -> bool:
+        """Return whether neither a frame nor an acknowledgement has arrived since the last ping."""
+        return self._pinged == (self._socket.receive_progress, self._socket.write_progress)
 
     def _is_stalled(self, now: float, stall_seconds: float) -> bool:
         socket = self._socket

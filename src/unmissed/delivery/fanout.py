@@ -12,7 +12,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunks
-from unmissed.delivery.connection import Connection
+from unmissed.delivery.connection import PING_SECONDS, Connection
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 
@@ -48,7 +48,7 @@ class FanOut:
         self, socket: Socket, *, identity: Identity, since: int | None, epoch: str | None, expires_at: float, now: float
     ) -> Connection:
         """Deliver to this socket from its position, or from now on. Raises TooManyConnections."""
-        self.connections.check_limits(identity.user_id)
+        self.connections.check_limits(identity.user_id, now=now)
         outcome: Outcome | None = None
         start = self.window.latest
         if since is not None:
@@ -71,9 +71,10 @@ class FanOut:
             outcome=outcome,
             start=start,
         )
-        # A random first heartbeat: clients that connected together do not stay in step.
+        # Random first times: clients that connected together do not stay in step.
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
-        connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
+        ping_at = now + PING_SECONDS * random.random()
+        connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at, ping_at=ping_at)
         return connection
 
     def flush(self) -> None:

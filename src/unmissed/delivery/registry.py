@@ -1,10 +1,13 @@
 """The open connections, counted in total and for each user."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from unmissed.core.errors import TooManyConnections, UnknownConnection
 from unmissed.delivery.connection import Connection
+
+SILENT_SECONDS = 2.0
+"""Time after an unanswered ping from which a new connection of the same user may replace the silent one."""
 
 
 class Registry:
@@ -14,7 +17,8 @@ class Registry:
         self._max_connections = max_connections
         self._max_per_user = max_per_user
         self._by_id: dict[str, Connection] = {}
-        self._per_user: Counter[str] = Counter()
+        self._by_user: defaultdict[str, dict[str, Connection]] = defaultdict(dict)
+        """Filled only where there is a limit for each user."""
 
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over a snapshot: connections may open and close meanwhile."""
@@ -26,23 +30,38 @@ class Registry:
         except KeyError:
             raise UnknownConnection(connection_id) from None
 
-    def check_limits(self, user_id: str) -> None:
-        """Raise TooManyConnections when one more connection of this user would exceed a limit."""
+    def check_limits(self, user_id: str, *, now: float) -> None:
+        """Raise TooManyConnections when one more connection of this user would exceed a limit.
+
+        A user at the limit replaces the connection that has not answered a ping for the longest time, if there is one.
+        Otherwise all of them are pinged, so that the next attempt can tell dead ones.
+        """
         if self._max_connections is not None and len(self._by_id) >= self._max_connections:
             raise TooManyConnections("the server has reached its limit of connections: come back later")
-        if self._max_per_user is not None and self._per_user[user_id] >= self._max_per_user:
-            raise TooManyConnections("this user has too many connections: close some")
+        if self._max_per_user is not None and len(self._by_user.get(user_id, ())) >= self._max_per_user:
+            self._replace_silent(tuple(self._by_user[user_id].values()), now=now)
 
     def add(self, connection: Connection) -> None:
         """Add a connection."""
         self._by_id[connection.id] = connection
-        self._per_user[connection.identity.user_id] += 1
+        if self._max_per_user is not None:
+            self._by_user[connection.identity.user_id][connection.id] = connection
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection, if it was not removed before."""
         if self._by_id.pop(connection.id, None) is None:
             return
-        user_id = connection.identity.user_id
-        self._per_user[user_id] -= 1
-        if not self._per_user[user_id]:
-            del self._per_user[user_id]
+        if self._max_per_user is not None:
+            mine = self._by_user[connection.identity.user_id]
+            del mine[connection.id]
+            if not mine:
+                del self._by_user[connection.identity.user_id]
+
+    def _replace_silent(self, connections: Sequence[Connection], *, now: float) -> None:
+        silent = [each for each in connections if each.silent_for(now) >= SILENT_SECONDS]
+        if silent:
+            max(silent, key=lambda each: each.silent_for(now)).abort()
+            return
+        for connection in connections:
+            connection.ping(now)
+        raise TooManyConnections("this user has too many connections: close some")

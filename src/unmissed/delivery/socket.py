@@ -39,7 +39,12 @@ class Socket(Protocol):
 
     @property
     def write_progress(self) -> int:
-        """A count that grows whenever the network takes data. Only changes of it are meaningful."""
+        """A count that grows whenever the client takes data. Only changes of it are meaningful."""
+        ...
+
+    @property
+    def receive_progress(self) -> int:
+        """A count that grows whenever the client sends anything. Only changes of it are meaningful."""
         ...
 
     def attach(self, listener: SocketListener) -> None:
@@ -48,6 +53,10 @@ class Socket(Protocol):
 
     def write(self, chunk: Chunk) -> None:
         """Send these payloads in order, each as one text message. Call it only when ``writable``."""
+        ...
+
+    def keepalive(self) -> bool:
+        """Send a ping, and return True; or return False where the server itself looks for dead clients."""
         ...
 
     def close(self, code: int, reason: str = "") -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 
 _LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "unmissed")
+_ACCESS_LOG = "uvicorn.access"
 _REDACTED = "[redacted]"
 _TOKENS = re.compile(
     r"(?P<name>\btoken=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
@@ -20,11 +21,11 @@ class TokenFilter(logging.Filter):
     """Removes tokens from the message and the arguments of a record. It drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact a record in place. Arguments stay separate if possible: uvicorn's access log formats them itself."""
+        """Redact a record in place. The access log keeps its arguments: uvicorn's formatter needs them separately."""
         if isinstance(record.args, tuple):
             record.args = tuple(_redacted(argument) for argument in record.args)
         text = record.getMessage()
-        if (clean := redact(text)) != text:
+        if record.name != _ACCESS_LOG and (clean := redact(text)) != text:
             record.msg, record.args = clean, ()
         if record.exc_info:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))

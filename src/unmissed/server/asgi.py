@@ -59,6 +59,14 @@ class WebSocketTransport(Protocol):
         """Send a ping."""
         ...
 
+    def pause_reading(self) -> None:
+        """Read no more."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        ...
+
     def close(self, code: int, reason: str = "") -> None:
         """Start the closing handshake."""
         ...
@@ -114,7 +122,7 @@ class AsgiBridge:
         self._put({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
         if not self._reading_paused:
             self._reading_paused = True
-            self._websocket.transport.pause_reading()
+            self._websocket.pause_reading()
 
     def socket_closed(self) -> None:
         """Report to the application that the client is gone."""
@@ -217,7 +225,7 @@ class AsgiBridge:
     def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self._websocket.transport.resume_reading()
+            self._websocket.resume_reading()
 
     async def _until_writable(self) -> None:
         while not self._websocket.writable and not self._websocket.closing:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from math import ceil
 
 from unmissed.manager import ConnectionManager
 from unmissed.server.uvicorn_names import Config
@@ -22,23 +23,28 @@ class Server(UvicornServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests."""
-        drain_seconds = self._manager.settings.drain_seconds
+        loop = asyncio.get_running_loop()
+        seconds = self._manager.settings.drain_seconds / 2
         for server in self.servers:
             server.close()
         if self._manager.ready:
-            self._manager.drain(seconds=drain_seconds)
-        await self._wait_for_clients(drain_seconds / 2)
+            self._manager.drain(seconds=self._manager.settings.drain_seconds)
+        await self._wait_for_clients(loop.time() + seconds)
         for connection in self._manager.connections:
             connection.abort()
-        self.config.timeout_graceful_shutdown = max(1, int(drain_seconds / 2))
+        # Applications see a disconnect before uvicorn would cancel their tasks and log a traceback for each.
+        aborting = loop.call_later(seconds, self._abort_connections)
+        self.config.timeout_graceful_shutdown = ceil(seconds) + 1
         await super().shutdown(sockets)
-        for client in tuple(self.server_state.connections):
-            # uvloop cannot close while a transport waits for a peer that is not reading.
-            client.transport.abort()
+        aborting.cancel()
+        self._abort_connections()
         await asyncio.sleep(0)
 
-    async def _wait_for_clients(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while self._manager.connections and loop.time() < deadline:
+    def _abort_connections(self) -> None:
+        """Abort what is left: uvloop cannot close while a transport waits for a peer that is not reading."""
+        for client in tuple(self.server_state.connections):
+            client.transport.abort()
+
+    async def _wait_for_clients(self, deadline: float) -> None:
+        while self._manager.connections and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_SECONDS)

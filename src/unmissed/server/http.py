@@ -1,77 +1,198 @@
-"""uvicorn's HTTP protocol class, with limits for slow clients and a safe WebSocket upgrade."""
+"""uvicorn's HTTP protocol class, with limits for clients that are slow, silent, too fast or too large."""
 
 import asyncio
+from collections.abc import Callable
 
 import httptools
 
-from unmissed.server.uvicorn_names import HttpToolsProtocol
+from unmissed.server.deadlines import Deadlines
+from unmissed.server.uvicorn_names import FlowControl, HttpToolsProtocol
 
-HEAD_SECONDS = 10.0
+MAX_URL_BYTES = 8_192
 MAX_HEAD_BYTES = 65_536
+"""Limit of everything in a request that is not its body. Chunked framing may add 16 bytes for each byte of the body."""
 
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_SEGMENT_BYTES = 8_192
+_MAX_FRAMING_RATIO = 16
+_LINGER_BYTES = 262_144
+_EMPTY_ANSWER = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_URI_TOO_LONG = _EMPTY_ANSWER % (414, b"URI Too Long")
+_HEADERS_TOO_LARGE = _EMPTY_ANSWER % (431, b"Request Header Fields Too Large")
 
 
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP class: ``uvicorn app:app --http unmissed.server:HttpProtocol``.
 
-    The head of a request must be complete within 10 seconds and 64 KiB. Frames that arrive in the same segment as the
-    handshake are not lost.
+    A request head must arrive within 10 seconds, a body at 1 kB/s after 20 seconds, and the client must read its
+    answer; ``Deadlines`` has the details. At most one segment of pipelined requests is parsed ahead. An answer that is
+    given before the body ended closes the connection. Frames in the same segment as a handshake are not lost.
     """
 
-    _head_timer: asyncio.TimerHandle
+    stall_seconds = 30.0
+    """Seconds after which a client that does not read its answer is disconnected."""
+
+    @classmethod
+    def with_stall_seconds(cls, seconds: float) -> type["HttpProtocol"]:
+        """Return the class with another ``stall_seconds``."""
+        return type(cls.__name__, (cls,), {"stall_seconds": seconds})
+
+    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Start the timer for the first request head."""
+        """Wait for the first request head."""
         super().connection_made(transport)
-        self._expect_head()
+        self._unparsed = b""
+        self._framing_bytes = self._body_bytes = 0
+        self._refusal: bytes | None = None
+        self._lingering = False
+        self.flow = _ReadFlow(transport, parse_rest=self._parse_rest)
+        self._deadlines = Deadlines(self.loop, transport, flow=self.flow, stall_seconds=self.stall_seconds)
+        self._deadlines.expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the header timer."""
-        self._head_timer.cancel()
+        """Stop the timer, and forget what was not parsed."""
+        self._deadlines.stop()
+        self._unparsed = b""
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Parse client data, except for requests that must wait for the answers to earlier ones."""
+        if self._lingering:
+            self._discard(len(data))
+            return
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        self._parse()
+
+    def shutdown(self) -> None:
+        """Finish the current request if it is complete, because uvicorn stops; do not wait for slow clients."""
+        self._deadlines.hurry()
+        super().shutdown()
+
+    # httptools callbacks
+
     def on_message_begin(self) -> None:
-        """Restart the timer for this request head."""
-        self._head_timer.cancel()
-        self._expect_head()
+        """Stop the keep-alive timer, and wait for the rest of the head."""
+        self._unset_keepalive_if_required()
+        self._framing_bytes = self._body_bytes = 0
+        self._in_head = True
+        self._deadlines.expect_head()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """Collect the request target."""
+        super().on_url(url)
+        if len(self.url) > MAX_URL_BYTES:
+            self._refusal = _URI_TOO_LONG
+            raise ValueError("the URL is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header. Trailers, which arrive after the body, are ignored (RFC 9110 section 6.5)."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Stop the header timer. Body timeouts are the application's job."""
-        self._head_timer.cancel()
+        """Start the request, and wait for its body."""
         self._in_head = False
+        self._deadlines.expect_body()
         super().on_headers_complete()
 
-    def data_received(self, data: bytes) -> None:
-        """Parse client data. Data after a handshake belongs to the WebSocket."""
-        self._unset_keepalive_if_required()
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of the body on."""
+        self._body_bytes += len(body)
+        self._deadlines.received_body(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the application, and for the client to read the answer."""
+        self._deadlines.expect_nothing()
+        super().on_message_complete()
+
+    # uvicorn callback
+
+    def on_response_complete(self) -> None:
+        """Start the next pipelined request. Close when the client is still sending the body of the answered one."""
+        super().on_response_complete()
+        if self._deadlines.in_body and self.cycle.response_complete and not self.transport.is_closing():
+            self._linger()
+
+    # Parsing
+
+    def _parse(self) -> None:
+        """Feed the parser one segment after the other, until it has to wait."""
+        while self._unparsed and not self.flow.read_paused and not self.transport.is_closing():
+            segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
+            self._feed(segment)
+
+    def _parse_rest(self) -> bool:
+        """Parse what was held back, and return whether more data may be read."""
+        self._parse()
+        return not self._unparsed and not self.flow.read_paused
+
+    def _feed(self, segment: bytes) -> None:
+        body_bytes = self._body_bytes
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self.parser.feed_data(segment)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self._upgrade(data[upgrade.args[0] :])
-            else:
-                self._unsupported_upgrade_warning()
-        if self._in_head:
-            self._limit_head(len(data))
+            self._upgrade(segment[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal)
+        else:
+            self._framing_bytes += len(segment) - max(self._body_bytes - body_bytes, 0)
+            if self._framing_bytes > MAX_HEAD_BYTES + _MAX_FRAMING_RATIO * self._body_bytes:
+                self._refuse(_HEADERS_TOO_LARGE)
 
-    def _expect_head(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _limit_head(self, more: int) -> None:
-        self._head_bytes += more
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
+    def _refuse(self, answer: bytes | None) -> None:
+        if answer is None:
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            self.transport.write(answer)
             self.transport.close()
 
     def _upgrade(self, following: bytes) -> None:
+        if not self._should_upgrade():
+            self._unsupported_upgrade_warning()
+            return
+        self._deadlines.stop()
+        rest, self._unparsed = following + self._unparsed, b""
         transport = self.transport
         self.handle_websocket_upgrade()
         protocol = transport.get_protocol()
-        if following and isinstance(protocol, asyncio.Protocol):
-            protocol.data_received(following)
+        if rest and isinstance(protocol, asyncio.Protocol):
+            protocol.data_received(rest)
+
+    # Closing
+
+    def _linger(self) -> None:
+        """Discard input for a while. A close with unread input would reset the connection and lose the answer."""
+        self._unset_keepalive_if_required()
+        self._lingering = True
+        self._discard(len(self._unparsed))
+        self._unparsed = b""
+        self._deadlines.linger()
+
+    def _discard(self, size: int) -> None:
+        self._body_bytes += size
+        if self._body_bytes > _LINGER_BYTES:
+            self.transport.abort()
+
+
+class _ReadFlow(FlowControl):
+    """uvicorn's flow control, which parses held-back data before it reads more."""
+
+    def __init__(self, transport: asyncio.Transport, *, parse_rest: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._loop = asyncio.get_running_loop()
+        self._parse_rest = parse_rest
+        self._resuming = False
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = self.read_paused = False
+        if self._parse_rest() and not self._transport.is_closing():
+            self._transport.resume_reading()
+        else:
+            self.read_paused = True

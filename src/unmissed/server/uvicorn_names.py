@@ -4,6 +4,7 @@ A test names each attribute, so a release of uvicorn that changes one of them fa
 """
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import Server, ServerState
@@ -13,6 +14,7 @@ __all__ = [
     "INSTANCE_ATTRIBUTES",
     "ClientDisconnected",
     "Config",
+    "FlowControl",
     "HttpToolsProtocol",
     "Server",
     "ServerState",
@@ -30,16 +32,24 @@ ATTRIBUTES = {
         "connection_made",
         "data_received",
         "handle_websocket_upgrade",
+        "on_body",
+        "on_header",
         "on_headers_complete",
         "on_message_begin",
+        "on_message_complete",
+        "on_response_complete",
+        "on_url",
         "send_400_response",
+        "shutdown",
     ),
+    FlowControl: ("pause_reading", "resume_reading"),
     Server: ("serve", "shutdown"),
 }
 """Methods that are called or overridden, by class."""
 
 INSTANCE_ATTRIBUTES = {
-    HttpToolsProtocol: ("loop", "parser", "transport"),
+    FlowControl: ("_transport", "read_paused"),
+    HttpToolsProtocol: ("cycle", "flow", "loop", "parser", "transport", "url"),
     Server: ("servers", "server_state", "should_exit", "started"),
     ServerState: ("connections", "tasks"),
     Config: (

@@ -9,13 +9,14 @@ from typing import Any, cast
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING, OPEN
+from websockets.protocol import CLOSING, CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from unmissed.core.wire import CloseCode, close_reason
 from unmissed.delivery.chunks import Chunk
 from unmissed.delivery.socket import SocketListener
 from unmissed.server.asgi import AsgiBridge
+from unmissed.server.kernel import unacknowledged_bytes
 from unmissed.server.uvicorn_names import Config, ServerState
 
 MAX_MESSAGE_BYTES = 65_536
@@ -27,6 +28,8 @@ _CLOSE_SECONDS = 10.0
 _SEGMENT_BYTES = 4_096
 _MIN_FRAGMENT_BYTES = 64
 _MAX_CONTROL_FRAMES_PER_SECOND = 100
+_MAX_BYTES_WHILE_CLOSING = 32_768
+_LINGER_SECONDS = 1.0
 _PONG = 0x8A
 
 # At debug level the library logs request headers, which contain tokens. This logger is not in the hierarchy.
@@ -43,6 +46,7 @@ class WebSocketProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_bytes_while_closing",
         "_close_timer",
         "_conn",
         "_control_frames",
@@ -52,10 +56,14 @@ class WebSocketProtocol(asyncio.Protocol):
         "_listener",
         "_loop",
         "_max_fragments",
+        "_parsing",
+        "_reading_paused",
         "_state",
+        "_unparsed",
         "_written",
         "app_state",
         "config",
+        "receive_progress",
         "transport",
         "writable",
     )
@@ -83,6 +91,12 @@ class WebSocketProtocol(asyncio.Protocol):
         self._control_frames = 0
         self._control_second = 0
         self._written = 0
+        self.receive_progress = 0
+        """Bytes received so far, including pongs."""
+        self._unparsed = b""
+        self._parsing: asyncio.Handle | None = None
+        self._reading_paused = False
+        self._bytes_while_closing = 0
 
     # asyncio.Protocol
 
@@ -96,6 +110,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Report the end to the listener."""
         self._state.connections.discard(self)
         self.writable = False
+        self._unparsed = b""
         self._conn.receive_eof()
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -104,14 +119,22 @@ class WebSocketProtocol(asyncio.Protocol):
             listener.socket_closed()
 
     def data_received(self, data: bytes) -> None:
-        """Parse client data in bounded segments, until the connection is closing."""
-        for start in range(0, len(data), _SEGMENT_BYTES):
-            if self.transport.is_closing():
-                return
-            self._conn.receive_data(data[start : start + _SEGMENT_BYTES] if len(data) > _SEGMENT_BYTES else data)
-            self._send_output()
-            for event in self._conn.events_received():
-                self._take(event)
+        """Parse client data: one segment now, and the others in later turns of the event loop."""
+        self.receive_progress += len(data)
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        if self._parsing is None and not self._reading_paused:
+            self._parse()
+
+    def pause_reading(self) -> None:
+        """Read and parse no more, until the application has received what was parsed."""
+        self._reading_paused = True
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Parse what was held back, and read more."""
+        self._reading_paused = False
+        if self._parsing is None:
+            self._parsing = self._loop.call_soon(self._parse_rest)
 
     def eof_received(self) -> None:
         """Let the transport close: a WebSocket is never half open."""
@@ -143,8 +166,9 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def write_progress(self) -> int:
-        """Bytes that the kernel has taken."""
-        return self._written - self.transport.get_write_buffer_size()
+        """Bytes that the client's system has acknowledged, where the kernel tells, else bytes that the kernel took."""
+        unsent = self.transport.get_write_buffer_size()
+        return self._written - unsent - unacknowledged_bytes(self.transport)
 
     def attach(self, listener: SocketListener) -> None:
         """Report events to this listener, including frames that the ASGI application has not read."""
@@ -161,6 +185,13 @@ class WebSocketProtocol(asyncio.Protocol):
         frames = chunk.frames
         self._written += len(frames)
         self.transport.write(frames)
+
+    def keepalive(self) -> bool:
+        """Send a ping if the transport accepts data, and return True: pongs are tracked here."""
+        if self.writable:
+            self._conn.send_ping(b"")
+            self._send_output()
+        return True
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame after what was written, and wait up to 10 seconds for the client's."""
@@ -214,6 +245,46 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # Incoming
 
+    def _parse(self) -> None:
+        """Parse one segment. Hold the rest back, and read no more before it is parsed."""
+        if self.transport.is_closing():
+            self._unparsed = b""
+            return
+        segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
+        if self._discards(len(segment)):
+            return
+        self._conn.receive_data(segment)
+        self._send_output()
+        for event in self._conn.events_received():
+            self._take(event)
+        if self._unparsed and self._parsing is None:
+            self.transport.pause_reading()
+            if not self._reading_paused:
+                self._parsing = self._loop.call_soon(self._parse_rest)
+
+    def _parse_rest(self) -> None:
+        self._parsing = None
+        if self._unparsed and not self._reading_paused:
+            self._parse()
+        if not self._unparsed and not self._reading_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _discards(self, size: int) -> bool:
+        """Return whether data is discarded unparsed, because the client goes on sending after the server closed.
+
+        The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
+        """
+        if self._conn.state is not CLOSING:
+            return False
+        before, self._bytes_while_closing = self._bytes_while_closing, self._bytes_while_closing + size
+        if self._bytes_while_closing <= _MAX_BYTES_WHILE_CLOSING:
+            return False
+        self._unparsed = b""
+        if before <= _MAX_BYTES_WHILE_CLOSING and self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = self._loop.call_later(_LINGER_SECONDS, self.transport.abort)
+        return True
+
     def _take(self, event: Request | Response | Frame) -> None:
         if isinstance(event, Request):
             self._take_handshake(event)
@@ -221,13 +292,25 @@ class WebSocketProtocol(asyncio.Protocol):
             self._take_frame(event)
 
     def _take_handshake(self, request: Request) -> None:
-        response = self._conn.accept(request)
+        response = self._refusal(request) or self._conn.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self.respond(response)
             return
         bridge = AsgiBridge(self, request, response)
         self._listener = bridge
         bridge.start(self._loop, self._state)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """Return the answer to a handshake that ``websockets`` would accept, or refuse with a less precise status."""
+        if len(request.headers.get_all("Host")) != 1:
+            return self._conn.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required\n")
+        versions = request.headers.get_all("Sec-WebSocket-Version")
+        if versions and versions != ["13"]:
+            response = self._conn.reject(HTTPStatus.UPGRADE_REQUIRED, "only version 13 is supported (RFC 6455)\n")
+            response.headers["Upgrade"] = "websocket"
+            response.headers["Sec-WebSocket-Version"] = "13"
+            return response
+        return None
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.PING, Opcode.PONG):

@@ -16,6 +16,8 @@ class FakeSocket:
         self.aborted = False
         self.writable = True
         self.write_progress = 0
+        self.receive_progress = 0
+        self.pings = 0
         self._listener: SocketListener | None = None
 
     @property
@@ -43,6 +45,15 @@ class FakeSocket:
         self.chunks.append(chunk)
         self.write_progress += 1
 
+    def keepalive(self) -> bool:
+        """Count a ping. ``pong`` answers it."""
+        self.pings += 1
+        return True
+
+    def pong(self) -> None:
+        """Simulate the answer to a ping."""
+        self.receive_progress += 1
+
     def close(self, code: int, reason: str = "") -> None:
         """Record code and reason, and disconnect."""
         self.closed_with = self.closed_with or (code, reason)
@@ -65,6 +76,7 @@ class FakeSocket:
 
     def receive(self, frame: str | bytes) -> None:
         """Simulate a client frame."""
+        self.receive_progress += 1
         if self._listener is not None:
             self._listener.socket_received(frame)
 

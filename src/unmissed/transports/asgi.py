@@ -25,6 +25,7 @@ class AsgiSocket:
         self._wake = asyncio.Event()
         self._end = asyncio.timeout(None)
         self.write_progress = 0
+        self.receive_progress = 0
 
     @property
     def writable(self) -> bool:
@@ -44,6 +45,10 @@ class AsgiSocket:
         """Hand a chunk to the writer task."""
         self._pending = chunk
         self._wake.set()
+
+    def keepalive(self) -> bool:
+        """Return False: ASGI has no pings, and servers send their own."""
+        return False
 
     def close(self, code: int, reason: str = "") -> None:
         """Close after the chunk that is being sent. Only the first call counts."""
@@ -73,6 +78,7 @@ class AsgiSocket:
             event = await self._receive()
             if event["type"] != "websocket.receive":
                 return
+            self.receive_progress += 1
             text = event.get("text")
             self._listener.socket_received(event["bytes"] if text is None else text)
 

@@ -269,7 +269,10 @@ async def test_pings_are_answered(server: LiveServer) -> None:
         ((), {"method": "POST"}, 405),
         (("Content-Length: 5",), {"body": b"hello"}, 400),
         (("Content-Length: 5",), {"method": "POST", "body": b"hello"}, 400),
-        (("Sec-WebSocket-Version: 12",), {}, 400),
+        (("Sec-WebSocket-Version: 12",), {}, 426),
+        (("Sec-WebSocket-Version:",), {}, 400),
+        (("Host:",), {}, 400),
+        (("X-Second: 1\r\nHost: test",), {}, 400),
         (("Sec-WebSocket-Key:",), {}, 400),
         (("Sec-WebSocket-Key: short",), {}, 400),
     ],
@@ -354,14 +357,16 @@ async def test_an_application_waits_for_a_client_that_does_not_read(server: Live
 
 
 def test_a_client_that_asks_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch, server: LiveServer) -> None:
-    monkeypatch.setattr("unmissed.server.http.HEAD_SECONDS", 0.05)
+    monkeypatch.setattr("unmissed.server.deadlines.HEAD_SECONDS", 0.05)
+    monkeypatch.setattr("unmissed.server.deadlines._TICK_SECONDS", 0.05)
 
     with Raw(server) as client:
         assert b"" == client.rest()
 
 
 def test_half_a_second_request_is_closed(monkeypatch: pytest.MonkeyPatch, server: LiveServer) -> None:
-    monkeypatch.setattr("unmissed.server.http.HEAD_SECONDS", 0.05)
+    monkeypatch.setattr("unmissed.server.deadlines.HEAD_SECONDS", 0.05)
+    monkeypatch.setattr("unmissed.server.deadlines._TICK_SECONDS", 0.05)
 
     with Raw(server) as client:
         client.socket.sendall(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")

@@ -195,3 +195,16 @@ def test_a_real_logger_of_uvicorn_writes_no_token(lines: Lines, name: str) -> No
         logger.removeHandler(lines)
 
     assert ['127.0.0.1:5 - "WebSocket /ws?token=[redacted]" [accepted]'] == lines.written
+
+
+@pytest.mark.parametrize("path", ["/bearer", "/x?next=bearer", "/ws?token=" + OPAQUE, "/token="])
+def test_the_access_log_keeps_its_five_arguments(path: str) -> None:
+    record = logging.LogRecord(
+        "uvicorn.access", logging.INFO, __file__, 1, '%s - "%s %s HTTP/%s" %d', ("::1", "GET", path, "1.1", 200), None
+    )
+
+    assert TokenFilter().filter(record)
+
+    assert record.args is not None
+    assert 5 == len(record.args)
+    assert OPAQUE not in record.getMessage()

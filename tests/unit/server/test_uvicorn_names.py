@@ -1,10 +1,19 @@
 """uvicorn still has every undocumented name that this package relies on."""
 
+from typing import Any, cast
+
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from unmissed.server.uvicorn_names import ATTRIBUTES, INSTANCE_ATTRIBUTES, Config, HttpToolsProtocol, Server
+from unmissed.server.uvicorn_names import (
+    ATTRIBUTES,
+    INSTANCE_ATTRIBUTES,
+    Config,
+    FlowControl,
+    HttpToolsProtocol,
+    Server,
+)
 
 
 @pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, names in ATTRIBUTES.items() for name in names])
@@ -17,11 +26,14 @@ async def instances() -> dict[type, object]:
     config = Config("unmissed.main:app", log_config=None, ws="none")
     config.load()
     state = ServerState()
+    protocol = HttpToolsProtocol(config, state, {})
+    protocol.on_message_begin()
     return {
         Config: config,
         ServerState: state,
         Server: uvicorn.Server(config),
-        HttpToolsProtocol: HttpToolsProtocol(config, state, {}),
+        HttpToolsProtocol: protocol,
+        FlowControl: FlowControl(cast("Any", None)),
     }
 
 
