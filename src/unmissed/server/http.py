@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httptools
 
 from unmissed.server.deadlines import Deadlines
-from unmissed.server.uvicorn_names import FlowControl, HttpToolsProtocol
+from unmissed.server.uvicorn_names import ASGI3Application, FlowControl, HttpToolsProtocol, RequestResponseCycle
 
 MAX_URL_BYTES = 8_192
 MAX_HEAD_BYTES = 65_536
@@ -44,15 +44,20 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed = b""
         self._framing_bytes = self._body_bytes = 0
         self._refusal: bytes | None = None
+        self._running: RequestResponseCycle | None = None
         self._lingering = False
         self.flow = _ReadFlow(transport, parse_rest=self._parse_rest)
         self._deadlines = Deadlines(self.loop, transport, flow=self.flow, stall_seconds=self.stall_seconds)
         self._deadlines.expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer, and forget what was not parsed."""
+        """Stop the timer, and let the running application see a disconnect. uvicorn tells only the latest request."""
         self._deadlines.stop()
         self._unparsed = b""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -107,7 +112,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadlines.expect_nothing()
         super().on_message_complete()
 
-    # uvicorn callback
+    # uvicorn callbacks
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Start the next pipelined request. Close when the client is still sending the body of the answered one."""
@@ -119,14 +128,18 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Feed the parser one segment after the other, until it has to wait."""
-        while self._unparsed and not self.flow.read_paused and not self.transport.is_closing():
+        while self._unparsed and self._may_parse():
             segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
             self._feed(segment)
 
     def _parse_rest(self) -> bool:
         """Parse what was held back, and return whether more data may be read."""
         self._parse()
-        return not self._unparsed and not self.flow.read_paused
+        return not self._unparsed and self._may_parse()
+
+    def _may_parse(self) -> bool:
+        """Return whether there is nothing to wait for. uvicorn resumes reading also while pipelined requests wait."""
+        return not self.pipeline and not self.flow.read_paused and not self.transport.is_closing()
 
     def _feed(self, segment: bytes) -> None:
         body_bytes = self._body_bytes
@@ -192,7 +205,7 @@ class _ReadFlow(FlowControl):
 
     def _resume(self) -> None:
         self._resuming = self.read_paused = False
-        if self._parse_rest() and not self._transport.is_closing():
+        if self._parse_rest():
             self._transport.resume_reading()
         else:
             self.read_paused = True

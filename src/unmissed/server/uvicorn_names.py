@@ -3,19 +3,22 @@
 A test names each attribute, so a release of uvicorn that changes one of them fails that test first.
 """
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import Server, ServerState
 
 __all__ = [
     "ATTRIBUTES",
     "INSTANCE_ATTRIBUTES",
+    "ASGI3Application",
     "ClientDisconnected",
     "Config",
     "FlowControl",
     "HttpToolsProtocol",
+    "RequestResponseCycle",
     "Server",
     "ServerState",
     "get_local_addr",
@@ -26,6 +29,7 @@ __all__ = [
 ATTRIBUTES = {
     HttpToolsProtocol: (
         "_should_upgrade",
+        "_start_asgi_task",
         "_unset_keepalive_if_required",
         "_unsupported_upgrade_warning",
         "connection_lost",
@@ -49,9 +53,10 @@ ATTRIBUTES = {
 
 INSTANCE_ATTRIBUTES = {
     FlowControl: ("_transport", "read_paused"),
-    HttpToolsProtocol: ("cycle", "flow", "loop", "parser", "transport", "url"),
+    HttpToolsProtocol: ("cycle", "flow", "loop", "parser", "pipeline", "transport", "url"),
     Server: ("servers", "server_state", "should_exit", "started"),
     ServerState: ("connections", "tasks"),
+    RequestResponseCycle: ("disconnected", "message_event", "response_complete"),
     Config: (
         "asgi_version",
         "loaded_app",

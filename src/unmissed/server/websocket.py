@@ -25,10 +25,12 @@ MAX_MESSAGE_BYTES = 65_536
 _UVICORN_MAX_SIZE = 16 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 16_384
 _CLOSE_SECONDS = 10.0
-_SEGMENT_BYTES = 4_096
+_MIN_SEGMENT_BYTES = 1_024
+_MAX_SEGMENT_BYTES = 16_384
+_MANY_FRAMES = 16
 _MIN_FRAGMENT_BYTES = 64
 _MAX_CONTROL_FRAMES_PER_SECOND = 100
-_MAX_BYTES_WHILE_CLOSING = 32_768
+_MAX_BYTES_WHILE_CLOSING = 4_096
 _LINGER_SECONDS = 1.0
 _PONG = 0x8A
 
@@ -58,6 +60,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_max_fragments",
         "_parsing",
         "_reading_paused",
+        "_segment_bytes",
         "_state",
         "_unparsed",
         "_written",
@@ -94,6 +97,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.receive_progress = 0
         """Bytes received so far, including pongs."""
         self._unparsed = b""
+        self._segment_bytes = _MIN_SEGMENT_BYTES
         self._parsing: asyncio.Handle | None = None
         self._reading_paused = False
         self._bytes_while_closing = 0
@@ -250,17 +254,32 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.transport.is_closing():
             self._unparsed = b""
             return
-        segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
+        segment = self._next_segment()
         if self._discards(len(segment)):
             return
         self._conn.receive_data(segment)
         self._send_output()
-        for event in self._conn.events_received():
+        events = self._conn.events_received()
+        self._adapt_segments(len(events))
+        for event in events:
             self._take(event)
         if self._unparsed and self._parsing is None:
             self.transport.pause_reading()
             if not self._reading_paused:
                 self._parsing = self._loop.call_soon(self._parse_rest)
+
+    def _next_segment(self) -> bytes:
+        """Return what to parse in this turn of the event loop. The handshake, which uvicorn limits, is never split."""
+        size = len(self._unparsed) if self._listener is None else self._segment_bytes
+        segment, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+        return segment
+
+    def _adapt_segments(self, frames: int) -> None:
+        """Parse more at once while frames are large: the cost of parsing is the number of frames."""
+        if frames > _MANY_FRAMES:
+            self._segment_bytes = _MIN_SEGMENT_BYTES
+        elif self._segment_bytes < _MAX_SEGMENT_BYTES:
+            self._segment_bytes *= 2
 
     def _parse_rest(self) -> None:
         self._parsing = None

@@ -1,5 +1,6 @@
 """uvicorn still has every undocumented name that this package relies on."""
 
+import inspect
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from unmissed.server.uvicorn_names import (
     Config,
     FlowControl,
     HttpToolsProtocol,
+    RequestResponseCycle,
     Server,
 )
 
@@ -34,6 +36,9 @@ async def instances() -> dict[type, object]:
         Server: uvicorn.Server(config),
         HttpToolsProtocol: protocol,
         FlowControl: FlowControl(cast("Any", None)),
+        RequestResponseCycle: RequestResponseCycle(
+            **dict.fromkeys(inspect.signature(RequestResponseCycle).parameters, cast("Any", None))
+        ),
     }
 
 
