@@ -209,7 +209,7 @@ class ConnectionManager:
         The running manager calls this about once a second.
         """
         self._log.expire()
-        self._running.check(self._clock())
+        self._running.check(self._clock(), unix_time=self._wall_clock())
 
     async def _check_periodically(self) -> None:
         pause = min(_CHECK_SECONDS, self.settings.heartbeat_seconds / 4, self.settings.stall_seconds / 4)

@@ -1,5 +1,6 @@
 """One client: its position, its audience, its socket."""
 
+import math
 from collections.abc import Callable
 
 from unmissed.core import wire
@@ -94,10 +95,13 @@ class Connection:
             if chunk.payloads:
                 socket.write(chunk)
 
-    def check(self, now: float, *, heartbeat_seconds: float, stall_seconds: float) -> None:
-        """Send what is due at ``now`` (monotonic seconds), and end an expired, stalled or dead connection."""
+    def check(self, now: float, *, unix_time: float, heartbeat_seconds: float, stall_seconds: float) -> None:
+        """Send what is due at ``now`` (monotonic seconds), and end an expired, stalled or dead connection.
+
+        A token expires by whichever clock says so first: the wall clock may have been wrong when it was verified.
+        """
         self._frames_received = self._bytes_received = 0
-        if now >= self.expires_at:
+        if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: come back with a new one")
         if self._is_stalled(now, stall_seconds) or (now >= self._ping_at and self._is_dead()):
             self._socket.abort()

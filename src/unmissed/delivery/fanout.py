@@ -83,10 +83,14 @@ class FanOut:
         self._flushed_bytes = self.window.appended_bytes
         self._for_each(Connection.deliver)
 
-    def check(self, now: float) -> None:
-        """Send the heartbeats that are due, and end stalled and expired connections."""
+    def check(self, now: float, *, unix_time: float) -> None:
+        """Send the heartbeats that are due, and end stalled, dead and expired connections."""
         heartbeat, stall = self._limits.heartbeat_seconds, self._limits.stall_seconds
-        self._for_each(lambda connection: connection.check(now, heartbeat_seconds=heartbeat, stall_seconds=stall))
+        self._for_each(
+            lambda connection: connection.check(
+                now, unix_time=unix_time, heartbeat_seconds=heartbeat, stall_seconds=stall
+            )
+        )
 
     def drain(self, *, seconds: float) -> None:
         """Ask every client to reconnect at a random moment within ``seconds``, and close."""

@@ -1,5 +1,7 @@
 """A connection: its position, its heartbeat, its end."""
 
+import pytest
+
 from support import ALICE, connect, flushed, managed, shape
 from unmissed import ConnectionManager, Identity, Settings
 from unmissed.core.wire import CloseCode
@@ -71,20 +73,22 @@ async def test_a_slow_client_that_takes_something_is_kept(manager: ConnectionMan
     assert not socket.aborted
 
 
-async def test_a_client_is_closed_when_its_token_expires_whatever_the_wall_clock_does(clock: ManualClock) -> None:
+@pytest.mark.parametrize(
+    ("passed", "step", "closed"),
+    [(59.0, 0.0, False), (60.0, 0.0, True), (60.0, -3_600.0, True), (1.0, 3_600.0, True), (1.0, -3_600.0, False)],
+)
+async def test_a_token_expires_by_whichever_clock_says_so_first(
+    clock: ManualClock, passed: float, step: float, *, closed: bool
+) -> None:
     wall_clock = ManualClock(1_800_000_000)
     async with ConnectionManager(Settings.load(), clock=clock, wall_clock=wall_clock) as manager:
         socket, _ = connect(manager, Identity("alice", expires_at=wall_clock() + 60))
-        wall_clock.advance(3600)
-        clock.advance(59)
-        manager.check()
-        assert None is socket.closed_with
+        clock.advance(passed)
+        wall_clock.advance(passed + step)
 
-        clock.advance(1)
         manager.check()
 
-    assert socket.closed_with
-    assert socket.closed_with[0] == CloseCode.UNAUTHORIZED
+        assert (CloseCode.UNAUTHORIZED if closed else None) == (socket.closed_with or (None,))[0]
 
 
 async def test_a_ping_is_answered_and_nonsense_is_refused_and_then_ended(manager: ConnectionManager) -> None:
@@ -137,3 +141,77 @@ async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: Con
 
     assert ["connected", "a", "heartbeat"] == [kind for kind, _ in shape(socket)]
     assert 1 == socket.write_progress
+
+
+async def test_a_client_that_answers_no_ping_and_acknowledges_nothing_is_dropped_within_a_minute(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, _ = connect(manager)
+
+    for _ in range(60):
+        clock.advance(1)
+        manager.check()
+
+    assert socket.aborted
+    assert () == manager.connections
+
+
+async def test_a_client_that_answers_pings_is_kept(manager: ConnectionManager, clock: ManualClock) -> None:
+    socket, _ = connect(manager)
+
+    for _ in range(600):
+        clock.advance(1)
+        manager.check()
+        socket.pong()
+
+    assert not socket.aborted
+    assert 29 <= socket.pings <= 31
+
+
+async def test_a_slow_client_that_takes_data_but_answers_late_is_kept(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, _ = connect(manager)
+
+    for _ in range(600):
+        clock.advance(1)
+        manager.check()
+        socket.write_progress += 1
+
+    assert not socket.aborted
+
+
+async def test_a_socket_whose_server_looks_for_dead_clients_is_left_to_it(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    class WithoutPings(FakeSocket):
+        def keepalive(self) -> bool:
+            return False
+
+    socket = WithoutPings()
+    manager.connect(socket, identity=Identity("alice"))
+
+    for _ in range(600):
+        clock.advance(1)
+        manager.check()
+
+    assert not socket.aborted
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (['{"type":"ping","pad":"' + "x" * 9_000 + '"}'], CloseCode.TOO_LARGE),
+        (['{"type":"ping","pad":"' + "x" * 8_000 + '"}'] * 9, CloseCode.TOO_MANY),
+    ],
+)
+async def test_client_frames_have_a_budget_of_bytes(
+    manager: ConnectionManager, frames: list[str], code: CloseCode
+) -> None:
+    socket, _ = connect(manager)
+
+    for frame in frames:
+        socket.receive(frame)
+
+    assert socket.closed_with
+    assert code == socket.closed_with[0]

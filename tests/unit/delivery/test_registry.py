@@ -1,0 +1,57 @@
+"""The registry: limits, and who is replaced at a limit."""
+
+import pytest
+
+from support import ALICE, BOB, connect, managed
+from unmissed.core.errors import TooManyConnections
+from unmissed.testing import ManualClock
+
+
+async def test_a_user_at_the_limit_replaces_the_connection_that_has_been_silent_longest(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=2) as manager:
+        first, _ = connect(manager)
+        second, _ = connect(manager)
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+        clock.advance(2)
+        second.pong()
+
+        connect(manager)
+
+        assert (True, False) == (first.aborted, second.aborted)
+
+
+async def test_connections_that_answer_are_not_replaced(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=1) as manager:
+        socket, _ = connect(manager)
+        for _ in range(5):
+            with pytest.raises(TooManyConnections):
+                connect(manager)
+            socket.pong()
+            clock.advance(2)
+
+        assert not socket.aborted
+
+
+async def test_a_silent_connection_has_two_seconds_to_answer(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=1) as manager:
+        socket, _ = connect(manager)
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+        clock.advance(1.9)
+
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+
+        assert not socket.aborted
+
+
+async def test_the_limit_of_one_user_is_not_the_limit_of_another(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=1) as manager:
+        socket, _ = connect(manager)
+        connect(manager, BOB)
+        socket.drop()
+
+        connect(manager, ALICE)
+
+        assert 2 == len(manager.connections)
