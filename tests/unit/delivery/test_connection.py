@@ -146,10 +146,18 @@ async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: Con
 async def test_a_client_that_answers_no_ping_and_acknowledges_nothing_is_dropped_within_a_minute(
     manager: ConnectionManager, clock: ManualClock
 ) -> None:
-    socket, _ = connect(manager)
+    class DeadSocket(FakeSocket):
+        def write(self, chunk: Any) -> None:
+            super().write(chunk)
+            self.write_progress = 0
 
-    for _ in range(60):
+    socket = DeadSocket()
+    manager.connect(socket, identity=ALICE)
+
+    for second in range(60):
         clock.advance(1)
+        if second % 3 == 0:
+            await manager.emit("traffic")
         manager.check()
 
     assert socket.aborted
