@@ -1,5 +1,7 @@
 """A connection: its position, its heartbeat, its end."""
 
+from typing import Any
+
 import pytest
 
 from support import ALICE, connect, flushed, managed, shape
