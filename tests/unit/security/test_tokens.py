@@ -187,6 +187,24 @@ def test_characters_outside_base64url_are_refused(junk: str, part: int) -> None:
     assert "the token is invalid or expired" == error_of(JwtVerifier(SECRET), ".".join(parts))
 
 
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def other_spellings(token: str) -> list[str]:
+    """Return texts that a lenient decoder reads as the same token."""
+    last = ALPHABET.index(token[-1])
+    return [f"{token}!!!!", f"{token}=", f"{token}====", f"{token[:-1]}\n{token[-1]}", token[:-1] + ALPHABET[last ^ 1]]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_token_has_exactly_one_spelling(number: int) -> None:
+    token = token_with()
+    verifier = JwtVerifier(SECRET)
+    assert "alice" == verifier.verify(token).user_id
+
+    assert "the token is invalid or expired" == error_of(verifier, other_spellings(token)[number])
+
+
 def test_a_token_of_just_8_kb_is_accepted() -> None:
     shorter = next(
         token for size in range(MAX_TOKEN_BYTES, 0, -1) if len(token := token_with(x="x" * size)) <= MAX_TOKEN_BYTES
