@@ -12,11 +12,10 @@ from jose import jwk, jwt
 
 from unmissed.core.audience import Identity
 from unmissed.core.errors import ConfigurationError, InvalidToken
+from unmissed.security.verified import VerifiedTokens
 from unmissed.settings import Settings
 
 MAX_TOKEN_BYTES = 8_192
-MAX_VERIFIED_TOKENS = 4_096
-"""Number of verified tokens that are cached until they expire; 1 MiB in practice, 32 MiB at most."""
 
 PUBLISH_SCOPE = "messages:publish"
 
@@ -62,7 +61,7 @@ class JwtVerifier:
         self._audience = audience
         self._issuer = issuer
         self._wall_clock = wall_clock
-        self._verified: dict[str, Identity] = {}
+        self._verified = VerifiedTokens()
         self._options = {
             "require_sub": True,
             "require_aud": audience is not None,
@@ -74,21 +73,12 @@ class JwtVerifier:
 
     def verify(self, token: str) -> Identity:
         """Return the identity of a valid token. Raises InvalidToken for every other token."""
-        if not token.isascii() or len(token) > MAX_TOKEN_BYTES:
-            raise InvalidToken(f"a token must be ASCII text of at most {MAX_TOKEN_BYTES} bytes")
-        identity = self._verified.get(token)
-        if identity is None or identity.expires_at is None or identity.expires_at <= self._wall_clock():
-            if not _is_compact(token):
-                raise InvalidToken(_INVALID)
-            identity = self._identity(self._claims(token))
-            self._remember(token, identity)
+        # A cached token passes no other check: after a restart every client reconnects at once.
+        identity = self._verified.find(token, now=self._wall_clock())
+        if identity is None:
+            identity = self._identity(self._claims(_compact(token)))
+            self._verified.keep(token, identity)
         return identity
-
-    def _remember(self, token: str, identity: Identity) -> None:
-        """Cache the identity, so that a reconnect needs no signature check. Evicts the oldest token."""
-        if len(self._verified) >= MAX_VERIFIED_TOKENS:
-            self._verified.pop(next(iter(self._verified)))
-        self._verified[token] = identity
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
@@ -120,21 +110,27 @@ class JwtVerifier:
         return Identity(user_id, frozenset(scope.split()), float(expires_at))
 
 
-def _is_compact(token: str) -> bool:
-    """Return whether this is the one spelling of a compact JWS (RFC 7515 section 7.1).
+def _compact(token: str) -> str:
+    """Return the token if it is the one spelling of a compact JWS (RFC 7515 section 7.1). Raises InvalidToken.
 
     The signature protects the text of the header and the claims, but not its own: python-jose skips characters outside
     the alphabet, and unused bits at its end.
     """
+    if not token.isascii() or len(token) > MAX_TOKEN_BYTES:
+        raise InvalidToken(f"a token must be ASCII text of at most {MAX_TOKEN_BYTES} bytes")
     match = _COMPACT.fullmatch(token)
-    if match is None:
-        return False
-    signature = match["signature"]
+    if match is None or not _is_canonical(match["signature"]):
+        raise InvalidToken(_INVALID)
+    return token
+
+
+def _is_canonical(segment: str) -> bool:
+    """Return whether encoding the decoded bytes gives the same text."""
     try:
-        decoded = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+        decoded = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except binascii.Error:
         return False
-    return signature == base64.urlsafe_b64encode(decoded).rstrip(b"=").decode()
+    return segment == base64.urlsafe_b64encode(decoded).rstrip(b"=").decode()
 
 
 def issue_token_under(settings: Settings, *, user_id: str, expires_in: float, scope: str = "") -> str:

@@ -379,14 +379,6 @@ def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
     assert "the token has expired, or its exp is not a valid date" == error_of(verifier, token)
 
 
-def test_the_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmissed.security.tokens.MAX_VERIFIED_TOKENS", 2)
-    verifier = JwtVerifier(SECRET)
-    tokens = [issue_token(SECRET, user_id=user, expires_in=60) for user in ("a", "b", "c", "a")]
-
-    assert ["a", "b", "c", "a"] == [verifier.verify(token).user_id for token in tokens]
-
-
 @pytest.mark.parametrize(
     "token",
     [token_under(NESTED), token_of_text('{"sub":"alice","exp":9999999999,"x":' + "[" * 2_000 + "]" * 2_000 + "}")],
