@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     jwt_secret_file: Path | None = Field(default=None, description="File with that key, instead of JWT_SECRET.")
     jwt_algorithm: Algorithm = Field(default="HS256", description="The only signature algorithm that is accepted.")
     jwt_audience: str | None = Field(default=None, description="Required value of the aud claim.")
+    jwt_ignore_audience: bool = Field(
+        default=False, description="Accept tokens with an aud claim although no audience is configured."
+    )
     jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
     max_age: Seconds = Field(default=900.0, description="Seconds that the log retains a message.")

@@ -40,6 +40,7 @@ def test_defaults_need_no_environment() -> None:
         ("UNMISSED_JWT_SECRET_FILE", "/run/secrets/key", "jwt_secret_file", Path("/run/secrets/key")),
         ("UNMISSED_JWT_ALGORITHM", "ES256", "jwt_algorithm", "ES256"),
         ("UNMISSED_JWT_AUDIENCE", "chat", "jwt_audience", "chat"),
+        ("UNMISSED_JWT_IGNORE_AUDIENCE", "true", "jwt_ignore_audience", True),
         ("UNMISSED_JWT_ISSUER", "login", "jwt_issuer", "login"),
         ("UNMISSED_MAX_MESSAGES", "5", "max_messages", 5),
         ("UNMISSED_MAX_AGE", "0.5", "max_age", 0.5),

@@ -45,6 +45,7 @@ class Bearer(SecurityBase):
             algorithm=settings.jwt_algorithm,
             audience=settings.jwt_audience,
             issuer=settings.jwt_issuer,
+            ignore_audience=settings.jwt_ignore_audience,
         )
         return cls(verifier, allow_query_token=settings.allow_query_token)
 

@@ -37,8 +37,9 @@ class TokenVerifier(Protocol):
 class JwtVerifier:
     """Verifies JWTs (RFC 7519) of exactly one algorithm, with a key that is built once.
 
-    ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A ``scope`` claim is a
-    space-separated list (RFC 8693 section 4.2).
+    ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
+    somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
+    claim is a space-separated list (RFC 8693 section 4.2).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class JwtVerifier:
         algorithm: str = "HS256",
         audience: str | None = None,
         issuer: str | None = None,
+        ignore_audience: bool = False,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         try:
@@ -60,6 +62,7 @@ class JwtVerifier:
         self._algorithm = algorithm
         self._audience = audience
         self._issuer = issuer
+        self._any_audience = ignore_audience
         self._wall_clock = wall_clock
         self._verified = VerifiedTokens()
         self._options = {
@@ -95,6 +98,8 @@ class JwtVerifier:
             raise InvalidToken(_INVALID) from None
         if "crit" in header:
             raise InvalidToken("the token has critical extensions that are not supported")
+        if "aud" in claims and self._audience is None and not self._any_audience:
+            raise InvalidToken("the token has an aud: set UNMISSED_JWT_AUDIENCE to it, or UNMISSED_JWT_IGNORE_AUDIENCE")
         return claims
 
     def _identity(self, claims: dict[str, Any]) -> Identity:

@@ -64,6 +64,19 @@ async def test_bad_authentication_is_a_401_before_anything_else(
     assert "Bearer" == response.headers["www-authenticate"]
 
 
+@pytest.mark.parametrize(("ignored", "status"), [(False, 401), (True, 200)])
+async def test_a_token_for_another_audience_is_accepted_only_where_the_setting_allows_it(
+    *, ignored: bool, status: int
+) -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET, jwt_ignore_audience=ignored))
+    token = issue_token(SECRET, user_id="alice", expires_in=60, audience="mail")
+    transport: Any = httpx.ASGITransport(app)
+    async with app.state.manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.get(PATH, headers={"Authorization": f"Bearer {token}"})
+
+    assert status == response.status_code
+
+
 async def test_a_publish_is_answered_with_its_stamp(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
     response = await client.post(PATH, json={"type": "a", "data": 1})
 

@@ -256,8 +256,22 @@ def test_another_audience_or_none_is_refused_when_one_is_configured(claims: dict
     assert "the token is invalid or expired" == error_of(JwtVerifier(SECRET, audience="chat"), token_with(**claims))
 
 
-def test_any_audience_is_accepted_when_none_is_configured() -> None:
-    assert "alice" == JwtVerifier(SECRET).verify(token_with(aud="mail")).user_id
+@pytest.mark.parametrize("audience", ["mail", ["mail"], [], "", None])
+def test_a_token_with_an_audience_is_refused_when_none_is_configured(audience: object) -> None:
+    error = error_of(JwtVerifier(SECRET), token_with(aud=audience))
+
+    assert "set UNMISSED_JWT_AUDIENCE to it, or UNMISSED_JWT_IGNORE_AUDIENCE" in error
+
+
+@pytest.mark.parametrize("audience", ["mail", ["mail", "chat"]])
+def test_any_audience_is_accepted_when_it_is_ignored(audience: object) -> None:
+    assert "alice" == JwtVerifier(SECRET, ignore_audience=True).verify(token_with(aud=audience)).user_id
+
+
+def test_a_configured_audience_is_never_ignored() -> None:
+    verifier = JwtVerifier(SECRET, audience="chat", ignore_audience=True)
+
+    assert "the token is invalid or expired" == error_of(verifier, token_with(aud="mail"))
 
 
 def test_the_configured_issuer_is_accepted() -> None:
