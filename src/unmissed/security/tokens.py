@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from jose import jwk, jwt
+from jose.backends.base import Key
+from jose.utils import base64_to_long
 
 from unmissed.core.audience import Identity
 from unmissed.core.errors import ConfigurationError, InvalidToken
@@ -21,6 +23,7 @@ PUBLISH_SCOPE = "messages:publish"
 
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.(?P<signature>[\w-]+)", re.ASCII)
 _LATEST_EXPIRY = 2**53
+_MIN_RSA_BITS = 2_048
 _INVALID = "the token is invalid or expired"
 _KEY_TYPES = {"HS": "oct", "RS": "RSA", "ES": "EC"}
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
@@ -39,7 +42,7 @@ class JwtVerifier:
 
     ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
     somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
-    claim is a space-separated list (RFC 8693 section 4.2).
+    claim is a space-separated list (RFC 8693 section 4.2). Raises ConfigurationError for a key that cannot work.
     """
 
     def __init__(
@@ -52,13 +55,7 @@ class JwtVerifier:
         ignore_audience: bool = False,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        try:
-            self._key = jwk.construct(key, algorithm)
-            fits = _KEY_TYPES[algorithm[:2]] == self._key.to_dict()["kty"]
-        except Exception as error:  # noqa: BLE001  # python-jose and cryptography raise many kinds for a bad key
-            raise ConfigurationError(f"the key does not fit {algorithm}: {error}") from None
-        if not fits or (algorithm.startswith("ES") and self._key.to_dict()["crv"] != _CURVES[algorithm]):
-            raise ConfigurationError(f"the key does not fit {algorithm}: it is of another type")
+        self._key = _key(key, algorithm)
         self._algorithm = algorithm
         self._audience = audience
         self._issuer = issuer
@@ -113,6 +110,29 @@ class JwtVerifier:
         if not isinstance(scope, str):
             raise InvalidToken("the token's scope must be a string of space-separated scopes")
         return Identity(user_id, frozenset(scope.split()), float(expires_at))
+
+
+def _key(key: str, algorithm: str) -> Key:
+    """Return the key that verifies this algorithm. Raises ConfigurationError, whose text names the fix."""
+    if "PRIVATE KEY" in key:
+        raise ConfigurationError(
+            "UNMISSED_JWT_SECRET is a private key, and verifying needs the public one only: "
+            "create it with: openssl pkey -in private.pem -pubout"
+        )
+    try:
+        built = jwk.construct(key, algorithm)
+        facts = built.to_dict()
+        fits = _KEY_TYPES[algorithm[:2]] == facts["kty"] and facts.get("crv") == _CURVES.get(algorithm)
+    except Exception as error:  # noqa: BLE001  # python-jose and cryptography raise many kinds for a bad key
+        raise ConfigurationError(f"the key does not fit {algorithm}: {error}") from None
+    if not fits:
+        raise ConfigurationError(f"the key does not fit {algorithm}: it is of another type")
+    if facts["kty"] == "RSA" and (bits := base64_to_long(facts["n"]).bit_length()) < _MIN_RSA_BITS:
+        raise ConfigurationError(
+            f"UNMISSED_JWT_SECRET is an RSA key of {bits} bits and needs at least {_MIN_RSA_BITS} (RFC 7518 section "
+            f"3.3): create one with: openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:{_MIN_RSA_BITS}"
+        )
+    return built
 
 
 def _compact(token: str) -> str:

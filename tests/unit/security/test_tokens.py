@@ -382,6 +382,30 @@ def test_a_public_key_of_another_curve_is_a_configuration_error() -> None:
         JwtVerifier(pem(ec.generate_private_key(ec.SECP384R1())), algorithm="ES256")
 
 
+def test_a_short_rsa_key_is_a_configuration_error_that_names_the_fix() -> None:
+    """RFC 7518 section 3.3 requires 2,048 bits."""
+    short = rsa.generate_private_key(public_exponent=65_537, key_size=1024)  # noqa: S505  # what is tested
+
+    with pytest.raises(ConfigurationError, match=r"1024 bits and needs at least 2048 .* rsa_keygen_bits:2048"):
+        JwtVerifier(pem(short), algorithm="RS256")
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(rsa_key, "RS256"), (ec.generate_private_key(ec.SECP256R1()), "ES256"), (rsa_key, "HS256")]
+)
+@pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
+def test_a_private_key_is_a_configuration_error_that_names_the_fix(
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, algorithm: str, form: serialization.PrivateFormat
+) -> None:
+    """A server that only verifies needs no key that signs."""
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+
+    with pytest.raises(ConfigurationError, match=r"is a private key.*openssl pkey -in private\.pem -pubout") as refused:
+        JwtVerifier(private, algorithm=algorithm)
+
+    assert private.splitlines()[1] not in str(refused.value)
+
+
 def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
     clock = ManualClock(time.time())
     verifier = JwtVerifier(SECRET, wall_clock=clock)
