@@ -2,11 +2,10 @@
 
 import base64
 import binascii
-import math
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from jose import jwk, jwt
 from jose.backends.base import Key
@@ -101,15 +100,27 @@ class JwtVerifier:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         user_id, expires_at, scope = claims["sub"], claims.get("exp"), claims.get("scope", "")
-        if not isinstance(user_id, str) or not user_id:
+        if not _is_text(user_id) or not user_id:
             raise InvalidToken("the token's sub must be a user id, which is a non-empty string")
         if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
             raise InvalidToken("the token's exp is missing or not a number")
-        if not math.isfinite(expires_at) or not self._wall_clock() < expires_at < _LATEST_EXPIRY:
+        # Comparisons are exact for integers of any size, and false for NaN. Conversions to float can fail.
+        if not self._wall_clock() < expires_at < _LATEST_EXPIRY:
             raise InvalidToken("the token has expired, or its exp is not a valid date")
-        if not isinstance(scope, str):
+        if not _is_text(scope):
             raise InvalidToken("the token's scope must be a string of space-separated scopes")
         return Identity(user_id, frozenset(scope.split()), float(expires_at))
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Return whether this is a string that UTF-8 can encode. JSON escapes can give lone surrogates, which it cannot."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _key(key: str, algorithm: str) -> Key:
