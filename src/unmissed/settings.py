@@ -28,7 +28,7 @@ FirstNumber = Annotated[int, Field(gt=0, le=2**52)]
 
 
 class Settings(BaseSettings):
-    """All settings. Each field is ``UNMISSED_<NAME>`` in the environment and a flag of ``unmissed serve``."""
+    """All settings. Each field is ``UNMISSED_<NAME>`` in the environment and a flag of ``serve``, except the secret."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=False)
 
@@ -126,8 +126,11 @@ class Settings(BaseSettings):
             )
         try:
             return self.jwt_secret_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"UNMISSED_JWT_SECRET_FILE cannot be read: {error}") from None
+        except OSError as error:
+            # Without the path, which may be a secret that was meant for UNMISSED_JWT_SECRET.
+            raise ConfigurationError(f"UNMISSED_JWT_SECRET_FILE cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError("UNMISSED_JWT_SECRET_FILE cannot be read: its content is not text") from None
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

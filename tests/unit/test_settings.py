@@ -210,11 +210,18 @@ def test_a_secret_and_a_file_at_once_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
-    refusal = refusal_of_key(jwt_secret_file=tmp_path / "nothing-here")
+@pytest.mark.parametrize("secret", [SECRET, SECRET * 10])
+def test_a_secret_in_place_of_a_file_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET_FILE", secret)
 
-    assert refusal.startswith("UNMISSED_JWT_SECRET_FILE cannot be read: ")
-    assert "nothing-here" in refusal
+    refusal = refusal_of_key()
+
+    assert refusal in (
+        "UNMISSED_JWT_SECRET_FILE cannot be read: No such file or directory",
+        "UNMISSED_JWT_SECRET_FILE cannot be read: File name too long",
+    )
 
 
 def test_a_directory_is_no_secret(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Options that several commands share: durations, a server and its token, one flag for each setting."""
+"""Options that several commands share: durations, a server and its token, one flag for each setting but the secret."""
 
 import inspect
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import SecretStr
 
 from unmissed.core.errors import ConfigurationError
 from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
@@ -45,19 +46,27 @@ def token_or_own(token: str | None) -> str:
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Add one flag for each setting to a command, which receives the flags that were used as ``overrides``."""
+    """Add one flag for each setting to a command, which receives the flags that were used as ``overrides``.
+
+    A secret has no flag: other users of the machine would see it in the list of processes.
+    """
+    names = [name for name in Settings.model_fields if not _is_secret(name)]
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "overrides"]
-    parameters = [*own, *map(_flag, Settings.model_fields)]
+    parameters = [*own, *map(_flag, names)]
 
     @wraps(command)
     def with_flags(**arguments: Any) -> None:
-        values = {name: arguments.pop(name) for name in Settings.model_fields}
+        values = {name: arguments.pop(name) for name in names}
         command(**arguments, overrides={name: value for name, value in values.items() if value is not None})
 
     with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     with_flags.__annotations__ = {each.name: each.annotation for each in parameters}
     del with_flags.__wrapped__  # typer would inspect the undecorated command
     return with_flags
+
+
+def _is_secret(name: str) -> bool:
+    return SecretStr in get_args(Settings.model_fields[name].annotation)
 
 
 def _flag(name: str) -> inspect.Parameter:

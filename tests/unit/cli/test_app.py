@@ -176,30 +176,46 @@ def test_check_fails_with_what_to_fix(
     assert problem in result.stdout
 
 
-def test_every_setting_is_a_flag_of_serve() -> None:
+def flags_of_serve() -> set[str]:
     output = click.unstyle(CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "300"}).output)
+    return set(re.findall(r"--[a-z-]+|\[UNMISSED_\w+\]", output))
 
-    flags = set(re.findall(r"--[a-z-]+", output))
-    assert {f"--{name.replace('_', '-')}" for name in Settings.model_fields} <= flags
-    assert [] == [name for name in Settings.model_fields if f"[UNMISSED_{name.upper()}]" not in output]
+
+def test_every_setting_but_the_secret_is_a_flag_of_serve() -> None:
+    names = set(Settings.model_fields) - {"jwt_secret"}
+
+    flags = flags_of_serve()
+
+    assert {f"--{name.replace('_', '-')}" for name in names} <= flags
+    assert {f"[UNMISSED_{name.upper()}]" for name in names} <= flags
+
+
+def test_the_secret_is_no_flag_of_serve_because_processes_are_listed_with_their_flags() -> None:
+    assert "--jwt-secret" not in flags_of_serve()
+    assert "No such option: --jwt-secret" in misuse_of("serve", "--jwt-secret", SECRET)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "refusal"),
+    ("secret", "arguments", "refusal"),
     [
-        ([], "UNMISSED_JWT_SECRET is not set"),
-        (["--jwt-secret", ""], "UNMISSED_JWT_SECRET has 0 bytes"),
-        (["--jwt-secret", "short"], "UNMISSED_JWT_SECRET has 5 bytes"),
-        (["--jwt-secret", SECRET, "--jwt-secret-file", "key"], "keep one"),
-        (["--jwt-secret", SECRET, "--jwt-algorithm", "none"], "UNMISSED_JWT_ALGORITHM: "),
-        (["--jwt-secret", SECRET, "--jwt-algorithm", "RS256"], "the key does not fit RS256"),
-        (["--jwt-secret", SECRET, "--max-messages", "0"], "UNMISSED_MAX_MESSAGES: "),
-        (["--jwt-secret", SECRET, "--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65872"),
-        (["--jwt-secret", SECRET, "--log-url", "redis:"], "UNMISSED_LOG_URL is"),
-        (["--dev", "--max-age", "never"], "UNMISSED_MAX_AGE: "),
+        (None, [], "UNMISSED_JWT_SECRET is not set"),
+        ("", [], "UNMISSED_JWT_SECRET has 0 bytes"),
+        ("short", [], "UNMISSED_JWT_SECRET has 5 bytes"),
+        (SECRET, ["--jwt-secret-file", "key"], "keep one"),
+        (SECRET, ["--jwt-algorithm", "none"], "UNMISSED_JWT_ALGORITHM: "),
+        (SECRET, ["--jwt-algorithm", "RS256"], "the key does not fit RS256"),
+        (SECRET, ["--max-messages", "0"], "UNMISSED_MAX_MESSAGES: "),
+        (SECRET, ["--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65872"),
+        (SECRET, ["--log-url", "redis:"], "UNMISSED_LOG_URL is"),
+        (None, ["--dev", "--max-age", "never"], "UNMISSED_MAX_AGE: "),
     ],
 )
-def test_serve_refuses_what_cannot_work(arguments: list[str], refusal: str) -> None:
+def test_serve_refuses_what_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, secret: str | None, arguments: list[str], refusal: str
+) -> None:
+    if secret is not None:
+        monkeypatch.setenv("UNMISSED_JWT_SECRET", secret)
+
     assert refusal in refusal_of("serve", *arguments)
 
 
