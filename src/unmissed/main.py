@@ -19,6 +19,7 @@ logger = logging.getLogger("unmissed")
 def create_app(settings: Settings | None = None, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """Return an application that serves one manager, ``app.state.manager``. Raises ConfigurationError."""
     manager = ConnectionManager(settings, clock=clock)
+    docs = manager.settings.docs
     for name in unknown_variables():
         logger.warning("%s is not a setting and is ignored: 'unmissed check' lists the settings", name)
     app = FastAPI(
@@ -26,6 +27,9 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
         summary="WebSocket messages that survive reconnects.",
         description="A client reconnects with the last `sequence_number` it saw, and receives exactly what it missed.",
         lifespan=manager.lifespan,
+        openapi_url="/openapi.json" if docs else None,
+        # FastAPI redirects to an absolute URL, which would repeat ?token= in a header that proxies log.
+        redirect_slashes=False,
     )
     app.state.manager = manager
     app.include_router(create_router(manager))

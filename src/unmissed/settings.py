@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         ),
     )
     allow_query_token: bool = Field(default=False, description="Accept ?token= in the WebSocket URL.")
+    docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
     max_connections: Count | None = Field(default=None, description="Limit of WebSockets in total.")
     max_connections_per_user: Count | None = Field(default=None, description="Limit of WebSockets of one user.")
     log_url: str = Field(default="memory:", description="Where the log is stored.")

@@ -51,6 +51,7 @@ def test_defaults_need_no_environment() -> None:
         ("UNMISSED_DRAIN_SECONDS", "10", "drain_seconds", 10.0),
         ("UNMISSED_ALLOWED_ORIGINS", "*", "allowed_origins", ("*",)),
         ("UNMISSED_ALLOW_QUERY_TOKEN", "true", "allow_query_token", True),
+        ("UNMISSED_DOCS", "false", "docs", False),
         ("UNMISSED_MAX_CONNECTIONS", "10", "max_connections", 10),
         ("UNMISSED_MAX_CONNECTIONS_PER_USER", "2", "max_connections_per_user", 2),
         ("UNMISSED_LOG_URL", "memory:", "log_url", "memory:"),

@@ -77,12 +77,12 @@ def _is_loopback(host: str) -> bool:
 
 def _welcome(settings: Settings, *, origin: str) -> str:
     ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, expires_in=_DEV_TOKEN_SECONDS)
+    docs = f"\n  Docs        http://{origin}/docs" if settings.docs else ""
     return f"""
 NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.
 
   WebSocket   ws://{origin}/ws?token={ready}
-  Messages    http://{origin}{MESSAGES_PATH}?since=0
-  Docs        http://{origin}/docs
+  Messages    http://{origin}{MESSAGES_PATH}?since=0{docs}
 
 In another terminal:
 
