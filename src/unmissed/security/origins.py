@@ -8,7 +8,6 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
 _METHODS = ("GET", "POST")
-_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
 
 
 class Origins:
@@ -36,7 +35,9 @@ class Origins:
             app,
             allow_origin_regex=f"(?i:{self._pattern.pattern})",
             allow_methods=_METHODS,
-            allow_headers=_HEADERS,
+            # Any header: tracing and proxies add their own. Starlette repeats the requested ones, because browsers do
+            # not take "*" for Authorization.
+            allow_headers=["*"],
             max_age=600,
         )
 

@@ -203,6 +203,23 @@ async def test_the_route_before_the_start_is_a_503(app: FastAPI) -> None:
         assert 200 == (await client.get("/livez")).status_code
 
 
+async def test_an_allowed_origin_may_send_any_header() -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET, allowed_origins="https://app.example.com"))
+    transport: Any = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        preflight = await client.options(
+            PATH,
+            headers={
+                "Origin": "https://app.example.com",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization, x-request-id",
+            },
+        )
+
+    assert 200 == preflight.status_code
+    assert "authorization, x-request-id" == preflight.headers["access-control-allow-headers"]
+
+
 @pytest.mark.parametrize(
     ("origin", "allowed"), [("https://app.example.com", True), ("https://app.example.com.evil", False)]
 )
