@@ -108,6 +108,15 @@ async def test_the_own_host_and_allowed_origins_may_connect(serve: Serve) -> Non
         assert 4403 == await close_code(websocket)
 
 
+async def test_a_refused_origin_is_named_with_the_host_in_the_close_reason(server: LiveServer) -> None:
+    host = server.url.removeprefix("http://")
+
+    async with opened(server, origin="https://evil.example") as websocket:
+        await close_code(websocket)
+
+    assert f"origin 'https://evil.example' does not match Host '{host}'" in (websocket.close_reason or "")
+
+
 async def test_a_client_that_does_not_authenticate_is_closed_with_4408(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

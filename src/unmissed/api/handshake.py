@@ -7,7 +7,6 @@ from fastapi import WebSocket, WebSocketDisconnect, WebSocketException
 from starlette.websockets import WebSocketState
 
 from unmissed.api.errors import refuse
-from unmissed.core.errors import OriginRefused
 from unmissed.core.wire import BEARER_SUBPROTOCOL, close_reason
 from unmissed.security.origins import Origins
 
@@ -34,8 +33,7 @@ def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None
         except WebSocketDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # it is logged
-            shown = error if origins.allow_websocket(websocket) else OriginRefused()
-            refusal = refuse(shown, where=f"WebSocket {websocket.url.path}")
+            refusal = refuse(origins.refusal(websocket) or error, where=f"WebSocket {websocket.url.path}")
             await _close(websocket, refusal.close_code, refusal.detail)
 
     return close_with_code

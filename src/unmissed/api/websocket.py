@@ -13,7 +13,7 @@ from unmissed.api.handshake import accept, close_on_error
 from unmissed.api.identity import Bearer
 from unmissed.api.query import parameter, since_parameter
 from unmissed.core.audience import Identity
-from unmissed.core.errors import OriginRefused, TooManyConnections
+from unmissed.core.errors import TooManyConnections
 from unmissed.delivery.socket import SOCKET_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
@@ -97,8 +97,8 @@ class WebSocketEndpoint:
         Returns when the client is gone, or at once when the server has a native socket, which needs no task.
         """
         self._authenticating.discard(websocket.scope[_SCOPE_KEY])
-        if not self._origins.allow_websocket(websocket):
-            raise OriginRefused
+        if refusal := self._origins.refusal(websocket):
+            raise refusal
         since, epoch = since_parameter(websocket), parameter(websocket, "epoch")
         await accept(websocket)
         native: Socket | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)

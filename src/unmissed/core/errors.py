@@ -18,6 +18,8 @@
     └── ConnectionRefused       raised by the client: the server does not accept this client
 """
 
+_MOST_ECHOED = 100
+
 
 class UnmissedError(Exception):
     """The base class of every error that this package raises."""
@@ -55,10 +57,16 @@ class InvalidToken(UnmissedError):
 
 
 class OriginRefused(UnmissedError):
-    """A WebSocket handshake from a page whose origin is not allowed."""
+    """A WebSocket handshake from a page whose origin is neither the server's own host nor allowed."""
 
-    def __init__(self) -> None:
-        super().__init__("this origin is not allowed: add it to UNMISSED_ALLOWED_ORIGINS")
+    def __init__(self, origin: str, *, host: str | None) -> None:
+        self.origin = origin
+        self.host = host
+        # A close reason has room for the facts only, so they come first.
+        super().__init__(
+            f"origin {_shortened(origin)} does not match Host {_shortened(host or '')}: "
+            "add it to UNMISSED_ALLOWED_ORIGINS, or let the proxy pass the Host header on"
+        )
 
 
 class UnknownConnection(UnmissedError, LookupError):
@@ -107,3 +115,8 @@ class ConnectionRefused(UnmissedError):
         self.code = code
         self.reason = reason
         super().__init__(f"the server refused the connection with code {code}: {reason or 'no reason given'}")
+
+
+def _shortened(text: str) -> str:
+    """Return at most 100 characters of a header, quoted."""
+    return repr(text[:_MOST_ECHOED])

@@ -7,6 +7,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
+from unmissed.core.errors import OriginRefused
+
 _METHODS = ("GET", "POST")
 
 
@@ -25,9 +27,12 @@ class Origins:
             return True
         return bool(host) and origin.partition("://")[2].lower() == str(host).lower()
 
-    def allow_websocket(self, websocket: HTTPConnection) -> bool:
-        """Return whether this handshake comes from a page that may connect, or from no page at all."""
-        return self.allow(websocket.headers.get("origin"), host=websocket.headers.get("host"))
+    def refusal(self, websocket: HTTPConnection) -> OriginRefused | None:
+        """Return why this handshake is refused, or None if it comes from a page that may connect or from no page."""
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+        if origin is None or self.allow(origin, host=host):
+            return None
+        return OriginRefused(origin, host=host)
 
     def cors(self, app: ASGIApp) -> CORSMiddleware:
         """Wrap an app so that it answers preflight requests and sends CORS headers to the allowed origins."""

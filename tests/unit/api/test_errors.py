@@ -16,7 +16,7 @@ from unmissed.core.wire import CloseCode
     ("error", "status", "close_code", "level"),
     [
         (errors.InvalidToken("t"), 401, CloseCode.UNAUTHORIZED, "DEBUG"),
-        (errors.OriginRefused(), 403, CloseCode.FORBIDDEN, "WARNING"),
+        (errors.OriginRefused("https://evil.example", host="app.example.com"), 403, CloseCode.FORBIDDEN, "WARNING"),
         (errors.InvalidPosition(), 422, CloseCode.BAD_MESSAGE, "DEBUG"),
         (errors.InvalidMessage("m"), 422, CloseCode.BAD_MESSAGE, "DEBUG"),
         (errors.MessageTooLarge("m", limit=1), 413, CloseCode.BAD_MESSAGE, "DEBUG"),

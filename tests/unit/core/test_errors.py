@@ -65,7 +65,7 @@ def test_a_refusal_without_a_reason_says_so() -> None:
     ("error", "fix"),
     [
         (errors.InvalidPosition(), "in plain digits such as 42"),
-        (errors.OriginRefused(), "add it to UNMISSED_ALLOWED_ORIGINS"),
+        (errors.OriginRefused("https://evil.example", host="app.example.com"), "add it to UNMISSED_ALLOWED_ORIGINS"),
         (errors.NotRunning(), "FastAPI(lifespan=manager.lifespan)"),
         (errors.Draining(), "come back soon"),
         (errors.WrongThread(right_call="manager.publish_threadsafe(message)"), "manager.publish_threadsafe(message)"),
@@ -73,3 +73,27 @@ def test_a_refusal_without_a_reason_says_so() -> None:
 )
 def test_a_text_names_what_to_do(error: errors.UnmissedError, fix: str) -> None:
     assert fix in str(error)
+
+
+def test_a_refused_origin_is_told_with_the_host_it_was_compared_with() -> None:
+    error = errors.OriginRefused("https://evil.example", host="app.example.com")
+
+    assert ("https://evil.example", "app.example.com") == (error.origin, error.host)
+    assert (
+        "origin 'https://evil.example' does not match Host 'app.example.com': "
+        "add it to UNMISSED_ALLOWED_ORIGINS, or let the proxy pass the Host header on"
+    ) == str(error)
+
+
+def test_a_refused_origin_without_a_host_says_so() -> None:
+    assert "does not match Host ''" in str(errors.OriginRefused("null", host=None))
+
+
+def test_long_headers_are_not_repeated_in_full() -> None:
+    error = str(errors.OriginRefused("o" * 101, host="h" * 101))
+
+    assert f"origin '{'o' * 100}' does not match Host '{'h' * 100}': " in error
+
+
+def test_line_breaks_of_a_header_forge_no_log_line() -> None:
+    assert "\n" not in str(errors.OriginRefused("a\nb", host="c\nd"))
