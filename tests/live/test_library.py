@@ -127,6 +127,26 @@ def test_an_error_of_the_users_dependency_does_not_send_clients_away_for_good(
     assert (status == 503) != ("ERROR" in caplog.text)
 
 
+@pytest.mark.parametrize("returned", ["alice", None, {"user_id": "alice"}])
+def test_a_dependency_that_returns_no_identity_is_an_error_that_names_the_fix(
+    returned: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wrong() -> object:
+        return returned
+
+    app, _ = application(authenticate=wrong)
+    with TestClient(app) as client:
+        statuses = [
+            client.get("/realtime/websocket/messages").status_code,
+            client.post("/realtime/websocket/messages", json={"type": "a"}).status_code,
+        ]
+        with client.websocket_connect("/realtime/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+
+    assert ([500, 500], 1011) == (statuses, closed.value.code)
+    assert 3 == caplog.text.count(f"must return unmissed.Identity(user_id), not {type(returned).__name__}")
+
+
 def test_an_error_that_the_application_handles_is_left_to_it() -> None:
     class LoggedOut(Exception):
         pass

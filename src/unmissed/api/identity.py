@@ -93,6 +93,15 @@ async def get_current_user_id(identity: Annotated[Identity, Depends(get_identity
     return identity.user_id
 
 
+def checked(identity: object) -> Identity:
+    """Return what a dependency returned, if it is an Identity. Raises ConfigurationError, which names the fix."""
+    if not isinstance(identity, Identity):
+        raise ConfigurationError(
+            f"the authenticate dependency must return unmissed.Identity(user_id), not {type(identity).__name__}"
+        )
+    return identity
+
+
 def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:
     """Let ``get_identity`` use this bearer for one request or WebSocket."""
     connection.scope[_SCOPE_KEY] = bearer

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from unmissed.api import models
+from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.api.query import limit_parameter, parameter, since_parameter
 from unmissed.core.audience import Identity, visible
@@ -34,9 +35,10 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
     @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
     async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the retained messages after `since` that this user may see, and whether any are missing."""
+        user_id = checked(identity).user_id
         since, limit = since_parameter(request), limit_parameter(request)
         recovery = manager.recover(since or 0, epoch=parameter(request, "epoch"))
-        seen = [message.payload for message in recovery.messages if visible(message.audience, identity.user_id)]
+        seen = [message.payload for message in recovery.messages if visible(message.audience, user_id)]
         body = recovery_body(
             seen[:limit],
             epoch=manager.epoch,
@@ -50,7 +52,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
     @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
     async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Publish one message, or an array of messages as one block of contiguous numbers: all or none."""
-        if PUBLISH_SCOPE not in identity.scopes:
+        if PUBLISH_SCOPE not in checked(identity).scopes:
             raise HTTPException(HTTPStatus.FORBIDDEN, f"publishing needs a token with the scope {PUBLISH_SCOPE}")
         key = _idempotency_key(request)
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)

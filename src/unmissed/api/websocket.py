@@ -10,7 +10,7 @@ from fastapi.routing import APIWebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error
-from unmissed.api.identity import Bearer
+from unmissed.api.identity import Bearer, checked
 from unmissed.api.query import parameter, since_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections
@@ -99,6 +99,7 @@ class WebSocketEndpoint:
         self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         if refusal := self._origins.refusal(websocket):
             raise refusal
+        identity = checked(identity)
         since, epoch = since_parameter(websocket), parameter(websocket, "epoch")
         await accept(websocket)
         native: Socket | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
