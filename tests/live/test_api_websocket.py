@@ -75,8 +75,13 @@ async def test_a_token_in_the_url_counts_only_where_it_is_allowed(serve: Serve) 
     async with connect(f"{relaxed.websocket_url}?token={relaxed.token()}", proxy=None) as websocket:
         assert "connected" == (await frame(websocket))["type"]
     async with connect(f"{strict.websocket_url}?token={strict.token()}", proxy=None) as websocket:
-        await websocket.send('{"type":"ping"}')
         assert 4401 == await close_code(websocket)
+        assert "set UNMISSED_ALLOW_QUERY_TOKEN" in (websocket.close_reason or "")
+
+
+async def test_a_token_in_the_url_that_is_not_allowed_is_ignored_next_to_another(server: LiveServer) -> None:
+    async with opened(server, f"?token={server.token('mallory')}") as websocket:
+        assert "connected" == (await frame(websocket))["type"]
 
 
 @pytest.mark.parametrize(

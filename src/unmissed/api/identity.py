@@ -64,7 +64,13 @@ class Bearer(SecurityBase):
             raise _unauthorized(str(error)) from None
 
     def _query_token(self, websocket: WebSocket) -> str | None:
-        return websocket.query_params.get("token") if self._allow_query_token else None
+        """Return ``?token=``. A client that sends one where it is not allowed would wait for the timeout in vain."""
+        token = websocket.query_params.get("token")
+        if token is not None and not self._allow_query_token:
+            raise _unauthorized(
+                "?token= is not accepted: set UNMISSED_ALLOW_QUERY_TOKEN, or send it in a header or the first frame"
+            )
+        return token
 
 
 class ManagerBearer(SecurityBase):
