@@ -306,6 +306,14 @@ async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock
         assert 0 == manager.window.latest
 
 
+async def test_the_users_of_a_batch_count_in_what_the_log_could_hold(clock: ManualClock) -> None:
+    async with managed(clock, max_message_bytes=4_000, max_bytes=4_336) as manager:
+        with pytest.raises(MessageTooLarge, match="the batch"):
+            await manager.publish_batch([{"type": "a", "users": [*"abcdefghij"]}] * 3)
+
+        assert 0 == manager.window.latest
+
+
 async def test_nothing_is_published_while_draining(manager: ConnectionManager) -> None:
     manager.drain(seconds=1)
 

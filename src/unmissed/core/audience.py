@@ -3,6 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from unmissed.core.encoding import encode_text
+
+MAX_USERS = 1_000
+"""The most users that one message addresses."""
+
+AUDIENCE_OVERHEAD = 352
+"""Bytes that an audience of users takes besides its users: tracemalloc counts up to 311 on CPython 3.11."""
+
+USER_OVERHEAD = 156
+"""Bytes that a user id takes besides its text: 49 for the str, and up to 107 in a set that has just grown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -19,11 +30,20 @@ class Audience:
     """The recipients of a message: everyone when ``users`` is None, else only these users."""
 
     users: frozenset[str] | None = None
+    size: int = field(init=False, compare=False, repr=False)
+    """Bytes that the users take in memory; 0 for everyone."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", 0 if self.users is None else _size(self.users))
 
     @classmethod
     def of(cls, users: Iterable[str] | None) -> "Audience":
-        """Return the audience of these user ids; None is everyone."""
+        """Return the audience of these user ids; None is everyone. Raises ValueError for ids that are not Unicode."""
         return EVERYONE if users is None else cls(frozenset(users))
+
+
+def _size(users: frozenset[str]) -> int:
+    return AUDIENCE_OVERHEAD + len(users) * USER_OVERHEAD + len(encode_text("".join(users)))
 
 
 EVERYONE = Audience()

@@ -15,13 +15,19 @@ def encode_json(value: object) -> bytes:
     have no JSON form.
     """
     try:
-        return _encoder.encode(value).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a lone surrogate is not Unicode text") from None
+        return encode_text(_encoder.encode(value))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def encode_text(text: str) -> bytes:
+    """Return ``text`` as UTF-8. Raises ValueError for lone surrogates."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is not Unicode text") from None
 
 
 def decode_json(text: str | bytes) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from unmissed.core.audience import Audience
+from unmissed.core.audience import MAX_USERS, Audience
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import RESERVED_TYPES
@@ -52,7 +52,7 @@ class Draft:
     def of(cls, fields: Mapping[str, Any], *, max_bytes: int) -> "Draft":
         """Check and encode ``{"type": str, "data"?: any, "users"?: [str], ...}``; other keys are kept unchanged.
 
-        Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON.
+        Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON and users.
         """
         rest = _checked(fields)
         message_type = rest.pop("type")
@@ -60,17 +60,18 @@ class Draft:
         tail = {"data": rest.pop("data", None), **rest}
         try:
             head_json, tail_json = encode_json({"type": message_type}), encode_json(tail)
+            audience = Audience.of(users)
         except ValueError as error:
             raise InvalidMessage(f"the message is not JSON: {error}") from None
-        draft = cls(head_json[:-1], tail_json[1:], Audience.of(users))
+        draft = cls(head_json[:-1], tail_json[1:], audience)
         if draft.size > max_bytes:
-            raise MessageTooLarge("the message", limit=max_bytes)
+            raise MessageTooLarge("the message with its users" if users else "the message", limit=max_bytes)
         return draft
 
     @property
     def size(self) -> int:
-        """Bytes of JSON, without the stamp."""
-        return len(self.head) + len(self.tail)
+        """Bytes of the JSON, without the stamp, and of the audience."""
+        return len(self.head) + len(self.tail) + self.audience.size
 
     @property
     def size_in_log(self) -> int:
@@ -116,6 +117,11 @@ def _checked_users(users: object) -> list[str] | None:
         return None
     if not isinstance(users, list | tuple | set | frozenset) or not users:
         raise InvalidMessage("users must be a list of at least one user id: leave it out to publish to everyone")
+    if len(users) > MAX_USERS:
+        raise InvalidMessage(
+            f"a message addresses at most {MAX_USERS} users, and this one {len(users)}: "
+            "publish it to everyone, or publish several messages"
+        )
     if not all(isinstance(user, str) and user for user in users):
         raise InvalidMessage("users must contain user ids, which are non-empty strings")
     return list(users)

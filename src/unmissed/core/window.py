@@ -116,4 +116,4 @@ class Window:
 
 
 def _cost(message: Message) -> int:
-    return len(message.payload) + MESSAGE_OVERHEAD
+    return len(message.payload) + message.audience.size + MESSAGE_OVERHEAD

@@ -150,6 +150,7 @@ def test_each_user_is_a_non_empty_string(user: object) -> None:
         {"type": "chat", "data": {"\udfff": 1}},
         {"type": "\ud800"},
         {"type": "chat", "\ud800": 1},
+        {"type": "chat", "users": ["\ud800"]},
         {"type": "chat", "data": object()},
         {"type": "chat", "data": 10**5000},
     ],
@@ -166,6 +167,25 @@ def test_the_limit_counts_the_json_without_the_stamp() -> None:
     assert 26 == at_the_limit.size == len('{"type":"chat""data":"é"}'.encode())
     with pytest.raises(MessageTooLarge, match="the message is over the limit of 25 bytes"):
         Draft.of(fields, max_bytes=25)
+
+
+def test_the_limit_counts_the_users() -> None:
+    fields = {"type": "chat", "users": ["alice", "bob"]}
+    size = Draft.of({"type": "chat"}, max_bytes=LIMIT).size + Audience.of(["alice", "bob"]).size
+
+    at_the_limit = Draft.of(fields, max_bytes=size)
+
+    assert size == at_the_limit.size
+    with pytest.raises(MessageTooLarge, match="the message with its users is over the limit"):
+        Draft.of(fields, max_bytes=size - 1)
+
+
+def test_a_message_addresses_at_most_1000_users() -> None:
+    users = [str(number) for number in range(1_001)]
+
+    assert 1_000 == len(Draft.of({"type": "chat", "users": users[1:]}, max_bytes=10**6).audience.users or ())
+    with pytest.raises(InvalidMessage, match="at most 1000 users, and this one 1001: publish it to everyone, or"):
+        Draft.of({"type": "chat", "users": users}, max_bytes=10**6)
 
 
 @pytest.mark.parametrize(

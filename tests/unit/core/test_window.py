@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmissed.core.audience import EVERYONE
+from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 from unmissed.core.window import Outcome, Recovery, Retention, Window
 
@@ -152,6 +152,16 @@ def test_bytes_count_the_payload_and_the_overhead() -> None:
 
     assert 2 == held_at_the_limit
     assert 1 == window.evicted_through
+
+
+def test_bytes_count_the_audience() -> None:
+    audience = Audience.of(["alice", "bob"])
+    window = empty_window(Retention(max_bytes=2 * MESSAGE_OVERHEAD + audience.size))
+    for number in (1, 2):
+        window.append(Message(number, "2026-01-31T12:00:00.000Z", b"", audience, 0.0))
+
+    assert [2] == numbers(window.recover(0, now=0.0))
+    assert 2 * (MESSAGE_OVERHEAD + audience.size) == window.appended_bytes
 
 
 def test_a_message_larger_than_the_window_is_numbered_and_at_once_evicted() -> None:
