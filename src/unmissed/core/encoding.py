@@ -1,25 +1,38 @@
 """Strict JSON: Python values to compact UTF-8 and back."""
 
 import json
+import re
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from pydantic_core import to_jsonable_python
 
+MAX_DEPTH = 100
+"""The most levels of arrays and objects. A decoder that recurses reads these even far down in its stack."""
+
+_TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels: flatten it, or send the inner part as a string"
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LEVELS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_jsonable_python)
 
 
 def encode_json(value: object) -> bytes:
     """Return ``value`` as compact JSON. Datetimes, Decimal, UUID and pydantic models are accepted.
 
-    Raises ValueError for NaN, Infinity, lone surrogates, reference cycles, values nested too deeply, and values that
-    have no JSON form.
+    Raises ValueError for NaN, Infinity, lone surrogates, reference cycles, values nested deeper than MAX_DEPTH, and
+    values that have no JSON form.
     """
     try:
-        return encode_text(_encoder.encode(value))
+        encoded = encode_text(_encoder.encode(value))
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
     except TypeError as error:
         raise ValueError(str(error)) from None
+    # Nearly every value has fewer brackets than levels are allowed, and counting them costs little.
+    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and _depth(encoded) > MAX_DEPTH:
+        raise ValueError(_TOO_DEEP)
+    return encoded
 
 
 def encode_text(text: str) -> bytes:
@@ -38,6 +51,11 @@ def decode_json(text: str | bytes) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _depth(encoded: bytes) -> int:
+    brackets = _STRING.sub(b"", encoded).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -62,7 +62,7 @@ class Draft:
             head_json, tail_json = encode_json({"type": message_type}), encode_json(tail)
             audience = Audience.of(users)
         except ValueError as error:
-            raise InvalidMessage(f"the message is not JSON: {error}") from None
+            raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
         draft = cls(head_json[:-1], tail_json[1:], audience)
         if draft.size > max_bytes:
             raise MessageTooLarge("the message with its users" if users else "the message", limit=max_bytes)

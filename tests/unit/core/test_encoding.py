@@ -79,13 +79,39 @@ def test_a_cycle_is_not_encoded() -> None:
         encode_json(cycle)
 
 
-def test_a_value_nested_too_deep_is_not_encoded() -> None:
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
+def nested(levels: int, inner: object) -> object:
+    value = inner
+    for level in range(levels):
+        value = [value] if level % 2 else {"deeper": value}
+    return value
 
-    with pytest.raises(ValueError, match="it is nested too deep"):
-        encode_json(deep)
+
+@pytest.mark.parametrize("levels", [101, 952, 100_000])
+def test_a_value_of_more_than_100_levels_is_not_encoded(levels: int) -> None:
+    with pytest.raises(ValueError, match="nested deeper than 100 levels: flatten it"):
+        encode_json(nested(levels, 1))
+
+
+@pytest.mark.parametrize("inner", [1, "[" * 200, '"' + "{" * 200, "\\" + "[" * 200, '\\"[' * 200])
+def test_brackets_in_strings_are_no_levels(inner: object) -> None:
+    value = nested(100, inner)
+
+    assert value == decode_json(encode_json(value))
+
+
+def test_many_brackets_side_by_side_are_few_levels() -> None:
+    assert b"[" + b",".join([b"[{}]"] * 200) + b"]" == encode_json([[{}]] * 200)
+
+
+@given(levels=st.integers(90, 110), text=st.text(alphabet='[]{}"\\a', max_size=9), width=st.integers(0, 60))
+def test_exactly_100_levels_are_the_limit(levels: int, text: str, width: int) -> None:
+    value = nested(levels, text)
+    try:
+        encode_json([value, *[[text]] * width])
+    except ValueError:
+        assert levels + 1 > 100
+    else:
+        assert levels + 1 <= 100
 
 
 @pytest.mark.parametrize("value", [object(), {(1, 2): 3}, lambda: None])

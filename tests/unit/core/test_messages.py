@@ -156,7 +156,22 @@ def test_each_user_is_a_non_empty_string(user: object) -> None:
     ],
 )
 def test_what_json_cannot_say_is_refused(fields: dict[str, object]) -> None:
-    assert refusal_of(fields).startswith("the message is not JSON: ")
+    assert refusal_of(fields).startswith("the message cannot be sent as JSON: ")
+
+
+def nested(levels: int) -> Any:
+    """Return a value of that many levels."""
+    value: Any = []
+    for level in range(levels - 1):
+        value = [value] if level % 2 else {"deeper": value}
+    return value
+
+
+def test_a_message_has_at_most_100_levels() -> None:
+    assert nested(99) == stamped({"type": "chat", "data": nested(99)}).as_dict()["data"]
+    assert refusal_of({"type": "chat", "data": nested(100)}).startswith(
+        "the message cannot be sent as JSON: it is nested deeper than 100 levels: flatten it, or"
+    )
 
 
 def test_the_limit_counts_the_json_without_the_stamp() -> None:
