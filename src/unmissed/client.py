@@ -37,6 +37,7 @@ class ReceivedMessage:
     sequence_number: int
     timestamp: str
     data: Any
+    """None also when the message has no data."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     recovered: bool = False
 
@@ -162,7 +163,7 @@ class Stream:
             type=extra.pop("type"),
             sequence_number=number,
             timestamp=extra.pop("timestamp"),
-            data=extra.pop("data"),
+            data=extra.pop("data", None),
             extra=extra,
             recovered=number <= self._recovered_through,
         )

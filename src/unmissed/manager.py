@@ -112,9 +112,12 @@ class ConnectionManager:
         """
         return await self.publish(message, users=[self._running.connections[connection_id].identity.user_id])
 
-    async def emit(self, type: str, data: object = None) -> Message:
-        """Publish ``{"type": type, "data": data}`` to everyone; return it stamped. Raises InvalidMessage."""
-        return await self.publish({"type": type, "data": data})
+    async def emit(self, type: str, data: object = ...) -> Message:
+        """Publish ``{"type": type, "data": data}`` to everyone; return it stamped. Raises InvalidMessage.
+
+        Without ``data`` the message has none; ``None`` is null.
+        """
+        return await self.publish({"type": type} if data is ... else {"type": type, "data": data})
 
     async def publish(self, message: Mapping[str, Any], *, users: Iterable[str] | None = None) -> Message:
         """Publish a message to these users, or as its own ``users`` say, or to everyone; return it stamped.

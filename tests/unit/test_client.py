@@ -103,6 +103,16 @@ async def test_keys_of_the_publisher_are_extra_whatever_their_names(server: Live
     assert ("chat", 1, False) == (event.type, event.data, event.recovered)
 
 
+async def test_a_message_without_data_has_none(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        await asyncio.to_thread(server.publish, "note")
+
+        [event] = await take(stream, 1)
+
+    assert isinstance(event, ReceivedMessage)
+    assert None is event.data
+
+
 async def test_messages_to_others_are_no_gap(server: LiveServer) -> None:
     async with opened(server) as stream:
         await asyncio.to_thread(server.publish, "note", users=["bob"])

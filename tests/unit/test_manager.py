@@ -40,6 +40,13 @@ async def test_every_publish_returns_the_stamped_message(manager: ConnectionMana
     assert "users" not in messages[3].as_dict()
 
 
+async def test_emit_publishes_data_only_if_it_is_given(manager: ConnectionManager) -> None:
+    without, null = await manager.emit("a"), await manager.emit("a", None)
+
+    assert {"type", "sequence_number", "timestamp"} == without.as_dict().keys()
+    assert None is null.as_dict()["data"]
+
+
 async def test_python_values_are_accepted_as_data(manager: ConnectionManager) -> None:
     class Point(BaseModel):
         x: Decimal
@@ -293,7 +300,7 @@ async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
 
 async def test_the_largest_message_fits_into_the_smallest_log(clock: ManualClock) -> None:
     async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
-        await manager.emit("a", "x" * (1_000 - len('{"type":"a"}{"data":""}')))
+        await manager.emit("a", "x" * (1_000 - len('{"type":"a","data":""}')))
 
         assert 1 == len(manager.window)
 

@@ -18,7 +18,7 @@ class MessageBody(BaseModel):
         description="Without holes, and never used twice.", ge=1, le=MAX_SEQUENCE_NUMBER, examples=[1795409482123968]
     )
     timestamp: str = Field(description="RFC 3339, UTC.", examples=["2026-01-31T12:00:00.000Z"])
-    data: Any = Field(description="Whatever the publisher sent.", examples=[{"text": "hello"}])
+    data: Any = Field(default=None, description="What the publisher sent, if anything.", examples=[{"text": "hello"}])
 
 
 class RecoveryBody(BaseModel):
@@ -40,7 +40,7 @@ class PublishBody(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="What it is about; the protocol's own types are refused.", examples=["chat"])
-    data: Any = Field(default=None, description="Any JSON.", examples=[{"text": "hello"}])
+    data: Any = Field(default=None, description="Any JSON; may be left out.", examples=[{"text": "hello"}])
     users: list[str] | None = Field(default=None, description="User ids; leave out for everyone.", examples=[["alice"]])
 
 

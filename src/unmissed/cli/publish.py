@@ -1,7 +1,7 @@
 """``unmissed publish``: publishes one message over REST."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -14,16 +14,22 @@ from unmissed.core.errors import UnmissedError
 
 def publish(
     type: Annotated[str, typer.Argument(help="What the message is about, such as chat.")],
-    data: Annotated[str, typer.Argument(help="""Its data as JSON, such as '{"text": "hello"}'.""")] = "null",
+    data: Annotated[
+        str | None, typer.Argument(help="""Its data as JSON, such as '{"text": "hello"}'; none if left out.""")
+    ] = None,
     *,
     user: Annotated[list[str] | None, typer.Option(help="Only to this user; may be repeated.")] = None,
     url: UrlOption = "http://127.0.0.1:8000",
     token: TokenOption = None,
 ) -> None:
     """Publish one message, and print its stamp."""
-    addressed = {"users": user} if user else {}
+    message: dict[str, Any] = {"type": type}
+    if user:
+        message["users"] = user
     try:
-        body = encode_json({"type": type, "data": decode_json(data), **addressed})
+        if data is not None:
+            message["data"] = decode_json(data)
+        body = encode_json(message)
     except ValueError as error:
         raise typer.BadParameter(f"DATA is not JSON: {error}") from None
     headers = {"Authorization": f"Bearer {token_or_own(token)}", "Content-Type": "application/json"}

@@ -11,7 +11,7 @@ from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import RESERVED_TYPES
 
 STAMP_BYTES = 80
-"""Size of ``"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z",`` and a comma."""
+"""Size of ``,"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z"``, with a little room."""
 
 MESSAGE_OVERHEAD = 256
 """Bytes that a retained message takes besides its payload: tracemalloc counts 242 on CPython 3.11."""
@@ -41,7 +41,8 @@ class Message:
 class Draft:
     """A message as the publisher gave it, checked and encoded. It has no number yet.
 
-    ``head`` and ``tail`` are the JSON around the stamp, so stamping cannot fail and encodes nothing twice.
+    ``head`` and ``tail`` are the JSON around the stamp, such as ``{"type":"chat"`` and ``,"data":1}``. Stamping cannot
+    fail and encodes nothing twice.
     """
 
     head: bytes
@@ -57,13 +58,14 @@ class Draft:
         rest = _checked(fields)
         message_type = rest.pop("type")
         users = _checked_users(rest.pop("users", None))
-        tail = {"data": rest.pop("data", None), **rest}
+        if "data" in rest:
+            rest = {"data": rest.pop("data"), **rest}
         try:
-            head_json, tail_json = encode_json({"type": message_type}), encode_json(tail)
+            head_json, tail_json = encode_json({"type": message_type}), encode_json(rest)
             audience = Audience.of(users)
         except ValueError as error:
             raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
-        draft = cls(head_json[:-1], tail_json[1:], audience)
+        draft = cls(head_json[:-1], b"," + tail_json[1:] if rest else b"}", audience)
         if draft.size > max_bytes:
             raise MessageTooLarge("the message with its users" if users else "the message", limit=max_bytes)
         return draft
@@ -80,7 +82,7 @@ class Draft:
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
         """Return the message with this number, appended at ``now`` (monotonic seconds)."""
-        payload = b'%b,"sequence_number":%d,"timestamp":"%b",%b' % (
+        payload = b'%b,"sequence_number":%d,"timestamp":"%b"%b' % (
             self.head,
             sequence_number,
             timestamp.encode(),

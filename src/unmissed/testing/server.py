@@ -110,9 +110,10 @@ class LiveServer:
         """Run a coroutine on the server's event loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_SECONDS)
 
-    def publish(self, type: str, data: object = None, *, users: list[str] | None = None) -> Message:
-        """Publish a message from this thread, and return it stamped."""
-        return self.manager.publish_threadsafe({"type": type, "data": data}, users=users)
+    def publish(self, type: str, data: object = ..., *, users: list[str] | None = None) -> Message:
+        """Publish a message from this thread, and return it stamped. Without ``data`` it has none."""
+        message = {"type": type} if data is ... else {"type": type, "data": data}
+        return self.manager.publish_threadsafe(message, users=users)
 
     def token(self, user_id: str = "alice", *, scope: str = PUBLISH_SCOPE, expires_in: float = 3600.0) -> str:
         """Return a token for this user, signed with the secret of the settings."""

@@ -257,6 +257,12 @@ def test_publish_prints_the_stamp(server: LiveServer, monkeypatch: pytest.Monkey
 def test_publish_takes_a_url_with_a_slash_and_a_token_as_flags(server: LiveServer) -> None:
     stamp = json.loads(run("publish", "chat", "--url", f"{server.url}/", "--token", server.token()))
 
+    assert "data" not in server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]
+
+
+def test_publish_keeps_data_that_is_null(server: LiveServer) -> None:
+    stamp = json.loads(run("publish", "chat", "null", "--url", server.url, "--token", server.token()))
+
     assert None is server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]["data"]
 
 

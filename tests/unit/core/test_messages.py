@@ -55,12 +55,25 @@ def test_a_stamp_is_kept_as_facts_too() -> None:
     assert 3.5 == message.appended_at
 
 
-def test_data_that_is_left_out_is_null() -> None:
-    assert None is stamped({"type": "chat"}).as_dict()["data"]
+def test_data_that_is_left_out_is_not_added() -> None:
+    expected = b'{"type":"chat","sequence_number":7,"timestamp":"2026-01-31T12:00:00.000Z"}'
+
+    assert expected == stamped({"type": "chat"}, number=7).payload
+    assert expected == stamped({"type": "chat", "users": ["alice"]}, number=7).payload
+
+
+def test_data_that_is_null_is_kept() -> None:
+    expected = {"type": "chat", "sequence_number": 1, "timestamp": NOON, "data": None}
+
+    assert expected == stamped({"type": "chat", "data": None}).as_dict()
+
+
+def test_other_keys_need_no_data() -> None:
+    assert ["type", "sequence_number", "timestamp", "room"] == list(stamped({"room": 1, "type": "chat"}).as_dict())
 
 
 def test_other_keys_are_kept_behind_the_data() -> None:
-    message = stamped({"room": "kitchen", "type": "chat", "self": 1})
+    message = stamped({"room": "kitchen", "type": "chat", "data": 2, "self": 1})
 
     assert ["type", "sequence_number", "timestamp", "data", "room", "self"] == list(message.as_dict())
 
@@ -177,11 +190,11 @@ def test_a_message_has_at_most_100_levels() -> None:
 def test_the_limit_counts_the_json_without_the_stamp() -> None:
     fields = {"type": "chat", "data": "é"}
 
-    at_the_limit = Draft.of(fields, max_bytes=26)
+    at_the_limit = Draft.of(fields, max_bytes=27)
 
-    assert 26 == at_the_limit.size == len('{"type":"chat""data":"é"}'.encode())
-    with pytest.raises(MessageTooLarge, match="the message is over the limit of 25 bytes"):
-        Draft.of(fields, max_bytes=25)
+    assert 27 == at_the_limit.size == len('{"type":"chat","data":"é"}'.encode())
+    with pytest.raises(MessageTooLarge, match="the message is over the limit of 26 bytes"):
+        Draft.of(fields, max_bytes=26)
 
 
 def test_the_limit_counts_the_users() -> None:
