@@ -135,8 +135,9 @@ class ConnectionManager:
     ) -> Publication:
         """Publish messages as one block of contiguous numbers: all of them or, if one is refused, none.
 
-        Repeating an ``idempotency_key`` publishes nothing and returns the first receipt. Raises Draining when the
-        server is going down and nobody would receive them.
+        Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. Raises
+        IdempotencyConflict when they are others, and Draining when the server is going down and nobody would receive
+        them.
         """
         self._check_loop("manager.publish_threadsafe(message)")
         if self._draining:

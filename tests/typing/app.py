@@ -16,6 +16,7 @@ from unmissed import (
     ConnectionRefused,
     Draft,
     Draining,
+    IdempotencyConflict,
     Identity,
     InvalidMessage,
     InvalidToken,
@@ -109,6 +110,8 @@ async def publish() -> None:
         message = await manager.broadcast({"type": "a", "data": 1})
         assert_type(message, Message)
         assert_type(await manager.publish_batch([{"type": "a"}], idempotency_key="k"), Publication)
+    except IdempotencyConflict:
+        print("use a new key")
     except InvalidMessage as error:
         print(error)
     except (NotRunning, WrongThread, Draining):

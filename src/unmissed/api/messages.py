@@ -164,7 +164,7 @@ _POST_DOCS: dict[str, Any] = {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "description": "Repeating a key returns the first answer and publishes nothing.",
+                "description": "Repeating a key with its message returns the first answer and publishes nothing.",
                 "schema": {"type": "string", "maxLength": 255},
             }
         ],

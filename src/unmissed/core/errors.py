@@ -5,7 +5,8 @@
     UnmissedError
     ├── ConfigurationError      a setting that cannot work; the text names the fix
     ├── InvalidMessage          a message that cannot be published; no number was used
-    │   └── MessageTooLarge
+    │   ├── MessageTooLarge
+    │   └── IdempotencyConflict     the key was used for another message
     ├── InvalidPosition         ``since`` is not a sequence number
     ├── InvalidFrame            a client frame that was refused
     ├── InvalidToken            a token that was not accepted
@@ -39,6 +40,13 @@ class MessageTooLarge(InvalidMessage):
     def __init__(self, what: str, *, limit: int) -> None:
         self.limit = limit
         super().__init__(f"{what} is over the limit of {limit} bytes: send less, or raise the limit on the server")
+
+
+class IdempotencyConflict(InvalidMessage):
+    """An idempotency key that was used for another message. The first message stays published."""
+
+    def __init__(self) -> None:
+        super().__init__("this idempotency key was used for another message: use a new key")
 
 
 class InvalidPosition(UnmissedError, ValueError):

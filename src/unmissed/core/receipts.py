@@ -1,7 +1,12 @@
 """The answer to each idempotency key, so that a repeated publish gets the same answer."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+
+from unmissed.core.errors import IdempotencyConflict
+from unmissed.core.messages import Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +25,47 @@ class Receipts:
     def __init__(self, *, max_age: float, max_keys: int = 10_000) -> None:
         self._max_age = max_age
         self._max_keys = max_keys
-        self._kept: OrderedDict[str, tuple[float, Receipt]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, bytes, Receipt]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, key: str, *, now: float) -> Receipt | None:
-        """Return the answer to this key, or None when it is new or forgotten."""
+    def find(self, key: str, *, fingerprint: bytes, now: float) -> Receipt | None:
+        """Return the answer to this key, or None when it is new or forgotten.
+
+        Raises IdempotencyConflict when the key was kept with another fingerprint.
+        """
         self.expire(now)
         found = self._kept.get(key)
-        return found[1] if found else None
+        if found is None:
+            return None
+        _, known, receipt = found
+        if known != fingerprint:
+            raise IdempotencyConflict
+        return receipt
 
-    def keep(self, key: str, receipt: Receipt, *, now: float) -> None:
+    def keep(self, key: str, receipt: Receipt, *, fingerprint: bytes, now: float) -> None:
         """Remember the answer to a new key from ``now`` (monotonic seconds) on."""
-        self._kept[key] = (now, receipt)
+        self._kept[key] = (now, fingerprint, receipt)
         if len(self._kept) > self._max_keys:
             self._kept.popitem(last=False)
 
     def expire(self, now: float) -> None:
         """Forget the keys that are ``max_age`` old or older."""
         while self._kept:
-            kept_at, _ = next(iter(self._kept.values()))
+            kept_at, *_ = next(iter(self._kept.values()))
             if now - kept_at < self._max_age:
                 return
             self._kept.popitem(last=False)
+
+
+def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
+    """Return a digest that other drafts, or the same ones in another order, do not have."""
+    digest = sha256()
+    for draft in drafts:
+        users = draft.audience.users
+        # Lengths make it unambiguous where a part ends, and the count tells everyone from nobody.
+        digest.update(b"*" if users is None else b"%d" % len(users))
+        for part in (draft.head, draft.tail, *(user.encode() for user in sorted(users or ()))):
+            digest.update(b":%d:%b" % (len(part), part))
+    return digest.digest()

@@ -49,5 +49,8 @@ class Log(Protocol):
         ...
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        """Stamp and append the drafts as one block of contiguous numbers, or repeat the answer to a known key."""
+        """Stamp and append the drafts as one block of contiguous numbers, or repeat the answer to a known key.
+
+        Raises IdempotencyConflict when the key is known for other drafts.
+        """
         ...

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from unmissed.core.messages import Draft, rfc3339
-from unmissed.core.receipts import Receipt, Receipts
+from unmissed.core.receipts import Receipt, Receipts, fingerprint_of
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication
 from unmissed.logs.workers import refuse_several_workers
@@ -60,7 +60,8 @@ class MemoryLog:
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Stamp and append the drafts. It never yields to the event loop, so a block is never interleaved."""
         now = self._clock()
-        if idempotency_key and (known := self._receipts.find(idempotency_key, now=now)):
+        fingerprint = fingerprint_of(drafts) if idempotency_key else b""
+        if idempotency_key and (known := self._receipts.find(idempotency_key, fingerprint=fingerprint, now=now)):
             return Publication(known, ())
         timestamp = rfc3339(self._wall_clock())
         first = self._window.latest + 1
@@ -71,7 +72,7 @@ class MemoryLog:
             self._window.append(message)
         receipt = Receipt(first, len(messages), self._window.epoch, timestamp)
         if idempotency_key:
-            self._receipts.keep(idempotency_key, receipt, now=now)
+            self._receipts.keep(idempotency_key, receipt, fingerprint=fingerprint, now=now)
         if self._appended is not None:
             self._appended()
         return Publication(receipt, messages)

@@ -165,6 +165,19 @@ async def test_the_same_idempotency_key_gives_the_first_answer_again(
     assert 2 == manager.window.latest
 
 
+async def test_the_same_idempotency_key_with_another_body_is_a_422(
+    client: httpx.AsyncClient, manager: ConnectionManager
+) -> None:
+    key = {"Idempotency-Key": "9f2b"}
+    await client.post(PATH, json={"type": "a"}, headers=key)
+
+    response = await client.post(PATH, json={"type": "a", "data": 1}, headers=key)
+
+    assert_problem(response, 422)
+    assert "this idempotency key was used for another message: use a new key" == response.json()["detail"]
+    assert 1 == manager.window.latest
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b"])
 async def test_a_bad_idempotency_key_is_a_422(client: httpx.AsyncClient, key: str) -> None:
     response = await client.post(PATH, json={"type": "a"}, headers={"Idempotency-Key": key})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmissed.core.errors import ConfigurationError
+from unmissed.core.errors import ConfigurationError, IdempotencyConflict
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention, Window
 from unmissed.logs.memory import MemoryLog
@@ -103,12 +103,22 @@ async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing() -> Non
     first = await log.publish(drafts(2), idempotency_key="key")
     await log.publish(drafts(1), idempotency_key="another")
 
-    again = await log.publish(drafts(1), idempotency_key="key")
+    again = await log.publish(drafts(2), idempotency_key="key")
 
     assert first.receipt == again.receipt
     assert () == again.messages
     assert again.repeated
     assert 3 == window.latest
+
+
+async def test_a_known_key_with_another_message_is_a_conflict_that_publishes_nothing() -> None:
+    log, window = await opened()
+    await log.publish(drafts(2), idempotency_key="key")
+
+    with pytest.raises(IdempotencyConflict):
+        await log.publish(drafts(1), idempotency_key="key")
+
+    assert 2 == window.latest
 
 
 async def test_without_a_key_the_same_message_is_published_twice() -> None:
