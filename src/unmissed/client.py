@@ -2,7 +2,9 @@
 
 import asyncio
 import inspect
+import logging
 import random
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +21,9 @@ from unmissed.core.encoding import decode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Outcome
 from unmissed.core.wire import CloseCode
+from unmissed.security.redaction import redact, shown_url
+
+logger = logging.getLogger("unmissed")
 
 TokenProvider = str | Callable[[], str | Awaitable[str]]
 
@@ -72,6 +77,7 @@ class Stream:
         self.reconnects = 0
         """Number of connections that were lost or could not be made."""
         self._url = _websocket_url(url)
+        self._shown_url = shown_url(self._url)
         self._token = token
         self._websocket: ClientConnection | None = None
         self._events: deque[Event] = deque()
@@ -112,12 +118,12 @@ class Stream:
             self._events.extend(self._take(decode_json(await self._websocket.recv())))
         except ConnectionClosed as closed:
             self._check_close(closed)
-            await self._pause()
+            await self._pause(_close_cause(closed))
         except InvalidStatus as refused:
             self._check_status(refused.response.status_code)
-            await self._pause()
-        except (OSError, TimeoutError, InvalidHandshake):
-            await self._pause()
+            await self._pause(f"HTTP status {refused.response.status_code}")
+        except (OSError, TimeoutError, InvalidHandshake) as error:
+            await self._pause(_failure_cause(error))
 
     async def _connect(self) -> ClientConnection:
         token = self._token if isinstance(self._token, str) else self._token()
@@ -148,6 +154,8 @@ class Stream:
         self.sequence_number = frame.get("sequence_number", self.sequence_number)
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
+        if self._failures:
+            logger.info("%s: reconnected, outcome %s", self._shown_url, frame.get("outcome", "live"))
         self._failures = self._refused_tokens = 0
         if frame.get("outcome") == Outcome.RESET:
             yield Reset(frame["epoch"])
@@ -188,7 +196,7 @@ class Stream:
             raise ConnectionRefused(code, reason)
         self._requested_pause = 0.0
 
-    async def _pause(self) -> None:
+    async def _pause(self, cause: str) -> None:
         """Wait before the next attempt: as the server asked, or with exponential backoff and full jitter."""
         self._websocket = None
         self.reconnects += 1
@@ -196,6 +204,7 @@ class Stream:
         seconds = random.uniform(0, most) if self._requested_pause is None else self._requested_pause
         self._failures = min(self._failures + 1, 16)
         self._requested_pause = None
+        logger.warning("%s: %s, reconnecting in %.1f s", self._shown_url, cause, seconds)
         await asyncio.sleep(seconds)
 
 
@@ -223,6 +232,33 @@ def _websocket_url(url: str) -> str:
     except ValueError:
         scheme = host = None
     if not scheme or not host:
-        raise ConfigurationError(f"{url!r} is not the address of a server: use one such as http://127.0.0.1:8000")
+        raise ConfigurationError(
+            f"{shown_url(url)!r} is not the address of a server: use one such as http://127.0.0.1:8000"
+        )
     path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
     return urlunsplit((scheme, parts.netloc, path, "", ""))
+
+
+def _close_cause(closed: ConnectionClosed) -> str:
+    """Return why a connection ended, in one line."""
+    if closed.rcvd is None:
+        own_reason = closed.sent.reason if closed.sent else ""
+        return f"connection lost ({own_reason})" if own_reason else "connection lost"
+    reason = _one_line(closed.rcvd.reason)
+    return f"closed with code {closed.rcvd.code}" + (f" ({reason})" if reason else "")
+
+
+def _failure_cause(error: Exception) -> str:
+    """Return why a connection could not be made, in one line."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the certificate is not trusted ({error.verify_message})"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case _:
+            return _one_line(str(error)) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    """Return a text of the server or the system as it may be logged: on one line, and without tokens."""
+    return redact(" ".join("".join(each if each.isprintable() else " " for each in text).split()))

@@ -1,14 +1,21 @@
 """The client against a live server that drops it, forgets and restarts."""
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+from websockets.http11 import Request, Response
 
+from support import until
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, connect
-from unmissed.core.errors import ConnectionRefused
+from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
 
 PATIENCE = 20.0
@@ -322,3 +329,90 @@ async def test_a_stream_waits_for_a_server_that_is_not_there_yet(server: LiveSer
 async def epoch_of(server: LiveServer) -> str | None:
     async with opened(server) as stream:
         return stream.epoch
+
+
+NOWHERE = "http://127.0.0.1:1"
+CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
+
+
+@asynccontextmanager
+async def scripted(*frames: str, close: tuple[int, str] | None = None, status: int | None = None) -> AsyncIterator[str]:
+    """Run another server, which sends these frames and then waits or closes, and return its URL."""
+
+    async def answer(websocket: ServerConnection) -> None:
+        for frame in frames:
+            await websocket.send(frame)
+        if close:
+            await websocket.close(*close)
+        await websocket.wait_closed()
+
+    def refuse(websocket: ServerConnection, request: Request) -> Response | None:  # noqa: ARG001  # websockets passes it
+        return websocket.respond(HTTPStatus(status), "") if status else None
+
+    async with serve_websockets(answer, "127.0.0.1", 0, process_request=refuse) as other:
+        [socket] = other.sockets
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+
+
+async def warning_of(url: str, caplog: pytest.LogCaptureFixture) -> str:
+    """Try to connect, and return the first warning."""
+
+    async def watch() -> None:
+        async with connect(url, token="x") as stream:
+            await anext(stream)
+
+    watching = asyncio.create_task(watch())
+    await until(lambda: watching.done() or caplog.messages)
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    return caplog.messages[0]
+
+
+async def test_a_dead_port_is_logged_with_the_time_of_the_next_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    warning = await warning_of(NOWHERE, caplog)
+
+    assert re.fullmatch(r"ws://127\.0\.0\.1:1/ws: connection refused, reconnecting in 0\.\d s", warning)
+    assert [("unmissed", logging.WARNING)] == [(record.name, record.levelno) for record in caplog.records[:1]]
+
+
+async def test_a_status_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted(status=503) as url:
+        warning = await warning_of(url, caplog)
+
+    assert "/ws: HTTP status 503, reconnecting in " in warning
+
+
+async def test_a_close_is_logged_with_its_code_and_its_reason_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted(CONNECTED, close=(1012, "going\ndown eyJhbGciOi.x.y")) as url:
+        warning = await warning_of(url, caplog)
+
+    assert "/ws: closed with code 1012 (going down [redacted]), reconnecting in " in warning
+
+
+async def test_the_query_and_the_password_of_the_address_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    warning = await warning_of("http://me:secret@127.0.0.1:1/?token=secret#secret", caplog)
+
+    assert warning.startswith("ws://127.0.0.1:1/ws: connection refused, ")
+
+
+@pytest.mark.parametrize("url", ["ftp://me:secret@127.0.0.1", "ftp://h?token=secret", "ftp://h#secret"])
+async def test_a_bad_address_is_refused_without_its_secrets(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        async with connect(url, token="x"):
+            pass
+
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_reconnect_is_logged_with_its_outcome(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="unmissed")
+    async with opened(server) as stream:
+        stream.drop()
+        await publish(server)
+        await take(stream, 1)
+
+    lost, reconnected = [record for record in caplog.records if record.name == "unmissed"]
+    assert "/ws: connection lost, reconnecting in " in lost.getMessage()
+    assert f"{server.websocket_url}: reconnected, outcome complete" == reconnected.getMessage()
+    assert logging.INFO == reconnected.levelno

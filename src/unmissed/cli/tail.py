@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import json
+import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -86,7 +87,7 @@ async def run_tail(
     tally = Tally()
     # Ctrl+C cancels the main task of asyncio.run. Make SIGTERM do the same.
     before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+    with _log_shown(show), contextlib.suppress(asyncio.CancelledError, TimeoutError):
         async with asyncio.timeout(stop_after), connect(url, token=token, since=since) as stream:
             dropping = asyncio.create_task(_drop(stream, drop_every, tally, show)) if drop_every else None
             try:
@@ -99,6 +100,32 @@ async def run_tail(
     signal.signal(signal.SIGTERM, before)
     show(f"-- {tally}")
     return tally
+
+
+class _ShowingHandler(logging.Handler):
+    """Shows what the client logs, between the messages."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record as one line."""
+        self._show(f"-- {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def _log_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Show the log of this package meanwhile."""
+    logger, handler = logging.getLogger("unmissed"), _ShowingHandler(show)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 async def _drop(stream: Stream, every: float, tally: Tally, show: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Keeps tokens out of the logs, which contain URLs and, at debug level, headers and frames."""
+"""Keeps tokens out of logs and error messages, which contain URLs and, at debug level, headers and frames."""
 
 import logging
 import re
@@ -10,11 +10,19 @@ _TOKENS = re.compile(
     r"(?P<name>\btoken=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
     re.IGNORECASE,
 )
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+_USER = re.compile(r"(?<=//)[^/]*@")
 
 
 def redact(text: str) -> str:
     """Replace everything that looks like a bearer token."""
     return _TOKENS.sub(lambda match: (match["name"] or "") + _REDACTED, text)
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without the parts that may be secret: user, password, query and fragment."""
+    without_query = _QUERY.sub("", url)
+    return redact(_USER.sub("", without_query))
 
 
 class TokenFilter(logging.Filter):

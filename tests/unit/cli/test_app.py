@@ -1,6 +1,7 @@
 """The commands, as they are typed."""
 
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -337,6 +338,8 @@ def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveSe
     lines = run("tail", *arguments, "--token", server.token()).splitlines()
 
     assert any(line.startswith(f"-- dropping the connection at {message.sequence_number}: ") for line in lines)
+    assert any("/ws: connection lost, reconnecting in " in line for line in lines)
+    assert any(line.endswith("/ws: reconnected, outcome complete") for line in lines)
     assert "-- received 1, recovered 1, lost 0, duplicates 0" == lines[-1]
 
 
@@ -371,10 +374,21 @@ def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:
 
 
 @pytest.mark.usefixtures("_terminated_as_before")
-def test_tail_stops_in_time_although_nobody_answers() -> None:
-    output = run("tail", "--stop-after", "200ms", "--url", NOWHERE, "--token", "x")
+def test_tail_tells_that_nobody_answers_and_stops_in_time() -> None:
+    lines = run("tail", "--stop-after", "200ms", "--url", NOWHERE, "--token", "x").splitlines()
 
-    assert "-- received 0, recovered 0, lost 0, duplicates 0" == output.strip()
+    assert lines[0].startswith("-- ws://127.0.0.1:1/ws: connection refused, reconnecting in ")
+    assert "-- received 0, recovered 0, lost 0, duplicates 0" == lines[-1]
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_leaves_the_log_as_it_was() -> None:
+    logger = logging.getLogger("unmissed")
+    before = logger.level, [*logger.handlers]
+
+    run("tail", "--stop-after", "50ms", "--url", NOWHERE, "--token", "x")
+
+    assert before == (logger.level, logger.handlers)
 
 
 @pytest.mark.usefixtures("_terminated_as_before")

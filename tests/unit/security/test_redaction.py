@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from unmissed.security.redaction import TokenFilter, keep_tokens_out_of_logs, redact
+from unmissed.security.redaction import TokenFilter, keep_tokens_out_of_logs, redact, shown_url
 from unmissed.security.tokens import issue_token
 from unmissed.testing import SECRET
 
@@ -208,3 +208,19 @@ def test_the_access_log_keeps_its_five_arguments(path: str) -> None:
     assert record.args is not None
     assert 5 == len(record.args)
     assert OPAQUE not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://127.0.0.1:8000/ws", "http://127.0.0.1:8000/ws"),
+        ("wss://me:pass@h.example/a?token=t@x#f", "wss://h.example/a"),
+        ("http://me:a@b@h", "http://h"),
+        ("http://h/a@b?c", "http://h/a@b"),
+        ("http://h?user=a@b", "http://h"),
+        (f"http://h/{JWT}", "http://h/[redacted]"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert shown == shown_url(url)
