@@ -1,11 +1,20 @@
 """What several test files share."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+from websockets.http11 import Request, Response
 
 from unmissed import Connection, ConnectionManager, Identity, Settings
 from unmissed.testing import FakeSocket, ManualClock
+
+CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
+"""The greeting of a server, for ``scripted``."""
 
 ALICE, BOB = Identity("alice"), Identity("bob")
 
@@ -38,3 +47,22 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def scripted(*frames: str, close: tuple[int, str] | None = None, status: int | None = None) -> AsyncIterator[str]:
+    """Run another server, which sends these frames and then waits or closes, and return its URL."""
+
+    async def answer(websocket: ServerConnection) -> None:
+        for frame in frames:
+            await websocket.send(frame)
+        if close:
+            await websocket.close(*close)
+        await websocket.wait_closed()
+
+    def refuse(websocket: ServerConnection, request: Request) -> Response | None:  # noqa: ARG001  # websockets passes it
+        return websocket.respond(HTTPStatus(status), "") if status else None
+
+    async with serve_websockets(answer, "127.0.0.1", 0, process_request=refuse) as other:
+        [socket] = other.sockets
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import random
+import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -32,6 +33,8 @@ _MAX_BACKOFF_SECONDS = 30.0
 _STOP_CODES = (CloseCode.BAD_MESSAGE, CloseCode.FORBIDDEN, CloseCode.TOO_LARGE)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _RETRIED_STATUSES = (408, 425, 429)
+_STAMPED_HEAD = re.compile(r'\{"type":"(?:[^"\\]|\\.)*","sequence_number":([0-9]{1,16}),"timestamp":"')
+"""The start of every message: the server writes the stamp right after the type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,18 @@ class Reset:
     epoch: str
 
 
-Event = ReceivedMessage | Gap | Reset
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A frame that this client cannot read, such as JSON that is nested too deeply. Its message is lost.
+
+    ``sequence_number`` is None if even the number cannot be read.
+    """
+
+    sequence_number: int | None
+    detail: str
+
+
+Event = ReceivedMessage | Gap | Reset | Unreadable
 
 
 class Stream:
@@ -115,7 +129,7 @@ class Stream:
         try:
             if self._websocket is None:
                 self._websocket = await self._connect()
-            self._events.extend(self._take(decode_json(await self._websocket.recv())))
+            self._events.extend(self._read(await self._websocket.recv()))
         except ConnectionClosed as closed:
             self._check_close(closed)
             await self._pause(_close_cause(closed))
@@ -139,6 +153,23 @@ class Stream:
             max_size=None,
         )
 
+    def _read(self, text: str | bytes) -> Iterator[Event]:
+        try:
+            frame = _frame(text)
+        except ValueError as error:
+            yield self._unreadable(text, detail=str(error))
+        else:
+            yield from self._take(frame)
+
+    def _unreadable(self, text: str | bytes, *, detail: str) -> Unreadable:
+        """Move past a frame, if it tells its number, so that a reconnect does not deliver it again."""
+        head = _STAMPED_HEAD.match(text if isinstance(text, str) else text.decode(errors="replace"))
+        number = int(head[1]) if head else None
+        if number is not None:
+            self.sequence_number = number
+        logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
+        return Unreadable(number, detail)
+
     def _take(self, frame: dict[str, Any]) -> Iterator[Event]:
         match frame:
             case {"type": "connected"}:
@@ -147,10 +178,10 @@ class Stream:
                 yield Gap(first, last)
             case {"type": "reconnect", "after_ms": after_ms}:
                 self._requested_pause = after_ms / 1000
-            case {"type": "heartbeat" | "error" | "pong"}:
-                pass
-            case _:
+            case {"timestamp": _, "sequence_number": _}:
                 yield self._message(frame)
+            case _:  # Heartbeats, answers to client frames, and whatever a later version of the server adds.
+                pass
         self.sequence_number = frame.get("sequence_number", self.sequence_number)
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
@@ -237,6 +268,15 @@ def _websocket_url(url: str) -> str:
         )
     path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
     return urlunsplit((scheme, parts.netloc, path, "", ""))
+
+
+def _frame(text: str | bytes) -> dict[str, Any]:
+    """Return the object that a frame contains. Raises ValueError."""
+    match decode_json(text):
+        case dict(frame) if isinstance(frame.get("type"), str):
+            return frame
+        case _:
+            raise ValueError("it is not an object with a type")
 
 
 def _close_cause(closed: ConnectionClosed) -> str:

@@ -5,16 +5,12 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as serve_websockets
-from websockets.http11 import Request, Response
 
-from support import until
-from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, connect
+from support import CONNECTED, scripted, until
+from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, connect
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
 
@@ -332,26 +328,6 @@ async def epoch_of(server: LiveServer) -> str | None:
 
 
 NOWHERE = "http://127.0.0.1:1"
-CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
-
-
-@asynccontextmanager
-async def scripted(*frames: str, close: tuple[int, str] | None = None, status: int | None = None) -> AsyncIterator[str]:
-    """Run another server, which sends these frames and then waits or closes, and return its URL."""
-
-    async def answer(websocket: ServerConnection) -> None:
-        for frame in frames:
-            await websocket.send(frame)
-        if close:
-            await websocket.close(*close)
-        await websocket.wait_closed()
-
-    def refuse(websocket: ServerConnection, request: Request) -> Response | None:  # noqa: ARG001  # websockets passes it
-        return websocket.respond(HTTPStatus(status), "") if status else None
-
-    async with serve_websockets(answer, "127.0.0.1", 0, process_request=refuse) as other:
-        [socket] = other.sockets
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
 
 
 async def warning_of(url: str, caplog: pytest.LogCaptureFixture) -> str:
@@ -416,3 +392,66 @@ async def test_a_reconnect_is_logged_with_its_outcome(server: LiveServer, caplog
     assert "/ws: connection lost, reconnecting in " in lost.getMessage()
     assert f"{server.websocket_url}: reconnected, outcome complete" == reconnected.getMessage()
     assert logging.INFO == reconnected.levelno
+
+
+DEEP = "[" * 200_000 + "]" * 200_000
+
+
+def stamped(number: int, rest: str = ',"data":1', *, type: str = "chat") -> str:
+    return f'{{"type":"{type}","sequence_number":{number},"timestamp":"2026-01-31T12:00:00.000Z"{rest}}}'
+
+
+async def taken(url: str, count: int) -> tuple[list[Event], Stream]:
+    """Return the first events of a server, and the stream."""
+    async with asyncio.timeout(PATIENCE), connect(url, token="x") as stream:
+        return await take(stream, count), stream
+
+
+@pytest.mark.parametrize("type", ["chat", '\\"', "\\\\", '\\",\\"sequence_number\\":9', "h\u00e9", ""])
+async def test_a_message_that_is_nested_too_deeply_is_passed_over(type: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted(CONNECTED, stamped(1, f',"data":{DEEP}', type=type), stamped(2)) as url:
+        [unreadable, message], _ = await taken(url, 2)
+
+    assert Unreadable(1, "it is nested too deeply") == unreadable
+    assert [2] == numbers([message])
+    assert [logging.ERROR] == [record.levelno for record in caplog.records]
+    assert "/ws: message 1 cannot be read: it is nested too deeply" in caplog.text
+
+
+async def test_the_position_moves_past_a_message_that_cannot_be_read() -> None:
+    async with scripted(CONNECTED, stamped(7, ',"data":NaN')) as url:
+        [event], stream = await taken(url, 1)
+
+    assert Unreadable(7, "NaN is not JSON") == event
+    assert 7 == stream.sequence_number
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "nonsense",
+        "",
+        "[1]",
+        "5",
+        "null",
+        "{}",
+        '{"type":5,"sequence_number":9,"timestamp":""}',
+        '{"data":{"type":"chat","sequence_number":9,"timestamp":"',
+        '{"type":"chat","sequence_number":99999999999999999,"timestamp":"',
+        '{"type":"chat","sequence_number":-1,"timestamp":"',
+    ],
+)
+async def test_a_frame_without_a_readable_number_leaves_the_position(frame: str) -> None:
+    async with scripted(CONNECTED, stamped(3), frame, stamped(4)) as url:
+        [_, unreadable, message], stream = await taken(url, 3)
+
+    assert isinstance(unreadable, Unreadable)
+    assert None is unreadable.sequence_number
+    assert ([4], 4) == (numbers([message]), stream.sequence_number)
+
+
+async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -> None:
+    async with scripted(CONNECTED, '{"type":"following","sequence_number":5}', '{"type":"news"}', stamped(7)) as url:
+        events, stream = await taken(url, 1)
+
+    assert ([7], 7) == (numbers(events), stream.sequence_number)

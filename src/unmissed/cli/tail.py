@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from unmissed.cli.options import TokenOption, UrlOption, seconds, token_or_own
-from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, connect
+from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect
 
 
 @dataclass
@@ -37,6 +37,9 @@ class Tally:
             case Gap(first=first, last=last):
                 self.lost += last - first + 1
                 self.last = last
+            case Unreadable(sequence_number=number):
+                self.lost += 1
+                self.last = number or self.last
             case Reset():
                 self.resets += 1
                 self.last = 0
@@ -103,15 +106,16 @@ async def run_tail(
 
 
 class _ShowingHandler(logging.Handler):
-    """Shows what the client logs, between the messages."""
+    """Shows what the client logs about its connections, between the messages."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
         self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record as one line."""
-        self._show(f"-- {record.getMessage()}")
+        """Show one record as one line, unless it is an error, which the stream yields as an event."""
+        if record.levelno < logging.ERROR:
+            self._show(f"-- {record.getMessage()}")
 
 
 @contextlib.contextmanager
@@ -141,7 +145,15 @@ def _line(event: Event) -> str:
             return f"-- gap: {first} to {last} are lost"
         case Reset(epoch=epoch):
             return f"-- reset: the server began another life of its log, {epoch}"
+        case Unreadable(sequence_number=number, detail=detail):
+            return f"-- unreadable: {'a frame' if number is None else number} is lost: {detail}"
         case ReceivedMessage():
             mark = "+" if event.recovered else " "
-            data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
-            return f"{mark}{event.sequence_number:>16}  {event.timestamp}  {event.type}  {data}"
+            return f"{mark}{event.sequence_number:>16}  {event.timestamp}  {event.type}  {_shown(event.data)}"
+
+
+def _shown(data: object) -> str:
+    try:
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:  # What one stack depth can decode, another cannot encode.
+        return "(nested too deeply to show)"

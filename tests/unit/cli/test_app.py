@@ -14,8 +14,10 @@ import click
 import pytest
 from typer.testing import CliRunner
 
+from support import CONNECTED, scripted
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
+from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConnectionRefused, UnmissedError
 from unmissed.security.tokens import PUBLISH_SCOPE, JwtVerifier
 from unmissed.settings import Settings
@@ -365,6 +367,19 @@ def test_tail_shows_a_reset_and_counts_it() -> None:
 
         assert f"-- reset: the server began another life of its log, {fresh.manager.epoch}" == lines[0]
     assert "-- received 0, recovered 0, lost 0, duplicates 0, resets 1" == lines[-1]
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() -> None:
+    lines: list[str] = []
+    deep = f'{{"type":"a","sequence_number":1,"timestamp":"","data":{"[" * 200_000}'
+    async with scripted(CONNECTED, deep, "nonsense") as url:
+        tally = await run_tail(url, token="x", since=None, drop_every=None, stop_after=0.5, show=lines.append)
+
+    assert "-- unreadable: 1 is lost: it is nested too deeply" == lines[0]
+    assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")
+    assert "-- received 0, recovered 0, lost 2, duplicates 0" == lines[2]
+    assert (2, 1) == (tally.lost, tally.last)
 
 
 @pytest.mark.usefixtures("_terminated_as_before")
