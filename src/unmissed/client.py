@@ -39,7 +39,10 @@ _STAMPED_HEAD = re.compile(r'\{"type":"(?:[^"\\]|\\.)*","sequence_number":([0-9]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message, in order and exactly once. ``recovered`` is true when it was missed and came after a reconnect."""
+    """A message, in order and exactly once. ``recovered`` is true when it was missed and came after a reconnect.
+
+    ``data`` is None when it was published without data.
+    """
 
     type: str
     sequence_number: int

@@ -455,3 +455,10 @@ async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -
         events, stream = await taken(url, 1)
 
     assert ([7], 7) == (numbers(events), stream.sequence_number)
+
+
+async def test_a_message_without_data_has_none() -> None:
+    async with scripted(CONNECTED, stamped(1, "")) as url:
+        events, _ = await taken(url, 1)
+
+    assert [ReceivedMessage("chat", 1, "2026-01-31T12:00:00.000Z", None)] == events
