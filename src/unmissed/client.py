@@ -22,6 +22,7 @@ from unmissed.core.encoding import decode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Outcome
 from unmissed.core.wire import CloseCode
+from unmissed.security.bearer import clean_token
 from unmissed.security.redaction import redact, shown_url
 
 logger = logging.getLogger("unmissed")
@@ -146,13 +147,11 @@ class Stream:
         token = self._token if isinstance(self._token, str) else self._token()
         if inspect.isawaitable(token):
             token = await token
-        if not token.isascii() or not token.isprintable():
-            raise ConfigurationError("the token contains characters that no token has")
         position = {"since": self.sequence_number, "epoch": self.epoch}
         query = urlencode({name: value for name, value in position.items() if value is not None})
         return await open_websocket(
             f"{self._url}?{query}" if query else self._url,
-            additional_headers={"Authorization": f"Bearer {token}"},
+            additional_headers={"Authorization": f"Bearer {clean_token(token)}"},
             max_size=None,
         )
 
@@ -211,7 +210,7 @@ class Stream:
         )
 
     def _check_close(self, closed: ConnectionClosed) -> None:
-        code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (CloseCode.LOST, "")
+        code, reason = (closed.rcvd.code, redact(closed.rcvd.reason)) if closed.rcvd else (CloseCode.LOST, "")
         if code == CloseCode.UNAUTHORIZED:
             self._retry_token(code, reason)
         elif code in _STOP_CODES:

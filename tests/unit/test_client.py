@@ -15,6 +15,7 @@ from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
 
 PATIENCE = 20.0
+NOWHERE = "http://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -288,6 +289,28 @@ async def test_a_provider_may_be_asynchronous(server: LiveServer) -> None:
     assert [1] == numbers(events)
 
 
+async def test_whitespace_around_a_token_is_removed(server: LiveServer) -> None:
+    async with opened(server, token=lambda: f" {server.token()}\n") as stream:
+        assert server.manager.epoch == stream.epoch
+
+
+@pytest.mark.parametrize("token", ["secret token", "s\u00e9cret", "secret\x7f", ""])
+async def test_what_is_no_token_is_not_sent_and_not_shown(token: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        async with connect(NOWHERE, token=token):
+            pass
+
+    assert "cret" not in str(refused.value)
+
+
+async def test_a_token_in_the_reason_of_a_refusal_is_not_shown() -> None:
+    async with scripted(close=(4403, "eyJhbGciOi.x.y is not welcome")) as url:
+        with pytest.raises(ConnectionRefused) as refused:
+            await taken(url, 1)
+
+    assert "[redacted] is not welcome" == refused.value.reason
+
+
 async def test_a_provider_whose_token_is_refused_is_asked_once_more(server: LiveServer) -> None:
     tokens = iter(["expired", server.token()])
 
@@ -325,9 +348,6 @@ async def test_a_stream_waits_for_a_server_that_is_not_there_yet(server: LiveSer
 async def epoch_of(server: LiveServer) -> str | None:
     async with opened(server) as stream:
         return stream.epoch
-
-
-NOWHERE = "http://127.0.0.1:1"
 
 
 async def warning_of(url: str, caplog: pytest.LogCaptureFixture) -> str:

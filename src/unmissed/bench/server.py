@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.security.redaction import shown_url
 from unmissed.security.tokens import PUBLISH_SCOPE, issue_token
 
 _START_SECONDS = 15.0
@@ -37,7 +38,7 @@ class Target:
         """Return the server at a URL such as ``http://127.0.0.1:8000``. Raises ConfigurationError."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or not parts.port:
-            raise ConfigurationError(f"{url!r} cannot be measured: use a URL such as http://127.0.0.1:8000")
+            raise ConfigurationError(f"{shown_url(url)!r} cannot be measured: use a URL such as http://127.0.0.1:8000")
         return cls(url, parts.hostname, parts.port, token, None)
 
     @property

@@ -10,6 +10,7 @@ import typer
 from pydantic import SecretStr
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.security.bearer import clean_token
 from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
 from unmissed.settings import PREFIX, Settings
 
@@ -35,8 +36,8 @@ TokenOption = Annotated[
 
 def token_or_own(token: str | None) -> str:
     """Return the token, or one that is signed with the secret of the environment. Raises ConfigurationError."""
-    if token:
-        return token
+    if token and token.strip():
+        return clean_token(token)
     try:
         return issue_token_under(Settings.load(), user_id="cli", scope=PUBLISH_SCOPE, expires_in=_OWN_TOKEN_SECONDS)
     except ConfigurationError:

@@ -10,6 +10,7 @@ from unmissed.api.messages import PATH as MESSAGES_PATH
 from unmissed.cli.options import TokenOption, UrlOption, token_or_own
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import UnmissedError
+from unmissed.security.redaction import redact, shown_url
 
 
 def publish(
@@ -36,9 +37,9 @@ def publish(
     try:
         response = httpx.post(f"{url.rstrip('/')}{MESSAGES_PATH}", content=body, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise UnmissedError(f"{url} cannot be reached: {error}") from None
+        raise UnmissedError(f"{shown_url(url)} cannot be reached: {redact(str(error))}") from None
     if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED):
-        raise UnmissedError(f"{url} answered {response.status_code}: {_detail(response)}")
+        raise UnmissedError(f"{shown_url(url)} answered {response.status_code}: {redact(_detail(response))}")
     typer.echo(response.text)
 
 

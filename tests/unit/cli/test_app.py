@@ -269,6 +269,37 @@ def test_publish_keeps_data_that_is_null(server: LiveServer) -> None:
     assert None is server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]["data"]
 
 
+def test_publish_takes_a_token_from_a_file_with_a_line_break(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNMISSED_TOKEN", f" {server.token()}\n")
+
+    assert "sequence_number" in json.loads(run("publish", "chat", "--url", server.url))
+
+
+@pytest.mark.parametrize("command", [["publish", "chat"], ["tail"]])
+@pytest.mark.parametrize("token", ["secret\ntoken", "secret token", "s\u00e9cret", "secret\x1b"])
+def test_what_is_no_token_is_refused_without_showing_it(command: list[str], token: str) -> None:
+    refusal = refusal_of(*command, "--url", NOWHERE, "--token", token)
+
+    assert refusal.startswith("the token ")
+    assert "cret" not in refusal
+
+
+@pytest.mark.parametrize("url", [f"{NOWHERE}?token=secret", "http://me:secret@127.0.0.1:1", "ftp://h?secret"])
+def test_publish_keeps_the_secrets_of_an_address_to_itself(url: str) -> None:
+    refusal = refusal_of("publish", "chat", "--url", url, "--token", "x")
+
+    assert " cannot be reached: " in refusal
+    assert "secret" not in refusal
+
+
+@pytest.mark.usefixtures("_secret")
+@pytest.mark.parametrize("token", ["", " \n"])
+def test_a_blank_token_counts_as_none(server: LiveServer, token: str) -> None:
+    assert "sequence_number" in json.loads(run("publish", "chat", "--url", server.url, "--token", token))
+
+
 @pytest.mark.usefixtures("_secret")
 def test_publish_makes_its_own_token_from_the_secret(server: LiveServer) -> None:
     assert "sequence_number" in json.loads(run("publish", "chat", "1", "--url", server.url))
