@@ -1,6 +1,7 @@
 """The ``unmissed`` command and its subcommands."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -11,6 +12,7 @@ from unmissed.cli.serve import serve
 from unmissed.cli.tail import tail
 from unmissed.cli.token import token
 from unmissed.core.errors import UnmissedError
+from unmissed.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +22,22 @@ app = typer.Typer(
 )
 for command in (serve, token, publish, tail, bench, check):
     app.command()(command)
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it with the value of the flag
+    if asked:
+        typer.echo(f"unmissed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # its callback has acted on it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

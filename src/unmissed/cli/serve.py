@@ -3,7 +3,9 @@
 import os
 import secrets
 import sys
+from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,6 +23,8 @@ from unmissed.settings import Settings
 _DEV_ORIGINS = "http://localhost:*,http://127.0.0.1:*,http://[::1]:*"
 _DEV_TOKEN_SECONDS = 86_400.0
 
+_FileOption = partial(typer.Option, exists=True, dir_okay=False, readable=True)
+
 
 @with_settings
 def serve(
@@ -30,6 +34,16 @@ def serve(
     dev: Annotated[bool, typer.Option("--dev", help="Local development: a random secret and a ready token.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")] = "info",
     access_log: Annotated[bool, typer.Option(help="Log every request.")] = True,
+    root_path: Annotated[str, typer.Option(help="Path prefix that a proxy in front removes, such as /live.")] = "",
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FORWARDED_ALLOW_IPS",
+            help="Comma-separated proxies whose X-Forwarded headers are trusted. Default: this machine.",
+        ),
+    ] = None,
+    ssl_certfile: Annotated[Path | None, _FileOption(help="TLS certificate chain, as PEM.")] = None,
+    ssl_keyfile: Annotated[Path | None, _FileOption(help="Its private key, unless the chain contains it.")] = None,
     overrides: dict[str, Any],
 ) -> None:
     """Serve /ws, /websocket/messages and /docs."""
@@ -38,8 +52,6 @@ def serve(
         settings = _development(settings, overrides, host=host)
     refuse_several_workers(sys.argv, os.environ)
     application = create_app(settings)
-    if dev:
-        typer.echo(_welcome(settings, origin=f"{host if ':' not in host else f'[{host}]'}:{port}"))
     config = uvicorn.Config(
         application,
         host=host,
@@ -50,8 +62,26 @@ def serve(
         http=HttpProtocol,
         ws=WebSocketProtocol,
         backlog=4096,
+        root_path=root_path,
+        forwarded_allow_ips=forwarded_allow_ips,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
     )
+    _load(config)
+    if dev:
+        origin = f"{host if ':' not in host else f'[{host}]'}:{port}"
+        typer.echo(_welcome(settings, origin=origin, tls="s" if config.is_ssl else ""))
     Server(config, manager=application.state.manager).run()
+
+
+def _load(config: uvicorn.Config) -> None:
+    """Read the certificate now. uvicorn itself would end with a traceback."""
+    if config.ssl_keyfile and not config.ssl_certfile:
+        raise ConfigurationError("--ssl-keyfile is given without --ssl-certfile: give the certificate, too")
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one.
+        raise ConfigurationError(f"--ssl-certfile and --ssl-keyfile cannot be used: {error}") from None
 
 
 def _development(settings: Settings, overrides: dict[str, Any], *, host: str) -> Settings:
@@ -75,18 +105,18 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _welcome(settings: Settings, *, origin: str) -> str:
+def _welcome(settings: Settings, *, origin: str, tls: str) -> str:
     ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, expires_in=_DEV_TOKEN_SECONDS)
-    docs = f"\n  Docs        http://{origin}/docs" if settings.docs else ""
+    docs = f"\n  Docs        http{tls}://{origin}/docs" if settings.docs else ""
     return f"""
 NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.
 
-  WebSocket   ws://{origin}/ws?token={ready}
-  Messages    http://{origin}{MESSAGES_PATH}?since=0{docs}
+  WebSocket   ws{tls}://{origin}/ws?token={ready}
+  Messages    http{tls}://{origin}{MESSAGES_PATH}?since=0{docs}
 
 In another terminal:
 
-  export UNMISSED_URL=http://{origin} UNMISSED_TOKEN={ready}
+  export UNMISSED_URL=http{tls}://{origin} UNMISSED_TOKEN={ready}
   unmissed tail --drop-every 5s
   unmissed publish chat '{{"text": "hello"}}'
 """

@@ -14,6 +14,7 @@ import click
 import pytest
 from typer.testing import CliRunner
 
+import unmissed
 from support import CONNECTED, scripted
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
@@ -476,6 +477,10 @@ def test_what_the_user_can_fix_is_one_line_on_stderr() -> None:
     assert 1 == ended.returncode
     assert "" == ended.stdout
     assert ["unmissed: UNMISSED_MAX_MESSAGES: Input should be greater than 0"] == ended.stderr.splitlines()
+
+
+def test_the_version_is_the_one_of_the_package() -> None:
+    assert f"unmissed {unmissed.__version__}\n" == run("--version")
 
 
 @pytest.mark.parametrize("command", ["serve", "token", "publish", "tail", "check"])

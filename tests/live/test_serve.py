@@ -1,0 +1,156 @@
+"""``unmissed serve`` as a process: TLS, and the options for a proxy in front of it."""
+
+import ipaddress
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from typer.testing import CliRunner
+from websockets.sync.client import connect
+
+from unmissed import issue_token
+from unmissed.cli.app import app
+from unmissed.cli.tail import run_tail
+from unmissed.core.errors import ConfigurationError
+from unmissed.testing import SECRET
+
+TOKEN = issue_token(SECRET, user_id="alice", scope="messages:publish", expires_in=3600)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the files of a self-signed certificate for 127.0.0.1 and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unmissed test")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    certfile, keyfile = folder / "certificate.pem", folder / "key.pem"
+    certfile.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    keyfile.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certfile, keyfile
+
+
+@contextmanager
+def started(*options: str) -> Iterator[Iterator[str]]:
+    """Run ``unmissed serve`` on a free port, and return the lines that it prints."""
+    command = [sys.executable, "-m", "unmissed", "serve", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603  # our own command
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            process.terminate()
+
+
+def url_of(lines: Iterator[str]) -> str:
+    """Return the URL that uvicorn prints once it listens."""
+    return next(found[1] for line in lines if (found := re.search(r"running on (\S+)", line)))
+
+
+@pytest.fixture
+def tls_url(certificate: tuple[Path, Path]) -> Iterator[str]:
+    certfile, keyfile = certificate
+    with started("--jwt-secret", SECRET, "--ssl-certfile", str(certfile), "--ssl-keyfile", str(keyfile)) as lines:
+        yield url_of(lines)
+
+
+@pytest.fixture
+def _terminated_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(*arguments: str) -> list[str]:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert 0 == result.exit_code, result.output
+    return result.stdout.splitlines()
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_serve_speaks_tls_to_publish_and_tail(
+    tls_url: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+
+    [stamp] = run("publish", "chat", "1", "--url", tls_url, "--token", TOKEN)
+    received, tally = run("tail", "--since", "0", "--stop-after", "1s", "--url", tls_url, "--token", TOKEN)
+
+    assert tls_url.startswith("https://")
+    assert str(json.loads(stamp)["sequence_number"]) in received
+    assert "-- received 1, recovered 1, lost 0, duplicates 0" == tally
+
+
+async def test_tail_tells_that_a_certificate_is_not_trusted(tls_url: str) -> None:
+    lines: list[str] = []
+
+    await run_tail(tls_url, token=TOKEN, since=None, drop_every=None, stop_after=0.5, show=lines.append)
+
+    address = tls_url.replace("https", "wss")
+    assert lines[0].startswith(f"-- {address}/ws: the certificate is not trusted (self")
+    assert "-- received 0, recovered 0, lost 0, duplicates 0" == lines[-1]
+
+
+def test_the_prefix_that_a_proxy_removes_is_in_the_links_of_the_documentation() -> None:
+    with started("--jwt-secret", SECRET, "--root-path", "/live") as lines:
+        url = url_of(lines)
+        page = httpx.get(f"{url}/docs").text
+        with connect(
+            url.replace("http", "ws") + "/ws", additional_headers={"Authorization": f"Bearer {TOKEN}"}, proxy=None
+        ) as websocket:
+            greeting = json.loads(websocket.recv())
+
+    assert "'/live/openapi.json'" in page
+    assert "connected" == greeting["type"]
+
+
+@pytest.mark.parametrize(("trusted", "shown"), [("127.0.0.1", "192.0.2.7"), ("192.0.2.1", "127.0.0.1")])
+def test_the_address_of_a_client_comes_from_trusted_proxies_only(trusted: str, shown: str) -> None:
+    with started("--jwt-secret", SECRET, "--forwarded-allow-ips", trusted) as lines:
+        httpx.get(f"{url_of(lines)}/livez", headers={"X-Forwarded-For": "192.0.2.7"})
+        logged = next(line for line in lines if "/livez" in line)
+
+    assert f" {shown}:" in logged
+
+
+def test_files_that_do_not_fit_are_refused_in_one_line(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    certfile, keyfile = map(str, certificate)
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+
+    for options in (["--ssl-certfile", str(nonsense)], ["--ssl-certfile", certfile], ["--ssl-keyfile", keyfile]):
+        with pytest.raises(ConfigurationError, match="--ssl-keyfile"):
+            CliRunner().invoke(app, ["serve", "--dev", *options], catch_exceptions=False)
+
+
+def test_dev_prints_addresses_with_tls(certificate: tuple[Path, Path]) -> None:
+    certfile, keyfile = map(str, certificate)
+    with started("--dev", "--ssl-certfile", certfile, "--ssl-keyfile", keyfile) as lines:
+        printed = list(takewhile(lambda line: "running on" not in line, lines))
+
+    assert any("wss://127.0.0.1:0/ws?token=" in line for line in printed)
+    assert any("UNMISSED_URL=https://127.0.0.1:0 " in line for line in printed)
