@@ -94,7 +94,7 @@ class Stream:
         self.epoch = epoch
         self.reconnects = 0
         """Number of connections that were lost or could not be made."""
-        self._url = _websocket_url(url)
+        self._url = websocket_url(url)
         self._shown_url = shown_url(self._url)
         self._token = token
         self._websocket: ClientConnection | None = None
@@ -103,6 +103,7 @@ class Stream:
         self._failures = 0
         self._refused_tokens = 0
         self._requested_pause: float | None = None
+        self._down = 0.0
 
     def __aiter__(self) -> Self:
         return self
@@ -123,10 +124,16 @@ class Stream:
         if self._websocket is not None:
             await self._websocket.close()
 
-    def drop(self) -> None:
-        """Drop the connection, as a network failure would. The stream reconnects and resumes."""
-        if self._websocket is not None:
-            self._websocket.transport.abort()
+    def drop(self, down: float = 0.0) -> bool:
+        """Drop the connection, as a network failure would, and return whether there was one.
+
+        The stream reconnects and resumes, after ``down`` seconds at the earliest.
+        """
+        if self._websocket is None:
+            return False
+        self._down = down
+        self._websocket.transport.abort()
+        return True
 
     async def _receive(self) -> None:
         """Receive one frame, connecting first if needed, or wait before the next attempt."""
@@ -236,7 +243,8 @@ class Stream:
         most = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self._failures)
         seconds = random.uniform(0, most) if self._requested_pause is None else self._requested_pause
         self._failures = min(self._failures + 1, 16)
-        self._requested_pause = None
+        seconds = max(seconds, self._down)
+        self._requested_pause, self._down = None, 0.0
         logger.warning("%s: %s, reconnecting in %.1f s", self._shown_url, cause, seconds)
         await asyncio.sleep(seconds)
 
@@ -258,7 +266,8 @@ async def connect(
         await stream.close()
 
 
-def _websocket_url(url: str) -> str:
+def websocket_url(url: str) -> str:
+    """Return the address of the WebSocket of a server. Raises ConfigurationError."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         scheme, host, _ = _SCHEMES.get(parts.scheme), parts.hostname, parts.port

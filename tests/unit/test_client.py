@@ -157,6 +157,26 @@ async def test_a_drop_before_anything_was_seen_loses_nothing(server: LiveServer)
     assert [3, 4] == numbers(events)
 
 
+async def test_a_drop_holds_the_connection_down_as_long_as_asked_and_once(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(server) as stream:
+        for down in (0.7, 0.0):
+            assert stream.drop(down)
+            await publish(server)
+            await take(stream, 1)
+
+    held, jittered = [line for line in caplog.messages if "/ws: connection lost, reconnecting in " in line]
+    assert held.endswith(" 0.7 s")
+    assert not jittered.endswith(" 0.7 s")
+
+
+async def test_without_a_connection_there_is_nothing_to_drop() -> None:
+    stream = Stream(NOWHERE, token="x", since=None, epoch=None)
+
+    assert not stream.drop(down=60.0)
+
+
 async def test_drops_in_the_middle_of_a_flow_lose_and_double_nothing(server: LiveServer) -> None:
     async with opened(server) as stream, asyncio.TaskGroup() as tasks:
         tasks.create_task(publish(server, 120))
@@ -475,10 +495,3 @@ async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -
         events, stream = await taken(url, 1)
 
     assert ([7], 7) == (numbers(events), stream.sequence_number)
-
-
-async def test_a_message_without_data_has_none() -> None:
-    async with scripted(CONNECTED, stamped(1, "")) as url:
-        events, _ = await taken(url, 1)
-
-    assert [ReceivedMessage("chat", 1, "2026-01-31T12:00:00.000Z", None)] == events

@@ -33,18 +33,25 @@ def publish(
         body = encode_json(message)
     except ValueError as error:
         raise typer.BadParameter(f"DATA is not JSON: {error}") from None
-    headers = {"Authorization": f"Bearer {token_or_own(token)}", "Content-Type": "application/json"}
     try:
-        response = httpx.post(f"{url.rstrip('/')}{MESSAGES_PATH}", content=body, headers=headers)
+        response = httpx.post(
+            f"{url.rstrip('/')}{MESSAGES_PATH}", content=body, headers=json_headers(token_or_own(token))
+        )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise UnmissedError(f"{shown_url(url)} cannot be reached: {redact(str(error))}") from None
     if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED):
-        raise UnmissedError(f"{shown_url(url)} answered {response.status_code}: {redact(_detail(response))}")
+        raise UnmissedError(f"{shown_url(url)} answered {response.status_code}: {detail_of(response)}")
     typer.echo(response.text)
 
 
-def _detail(response: httpx.Response) -> str:
+def json_headers(token: str) -> dict[str, str]:
+    """Return the headers of a request that publishes."""
+    return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+
+def detail_of(response: httpx.Response) -> str:
+    """Return what a server that refused a request says about it."""
     try:
-        return str(response.json()["detail"])
+        return redact(str(response.json()["detail"]))
     except (ValueError, LookupError, TypeError):
         return response.reason_phrase

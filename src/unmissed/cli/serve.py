@@ -4,7 +4,6 @@ import os
 import secrets
 import sys
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ import typer
 import uvicorn
 
 from unmissed.api.messages import PATH as MESSAGES_PATH
-from unmissed.cli.options import with_settings
+from unmissed.cli.options import is_loopback, with_settings
 from unmissed.core.errors import ConfigurationError
 from unmissed.logs.workers import refuse_several_workers
 from unmissed.main import create_app
@@ -86,7 +85,7 @@ def _load(config: uvicorn.Config) -> None:
 
 def _development(settings: Settings, overrides: dict[str, Any], *, host: str) -> Settings:
     """Return the settings with development defaults for whatever was not set."""
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigurationError(
             "--dev serves this machine only: leave --host out, or leave --dev out and set a secret"
         )
@@ -96,13 +95,6 @@ def _development(settings: Settings, overrides: dict[str, Any], *, host: str) ->
     if not settings.allowed_origins:
         defaults["allowed_origins"] = _DEV_ORIGINS
     return Settings.load(**{**defaults, **overrides})
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _welcome(settings: Settings, *, origin: str, tls: str) -> str:

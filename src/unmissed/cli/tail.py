@@ -7,12 +7,23 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import count
 from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import typer
 
-from unmissed.cli.options import TokenOption, UrlOption, seconds, token_or_own
-from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect
+from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.cli.options import TokenOption, UrlOption, is_loopback, seconds, token_or_own
+from unmissed.cli.publish import detail_of, json_headers
+from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect, websocket_url
+from unmissed.core.encoding import encode_json
+from unmissed.security.redaction import redact
+
+_MESSAGES_OF_A_DROP = 3
+_PUBLISH_SECONDS = 5.0
 
 
 @dataclass
@@ -52,11 +63,30 @@ class Tally:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Drops:
+    """When the connection is dropped, for how long (seconds), and where messages are published meanwhile."""
+
+    every: float
+    down: float
+    publish_to: str | None = None
+
+
 def tail(
     *,
     since: Annotated[int | None, typer.Option(help="Start after this number instead of now.", min=0)] = None,
     drop_every: Annotated[
         float | None, typer.Option(parser=seconds, metavar="DURATION", help="Drop the connection at this interval.")
+    ] = None,
+    down: Annotated[
+        float, typer.Option(parser=seconds, metavar="DURATION", help="How long a dropped connection stays down.")
+    ] = "1s",  # type: ignore[assignment]  # typer parses the default, too
+    publish: Annotated[
+        bool | None,
+        typer.Option(
+            "--publish/--no-publish",
+            help="Publish three messages to everyone while the connection is down. Default: only to this machine.",
+        ),
     ] = None,
     stop_after: Annotated[
         float | None, typer.Option(parser=seconds, metavar="DURATION", help="Stop after this time.")
@@ -65,16 +95,11 @@ def tail(
     token: TokenOption = None,
 ) -> None:
     """Show messages live (+ marks recovered ones), and count what was recovered, lost or duplicated."""
-    asyncio.run(
-        run_tail(
-            url,
-            token=token_or_own(token),
-            since=since,
-            drop_every=drop_every,
-            stop_after=stop_after,
-            show=typer.echo,
-        )
-    )
+    drops = None
+    bearer = token_or_own(token)
+    if drop_every:
+        drops = Drops(drop_every, down, publish_to=messages_url(url) if may_publish(publish, url) else None)
+    asyncio.run(run_tail(url, token=bearer, since=since, drops=drops, stop_after=stop_after, show=typer.echo))
 
 
 async def run_tail(
@@ -82,7 +107,7 @@ async def run_tail(
     *,
     token: str,
     since: int | None,
-    drop_every: float | None,
+    drops: Drops | None,
     stop_after: float | None,
     show: Callable[[str], None],
 ) -> Tally:
@@ -92,7 +117,7 @@ async def run_tail(
     before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with _log_shown(show), contextlib.suppress(asyncio.CancelledError, TimeoutError):
         async with asyncio.timeout(stop_after), connect(url, token=token, since=since) as stream:
-            dropping = asyncio.create_task(_drop(stream, drop_every, tally, show)) if drop_every else None
+            dropping = asyncio.create_task(_drop(stream, drops, token, tally, show)) if drops else None
             try:
                 async for event in stream:
                     tally.count(event)
@@ -132,11 +157,44 @@ def _log_shown(show: Callable[[str], None]) -> Iterator[None]:
         logger.setLevel(level)
 
 
-async def _drop(stream: Stream, every: float, tally: Tally, show: Callable[[str], None]) -> None:
-    while True:
-        await asyncio.sleep(every)
-        show(f"-- dropping the connection at {stream.sequence_number}: {tally}")
-        stream.drop()
+async def _drop(stream: Stream, drops: Drops, token: str, tally: Tally, show: Callable[[str], None]) -> None:
+    """Drop the connection again and again, and publish while it is down, so that there is something to recover."""
+    numbers = count(1)
+    publishing = drops.publish_to is not None
+    async with httpx.AsyncClient(headers=json_headers(token), timeout=_PUBLISH_SECONDS) as http:
+        while True:
+            await asyncio.sleep(drops.every)
+            if not stream.drop(drops.down):
+                continue
+            show(f"-- dropping the connection at {stream.sequence_number}: {tally}")
+            if publishing:
+                publishing = await _publish(http, str(drops.publish_to), numbers, show)
+
+
+async def _publish(http: httpx.AsyncClient, url: str, numbers: Iterator[int], show: Callable[[str], None]) -> bool:
+    """Publish a few messages as one block, and return whether another attempt makes sense."""
+    messages = [{"type": "tail", "data": {"number": next(numbers)}} for _ in range(_MESSAGES_OF_A_DROP)]
+    try:
+        response = await http.post(url, content=encode_json(messages))
+    except httpx.HTTPError as error:
+        show(f"-- nothing is published: {redact(str(error)) or type(error).__name__}")
+        return True
+    if response.status_code == HTTPStatus.CREATED:
+        return True
+    show(f"-- nothing is published: status {response.status_code}, {detail_of(response)}")
+    return response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def messages_url(url: str) -> str:
+    """Return the address to publish to, for every form of a server's address. Raises ConfigurationError."""
+    parts = urlsplit(websocket_url(url))
+    path = parts.path.removesuffix("/ws") + MESSAGES_PATH
+    return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, path, "", ""))
+
+
+def may_publish(asked: bool | None, url: str) -> bool:  # noqa: FBT001  # the value of a flag
+    """Return what was asked for. By default only a server on this machine gets messages: others would see them."""
+    return is_loopback(urlsplit(websocket_url(url)).hostname or "") if asked is None else asked
 
 
 def _line(event: Event) -> str:

@@ -18,7 +18,7 @@ import unmissed
 from support import CONNECTED, scripted
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
-from unmissed.cli.tail import run_tail
+from unmissed.cli.tail import may_publish, messages_url, run_tail
 from unmissed.core.errors import ConnectionRefused, UnmissedError
 from unmissed.security.tokens import PUBLISH_SCOPE, JwtVerifier
 from unmissed.settings import Settings
@@ -367,14 +367,71 @@ def test_tail_shows_what_came_after_a_position_and_counts_it(server: LiveServer)
 def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveServer) -> None:
     message = server.publish("chat")
     since = str(message.sequence_number - 1)
-    arguments = ["--since", since, "--drop-every", "100ms", "--stop-after", "1s", "--url", server.url]
+    arguments = ["--since", since, "--drop-every", "200ms", "--down", "10ms", "--no-publish", "--stop-after", "2s"]
 
-    lines = run("tail", *arguments, "--token", server.token()).splitlines()
+    lines = run("tail", *arguments, "--url", server.url, "--token", server.token()).splitlines()
 
     assert any(line.startswith(f"-- dropping the connection at {message.sequence_number}: ") for line in lines)
     assert any("/ws: connection lost, reconnecting in " in line for line in lines)
     assert any(line.endswith("/ws: reconnected, outcome complete") for line in lines)
     assert "-- received 1, recovered 1, lost 0, duplicates 0" == lines[-1]
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+@pytest.mark.parametrize("form", ["{}", "{}/ws"])
+def test_tail_recovers_what_it_publishes_while_its_connection_is_down(form: str) -> None:
+    with LiveServer() as quiet:
+        arguments = ["--drop-every", "100ms", "--down", "500ms", "--stop-after", "2s", "--url", form.format(quiet.url)]
+
+        lines = run("tail", *arguments, "--token", quiet.token()).splitlines()
+
+    first = [line for line in lines if '{"number":' in line][:3]
+    assert ["+", "+", "+"] == [line[0] for line in first]
+    assert ['tail  {"number":1}', 'tail  {"number":2}', 'tail  {"number":3}'] == [line[-18:] for line in first]
+    counts = re.fullmatch(r"-- received (\d+), recovered (\d+), lost 0, duplicates 0", lines[-1])
+    assert counts
+    assert int(counts[1]) == int(counts[2]) >= 3
+
+
+@pytest.mark.usefixtures("_terminated_as_before")
+def test_tail_tells_once_that_its_token_may_not_publish_and_goes_on(server: LiveServer) -> None:
+    arguments = ["--drop-every", "100ms", "--down", "100ms", "--stop-after", "2s", "--url", server.url]
+
+    lines = run("tail", *arguments, "--token", server.token(scope="")).splitlines()
+
+    refusals = [line for line in lines if "nothing is published" in line]
+    assert [f"-- nothing is published: status 403, publishing needs a token with the scope {PUBLISH_SCOPE}"] == refusals
+    assert sum("-- dropping" in line for line in lines) > 1
+    assert "-- received 0, recovered 0, lost 0, duplicates 0" == lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "url", "expected"),
+    [
+        (None, "http://127.0.0.1:8000", True),
+        (None, "localhost:8000", True),
+        (None, "ws://[::1]:8000/ws", True),
+        (None, "https://example.com", False),
+        (None, "http://localhost.example.com", False),
+        (None, "http://10.0.0.1", False),
+        (True, "https://example.com", True),
+        (False, "http://127.0.0.1:8000", False),
+    ],
+)
+def test_tail_publishes_to_this_machine_unless_asked_otherwise(asked: bool | None, url: str, expected: bool) -> None:  # noqa: FBT001  # a parameter of the test
+    assert expected is may_publish(asked, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://h:8000", "http://h:8000/websocket/messages"),
+        ("h:8000/", "http://h:8000/websocket/messages"),
+        ("wss://h/live/ws?a=b", "https://h/live/websocket/messages"),
+    ],
+)
+def test_every_form_of_the_address_leads_to_the_messages(url: str, expected: str) -> None:
+    assert expected == messages_url(url)
 
 
 @pytest.mark.usefixtures("_terminated_as_before")
@@ -406,7 +463,7 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
     lines: list[str] = []
     deep = f'{{"type":"a","sequence_number":1,"timestamp":"","data":{"[" * 200_000}'
     async with scripted(CONNECTED, deep, "nonsense") as url:
-        tally = await run_tail(url, token="x", since=None, drop_every=None, stop_after=0.5, show=lines.append)
+        tally = await run_tail(url, token="x", since=None, drops=None, stop_after=0.5, show=lines.append)
 
     assert "-- unreadable: 1 is lost: it is nested too deeply" == lines[0]
     assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")
