@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import typer
+from fastapi.testclient import TestClient
 
-from unmissed import Settings
+from unmissed import JwtVerifier, Settings
 from unmissed.api.models import RecoveryBody
 from unmissed.cli.app import app as cli
-from unmissed.core.wire import CloseCode
+from unmissed.core.wire import RESERVED_TYPES, CloseCode
 from unmissed.testing import SECRET, LiveServer
 
 ROOT = Path(__file__).parent.parent
@@ -29,14 +30,26 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+def executed(page: str, text: str) -> dict[str, Any]:
+    """Run the Python of a page in order, as one program, and return its names."""
+    names: dict[str, Any] = {"__name__": page}
+    for block in blocks("python", text):
+        exec(compile(block, page, "exec"), names)  # noqa: S102  # that is the point
+    return names
+
+
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run the README's Python in order, as one program, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    names: dict[str, Any] = {"__name__": "readme"}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102  # that is the point
-    return names
+    return executed("README.md", README)
+
+
+@pytest.fixture
+def login_example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the Python of the page about deployment, and return its names."""
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    return executed("deployment.md", DOCS["deployment.md"])
 
 
 @pytest.fixture
@@ -78,6 +91,22 @@ def test_the_example_dependency_replaces_the_tokens(example: dict[str, Any]) -> 
         assert 201 == http.post("/websocket/messages", json={"type": "a"}).status_code
         http.cookies.clear()
         assert 401 == http.get("/websocket/messages").status_code
+
+
+def test_the_example_login_issues_tokens_that_the_server_accepts(login_example: dict[str, Any]) -> None:
+    http = TestClient(login_example["app"])
+
+    token = http.post("/login", json={"name": "alice", "password": "wonderland"}).json()["token"]
+
+    assert "alice" == JwtVerifier(SECRET).verify(token).user_id
+    assert 401 == http.post("/login", json={"name": "alice", "password": "guessed"}).status_code
+
+
+@pytest.mark.parametrize("page", sorted(DOCS))
+def test_the_python_of_every_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+
+    assert page == executed(page, DOCS[page])["__name__"]
 
 
 @pytest.fixture
@@ -144,13 +173,14 @@ def test_the_json_of_the_protocol_is_what_openapi_says() -> None:
     assert json.loads(example) == RecoveryBody.model_validate_json(example).model_dump(mode="json")
 
 
-def test_every_command_in_the_readme_exists() -> None:
+def test_every_command_exists() -> None:
     commands = typer.main.get_group(cli).commands
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    used = [shlex.split(part) for line in lines for part in line.split("&&") if "bin/unmissed " in part]
+    lines = [line for text in (README, *DOCS.values()) for block in blocks("bash", text) for line in block.splitlines()]
+    parts = [shlex.split(part) for line in lines for part in line.split("&&")]
+    used = [arguments for program, *arguments in parts if program.rpartition("/")[2] == "unmissed"]
 
-    assert used
-    for _, name, *arguments in used:
+    assert {"serve", "tail", "publish", "token"} == {name for name, *_ in used}
+    for name, *arguments in used:
         commands[name].make_context(name, arguments, resilient_parsing=False)
 
 
@@ -168,6 +198,15 @@ def test_every_close_code_is_in_the_table() -> None:
         assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.INVALID_DATA)
 
 
-def test_local_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README):
+def test_every_reserved_type_is_in_the_page_about_migration() -> None:
+    [row] = re.findall(r"^\| reserved types .*", DOCS["migration.md"], re.MULTILINE)
+
+    assert set(re.findall(r"`(\w+)`", row)) == RESERVED_TYPES
+
+
+def test_every_page_is_linked_and_local_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README)
+
+    assert {f".github/docs/{page}" for page in DOCS} <= set(targets)
+    for target in targets:
         assert (ROOT / target).exists()
