@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,22 @@ def test_every_close_code_is_in_the_table() -> None:
 
     for code in CloseCode:
         assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.INVALID_DATA)
+
+
+def test_the_readme_has_less_than_200_lines() -> None:
+    assert len(README.splitlines()) < 200
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    named = {extra for text in (README, *DOCS.values()) for extra in re.findall(r"unmissed\[(\w+)\]", text)}
+
+    assert named <= set(extras)
+
+
+def test_the_readme_tells_which_calls_belong_to_the_event_loop() -> None:
+    assert "Call them on the event loop, except `publish_threadsafe`." in README
 
 
 def test_every_reserved_type_is_in_the_page_about_migration() -> None:
