@@ -56,7 +56,7 @@ class ReceivedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The messages ``first`` to ``last`` are lost to this client: load the state that they changed."""
+    """The messages ``first`` to ``last`` are lost for this client: reload the state that they changed."""
 
     first: int
     last: int
@@ -64,7 +64,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The server began another life of its log: nobody can tell what was missed in the previous one."""
+    """The server's log has a new epoch: what was missed in the previous epoch is unknown."""
 
     epoch: str
 
@@ -256,7 +256,7 @@ async def connect(
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection. The stream starts
-    after ``since``, or with the next message. Raises ConnectionRefused, or ConfigurationError for a bad URL.
+    after ``since``, or with the next message. Raises ConnectionRefused, or ConfigurationError for a bad URL or token.
     """
     stream = Stream(url, token=token, since=since, epoch=epoch)
     await stream.open()
@@ -274,9 +274,7 @@ def websocket_url(url: str) -> str:
     except ValueError:
         scheme = host = None
     if not scheme or not host:
-        raise ConfigurationError(
-            f"{shown_url(url)!r} is not the address of a server: use one such as http://127.0.0.1:8000"
-        )
+        raise ConfigurationError(f"{shown_url(url)!r} is not a server URL: use one such as http://127.0.0.1:8000")
     path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 

@@ -1,4 +1,4 @@
-"""The ready application: ``uvicorn unmissed.main:app``, configured by the environment."""
+"""The built-in application: ``uvicorn unmissed.main:app``, configured by environment variables."""
 
 import logging
 import time
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve the application of the environment. It is built when the server starts, so importing needs no settings."""
+    """Serve the application configured by the environment. It is created at startup, so importing needs no settings."""
     try:
         application = _app_of_environment()
     except ConfigurationError as error:

@@ -26,7 +26,7 @@ _CHECK_SECONDS = 1.0
 
 
 class ConnectionManager:
-    """Stamps every message once, retains the newest, and brings every connection up to date.
+    """Stamps every message once, retains the newest messages, and delivers them to every connection.
 
     It belongs to one event loop: enter it there with ``async with manager:``, or pass ``manager.lifespan`` to the
     application. Only ``publish_threadsafe`` may be called from other threads.
@@ -40,9 +40,9 @@ class ConnectionManager:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Use these settings, or those of the environment, and the log that they name unless one is given.
+        """Use ``settings``, by default from the environment, and ``log``, by default the one at ``settings.log_url``.
 
-        ``clock`` returns monotonic seconds and decides about ages; ``wall_clock`` returns Unix seconds, for timestamps,
+        ``clock`` returns monotonic seconds, for message ages; ``wall_clock`` returns Unix seconds, for timestamps,
         first numbers and token expiry. Raises ConfigurationError.
         """
         self.settings = settings or Settings.load()
@@ -59,7 +59,7 @@ class ConnectionManager:
         """Set while the manager runs."""
 
     async def __aenter__(self) -> Self:
-        """Open the log on the running event loop. Raises ConfigurationError if it cannot work."""
+        """Open the log on the running event loop. Raises ConfigurationError if the log cannot be opened."""
         self._loop = asyncio.get_running_loop()
         window = await self._log.open()
         self._draining = False
@@ -73,7 +73,7 @@ class ConnectionManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close every connection with 1012, and the log."""
+        """Close every connection with code 1012, then close the log."""
         fan_out, self._fan_out = self._running, None
         self._throttle.stop()
         self._checks.cancel()
@@ -93,12 +93,12 @@ class ConnectionManager:
 
     @property
     def epoch(self) -> str:
-        """The name of this life of the log. Raises NotRunning before the start."""
+        """The epoch of the log. Raises NotRunning unless the manager is running."""
         return self.window.epoch
 
     @property
     def window(self) -> Window:
-        """The retained messages. Raises NotRunning before the start."""
+        """The retained messages. Raises NotRunning unless the manager is running."""
         return self._running.window
 
     async def broadcast(self, message: Mapping[str, Any]) -> Message:
@@ -106,9 +106,9 @@ class ConnectionManager:
         return await self.publish(message)
 
     async def send_message(self, connection_id: str, message: Mapping[str, Any]) -> Message:
-        """Publish a message to the *user* of a connection, including that user's other and later connections.
+        """Publish a message to the *user* of a connection, including that user's other and future connections.
 
-        Return it stamped. Raises UnknownConnection or InvalidMessage; then nothing was published.
+        Return it stamped. Publishes nothing if it raises UnknownConnection or InvalidMessage.
         """
         return await self.publish(message, users=[self._running.connections[connection_id].identity.user_id])
 
@@ -120,9 +120,9 @@ class ConnectionManager:
         return await self.publish({"type": type} if data is ... else {"type": type, "data": data})
 
     async def publish(self, message: Mapping[str, Any], *, users: Iterable[str] | None = None) -> Message:
-        """Publish a message to these users, or as its own ``users`` say, or to everyone; return it stamped.
+        """Publish a message to ``users``, else to the ``users`` in the message, else to everyone; return it stamped.
 
-        Raises InvalidMessage, and then no number was used; NotRunning; WrongThread outside the manager's event loop.
+        Raises InvalidMessage (no number is used), NotRunning, Draining, or WrongThread outside the manager's loop.
         """
         if isinstance(users, str):
             raise InvalidMessage("users is a list of user ids, not one string: write users=[user_id]")
@@ -133,7 +133,7 @@ class ConnectionManager:
     async def publish_batch(
         self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> Publication:
-        """Publish messages as one block of contiguous numbers: all of them or, if one is refused, none.
+        """Publish messages as one block of contiguous numbers. If one message is refused, none is published.
 
         Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. Raises
         IdempotencyConflict when they are others, and Draining when the server is going down and nobody would receive
@@ -149,9 +149,9 @@ class ConnectionManager:
     def publish_threadsafe(
         self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, timeout: float | None = None
     ) -> Message:
-        """Publish from another thread, such as a synchronous route; wait until it is stamped, and return it.
+        """Publish from another thread, such as that of a synchronous route; return the message once it is stamped.
 
-        Messages of one caller keep their order. Raises what ``publish`` raises, and TimeoutError after ``timeout``
+        Messages from one thread keep their order. Raises what ``publish`` raises, and TimeoutError after ``timeout``
         seconds. On the event loop itself it raises WrongThread: use ``await manager.publish(message)`` there.
         """
         if self._fan_out is None:
@@ -161,14 +161,14 @@ class ConnectionManager:
         return asyncio.run_coroutine_threadsafe(self.publish(message, users=users), self._loop).result(timeout)
 
     def recover(self, since: int, *, epoch: str | None = None) -> Recovery:
-        """Return what the log holds after a position, for every audience. Raises NotRunning before the start.
+        """Return the retained messages after a position, whatever their audience. Raises NotRunning if not running.
 
-        Without ``epoch`` the number alone decides. Before a message is shown to a user, ``visible`` must allow it.
+        Without ``epoch``, only the number is checked. Check ``visible`` before showing a message to a user.
         """
         return self.window.recover(since, now=self._clock(), epoch=epoch)
 
     def get_messages_since(self, since: int, *, user_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the retained messages after ``since`` that are for everyone and, if given, for this user."""
+        """Return the retained messages after ``since`` that everyone or, if ``user_id`` is given, this user may see."""
         messages = self.recover(since).messages
         return [message.as_dict() for message in messages if visible(message.audience, user_id)]
 
@@ -180,10 +180,10 @@ class ConnectionManager:
     def connect(
         self, socket: Socket, *, identity: Identity, since: int | None = None, epoch: str | None = None
     ) -> Connection:
-        """Take over an accepted WebSocket: greet it, send what it missed after ``since``, then everything new.
+        """Deliver to an accepted WebSocket: first the messages that it missed after ``since``, then every new one.
 
-        Without ``since`` it starts with what is published next. Raises NotRunning, Draining or TooManyConnections;
-        then the socket is untouched.
+        Without ``since``, delivery starts with the next message. If NotRunning, Draining, WrongThread or
+        TooManyConnections is raised, the socket is unchanged.
         """
         self._check_loop("the event loop that the manager was started on")
         if self._draining:
@@ -203,12 +203,15 @@ class ConnectionManager:
         self._running.connections[connection_id].close(code, reason)
 
     def drain(self, *, seconds: float) -> None:
-        """Ask every client to reconnect at a random moment within ``seconds``, close, and accept no new ones."""
+        """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
+
+        From then on, new connections and new messages are refused with Draining.
+        """
         self._draining = True
         self._running.drain(seconds=seconds)
 
     def check(self) -> None:
-        """Do what is due now: expire messages, send heartbeats, end stalled and expired connections.
+        """Run the periodic tasks: expire messages, send heartbeats, close stalled and expired connections.
 
         The running manager calls this about once a second.
         """
@@ -225,12 +228,12 @@ class ConnectionManager:
         most = self.window.retention.max_messages
         if not 0 < len(messages) <= most:
             raise InvalidMessage(
-                f"a batch has 1 to {most} messages, as many as the log retains: this one has {len(messages)}"
+                f"a batch must have 1 to {most} messages (the log retains {most}): this one has {len(messages)}"
             )
         drafts = [Draft.of(message, max_bytes=self.settings.max_message_bytes) for message in messages]
         max_bytes = self.window.retention.max_bytes
         if sum(draft.size_in_log for draft in drafts) > max_bytes:
-            raise MessageTooLarge("the batch, which the log could not hold,", limit=max_bytes)
+            raise MessageTooLarge("the batch, which must fit in the log,", limit=max_bytes)
         return drafts
 
     def _monotonic(self, unix_time: float | None) -> float:

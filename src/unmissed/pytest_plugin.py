@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def unmissed_server() -> "Iterator[LiveServer]":
-    """Give a test a live server of its own."""
-    # pytest loads this plugin in every run, also where nothing uses it.
+    """Provide a separate live server for each test."""
+    # pytest loads this plugin in every run, even if no test uses it.
     from unmissed.testing.server import LiveServer  # noqa: PLC0415
 
     with LiveServer() as server:

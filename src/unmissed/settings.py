@@ -66,15 +66,15 @@ class Settings(BaseSettings):
     )
     allow_query_token: bool = Field(default=False, description="Accept ?token= in the WebSocket URL.")
     docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
-    max_connections: Count | None = Field(default=None, description="Limit of WebSockets in total.")
-    max_connections_per_user: Count | None = Field(default=None, description="Limit of WebSockets of one user.")
+    max_connections: Count | None = Field(default=None, description="Maximum number of WebSockets in total.")
+    max_connections_per_user: Count | None = Field(default=None, description="Maximum number of WebSockets per user.")
     log_url: str = Field(default="memory:", description="Where the log is stored.")
 
     @classmethod
     def load(cls, **values: object) -> Self:
-        """Return the settings of the environment, overridden by these values.
+        """Return the settings from the environment, overridden by these values.
 
-        Raises ConfigurationError, whose text names each variable that is wrong and what it should be.
+        Raises ConfigurationError. Its text names each invalid variable and states what is valid.
         """
         try:
             return cls(**values)  # type: ignore[arg-type]  # pydantic checks the values
@@ -141,7 +141,7 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _explain(error: ValidationError) -> str:
-    """Return one line for each variable that is wrong."""
+    """Return one line for each invalid variable."""
     reasons: dict[str, list[str]] = {}
     for detail in error.errors():
         variable = f"{PREFIX}{str(detail['loc'][0]).upper()}: " if detail["loc"] else ""

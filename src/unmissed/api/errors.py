@@ -19,7 +19,7 @@ class Row:
     """One row of the error table."""
 
     error: type[Exception] | None
-    """None for a status that only an HTTPException gives."""
+    """None for a status that only an HTTPException can have."""
     status: HTTPStatus
     close_code: CloseCode
     log_level: int
@@ -39,7 +39,7 @@ TABLE = (
     Row(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, logging.ERROR),
 )
 _UNKNOWN = Row(Exception, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
-_UNKNOWN_DETAIL = "the server failed to handle this: its log has the reason"
+_UNKNOWN_DETAIL = "internal error: the reason is in the server's log output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Refusal:
 
 
 def known(error: Exception) -> bool:
-    """Return whether the error table or the exception itself tells the status."""
+    """Return whether the error table or the exception itself determines the status."""
     return isinstance(error, HTTPException) or _row(error) is not _UNKNOWN
 
 
@@ -85,7 +85,7 @@ def _row(error: Exception) -> Row:
 
 
 def _row_of_status(status: int) -> Row:
-    """Return the row of a status that the application chose; clients stop after 4400 and return after 1011."""
+    """Return the row for a status chosen by the application. Clients stop after 4400 and reconnect after 1011."""
     for row in TABLE:
         if row.status == status:
             return row

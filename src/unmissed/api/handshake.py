@@ -21,8 +21,8 @@ async def accept(websocket: WebSocket) -> None:
 def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None]]:
     """Return a dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
 
-    A browser cannot see a refused handshake, so it is accepted first and then closed with a code and a reason. A page
-    of a foreign origin learns that its origin is refused, and nothing else.
+    A browser cannot read the status of a refused handshake, so the WebSocket is accepted first and then closed with a
+    code and a reason. A page whose origin is not allowed is told only that its origin is refused.
     """
 
     async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:
@@ -32,7 +32,7 @@ def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None
             await _close(websocket, error.code, error.reason)
         except WebSocketDisconnect:
             return
-        except Exception as error:  # noqa: BLE001  # it is logged
+        except Exception as error:  # noqa: BLE001  # refuse() logs it
             refusal = refuse(origins.refusal(websocket) or error, where=f"WebSocket {websocket.url.path}")
             await _close(websocket, refusal.close_code, refusal.detail)
 

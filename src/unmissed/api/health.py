@@ -14,9 +14,9 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
         """Answer 200 as long as the event loop runs."""
         return {"status": "alive"}
 
-    @router.get("/readyz", tags=["health"], summary="Does it accept traffic?", response_model=dict[str, str])
+    @router.get("/readyz", tags=["health"], summary="Does the server accept traffic?", response_model=dict[str, str])
     async def readyz() -> Response | dict[str, str]:
         """Answer 200 while connections and messages are accepted, 503 before the start and while draining."""
         if manager.ready:
             return {"status": "ready"}
-        return ProblemResponse(503, "not accepting connections: the server is starting or going down")
+        return ProblemResponse(503, "not accepting connections: the server is starting or shutting down")

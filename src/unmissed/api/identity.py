@@ -39,7 +39,7 @@ class Bearer(SecurityBase):
 
     @classmethod
     def of(cls, settings: Settings) -> "Bearer":
-        """Return the dependency that verifies JWTs by these settings. Raises ConfigurationError."""
+        """Return a dependency that verifies JWTs according to these settings. Raises ConfigurationError."""
         verifier = JwtVerifier(
             settings.key(),
             algorithm=settings.jwt_algorithm,
@@ -74,7 +74,7 @@ class Bearer(SecurityBase):
 
 
 class ManagerBearer(SecurityBase):
-    """A dependency that returns the Identity of a request or WebSocket, by the tokens of the manager served here."""
+    """A dependency that returns the Identity of a request or WebSocket, using the ``Bearer`` of the served manager."""
 
     def __init__(self) -> None:
         self.model = _OPENAPI_MODEL
@@ -95,7 +95,7 @@ get_identity = ManagerBearer()
 
 
 async def get_current_user_id(identity: Annotated[Identity, Depends(get_identity)]) -> str:
-    """Return the user id of a request or WebSocket. A FastAPI dependency; raises what ``get_identity`` raises."""
+    """Return the user id of a request or WebSocket. A FastAPI dependency; it raises what ``get_identity`` raises."""
     return identity.user_id
 
 

@@ -23,7 +23,7 @@ from unmissed.security.tokens import PUBLISH_SCOPE
 
 PATH = "/websocket/messages"
 BATCH_FACTOR = 16
-"""Limit of the body of a publish, as a multiple of the limit of one message."""
+"""Maximum size of the body of a publish request, as a multiple of the maximum size of one message."""
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
@@ -51,7 +51,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
 
     @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
     async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
-        """Publish one message, or an array of messages as one block of contiguous numbers: all or none."""
+        """Publish one message, or atomically an array of messages as one block of contiguous numbers."""
         if PUBLISH_SCOPE not in checked(identity).scopes:
             raise HTTPException(HTTPStatus.FORBIDDEN, f"publishing needs a token with the scope {PUBLISH_SCOPE}")
         key = _idempotency_key(request)
@@ -66,7 +66,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
 
     @router.options(PATH, include_in_schema=False)
     async def preflight() -> Response:
-        """Answer other origins without CORS headers. The route class answers allowed origins."""
+        """Answer OPTIONS requests that are not CORS preflight requests. The route class answers preflight requests."""
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": "GET, POST, OPTIONS"})
 
 
@@ -83,7 +83,7 @@ def _stamps(publication: Publication) -> list[dict[str, Any]]:
 
 
 def _key_of_user(user_id: str, key: str) -> str:
-    """Return a key of bounded length that no other user can have: an Idempotency-Key contains no space."""
+    """Return a key of bounded length that is unique to this user. An Idempotency-Key cannot contain the separator."""
     return sha256(f"{user_id} {key}".encode()).hexdigest()
 
 
@@ -97,7 +97,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 async def _json_body(request: Request, *, limit: int) -> Any:
-    """Return the value of a JSON body. Reading it here, after authentication, bounds what a bad one costs."""
+    """Return the value of a JSON body. It is read here, after authentication and with a limit, to bound its cost."""
     if not _JSON_TYPES.fullmatch(request.headers.get("content-type", "")):
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
@@ -130,7 +130,7 @@ _GET_DOCS: dict[str, Any] = {
         "parameters": [
             _query(
                 "since",
-                "The last sequence number you have; everything after it is returned. 0 is everything held.",
+                "The last sequence number you have; everything after it is returned. 0 returns everything retained.",
                 {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER, "default": 0},
             ),
             _query(
@@ -147,9 +147,9 @@ _POST_DOCS: dict[str, Any] = {
     "responses": {
         200: {
             "model": models.StampBody | list[models.StampBody],
-            "description": "The Idempotency-Key is known: its first answer, repeated",
+            "description": "The Idempotency-Key was used before: the first response is repeated",
         },
-        201: {"model": models.StampBody | list[models.StampBody], "description": "Published; an array for an array"},
+        201: {"model": models.StampBody | list[models.StampBody], "description": "Published; an array if one was sent"},
         **documented(
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.FORBIDDEN,

@@ -1,4 +1,4 @@
-"""The bodies of the REST routes for OpenAPI. They only document: stored bytes are sent unchanged."""
+"""The bodies of the REST routes, for the OpenAPI documentation only: stored bytes are sent unchanged."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ class MessageBody(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="What the message is about.", examples=["chat"])
+    type: str = Field(description="The message type, chosen by the publisher.", examples=["chat"])
     sequence_number: int = Field(
-        description="Without holes, and never used twice.", ge=1, le=MAX_SEQUENCE_NUMBER, examples=[1795409482123968]
+        description="Contiguous, and never used twice.", ge=1, le=MAX_SEQUENCE_NUMBER, examples=[1795409482123968]
     )
     timestamp: str = Field(description="RFC 3339, UTC.", examples=["2026-01-31T12:00:00.000Z"])
     data: Any = Field(default=None, description="What the publisher sent, if anything.", examples=[{"text": "hello"}])
@@ -24,14 +24,14 @@ class MessageBody(BaseModel):
 class RecoveryBody(BaseModel):
     """What the log holds after a position."""
 
-    messages: list[MessageBody] = Field(description="After since, oldest first, visible to this user.")
-    epoch: str = Field(description="The name of this life of the log.", examples=["k3J9x0aQ_2fM"])
-    oldest: int = Field(description="The oldest number that can be held.", examples=[1795409482123469])
+    messages: list[MessageBody] = Field(description="The messages after since that this user may see, oldest first.")
+    epoch: str = Field(description="Random identifier of the current epoch of the log.", examples=["k3J9x0aQ_2fM"])
+    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
     outcome: Outcome = Field(
-        description="complete: nothing is missing; gap: some messages are lost; reset: since is of another life."
+        description="complete: nothing is missing; gap: some messages are lost; reset: since is from another epoch."
     )
-    has_more: bool = Field(description="Whether limit cut the answer short: ask again with the last number.")
+    has_more: bool = Field(description="Whether limit truncated the list. Request the rest with the last number.")
 
 
 class PublishBody(BaseModel):
@@ -39,7 +39,7 @@ class PublishBody(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="What it is about; the protocol's own types are refused.", examples=["chat"])
+    type: str = Field(description="The message type; types of the protocol are refused.", examples=["chat"])
     data: Any = Field(default=None, description="Any JSON; may be left out.", examples=[{"text": "hello"}])
     users: list[str] | None = Field(default=None, description="User ids; leave out for everyone.", examples=[["alice"]])
 

@@ -1,4 +1,4 @@
-"""Errors of the REST routes as RFC 9457 problems. Other routes of the application keep their own error handling."""
+"""Errors of the REST routes as problem details (RFC 9457). Other routes keep the application's error handling."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from unmissed.security.origins import Origins
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
-    type: str = Field(default="about:blank", description="Always about:blank: the status says it all.")
+    type: str = Field(default="about:blank", description="Always about:blank: the status identifies the problem.")
     title: str = Field(description="The name of the status.", examples=["Unprocessable Entity"])
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str = Field(
@@ -28,7 +28,7 @@ class Problem(BaseModel):
 
 
 class ProblemResponse(JSONResponse):
-    """A problem as a response."""
+    """A response with a problem as its body."""
 
     media_type = "application/problem+json"
 

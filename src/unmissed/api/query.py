@@ -1,4 +1,4 @@
-"""Strict query parameters: FastAPI itself would accept ``since=+5``, and the last of two values."""
+"""Strict query parameters. FastAPI itself accepts ``since=+5``, and uses the last value of a repeated parameter."""
 
 from http import HTTPStatus
 

@@ -22,7 +22,7 @@ def create_router(manager: ConnectionManager, *, authenticate: Callable[..., Any
 
     ``authenticate`` is a FastAPI dependency that returns an ``Identity`` for requests and WebSockets alike (declare its
     parameter as ``starlette.requests.HTTPConnection``) and raises HTTPException with status 401. The default is
-    ``get_identity``, which verifies JWTs by the manager's settings. Raises ConfigurationError when those have no usable
+    ``get_identity``, which verifies JWTs with the manager's settings. Raises ConfigurationError if they have no usable
     key.
     """
     keep_tokens_out_of_logs()
@@ -44,7 +44,7 @@ def create_router(manager: ConnectionManager, *, authenticate: Callable[..., Any
 
 
 def _bearer(manager: ConnectionManager, authenticate: Callable[..., Any] | None) -> Bearer | None:
-    """Return the bearer that authenticates by tokens, or None when the application authenticates in its own way."""
+    """Return the bearer that verifies tokens, or None if the application uses another authentication."""
     if authenticate is None:
         return Bearer.of(manager.settings)
     return authenticate if isinstance(authenticate, Bearer) else None

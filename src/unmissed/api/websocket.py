@@ -1,4 +1,4 @@
-"""``/ws``: from a handshake to a connection of the manager."""
+"""``/ws``: authenticates a handshake, and passes the WebSocket to the manager."""
 
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -30,7 +30,7 @@ class WebSocketEndpoint:
     """The ASGI application behind ``/ws``.
 
     FastAPI spends most of a handshake on injecting dependencies, and after a restart every client connects at once. So
-    a bearer is called directly; only another dependency, or one that the application overrides, is left to FastAPI.
+    a bearer is called directly. FastAPI resolves only other dependencies, and those that the application overrides.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class WebSocketEndpoint:
     def _authentication(self, scope: Scope) -> Iterator[None]:
         """Count a WebSocket until ``_serve`` takes it over. Raises TooManyConnections over the limit."""
         if len(self._authenticating) >= self._max_authenticating:
-            raise TooManyConnections("too many WebSockets are in authentication: come back later")
+            raise TooManyConnections("too many WebSockets are authenticating: reconnect later")
         key = scope[_SCOPE_KEY] = object()
         self._authenticating.add(key)
         try:
@@ -92,9 +92,9 @@ class WebSocketEndpoint:
         return found
 
     async def _serve(self, websocket: WebSocket, identity: Identity) -> None:
-        """Deliver messages, from the position that the client asks for or from now on.
+        """Deliver the messages after the position that the client sent, or only new messages.
 
-        Returns when the client is gone, or at once when the server has a native socket, which needs no task.
+        Returns when the client has disconnected, or immediately if the server has a native socket, which needs no task.
         """
         self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         if refusal := self._origins.refusal(websocket):

@@ -1,1 +1,1 @@
-"""``unmissed bench``: what a delivery, a connect and a recovery cost the server, measured from another process."""
+"""``unmissed bench``: measures, from another process, what deliveries, handshakes and recoveries cost the server."""

@@ -20,7 +20,7 @@ def bench(
     plot_file: Path | None,
     show: Callable[[str], None],
 ) -> None:
-    """Measure a new server, or the target, and the one to compare with; show, write and draw the figures."""
+    """Measure ``target``, or else a new server and ``compare``; show, save and plot the figures."""
     runs: dict[str, Sequence[Figure]] = {}
     with load_on_other_cores():
         if target is not None:

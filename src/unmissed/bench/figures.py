@@ -1,4 +1,4 @@
-"""The results of a benchmark: figures with units, as a table, as JSON, as a chart."""
+"""The results of a benchmark: figures with units, formatted as a table, as JSON or as a chart."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _BAR = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number, such as the CPU of a delivery (name) in the scenario "one at a time"."""
+    """One measured number, such as "CPU of a delivery" (``name``) in the scenario "one at a time"."""
 
     scenario: str
     name: str
@@ -49,7 +49,7 @@ def as_json(runs: dict[str, Sequence[Figure]]) -> str:
 def plot(runs: dict[str, Sequence[Figure]], file: Path) -> None:
     """Write a bar chart for each unit as PNG. Raises ConfigurationError without matplotlib."""
     try:
-        from matplotlib.figure import Figure as Canvas  # noqa: PLC0415  # an optional extra, and slow to import
+        from matplotlib.figure import Figure as Canvas  # noqa: PLC0415  # an optional dependency, slow to import
     except ImportError:
         raise ConfigurationError("--plot needs matplotlib: pip install 'unmissed[plot]'") from None
     everything = [figure for figures in runs.values() for figure in figures]
@@ -72,7 +72,7 @@ def plot(runs: dict[str, Sequence[Figure]], file: Path) -> None:
 
 
 def _text(value: float) -> str:
-    """Return a number with three significant digits."""
+    """Format a number: as an integer from 100 on, else with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -62,7 +62,7 @@ class BenchClient(asyncio.Protocol):
             self.ready.set_exception(exc or ConnectionError("the server closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Count messages. A mark that is split between two segments is counted with the second."""
+        """Count messages by ``_MARK``. A mark that is split between two segments is counted with the second."""
         if not self.ready.done():
             if not data.startswith(b"HTTP/1.1 101"):
                 self.transport.abort()
@@ -201,6 +201,6 @@ def body_of(size: int) -> bytes:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which this share of all lies."""
+    """Return the percentile at ``share``, which is between 0 and 1."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

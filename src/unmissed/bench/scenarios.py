@@ -1,4 +1,4 @@
-"""The scenarios: idle memory, fan-out, bursts, many connects at once, many recoveries at once."""
+"""The scenarios: idle memory, fan-out, bursts, concurrent handshakes, concurrent recoveries."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class Stopwatch:
         self._cpu, self._clock = target.cpu_seconds(), time.perf_counter()
 
     def figures(self, scenario: str, of: str, *, count: int) -> list[Figure]:
-        """Return the CPU time of one of ``count`` operations, and their rate."""
+        """Return the average CPU time of ``count`` operations if it can be measured, and their rate."""
         seconds, cpu = time.perf_counter() - self._clock, self._target.cpu_seconds() - self._cpu
         rate = Figure(scenario, f"rate of {of}", "1/s", count / seconds)
         return [Figure(scenario, f"CPU of a {of}", "us", cpu / count * 1e6), rate] if self._target.pid else [rate]
@@ -79,7 +79,7 @@ async def _memory(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
 
 
 async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Load, *, in_flight: int) -> list[Figure]:
-    """Publish to all clients, ``in_flight`` messages at a time, until every delivery is made."""
+    """Publish to all clients, ``in_flight`` messages at a time, and wait until every message is delivered."""
     arrivals = crowd.arrivals
     arrivals.late.clear()
     deliveries = len(crowd) * load.messages
@@ -95,14 +95,14 @@ async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Load, *, i
 
 
 async def _connects(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
-    """Connect all clients, each with a token and, where the server supports it, after missing ten messages."""
+    """Connect all clients, each with a token and, if the server supports recovery, with ten missed messages."""
     query = ""
     if target.recovers:
         await publish(target, count=_MISSED, size=load.size)
         query = f"?since={_latest(target) - _MISSED}"
     watch = Stopwatch(target)
     await crowd.join(load.connections, query=query)
-    return watch.figures("connect storm", "connect", count=load.connections)
+    return watch.figures("connect storm", "handshake", count=load.connections)
 
 
 async def _recoveries(target: Target, *, missed: int) -> list[Figure]:

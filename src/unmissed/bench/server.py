@@ -1,4 +1,4 @@
-"""The measured server: started in its own process, or already running; and the resources of that process."""
+"""The measured server, which is started in its own process or already running, and its resource usage."""
 
 import os
 import secrets
@@ -25,7 +25,7 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server under load: its address, a token that may publish, and its process id if it is local."""
+    """A server under load: its address, a token that may publish, and its process id if the benchmark started it."""
 
     name: str
     host: str
@@ -58,7 +58,7 @@ class Target:
 
 @contextmanager
 def started(name: str) -> Iterator[Target]:
-    """Start a local server on a free port, and on its own CPU core where there are several."""
+    """Start a local server on a free port, on its own CPU core if there are several. Raises ConfigurationError."""
     if not Path("/proc/self/schedstat").exists():
         raise ConfigurationError("unmissed bench reads CPU time and memory from /proc, which only Linux has")
     secret = secrets.token_urlsafe(48)
@@ -96,4 +96,4 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise ConfigurationError("the measured server did not start: its output above has the reason")
+    raise ConfigurationError("the measured server did not start: see its output above")

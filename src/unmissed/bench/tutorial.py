@@ -1,4 +1,4 @@
-"""The server to compare with: the connection manager of FastAPI's WebSocket tutorial, with a route to publish."""
+"""The server for comparison: the connection manager of FastAPI's WebSocket tutorial, with a publish route."""
 
 import json
 
@@ -22,9 +22,9 @@ async def connect(websocket: WebSocket) -> None:
 
 @app.post("/websocket/messages")
 async def publish(request: Request) -> None:
-    """Send a message, or an array of them, to one client after the other."""
+    """Send a message, or an array of messages, to the clients one after the other."""
     body = await request.json()
     for message in body if isinstance(body, list) else [body]:
         text = json.dumps(message)
-        for connection in list(connections):  # noqa: PERF101  # the list changes meanwhile
+        for connection in list(connections):  # noqa: PERF101  # it changes during the iteration
             await connection.send_text(text)

@@ -1,4 +1,4 @@
-"""``unmissed check``: the settings and the environment, and what to fix."""
+"""``unmissed check``: checks the settings and the environment."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from unmissed.settings import Settings, unknown_variables
 
 
 def check() -> None:
-    """Check the settings and the environment, and tell what to fix."""
+    """Check the settings and the environment, and report what to fix."""
     problems = 0
     try:
         settings = Settings.load()
@@ -30,18 +30,18 @@ def check() -> None:
         typer.echo(f"problem  {error}")
     for name in unknown_variables():
         problems += 1
-        typer.echo(f"problem  {name} is not a setting: unset it, or see the README for the names")
+        typer.echo(f"problem  {name} is not a setting: unset it, or see 'unmissed serve --help' for the names")
     typer.echo(f"ok       Python {platform.python_version()}, uvicorn {uvicorn.__version__}")
     for module in ("uvloop", "httptools"):
         missing = importlib.util.find_spec(module) is None
         typer.echo(f"slow     {module} is missing: pip install {module}" if missing else f"ok       {module}")
     if files := _open_files():
-        typer.echo(f"ok       {files} open files, one for each connection; raise it with ulimit -n")
+        typer.echo(f"ok       limit of {files} open files, one for each connection; raise it with ulimit -n")
     raise typer.Exit(1 if problems else 0)
 
 
 def _open_files() -> int | None:
-    """Return the limit on open files, or None where the system has no such limit."""
+    """Return the limit on open files, or None on systems without such a limit."""
     try:
         import resource  # noqa: PLC0415  # not on Windows
     except ImportError:

@@ -36,7 +36,7 @@ TokenOption = Annotated[
 
 
 def token_or_own(token: str | None) -> str:
-    """Return the token, or one that is signed with the secret of the environment. Raises ConfigurationError."""
+    """Return the token, or a new one signed with the secret from the environment. Raises ConfigurationError."""
     if token and token.strip():
         return clean_token(token)
     try:

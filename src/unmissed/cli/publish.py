@@ -14,12 +14,12 @@ from unmissed.security.redaction import redact, shown_url
 
 
 def publish(
-    type: Annotated[str, typer.Argument(help="What the message is about, such as chat.")],
+    type: Annotated[str, typer.Argument(help="The message type, such as chat.")],
     data: Annotated[
-        str | None, typer.Argument(help="""Its data as JSON, such as '{"text": "hello"}'; none if left out.""")
+        str | None, typer.Argument(help="""The data as JSON, such as '{"text": "hello"}'; none if left out.""")
     ] = None,
     *,
-    user: Annotated[list[str] | None, typer.Option(help="Only to this user; may be repeated.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="Publish only to this user. May be repeated.")] = None,
     url: UrlOption = "http://127.0.0.1:8000",
     token: TokenOption = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``unmissed serve``: the ready application under uvicorn, with the native socket."""
+"""``unmissed serve``: runs the built-in application under uvicorn, with the native socket."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8000,
-    dev: Annotated[bool, typer.Option("--dev", help="Local development: a random secret and a ready token.")] = False,
+    dev: Annotated[bool, typer.Option("--dev", help="Local development: random secret, printed token.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")] = "info",
     access_log: Annotated[bool, typer.Option(help="Log every request.")] = True,
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy in front removes, such as /live.")] = "",
@@ -84,7 +84,7 @@ def _load(config: uvicorn.Config) -> None:
 
 
 def _development(settings: Settings, overrides: dict[str, Any], *, host: str) -> Settings:
-    """Return the settings with development defaults for whatever was not set."""
+    """Return settings that accept query tokens, with development defaults for a missing secret or origins."""
     if not is_loopback(host):
         raise ConfigurationError(
             "--dev serves this machine only: leave --host out, or leave --dev out and set a secret"

@@ -1,4 +1,4 @@
-"""``unmissed tail``: shows messages live, drops its own connection on request, and counts what was recovered."""
+"""``unmissed tail``: shows live messages, can drop its own connection, and counts what was recovered."""
 
 import asyncio
 import contextlib
@@ -74,7 +74,7 @@ class Drops:
 
 def tail(
     *,
-    since: Annotated[int | None, typer.Option(help="Start after this number instead of now.", min=0)] = None,
+    since: Annotated[int | None, typer.Option(help="Start after this number. Default: new messages.", min=0)] = None,
     drop_every: Annotated[
         float | None, typer.Option(parser=seconds, metavar="DURATION", help="Drop the connection at this interval.")
     ] = None,
@@ -94,7 +94,7 @@ def tail(
     url: UrlOption = "http://127.0.0.1:8000",
     token: TokenOption = None,
 ) -> None:
-    """Show messages live (+ marks recovered ones), and count what was recovered, lost or duplicated."""
+    """Show messages as they arrive (+ marks recovered ones), and count recovered, lost and duplicate messages."""
     drops = None
     bearer = token_or_own(token)
     if drop_every:
@@ -202,7 +202,7 @@ def _line(event: Event) -> str:
         case Gap(first=first, last=last):
             return f"-- gap: {first} to {last} are lost"
         case Reset(epoch=epoch):
-            return f"-- reset: the server began another life of its log, {epoch}"
+            return f"-- reset: the server's log has a new epoch, {epoch}"
         case Unreadable(sequence_number=number, detail=detail):
             return f"-- unreadable: {'a frame' if number is None else number} is lost: {detail}"
         case ReceivedMessage():

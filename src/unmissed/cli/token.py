@@ -12,8 +12,8 @@ from unmissed.settings import Settings
 def token(
     *,
     sub: Annotated[str, typer.Option(help="The user id.")],
-    scope: Annotated[list[str] | None, typer.Option(help=f"Such as {PUBLISH_SCOPE}; may be repeated.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help=f"A scope, such as {PUBLISH_SCOPE}. May be repeated.")] = None,
     expires: Annotated[float, typer.Option(parser=seconds, metavar="DURATION")] = "1h",  # type: ignore[assignment]  # typer parses the default, too
 ) -> None:
-    """Print a token that is signed with UNMISSED_JWT_SECRET."""
+    """Print a token signed with UNMISSED_JWT_SECRET."""
     typer.echo(issue_token_under(Settings.load(), user_id=sub, scope=" ".join(scope or ()), expires_in=expires))

@@ -44,7 +44,7 @@ def encode_text(text: str) -> bytes:
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text, strictly as RFC 8259: no NaN, no Infinity. Raises ValueError."""
+    """Return the value of a JSON text. NaN and Infinity, which RFC 8259 does not allow, raise ValueError."""
     try:
         if isinstance(text, bytes):
             text = text.decode()

@@ -3,19 +3,19 @@
 ::
 
     UnmissedError
-    ├── ConfigurationError      a setting that cannot work; the text names the fix
+    ├── ConfigurationError      an invalid setting or environment; the text says what to change
     ├── InvalidMessage          a message that cannot be published; no number was used
     │   ├── MessageTooLarge
     │   └── IdempotencyConflict     the key was used for another message
     ├── InvalidPosition         ``since`` is not a sequence number
     ├── InvalidFrame            a client frame that was refused
     ├── InvalidToken            a token that was not accepted
-    ├── OriginRefused           a browser page of another site asked for a WebSocket
+    ├── OriginRefused           a page from an origin that is not allowed requested a WebSocket
     ├── UnknownConnection       no open connection has this id
     ├── TooManyConnections      a limit on connections is reached
     ├── NotRunning              the manager was used before its start or after its stop
-    ├── Draining                the server is going down and accepts no new connections
-    ├── WrongThread             the manager was used from outside its event loop
+    ├── Draining                the server is shutting down and accepts no new connections or messages
+    ├── WrongThread             the manager was used from the wrong thread or event loop
     └── ConnectionRefused       raised by the client: the server does not accept this client
 """
 
@@ -27,7 +27,7 @@ class UnmissedError(Exception):
 
 
 class ConfigurationError(UnmissedError):
-    """A setting or an environment that cannot work. The text says what to change."""
+    """An invalid setting or environment. The text says what to change."""
 
 
 class InvalidMessage(UnmissedError, ValueError):
@@ -103,17 +103,17 @@ class NotRunning(UnmissedError, RuntimeError):
 
 
 class Draining(UnmissedError):
-    """The server is going down: it delivers what is left and accepts no new connections."""
+    """The server is shutting down: it accepts no new connections and no new messages."""
 
     def __init__(self) -> None:
-        super().__init__("the server is going down: come back soon")
+        super().__init__("the server is shutting down: reconnect or retry shortly")
 
 
 class WrongThread(UnmissedError, RuntimeError):
-    """A call that belongs to the manager's event loop came from elsewhere, or the reverse."""
+    """A method of the manager was called from the wrong thread or event loop."""
 
     def __init__(self, *, right_call: str) -> None:
-        super().__init__(f"the ConnectionManager runs on another event loop or thread: use {right_call}")
+        super().__init__(f"the ConnectionManager was called from the wrong thread or event loop: use {right_call}")
 
 
 class ConnectionRefused(UnmissedError):

@@ -29,7 +29,7 @@ class Message:
     payload: bytes
     audience: Audience
     appended_at: float
-    """Monotonic seconds, on the clock of the log."""
+    """Time of the append in seconds, on the log's monotonic clock."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as clients see it."""
@@ -39,7 +39,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A message as the publisher gave it, checked and encoded. It has no number yet.
+    """A message from a publisher, validated and encoded. It has no number yet.
 
     ``head`` and ``tail`` are the JSON around the stamp, such as ``{"type":"chat"`` and ``,"data":1}``. Stamping cannot
     fail and encodes nothing twice.
@@ -103,14 +103,14 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidMessage("the keys of a message must be strings")
     message_type = fields.get("type")
     if not isinstance(message_type, str) or not message_type:
-        raise InvalidMessage('type is missing or is not a non-empty string: give one such as "chat"')
+        raise InvalidMessage('type must be a non-empty string such as "chat"')
     if message_type in RESERVED_TYPES:
         raise InvalidMessage(f"the type {message_type!r} is reserved for the protocol: choose another name")
     for key in _STAMPED_KEYS:
         if key in fields:
             raise InvalidMessage(f"{key} is assigned by the server: leave it out, or keep your own inside data")
     if "topics" in fields:
-        raise InvalidMessage("publishing to topics is not supported: address users with users, or leave topics out")
+        raise InvalidMessage("publishing to topics is not supported: remove topics, or use users to select recipients")
     return dict(fields)
 
 

@@ -1,4 +1,4 @@
-"""The answer to each idempotency key, so that a repeated publish gets the same answer."""
+"""Receipts by idempotency key, so that a repeated publish returns the same receipt."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from unmissed.core.messages import Draft
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to one publish: the stamps of its ``count`` messages, numbered from ``first``."""
+    """The result of one publish: the stamps of its ``count`` messages, numbered from ``first``."""
 
     first: int
     count: int
@@ -45,13 +45,13 @@ class Receipts:
         return receipt
 
     def keep(self, key: str, receipt: Receipt, *, fingerprint: bytes, now: float) -> None:
-        """Remember the answer to a new key from ``now`` (monotonic seconds) on."""
+        """Store the receipt for a new key at ``now`` (monotonic seconds)."""
         self._kept[key] = (now, fingerprint, receipt)
         if len(self._kept) > self._max_keys:
             self._kept.popitem(last=False)
 
     def expire(self, now: float) -> None:
-        """Forget the keys that are ``max_age`` old or older."""
+        """Remove the keys that are at least ``max_age`` seconds old."""
         while self._kept:
             kept_at, *_ = next(iter(self._kept.values()))
             if now - kept_at < self._max_age:

@@ -13,11 +13,11 @@ class Outcome(StrEnum):
     """How completely a position can be recovered."""
 
     COMPLETE = "complete"
-    """Everything after the position is held."""
+    """Every message after the position is retained."""
     GAP = "gap"
     """Some messages after the position were evicted; the rest follow."""
     RESET = "reset"
-    """The position belongs to another life of the log; everything held follows."""
+    """The position belongs to another epoch of the log; all retained messages follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """The answer to one position. ``start`` is the number after which ``messages`` begin."""
+    """The result of a recovery. ``messages`` are those after the number ``start``."""
 
     outcome: Outcome
     start: int
@@ -41,10 +41,10 @@ class Recovery:
 
 
 class Window:
-    """The newest messages of one life of a log, in order and without holes.
+    """The newest messages of one epoch of a log, in order and with contiguous numbers.
 
-    ``epoch`` is the random name of this life and ``first_number`` the number of its first message. Lives never share a
-    number, so a number alone tells whether a position belongs to this one.
+    ``epoch`` is a random identifier, and ``first_number`` the number of the first message. No number is used in two
+    epochs, so a number alone shows whether a position belongs to this one.
     """
 
     def __init__(self, retention: Retention, *, epoch: str, first_number: int) -> None:
@@ -54,7 +54,7 @@ class Window:
         self.latest = first_number - 1
         """The highest number appended so far; ``first_number - 1`` before the first."""
         self.evicted_through = first_number - 1
-        """The highest number evicted so far: the one source of truth about gaps."""
+        """The highest number evicted so far. Gaps are derived from this number only."""
         self.appended_bytes = 0
         """Bytes ever appended, including those of evicted messages."""
         self._messages: deque[Message] = deque()
@@ -62,7 +62,7 @@ class Window:
 
     @property
     def oldest(self) -> int:
-        """The number of the oldest message that can be held, also when none is held."""
+        """The lowest number that is not evicted, even if no message is retained."""
         return self.evicted_through + 1
 
     def __len__(self) -> int:
@@ -80,14 +80,14 @@ class Window:
             self._evict()
 
     def expire(self, now: float) -> None:
-        """Evict messages that are ``max_age`` old or older at ``now`` (monotonic seconds)."""
+        """Evict messages that are at least ``max_age`` seconds old at ``now`` (monotonic seconds)."""
         while self._messages and now - self._messages[0].appended_at >= self.retention.max_age:
             self._evict()
 
     def locate(self, position: int, *, epoch: str | None = None) -> tuple[Outcome, int]:
-        """Return the outcome for a position, and the number after which its owner continues.
+        """Return the outcome for a position, and the number after which delivery continues.
 
-        Position 0 stands for the start of this life. Without ``epoch`` the number alone decides.
+        Position 0 stands for the start of this epoch. Without ``epoch``, only the number is checked.
         """
         start = self.first_number - 1
         if position == 0:
@@ -99,7 +99,7 @@ class Window:
         return Outcome.COMPLETE, position
 
     def recover(self, position: int, *, now: float, epoch: str | None = None) -> Recovery:
-        """Return everything held after ``position`` at ``now`` (monotonic seconds), and whether that is complete."""
+        """Return the messages after ``position`` that are retained at ``now`` (monotonic seconds), and the outcome."""
         self.expire(now)
         outcome, start = self.locate(position, epoch=epoch)
         return Recovery(outcome, start, self.oldest, self.latest, tuple(self.messages_after(start)))

@@ -37,7 +37,7 @@ _CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
 class CloseCode(IntEnum):
-    """Why a WebSocket was closed. The protocol documentation tells what a client does about each."""
+    """Why a WebSocket was closed. The protocol documentation describes how clients handle each code."""
 
     NORMAL = 1000
     LOST = 1006
@@ -79,7 +79,7 @@ def parse_sequence_number(text: str) -> int:
 def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
     """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
     if len(text) > MAX_CLIENT_FRAME_BYTES:
-        raise InvalidFrame(f"a frame has at most {MAX_CLIENT_FRAME_BYTES} bytes")
+        raise InvalidFrame(f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
     if isinstance(text, bytes):
         raise InvalidFrame("binary frames are not supported: send JSON as text")
     try:
@@ -116,7 +116,7 @@ def heartbeat(*, position: int) -> bytes:
 
 
 def gap(*, first: int, last: int) -> bytes:
-    """Return the frame that tells a client which numbers it has lost."""
+    """Return the frame that tells a client which messages it cannot receive any more."""
     return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (first, last, last)
 
 

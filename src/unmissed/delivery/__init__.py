@@ -1,1 +1,1 @@
-"""Delivery: from the window to every connection, by positions and flushes."""
+"""Delivery: writes the messages in the window to every connection, from its position on."""

@@ -1,4 +1,4 @@
-"""Backpressure: a publisher that never awaits must not evict messages before anyone could read them."""
+"""Backpressure: a publisher that never yields must not evict messages before they are delivered."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _STUCK_SECONDS = 0.02
 
 
 class Backpressure:
-    """Slows publishers down to the pace of the readers that make progress, within narrow bounds."""
+    """Slows publishers down to the speed of the readers that make progress, for at most 200 ms at a time."""
 
     def __init__(self, fan_out: FanOut, throttle: Throttle) -> None:
         self._fan_out = fan_out
@@ -20,7 +20,7 @@ class Backpressure:
         self._yielded_at = fan_out.window.latest
 
     async def before_append(self, drafts: Sequence[Draft]) -> None:
-        """Make room in the window for these drafts. The last step does not yield, so the caller appends right after."""
+        """Flush, and wait for readers, before these drafts evict messages. Does not yield after the last flush."""
         window = self._fan_out.window
         if window.latest - self._yielded_at > window.retention.max_messages // 4:
             self._yielded_at = window.latest
@@ -30,7 +30,7 @@ class Backpressure:
             self._throttle.flush_now()
 
     async def _until_caught_up(self, latest: int) -> None:
-        """Yield until readers have everything up to ``latest``, at most 200 ms, and not for readers that are stuck."""
+        """Yield until readers have everything up to ``latest``, for at most 200 ms, or 20 ms without any progress."""
         await asyncio.sleep(0)
         time = asyncio.get_running_loop().time
         behind, give_up, stuck = self._fan_out.behind(latest), time() + _MAX_SECONDS, time() + _STUCK_SECONDS

@@ -8,13 +8,13 @@ from unmissed.core.messages import Message
 from unmissed.core.window import Window
 
 CHUNK_BYTES = 65_536
-"""Payload bytes in one write. A slow client holds up at most one chunk, not the log."""
+"""Payload bytes in one write. For a slow client at most one chunk is buffered, not the whole log."""
 
 _CACHED_CHUNKS = 64
 
 
 class Chunk:
-    """Payloads to be written together. Each socket takes the form that it can send."""
+    """Payloads to be written together. A socket sends either ``frames`` or ``texts``."""
 
     def __init__(self, *payloads: bytes) -> None:
         self.payloads = payloads
@@ -31,7 +31,7 @@ class Chunk:
 
 
 class JoinedChunk(Chunk):
-    """Several chunks that one connection gets in one write."""
+    """Several chunks that are sent to one connection in one write."""
 
     def __init__(self, *parts: Chunk) -> None:
         super().__init__(*(payload for part in parts for payload in part.payloads))
@@ -53,7 +53,7 @@ class MessageChunk(Chunk):
         self.for_everyone = all(message.audience.users is None for message in messages)
 
     def visible_to(self, user_id: str) -> "MessageChunk":
-        """Return the part that this user may see, which is this very chunk when that is all of it."""
+        """Return a chunk of the messages that this user may see, or this chunk if the user may see all of them."""
         if self.for_everyone:
             return self
         seen = tuple(message for message in self.messages if visible(message.audience, user_id))
@@ -69,7 +69,7 @@ class Chunks:
         self._cache: dict[int, MessageChunk] = {}
 
     def after(self, position: int) -> MessageChunk:
-        """Return the next CHUNK_BYTES of messages, at least one message. The position must be behind ``latest``."""
+        """Return up to CHUNK_BYTES of messages, but at least one message. The position must be below ``latest``."""
         if self._latest != self.window.latest or len(self._cache) >= _CACHED_CHUNKS:
             self._latest = self.window.latest
             self._cache.clear()

@@ -1,4 +1,4 @@
-"""One client: its position, its audience, its socket."""
+"""One client connection: its identity, position and socket."""
 
 import math
 from collections.abc import Callable
@@ -16,11 +16,11 @@ MAX_FRAMES_BETWEEN_CHECKS = 100
 MAX_BYTES_BETWEEN_CHECKS = 65_536
 
 PING_SECONDS = 20.0
-"""Time between two pings. A client that shows no sign of life from one ping to the next is disconnected."""
+"""Seconds between two pings. A client that sends and acknowledges nothing in between is disconnected."""
 
 
 class Connection:
-    """A connected client. It has no queue: whatever it still needs is what the log holds after its position."""
+    """A connected client. It has no queue: its pending messages are those after its position in the log."""
 
     __slots__ = (
         "_bytes_received",
@@ -58,9 +58,9 @@ class Connection:
         self.id = connection_id
         self.identity = identity
         self.position = position
-        """The last sequence number written to the socket, or skipped because this user may not see it."""
+        """The last sequence number written to the socket, or skipped because it was evicted or is not visible."""
         self.expires_at = expires_at
-        """Monotonic seconds at which the authentication ends; infinite when it never does."""
+        """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
         self._socket = socket
         self._chunks = chunks
         self._closed = closed
@@ -78,7 +78,7 @@ class Connection:
         self._unanswered_since = 0.0
 
     def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float, ping_at: float) -> None:
-        """Send the greeting and everything after the position; then a heartbeat if asked for."""
+        """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
         self._heartbeat_due = heartbeat
         self._heartbeat_at = heartbeat_at
         self._ping_at = ping_at
@@ -87,7 +87,7 @@ class Connection:
         self.deliver()
 
     def deliver(self) -> None:
-        """Write what the log holds after the position, until the socket accepts no more or nothing is left."""
+        """Write the messages after the position until the socket accepts no more data or none are left."""
         socket, window = self._socket, self._chunks.window
         while socket.writable and (self.position < window.latest or self._server_frames or self._heartbeat_due):
             only_messages = not (self._server_frames or self._heartbeat_due or self.position < window.evicted_through)
@@ -102,7 +102,7 @@ class Connection:
         """
         self._frames_received = self._bytes_received = 0
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
-            self.close(CloseCode.UNAUTHORIZED, "the token has expired: come back with a new one")
+            self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one")
         if self._is_stalled(now, stall_seconds) or (now >= self._ping_at and self._is_dead()):
             self._socket.abort()
             return
@@ -114,7 +114,7 @@ class Connection:
             self.ping(now)
 
     def ping(self, now: float) -> None:
-        """Ask the client for a sign of life at ``now`` (monotonic seconds)."""
+        """Send a ping at ``now`` (monotonic seconds), unless the server sends its own pings."""
         self._ping_at = now + PING_SECONDS
         socket = self._socket
         if not socket.keepalive():
@@ -124,13 +124,13 @@ class Connection:
         self._pinged = (socket.receive_progress, socket.write_progress)
 
     def silent_for(self, now: float) -> float:
-        """Return the seconds since the first ping that the client has not answered, or 0."""
+        """Return the seconds since the first unanswered ping, or 0 if every ping was answered."""
         if self._pinged is None or self._socket.receive_progress != self._pinged[0]:
             return 0.0
         return now - self._unanswered_since
 
     def close(self, code: int, reason: str) -> None:
-        """Close the WebSocket after what was written. Frames that still arrive are ignored."""
+        """Close the WebSocket after the data written so far. Frames received after this call are ignored."""
         self._closing = True
         self._socket.close(code, reason)
 
@@ -144,7 +144,7 @@ class Connection:
         self.deliver()
 
     def socket_writable(self) -> None:
-        """Continue from the position."""
+        """Continue delivery from the position."""
         self.deliver()
 
     def socket_received(self, frame: str | bytes) -> None:
@@ -154,10 +154,10 @@ class Connection:
         self._frames_received += 1
         self._bytes_received += len(frame)
         if self._frames_received > MAX_FRAMES_BETWEEN_CHECKS or self._bytes_received > MAX_BYTES_BETWEEN_CHECKS:
-            self.close(CloseCode.TOO_MANY, "too many frames: come back later, and send fewer")
+            self.close(CloseCode.TOO_MANY, "too many frames: reconnect later, and send fewer")
             return
         if len(frame) > wire.MAX_CLIENT_FRAME_BYTES:
-            self.close(CloseCode.TOO_LARGE, f"a frame has at most {wire.MAX_CLIENT_FRAME_BYTES} bytes")
+            self.close(CloseCode.TOO_LARGE, f"a frame must have at most {wire.MAX_CLIENT_FRAME_BYTES} bytes")
             return
         try:
             self.send_frame(self._answer(frame))
@@ -165,7 +165,7 @@ class Connection:
             self._refuse(str(error))
 
     def socket_closed(self) -> None:
-        """Report that this client is gone."""
+        """Report that this client has disconnected."""
         self._closed(self)
 
     def _next_messages(self) -> Chunk:

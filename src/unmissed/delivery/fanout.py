@@ -1,4 +1,4 @@
-"""The fan-out: brings every open connection up to date with one window."""
+"""The fan-out: delivers the messages of one window to every open connection."""
 
 import logging
 import random
@@ -18,12 +18,12 @@ from unmissed.delivery.socket import Socket
 
 logger = logging.getLogger("unmissed")
 
-_GOING_DOWN = "the server is going down: come back soon"
+_GOING_DOWN = "the server is shutting down: reconnect shortly"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What connections are held to. None means no limit."""
+    """Limits and intervals for connections. None means no limit."""
 
     heartbeat_seconds: float
     stall_seconds: float
@@ -32,7 +32,7 @@ class Limits:
 
 
 class FanOut:
-    """The open connections of one life of a log, and their deliveries."""
+    """The open connections to one window, and the delivery to them."""
 
     def __init__(self, window: Window, *, limits: Limits) -> None:
         self.window = window
@@ -47,7 +47,7 @@ class FanOut:
     def connect(
         self, socket: Socket, *, identity: Identity, since: int | None, epoch: str | None, expires_at: float, now: float
     ) -> Connection:
-        """Deliver to this socket from its position, or from now on. Raises TooManyConnections."""
+        """Deliver to this socket the messages after ``since``, or only new ones. Raises TooManyConnections."""
         self.connections.check_limits(identity.user_id, now=now)
         outcome: Outcome | None = None
         start = self.window.latest
@@ -71,7 +71,7 @@ class FanOut:
             outcome=outcome,
             start=start,
         )
-        # Random first times: clients that connected together do not stay in step.
+        # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
         ping_at = now + PING_SECONDS * random.random()
         connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at, ping_at=ping_at)
@@ -93,13 +93,13 @@ class FanOut:
         )
 
     def drain(self, *, seconds: float) -> None:
-        """Ask every client to reconnect at a random moment within ``seconds``, and close."""
+        """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections."""
         for connection in self.connections:
             connection.send_frame(wire.reconnect(after_ms=round(random.uniform(0, seconds) * 1000)))
         self.close()
 
     def close(self) -> None:
-        """Close every connection because the server stops."""
+        """Close every connection with code 1012 because the server is shutting down."""
         for connection in self.connections:
             connection.close(CloseCode.SERVICE_RESTART, _GOING_DOWN)
 
@@ -114,7 +114,7 @@ class FanOut:
         )
 
     def behind(self, latest: int) -> int:
-        """Return how many deliveries of messages up to ``latest`` are still to be made."""
+        """Return how many deliveries of messages up to ``latest`` are still pending."""
         return sum(latest - connection.position for connection in self.connections if connection.position < latest)
 
     def _for_each(self, act: Callable[[Connection], None]) -> None:

@@ -1,4 +1,4 @@
-"""The open connections, counted in total and for each user."""
+"""The open connections, counted in total and per user."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from unmissed.core.errors import TooManyConnections, UnknownConnection
 from unmissed.delivery.connection import Connection
 
 SILENT_SECONDS = 2.0
-"""Time after an unanswered ping from which a new connection of the same user may replace the silent one."""
+"""Seconds after an unanswered ping until a new connection of the same user may replace the silent one."""
 
 
 class Registry:
@@ -18,10 +18,10 @@ class Registry:
         self._max_per_user = max_per_user
         self._by_id: dict[str, Connection] = {}
         self._by_user: defaultdict[str, dict[str, Connection]] = defaultdict(dict)
-        """Filled only where there is a limit for each user."""
+        """Filled only if there is a limit per user."""
 
     def __iter__(self) -> Iterator[Connection]:
-        """Iterate over a snapshot: connections may open and close meanwhile."""
+        """Iterate over a snapshot, because connections may open and close during the iteration."""
         return iter(tuple(self._by_id.values()))
 
     def __getitem__(self, connection_id: str) -> Connection:
@@ -33,11 +33,11 @@ class Registry:
     def check_limits(self, user_id: str, *, now: float) -> None:
         """Raise TooManyConnections when one more connection of this user would exceed a limit.
 
-        A user at the limit replaces the connection that has not answered a ping for the longest time, if there is one.
-        Otherwise all of them are pinged, so that the next attempt can tell dead ones.
+        For a user at the limit, the connection that has left a ping unanswered for the longest time is aborted, if any.
+        Otherwise, all connections of the user are pinged, so that the next attempt can detect dead ones.
         """
         if self._max_connections is not None and len(self._by_id) >= self._max_connections:
-            raise TooManyConnections("the server has reached its limit of connections: come back later")
+            raise TooManyConnections("the server has reached its connection limit: reconnect later")
         if self._max_per_user is not None and len(self._by_user.get(user_id, ())) >= self._max_per_user:
             self._replace_silent(tuple(self._by_user[user_id].values()), now=now)
 
@@ -48,7 +48,7 @@ class Registry:
             self._by_user[connection.identity.user_id][connection.id] = connection
 
     def remove(self, connection: Connection) -> None:
-        """Remove a connection, if it was not removed before."""
+        """Remove a connection. Does nothing if it was removed before."""
         if self._by_id.pop(connection.id, None) is None:
             return
         if self._max_per_user is not None:

@@ -1,4 +1,4 @@
-"""What delivery needs of a socket, and what a socket reports back."""
+"""The interface between delivery and a socket."""
 
 from typing import Protocol
 
@@ -12,20 +12,20 @@ class SocketListener(Protocol):
     """Receives the events of a socket, always on the event loop."""
 
     def socket_writable(self) -> None:
-        """Handle that ``write`` may be called again."""
+        """Handle the socket becoming writable again."""
         ...
 
     def socket_received(self, frame: str | bytes) -> None:
-        """Handle a client frame: text, or bytes for a binary one."""
+        """Handle a client frame: ``str`` for a text frame, ``bytes`` for a binary frame."""
         ...
 
     def socket_closed(self) -> None:
-        """Handle the end of the socket, whichever side closed it."""
+        """Handle the loss or close of the connection, by either side."""
         ...
 
 
 class Socket(Protocol):
-    """One accepted WebSocket. It never blocks: it tells whether it accepts data, and calls back when it does again."""
+    """One accepted WebSocket. It never blocks: the listener is notified when ``write`` may be called again."""
 
     @property
     def writable(self) -> bool:
@@ -34,17 +34,17 @@ class Socket(Protocol):
 
     @property
     def buffer_empty(self) -> bool:
-        """Whether the network has taken everything written so far."""
+        """Whether everything written so far has been passed to the network."""
         ...
 
     @property
     def write_progress(self) -> int:
-        """A count that grows whenever the client takes data. Only changes of it are meaningful."""
+        """A counter that increases whenever the client receives data. Only its changes are meaningful."""
         ...
 
     @property
     def receive_progress(self) -> int:
-        """A count that grows whenever the client sends anything. Only changes of it are meaningful."""
+        """A counter that increases whenever the client sends anything. Only its changes are meaningful."""
         ...
 
     def attach(self, listener: SocketListener) -> None:
@@ -56,11 +56,11 @@ class Socket(Protocol):
         ...
 
     def keepalive(self) -> bool:
-        """Send a ping, and return True; or return False where the server itself looks for dead clients."""
+        """Send a ping and return True, or return False if the server itself detects dead clients."""
         ...
 
     def close(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake after what was written. The listener is told when the socket is closed."""
+        """Start the closing handshake after the data written so far. The listener is told when the socket is closed."""
         ...
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""When the next flush runs: at once while flushes are cheap, a little later while they are not."""
+"""Schedules flushes: immediately while flushes are cheap, after a pause of up to 5 ms while they are not."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,8 +10,8 @@ MAX_PAUSE = 0.005
 class Throttle:
     """Runs ``flush`` when requested. During the pause after a flush it collects requests into one flush.
 
-    The pause lasts as long as the flush took, so delivery leaves about half of the event loop to everything else, and
-    messages published meanwhile leave together.
+    The pause is as long as the flush took, up to 5 ms, so that other tasks get about half of the event loop's time, and
+    messages published during the pause are sent together.
     """
 
     def __init__(self, flush: Callable[[], None], *, loop: asyncio.AbstractEventLoop) -> None:
@@ -36,7 +36,7 @@ class Throttle:
         self._pause = self._loop.call_soon(self._begin_pause, started)
 
     def stop(self) -> None:
-        """Cancel the pause and the flush that was requested."""
+        """Cancel the pause and any requested flush."""
         self._requested = False
         if self._pause is not None:
             self._pause.cancel()

@@ -1,1 +1,1 @@
-"""Logs: who stamps messages and where they are stored."""
+"""Logs: they stamp messages and store them."""

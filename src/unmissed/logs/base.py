@@ -11,32 +11,32 @@ from unmissed.core.window import Window
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The result of a publish. ``messages`` is empty when its idempotency key had been answered before."""
+    """The result of a publish. ``messages`` is empty if its idempotency key was used before."""
 
     receipt: Receipt
     messages: tuple[Message, ...]
 
     @property
     def repeated(self) -> bool:
-        """Whether this repeats an earlier answer, so that nothing was published."""
+        """Whether the receipt is that of an earlier publish, so that nothing was published."""
         return not self.messages
 
 
 class Log(Protocol):
     """Stamps drafts and feeds one in-memory window, on one event loop.
 
-    Every log feeds the same kind of window; delivery and recovery read the window and nothing else. A log decides only
-    who stamps, and how long an epoch lives. Its numbers have no holes within a life and are never used in two lives.
+    Every log feeds the same kind of window; delivery and recovery read nothing else. Logs differ only in which process
+    stamps, and in how long an epoch lasts. Numbers are contiguous within an epoch, and never used in two epochs.
     """
 
     async def open(self) -> Window:
-        """Begin or continue a life and return its window, filled with whatever the log still holds."""
+        """Start or continue an epoch and return its window, filled with the messages that the log still retains."""
         ...
 
     def subscribe(self, appended: Callable[[], None]) -> None:
-        """Call ``appended`` on the event loop after each growth of the window from now on.
+        """Call ``appended`` on the event loop each time messages have been appended to the window.
 
-        Called once after each ``open``. What the log replays while it opens is not announced.
+        The manager subscribes once after each ``open``. Messages replayed by ``open`` do not call ``appended``.
         """
         ...
 
@@ -45,7 +45,7 @@ class Log(Protocol):
         ...
 
     def expire(self) -> None:
-        """Evict whatever is past its retention now."""
+        """Evict the messages whose retention has ended."""
         ...
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:

@@ -1,4 +1,4 @@
-"""The default log: one process stamps, its memory stores, and a restart begins a new life."""
+"""The default log: one process stamps messages and keeps them in memory. A restart starts a new epoch."""
 
 import os
 import secrets
@@ -16,8 +16,8 @@ from unmissed.logs.workers import refuse_several_workers
 class MemoryLog:
     """A log in the memory of this process.
 
-    A life starts at the wall clock in microseconds since 1970, and its first number is one more; ``first_number`` gives
-    the first life another. ``clock`` (monotonic seconds) decides about ages, ``wall_clock`` (Unix seconds) about
+    An epoch's first number is the wall-clock time in microseconds since 1970, plus one; ``first_number`` replaces it
+    in the first epoch. ``clock`` (monotonic seconds) is used for ages, ``wall_clock`` (Unix seconds) for
     timestamps and first numbers.
     """
 
@@ -36,7 +36,7 @@ class MemoryLog:
         self._last_used = -1
 
     async def open(self) -> Window:
-        """Begin a life with an empty window. Raises ConfigurationError in one of several workers."""
+        """Start an epoch with an empty window. Raises ConfigurationError if the server runs several workers."""
         refuse_several_workers(sys.argv, os.environ)
         self._appended: Callable[[], None] | None = None
         self._receipts = Receipts(max_age=self._retention.max_age)
@@ -48,11 +48,11 @@ class MemoryLog:
         self._appended = appended
 
     async def close(self) -> None:
-        """End this life; the next one uses higher numbers."""
+        """End this epoch. The next one uses higher numbers."""
         self._last_used = self._window.latest
 
     def expire(self) -> None:
-        """Evict messages and forget idempotency keys that are past ``max_age`` now."""
+        """Evict messages and remove idempotency keys that are at least ``max_age`` seconds old."""
         now = self._clock()
         self._window.expire(now)
         self._receipts.expire(now)
@@ -78,6 +78,6 @@ class MemoryLog:
         return Publication(receipt, messages)
 
     def _start(self) -> int:
-        """Return the position before the first number of a new life, above every number used so far."""
+        """Return the position before the first number of a new epoch, above every number used so far."""
         start = int(self._wall_clock() * 1e6) if self._first_number is None else self._first_number - 1
         return max(start, self._last_used + 1)

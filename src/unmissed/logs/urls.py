@@ -1,4 +1,4 @@
-"""The log that a URL such as ``memory:`` names."""
+"""Creates the log for a URL such as ``memory:``."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def log_from_url(
     clock: Callable[[], float],
     wall_clock: Callable[[], float],
 ) -> Log:
-    """Return the log at this URL, not yet open. Raises ConfigurationError for a URL that names none."""
+    """Return the log for this URL, not yet open. Raises ConfigurationError for an unknown URL."""
     if url != "memory:":
-        raise ConfigurationError(f"UNMISSED_LOG_URL is {url!r}, which names no log: use memory:")
+        raise ConfigurationError(f"UNMISSED_LOG_URL is {url!r}, which is not a known log: use memory:")
     return MemoryLog(retention=retention, first_number=first_number, clock=clock, wall_clock=wall_clock)

@@ -1,4 +1,4 @@
-"""Refuses several worker processes where each would keep a log of its own."""
+"""Refuses to start in one of several worker processes, where each would keep its own log."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
     """Raise ConfigurationError when the server's command line or environment asks for more than one worker.
 
     Each worker would number its own messages and keep its own log, so clients would miss messages silently.
-    The children of a server see its command line as their own ``sys.argv``.
+    In a worker process, ``sys.argv`` is the command line of the server that started it.
     """
     program = PurePath(arguments[0] if arguments else "")
     if program.name == "__main__.py":

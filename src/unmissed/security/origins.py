@@ -13,9 +13,9 @@ _METHODS = ("GET", "POST")
 
 
 class Origins:
-    """The allowed origins (RFC 6454): the server's own host, and these.
+    """The allowed origins (RFC 6454): the server's own host, and those in ``allowed``.
 
-    ``*`` allows any origin and ``http://localhost:*`` any port of a host; all others are compared as a whole.
+    ``*`` allows any origin, and ``http://localhost:*`` allows any port of that host. Other origins must match exactly.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:

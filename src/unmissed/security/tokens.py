@@ -37,7 +37,7 @@ class TokenVerifier(Protocol):
 
 
 class JwtVerifier:
-    """Verifies JWTs (RFC 7519) of exactly one algorithm, with a key that is built once.
+    """Verifies JWTs (RFC 7519) signed with exactly one algorithm. The key is parsed once.
 
     ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
     somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
@@ -134,7 +134,7 @@ def _key(key: str, algorithm: str) -> Key:
         built = jwk.construct(key, algorithm)
         facts = built.to_dict()
         fits = _KEY_TYPES[algorithm[:2]] == facts["kty"] and facts.get("crv") == _CURVES.get(algorithm)
-    except Exception as error:  # noqa: BLE001  # python-jose and cryptography raise many kinds for a bad key
+    except Exception as error:  # noqa: BLE001  # python-jose and cryptography raise various types
         raise ConfigurationError(f"the key does not fit {algorithm}: {error}") from None
     if not fits:
         raise ConfigurationError(f"the key does not fit {algorithm}: it is of another type")
@@ -173,7 +173,7 @@ def issue_token_under(settings: Settings, *, user_id: str, expires_in: float, sc
     """Return a token that a server with these settings accepts. Raises InvalidToken and ConfigurationError."""
     if not settings.jwt_algorithm.startswith("HS"):
         raise ConfigurationError(
-            f"a token of {settings.jwt_algorithm} is signed with the private key, which the server does not have: "
+            f"signing a token with {settings.jwt_algorithm} needs the private key, which the server does not have: "
             "get one from the service that issues your tokens, and set UNMISSED_TOKEN"
         )
     return issue_token(

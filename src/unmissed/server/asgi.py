@@ -30,7 +30,7 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class WebSocketTransport(Protocol):
-    """What the bridge needs of the WebSocket protocol."""
+    """The part of the WebSocket protocol class that the bridge uses."""
 
     config: Config
     app_state: dict[str, Any]
@@ -39,7 +39,7 @@ class WebSocketTransport(Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether nothing can be sent any longer."""
+        """Whether the WebSocket is closing or closed, so that nothing more can be sent."""
         ...
 
     @property
@@ -48,7 +48,7 @@ class WebSocketTransport(Protocol):
         ...
 
     def respond(self, response: Response) -> None:
-        """Answer the handshake."""
+        """Send the response to the handshake."""
         ...
 
     def send(self, data: str | bytes) -> None:
@@ -60,11 +60,11 @@ class WebSocketTransport(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Read no more."""
+        """Stop reading client data."""
         ...
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Continue reading client data."""
         ...
 
     def close(self, code: int, reason: str = "") -> None:
@@ -96,7 +96,7 @@ class AsgiBridge:
         self._keepalive: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
-        """Run the application in a task that uvicorn knows."""
+        """Run the application in a task that uvicorn tracks."""
         self._loop = loop
         task = loop.create_task(self._run())
         state.tasks.add(task)
@@ -125,7 +125,7 @@ class AsgiBridge:
             self._websocket.pause_reading()
 
     def socket_closed(self) -> None:
-        """Report to the application that the client is gone."""
+        """Report to the application that the client has disconnected."""
         self._over = True
         self._stop_keepalive()
         self._writable.set()
@@ -133,7 +133,7 @@ class AsgiBridge:
         self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def take_pong(self, payload: bytes) -> None:
-        """Record the answer to a keepalive ping."""
+        """Record the pong for a keepalive ping."""
         if payload == self._pinged:
             self._pinged = None
 
@@ -214,7 +214,7 @@ class AsgiBridge:
         self._websocket.respond(Response(int(status), phrase, fields, body))
 
     def _log(self, outcome: str) -> None:
-        """Log like uvicorn, but without the query, which may contain a token."""
+        """Log in uvicorn's format, but without the query string, which may contain a token."""
         client = ":".join(map(str, self._scope["client"] or ()))
         logger.info('%s - "WebSocket %s" %s', client, quote(self._scope["path"]), outcome)
 
@@ -256,7 +256,7 @@ class AsgiBridge:
         if self._pinged is None:
             self._schedule_ping()
         else:
-            self._websocket.fail(CloseCode.INTERNAL_ERROR, "no pong in time")
+            self._websocket.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
 
     def _stop_keepalive(self) -> None:
         if self._keepalive is not None:

@@ -1,4 +1,4 @@
-"""The deadlines of an HTTP connection: what a client must send, and read, in which time."""
+"""The deadlines of an HTTP connection: how much time a client has to send a request and read the response."""
 
 import asyncio
 from typing import Protocol
@@ -8,25 +8,25 @@ HEAD_SECONDS = 10.0
 
 BODY_SECONDS = 20.0
 BODY_BYTES_PER_SECOND = 1_000
-"""A body may take BODY_SECONDS and a second more for each BODY_BYTES_PER_SECOND of it that have arrived."""
+"""A body may take BODY_SECONDS, plus one second for each BODY_BYTES_PER_SECOND bytes received."""
 
 LINGER_SECONDS = 2.0
-"""Time to discard the rest of a body whose request was answered already."""
+"""How long the rest of a body is discarded after the response was sent."""
 
 _HURRIED_SECONDS = 2.0
 _TICK_SECONDS = 5.0
 
 
 class Flow(Protocol):
-    """Whether this side has paused reading."""
+    """Shows whether the server has paused reading."""
 
     read_paused: bool
 
 
 class Deadlines:
-    """One timer for everything that an HTTP client may delay.
+    """The timer that limits how long an HTTP client may delay its connection.
 
-    Time does not count while this side has paused reading: then the client is waiting for the server.
+    Deadlines are extended while the server has paused reading, because the client is then waiting for the server.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Deadlines:
         self.in_body = True
 
     def received_body(self, size: int) -> None:
-        """Give the client more time in return for bytes of the body."""
+        """Extend the deadline for the received bytes of the body."""
         if self._deadline is not None:
             self._deadline += size / BODY_BYTES_PER_SECOND
 
     def expect_nothing(self) -> None:
-        """Leave the time to the application."""
+        """Clear the deadline: the application is handling the request."""
         self._deadline = None
         self.in_body = False
 
@@ -69,7 +69,7 @@ class Deadlines:
         self._restart()
 
     def hurry(self) -> None:
-        """Give a client that delays anything two more seconds, because the server stops."""
+        """Shorten all deadlines to two seconds, because the server is shutting down."""
         self._stall_seconds = min(self._stall_seconds, _HURRIED_SECONDS)
         if self._deadline is not None:
             self._deadline = min(self._deadline, self._loop.time() + _HURRIED_SECONDS)
@@ -99,7 +99,7 @@ class Deadlines:
         self._timer = self._loop.call_later(wait, self._tick)
 
     def _is_unread(self, now: float) -> bool:
-        """Return whether the client has read nothing of a pending answer for ``stall_seconds``."""
+        """Return whether the client has read nothing of a pending response for ``stall_seconds``."""
         unread = self._transport.get_write_buffer_size()
         if unread != self._unread:
             self._unread, self._unread_since = unread, now

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol class, with limits for clients that are slow, silent, too fast or too large."""
+"""An HTTP protocol class for uvicorn, with limits on time, request size and pipelining."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from unmissed.server.uvicorn_names import ASGI3Application, FlowControl, HttpToo
 
 MAX_URL_BYTES = 8_192
 MAX_HEAD_BYTES = 65_536
-"""Limit of everything in a request that is not its body. Chunked framing may add 16 bytes for each byte of the body."""
+"""Maximum size of a request without its body. Chunked framing may add 16 bytes per byte of the body."""
 
 _SEGMENT_BYTES = 8_192
 _MAX_FRAMING_RATIO = 16
@@ -23,17 +23,17 @@ _HEADERS_TOO_LARGE = _EMPTY_ANSWER % (431, b"Request Header Fields Too Large")
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP class: ``uvicorn app:app --http unmissed.server:HttpProtocol``.
 
-    A request head must arrive within 10 seconds, a body at 1 kB/s after 20 seconds, and the client must read its
-    answer; ``Deadlines`` has the details. At most one segment of pipelined requests is parsed ahead. An answer that is
-    given before the body ended closes the connection. Frames in the same segment as a handshake are not lost.
+    A request head must arrive within 10 seconds, a body within 20 seconds plus 1 second per kB. The client must read
+    the response (see ``Deadlines``). At most one segment of pipelined requests is parsed ahead. A response that is sent
+    before the end of the body closes the connection. Frames in the same segment as a handshake are not lost.
     """
 
     stall_seconds = 30.0
-    """Seconds after which a client that does not read its answer is disconnected."""
+    """Seconds after which a client that does not read its response is disconnected."""
 
     @classmethod
     def with_stall_seconds(cls, seconds: float) -> type["HttpProtocol"]:
-        """Return the class with another ``stall_seconds``."""
+        """Return a subclass with another ``stall_seconds``."""
         return type(cls.__name__, (cls,), {"stall_seconds": seconds})
 
     # asyncio.Protocol
@@ -61,7 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse client data, except for requests that must wait for the answers to earlier ones."""
+        """Parse client data, except for requests that must wait for the responses to earlier requests."""
         if self._lingering:
             self._discard(len(data))
             return
@@ -69,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._parse()
 
     def shutdown(self) -> None:
-        """Finish the current request if it is complete, because uvicorn stops; do not wait for slow clients."""
+        """Shut down with uvicorn: finish a complete request, and give slow clients only two more seconds."""
         self._deadlines.hurry()
         super().shutdown()
 
@@ -102,13 +102,13 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Pass a part of the body on."""
+        """Pass a part of the body to the application."""
         self._body_bytes += len(body)
         self._deadlines.received_body(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the application, and for the client to read the answer."""
+        """Clear the deadline, because the request is complete."""
         self._deadlines.expect_nothing()
         super().on_message_complete()
 
@@ -119,7 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """Start the next pipelined request. Close when the client is still sending the body of the answered one."""
+        """Start the next pipelined request. Close if the client is still sending the body of the current one."""
         super().on_response_complete()
         if self._deadlines.in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._linger()
@@ -127,13 +127,13 @@ class HttpProtocol(HttpToolsProtocol):
     # Parsing
 
     def _parse(self) -> None:
-        """Feed the parser one segment after the other, until it has to wait."""
+        """Feed the parser segment by segment until reading is paused."""
         while self._unparsed and self._may_parse():
             segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
             self._feed(segment)
 
     def _parse_rest(self) -> bool:
-        """Parse what was held back, and return whether more data may be read."""
+        """Parse the pending data, and return whether more data may be read."""
         self._parse()
         return not self._unparsed and self._may_parse()
 
@@ -176,7 +176,7 @@ class HttpProtocol(HttpToolsProtocol):
     # Closing
 
     def _linger(self) -> None:
-        """Discard input for a while. A close with unread input would reset the connection and lose the answer."""
+        """Discard input for 2 seconds. A close with unread input would reset the connection and lose the response."""
         self._unset_keepalive_if_required()
         self._lingering = True
         self._discard(len(self._unparsed))
@@ -190,7 +190,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _ReadFlow(FlowControl):
-    """uvicorn's flow control, which parses held-back data before it reads more."""
+    """uvicorn's flow control, extended to parse pending data before reading more."""
 
     def __init__(self, transport: asyncio.Transport, *, parse_rest: Callable[[], bool]) -> None:
         super().__init__(transport)

@@ -1,4 +1,4 @@
-"""What the kernel tells about a TCP connection."""
+"""Asks the kernel for the state of a TCP connection."""
 
 import asyncio
 import contextlib
@@ -20,5 +20,5 @@ if sys.platform == "linux":
 else:
 
     def unacknowledged_bytes(transport: asyncio.Transport) -> int:  # noqa: ARG001
-        """Return 0: this system does not tell."""
+        """Return 0, because this system does not report the number."""
         return 0

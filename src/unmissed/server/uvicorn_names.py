@@ -1,6 +1,6 @@
-"""Everything of uvicorn that is not in its documentation, and that this package relies on.
+"""The undocumented parts of uvicorn that this package relies on.
 
-A test names each attribute, so a release of uvicorn that changes one of them fails that test first.
+A test checks that each attribute exists, so it fails first if a uvicorn release removes one of them.
 """
 
 from uvicorn._types import ASGI3Application

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket class: parses client frames and writes encoded ones."""
+"""A WebSocket protocol class for uvicorn: parses client frames and writes encoded frames."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ _silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """uvicorn's WebSocket class: ``uvicorn app:app --ws unmissed.server:WebSocketProtocol``.
+    """A WebSocket protocol class for uvicorn: ``uvicorn app:app --ws unmissed.server:WebSocketProtocol``.
 
     Handshake and frames use the public sans-I/O API of ``websockets``. Each WebSocket starts with an ASGI application;
     an endpoint finds this object in the scope's extensions as ``unmissed.socket``, may attach a connection to it, and
@@ -108,10 +108,10 @@ class WebSocketProtocol(asyncio.Protocol):
         """Take the transport over from uvicorn's HTTP protocol."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own classes
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type names only its classes
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio passes it
-        """Report the end to the listener."""
+        """Report the disconnect to the listener."""
         self._state.connections.discard(self)
         self.writable = False
         self._unparsed = b""
@@ -123,25 +123,25 @@ class WebSocketProtocol(asyncio.Protocol):
             listener.socket_closed()
 
     def data_received(self, data: bytes) -> None:
-        """Parse client data: one segment now, and the others in later turns of the event loop."""
+        """Parse client data: one segment now, and the others in later iterations of the event loop."""
         self.receive_progress += len(data)
         self._unparsed = self._unparsed + data if self._unparsed else data
         if self._parsing is None and not self._reading_paused:
             self._parse()
 
     def pause_reading(self) -> None:
-        """Read and parse no more, until the application has received what was parsed."""
+        """Stop reading and parsing until the application has received the parsed messages."""
         self._reading_paused = True
         self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Parse what was held back, and read more."""
+        """Parse the pending data, then continue reading."""
         self._reading_paused = False
         if self._parsing is None:
             self._parsing = self._loop.call_soon(self._parse_rest)
 
     def eof_received(self) -> None:
-        """Let the transport close: a WebSocket is never half open."""
+        """Let the transport close: a WebSocket cannot be half-closed."""
 
     def pause_writing(self) -> None:
         """Stop writing: the transport's buffer is full."""
@@ -154,9 +154,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._listener.socket_writable()
 
     def shutdown(self) -> None:
-        """Close the WebSocket because uvicorn stops."""
+        """Close the WebSocket because uvicorn is shutting down."""
         if self._conn.state is CONNECTING:
-            self.respond(self._conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is going down\n"))
+            self.respond(self._conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down\n"))
         else:
             self.close(CloseCode.SERVICE_RESTART)
             self._close_transport()
@@ -165,12 +165,12 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def buffer_empty(self) -> bool:
-        """Whether the kernel has taken everything, including the close frame of a closing WebSocket."""
+        """Whether the kernel has accepted everything. Always False while the WebSocket is closing."""
         return self._close_timer is None and not self.transport.get_write_buffer_size()
 
     @property
     def write_progress(self) -> int:
-        """Bytes that the client's system has acknowledged, where the kernel tells, else bytes that the kernel took."""
+        """Number of bytes that the client's TCP stack has acknowledged; outside Linux, that the kernel has accepted."""
         unsent = self.transport.get_write_buffer_size()
         return self._written - unsent - unacknowledged_bytes(self.transport)
 
@@ -181,7 +181,7 @@ class WebSocketProtocol(asyncio.Protocol):
             for frame in bridge.hand_over():
                 self._loop.call_soon(listener.socket_received, frame)
         else:
-            # The client disconnected while the application was still deciding whether to accept it.
+            # The client disconnected before the application called attach().
             self._loop.call_soon(listener.socket_closed)
 
     def write(self, chunk: Chunk) -> None:
@@ -198,7 +198,7 @@ class WebSocketProtocol(asyncio.Protocol):
         return True
 
     def close(self, code: int, reason: str = "") -> None:
-        """Send a close frame after what was written, and wait up to 10 seconds for the client's."""
+        """Send a close frame after the data written so far, and wait up to 10 seconds for the client's close frame."""
         if self._conn.state is OPEN:
             self._conn.send_close(code, close_reason(reason))
             self._send_output()
@@ -223,7 +223,7 @@ class WebSocketProtocol(asyncio.Protocol):
         return (close.code, close.reason) if close else (CloseCode.LOST, "")
 
     def respond(self, response: Response) -> None:
-        """Answer the handshake, unless the connection closed meanwhile."""
+        """Send the response to the handshake, unless the connection is already closing."""
         if not self.transport.is_closing():
             self._conn.send_response(response)
             self._send_output()
@@ -250,7 +250,7 @@ class WebSocketProtocol(asyncio.Protocol):
     # Incoming
 
     def _parse(self) -> None:
-        """Parse one segment. Hold the rest back, and read no more before it is parsed."""
+        """Parse one segment. Pause reading until the rest is parsed."""
         if self.transport.is_closing():
             self._unparsed = b""
             return
@@ -289,7 +289,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _discards(self, size: int) -> bool:
-        """Return whether data is discarded unparsed, because the client goes on sending after the server closed.
+        """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
 
         The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
         """
@@ -320,7 +320,7 @@ class WebSocketProtocol(asyncio.Protocol):
         bridge.start(self._loop, self._state)
 
     def _refusal(self, request: Request) -> Response | None:
-        """Return the answer to a handshake that ``websockets`` would accept, or refuse with a less precise status."""
+        """Return the response to a handshake that ``websockets`` would accept or reject with a less precise status."""
         if len(request.headers.get_all("Host")) != 1:
             return self._conn.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required\n")
         versions = request.headers.get_all("Sec-WebSocket-Version")
@@ -371,7 +371,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _send_output(self) -> None:
         output = self._conn.data_to_send()
         if not self.writable or self._conn.state is CONNECTING:
-            # Pongs to a peer that is not reading would accumulate without bound; before the handshake none may be sent.
+            # Pongs to a peer that is not reading would accumulate without bound. None are allowed before the handshake.
             output = [data for data in output if not data or data[0] != _PONG]
         if output == [b""] and self._conn.state is CONNECTING:
             output = [_BAD_REQUEST, b""]

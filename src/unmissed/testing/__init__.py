@@ -1,4 +1,4 @@
-"""Test support: a live server that drops its clients, a clock moved by hand, a socket in memory."""
+"""Test support: a live server that can drop its clients, a manual clock and an in-memory socket."""
 
 from unmissed.testing.clock import ManualClock
 from unmissed.testing.server import SECRET, LiveServer

@@ -1,8 +1,8 @@
-"""A clock that tests move by hand."""
+"""A clock that tests advance manually."""
 
 
 class ManualClock:
-    """A monotonic and a wall clock in one, in seconds. It moves only by ``advance``."""
+    """A clock in seconds, usable as both monotonic and wall clock. Only ``advance`` changes its time."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""A live server for tests that can drop its clients and restart."""
+"""A live test server that can drop its clients and restart."""
 
 import asyncio
 import socket
@@ -79,18 +79,18 @@ class LiveServer:
         self._ready = threading.Event()
         self._thread.start()
         if not self._ready.wait(_START_SECONDS):
-            raise TimeoutError("the server did not start: its log above has the reason")
+            raise TimeoutError("the server did not start: see its log output above")
 
     def stop(self) -> None:
-        """Stop as SIGTERM would."""
+        """Shut down the server, as SIGTERM would."""
         self._server.should_exit = True
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():
-            raise TimeoutError("the server does not stop: something blocks its event loop")
+            raise TimeoutError("the server did not stop: its event loop may be blocked")
         self._listening.close()
 
     def restart(self) -> None:
-        """Stop and start again. The memory log is lost, and another life begins."""
+        """Stop and start again. The memory log is lost, and a new epoch starts."""
         self.stop()
         self.start()
 

@@ -1,4 +1,4 @@
-"""A socket in memory, for tests of delivery without a network."""
+"""An in-memory socket, for tests of delivery without a network."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from unmissed.delivery.socket import SocketListener
 
 
 class FakeSocket:
-    """A socket in memory that records its frames. ``pause`` and ``resume`` simulate flow control."""
+    """An in-memory socket that records its frames. ``pause`` and ``resume`` simulate flow control."""
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
@@ -32,7 +32,7 @@ class FakeSocket:
 
     @property
     def buffer_empty(self) -> bool:
-        """Whether the network takes data."""
+        """Whether the simulated network accepts data."""
         return self.writable
 
     def attach(self, listener: SocketListener) -> None:

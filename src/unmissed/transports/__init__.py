@@ -1,1 +1,1 @@
-"""Transports: the sockets that delivery writes to, apart from the native one of the server."""
+"""Transports: implementations of ``Socket`` other than the native one in ``unmissed.server``."""

@@ -14,7 +14,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiSocket:
     """A ``Socket`` over ASGI's ``receive`` and ``send``, already accepted. It holds one chunk at a time.
 
-    ASGI signals flow control only by making ``send`` wait, so one writer task awaits it here, and nowhere else.
+    ASGI signals flow control only by making ``send`` wait, so only the writer task of this class awaits ``send``.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -34,7 +34,7 @@ class AsgiSocket:
 
     @property
     def buffer_empty(self) -> bool:
-        """Whether no chunk is waiting to be sent."""
+        """Whether no chunk and no close is waiting to be sent."""
         return self.writable
 
     def attach(self, listener: SocketListener) -> None:
@@ -51,13 +51,13 @@ class AsgiSocket:
         return False
 
     def close(self, code: int, reason: str = "") -> None:
-        """Close after the chunk that is being sent. Only the first call counts."""
+        """Close after the chunk that is being sent. Later calls have no effect."""
         if self._close is None:
             self._close = (code, reason)
             self._wake.set()
 
     def abort(self) -> None:
-        """Make ``run`` return. The server ends the TCP connection by its own rules."""
+        """Make ``run`` return. The ASGI server decides when to close the TCP connection."""
         if self._end.when() is None:
             self._end.reschedule(0)
 
@@ -94,7 +94,7 @@ class AsgiSocket:
                     return
                 self._listener.socket_writable()
         except (OSError, RuntimeError):
-            # Servers raise different errors when the peer is gone, and ``receive`` may report it only after a timeout.
+            # Servers raise different errors after a disconnect, and ``receive`` may report it only after a timeout.
             self.abort()
 
     async def _send_pending(self) -> None:

@@ -454,7 +454,7 @@ def test_tail_shows_a_reset_and_counts_it() -> None:
 
         lines = run("tail", *arguments).splitlines()
 
-        assert f"-- reset: the server began another life of its log, {fresh.manager.epoch}" == lines[0]
+        assert f"-- reset: the server's log has a new epoch, {fresh.manager.epoch}" == lines[0]
     assert "-- received 0, recovered 0, lost 0, duplicates 0, resets 1" == lines[-1]
 
 

@@ -67,7 +67,7 @@ def test_a_refusal_without_a_reason_says_so() -> None:
         (errors.InvalidPosition(), "in plain digits such as 42"),
         (errors.OriginRefused("https://evil.example", host="app.example.com"), "add it to UNMISSED_ALLOWED_ORIGINS"),
         (errors.NotRunning(), "FastAPI(lifespan=manager.lifespan)"),
-        (errors.Draining(), "come back soon"),
+        (errors.Draining(), "reconnect"),
         (errors.WrongThread(right_call="manager.publish_threadsafe(message)"), "manager.publish_threadsafe(message)"),
     ],
 )
