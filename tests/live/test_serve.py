@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import os
 import re
 import signal
 import subprocess
@@ -58,7 +59,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def started(*options: str) -> Iterator[Iterator[str]]:
     """Run ``unmissed serve`` on a free port, and return the lines that it prints."""
     command = [sys.executable, "-m", "unmissed", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603  # our own command
+    environment = {**os.environ, "UNMISSED_JWT_SECRET": SECRET}
+    with subprocess.Popen(  # noqa: S603  # our own command
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         try:
             yield process.stdout
@@ -74,7 +78,7 @@ def url_of(lines: Iterator[str]) -> str:
 @pytest.fixture
 def tls_url(certificate: tuple[Path, Path]) -> Iterator[str]:
     certfile, keyfile = certificate
-    with started("--jwt-secret", SECRET, "--ssl-certfile", str(certfile), "--ssl-keyfile", str(keyfile)) as lines:
+    with started("--ssl-certfile", str(certfile), "--ssl-keyfile", str(keyfile)) as lines:
         yield url_of(lines)
 
 
@@ -116,7 +120,7 @@ async def test_tail_tells_that_a_certificate_is_not_trusted(tls_url: str) -> Non
 
 
 def test_the_prefix_that_a_proxy_removes_is_in_the_links_of_the_documentation() -> None:
-    with started("--jwt-secret", SECRET, "--root-path", "/live") as lines:
+    with started("--root-path", "/live") as lines:
         url = url_of(lines)
         page = httpx.get(f"{url}/docs").text
         with connect(
@@ -130,7 +134,7 @@ def test_the_prefix_that_a_proxy_removes_is_in_the_links_of_the_documentation() 
 
 @pytest.mark.parametrize(("trusted", "shown"), [("127.0.0.1", "192.0.2.7"), ("192.0.2.1", "127.0.0.1")])
 def test_the_address_of_a_client_comes_from_trusted_proxies_only(trusted: str, shown: str) -> None:
-    with started("--jwt-secret", SECRET, "--forwarded-allow-ips", trusted) as lines:
+    with started("--forwarded-allow-ips", trusted) as lines:
         httpx.get(f"{url_of(lines)}/livez", headers={"X-Forwarded-For": "192.0.2.7"})
         logged = next(line for line in lines if "/livez" in line)
 
