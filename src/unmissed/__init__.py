@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from unmissed.api.router import create_router
     from unmissed.core.audience import Identity
     from unmissed.core.errors import (
+        AlreadyRunning,
         ConfigurationError,
         ConnectionRefused,
         Draining,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AlreadyRunning",
     "Bearer",
     "ConfigurationError",
     "Connection",
@@ -73,6 +75,7 @@ _MODULES = {
     "unmissed.api.router": ("create_router",),
     "unmissed.core.audience": ("Identity",),
     "unmissed.core.errors": (
+        "AlreadyRunning",
         "ConfigurationError",
         "ConnectionRefused",
         "Draining",

@@ -9,7 +9,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from unmissed.core.audience import Identity, visible
-from unmissed.core.errors import Draining, InvalidMessage, MessageTooLarge, NotRunning, WrongThread
+from unmissed.core.errors import (
+    AlreadyRunning,
+    Draining,
+    InvalidMessage,
+    MessageTooLarge,
+    NotRunning,
+    UnknownConnection,
+    WrongThread,
+)
 from unmissed.core.messages import Draft, Message
 from unmissed.core.window import Recovery, Window
 from unmissed.core.wire import CloseCode
@@ -59,7 +67,9 @@ class ConnectionManager:
         """Set while the manager runs."""
 
     async def __aenter__(self) -> Self:
-        """Open the log on the running event loop. Raises ConfigurationError if the log cannot be opened."""
+        """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work."""
+        if self._fan_out is not None:
+            raise AlreadyRunning
         self._loop = asyncio.get_running_loop()
         window = await self._log.open()
         self._draining = False
@@ -199,8 +209,9 @@ class ConnectionManager:
         )
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close a connection from the server's side. Raises UnknownConnection."""
-        self._running.connections[connection_id].close(code, reason)
+        """Close a connection from the server's side, unless it is gone already."""
+        with contextlib.suppress(UnknownConnection):
+            self._running.connections[connection_id].close(code, reason)
 
     def drain(self, *, seconds: float) -> None:
         """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 
 import unmissed
 from unmissed import (
+    AlreadyRunning,
     Bearer,
     ConfigurationError,
     Connection,
@@ -114,7 +115,7 @@ async def publish() -> None:
         print("use a new key")
     except InvalidMessage as error:
         print(error)
-    except (NotRunning, WrongThread, Draining):
+    except (AlreadyRunning, NotRunning, WrongThread, Draining):
         pass
     recovery = manager.recover(0)
     assert_type(recovery, Recovery)

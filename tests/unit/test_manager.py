@@ -12,7 +12,15 @@ import pytest
 from pydantic import BaseModel
 
 from support import BOB, connect, flushed, managed, shape
-from unmissed import ConnectionManager, InvalidMessage, NotRunning, Settings, UnknownConnection, WrongThread
+from unmissed import (
+    AlreadyRunning,
+    ConnectionManager,
+    InvalidMessage,
+    NotRunning,
+    Settings,
+    UnknownConnection,
+    WrongThread,
+)
 from unmissed.core.errors import Draining, MessageTooLarge, TooManyConnections
 from unmissed.core.messages import Draft
 from unmissed.core.window import Window
@@ -253,8 +261,43 @@ async def test_disconnect_closes_with_code_and_reason(manager: ConnectionManager
     manager.disconnect(connection.id, code=4001, reason="kicked")
 
     assert (4001, "kicked") == socket.closed_with
-    with pytest.raises(UnknownConnection):
-        manager.disconnect(connection.id)
+
+
+async def test_disconnecting_a_connection_that_is_gone_is_quiet(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager)
+    staying, _ = connect(manager)
+    socket.drop()
+
+    manager.disconnect(connection.id)
+    manager.disconnect("unknown")
+
+    assert None is staying.closed_with
+
+
+async def test_a_running_manager_refuses_another_start_and_goes_on(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+    epoch = manager.epoch
+
+    with pytest.raises(AlreadyRunning, match="give the lifespan once"):
+        await manager.__aenter__()
+    with pytest.raises(AlreadyRunning):
+        async with manager.lifespan(None):
+            pass
+
+    await manager.emit("a")
+    await flushed(manager)
+    assert epoch == manager.epoch
+    assert [("connected", 0), ("a", 1)] == shape(socket)
+    assert None is socket.closed_with
+
+
+async def test_a_stopped_manager_can_be_started_again(clock: ManualClock) -> None:
+    manager = managed(clock)
+    async with manager:
+        first_epoch = manager.epoch
+
+    async with manager:
+        assert first_epoch != manager.epoch
 
 
 async def test_draining_says_when_to_come_back_and_takes_nobody_new(manager: ConnectionManager) -> None:

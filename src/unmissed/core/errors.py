@@ -14,6 +14,7 @@
     ├── UnknownConnection       no open connection has this id
     ├── TooManyConnections      a limit on connections is reached
     ├── NotRunning              the manager was used before its start or after its stop
+    ├── AlreadyRunning          the manager was started twice
     ├── Draining                the server is shutting down and accepts no new connections or messages
     ├── WrongThread             the manager was used from the wrong thread or event loop
     └── ConnectionRefused       raised by the client: the server does not accept this client
@@ -99,6 +100,16 @@ class NotRunning(UnmissedError, RuntimeError):
         super().__init__(
             "the ConnectionManager is not running: pass its lifespan to FastAPI, FastAPI(lifespan=manager.lifespan), "
             "or enter 'async with manager:' in your own lifespan"
+        )
+
+
+class AlreadyRunning(UnmissedError, RuntimeError):
+    """The manager was entered while it runs. It goes on running."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the ConnectionManager is already running: give the lifespan once, as FastAPI(lifespan=manager.lifespan) "
+            "or with 'async with manager:' in your own"
         )
 
 

@@ -27,6 +27,7 @@ def test_every_exception_is_drawn_in_the_tree_of_the_docstring(kind: type[Except
         (errors.InvalidFrame, ValueError),
         (errors.UnknownConnection, LookupError),
         (errors.NotRunning, RuntimeError),
+        (errors.AlreadyRunning, RuntimeError),
         (errors.WrongThread, RuntimeError),
     ],
 )
@@ -67,6 +68,7 @@ def test_a_refusal_without_a_reason_says_so() -> None:
         (errors.InvalidPosition(), "in plain digits such as 42"),
         (errors.OriginRefused("https://evil.example", host="app.example.com"), "add it to UNMISSED_ALLOWED_ORIGINS"),
         (errors.NotRunning(), "FastAPI(lifespan=manager.lifespan)"),
+        (errors.AlreadyRunning(), "give the lifespan once"),
         (errors.Draining(), "reconnect"),
         (errors.WrongThread(right_call="manager.publish_threadsafe(message)"), "manager.publish_threadsafe(message)"),
     ],
