@@ -19,7 +19,7 @@ from unmissed.core.errors import (
     WrongThread,
 )
 from unmissed.core.messages import Draft, Message
-from unmissed.core.window import Recovery, Window
+from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.backpressure import Backpressure
 from unmissed.delivery.connection import Connection
@@ -176,6 +176,13 @@ class ConnectionManager:
         Without ``epoch``, only the number is checked. Check ``visible`` before showing a message to a user.
         """
         return self.window.recover(since, now=self._clock(), epoch=epoch)
+
+    def page(self, since: int, *, user_id: str, epoch: str | None = None, limit: int | None = None) -> Page:
+        """Return the first messages after a position that this user may see: at most 1 MiB, and ``limit`` messages.
+
+        At least one is returned if there is one. Raises NotRunning before the start.
+        """
+        return self.window.page(since, user_id=user_id, now=self._clock(), epoch=epoch, max_messages=limit)
 
     def get_messages_since(self, since: int, *, user_id: str | None = None) -> list[dict[str, Any]]:
         """Return the retained messages after ``since`` that everyone or, if ``user_id`` is given, this user may see."""

@@ -13,7 +13,7 @@ from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.api.query import limit_parameter, parameter, since_parameter
-from unmissed.core.audience import Identity, visible
+from unmissed.core.audience import Identity
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body
@@ -37,15 +37,14 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
         """Return the retained messages after `since` that this user may see, and whether any are missing."""
         user_id = checked(identity).user_id
         since, limit = since_parameter(request), limit_parameter(request)
-        recovery = manager.recover(since or 0, epoch=parameter(request, "epoch"))
-        seen = [message.payload for message in recovery.messages if visible(message.audience, user_id)]
+        page = manager.page(since or 0, user_id=user_id, epoch=parameter(request, "epoch"), limit=limit)
         body = recovery_body(
-            seen[:limit],
+            [message.payload for message in page.messages],
             epoch=manager.epoch,
-            oldest=recovery.oldest,
-            latest=recovery.latest,
-            outcome=recovery.outcome,
-            has_more=limit is not None and len(seen) > limit,
+            oldest=page.oldest,
+            latest=page.latest,
+            outcome=page.outcome,
+            has_more=page.has_more,
         )
         return _json(body, HTTPStatus.OK)
 
@@ -138,7 +137,11 @@ _GET_DOCS: dict[str, Any] = {
                 "The epoch of that number. Optional: no number is used in two epochs.",
                 {"type": "string"},
             ),
-            _query("limit", "Maximum number of messages; the default is all.", {"type": "integer", "minimum": 1}),
+            _query(
+                "limit",
+                "Maximum number of messages; the default is all that fit into 1 MiB.",
+                {"type": "integer", "minimum": 1},
+            ),
         ]
     },
 }

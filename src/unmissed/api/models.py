@@ -31,7 +31,7 @@ class RecoveryBody(BaseModel):
     outcome: Outcome = Field(
         description="complete: nothing is missing; gap: some messages are lost; reset: since is from another epoch."
     )
-    has_more: bool = Field(description="Whether limit truncated the list. Request the rest with the last number.")
+    has_more: bool = Field(description="Whether limit or 1 MiB truncated the list: request the rest with the last number.")
 
 
 class PublishBody(BaseModel):

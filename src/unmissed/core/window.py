@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from unmissed.core.audience import visible
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
+
+PAGE_BYTES = 1_048_576
+"""The most bytes of messages in one page, unless a single message is larger."""
 
 
 class Outcome(StrEnum):
@@ -38,6 +42,17 @@ class Recovery:
     oldest: int
     latest: int
     messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The first messages after one position that one user sees. ``has_more`` tells whether this user sees others."""
+
+    outcome: Outcome
+    oldest: int
+    latest: int
+    messages: tuple[Message, ...]
+    has_more: bool
 
 
 class Window:
@@ -104,15 +119,46 @@ class Window:
         outcome, start = self.locate(position, epoch=epoch)
         return Recovery(outcome, start, self.oldest, self.latest, tuple(self.messages_after(start)))
 
+    def page(
+        self, position: int, *, user_id: str, now: float, epoch: str | None = None, max_messages: int | None = None
+    ) -> Page:
+        """Return what this user sees after ``position`` at ``now`` (monotonic seconds), up to PAGE_BYTES.
+
+        At least one message is returned if there is one. Nothing is read beyond the first message that did not fit.
+        """
+        self.expire(now)
+        outcome, start = self.locate(position, epoch=epoch)
+        seen = (message for message in self.messages_after(start) if visible(message.audience, user_id))
+        messages, has_more = _cut(seen, max_messages=max_messages)
+        return Page(outcome, self.oldest, self.latest, messages, has_more)
+
     def messages_after(self, position: int) -> Iterable[Message]:
-        """Return the messages after a position that is not below ``evicted_through``, oldest first."""
-        newest_first = islice(reversed(self._messages), self.latest - position)
-        return reversed(tuple(newest_first))
+        """Return the messages after a position that is not below ``evicted_through``, oldest first.
+
+        Read them before the next append or expiry.
+        """
+        after = self.latest - position
+        before = len(self._messages) - after
+        if before < after:
+            return islice(self._messages, before, None)
+        return reversed(tuple(islice(reversed(self._messages), after)))
 
     def _evict(self) -> None:
         message = self._messages.popleft()
         self._bytes -= _cost(message)
         self.evicted_through = message.sequence_number
+
+
+def _cut(messages: Iterable[Message], *, max_messages: int | None) -> tuple[tuple[Message, ...], bool]:
+    """Return the first messages that fit into a page, at least one, and whether others follow."""
+    fitting: list[Message] = []
+    size = 0
+    for message in messages:
+        size += len(message.payload)
+        if fitting and (len(fitting) == max_messages or size > PAGE_BYTES):
+            return tuple(fitting), True
+        fitting.append(message)
+    return tuple(fitting), False
 
 
 def _cost(message: Message) -> int:

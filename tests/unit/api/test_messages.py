@@ -185,6 +185,18 @@ async def test_a_bad_idempotency_key_is_a_422(client: httpx.AsyncClient, key: st
     assert_problem(response, 422)
 
 
+async def test_an_answer_of_more_than_1_mib_is_cut(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
+    for _ in range(20):
+        await manager.emit("a", "x" * 60_000)
+
+    first = (await client.get(PATH)).json()
+    rest = (await client.get(f"{PATH}?since={first['messages'][-1]['sequence_number']}")).json()
+
+    assert (True, False) == (first["has_more"], rest["has_more"])
+    assert [*range(1, 21)] == [each["sequence_number"] for each in first["messages"] + rest["messages"]]
+    assert 17 == len(first["messages"])
+
+
 async def test_bodies_are_what_openapi_says(client: httpx.AsyncClient) -> None:
     stamp = (await client.post(PATH, json={"type": "a", "room": 7})).json()
     recovery = (await client.get(PATH)).json()

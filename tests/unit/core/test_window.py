@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
-from unmissed.core.window import Outcome, Recovery, Retention, Window
+from unmissed.core.window import PAGE_BYTES, Outcome, Page, Recovery, Retention, Window
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
@@ -267,3 +267,83 @@ def test_appended_bytes_include_what_was_evicted() -> None:
     window = life_from(1, count=5, max_messages=2)
 
     assert 5 * (MESSAGE_OVERHEAD + len(b"{}")) == window.appended_bytes
+
+
+BIG = PAGE_BYTES // 2
+"""Two payloads of this size fill a page."""
+
+
+def paged(*sizes: int, bob: tuple[int, ...] = ()) -> Window:
+    """Return a window of payloads of these sizes. The numbers in ``bob`` are for Bob only, the rest for everyone."""
+    window = empty_window()
+    for number, size in enumerate(sizes, start=1):
+        audience = Audience.of(["bob"]) if number in bob else EVERYONE
+        window.append(Message(number, "2026-01-31T12:00:00.000Z", bytes(size), audience, 0.0))
+    return window
+
+
+def read(window: Window, position: int = 0, *, max_messages: int | None = None) -> tuple[list[int], bool]:
+    """Return the numbers that Alice gets in one page, and whether there are more."""
+    page = window.page(position, user_id="alice", now=0.0, max_messages=max_messages)
+    return [each.sequence_number for each in page.messages], page.has_more
+
+
+def test_a_page_tells_what_a_recovery_tells() -> None:
+    window = window_of(5, retention=Retention(max_messages=2))
+
+    page = window.page(2, user_id="alice", now=0.0)
+
+    assert Page(Outcome.GAP, oldest=4, latest=5, messages=(message(4), message(5)), has_more=False) == page
+    assert Outcome.RESET is window.page(2, user_id="alice", now=0.0, epoch="another").outcome
+
+
+def test_a_page_evicts_what_is_too_old() -> None:
+    assert () == window_of(3, retention=Retention(max_age=10.0)).page(0, user_id="alice", now=10.0).messages
+
+
+def test_a_page_holds_as_many_bytes_as_fit() -> None:
+    assert ([1, 2], False) == read(paged(BIG, BIG))
+    assert ([1, 2], True) == read(paged(BIG, BIG, 1))
+    assert ([1], True) == read(paged(BIG, BIG + 1))
+    assert ([3], False) == read(paged(BIG, BIG, 1), 2)
+
+
+def test_a_page_holds_one_message_however_large() -> None:
+    assert ([1], True) == read(paged(PAGE_BYTES + 1, 0))
+    assert ([2], False) == read(paged(0, PAGE_BYTES + 1), 1)
+
+
+def test_a_page_holds_no_more_messages_than_asked_for() -> None:
+    assert ([1, 2], True) == read(paged(9, 9, 9), max_messages=2)
+    assert ([1, 2, 3], False) == read(paged(9, 9, 9), max_messages=3)
+
+
+def test_messages_of_others_are_neither_counted_nor_more() -> None:
+    assert ([2, 3], False) == read(paged(BIG, BIG, BIG, BIG, BIG, bob=(1, 4, 5)))
+    assert ([2, 3], False) == read(paged(9, 9, 9, 9, bob=(1, 4)), max_messages=2)
+
+
+def test_a_message_behind_those_of_others_is_more() -> None:
+    assert ([1, 2], True) == read(paged(BIG, BIG, 9, 9, 1, bob=(3, 4)))
+    assert ([1], True) == read(paged(9, 9, 9, bob=(2,)), max_messages=1)
+
+
+@given(
+    messages=st.lists(
+        st.tuples(st.sampled_from([1, BIG // 2, BIG, PAGE_BYTES, PAGE_BYTES + 1]), st.booleans()), max_size=9
+    ),
+    max_messages=st.none() | st.integers(1, 4),
+)
+def test_pages_joined_are_everything_that_a_user_sees(
+    messages: list[tuple[int, bool]], max_messages: int | None
+) -> None:
+    others = tuple(number for number, (_, for_bob) in enumerate(messages, start=1) if for_bob)
+    window = paged(*(size for size, _ in messages), bob=others)
+
+    got, has_more = read(window, max_messages=max_messages)
+    while has_more:
+        page, has_more = read(window, got[-1], max_messages=max_messages)
+        assert page
+        got += page
+
+    assert [number for number in range(1, len(messages) + 1) if number not in others] == got
