@@ -29,7 +29,7 @@ LOGGED: dict[str, Any] = {"log_config": None, "log_level": "info"}
 def _controlled_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the settings of the machine, and let sequence numbers start at 1, so that expectations stay small."""
     for name in [*os.environ]:
-        if name.startswith("UNMISSED_") or name == "WEB_CONCURRENCY":
+        if name.startswith("UNMISSED_") or name in ("WEB_CONCURRENCY", "UVICORN_WORKERS", "GRANIAN_WORKERS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("UNMISSED_FIRST_NUMBER", "1")
 

@@ -10,7 +10,7 @@ from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt, Receipts, fingerprint_of
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication
-from unmissed.logs.workers import refuse_several_workers
+from unmissed.logs.workers import refuse_second_worker, refuse_several_workers
 
 
 class MemoryLog:
@@ -38,6 +38,7 @@ class MemoryLog:
     async def open(self) -> Window:
         """Start an epoch with an empty window. Raises ConfigurationError if the server runs several workers."""
         refuse_several_workers(sys.argv, os.environ)
+        refuse_second_worker()
         self._appended: Callable[[], None] | None = None
         self._receipts = Receipts(max_age=self._retention.max_age)
         self._window = Window(self._retention, epoch=secrets.token_urlsafe(9), first_number=self._start() + 1)

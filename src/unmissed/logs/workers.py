@@ -1,12 +1,21 @@
 """Refuses to start in one of several worker processes, where each would keep its own log."""
 
+import multiprocessing
+import os
+import sys
+import tempfile
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from unmissed.core.errors import ConfigurationError
 
-_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "fastapi"}
+_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "granian", "fastapi"}
+_VARIABLES = ("WEB_CONCURRENCY", "UVICORN_WORKERS", "GRANIAN_WORKERS")
+_CONFIGURED = {"uvicorn", "hypercorn"}
+
+_locks: dict[int, int] = {}
+"""The locked files of this process, by the id of the process that started it. They stay open until it ends."""
 
 
 def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -20,12 +29,20 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
         program = program.parent
     requested = _workers(arguments[1:]) if program.stem in _SERVERS else []
     requested += _workers(environment.get("GUNICORN_CMD_ARGS", "").split())
-    requested.append(environment.get("WEB_CONCURRENCY", "1"))
+    requested += [environment.get(name, "1") for name in _VARIABLES]
     if any(count.isdecimal() and int(count) > 1 for count in requested):
-        raise ConfigurationError(
-            "the memory log lives in one process and cannot be shared by several workers: "
-            "run one worker (uvicorn --workers 1) and unset WEB_CONCURRENCY"
-        )
+        raise _refusal()
+
+
+def refuse_second_worker() -> None:
+    """Raise ConfigurationError in one of several workers, however their server was configured.
+
+    Some servers tell a worker how many there are. For all others the first worker of a server takes a lock, which it
+    holds until its process ends. A process that is no worker takes none: two servers of one shell are separate.
+    """
+    server = _server_of_this_worker()
+    if _started_with_several() or (server is not None and not _lock(server)):
+        raise _refusal()
 
 
 def _workers(options: Sequence[str]) -> list[str]:
@@ -33,3 +50,51 @@ def _workers(options: Sequence[str]) -> list[str]:
     parser.add_argument("-w", "--workers", action="append", nargs="?", const="", default=[])
     workers: list[str] = parser.parse_known_args(options)[0].workers
     return workers
+
+
+def _started_with_several() -> bool:
+    """Return whether the server that started this process passed it a configuration of several workers."""
+    keywords = getattr(multiprocessing.current_process(), "_kwargs", {})
+    return any(
+        type(value).__module__.partition(".")[0] in _CONFIGURED and getattr(value, "workers", None) not in (None, 0, 1)
+        for value in keywords.values()
+    )
+
+
+def _server_of_this_worker() -> int | None:
+    """Return the id of the process that started this worker, or None if this process is no worker.
+
+    uvicorn, hypercorn and granian use multiprocessing. gunicorn forks, and its workers inherit its modules.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        return parent.pid
+    return os.getppid() if "gunicorn.arbiter" in sys.modules else None
+
+
+def _lock(server: int) -> bool:
+    """Return whether this process is the only one of a server that has this lock."""
+    if sys.platform == "win32" or server in _locks:
+        return True
+    import fcntl  # noqa: PLC0415  # not on Windows
+
+    try:
+        # The user id is part of the name, since a file of another user cannot be opened.
+        path = Path(tempfile.gettempdir()) / f"unmissed-{os.getuid()}-{server}.lock"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return True  # Without a temporary directory there is no lock.
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    _locks[server] = file
+    return True
+
+
+def _refusal() -> ConfigurationError:
+    return ConfigurationError(
+        "the memory log lives in one process and cannot be shared by several workers: "
+        "run one worker (uvicorn --workers 1) and unset WEB_CONCURRENCY and UVICORN_WORKERS"
+    )

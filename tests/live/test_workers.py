@@ -1,0 +1,102 @@
+"""Real servers with two workers: each is refused, however it was asked for them."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from unmissed.testing import SECRET
+
+REFUSAL = "the memory log lives in one process and cannot be shared by several workers"
+APP = "unmissed.main:app"
+UVICORN = ["-m", "uvicorn", APP, "--port", "PORT"]
+GUNICORN = ["-m", "gunicorn", APP, "--bind", "127.0.0.1:PORT", "--worker-class", "uvicorn.workers.UvicornWorker"]
+HYPERCORN = ["-m", "hypercorn", APP, "--bind", "127.0.0.1:PORT"]
+GRANIAN = ["-m", "granian", APP, "--interface", "asgi", "--port", "PORT"]
+FILES = {
+    "run_uvicorn.py": f"""
+import uvicorn
+if __name__ == "__main__":
+    uvicorn.run("{APP}", port=PORT, workers=2)
+""",
+    "run_granian.py": f"""
+import granian
+if __name__ == "__main__":
+    granian.Granian("{APP}", port=PORT, interface="asgi", workers=2).serve()
+""",
+    "gunicorn.conf.py": "workers = 2",
+    "hypercorn.toml": "workers = 2",
+}
+
+
+@contextmanager
+def running(
+    server: str, arguments: list[str], directory: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a server on a free port until the end of the block."""
+    if importlib.util.find_spec(server) is None:
+        pytest.skip(f"{server} is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    for name, text in FILES.items():
+        (directory / name).write_text(text.replace("PORT", port))
+    with subprocess.Popen(  # noqa: S603  # our own command
+        [sys.executable, *(argument.replace("PORT", port) for argument in arguments)],
+        cwd=directory,
+        env={**os.environ, "UNMISSED_JWT_SECRET": SECRET, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def printed(process: subprocess.Popen[str], *texts: str) -> str | None:
+    """Return the first of these texts that a server prints, or None if it ends without one."""
+    assert process.stdout is not None
+    return next((text for line in process.stdout for text in texts if text in line), None)
+
+
+@pytest.mark.parametrize(
+    ("server", "arguments", "environment"),
+    [
+        ("uvicorn", [*UVICORN, "--workers", "2"], {}),
+        ("uvicorn", UVICORN, {"WEB_CONCURRENCY": "2"}),
+        ("uvicorn", UVICORN, {"UVICORN_WORKERS": "2"}),
+        ("uvicorn", ["run_uvicorn.py"], {}),
+        ("gunicorn", [*GUNICORN, "--workers", "2"], {}),
+        ("gunicorn", [*GUNICORN, "--config", "gunicorn.conf.py"], {}),
+        ("hypercorn", [*HYPERCORN, "--config", "hypercorn.toml"], {}),
+        ("granian", [*GRANIAN, "--workers", "2"], {}),
+        ("granian", ["run_granian.py"], {}),
+    ],
+)
+def test_two_workers_are_refused(
+    server: str, arguments: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running(server, arguments, tmp_path, environment) as process:
+        assert REFUSAL == printed(process, REFUSAL)
+
+
+@pytest.mark.parametrize(
+    ("server", "arguments", "started"),
+    [
+        ("uvicorn", UVICORN, "Application startup complete"),
+        ("uvicorn", [*UVICORN, "--reload"], "Application startup complete"),
+        ("gunicorn", GUNICORN, "Application startup complete"),
+        ("hypercorn", HYPERCORN, "Running on"),
+        ("granian", GRANIAN, "Started worker-1"),
+    ],
+)
+def test_one_worker_serves(server: str, arguments: list[str], started: str, tmp_path: Path) -> None:
+    with running(server, arguments, tmp_path, {}) as process:
+        assert started == printed(process, started, REFUSAL)
