@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
 
 _CHECK_SECONDS = 1.0
+_SLICE_SECONDS = 0.005
 
 
 class ConnectionManager:
@@ -141,7 +142,7 @@ class ConnectionManager:
         return publication.messages[0]
 
     async def publish_batch(
-        self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
+        self, messages: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> Publication:
         """Publish messages as one block of contiguous numbers. If one message is refused, none is published.
 
@@ -149,10 +150,10 @@ class ConnectionManager:
         IdempotencyConflict when they are others, and Draining when the server is going down and nobody would receive
         them.
         """
-        self._check_loop("manager.publish_threadsafe(message)")
-        if self._draining:
-            raise Draining
-        drafts = self._drafts(messages)
+        self._check_accepting()
+        drafts = await self._drafts(messages)
+        # The manager may have stopped while they were built.
+        self._check_accepting()
         await self._backpressure.before_append(drafts)
         return await self._log.publish(drafts, idempotency_key=idempotency_key)
 
@@ -242,16 +243,22 @@ class ConnectionManager:
             await asyncio.sleep(pause)
             self.check()
 
-    def _drafts(self, messages: Sequence[Mapping[str, Any]]) -> list[Draft]:
-        most = self.window.retention.max_messages
-        if not 0 < len(messages) <= most:
-            raise InvalidMessage(
-                f"a batch must have 1 to {most} messages (the log retains {most}): this one has {len(messages)}"
-            )
-        drafts = [Draft.of(message, max_bytes=self.settings.max_message_bytes) for message in messages]
-        max_bytes = self.window.retention.max_bytes
-        if sum(draft.size_in_log for draft in drafts) > max_bytes:
-            raise MessageTooLarge("the batch, which must fit in the log,", limit=max_bytes)
+    async def _drafts(self, messages: Iterable[Mapping[str, Any]]) -> list[Draft]:
+        """Check and encode the messages, and let others run after each slice of time."""
+        retention, drafts, size = self.window.retention, list[Draft](), 0
+        pause_at = self._loop.time() + _SLICE_SECONDS
+        for message in messages:
+            drafts.append(Draft.of(message, max_bytes=self.settings.max_message_bytes))
+            size += drafts[-1].size_in_log
+            if size > retention.max_bytes:
+                raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
+            if len(drafts) > retention.max_messages:
+                break
+            if self._loop.time() >= pause_at:
+                await asyncio.sleep(0)
+                pause_at = self._loop.time() + _SLICE_SECONDS
+        if not 0 < len(drafts) <= retention.max_messages:
+            raise InvalidMessage(f"a batch has 1 to {retention.max_messages} messages, as many as the log retains")
         return drafts
 
     def _monotonic(self, unix_time: float | None) -> float:
@@ -263,6 +270,11 @@ class ConnectionManager:
         if self._fan_out is None:
             raise NotRunning
         return self._fan_out
+
+    def _check_accepting(self) -> None:
+        self._check_loop("manager.publish_threadsafe(message)")
+        if self._draining:
+            raise Draining
 
     def _check_loop(self, right_call: str) -> None:
         if self._fan_out is None:

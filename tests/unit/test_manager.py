@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -177,6 +178,33 @@ async def test_a_batch_is_never_interleaved(manager: ConnectionManager) -> None:
 
     kinds = {message["sequence_number"]: message["type"] for message in manager.get_messages_since(0)}
     assert all(kinds[number] == "batch" for first in firsts for number in range(first, first + 5))
+
+
+def slow_messages(count: int) -> Iterator[dict[str, Any]]:
+    """Yield messages that take long, as large ones do."""
+    for _ in range(count):
+        ready_at = time.monotonic() + 0.01
+        while time.monotonic() < ready_at:
+            pass
+        yield {"type": "slow"}
+
+
+async def test_others_run_while_a_slow_batch_is_built_and_it_stays_one_block(manager: ConnectionManager) -> None:
+    other = asyncio.create_task(manager.emit("other"))
+
+    publication = await manager.publish_batch(slow_messages(3))
+
+    assert 1 == (await other).sequence_number
+    assert [2, 3, 4] == [message.sequence_number for message in publication.messages]
+
+
+async def test_a_batch_is_refused_when_draining_begins_while_it_is_built(manager: ConnectionManager) -> None:
+    asyncio.get_running_loop().call_soon(lambda: manager.drain(seconds=1))
+
+    with pytest.raises(Draining):
+        await manager.publish_batch(slow_messages(3))
+
+    assert 0 == manager.window.latest
 
 
 async def test_get_messages_since_returns_what_everyone_or_this_user_may_see(manager: ConnectionManager) -> None:

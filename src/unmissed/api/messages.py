@@ -1,7 +1,7 @@
 """``/websocket/messages``: recovery and publishing over REST."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.api.query import limit_parameter, parameter, since_parameter
 from unmissed.core.audience import Identity
-from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.encoding import decode_items, encode_json
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body
 from unmissed.logs.base import Publication
@@ -56,12 +56,13 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
         key = _idempotency_key(request)
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
-            body if isinstance(body, list) else [body],
+            _items(body),
             idempotency_key=key and _key_of_user(identity.user_id, key),
         )
         stamps = _stamps(publication)
         status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
-        return _json(encode_json(stamps if isinstance(body, list) else stamps[0]), status)
+        is_array = body.lstrip().startswith(b"[")
+        return _json(encode_json(stamps if is_array else stamps[0]), status)
 
     @router.options(PATH, include_in_schema=False)
     async def preflight() -> Response:
@@ -95,8 +96,8 @@ def _idempotency_key(request: Request) -> str | None:
     return key
 
 
-async def _json_body(request: Request, *, limit: int) -> Any:
-    """Return the value of a JSON body. It is read here, after authentication and with a limit, to bound its cost."""
+async def _json_body(request: Request, *, limit: int) -> bytes:
+    """Return a body that is declared as JSON. It is read here, after authentication and with a limit, to bound its cost."""
     if not _JSON_TYPES.fullmatch(request.headers.get("content-type", "")):
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
@@ -109,8 +110,12 @@ async def _json_body(request: Request, *, limit: int) -> Any:
                 raise MessageTooLarge("the body", limit=limit)
     except ClientDisconnect:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the body is incomplete: the client disconnected") from None
+    return bytes(body)
+
+
+def _items(body: bytes) -> Iterator[Any]:
     try:
-        return decode_json(bytes(body))
+        yield from decode_items(body)
     except ValueError as error:
         raise InvalidMessage(f"the body is not JSON: {error}") from None
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ MAX_DEPTH = 100
 """The most levels of arrays and objects. A decoder that recurses reads these even far down in its stack."""
 
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels: flatten it, or send the inner part as a string"
+_SPACE = re.compile(r"[ \t\n\r]+")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LEVELS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -53,6 +55,44 @@ def decode_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def decode_items(text: bytes) -> Iterator[Any]:
+    """Yield the items of a JSON array, or the one value that the text is. Raises ValueError, possibly after some items.
+
+    Each item is decoded when it is asked for. A large array decoded at once would block for long, most of it in the
+    garbage collector, and its values would take many times the memory of the text.
+    """
+    array = text.decode()
+    position = _after_space(array, 0)
+    if not array.startswith("[", position):
+        yield decode_json(array)
+        return
+    position = _after_space(array, position + 1)
+    more = not array.startswith("]", position)
+    while more:
+        item, position = _decode_at(array, position)
+        yield item
+        position = _after_space(array, position)
+        more = array.startswith(",", position)
+        if more:
+            position = _after_space(array, position + 1)
+    if not array.startswith("]", position):
+        raise json.JSONDecodeError("Expecting ',' delimiter", array, position)
+    if _after_space(array, position + 1) != len(array):
+        raise json.JSONDecodeError("Extra data", array, position + 1)
+
+
+def _decode_at(text: str, position: int) -> tuple[Any, int]:
+    try:
+        return _decoder.raw_decode(text, position)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _after_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
+
+
 def _depth(encoded: bytes) -> int:
     brackets = _STRING.sub(b"", encoded).translate(None, _NOT_BRACKETS)
     return max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0)
@@ -60,3 +100,6 @@ def _depth(encoded: bytes) -> int:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)

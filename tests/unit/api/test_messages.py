@@ -91,6 +91,14 @@ async def test_an_array_is_one_block(client: httpx.AsyncClient) -> None:
     assert [1, 2] == [stamp["sequence_number"] for stamp in response.json()]
 
 
+async def test_an_array_of_one_is_answered_with_an_array(client: httpx.AsyncClient) -> None:
+    content_type = {"Content-Type": "application/json"}
+
+    response = await client.post(PATH, content=b' \r\n\t[ {"type": "a"} ] ', headers=content_type)
+
+    assert [1] == [stamp["sequence_number"] for stamp in response.json()]
+
+
 async def test_extra_keys_are_kept_and_users_are_not_shown(client: httpx.AsyncClient) -> None:
     await client.post(PATH, json={"type": "a", "users": ["alice"], "room": 7})
 
@@ -117,6 +125,8 @@ async def test_extra_keys_are_kept_and_users_are_not_shown(client: httpx.AsyncCl
         (b'{"type":"a","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 422),
         (b'{"type":"a","data":' + b"9" * 5_000 + b"}", 422),
         (b'[{"type":"a"},{"type":"a","users":[]}]', 422),
+        (b'[{"type":"a"},', 422),
+        (b'[{"type":"a"}]]', 422),
         (b'{"type":"a","data":"' + b"x" * 70_000 + b'"}', 413),
         (b" " * 1_100_000 + b'{"type":"a"}', 413),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.encoding import decode_items, decode_json, encode_json
 
 json_values = st.recursive(
     st.none()
@@ -144,3 +144,42 @@ def test_json_nested_too_deep_is_not_decoded() -> None:
 def test_a_number_of_5000_digits_is_not_decoded() -> None:
     with pytest.raises(ValueError, match="digits"):
         decode_json("9" * 5000)
+
+
+@given(value=json_values, indent=st.sampled_from([None, 1, "\t", " \r\n"]))
+def test_the_items_of_an_array_are_its_values_and_another_value_is_one_item(value: object, indent: Any) -> None:
+    expected = value if isinstance(value, list) else [value]
+
+    assert expected == list(decode_items(json.dumps(value, indent=indent).encode()))
+
+
+@given(text=st.text(alphabet='[]{},:"1aN \n\ufeff', max_size=12))
+def test_items_are_read_as_strictly_as_the_whole(text: str) -> None:
+    try:
+        value = decode_json(text)
+    except ValueError:
+        with pytest.raises(ValueError):  # noqa: PT011  # the texts are Python's own
+            list(decode_items(text.encode()))
+    else:
+        assert (value if isinstance(value, list) else [value]) == list(decode_items(text.encode()))
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[", b"[1", b"[1,", b"[1,]", b"[,1]", b"[1 2]", b"[1}", b"[] 1", b"[1]]", b"[NaN]", b"NaN", b"\xff"]
+)
+def test_what_is_not_json_has_no_items(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # the texts are Python's own
+        list(decode_items(text))
+
+
+def test_an_item_nested_too_deep_is_not_decoded() -> None:
+    with pytest.raises(ValueError, match="it is nested too deep"):
+        list(decode_items(b"[" + b"[" * 100_000 + b"]" * 100_000 + b"]"))
+
+
+def test_items_are_decoded_when_they_are_asked_for() -> None:
+    items = decode_items(b"[1, nonsense]")
+
+    assert 1 == next(items)
+    with pytest.raises(ValueError, match="Expecting value"):
+        next(items)
