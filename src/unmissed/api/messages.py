@@ -50,7 +50,11 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
 
     @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
     async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
-        """Publish one message, or atomically an array of messages as one block of contiguous numbers."""
+        """Publish one message, or atomically an array of messages as one block of contiguous numbers.
+
+        The header `Idempotency-Key`, 1 to 255 visible ASCII characters such as a UUID, makes repeating a request safe:
+        the same key with the same messages returns the first answer and publishes nothing; with others it answers 422.
+        """
         if PUBLISH_SCOPE not in checked(identity).scopes:
             raise HTTPException(HTTPStatus.FORBIDDEN, f"publishing needs a token with the scope {PUBLISH_SCOPE}")
         key = _idempotency_key(request)
@@ -97,7 +101,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 async def _json_body(request: Request, *, limit: int) -> bytes:
-    """Return a body that is declared as JSON. It is read here, after authentication and with a limit, to bound its cost."""
+    """Return a body that is declared as JSON. Reading it here, after authentication, bounds what it costs."""
     if not _JSON_TYPES.fullmatch(request.headers.get("content-type", "")):
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
@@ -145,7 +149,7 @@ _GET_DOCS: dict[str, Any] = {
             _query(
                 "limit",
                 "Maximum number of messages; the default is all that fit into 1 MiB.",
-                {"type": "integer", "minimum": 1},
+                {"type": "integer", "minimum": 1, "maximum": MAX_SEQUENCE_NUMBER},
             ),
         ]
     },
@@ -167,15 +171,6 @@ _POST_DOCS: dict[str, Any] = {
         ),
     },
     "openapi_extra": {
-        "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "Repeating a key with its message returns the first answer and publishes nothing.",
-                "schema": {"type": "string", "maxLength": 255},
-            }
-        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -183,7 +178,12 @@ _POST_DOCS: dict[str, Any] = {
                     "schema": {
                         "anyOf": [
                             models.PublishBody.model_json_schema(),
-                            {"type": "array", "items": models.PublishBody.model_json_schema(), "minItems": 1},
+                            {
+                                "type": "array",
+                                "items": models.PublishBody.model_json_schema(),
+                                "minItems": 1,
+                                "description": "At most as many messages as the log retains.",
+                            },
                         ]
                     }
                 }

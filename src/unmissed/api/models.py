@@ -1,11 +1,15 @@
 """The bodies of the REST routes, for the OpenAPI documentation only: stored bytes are sent unchanged."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from unmissed.core.audience import MAX_USERS
+from unmissed.core.messages import STAMPED_KEYS
 from unmissed.core.window import Outcome
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER, RESERVED_TYPES
+
+_REFUSED: list[Any] = [{"required": [key]} for key in (*STAMPED_KEYS, "topics")]
 
 
 class MessageBody(BaseModel):
@@ -31,17 +35,33 @@ class RecoveryBody(BaseModel):
     outcome: Outcome = Field(
         description="complete: nothing is missing; gap: some messages are lost; reset: since is from another epoch."
     )
-    has_more: bool = Field(description="Whether limit or 1 MiB truncated the list: request the rest with the last number.")
+    has_more: bool = Field(
+        description="Whether limit or 1 MiB truncated the list. Request the rest with the last number."
+    )
 
 
 class PublishBody(BaseModel):
     """A message to publish. Any other keys are kept."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"not": {"anyOf": _REFUSED}},
+    )
 
-    type: str = Field(description="The message type; types of the protocol are refused.", examples=["chat"])
+    type: str = Field(
+        description="The message type; types of the protocol are refused.",
+        examples=["chat"],
+        min_length=1,
+        json_schema_extra={"not": {"enum": sorted(RESERVED_TYPES)}},
+    )
     data: Any = Field(default=None, description="Any JSON; may be left out.", examples=[{"text": "hello"}])
-    users: list[str] | None = Field(default=None, description="User ids; leave out for everyone.", examples=[["alice"]])
+    users: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None,
+        description="User ids; leave out for everyone.",
+        examples=[["alice"]],
+        min_length=1,
+        max_length=MAX_USERS,
+    )
 
 
 class StampBody(BaseModel):

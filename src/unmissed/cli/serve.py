@@ -58,7 +58,7 @@ def serve(
         log_level=log_level,
         access_log=access_log,
         workers=1,
-        http=HttpProtocol,
+        http=HttpProtocol.with_stall_seconds(settings.stall_seconds),
         ws=WebSocketProtocol,
         backlog=4096,
         root_path=root_path,

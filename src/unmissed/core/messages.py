@@ -16,7 +16,8 @@ STAMP_BYTES = 80
 MESSAGE_OVERHEAD = 256
 """Bytes that a retained message takes besides its payload: tracemalloc counts 242 on CPython 3.11."""
 
-_STAMPED_KEYS = ("sequence_number", "timestamp")
+STAMPED_KEYS = ("sequence_number", "timestamp")
+"""Keys that the server assigns; publishers may not use them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidMessage('type must be a non-empty string such as "chat"')
     if message_type in RESERVED_TYPES:
         raise InvalidMessage(f"the type {message_type!r} is reserved for the protocol: choose another name")
-    for key in _STAMPED_KEYS:
+    for key in STAMPED_KEYS:
         if key in fields:
             raise InvalidMessage(f"{key} is assigned by the server: leave it out, or keep your own inside data")
     if "topics" in fields:

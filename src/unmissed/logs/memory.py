@@ -38,7 +38,7 @@ class MemoryLog:
     async def open(self) -> Window:
         """Start an epoch with an empty window. Raises ConfigurationError if the server runs several workers."""
         refuse_several_workers(sys.argv, os.environ)
-        refuse_second_worker()
+        await refuse_second_worker()
         self._appended: Callable[[], None] | None = None
         self._receipts = Receipts(max_age=self._retention.max_age)
         self._window = Window(self._retention, epoch=secrets.token_urlsafe(9), first_number=self._start() + 1)

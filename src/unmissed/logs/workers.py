@@ -1,5 +1,6 @@
 """Refuses to start in one of several worker processes, where each would keep its own log."""
 
+import asyncio
 import multiprocessing
 import os
 import sys
@@ -13,6 +14,9 @@ from unmissed.core.errors import ConfigurationError
 _SERVERS = {"uvicorn", "gunicorn", "hypercorn", "granian", "fastapi"}
 _VARIABLES = ("WEB_CONCURRENCY", "UVICORN_WORKERS", "GRANIAN_WORKERS")
 _CONFIGURED = {"uvicorn", "hypercorn"}
+
+_LOCK_ATTEMPTS = 50
+_LOCK_PAUSE = 0.1
 
 _locks: dict[int, int] = {}
 """The locked files of this process, by the id of the process that started it. They stay open until it ends."""
@@ -34,15 +38,23 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
         raise _refusal()
 
 
-def refuse_second_worker() -> None:
+async def refuse_second_worker() -> None:
     """Raise ConfigurationError in one of several workers, however their server was configured.
 
     Some servers tell a worker how many there are. For all others the first worker of a server takes a lock, which it
-    holds until its process ends. A process that is no worker takes none: two servers of one shell are separate.
+    holds until its process ends. Others wait a few seconds for it: a server that reloads may start the next worker
+    before it stops the previous one. A process that is no worker takes no lock: two servers of one shell are separate.
     """
-    server = _server_of_this_worker()
-    if _started_with_several() or (server is not None and not _lock(server)):
+    if _started_with_several():
         raise _refusal()
+    server = _server_of_this_worker()
+    if server is None:
+        return
+    for _ in range(_LOCK_ATTEMPTS):
+        if _lock(server):
+            return
+        await asyncio.sleep(_LOCK_PAUSE)
+    raise _refusal()
 
 
 def _workers(options: Sequence[str]) -> list[str]:
