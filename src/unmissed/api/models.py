@@ -52,7 +52,7 @@ class PublishBody(BaseModel):
         description="The message type; types of the protocol are refused.",
         examples=["chat"],
         min_length=1,
-        json_schema_extra={"not": {"enum": sorted(RESERVED_TYPES)}},
+        json_schema_extra={"not": {"enum": [*sorted(RESERVED_TYPES)]}},
     )
     data: Any = Field(default=None, description="Any JSON; may be left out.", examples=[{"text": "hello"}])
     users: list[Annotated[str, Field(min_length=1)]] | None = Field(

@@ -377,6 +377,7 @@ def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveSe
     assert "-- received 1, recovered 1, lost 0, duplicates 0" == lines[-1]
 
 
+@pytest.mark.live
 @pytest.mark.usefixtures("_terminated_as_before")
 @pytest.mark.parametrize("form", ["{}", "{}/ws"])
 def test_tail_recovers_what_it_publishes_while_its_connection_is_down(form: str) -> None:

@@ -153,15 +153,18 @@ def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return run
 
 
+@pytest.mark.live
 def test_the_second_of_two_workers_is_refused(outcomes: Callable[[str], list[str]]) -> None:
     assert ["accepted", "refused"] == outcomes("stop = start(); start()(); stop()")
 
 
+@pytest.mark.live
 def test_a_worker_may_follow_one_that_has_ended(outcomes: Callable[[str], list[str]]) -> None:
     """As under ``uvicorn --reload``."""
     assert ["accepted", "accepted"] == outcomes("start()(); start()()")
 
 
+@pytest.mark.live
 def test_a_worker_that_was_started_with_a_configuration_of_several_is_refused(
     outcomes: Callable[[str], list[str]],
 ) -> None:
@@ -176,6 +179,7 @@ def test_two_programs_of_one_parent_are_separate(start: Start) -> None:
     assert ["accepted", "accepted"] == [start(PROGRAM), start(PROGRAM)]
 
 
+@pytest.mark.live
 def test_the_second_of_two_workers_of_gunicorn_is_refused(start: Start) -> None:
     """gunicorn forks without multiprocessing."""
     assert ["accepted", "refused"] == [start(GUNICORN_PROGRAM), start(GUNICORN_PROGRAM)]
