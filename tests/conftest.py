@@ -34,7 +34,7 @@ def _controlled_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_FIRST_NUMBER", "1")
 
 
-LIVE_FIXTURES = {"serve", "served", "server", "unmissed_server"}
+LIVE_FIXTURES = {"browser", "serve", "served", "server", "unmissed_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

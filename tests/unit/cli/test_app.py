@@ -435,6 +435,7 @@ def test_every_form_of_the_address_leads_to_the_messages(url: str, expected: str
     assert expected == messages_url(url)
 
 
+@pytest.mark.live
 @pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_shows_a_gap_and_counts_the_lost() -> None:
     with LiveServer(settings=Settings.load(jwt_secret=SECRET, max_messages=2)) as small:
@@ -448,6 +449,7 @@ def test_tail_shows_a_gap_and_counts_the_lost() -> None:
     assert "-- received 2, recovered 2, lost 2, duplicates 0" == lines[-1]
 
 
+@pytest.mark.live
 @pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_shows_a_reset_and_counts_it() -> None:
     with LiveServer() as fresh:
@@ -527,6 +529,7 @@ def test_main_succeeds_with_status_zero(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "alice" == JwtVerifier(FOREIGN_SECRET).verify(capsys.readouterr().out.strip()).user_id
 
 
+@pytest.mark.live
 def test_what_the_user_can_fix_is_one_line_on_stderr() -> None:
     command = [sys.executable, "-c", "from unmissed.cli import main; main()", "serve", "--max-messages", "0"]
 
