@@ -49,7 +49,6 @@ class ReceivedMessage:
     sequence_number: int
     timestamp: str
     data: Any
-    """None also when the message has no data."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     recovered: bool = False
 

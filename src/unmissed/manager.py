@@ -31,6 +31,7 @@ from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
 
 _CHECK_SECONDS = 1.0
+_OTHER_THREADS = "manager.publish_threadsafe(message)"
 _SLICE_SECONDS = 0.005
 
 
@@ -147,13 +148,13 @@ class ConnectionManager:
         """Publish messages as one block of contiguous numbers. If one message is refused, none is published.
 
         Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. Raises
-        IdempotencyConflict when they are others, and Draining when the server is going down and nobody would receive
+        IdempotencyConflict when they are others, and Draining when the server is shutting down and nobody would receive
         them.
         """
-        self._check_accepting()
+        self._check_accepting(_OTHER_THREADS)
         drafts = await self._drafts(messages)
         # The manager may have stopped while they were built.
-        self._check_accepting()
+        self._check_accepting(_OTHER_THREADS)
         await self._backpressure.before_append(drafts)
         return await self._log.publish(drafts, idempotency_key=idempotency_key)
 
@@ -203,9 +204,7 @@ class ConnectionManager:
         Without ``since``, delivery starts with the next message. If NotRunning, Draining, WrongThread or
         TooManyConnections is raised, the socket is unchanged.
         """
-        self._check_loop("the event loop that the manager was started on")
-        if self._draining:
-            raise Draining
+        self._check_accepting("the event loop that the manager was started on")
         self._log.expire()
         return self._running.connect(
             socket,
@@ -271,16 +270,13 @@ class ConnectionManager:
             raise NotRunning
         return self._fan_out
 
-    def _check_accepting(self) -> None:
-        self._check_loop("manager.publish_threadsafe(message)")
-        if self._draining:
-            raise Draining
-
-    def _check_loop(self, right_call: str) -> None:
+    def _check_accepting(self, right_call: str) -> None:
         if self._fan_out is None:
             raise NotRunning
         if _running_loop() is not self._loop:
             raise WrongThread(right_call=right_call)
+        if self._draining:
+            raise Draining
 
     def _limits(self) -> Limits:
         settings = self.settings

@@ -20,11 +20,17 @@ AUTHENTICATION_SECONDS = 5.0
 
 _SCOPE_KEY = "unmissed.bearer"
 _STATE_NAME = "unmissed_bearer"
-_SCHEME_NAME = "Bearer"
-_OPENAPI_MODEL = HTTPBearerModel(bearerFormat="JWT", description="A JSON Web Token with sub and exp.")
 
 
-class Bearer(SecurityBase):
+class _BearerScheme(SecurityBase):
+    """How OpenAPI describes bearer tokens."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearerModel(bearerFormat="JWT", description="A JSON Web Token with sub and exp.")
+        self.scheme_name = "Bearer"
+
+
+class Bearer(_BearerScheme):
     """A dependency that returns the Identity of a request's bearer token, or answers 401.
 
     The token is in the ``Authorization`` header (RFC 6750). A WebSocket may also send it as a subprotocol, in its first
@@ -32,9 +38,8 @@ class Bearer(SecurityBase):
     """
 
     def __init__(self, verifier: TokenVerifier, *, allow_query_token: bool = False) -> None:
+        super().__init__()
         self.verifier = verifier
-        self.model = _OPENAPI_MODEL
-        self.scheme_name = _SCHEME_NAME
         self._allow_query_token = allow_query_token
 
     @classmethod
@@ -73,12 +78,8 @@ class Bearer(SecurityBase):
         return token
 
 
-class ManagerBearer(SecurityBase):
+class ManagerBearer(_BearerScheme):
     """A dependency that returns the Identity of a request or WebSocket, using the ``Bearer`` of the served manager."""
-
-    def __init__(self) -> None:
-        self.model = _OPENAPI_MODEL
-        self.scheme_name = _SCHEME_NAME
 
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises what ``Bearer`` raises, and ConfigurationError where no manager is served."""

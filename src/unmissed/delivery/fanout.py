@@ -18,7 +18,7 @@ from unmissed.delivery.socket import Socket
 
 logger = logging.getLogger("unmissed")
 
-_GOING_DOWN = "the server is shutting down: reconnect shortly"
+_SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class FanOut:
     def close(self) -> None:
         """Close every connection with code 1012 because the server is shutting down."""
         for connection in self.connections:
-            connection.close(CloseCode.SERVICE_RESTART, _GOING_DOWN)
+            connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN)
 
     def would_evict_unflushed(self, drafts: Sequence[Draft]) -> bool:
         """Return whether appending these drafts would evict messages that were appended after the last flush."""

@@ -193,8 +193,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def keepalive(self) -> bool:
         """Send a ping if the transport accepts data, and return True: pongs are tracked here."""
         if self.writable:
-            self._conn.send_ping(b"")
-            self._send_output()
+            self.ping(b"")
         return True
 
     def close(self, code: int, reason: str = "") -> None:
