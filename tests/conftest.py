@@ -34,13 +34,17 @@ def _controlled_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_FIRST_NUMBER", "1")
 
 
+LIVE_FOLDERS = {"faults", "live"}
 LIVE_FIXTURES = {"browser", "serve", "served", "server", "unmissed_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of ``tests/live`` and those that use a live server: ``pytest -m "not live"`` leaves them out."""
+    """Mark the tests of ``tests/live`` and ``tests/faults`` and those that use a live server.
+
+    ``pytest -m "not live"`` leaves them out.
+    """
     for item in items:
-        if "live" in item.path.parts or LIVE_FIXTURES & set(getattr(item, "fixturenames", ())):
+        if LIVE_FOLDERS & set(item.path.parts) or LIVE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.live)
 
 

@@ -1,22 +1,31 @@
 """What several test files share."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
+import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
 from unmissed import Connection, ConnectionManager, Identity, Settings
-from unmissed.testing import FakeSocket, ManualClock
+from unmissed.testing import FakeSocket, LiveServer, ManualClock
 
 CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
 """The greeting of a server, for ``scripted``."""
 
 ALICE, BOB = Identity("alice"), Identity("bob")
+
+Serve = Callable[..., LiveServer]
+"""The fixture ``serve``: starts a live server with these settings."""
+
+native_only = pytest.mark.parametrize("serve", ["native"], indirect=True)
+"""Run a test of ``serve`` or ``server`` on the native socket alone: on the portable one, uvicorn handles the fault."""
 
 
 def managed(clock: ManualClock, **settings: Any) -> ConnectionManager:
@@ -66,3 +75,11 @@ async def scripted(*frames: str, close: tuple[int, str] | None = None, status: i
     async with serve_websockets(answer, "127.0.0.1", 0, process_request=refuse) as other:
         [socket] = other.sockets
         yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+
+
+async def next_frame(websocket: ClientConnection) -> dict[str, Any]:
+    """Return the next frame that is not a heartbeat: the first heartbeat comes at a random moment."""
+    frame: dict[str, Any] = {"type": "heartbeat"}
+    while frame["type"] == "heartbeat":
+        frame = json.loads(await asyncio.wait_for(websocket.recv(), 30))
+    return frame

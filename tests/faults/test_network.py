@@ -1,0 +1,129 @@
+"""Row 24: behind a network that fails all the time, every message arrives exactly once, in order, unchanged."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from faults.proxy import Fault, FaultProxy
+from support import Serve
+from unmissed import client
+from unmissed.testing import LiveServer
+
+MESSAGES = 300
+MIN_CONNECTIONS = len(Fault) + 1
+
+History = list[tuple[int, Any]]
+"""Numbers and data of messages."""
+
+Listen = Callable[[LiveServer, FaultProxy], Coroutine[Any, Any, "Received"]]
+
+
+@dataclass
+class Received:
+    """What a client received after the position that its first connection started at."""
+
+    start: int
+    messages: History = field(default_factory=list)
+
+
+def violations(published: History, received: Received) -> list[str]:
+    """Return which of the promises are broken. P4, no false gap, is checked while the client listens."""
+    numbers = [number for number, _ in received.messages]
+    missing = {number for number, _ in published if number > received.start} - set(numbers)
+    changed = [each for each in received.messages if each not in published]
+    return [
+        promise
+        for promise, broken in {
+            "P1: duplicates": len(set(numbers)) != len(numbers),
+            "P2: out of order": sorted(numbers) != numbers,
+            "P3: silent loss": bool(missing),
+            "P5: one number, two payloads": bool(changed),
+        }.items()
+        if broken
+    ]
+
+
+async def listen(server: LiveServer, proxy: FaultProxy, *, forgetful: bool = False) -> Received:
+    """Return what a client receives behind the proxy, until the network is repaired and the end arrives."""
+    async with client.connect(proxy.url, token=server.token()) as stream:
+        assert stream.sequence_number is not None
+        received = Received(stream.sequence_number)
+        async for event in stream:
+            assert isinstance(event, client.ReceivedMessage), "P4: a gap that is none"
+            if event.type == "end":
+                break
+            received.messages.append((event.sequence_number, event.data))
+            if forgetful:
+                stream.sequence_number = None
+    return received
+
+
+async def listen_forgetfully(server: LiveServer, proxy: FaultProxy) -> Received:
+    """Listen as a client would that does not keep its position."""
+    return await listen(server, proxy, forgetful=True)
+
+
+async def publish(server: LiveServer, proxies: list[FaultProxy]) -> History:
+    """Publish steadily, and at least until every proxy has had each fault."""
+    published: History = []
+    while len(published) < MESSAGES or any(proxy.connections < MIN_CONNECTIONS for proxy in proxies):
+        data = {"count": len(published), "text": "ä" * 50}
+        message = await asyncio.to_thread(server.publish, "count", data)
+        published.append((message.sequence_number, data))
+        await asyncio.sleep(0.01)
+    for proxy in proxies:
+        proxy.faulty = False
+    return published
+
+
+async def violations_behind_faults(server: LiveServer, listen: Listen, *, seeds: range) -> list[list[str]]:
+    """Return the broken promises of each client, all of which listen to the same messages."""
+    port = int(server.url.rpartition(":")[2])
+    proxies = [FaultProxy(port, seed) for seed in seeds]
+    async with asyncio.timeout(55), asyncio.TaskGroup() as tasks:
+        listening = [tasks.create_task(behind(server, proxy, listen)) for proxy in proxies]
+        while not all(proxy.connections for proxy in proxies):
+            await asyncio.sleep(0.001)
+        published = await publish(server, proxies)
+        while not all(task.done() for task in listening):
+            # More than once, for the client that forgets its position and may miss the first.
+            await asyncio.to_thread(server.publish, "end")
+            await asyncio.sleep(0.25)
+    return [violations(published, task.result()) for task in listening]
+
+
+async def behind(server: LiveServer, proxy: FaultProxy, listen: Listen) -> Received:
+    async with proxy.serving():
+        return await listen(server, proxy)
+
+
+async def test_a_client_misses_and_doubles_nothing_behind_a_network_that_fails(serve: Serve) -> None:
+    server = serve(max_messages=10_000)
+
+    assert [[]] * 4 == await violations_behind_faults(server, listen, seeds=range(4))
+
+
+async def test_a_client_that_forgets_its_position_is_caught(serve: Serve) -> None:
+    server = serve(max_messages=10_000)
+
+    assert [["P3: silent loss"]] * 2 == await violations_behind_faults(server, listen_forgetfully, seeds=range(2))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "broken"),
+    [
+        pytest.param([2, 3], [], id="nothing"),
+        pytest.param([2, 2, 3], ["P1: duplicates"], id="duplicates"),
+        pytest.param([3, 2], ["P2: out of order"], id="order"),
+        pytest.param([2], ["P3: silent loss"], id="loss at the end"),
+        pytest.param([3], ["P3: silent loss"], id="loss at the start"),
+        pytest.param([2, 3, 4], ["P5: one number, two payloads"], id="a message that nobody published"),
+    ],
+)
+def test_the_checker_finds_each_broken_promise(numbers: list[int], broken: list[str]) -> None:
+    published = [(1, "a"), (2, "a"), (3, "a")]
+
+    assert broken == violations(published, Received(start=1, messages=[(number, "a") for number in numbers]))
