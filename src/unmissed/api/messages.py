@@ -60,7 +60,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
         key = _idempotency_key(request)
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
-            _items(body),
+            _items(body, max_item_bytes=manager.settings.max_message_bytes),
             idempotency_key=key and _key_of_user(identity.user_id, key),
         )
         stamps = _stamps(publication)
@@ -117,9 +117,11 @@ async def _json_body(request: Request, *, limit: int) -> bytes:
     return bytes(body)
 
 
-def _items(body: bytes) -> Iterator[Any]:
+def _items(body: bytes, *, max_item_bytes: int) -> Iterator[Any]:
     try:
-        yield from decode_items(body)
+        yield from decode_items(body, max_item_bytes=max_item_bytes)
+    except MessageTooLarge:
+        raise
     except ValueError as error:
         raise InvalidMessage(f"the body is not JSON: {error}") from None
 

@@ -2,16 +2,21 @@
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, NoReturn
 
 from pydantic_core import to_jsonable_python
 
+from unmissed.core.errors import MessageTooLarge
+
 MAX_DEPTH = 100
 """The most levels of arrays and objects. A decoder that recurses reads these even far down in its stack."""
 
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels: flatten it, or send the inner part as a string"
+_STRUCTURE = "[]{},:"
+_BLOCK = 4_096
 _SPACE = re.compile(r"[ \t\n\r]+")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -55,21 +60,26 @@ def decode_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def decode_items(text: bytes) -> Iterator[Any]:
+def decode_items(text: bytes, *, max_item_bytes: int) -> Iterator[Any]:
     """Yield the items of a JSON array, or the one value that the text is. Raises ValueError, possibly after some items.
 
     Each item is decoded when it is asked for. A large array decoded at once would block for long, most of it in the
-    garbage collector, and its values would take many times the memory of the text.
+    garbage collector, and its values would take many times the memory of the text. For the same reason, an item is not
+    decoded if its brackets, commas and colons alone are more than ``max_item_bytes``: that raises MessageTooLarge.
     """
     array = text.decode()
+    bounds = _Bounds(array, max_structure=max_item_bytes)
     position = _after_space(array, 0)
     if not array.startswith("[", position):
-        yield decode_json(array)
+        item, position = bounds.decode_at(position)
+        if _after_space(array, position) != len(array):
+            raise json.JSONDecodeError("Extra data", array, position)
+        yield item
         return
     position = _after_space(array, position + 1)
     more = not array.startswith("]", position)
     while more:
-        item, position = _decode_at(array, position)
+        item, position = bounds.decode_at(position)
         yield item
         position = _after_space(array, position)
         more = array.startswith(",", position)
@@ -81,11 +91,38 @@ def decode_items(text: bytes) -> Iterator[Any]:
         raise json.JSONDecodeError("Extra data", array, position + 1)
 
 
-def _decode_at(text: str, position: int) -> tuple[Any, int]:
-    try:
-        return _decoder.raw_decode(text, position)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+class _Bounds:
+    """Decodes values inside a text, each from a part of it with about ``max_structure`` brackets, commas and colons.
+
+    Each of these characters, inside strings too, is a byte of the value's compact JSON. They are counted in blocks.
+    """
+
+    def __init__(self, text: str, *, max_structure: int) -> None:
+        self._text = text
+        self._max = max_structure
+        blocks = (text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK))
+        self._before = [0, *accumulate(sum(map(block.count, _STRUCTURE)) for block in blocks)]
+        """The structural characters before each block, and in the whole text."""
+
+    def decode_at(self, position: int) -> tuple[Any, int]:
+        """Return the value at this position, and the position after it."""
+        text, end = self._text, self._end(position)
+        try:
+            if end >= len(text):
+                return _decoder.raw_decode(text, position)
+            item, size = _decoder.raw_decode(text[position:end])
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except json.JSONDecodeError:
+            if end >= len(text):
+                raise
+            raise MessageTooLarge("the message", limit=self._max) from None
+        return item, position + size
+
+    def _end(self, position: int) -> int:
+        """Return the end of the part to decode: more structural characters than the maximum, or the end of the text."""
+        following = min(position // _BLOCK + 1, len(self._before) - 1)
+        return bisect_right(self._before, self._before[following] + self._max) * _BLOCK
 
 
 def _after_space(text: str, position: int) -> int:

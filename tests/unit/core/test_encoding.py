@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from unmissed.core.encoding import decode_items, decode_json, encode_json
+from unmissed.core.errors import MessageTooLarge
 
 json_values = st.recursive(
     st.none()
@@ -150,7 +151,7 @@ def test_a_number_of_5000_digits_is_not_decoded() -> None:
 def test_the_items_of_an_array_are_its_values_and_another_value_is_one_item(value: object, indent: Any) -> None:
     expected = value if isinstance(value, list) else [value]
 
-    assert expected == list(decode_items(json.dumps(value, indent=indent).encode()))
+    assert expected == items_of(json.dumps(value, indent=indent).encode())
 
 
 @given(text=st.text(alphabet='[]{},:"1aN \n\ufeff', max_size=12))
@@ -159,9 +160,9 @@ def test_items_are_read_as_strictly_as_the_whole(text: str) -> None:
         value = decode_json(text)
     except ValueError:
         with pytest.raises(ValueError):  # noqa: PT011  # the texts are Python's own
-            list(decode_items(text.encode()))
+            items_of(text.encode())
     else:
-        assert (value if isinstance(value, list) else [value]) == list(decode_items(text.encode()))
+        assert (value if isinstance(value, list) else [value]) == items_of(text.encode())
 
 
 @pytest.mark.parametrize(
@@ -169,17 +170,37 @@ def test_items_are_read_as_strictly_as_the_whole(text: str) -> None:
 )
 def test_what_is_not_json_has_no_items(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the texts are Python's own
-        list(decode_items(text))
+        items_of(text)
 
 
 def test_an_item_nested_too_deep_is_not_decoded() -> None:
     with pytest.raises(ValueError, match="it is nested too deep"):
-        list(decode_items(b"[" + b"[" * 100_000 + b"]" * 100_000 + b"]"))
+        items_of(b"[" + b"[" * 100_000 + b"]" * 100_000 + b"]", max_item_bytes=1_000_000)
 
 
 def test_items_are_decoded_when_they_are_asked_for() -> None:
-    items = decode_items(b"[1, nonsense]")
+    items = decode_items(b"[1, nonsense]", max_item_bytes=1_000)
 
     assert 1 == next(items)
     with pytest.raises(ValueError, match="Expecting value"):
         next(items)
+
+
+WIDE = b'{"data":[' + b"[]," * 20_000 + b"[]]}"
+
+
+@pytest.mark.parametrize("text", [WIDE, b"[" + WIDE + b"]", b"[1," + WIDE + b",2]", b" " * 9_000 + WIDE])
+def test_an_item_that_must_be_over_the_limit_is_not_decoded(text: bytes) -> None:
+    with pytest.raises(MessageTooLarge, match="1000 bytes"):
+        items_of(text, max_item_bytes=1_000)
+
+
+@given(items=st.lists(json_values, max_size=50), padding=st.integers(0, 9_000))
+def test_an_item_within_the_limit_is_decoded_wherever_it_is(items: list[object], padding: int) -> None:
+    text = b"[" + (b"," + b" " * padding).join(json.dumps(item).encode() for item in items) + b"]"
+
+    assert items == items_of(text, max_item_bytes=max((len(json.dumps(item)) for item in items), default=0))
+
+
+def items_of(text: bytes, *, max_item_bytes: int = 1_000_000) -> list[object]:
+    return list(decode_items(text, max_item_bytes=max_item_bytes))
