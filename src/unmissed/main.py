@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -36,19 +36,25 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
     return app
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve the application configured by the environment. It is created at startup, so importing needs no settings."""
-    try:
-        application = _app_of_environment()
-    except ConfigurationError as error:
-        if scope["type"] != "lifespan":
-            raise
-        await receive()
-        await send({"type": "lifespan.startup.failed", "message": f"unmissed: {error}"})
-        return
-    await application(scope, receive, send)
+class EnvironmentApplication:
+    """The application configured by the environment. It is created at startup, so importing needs no settings."""
+
+    @cached_property
+    def unmissed_application(self) -> FastAPI:
+        """The application that serves every request. Raises ConfigurationError."""
+        return create_app()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the application, or report at startup why that is impossible."""
+        try:
+            application = self.unmissed_application
+        except ConfigurationError as error:
+            if scope["type"] != "lifespan":
+                raise
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"unmissed: {error}"})
+            return
+        await application(scope, receive, send)
 
 
-@cache
-def _app_of_environment() -> FastAPI:
-    return create_app()
+app = EnvironmentApplication()

@@ -11,15 +11,10 @@ from unmissed.settings import Settings
 from unmissed.testing import SECRET
 
 
-@pytest.fixture(autouse=True)
-def _built_once_in_each_test() -> None:
-    main._app_of_environment.cache_clear()  # noqa: SLF001  # a process has one environment, and these tests have two
-
-
 def test_the_application_of_the_environment_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
 
-    with TestClient(main.app) as client:
+    with TestClient(main.EnvironmentApplication()) as client:
         assert "ready" == client.get("/readyz").json()["status"]
 
 
@@ -32,7 +27,7 @@ async def test_a_bad_setting_fails_the_startup_with_its_reason_in_one_line() -> 
     async def send(event: Any) -> None:
         sent.append(event)
 
-    await main.app({"type": "lifespan"}, receive, send)
+    await main.EnvironmentApplication()({"type": "lifespan"}, receive, send)
 
     [event] = sent
     assert "lifespan.startup.failed" == event["type"]
@@ -41,7 +36,7 @@ async def test_a_bad_setting_fails_the_startup_with_its_reason_in_one_line() -> 
 
 def test_without_a_lifespan_a_bad_setting_is_raised() -> None:
     with pytest.raises(ConfigurationError, match="UNMISSED_JWT_SECRET is not set"):
-        TestClient(main.app).get("/livez")
+        TestClient(main.EnvironmentApplication()).get("/livez")
 
 
 def test_importing_the_module_needs_no_settings() -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from fastapi import WebSocket, WebSocketDisconnect, WebSocketException
+from starlette.types import Scope
 from starlette.websockets import WebSocketState
 
 from unmissed.api.errors import refuse
@@ -14,8 +15,12 @@ from unmissed.security.origins import Origins
 async def accept(websocket: WebSocket) -> None:
     """Accept a handshake that is still open. Only the bearer subprotocol's name is echoed, never the token."""
     if websocket.application_state is WebSocketState.CONNECTING:
-        offered = websocket.scope.get("subprotocols", ())
-        await websocket.accept(BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None)
+        await websocket.accept(subprotocol(websocket.scope))
+
+
+def subprotocol(scope: Scope) -> str | None:
+    """Return the subprotocol to accept, if any."""
+    return BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in scope.get("subprotocols", ()) else None
 
 
 def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None]]:

@@ -56,19 +56,27 @@ class Bearer(_BearerScheme):
 
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token."""
-        token = _header_token(connection)
-        if isinstance(connection, WebSocket):
-            token = token or _subprotocol_token(connection) or self._query_token(connection)
-            if token is None:
-                token = await _first_frame_token(connection)
-        if token is None:
+        identity = self.identity(connection)
+        if identity is None and isinstance(connection, WebSocket):
+            identity = self._verified(await _first_frame_token(connection))
+        if identity is None:
             raise _unauthorized("a bearer token is required: send the header 'Authorization: Bearer <token>'")
+        return identity
+
+    def identity(self, connection: HTTPConnection) -> Identity | None:
+        """Return the identity of the token in the headers or the URL, or None without a token. Raises HTTPException."""
+        token = _header_token(connection)
+        if token is None and connection.scope["type"] == "websocket":
+            token = _subprotocol_token(connection) or self._query_token(connection)
+        return None if token is None else self._verified(token)
+
+    def _verified(self, token: str) -> Identity:
         try:
             return self.verifier.verify(token)
         except InvalidToken as error:
             raise _unauthorized(str(error)) from None
 
-    def _query_token(self, websocket: WebSocket) -> str | None:
+    def _query_token(self, websocket: HTTPConnection) -> str | None:
         """Return ``?token=``. A client that sends one where it is not allowed would wait for the timeout in vain."""
         token = websocket.query_params.get("token")
         if token is not None and not self._allow_query_token:
@@ -124,7 +132,7 @@ def _header_token(connection: HTTPConnection) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def _subprotocol_token(websocket: WebSocket) -> str | None:
+def _subprotocol_token(websocket: HTTPConnection) -> str | None:
     match websocket.scope.get("subprotocols"):
         case [protocol, str(token), *_] if protocol == BEARER_SUBPROTOCOL:
             return token

@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 from weakref import WeakKeyDictionary
 
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, FastAPI, HTTPException, WebSocket
 from fastapi.routing import APIWebSocketRoute
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from unmissed.api.handshake import accept, close_on_error
+from unmissed.api.handshake import accept, close_on_error, subprotocol
 from unmissed.api.identity import Bearer, checked
 from unmissed.api.query import parameter, since_parameter
 from unmissed.core.audience import Identity
-from unmissed.core.errors import TooManyConnections
-from unmissed.delivery.socket import SOCKET_EXTENSION, Socket
+from unmissed.core.errors import TooManyConnections, UnmissedError
+from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.transports.asgi import AsgiSocket
@@ -24,6 +28,15 @@ MAX_AUTHENTICATING = 1_000
 """WebSockets that may be in authentication at the same time, unless the limit of connections says otherwise."""
 
 _SCOPE_KEY = "unmissed.authentication"
+_FOR_REQUESTS_ONLY = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
+
+
+class _Wanted(TypedDict):
+    """Who connects, and from which position."""
+
+    identity: Identity
+    since: int | None
+    epoch: str | None
 
 
 class WebSocketEndpoint:
@@ -97,15 +110,52 @@ class WebSocketEndpoint:
         Returns when the client has disconnected, or immediately if the server has a native socket, which needs no task.
         """
         self._authenticating.discard(websocket.scope[_SCOPE_KEY])
-        if refusal := self._origins.refusal(websocket):
-            raise refusal
-        identity = checked(identity)
-        since, epoch = since_parameter(websocket), parameter(websocket, "epoch")
+        wanted = self._wanted(websocket, identity)
         await accept(websocket)
-        native: Socket | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
-        if native is not None:
-            self._manager.connect(native, identity=identity, since=since, epoch=epoch)
+        extensions = websocket.scope.get("extensions", {})
+        if SOCKET_EXTENSION in extensions:
+            self._manager.connect(extensions[SOCKET_EXTENSION], **wanted)
+            self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
             return
         socket = AsgiSocket(websocket.receive, websocket.send)
-        self._manager.connect(socket, identity=identity, since=since, epoch=epoch)
+        self._manager.connect(socket, **wanted)
         await socket.run()
+
+    def _wanted(self, connection: HTTPConnection, identity: Identity) -> _Wanted:
+        """Return the arguments of ``connect``. Raises what refuses a handshake with a valid token."""
+        if refusal := self._origins.refusal(connection):
+            raise refusal
+        since, epoch = since_parameter(connection), parameter(connection, "epoch")
+        return {"identity": checked(identity), "since": since, "epoch": epoch}
+
+    # Admission
+
+    def _offer_admission(self, app: FastAPI, learn: Callable[..., None]) -> None:
+        """Let the server pass handshakes directly to ``_admit``, unless the application has a say in them."""
+        bearer = self._bearer
+        if bearer is None or type(bearer).__call__ is not Bearer.__call__ or not _ignores_websockets(app):
+            return
+
+        def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
+            return self._authenticate not in app.dependency_overrides and self._admit(bearer, scope, open_socket)
+
+        learn(app, admission)
+
+    def _admit(self, bearer: Bearer, scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
+        """Connect the WebSocket of this handshake, or return False: ``__call__`` can wait, and explain a refusal."""
+        connection = HTTPConnection(scope)
+        try:
+            identity = bearer.identity(connection)
+            if identity is None:
+                return False
+            wanted = self._wanted(connection, identity)
+            self._manager.connect(open_socket(subprotocol(scope)), **wanted)
+        except (HTTPException, UnmissedError):
+            return False
+        return True
+
+
+def _ignores_websockets(app: FastAPI) -> bool:
+    """Return whether each middleware of the application is one that passes WebSockets on unchanged."""
+    kinds = [middleware.cls for middleware in app.user_middleware]
+    return all(isinstance(kind, type) and issubclass(kind, _FOR_REQUESTS_ONLY) for kind in kinds)

@@ -1,11 +1,18 @@
 """The interface between delivery and a socket."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from unmissed.delivery.chunks import Chunk
 
 SOCKET_EXTENSION = "unmissed.socket"
 """Key in ``scope["extensions"]`` under which a server may offer its native ``Socket``."""
+
+LEARN_EXTENSION = "unmissed.learn"
+"""Key in ``scope["extensions"]`` under which a server may offer a function ``(application, admission)``.
+
+After that call, it passes further plain handshakes for the same path and host directly to the ``Admission``.
+"""
 
 
 class SocketListener(Protocol):
@@ -66,3 +73,11 @@ class Socket(Protocol):
     def abort(self) -> None:
         """Drop the connection and discard unsent data. A close would wait for a peer that is not reading."""
         ...
+
+
+Admission = Callable[[dict[str, Any], Callable[[str | None], Socket]], bool]
+"""A function ``(scope, open)`` that connects the WebSocket of a handshake and returns True, or returns False.
+
+``open(subprotocol)`` returns the socket, which answers the handshake when a listener is attached to it. After False the
+handshake is still unanswered.
+"""

@@ -5,24 +5,19 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, Protocol
-from urllib.parse import quote, unquote
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.socket import SOCKET_EXTENSION
-from unmissed.server.uvicorn_names import (
-    ClientDisconnected,
-    Config,
-    ServerState,
-    get_local_addr,
-    get_remote_addr,
-    is_ssl,
-)
+from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION
+from unmissed.server.arrivals import Arrivals
+from unmissed.server.scope import AsgiScope, address_and_path, websocket_scope
+from unmissed.server.uvicorn_names import ClientDisconnected, Config, ServerState
 
 AsgiEvent = dict[str, Any]
 
@@ -79,10 +74,12 @@ class WebSocketTransport(Protocol):
 class AsgiBridge:
     """Runs the application for one WebSocket (ASGI 3, spec 2.4), until it returns or hands the WebSocket over."""
 
-    def __init__(self, transport: WebSocketTransport, request: Request, response: Response) -> None:
+    def __init__(
+        self, transport: WebSocketTransport, request: Request, response: Response, *, arrivals: Arrivals
+    ) -> None:
         self._websocket = transport
         self._response = response
-        self._scope = _scope(transport, request)
+        self._scope = _scope(transport, request, arrivals)
         self._events: deque[AsgiEvent] = deque([{"type": "websocket.connect"}])
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
@@ -214,9 +211,8 @@ class AsgiBridge:
         self._websocket.respond(Response(int(status), phrase, fields, body))
 
     def _log(self, outcome: str) -> None:
-        """Log in uvicorn's format, but without the query string, which may contain a token."""
-        client = ":".join(map(str, self._scope["client"] or ()))
-        logger.info('%s - "WebSocket %s" %s', client, quote(self._scope["path"]), outcome)
+        """Log in uvicorn's format."""
+        logger.info('%s - "WebSocket %s" %s', *address_and_path(self._scope), outcome)
 
     def _put(self, event: AsgiEvent) -> None:
         self._events.append(event)
@@ -264,26 +260,18 @@ class AsgiBridge:
             self._keepalive = None
 
 
-def _scope(websocket: WebSocketTransport, request: Request) -> dict[str, Any]:
-    config, transport = websocket.config, websocket.transport
-    raw_path, _, query = request.path.partition("?")
-    return {
-        "type": "websocket",
-        "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
-        "http_version": "1.1",
-        "scheme": "wss" if is_ssl(transport) else "ws",
-        "server": get_local_addr(transport),
-        "client": get_remote_addr(transport),
-        "root_path": config.root_path,
-        "path": config.root_path + unquote(raw_path),
-        "raw_path": (config.root_path + raw_path).encode("ascii"),
-        "query_string": query.encode("ascii"),
-        "headers": [
-            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()
-        ],
-        "subprotocols": [
-            name.strip() for value in request.headers.get_all("Sec-WebSocket-Protocol") for name in value.split(",")
-        ],
-        "state": websocket.app_state.copy(),
-        "extensions": {"websocket.http.response": {}, SOCKET_EXTENSION: websocket},
-    }
+def _scope(websocket: WebSocketTransport, request: Request, arrivals: Arrivals) -> AsgiScope:
+    target = request.path.encode("ascii")
+    place = target.partition(b"?")[0], request.headers["Host"].encode("latin-1")
+    return websocket_scope(
+        target,
+        [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()],
+        config=websocket.config,
+        transport=websocket.transport,
+        state=websocket.app_state,
+        extensions={
+            "websocket.http.response": {},
+            SOCKET_EXTENSION: websocket,
+            LEARN_EXTENSION: partial(arrivals.learn, place),
+        },
+    )

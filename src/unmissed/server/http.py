@@ -1,211 +1,142 @@
-"""An HTTP protocol class for uvicorn, with limits on time, request size and pipelining."""
+"""An HTTP protocol class for uvicorn: answers plain WebSocket handshakes, and leaves everything else to requests."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from typing import Any, cast
 
-import httptools
+from unmissed.delivery.socket import Socket
+from unmissed.server.arrivals import Arrivals
+from unmissed.server.deadlines import HEAD_SECONDS
+from unmissed.server.handshake import MAX_BYTES, Handshake, may_be_plain, plain_handshake
+from unmissed.server.requests import RequestProtocol
+from unmissed.server.scope import address_and_path, websocket_scope
+from unmissed.server.uvicorn_names import Config, ServerState
+from unmissed.server.websocket import WebSocketProtocol
 
-from unmissed.server.deadlines import Deadlines
-from unmissed.server.uvicorn_names import ASGI3Application, FlowControl, HttpToolsProtocol, RequestResponseCycle
-
-MAX_URL_BYTES = 8_192
-MAX_HEAD_BYTES = 65_536
-"""Maximum size of a request without its body. Chunked framing may add 16 bytes per byte of the body."""
-
-_SEGMENT_BYTES = 8_192
-_MAX_FRAMING_RATIO = 16
-_LINGER_BYTES = 262_144
-_EMPTY_ANSWER = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_URI_TOO_LONG = _EMPTY_ANSWER % (414, b"URI Too Long")
-_HEADERS_TOO_LARGE = _EMPTY_ANSWER % (431, b"Request Header Fields Too Large")
+logger = logging.getLogger("uvicorn.error")
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(asyncio.Protocol):
     """uvicorn's HTTP class: ``uvicorn app:app --http unmissed.server:HttpProtocol``.
 
-    A request head must arrive within 10 seconds, a body within 20 seconds plus 1 second per kB. The client must read
-    the response (see ``Deadlines``). At most one segment of pipelined requests is parsed ahead. A response that is sent
-    before the end of the body closes the connection. Frames in the same segment as a handshake are not lost.
+    It waits for the first data of a connection. A plain handshake for a path that has led to ``/ws`` before is passed
+    to that endpoint, without a request and a task: after a restart every client reconnects at once. Everything else,
+    and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why.
     """
+
+    __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
 
     stall_seconds = 30.0
     """Seconds after which a client that does not read its response is disconnected."""
 
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._arrivals = Arrivals.of(server_state, config, self._loop)
+        self._data = b""
+
     @classmethod
     def with_stall_seconds(cls, seconds: float) -> type["HttpProtocol"]:
         """Return a subclass with another ``stall_seconds``."""
-        return type(cls.__name__, (cls,), {"stall_seconds": seconds})
+        return type(cls.__name__, (cls,), {"stall_seconds": seconds, "__slots__": ()})
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Wait for the first request head."""
-        super().connection_made(transport)
-        self._unparsed = b""
-        self._framing_bytes = self._body_bytes = 0
-        self._refusal: bytes | None = None
-        self._running: RequestResponseCycle | None = None
-        self._lingering = False
-        self.flow = _ReadFlow(transport, parse_rest=self._parse_rest)
-        self._deadlines = Deadlines(self.loop, transport, flow=self.flow, stall_seconds=self.stall_seconds)
-        self._deadlines.expect_head()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first data."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type names only its classes
+        self._head_timer = self._loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer, and let the running application see a disconnect. uvicorn tells only the latest request."""
-        self._deadlines.stop()
-        self._unparsed = b""
-        self.pipeline.clear()
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
-        super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio passes it
+        """Forget the connection."""
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
-        """Parse client data, except for requests that must wait for the responses to earlier requests."""
-        if self._lingering:
-            self._discard(len(data))
+        """Let a handshake wait for its turn. Requests do not wait."""
+        waiting, self._data = bool(self._data), self._data + data
+        if waiting and len(self._data) <= MAX_BYTES:
             return
-        self._unparsed = self._unparsed + data if self._unparsed else data
-        self._parse()
+        if may_be_plain(self._data):
+            self._arrivals.wait(self)
+        else:
+            self._start_request()
+
+    def eof_received(self) -> None:
+        """Let the transport close: nobody is there to read an answer."""
 
     def shutdown(self) -> None:
-        """Shut down with uvicorn: finish a complete request, and give slow clients only two more seconds."""
-        self._deadlines.hurry()
-        super().shutdown()
-
-    # httptools callbacks
-
-    def on_message_begin(self) -> None:
-        """Stop the keep-alive timer, and wait for the rest of the head."""
-        self._unset_keepalive_if_required()
-        self._framing_bytes = self._body_bytes = 0
-        self._in_head = True
-        self._deadlines.expect_head()
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Collect the request target."""
-        super().on_url(url)
-        if len(self.url) > MAX_URL_BYTES:
-            self._refusal = _URI_TOO_LONG
-            raise ValueError("the URL is too long")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header. Trailers, which arrive after the body, are ignored (RFC 9110 section 6.5)."""
-        if self._in_head:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Start the request, and wait for its body."""
-        self._in_head = False
-        self._deadlines.expect_body()
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Pass a part of the body to the application."""
-        self._body_bytes += len(body)
-        self._deadlines.received_body(len(body))
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Clear the deadline, because the request is complete."""
-        self._deadlines.expect_nothing()
-        super().on_message_complete()
-
-    # uvicorn callbacks
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        """Start the next pipelined request. Close if the client is still sending the body of the current one."""
-        super().on_response_complete()
-        if self._deadlines.in_body and self.cycle.response_complete and not self.transport.is_closing():
-            self._linger()
-
-    # Parsing
-
-    def _parse(self) -> None:
-        """Feed the parser segment by segment until reading is paused."""
-        while self._unparsed and self._may_parse():
-            segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
-            self._feed(segment)
-
-    def _parse_rest(self) -> bool:
-        """Parse the pending data, and return whether more data may be read."""
-        self._parse()
-        return not self._unparsed and self._may_parse()
-
-    def _may_parse(self) -> bool:
-        """Return whether there is nothing to wait for. uvicorn resumes reading also while pipelined requests wait."""
-        return not self.pipeline and not self.flow.read_paused and not self.transport.is_closing()
-
-    def _feed(self, segment: bytes) -> None:
-        body_bytes = self._body_bytes
-        try:
-            self.parser.feed_data(segment)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(segment[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(self._refusal)
+        """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""
+        if self._data:
+            self._start_request()
         else:
-            self._framing_bytes += len(segment) - max(self._body_bytes - body_bytes, 0)
-            if self._framing_bytes > MAX_HEAD_BYTES + _MAX_FRAMING_RATIO * self._body_bytes:
-                self._refuse(_HEADERS_TOO_LARGE)
-
-    def _refuse(self, answer: bytes | None) -> None:
-        if answer is None:
-            self.send_400_response("Invalid HTTP request received.")
-        else:
-            self.transport.write(answer)
             self.transport.close()
 
-    def _upgrade(self, following: bytes) -> None:
-        if not self._should_upgrade():
-            self._unsupported_upgrade_warning()
-            return
-        self._deadlines.stop()
-        rest, self._unparsed = following + self._unparsed, b""
-        transport = self.transport
-        self.handle_websocket_upgrade()
-        protocol = transport.get_protocol()
-        if rest and isinstance(protocol, asyncio.Protocol):
-            protocol.data_received(rest)
+    def arrive(self) -> None:
+        """Answer the handshake, if it is plain and admitted. Does nothing if it was answered otherwise."""
+        if self._data and not self.transport.is_closing() and not self._is_admitted():
+            self._start_request()
 
-    # Closing
+    # Admission
 
-    def _linger(self) -> None:
-        """Discard input for 2 seconds. A close with unread input would reset the connection and lose the response."""
-        self._unset_keepalive_if_required()
-        self._lingering = True
-        self._discard(len(self._unparsed))
-        self._unparsed = b""
-        self._deadlines.linger()
+    def _is_admitted(self) -> bool:
+        handshake = plain_handshake(self._data)
+        if handshake is None:
+            return False
+        admission = self._arrivals.admission(handshake.place)
+        if admission is None:
+            return False
+        scope = websocket_scope(
+            handshake.target,
+            list(handshake.headers.items()),
+            config=self._config,
+            transport=self.transport,
+            state=self._app_state,
+            extensions={},
+        )
+        self._arrivals.apply_proxy_headers(scope)
+        if not admission(scope, lambda subprotocol: self._open(handshake, subprotocol)):
+            return False
+        self._leave()
+        if logger.isEnabledFor(logging.INFO):
+            logger.info('%s - "WebSocket %s" [accepted]', *address_and_path(scope))
+        if handshake.rest:
+            cast("asyncio.Protocol", self.transport.get_protocol()).data_received(handshake.rest)
+        return True
 
-    def _discard(self, size: int) -> None:
-        self._body_bytes += size
-        if self._body_bytes > _LINGER_BYTES:
-            self.transport.abort()
+    def _open(self, handshake: Handshake, subprotocol: str | None) -> Socket:
+        """Return a socket that opens when a connection is attached to it."""
+        return WebSocketProtocol(
+            self._config,
+            self._state,
+            self._app_state,
+            self._loop,
+            transport=self.transport,
+            response=handshake.response(subprotocol),
+        )
 
+    # Requests
 
-class _ReadFlow(FlowControl):
-    """uvicorn's flow control, extended to parse pending data before reading more."""
+    def _start_request(self) -> None:
+        """Leave the connection to the class for requests."""
+        data = self._data
+        self._leave()
+        protocol = RequestProtocol(
+            self._config, self._state, self._app_state, self._loop, stall_seconds=self.stall_seconds
+        )
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.data_received(data)
 
-    def __init__(self, transport: asyncio.Transport, *, parse_rest: Callable[[], bool]) -> None:
-        super().__init__(transport)
-        self._loop = asyncio.get_running_loop()
-        self._parse_rest = parse_rest
-        self._resuming = False
-
-    def resume_reading(self) -> None:
-        if self.read_paused and not self._resuming:
-            self._resuming = True
-            self._loop.call_soon(self._resume)
-
-    def _resume(self) -> None:
-        self._resuming = self.read_paused = False
-        if self._parse_rest():
-            self._transport.resume_reading()
-        else:
-            self.read_paused = True
+    def _leave(self) -> None:
+        self._data = b""
+        self._head_timer.cancel()
+        self._state.connections.discard(self)

@@ -5,6 +5,7 @@ A test checks that each attribute exists, so it fails first if a uvicorn release
 
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
@@ -18,6 +19,7 @@ __all__ = [
     "Config",
     "FlowControl",
     "HttpToolsProtocol",
+    "ProxyHeadersMiddleware",
     "RequestResponseCycle",
     "Server",
     "ServerState",
@@ -59,7 +61,9 @@ INSTANCE_ATTRIBUTES = {
     RequestResponseCycle: ("disconnected", "message_event", "response_complete"),
     Config: (
         "asgi_version",
+        "forwarded_allow_ips",
         "loaded_app",
+        "proxy_headers",
         "root_path",
         "timeout_graceful_shutdown",
         "ws_max_size",

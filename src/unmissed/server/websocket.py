@@ -1,4 +1,4 @@
-"""A WebSocket protocol class for uvicorn: parses client frames and writes encoded frames."""
+"""A WebSocket protocol class for uvicorn: writes encoded frames, and parses client frames when there are any."""
 
 import asyncio
 import contextlib
@@ -7,15 +7,17 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import CLOSING, CONNECTING, OPEN
+from websockets.protocol import CONNECTING, OPEN, SERVER, State
+from websockets.protocol import Protocol as WebSocketParser
 from websockets.server import ServerProtocol
 
 from unmissed.core.wire import CloseCode, close_reason
 from unmissed.delivery.chunks import Chunk
 from unmissed.delivery.socket import SocketListener
+from unmissed.server.arrivals import Arrivals
 from unmissed.server.asgi import AsgiBridge
+from unmissed.server.frames import Frames
 from unmissed.server.kernel import unacknowledged_bytes
 from unmissed.server.uvicorn_names import Config, ServerState
 
@@ -25,14 +27,12 @@ MAX_MESSAGE_BYTES = 65_536
 _UVICORN_MAX_SIZE = 16 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 16_384
 _CLOSE_SECONDS = 10.0
-_MIN_SEGMENT_BYTES = 1_024
-_MAX_SEGMENT_BYTES = 16_384
-_MANY_FRAMES = 16
-_MIN_FRAGMENT_BYTES = 64
-_MAX_CONTROL_FRAMES_PER_SECOND = 100
-_MAX_BYTES_WHILE_CLOSING = 4_096
 _LINGER_SECONDS = 1.0
-_PONG = 0x8A
+_PING = b"\x89\x00"
+_PONG_OPCODE = 0x8A
+_PONG_START, _PONG_BYTES = b"\x8a\x80", 6
+"""A masked pong without a payload: the client's answer to ``_PING``."""
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 # At debug level the library logs request headers, which contain tokens. This logger is not in the hierarchy.
 _silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001
@@ -41,28 +41,21 @@ _silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001
 class WebSocketProtocol(asyncio.Protocol):
     """A WebSocket protocol class for uvicorn: ``uvicorn app:app --ws unmissed.server:WebSocketProtocol``.
 
-    Handshake and frames use the public sans-I/O API of ``websockets``. Each WebSocket starts with an ASGI application;
-    an endpoint finds this object in the scope's extensions as ``unmissed.socket``, may attach a connection to it, and
-    return. From then on it is a ``Socket`` without a task. It never compresses: that costs memory for each connection,
-    and compressed frames cannot be shared.
+    Handshake and frames use the public sans-I/O API of ``websockets``. A WebSocket starts with an ASGI application; an
+    endpoint finds this object in the scope's extensions as ``unmissed.socket``, may attach a connection to it, and
+    return. From then on it is a ``Socket`` without a task. ``HttpProtocol`` answers a plain handshake without an
+    application: it gives the ``transport``, and the ``response``, which is sent when a connection is attached. Messages
+    are never compressed: that costs memory for each connection, and compressed frames cannot be shared.
     """
 
     __slots__ = (
-        "_bytes_while_closing",
         "_close_timer",
-        "_conn",
-        "_control_frames",
-        "_control_second",
-        "_fragments",
-        "_is_text",
+        "_frames",
         "_listener",
         "_loop",
-        "_max_fragments",
-        "_parsing",
-        "_reading_paused",
-        "_segment_bytes",
+        "_pinged",
+        "_response",
         "_state",
-        "_unparsed",
         "_written",
         "app_state",
         "config",
@@ -77,35 +70,31 @@ class WebSocketProtocol(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        transport: asyncio.Transport | None = None,
+        response: bytes | None = None,
     ) -> None:
+        if transport is not None:
+            self.transport = transport
         self.config = config
         self.app_state = app_state
         self.writable = True
         """Whether the transport accepts data. False once the WebSocket is closing."""
-        self._state = server_state
-        self._loop = _loop or asyncio.get_running_loop()
-        max_size = MAX_MESSAGE_BYTES if config.ws_max_size == _UVICORN_MAX_SIZE else config.ws_max_size
-        self._conn = ServerProtocol(max_size=max_size, logger=_silent)
-        self._max_fragments = max_size // _MIN_FRAGMENT_BYTES
-        self._fragments: list[bytes] = []
-        self._is_text = True
-        self._listener: SocketListener | None = None
-        self._close_timer: asyncio.TimerHandle | None = None
-        self._control_frames = 0
-        self._control_second = 0
-        self._written = 0
         self.receive_progress = 0
         """Bytes received so far, including pongs."""
-        self._unparsed = b""
-        self._segment_bytes = _MIN_SEGMENT_BYTES
-        self._parsing: asyncio.Handle | None = None
-        self._reading_paused = False
-        self._bytes_while_closing = 0
+        self._state = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._response = response
+        self._frames: Frames | None = None
+        self._listener: SocketListener | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._pinged = False
+        self._written = 0
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport over from uvicorn's HTTP protocol."""
+        """Take the transport over from the HTTP protocol."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type names only its classes
@@ -114,8 +103,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Report the disconnect to the listener."""
         self._state.connections.discard(self)
         self.writable = False
-        self._unparsed = b""
-        self._conn.receive_eof()
+        if self._frames is not None:
+            self._frames.end()
         if self._close_timer is not None:
             self._close_timer.cancel()
         listener, self._listener = self._listener, None
@@ -123,22 +112,12 @@ class WebSocketProtocol(asyncio.Protocol):
             listener.socket_closed()
 
     def data_received(self, data: bytes) -> None:
-        """Parse client data: one segment now, and the others in later iterations of the event loop."""
+        """Parse client data. The parser is created for the first data that is not the answer to a ping."""
         self.receive_progress += len(data)
-        self._unparsed = self._unparsed + data if self._unparsed else data
-        if self._parsing is None and not self._reading_paused:
-            self._parse()
-
-    def pause_reading(self) -> None:
-        """Stop reading and parsing until the application has received the parsed messages."""
-        self._reading_paused = True
-        self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Parse the pending data, then continue reading."""
-        self._reading_paused = False
-        if self._parsing is None:
-            self._parsing = self._loop.call_soon(self._parse_rest)
+        if self._pinged and self._frames is None and len(data) == _PONG_BYTES and data.startswith(_PONG_START):
+            self._pinged = False
+        else:
+            self._incoming.feed(data)
 
     def eof_received(self) -> None:
         """Let the transport close: a WebSocket cannot be half-closed."""
@@ -149,14 +128,14 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Report to the listener that the transport accepts data again."""
-        self.writable = self._conn.state is OPEN
+        self.writable = self._parser_state is OPEN
         if self.writable and self._listener is not None:
             self._listener.socket_writable()
 
     def shutdown(self) -> None:
         """Close the WebSocket because uvicorn is shutting down."""
-        if self._conn.state is CONNECTING:
-            self.respond(self._conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down\n"))
+        if self._parser_state is CONNECTING:
+            self.respond(self._handshake.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down\n"))
         else:
             self.close(CloseCode.SERVICE_RESTART)
             self._close_transport()
@@ -180,6 +159,10 @@ class WebSocketProtocol(asyncio.Protocol):
         if isinstance(bridge, AsgiBridge):
             for frame in bridge.hand_over():
                 self._loop.call_soon(listener.socket_received, frame)
+        elif self._response is not None and not self.transport.is_closing():
+            self.connection_made(self.transport)
+            self.transport.set_protocol(self)
+            self.transport.write(self._response)
         else:
             # The client disconnected before the application called attach().
             self._loop.call_soon(listener.socket_closed)
@@ -193,14 +176,16 @@ class WebSocketProtocol(asyncio.Protocol):
     def keepalive(self) -> bool:
         """Send a ping if the transport accepts data, and return True: pongs are tracked here."""
         if self.writable:
-            self.ping(b"")
+            self._pinged = True
+            self._written += len(_PING)
+            self.transport.write(_PING)
         return True
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame after the data written so far, and wait up to 10 seconds for the client's close frame."""
-        if self._conn.state is OPEN:
-            self._conn.send_close(code, close_reason(reason))
-            self._send_output()
+        if not self.closing:
+            self._parser.send_close(code, close_reason(reason))
+            self.send_output()
             self.writable = False
             self._abort_later()
 
@@ -213,166 +198,78 @@ class WebSocketProtocol(asyncio.Protocol):
     @property
     def closing(self) -> bool:
         """Whether the closing handshake has begun, or the connection is lost."""
-        return self._conn.state is not OPEN or self.transport.is_closing()
+        return self._parser_state is not OPEN or self.transport.is_closing()
 
     @property
     def close_code(self) -> tuple[int, str]:
         """Code and reason of the close, as ASGI reports them."""
-        close = self._conn.close_rcvd or self._conn.close_sent
+        close = self._parser.close_rcvd or self._parser.close_sent
         return (close.code, close.reason) if close else (CloseCode.LOST, "")
 
     def respond(self, response: Response) -> None:
         """Send the response to the handshake, unless the connection is already closing."""
         if not self.transport.is_closing():
-            self._conn.send_response(response)
-            self._send_output()
+            self._handshake.send_response(response)
+            self.send_output()
 
     def send(self, data: str | bytes) -> None:
         """Send one message of an ASGI application."""
         with contextlib.suppress(InvalidState):
             if isinstance(data, str):
-                self._conn.send_text(data.encode())
+                self._parser.send_text(data.encode())
             else:
-                self._conn.send_binary(data)
-        self._send_output()
+                self._parser.send_binary(data)
+        self.send_output()
 
     def ping(self, payload: bytes) -> None:
         """Send a ping."""
-        self._conn.send_ping(payload)
-        self._send_output()
+        self._parser.send_ping(payload)
+        self.send_output()
+
+    def pause_reading(self) -> None:
+        """Stop reading and parsing until the application has received the parsed messages."""
+        self._incoming.pause()
+
+    def resume_reading(self) -> None:
+        """Parse the pending data, then continue reading."""
+        self._incoming.resume()
 
     def fail(self, code: int, reason: str = "") -> None:
         """Send a close frame without waiting for an answer (RFC 6455 section 7.1.7)."""
-        self._conn.fail(code, reason)
-        self._send_output()
+        self._parser.fail(code, reason)
+        self.send_output()
 
-    # Incoming
+    # FrameReceiver
 
-    def _parse(self) -> None:
-        """Parse one segment. Pause reading until the rest is parsed."""
-        if self.transport.is_closing():
-            self._unparsed = b""
-            return
-        segment = self._next_segment()
-        if self._discards(len(segment)):
-            return
-        self._conn.receive_data(segment)
-        self._send_output()
-        events = self._conn.events_received()
-        self._adapt_segments(len(events))
-        for event in events:
-            self._take(event)
-        if self._unparsed and self._parsing is None:
-            self.transport.pause_reading()
-            if not self._reading_paused:
-                self._parsing = self._loop.call_soon(self._parse_rest)
-
-    def _next_segment(self) -> bytes:
-        """Return what to parse in this turn of the event loop. The handshake, which uvicorn limits, is never split."""
-        size = len(self._unparsed) if self._listener is None else self._segment_bytes
-        segment, self._unparsed = self._unparsed[:size], self._unparsed[size:]
-        return segment
-
-    def _adapt_segments(self, frames: int) -> None:
-        """Parse more at once while frames are large: the cost of parsing is the number of frames."""
-        if frames > _MANY_FRAMES:
-            self._segment_bytes = _MIN_SEGMENT_BYTES
-        elif self._segment_bytes < _MAX_SEGMENT_BYTES:
-            self._segment_bytes *= 2
-
-    def _parse_rest(self) -> None:
-        self._parsing = None
-        if self._unparsed and not self._reading_paused:
-            self._parse()
-        if not self._unparsed and not self._reading_paused and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _discards(self, size: int) -> bool:
-        """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
-
-        The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
-        """
-        if self._conn.state is not CLOSING:
-            return False
-        before, self._bytes_while_closing = self._bytes_while_closing, self._bytes_while_closing + size
-        if self._bytes_while_closing <= _MAX_BYTES_WHILE_CLOSING:
-            return False
-        self._unparsed = b""
-        if before <= _MAX_BYTES_WHILE_CLOSING and self._close_timer is not None:
-            self._close_timer.cancel()
-            self._close_timer = self._loop.call_later(_LINGER_SECONDS, self.transport.abort)
-        return True
-
-    def _take(self, event: Request | Response | Frame) -> None:
-        if isinstance(event, Request):
-            self._take_handshake(event)
-        elif isinstance(event, Frame):
-            self._take_frame(event)
-
-    def _take_handshake(self, request: Request) -> None:
-        response = self._refusal(request) or self._conn.accept(request)
+    def take_handshake(self, request: Request) -> None:
+        """Refuse the handshake, or let the application decide."""
+        response = self._refusal(request) or self._handshake.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self.respond(response)
             return
-        bridge = AsgiBridge(self, request, response)
+        # Informational responses need no date (RFC 9110 section 6.6.1).
+        del response.headers["Date"]
+        bridge = AsgiBridge(self, request, response, arrivals=Arrivals.of(self._state, self.config, self._loop))
         self._listener = bridge
         bridge.start(self._loop, self._state)
 
-    def _refusal(self, request: Request) -> Response | None:
-        """Return the response to a handshake that ``websockets`` would accept or reject with a less precise status."""
-        if len(request.headers.get_all("Host")) != 1:
-            return self._conn.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required\n")
-        versions = request.headers.get_all("Sec-WebSocket-Version")
-        if versions and versions != ["13"]:
-            response = self._conn.reject(HTTPStatus.UPGRADE_REQUIRED, "only version 13 is supported (RFC 6455)\n")
-            response.headers["Upgrade"] = "websocket"
-            response.headers["Sec-WebSocket-Version"] = "13"
-            return response
-        return None
+    def take_message(self, message: str | bytes) -> None:
+        """Pass a message to the listener, unless the WebSocket is closing."""
+        if self._listener is not None and self._parser_state in (CONNECTING, OPEN):
+            self._listener.socket_received(message)
 
-    def _take_frame(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.PING, Opcode.PONG):
-            self._take_control(frame)
-        elif frame.opcode is not Opcode.CLOSE:
-            self._take_data(frame)
+    def take_pong(self, payload: bytes) -> None:
+        """Report a pong to the bridge. For a connection, ``receive_progress`` is enough."""
+        if isinstance(self._listener, AsgiBridge):
+            self._listener.take_pong(payload)
 
-    def _take_control(self, frame: Frame) -> None:
-        second = int(self._loop.time())
-        if second != self._control_second:
-            self._control_second, self._control_frames = second, 0
-        self._control_frames += 1
-        if self._control_frames > _MAX_CONTROL_FRAMES_PER_SECOND:
-            self.fail(CloseCode.TOO_MANY, "too many control frames")
-        elif frame.opcode is Opcode.PONG and isinstance(self._listener, AsgiBridge):
-            self._listener.take_pong(bytes(frame.data))
-
-    def _take_data(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-        self._fragments.append(bytes(frame.data))
-        if len(self._fragments) > self._max_fragments:
-            self.fail(CloseCode.TOO_LARGE, "too many fragments")
-        elif frame.fin:
-            message = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
-            self._fragments.clear()
-            self._take_message(message)
-
-    def _take_message(self, message: bytes) -> None:
-        if self._listener is None or self._conn.state not in (CONNECTING, OPEN):
-            return
-        try:
-            self._listener.socket_received(message.decode() if self._is_text else message)
-        except UnicodeDecodeError:
-            self.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
-
-    # Outgoing
-
-    def _send_output(self) -> None:
-        output = self._conn.data_to_send()
-        if not self.writable or self._conn.state is CONNECTING:
+    def send_output(self) -> None:
+        """Write what the parser has produced."""
+        output = self._parser.data_to_send()
+        if not self.writable or self._parser_state is CONNECTING:
             # Pongs to a peer that is not reading would accumulate without bound. None are allowed before the handshake.
-            output = [data for data in output if not data or data[0] != _PONG]
-        if output == [b""] and self._conn.state is CONNECTING:
+            output = [data for data in output if not data or data[0] != _PONG_OPCODE]
+        if output == [b""] and self._parser_state is CONNECTING:
             output = [_BAD_REQUEST, b""]
         for data in output:
             if data:
@@ -380,6 +277,50 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.transport.write(data)
             else:
                 self._close_transport()
+
+    def linger(self) -> None:
+        """Abort in a second."""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = self._loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
+    # Parser and transport
+
+    @property
+    def _incoming(self) -> Frames:
+        if self._frames is None:
+            max_size = MAX_MESSAGE_BYTES if self.config.ws_max_size == _UVICORN_MAX_SIZE else self.config.ws_max_size
+            if self._response is None:
+                parser: WebSocketParser = ServerProtocol(max_size=max_size, logger=_silent)
+            else:
+                parser = WebSocketParser(SERVER, state=OPEN, max_size=max_size, logger=_silent)
+            self._frames = Frames(parser, self, loop=self._loop, max_size=max_size)
+        return self._frames
+
+    @property
+    def _parser(self) -> WebSocketParser:
+        return self._incoming.parser
+
+    @property
+    def _parser_state(self) -> State:
+        """The state of the WebSocket. It is open as long as nobody needed a parser after a plain handshake."""
+        return OPEN if self._frames is None and self._response is not None else self._parser.state
+
+    @property
+    def _handshake(self) -> ServerProtocol:
+        return cast("ServerProtocol", self._parser)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """Return the response to a handshake that ``websockets`` would accept or reject with a less precise status."""
+        if len(request.headers.get_all("Host")) != 1:
+            return self._handshake.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required\n")
+        versions = request.headers.get_all("Sec-WebSocket-Version")
+        if versions and versions != ["13"]:
+            response = self._handshake.reject(HTTPStatus.UPGRADE_REQUIRED, "only version 13 is supported (RFC 6455)\n")
+            response.headers["Upgrade"] = "websocket"
+            response.headers["Sec-WebSocket-Version"] = "13"
+            return response
+        return None
 
     def _close_transport(self) -> None:
         """Close the transport, and abort it 10 seconds later: a close waits for a peer that may never read."""
@@ -390,6 +331,3 @@ class WebSocketProtocol(asyncio.Protocol):
     def _abort_later(self) -> None:
         if self._close_timer is None:
             self._close_timer = self._loop.call_later(_CLOSE_SECONDS, self.transport.abort)
-
-
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

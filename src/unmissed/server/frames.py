@@ -1,0 +1,199 @@
+"""What a client sends on a WebSocket: parsed in bounded steps, and within budgets for frames and bytes."""
+
+import asyncio
+import sys
+from typing import Protocol
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import CLOSING
+from websockets.protocol import Protocol as WebSocketParser
+
+from unmissed.core.wire import CloseCode
+
+_MIN_SEGMENT_BYTES = 1_024
+_MAX_SEGMENT_BYTES = 16_384
+_MANY_FRAMES = 16
+_MIN_FRAGMENT_BYTES = 64
+_MAX_CONTROL_FRAMES_PER_SECOND = 100
+_MAX_BYTES_WHILE_CLOSING = 4_096
+
+
+class FrameReceiver(Protocol):
+    """The part of the WebSocket protocol class that the parser uses."""
+
+    transport: asyncio.Transport
+
+    def take_handshake(self, request: Request) -> None:
+        """Answer the handshake."""
+        ...
+
+    def take_message(self, message: str | bytes) -> None:
+        """Pass a complete message on."""
+        ...
+
+    def take_pong(self, payload: bytes) -> None:
+        """Record the pong for a keepalive ping."""
+        ...
+
+    def send_output(self) -> None:
+        """Send what the parser has produced, such as pongs."""
+        ...
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Close without waiting for the client."""
+        ...
+
+    def linger(self) -> None:
+        """Abort soon: the client keeps sending after the server's close frame."""
+        ...
+
+
+class Frames:
+    """Parses the frames of one client: one segment of bytes in each iteration of the event loop.
+
+    ``parser`` is the sans-I/O API of ``websockets``. It also holds the state of the closing handshake.
+    """
+
+    __slots__ = (
+        "_bytes_while_closing",
+        "_control_frames",
+        "_control_second",
+        "_fragments",
+        "_is_text",
+        "_loop",
+        "_max_fragments",
+        "_parsing",
+        "_reading_paused",
+        "_receiver",
+        "_segment_bytes",
+        "_unparsed",
+        "parser",
+    )
+
+    def __init__(
+        self, parser: WebSocketParser, receiver: FrameReceiver, *, loop: asyncio.AbstractEventLoop, max_size: int
+    ) -> None:
+        self.parser = parser
+        self._receiver = receiver
+        self._loop = loop
+        self._max_fragments = max_size // _MIN_FRAGMENT_BYTES
+        self._fragments: list[bytes] = []
+        self._is_text = True
+        self._control_frames = 0
+        self._control_second = 0
+        self._unparsed = b""
+        # A handshake, which uvicorn limits, is not split.
+        self._segment_bytes = sys.maxsize
+        self._parsing: asyncio.Handle | None = None
+        self._reading_paused = False
+        self._bytes_while_closing = 0
+
+    def feed(self, data: bytes) -> None:
+        """Parse client data: one segment now, and the others in later iterations of the event loop."""
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        if self._parsing is None and not self._reading_paused:
+            self._parse()
+
+    def pause(self) -> None:
+        """Stop reading and parsing."""
+        self._reading_paused = True
+        self._receiver.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Parse the pending data, then continue reading."""
+        self._reading_paused = False
+        if self._parsing is None:
+            self._parsing = self._loop.call_soon(self._parse_rest)
+
+    def end(self) -> None:
+        """Drop the pending data: the connection is lost."""
+        self._unparsed = b""
+        self.parser.receive_eof()
+
+    def _parse(self) -> None:
+        """Parse one segment. Pause reading until the rest is parsed."""
+        transport = self._receiver.transport
+        if transport.is_closing():
+            self._unparsed = b""
+            return
+        size = self._segment_bytes
+        segment, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+        if self._discards(len(segment)):
+            return
+        self.parser.receive_data(segment)
+        self._receiver.send_output()
+        events = self.parser.events_received()
+        self._adapt_segments(len(events))
+        for event in events:
+            if isinstance(event, Request):
+                self._segment_bytes = _MIN_SEGMENT_BYTES
+                self._receiver.take_handshake(event)
+            elif isinstance(event, Frame):
+                self._take_frame(event)
+        if self._unparsed and self._parsing is None:
+            transport.pause_reading()
+            if not self._reading_paused:
+                self._parsing = self._loop.call_soon(self._parse_rest)
+
+    def _adapt_segments(self, frames: int) -> None:
+        """Parse more at once while frames are large: the cost of parsing is the number of frames."""
+        if frames > _MANY_FRAMES:
+            self._segment_bytes = _MIN_SEGMENT_BYTES
+        elif self._segment_bytes < _MAX_SEGMENT_BYTES:
+            self._segment_bytes *= 2
+
+    def _parse_rest(self) -> None:
+        self._parsing = None
+        if self._unparsed and not self._reading_paused:
+            self._parse()
+        if not self._unparsed and not self._reading_paused and not self._receiver.transport.is_closing():
+            self._receiver.transport.resume_reading()
+
+    def _discards(self, size: int) -> bool:
+        """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
+
+        The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
+        """
+        if self.parser.state is not CLOSING:
+            return False
+        before, self._bytes_while_closing = self._bytes_while_closing, self._bytes_while_closing + size
+        if self._bytes_while_closing <= _MAX_BYTES_WHILE_CLOSING:
+            return False
+        self._unparsed = b""
+        if before <= _MAX_BYTES_WHILE_CLOSING:
+            self._receiver.linger()
+        return True
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.PING, Opcode.PONG):
+            self._take_control(frame)
+        elif frame.opcode is not Opcode.CLOSE:
+            self._take_data(frame)
+
+    def _take_control(self, frame: Frame) -> None:
+        second = int(self._loop.time())
+        if second != self._control_second:
+            self._control_second, self._control_frames = second, 0
+        self._control_frames += 1
+        if self._control_frames > _MAX_CONTROL_FRAMES_PER_SECOND:
+            self._receiver.fail(CloseCode.TOO_MANY, "too many control frames")
+        elif frame.opcode is Opcode.PONG:
+            self._receiver.take_pong(bytes(frame.data))
+
+    def _take_data(self, frame: Frame) -> None:
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        self._fragments.append(bytes(frame.data))
+        if len(self._fragments) > self._max_fragments:
+            self._receiver.fail(CloseCode.TOO_LARGE, "too many fragments")
+        elif frame.fin:
+            message = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+            self._fragments.clear()
+            self._take_message(message)
+
+    def _take_message(self, message: bytes) -> None:
+        try:
+            self._receiver.take_message(message.decode() if self._is_text else message)
+        except UnicodeDecodeError:
+            self._receiver.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
