@@ -33,6 +33,7 @@ from unmissed.settings import Settings
 _CHECK_SECONDS = 1.0
 _OTHER_THREADS = "manager.publish_threadsafe(message)"
 _SLICE_SECONDS = 0.005
+_CHECK_PARTS = 20
 
 
 class ConnectionManager:
@@ -76,7 +77,7 @@ class ConnectionManager:
         window = await self._log.open()
         self._draining = False
         self._fan_out = FanOut(window, limits=self._limits())
-        self._throttle = Throttle(self._fan_out.flush, loop=self._loop)
+        self._throttle = Throttle(self._fan_out, loop=self._loop)
         self._backpressure = Backpressure(self._fan_out, self._throttle)
         self._log.subscribe(self._throttle.request)
         self._checks = self._loop.create_task(self._check_periodically())
@@ -231,16 +232,22 @@ class ConnectionManager:
     def check(self) -> None:
         """Run the periodic tasks: expire messages, send heartbeats, close stalled and expired connections.
 
-        The running manager calls this about once a second.
+        The running manager does this about once a second, for a few connections at a time.
         """
         self._log.expire()
-        self._running.check(self._clock(), unix_time=self._wall_clock())
+        self._check(self.connections)
+
+    def _check(self, connections: Iterable[Connection]) -> None:
+        self._running.check(connections, self._clock(), unix_time=self._wall_clock())
 
     async def _check_periodically(self) -> None:
-        pause = min(_CHECK_SECONDS, self.settings.heartbeat_seconds / 4, self.settings.stall_seconds / 4)
+        seconds = min(_CHECK_SECONDS, self.settings.heartbeat_seconds / 4, self.settings.stall_seconds / 4)
         while True:
-            await asyncio.sleep(pause)
-            self.check()
+            self._log.expire()
+            connections = self.connections
+            for part in range(_CHECK_PARTS):
+                await asyncio.sleep(seconds / _CHECK_PARTS)
+                self._check(connections[part::_CHECK_PARTS])
 
     async def _drafts(self, messages: Iterable[Mapping[str, Any]]) -> list[Draft]:
         """Check and encode the messages, and let others run after each slice of time."""

@@ -3,8 +3,9 @@
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity
@@ -17,6 +18,9 @@ from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 
 logger = logging.getLogger("unmissed")
+
+SLICE = 500
+"""Connections that are brought up to date in one iteration of the event loop: about 5 ms of work."""
 
 _SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
 
@@ -41,8 +45,9 @@ class FanOut:
         )
         self._limits = limits
         self._chunks = Chunks(window)
-        self._flushed_through = window.latest
-        self._flushed_bytes = window.appended_bytes
+        self._rest: Iterator[Connection] | None = None
+        """The connections that a flush in slices has not reached yet."""
+        self._flushing = self._flushed = _Mark.of(window)
 
     def connect(
         self, socket: Socket, *, identity: Identity, since: int | None, epoch: str | None, expires_at: float, now: float
@@ -79,17 +84,33 @@ class FanOut:
 
     def flush(self) -> None:
         """Bring every connection up to date as far as its socket accepts data."""
-        self._flushed_through = self.window.latest
-        self._flushed_bytes = self.window.appended_bytes
-        self._for_each(Connection.deliver)
+        self._rest = None
+        while not self.flush_slice():
+            pass
 
-    def check(self, now: float, *, unix_time: float) -> None:
-        """Send the heartbeats that are due, and end stalled, dead and expired connections."""
+    def flush_slice(self) -> bool:
+        """Bring the next SLICE connections up to date, and return whether that was the end of a flush.
+
+        A message that is published meanwhile reaches the connections of the later slices with this flush.
+        """
+        if self._rest is None:
+            self._rest = iter(self.connections)
+            self._flushing = _Mark.of(self.window)
+        reached = _for_each(islice(self._rest, SLICE), Connection.deliver)
+        if reached == SLICE:
+            return False
+        self._rest = None
+        self._flushed = self._flushing
+        return True
+
+    def check(self, connections: Iterable[Connection], now: float, *, unix_time: float) -> None:
+        """Send the heartbeats that are due, and end connections that are stalled, dead or expired."""
         heartbeat, stall = self._limits.heartbeat_seconds, self._limits.stall_seconds
-        self._for_each(
+        _for_each(
+            connections,
             lambda connection: connection.check(
                 now, unix_time=unix_time, heartbeat_seconds=heartbeat, stall_seconds=stall
-            )
+            ),
         )
 
     def drain(self, *, seconds: float) -> None:
@@ -106,8 +127,8 @@ class FanOut:
     def would_evict_unflushed(self, drafts: Sequence[Draft]) -> bool:
         """Return whether appending these drafts would evict messages that were appended after the last flush."""
         window, retention = self.window, self.window.retention
-        count = window.latest - self._flushed_through
-        size = window.appended_bytes - self._flushed_bytes
+        count = window.latest - self._flushed.latest
+        size = window.appended_bytes - self._flushed.appended_bytes
         return bool(count) and (
             count + len(drafts) > retention.max_messages
             or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
@@ -117,11 +138,27 @@ class FanOut:
         """Return how many deliveries of messages up to ``latest`` are still pending."""
         return sum(latest - connection.position for connection in self.connections if connection.position < latest)
 
-    def _for_each(self, act: Callable[[Connection], None]) -> None:
-        """Call ``act`` with every connection. One that raises is aborted, so that the others are served."""
-        for connection in self.connections:
-            try:
-                act(connection)
-            except Exception:
-                logger.exception("connection aborted after an unexpected error: connection_id=%s", connection.id)
-                connection.abort()
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far the window was filled at some time."""
+
+    latest: int
+    appended_bytes: int
+
+    @classmethod
+    def of(cls, window: Window) -> "_Mark":
+        return cls(window.latest, window.appended_bytes)
+
+
+def _for_each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> int:
+    """Call ``act`` with each connection, and return their number. One that raises is aborted; the others are served."""
+    count = 0
+    for connection in connections:
+        count += 1
+        try:
+            act(connection)
+        except Exception:
+            logger.exception("connection aborted after an unexpected error: connection_id=%s", connection.id)
+            connection.abort()
+    return count

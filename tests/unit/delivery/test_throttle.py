@@ -53,14 +53,19 @@ class ManualLoop:
 class Flushes:
     """A flush that costs time, and when it ran."""
 
-    def __init__(self, loop: ManualLoop, *, seconds: float) -> None:
+    def __init__(self, loop: ManualLoop, *, seconds: float, slices: int) -> None:
         self.loop = loop
         self.seconds = seconds
+        self.slices = slices
         self.at: list[float] = []
 
-    def __call__(self) -> None:
+    def flush(self) -> None:
         self.at.append(self.loop.now)
         self.loop.now += self.seconds
+
+    def flush_slice(self) -> bool:
+        self.flush()
+        return len(self.at) % self.slices == 0
 
 
 @pytest.fixture
@@ -68,8 +73,8 @@ def loop() -> ManualLoop:
     return ManualLoop()
 
 
-def throttled(loop: ManualLoop, *, seconds: float) -> tuple[Throttle, Flushes]:
-    flushes = Flushes(loop, seconds=seconds)
+def throttled(loop: ManualLoop, *, seconds: float, slices: int = 1) -> tuple[Throttle, Flushes]:
+    flushes = Flushes(loop, seconds=seconds, slices=slices)
     return Throttle(flushes, loop=cast("Any", loop)), flushes
 
 
@@ -105,6 +110,31 @@ def test_the_pause_lasts_as_long_as_the_flush_took_and_at_most_5_ms(
 
     assert 0.005 == MAX_PAUSE
     assert [0.0, pytest.approx(seconds + pause)] == flushes.at
+
+
+def test_other_callbacks_run_between_two_slices(loop: ManualLoop) -> None:
+    throttle, flushes = throttled(loop, seconds=0.001, slices=3)
+    others: list[float] = []
+
+    throttle.request()
+    loop.call_soon(lambda: others.append(loop.now))
+    throttle.request()
+    loop.advance(0.006)
+
+    assert [0.002] == others
+    assert [0.0, 0.001, 0.002] == flushes.at
+    loop.advance(1.0)
+    assert [pytest.approx(0.006), pytest.approx(0.007), pytest.approx(0.008)] == flushes.at[3:]
+
+
+def test_a_complete_flush_replaces_the_slices_that_are_left(loop: ManualLoop) -> None:
+    throttle, flushes = throttled(loop, seconds=0.001, slices=3)
+    throttle.request()
+
+    throttle.flush_now()
+    loop.advance(1.0)
+
+    assert [0.0, 0.001] == flushes.at
 
 
 def test_the_pause_includes_what_the_loop_writes_after_the_flush(loop: ManualLoop) -> None:
