@@ -1,0 +1,290 @@
+"""A handshake gets the same answer, whether the server admits it itself or leaves it to the application."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.frames import Frame, Opcode
+
+from raw_client import RawClient
+from unit.security.test_tokens import HOSTILE
+from unmissed import ConnectionManager, Settings, create_app, create_router, get_identity
+from unmissed.core.audience import Identity
+from unmissed.server import http
+from unmissed.server.requests import RequestProtocol
+from unmissed.testing import SECRET, LiveServer
+
+NATIVE: dict[str, Any] = {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"}
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+GOOD = "Authorization: Bearer {token}"
+
+
+class Watching:
+    """A middleware that sees every WebSocket, so that the application must handle each handshake."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def started(settings: Settings, *, watched: bool) -> LiveServer:
+    app = create_app(settings)
+    if watched:
+        app.add_middleware(Watching)
+    return LiveServer(app, manager=app.state.manager, settings=settings, log_config=None, log_level="info", **NATIVE)
+
+
+class Servers:
+    """A server that admits handshakes itself, one that does not, and the requests that either started."""
+
+    def __init__(self, short: LiveServer, complete: LiveServer, requests: list[RequestProtocol]) -> None:
+        self.short, self.complete = short, complete
+        self._requests = requests
+        for server in (short, complete):
+            for path in ("/ws", "/ws?since=0"):
+                with RawClient(server.url) as client:
+                    client.handshake(f"Authorization: Bearer {server.token()}", path=path)
+            server.publish("before")
+        requests.clear()
+
+    def answers(self, ask: Callable[[RawClient, LiveServer], str]) -> tuple[str, str, bool]:
+        """Return both answers, and whether the first server admitted the handshake itself."""
+        self._requests.clear()
+        with RawClient(self.short.url) as client:
+            short = ask(client, self.short)
+        admitted = not self._requests
+        with RawClient(self.complete.url) as client:
+            complete = ask(client, self.complete)
+        return short, complete, admitted
+
+
+@pytest.fixture(scope="module")
+def spy() -> Iterator[list[RequestProtocol]]:
+    """The requests that the servers of this module have started."""
+    requests: list[RequestProtocol] = []
+
+    class Spied(RequestProtocol):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            requests.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "RequestProtocol", Spied)
+        yield requests
+
+
+@pytest.fixture(scope="module")
+def servers(spy: list[RequestProtocol]) -> Iterator[Servers]:
+    settings = Settings.load(
+        jwt_secret=SECRET,
+        allowed_origins="https://app.example",
+        allow_query_token=True,
+        max_connections_per_user=2,
+        first_number=1,
+    )
+    with started(settings, watched=False) as short, started(settings, watched=True) as complete:
+        yield Servers(short, complete, spy)
+
+
+def answer_to(*lines: str, after: bytes = b"", user: str = "alice", **request: Any) -> Any:
+    """Return a function that sends a handshake and tells the answer, as far as it does not depend on chance."""
+
+    def ask(client: RawClient, server: LiveServer) -> str:
+        token = server.token(user)
+        sent = [line.format(token=token) for line in (KEY, *lines)]
+        path = request.get("path", "/ws").format(token=token)
+        client.request(*sent, **{**request, "path": path})
+        if after:
+            client.send(after)
+        return told_by(client)
+
+    return ask
+
+
+def told_by(client: RawClient) -> str:
+    """Return the head and the frames until the ``connected`` frame and its heartbeat, or until the close frame."""
+    head = client.head().decode()
+    if "101 Switching" not in head:
+        return re.sub("\r\ndate:[^\r]*", "", head + client.rest().decode(), flags=re.IGNORECASE)
+    frames: list[tuple[Opcode, bytes]] = []
+    while not frames or frames[-1][0] is not Opcode.CLOSE:
+        opcode, data = client.next_frame()
+        frames.append((opcode, re.sub(rb'"(connection_id|epoch|timestamp)":"[^"]*"', b"", data)))
+        if b'"heartbeat"' in data or (b'"connected"' in data and b'"outcome"' not in data):
+            break
+    return head + repr(frames)
+
+
+ADMITTED = {
+    "token in a header": answer_to(GOOD),
+    "from a position": answer_to(GOOD, path="/ws?since=0"),
+    "from a position and an epoch": answer_to(GOOD, path="/ws?since=0&epoch=other"),
+    "from a number of the future": answer_to(GOOD, path="/ws?since=99"),
+    "token as a subprotocol": answer_to("Sec-WebSocket-Protocol: unmissed.bearer, {token}"),
+    "another subprotocol as well": answer_to(GOOD, "Sec-WebSocket-Protocol: chat, unmissed.bearer"),
+    "token in the URL": answer_to(path="/ws?token={token}"),
+    "an allowed origin": answer_to(GOOD, "Origin: https://app.example"),
+    "the own host as the origin": answer_to(GOOD, "Origin: http://test"),
+    "an unknown parameter": answer_to(GOOD, path="/ws?unknown=1"),
+    "an extension": answer_to(GOOD, "Sec-WebSocket-Extensions: permessage-deflate"),
+    "upper case": answer_to("AUTHORIZATION: bearer {token}", "Upgrade:", "Upgrade: WebSocket"),
+    "a forwarded address": answer_to(GOOD, "X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https"),
+    "a ping in the same segment": answer_to(GOOD, after=Frame(Opcode.PING, b"x").serialize(mask=True)),
+}
+LEFT_TO_THE_APPLICATION = {
+    "no token, but one in the first frame": answer_to(after=Frame(Opcode.TEXT, b"{}").serialize(mask=True)),
+    "a wrong token": answer_to("Authorization: Bearer x.y.z"),
+    "another scheme": answer_to("Authorization: Basic {token}", after=Frame(Opcode.TEXT, b"no").serialize(mask=True)),
+    "a refused origin": answer_to(GOOD, "Origin: https://evil.example"),
+    "a null origin": answer_to(GOOD, "Origin: null"),
+    "a position that is no number": answer_to(GOOD, path="/ws?since=abc"),
+    "a position twice": answer_to(GOOD, path="/ws?since=1&since=2"),
+    "an epoch twice": answer_to(GOOD, path="/ws?since=1&epoch=a&epoch=b"),
+    "a header twice": answer_to(GOOD, "X-Twice: 1\r\nX-Twice: 2"),
+    "two tokens": answer_to(GOOD + "\r\nAuthorization: Bearer x"),
+    "two hosts": answer_to(GOOD, "X-Second: 1\r\nHost: test"),
+    "no host": answer_to(GOOD, "Host:"),
+    "another host": answer_to(GOOD, "Host: other"),
+    "version 12": answer_to(GOOD, "Sec-WebSocket-Version: 12"),
+    "no version": answer_to(GOOD, "Sec-WebSocket-Version:"),
+    "a short key": answer_to(GOOD, "Sec-WebSocket-Key: short"),
+    "a key that is not base64": answer_to(GOOD, "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!!!"),
+    "no key": answer_to(GOOD, "Sec-WebSocket-Key:"),
+    "two words in Connection": answer_to(GOOD, "Connection: keep-alive, Upgrade"),
+    "POST": answer_to(GOOD, method="POST"),
+    "a body": answer_to(GOOD, "Content-Length: 5", body=b"hello"),
+    "another path": answer_to(GOOD, path="/wss"),
+    "a slash at the end": answer_to(GOOD, path="/ws/"),
+    "an encoded path": answer_to(GOOD, path="/%77s"),
+    "a long URL": answer_to(GOOD, path="/ws?x=" + "x" * 9_000),
+    "a long header": answer_to(GOOD, "X-Large: " + "x" * 9_000),
+    **{
+        f"token: {name}": answer_to(f"Authorization: Bearer {token}".replace("{", "{{").replace("}", "}}"))
+        for name, token in HOSTILE.items()
+        if token.isascii() and token.isprintable()
+    },
+}
+
+
+@pytest.mark.parametrize("ask", ADMITTED.values(), ids=ADMITTED.keys())
+def test_a_plain_handshake_is_admitted_with_the_answer_of_the_application(servers: Servers, ask: Any) -> None:
+    short, complete, admitted = servers.answers(ask)
+
+    assert complete == short
+    assert short.startswith("HTTP/1.1 101 Switching Protocols\r\n")
+    assert "connected" in short
+    assert admitted
+
+
+@pytest.mark.parametrize("ask", LEFT_TO_THE_APPLICATION.values(), ids=LEFT_TO_THE_APPLICATION.keys())
+def test_everything_else_is_left_to_the_application(servers: Servers, ask: Any) -> None:
+    short, complete, admitted = servers.answers(ask)
+
+    assert complete == short
+    assert not admitted
+
+
+def test_a_handshake_in_two_segments_is_answered(servers: Servers) -> None:
+    with RawClient(servers.short.url) as client:
+        client.send(b"GET /ws HTTP/1.1\r\nHost: te")
+        client.send(f"st\r\nUpgrade: websocket\r\n{GOOD.format(token=servers.short.token())}\r\n".encode())
+        client.send(f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}\r\n\r\n".encode())
+
+        assert "connected" in told_by(client)
+
+
+def test_a_limit_is_explained_on_both_ways(servers: Servers) -> None:
+    def third(client: RawClient, server: LiveServer) -> str:
+        with RawClient(server.url) as first, RawClient(server.url) as second:
+            for each in (first, second):
+                each.handshake(GOOD.format(token=server.token("carol")))
+                each.next_frame()
+            answer: str = answer_to(GOOD, user="carol")(client, server)
+            return answer
+
+    short, complete, admitted = servers.answers(third)
+
+    assert complete == short
+    assert "this user has too many connections" in short
+    assert not admitted
+
+
+def test_both_ways_write_the_same_log_line(servers: Servers, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="uvicorn.error")
+    lines = []
+    for server in (servers.short, servers.complete):
+        caplog.clear()
+        with RawClient(server.url) as client:
+            client.handshake(GOOD.format(token=server.token()), "X-Forwarded-For: 203.0.113.7")
+            client.next_frame()
+        lines += [record.getMessage() for record in caplog.records if "WebSocket" in record.getMessage()]
+
+    assert ['203.0.113.7:0 - "WebSocket /ws" [accepted]'] * 2 == lines
+
+
+def overridden(app: FastAPI) -> None:
+    app.dependency_overrides[get_identity] = lambda: Identity("somebody")
+
+
+def watched(app: FastAPI) -> None:
+    app.add_middleware(Watching)
+
+
+def with_http_middleware(app: FastAPI) -> None:
+    app.middleware("http")(lambda request, call_next: call_next(request))
+
+
+@pytest.mark.parametrize(
+    ("change", "own_way"), [(lambda _: None, True), (with_http_middleware, True), (watched, False), (overridden, False)]
+)
+@pytest.mark.parametrize("prefix", ["", "/live"])
+def test_an_embedded_router_is_short_unless_the_application_has_a_say(
+    spy: list[RequestProtocol], change: Callable[[FastAPI], None], prefix: str, *, own_way: bool
+) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager), prefix=prefix)
+    change(app)
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        ways = []
+        for _ in range(2):
+            spy.clear()
+            with RawClient(server.url) as client:
+                client.handshake(GOOD.format(token=server.token()), path=f"{prefix}/ws")
+                assert b'"connected"' in client.next_frame()[1]
+            ways.append(not spy)
+
+    assert [False, own_way] == ways
+
+
+def test_an_application_inside_another_one_handles_every_handshake(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    inner = FastAPI()
+    inner.include_router(create_router(manager))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.mount("/inner", inner)
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        for _ in range(2):
+            spy.clear()
+            with RawClient(server.url) as client:
+                client.handshake(GOOD.format(token=server.token()), path="/inner/ws")
+            assert spy
+
+
+def test_a_server_that_shuts_down_says_so(spy: list[RequestProtocol]) -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET))
+    with LiveServer(app, manager=app.state.manager, **NATIVE) as server:
+        with RawClient(server.url) as client:
+            client.handshake(GOOD.format(token=server.token()))
+        server.call(lambda: app.state.manager.drain(seconds=0.0))
+        spy.clear()
+        with RawClient(server.url) as client:
+            client.handshake(GOOD.format(token=server.token()))
+
+            assert 1012 == client.close_code()
+        assert spy
