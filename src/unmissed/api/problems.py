@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
+from unmissed.api.direct import direct
 from unmissed.api.errors import known, refuse
 from unmissed.api.identity import Bearer, remember_bearer
 from unmissed.security.origins import Origins
@@ -48,7 +49,7 @@ def problem_route(origins: Origins, *, bearer: Bearer | None) -> type[APIRoute]:
 
     class ProblemRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
+            handle = direct(super().get_route_handler(), bearer=bearer)
 
             async def handler(request: Request) -> Any:
                 remember_bearer(request, bearer)
