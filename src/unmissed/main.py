@@ -8,7 +8,7 @@ from functools import cached_property
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from unmissed.api.router import create_router
+from unmissed.api.router import add_routes
 from unmissed.core.errors import ConfigurationError
 from unmissed.manager import ConnectionManager
 from unmissed.settings import Settings, unknown_variables
@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
         redirect_slashes=False,
     )
     app.state.manager = manager
-    app.include_router(create_router(manager))
+    add_routes(app, manager)
     return app
 
 

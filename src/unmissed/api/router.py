@@ -1,4 +1,4 @@
-"""All routes of one manager, as a router for any FastAPI application."""
+"""All routes of one manager: as a router for any FastAPI application, or as routes of the built-in one."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,9 +25,6 @@ def create_router(manager: ConnectionManager, *, authenticate: Callable[..., Any
     ``get_identity``, which verifies JWTs with the manager's settings. Raises ConfigurationError if they have no usable
     key.
     """
-    keep_tokens_out_of_logs()
-    origins = Origins(manager.settings.allowed_origins)
-    identify = authenticate or get_identity
     bearer = _bearer(manager, authenticate)
 
     @asynccontextmanager
@@ -35,12 +32,33 @@ def create_router(manager: ConnectionManager, *, authenticate: Callable[..., Any
         share_bearer(app, bearer)
         yield
 
-    router = APIRouter(route_class=problem_route(origins, bearer=bearer), lifespan=lifespan)
-    endpoint = WebSocketEndpoint(manager, authenticate=identify, bearer=bearer, origins=origins)
-    router.routes.append(WebSocketRoute(PATH, endpoint))
-    add_message_routes(router, manager, authenticate=identify)
-    add_health_routes(router, manager)
+    router = APIRouter(lifespan=lifespan)
+    _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer)
     return router
+
+
+def add_routes(app: FastAPI, manager: ConnectionManager) -> None:
+    """Add the same routes to an application itself. Raises ConfigurationError.
+
+    FastAPI takes longer to find a route in an included router than this server takes to authenticate a request.
+    """
+    bearer = Bearer.of(manager.settings)
+    share_bearer(app, bearer)
+    router = APIRouter(dependency_overrides_provider=app)
+    _fill(router, manager, authenticate=get_identity, bearer=bearer)
+    app.router.routes[:0] = router.routes
+
+
+def _fill(
+    router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any], bearer: Bearer | None
+) -> None:
+    keep_tokens_out_of_logs()
+    origins = Origins(manager.settings.allowed_origins)
+    router.route_class = problem_route(origins, bearer=bearer)
+    endpoint = WebSocketEndpoint(manager, authenticate=authenticate, bearer=bearer, origins=origins)
+    router.routes.append(WebSocketRoute(PATH, endpoint))
+    add_message_routes(router, manager, authenticate=authenticate)
+    add_health_routes(router, manager)
 
 
 def _bearer(manager: ConnectionManager, authenticate: Callable[..., Any] | None) -> Bearer | None:
