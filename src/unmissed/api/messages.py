@@ -14,9 +14,9 @@ from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.api.query import limit_parameter, parameter, since_parameter
 from unmissed.core.audience import Identity
-from unmissed.core.encoding import decode_items, encode_json
+from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
 from unmissed.security.tokens import PUBLISH_SCOPE
@@ -66,7 +66,7 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
         stamps = _stamps(publication)
         status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
         is_array = body.lstrip().startswith(b"[")
-        return _json(encode_json(stamps if is_array else stamps[0]), status)
+        return _json(b"[%b]" % b",".join(stamps) if is_array else stamps[0], status)
 
     @router.options(PATH, include_in_schema=False)
     async def preflight() -> Response:
@@ -78,10 +78,10 @@ def _json(body: bytes, status: HTTPStatus) -> Response:
     return Response(body, status, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
-def _stamps(publication: Publication) -> list[dict[str, Any]]:
+def _stamps(publication: Publication) -> list[bytes]:
     receipt = publication.receipt
     return [
-        {"sequence_number": number, "epoch": receipt.epoch, "timestamp": receipt.timestamp}
+        stamp_body(number, epoch=receipt.epoch, timestamp=receipt.timestamp)
         for number in range(receipt.first, receipt.first + receipt.count)
     ]
 

@@ -63,10 +63,15 @@ def decode_json(text: str | bytes) -> Any:
 def decode_items(text: bytes, *, max_item_bytes: int) -> Iterator[Any]:
     """Yield the items of a JSON array, or the one value that the text is. Raises ValueError, possibly after some items.
 
-    Each item is decoded when it is asked for. A large array decoded at once would block for long, most of it in the
-    garbage collector, and its values would take many times the memory of the text. For the same reason, an item is not
-    decoded if its brackets, commas and colons alone are more than ``max_item_bytes``: that raises MessageTooLarge.
+    A text of at most ``max_item_bytes`` is decoded at once, and each item of a longer one when it is asked for. A large
+    array decoded at once would block for long, most of it in the garbage collector, and its values would take many
+    times the memory of the text. For the same reason, an item is not decoded if its brackets, commas and colons alone
+    are more than ``max_item_bytes``: that raises MessageTooLarge.
     """
+    if len(text) <= max_item_bytes:
+        value = decode_json(text)
+        yield from value if isinstance(value, list) else (value,)
+        return
     array = text.decode()
     bounds = _Bounds(array, max_structure=max_item_bytes)
     position = _after_space(array, 0)

@@ -62,11 +62,11 @@ class Draft:
         if "data" in rest:
             rest = {"data": rest.pop("data"), **rest}
         try:
-            head_json, tail_json = encode_json({"type": message_type}), encode_json(rest)
+            type_json, rest_json = encode_json(message_type), encode_json(rest)
             audience = Audience.of(users)
         except ValueError as error:
             raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
-        draft = cls(head_json[:-1], b"," + tail_json[1:] if rest else b"}", audience)
+        draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience)
         if draft.size > max_bytes:
             raise MessageTooLarge("the message with its users" if users else "the message", limit=max_bytes)
         return draft

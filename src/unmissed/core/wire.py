@@ -1,4 +1,4 @@
-"""The wire format apart from messages: server frames, client frames, close codes, the recovery body."""
+"""The wire format apart from messages: server frames, client frames, close codes, the bodies of responses."""
 
 import re
 from collections.abc import Iterable
@@ -144,4 +144,13 @@ def recovery_body(
         latest,
         outcome.encode(),
         b"true" if has_more else b"false",
+    )
+
+
+def stamp_body(sequence_number: int, *, epoch: str, timestamp: str) -> bytes:
+    """Return what a publisher is told about one message: the body of ``POST /websocket/messages``."""
+    return b'{"sequence_number":%d,"epoch":"%b","timestamp":"%b"}' % (
+        sequence_number,
+        epoch.encode(),
+        timestamp.encode(),
     )

@@ -175,15 +175,27 @@ def test_what_is_not_json_has_no_items(text: bytes) -> None:
 
 def test_an_item_nested_too_deep_is_not_decoded() -> None:
     with pytest.raises(ValueError, match="it is nested too deep"):
-        items_of(b"[" + b"[" * 100_000 + b"]" * 100_000 + b"]", max_item_bytes=1_000_000)
+        items_of(b"[" + b"[" * 100_000 + b"]" * 100_000 + b"]")
 
 
 def test_items_are_decoded_when_they_are_asked_for() -> None:
-    items = decode_items(b"[1, nonsense]", max_item_bytes=1_000)
+    items = decode_items(b"[1, nonsense]", max_item_bytes=5)
 
     assert 1 == next(items)
     with pytest.raises(ValueError, match="Expecting value"):
         next(items)
+
+
+def test_a_text_that_may_be_one_item_is_decoded_at_once() -> None:
+    with pytest.raises(ValueError, match="Expecting value"):
+        next(decode_items(b"[1, nonsense]", max_item_bytes=13))
+
+
+@given(value=json_values)
+def test_a_text_decoded_at_once_has_the_same_items(value: object) -> None:
+    text = json.dumps(value).encode()
+
+    assert items_of(text) == items_of(text, max_item_bytes=len(text))
 
 
 WIDE = b'{"data":[' + b"[]," * 20_000 + b"[]]}"
@@ -202,5 +214,6 @@ def test_an_item_within_the_limit_is_decoded_wherever_it_is(items: list[object],
     assert items == items_of(text, max_item_bytes=max((len(json.dumps(item)) for item in items), default=0))
 
 
-def items_of(text: bytes, *, max_item_bytes: int = 1_000_000) -> list[object]:
-    return list(decode_items(text, max_item_bytes=max_item_bytes))
+def items_of(text: bytes, *, max_item_bytes: int | None = None) -> list[object]:
+    """Return the items. By default each is decoded by itself, because the text is longer than one item may be."""
+    return list(decode_items(text, max_item_bytes=len(text) - 1 if max_item_bytes is None else max_item_bytes))

@@ -321,6 +321,7 @@ def test_a_page_holds_no_more_messages_than_asked_for() -> None:
 def test_messages_of_others_are_neither_counted_nor_more() -> None:
     assert ([2, 3], False) == read(paged(BIG, BIG, BIG, BIG, BIG, bob=(1, 4, 5)))
     assert ([2, 3], False) == read(paged(9, 9, 9, 9, bob=(1, 4)), max_messages=2)
+    assert ([2, 3], False) == read(paged(9, 9, 9, 9, bob=(1, 4)))
 
 
 def test_a_message_behind_those_of_others_is_more() -> None:

@@ -201,6 +201,13 @@ def test_a_recovery_without_messages_is_json_too() -> None:
     assert [] == json.loads(body)["messages"]
 
 
+def test_the_stamp_of_a_publish_is_json() -> None:
+    body = wire.stamp_body(2**53 - 1, epoch="k3J9x0aQ_2fM", timestamp="2026-01-31T12:00:00.000Z")
+
+    expected = {"sequence_number": 2**53 - 1, "epoch": "k3J9x0aQ_2fM", "timestamp": "2026-01-31T12:00:00.000Z"}
+    assert expected == json.loads(body)
+
+
 def test_a_short_close_reason_is_kept() -> None:
     assert "come back later" == close_reason("come back later")
 
