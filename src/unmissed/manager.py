@@ -33,7 +33,7 @@ from unmissed.settings import Settings
 _CHECK_SECONDS = 1.0
 _OTHER_THREADS = "manager.publish_threadsafe(message)"
 _SLICE_SECONDS = 0.005
-_CHECK_PARTS = 20
+_CHECK_PARTS = 5
 
 
 class ConnectionManager:

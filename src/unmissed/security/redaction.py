@@ -10,12 +10,18 @@ _TOKENS = re.compile(
     r"(?P<name>\btoken=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
     re.IGNORECASE,
 )
+_SIGNS = ("eyj", "token", "bearer")
+"""One of these is in every text, in lower case, that ``_TOKENS`` matches. Looking for them takes less time."""
+
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _USER = re.compile(r"(?<=//)[^/]*@")
 
 
 def redact(text: str) -> str:
     """Replace everything that looks like a bearer token."""
+    lower = text.lower()
+    if not any(sign in lower for sign in _SIGNS):
+        return text
     return _TOKENS.sub(lambda match: (match["name"] or "") + _REDACTED, text)
 
 
@@ -30,10 +36,11 @@ class TokenFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact a record in place. The access log keeps its arguments: uvicorn's formatter needs them separately."""
-        if isinstance(record.args, tuple):
-            record.args = tuple(_redacted(argument) for argument in record.args)
         text = record.getMessage()
-        if record.name != _ACCESS_LOG and (clean := redact(text)) != text:
+        clean = redact(text)
+        if clean != text and record.name == _ACCESS_LOG and isinstance(record.args, tuple):
+            record.args = tuple(_redacted(argument) for argument in record.args)
+        elif clean != text:
             record.msg, record.args = clean, ()
         if record.exc_info:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
