@@ -30,7 +30,8 @@ def test_both_servers_are_measured_in_one_run(tmp_path: Path) -> None:
         "memory",
         "one at a time",
         "64 at a time",
-        "connect storm",
+        "connect",
+        "reconnect storm",
         "recovery of 500",
         "recovery of 10",
     } == scenarios
@@ -43,7 +44,7 @@ def test_a_server_elsewhere_is_measured_without_its_cpu(server: LiveServer) -> N
     assert 0 == result.exit_code, result.output
     assert "rate of delivery" in result.output
     assert "CPU" not in result.output
-    assert 10 + 10 + 10 + 500 == server.manager.window.latest
+    assert 10 + 10 + 10 + 500 < server.manager.window.latest
     assert 500 == len(httpx.get(f"{server.url}/websocket/messages", headers=server.headers()).json()["messages"])
 
 

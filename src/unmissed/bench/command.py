@@ -22,12 +22,12 @@ def bench(
 ) -> None:
     """Measure ``target``, or else a new server and ``compare``; show, save and plot the figures."""
     runs: dict[str, Sequence[Figure]] = {}
-    with load_on_other_cores():
+    with load_on_other_cores() as core:
         if target is not None:
             runs[target.name] = _run(target, load, show=show)
         else:
             for name in ("unmissed", *([compare] if compare else [])):
-                with started(name) as own:
+                with started(name, core=core) as own:
                     runs[name] = _run(own, load, show=show)
     show(f"\n{table(runs)}")
     if json_file is not None:

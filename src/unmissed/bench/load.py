@@ -1,8 +1,11 @@
 """The load generator: raw WebSockets that count messages, and raw HTTP requests over persistent connections."""
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import cast
 
 from unmissed.bench.server import Target
@@ -78,11 +81,15 @@ class BenchClient(asyncio.Protocol):
 
 
 class Requests(asyncio.Protocol):
-    """One persistent HTTP connection with a few requests in flight."""
+    """One persistent HTTP connection with a few requests in flight, at most one in each ``interval`` of seconds."""
 
-    def __init__(self, request: Callable[[], bytes], *, count: int, in_flight: int) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, request: Callable[[], bytes], *, count: int, in_flight: int = 1, interval: float = 0.0) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        self.answered = 0
         self._request = request
+        self._interval = interval
+        self._next_at = self._loop.time()
         self._to_send = count
         self._to_come = count
         self._in_flight = in_flight
@@ -113,13 +120,15 @@ class Requests(asyncio.Protocol):
                 return
             del self._data[: end + 4 + length]
             self._to_come -= 1
-            self._send()
+            self.answered += 1
+            self._next_at += self._interval
+            self._loop.call_at(self._next_at, self._send)
         if not self._to_come and not self.done.done():
             self.done.set_result(None)
             self.transport.close()
 
     def _send(self) -> None:
-        if self._to_send:
+        if self._to_send and not self.transport.is_closing():
             self._to_send -= 1
             self.transport.write(self._request())
 
@@ -170,6 +179,21 @@ async def publish(target: Target, *, count: int, size: int, in_flight: int = 1) 
     await request(target, "POST", lambda: body_of(size), count=count, in_flight=in_flight)
 
 
+@asynccontextmanager
+async def publishing(target: Target, *, per_second: float, size: int) -> AsyncIterator[Requests]:
+    """Publish messages at this rate, as far as the server can follow, while the context is open."""
+    loop = asyncio.get_running_loop()
+    make = partial(_request_of, target, "POST", "/websocket/messages", partial(body_of, size))
+    transport, requests = await loop.create_connection(
+        lambda: Requests(make, count=sys.maxsize, interval=1 / per_second), target.host, target.port
+    )
+    try:
+        yield requests
+    finally:
+        requests.done.cancel()
+        transport.close()
+
+
 async def request(
     target: Target,
     method: str,
@@ -180,19 +204,20 @@ async def request(
     path: str = "/websocket/messages",
 ) -> None:
     """Send one kind of request ``count`` times over one connection."""
-
-    def make() -> bytes:
-        content = body()
-        head = _REQUEST.format(
-            method=method, path=path, host=target.host, port=target.port, token=target.token, length=len(content)
-        )
-        return head.encode() + content
-
+    make = partial(_request_of, target, method, path, body)
     loop = asyncio.get_running_loop()
     _, requests = await loop.create_connection(
         lambda: Requests(make, count=count, in_flight=in_flight), target.host, target.port
     )
     await requests.done
+
+
+def _request_of(target: Target, method: str, path: str, body: Callable[[], bytes]) -> bytes:
+    content = body()
+    head = _REQUEST.format(
+        method=method, path=path, host=target.host, port=target.port, token=target.token, length=len(content)
+    )
+    return head.encode() + content
 
 
 def body_of(size: int) -> bytes:

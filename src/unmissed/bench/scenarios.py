@@ -1,4 +1,4 @@
-"""The scenarios: idle memory, fan-out, bursts, concurrent handshakes, concurrent recoveries."""
+"""The scenarios: idle memory, fan-out, bursts, handshakes, a reconnect of all clients, recoveries."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from unmissed.bench.calm import CLIENTS, PUBLISHED_PER_SECOND, calm_clients
 from unmissed.bench.figures import Figure
 from unmissed.bench.load import Crowd, percentile, publish, request
 from unmissed.bench.server import Target
@@ -15,6 +16,7 @@ _WARM_UP = 50
 _MISSED = 10
 _BURST = 64
 _LOG = 500
+_MISSED_IN_STORM = 100
 _RECOVERIES = 3_000
 _RECOVERING = 16
 
@@ -67,6 +69,7 @@ async def _scenarios(target: Target, load: Load) -> AsyncIterator[list[Figure]]:
         await publish(target, count=_LOG, size=load.size, in_flight=_BURST)
         for missed in (_LOG, _MISSED):
             yield await _recoveries(target, missed=missed)
+        yield await _storm(target, load)
 
 
 async def _memory(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
@@ -102,7 +105,7 @@ async def _connects(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
         query = f"?since={_latest(target) - _MISSED}"
     watch = Stopwatch(target)
     await crowd.join(load.connections, query=query)
-    return watch.figures("connect storm", "handshake", count=load.connections)
+    return watch.figures("connect", "handshake", count=load.connections)
 
 
 async def _recoveries(target: Target, *, missed: int) -> list[Figure]:
@@ -114,6 +117,25 @@ async def _recoveries(target: Target, *, missed: int) -> list[Figure]:
         for _ in range(_RECOVERING):
             tasks.create_task(request(target, "GET", bytes, count=each, in_flight=2, path=path))
     return watch.figures(f"recovery of {missed}", "recovery", count=each * _RECOVERING)
+
+
+async def _storm(target: Target, load: Load) -> list[Figure]:
+    """Let all clients reconnect at once, each with many missed messages, beside a publisher and calm clients."""
+    query = f"?since={_latest(target) - _MISSED_IN_STORM}"
+    async with calm_clients(target, size=load.size) as result:
+        returning = Crowd(target)
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(returning.arrivals.expect(load.connections * _MISSED_IN_STORM))
+            tasks.create_task(returning.join(load.connections, query=query, at_once=load.connections))
+        seconds = time.perf_counter() - started
+        calm = result()
+    await returning.leave()
+    return [
+        Figure("reconnect storm", "all are back after", "s", seconds),
+        Figure("reconnect storm", f"latency p99 of {CLIENTS} calm clients", "ms", percentile(calm.late, 0.99) * 1e3),
+        Figure("reconnect storm", f"publisher of {PUBLISHED_PER_SECOND}/s", "1/s", calm.published_per_second),
+    ]
 
 
 def _latest(target: Target) -> int:

@@ -57,8 +57,8 @@ class Target:
 
 
 @contextmanager
-def started(name: str) -> Iterator[Target]:
-    """Start a local server on a free port, on its own CPU core if there are several. Raises ConfigurationError."""
+def started(name: str, *, core: int) -> Iterator[Target]:
+    """Start a local server on a free port, on this CPU core. Raises ConfigurationError."""
     if not Path("/proc/self/schedstat").exists():
         raise ConfigurationError("unmissed bench reads CPU time and memory from /proc, which only Linux has")
     secret = secrets.token_urlsafe(48)
@@ -68,7 +68,7 @@ def started(name: str) -> Iterator[Target]:
     environment = {**os.environ, "UNMISSED_JWT_SECRET": secret}
     with subprocess.Popen(command, env=environment) as process:  # noqa: S603  # our own command
         try:
-            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+            os.sched_setaffinity(process.pid, {core})
             _wait(process, port)
             token = issue_token(secret, user_id="bench", expires_in=86_400, scope=PUBLISH_SCOPE)
             yield Target(name, "127.0.0.1", port, token, process.pid)
@@ -77,12 +77,13 @@ def started(name: str) -> Iterator[Target]:
 
 
 @contextmanager
-def load_on_other_cores() -> Iterator[None]:
-    """Keep this process off the CPU core of the server."""
+def load_on_other_cores() -> Iterator[int]:
+    """Keep this process off one CPU core, if there are several, and return that core, for the server."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores - {min(cores)} or cores)
+    core = min(cores)
+    os.sched_setaffinity(0, cores - {core} or cores)
     try:
-        yield
+        yield core
     finally:
         os.sched_setaffinity(0, cores)
 

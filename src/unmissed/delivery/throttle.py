@@ -1,7 +1,6 @@
 """Schedules flushes: immediately while flushes are cheap, after a pause of up to 5 ms while they are not."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 MAX_PAUSE = 0.005
@@ -23,7 +22,8 @@ class Flush(Protocol):
 class Throttle:
     """Flushes when requested, in slices: one in each iteration of the event loop, so that other tasks run in between.
 
-    The pause after a flush is as long as it took, up to 5 ms. Messages published during the pause are sent together.
+    The pause after a flush is as long as its last slice took, up to 5 ms. Messages published during a flush or a pause
+    are sent together.
     """
 
     def __init__(self, work: Flush, *, loop: asyncio.AbstractEventLoop) -> None:
@@ -36,7 +36,7 @@ class Throttle:
     def request(self) -> None:
         """Flush now, or once after the pause."""
         if self._next is None:
-            self._flush_slice(self._loop.time())
+            self._flush_slice()
         else:
             self._requested = True
 
@@ -45,7 +45,7 @@ class Throttle:
         self.stop()
         started = self._loop.time()
         self._work.flush()
-        self._after(started, self._begin_pause)
+        self._next = self._loop.call_soon(self._begin_pause, started)
 
     def stop(self) -> None:
         """Cancel the next slice, the pause and any requested flush."""
@@ -54,15 +54,15 @@ class Throttle:
             self._next.cancel()
             self._next = None
 
-    def _flush_slice(self, started: float) -> None:
-        done = self._work.flush_slice()
-        self._after(started, self._begin_pause if done else self._flush_slice)
-
-    def _after(self, started: float, step: Callable[[float], None]) -> None:
-        # An event loop may do the actual writes after this callback. Measuring in the next one includes their cost.
-        self._next = self._loop.call_soon(step, started)
+    def _flush_slice(self) -> None:
+        started = self._loop.time()
+        if self._work.flush_slice():
+            self._next = self._loop.call_soon(self._begin_pause, started)
+        else:
+            self._next = self._loop.call_soon(self._flush_slice)
 
     def _begin_pause(self, started: float) -> None:
+        # An event loop may do the actual writes after the callback that flushed: in the next one, they are included.
         seconds = min(self._loop.time() - started, MAX_PAUSE)
         self._next = self._loop.call_later(seconds, self._end_pause)
 

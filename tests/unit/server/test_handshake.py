@@ -75,7 +75,7 @@ def test_what_is_unusual_is_not_plain(data: bytes) -> None:
     assert plain_handshake(data) is None
 
 
-@pytest.mark.parametrize("line", [b"upgrade: websocket", b"UPGRADE: WebSocket", b"Upgrade:  websocket "])
+@pytest.mark.parametrize("line", [b"upgrade: websocket", b"UPGRADE: WebSocket", b"Upgrade:  websocket"])
 def test_names_and_tokens_are_not_case_sensitive(line: bytes) -> None:
     data = handshake(Connection="upgrade").replace(b"Upgrade: websocket", line)
 
