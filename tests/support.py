@@ -59,12 +59,16 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def scripted(*frames: str, close: tuple[int, str] | None = None, status: int | None = None) -> AsyncIterator[str]:
+async def scripted(
+    *frames: str, close: tuple[int, str] | None = None, status: int | None = None, reads: bool = True
+) -> AsyncIterator[str]:
     """Run another server, which sends these frames and then waits or closes, and return its URL."""
 
     async def answer(websocket: ServerConnection) -> None:
         for frame in frames:
             await websocket.send(frame)
+        if not reads:
+            websocket.transport.pause_reading()
         if close:
             await websocket.close(*close)
         await websocket.wait_closed()
@@ -72,7 +76,7 @@ async def scripted(*frames: str, close: tuple[int, str] | None = None, status: i
     def refuse(websocket: ServerConnection, request: Request) -> Response | None:  # noqa: ARG001  # websockets passes it
         return websocket.respond(HTTPStatus(status), "") if status else None
 
-    async with serve_websockets(answer, "127.0.0.1", 0, process_request=refuse) as other:
+    async with serve_websockets(answer, "127.0.0.1", 0, process_request=refuse, close_timeout=0.1) as other:
         [socket] = other.sockets
         yield f"http://127.0.0.1:{socket.getsockname()[1]}"
 

@@ -8,7 +8,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from unmissed.core.encoding import decode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
@@ -31,6 +31,7 @@ TokenProvider = str | Callable[[], str | Awaitable[str]]
 
 _FIRST_BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
+_CLOSE_SECONDS = 0.5
 _STOP_CODES = (CloseCode.BAD_MESSAGE, CloseCode.FORBIDDEN, CloseCode.TOO_LARGE)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _RETRIED_STATUSES = (408, 425, 429)
@@ -119,9 +120,9 @@ class Stream:
             await self._receive()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection and discard unread frames. Wait at most half a second for the server's answer."""
         if self._websocket is not None:
-            await self._websocket.close()
+            await asyncio.gather(self._websocket.close(), _discard_frames(self._websocket))
 
     def drop(self, down: float = 0.0) -> bool:
         """Drop the connection, as a network failure would, and return whether there was one.
@@ -159,6 +160,7 @@ class Stream:
             f"{self._url}?{query}" if query else self._url,
             additional_headers={"Authorization": f"Bearer {clean_token(token)}"},
             max_size=None,
+            close_timeout=_CLOSE_SECONDS,
         )
 
     def _read(self, text: str | bytes) -> Iterator[Event]:
@@ -276,6 +278,13 @@ def websocket_url(url: str) -> str:
         raise ConfigurationError(f"{shown_url(url)!r} is not a server URL: use one such as http://127.0.0.1:8000")
     path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
     return urlunsplit((scheme, parts.netloc, path, "", ""))
+
+
+async def _discard_frames(websocket: ClientConnection) -> None:
+    """Read until the connection is closed: the server's close frame waits behind frames that nobody reads."""
+    with suppress(ConnectionClosed, ConcurrencyError):
+        while True:
+            await websocket.recv()
 
 
 def _frame(text: str | bytes) -> dict[str, Any]:

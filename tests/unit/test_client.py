@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -187,6 +188,36 @@ async def test_drops_in_the_middle_of_a_flow_lose_and_double_nothing(server: Liv
             stream.drop()
 
     assert numbers(events) == list(range(1, 121))
+
+
+async def test_a_close_discards_unread_frames_and_completes_the_handshake(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        await publish(server, 200)
+        await until(lambda: all(each.position == 200 for each in server.manager.connections))
+        started = time.monotonic()
+
+    assert time.monotonic() - started < 0.4, "the handshake ended with its timeout"
+    assert stream.sequence_number == 0
+
+
+async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(server: LiveServer) -> None:
+    async with opened(server) as stream:
+        waiting = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+
+        await stream.close()
+
+        assert time.monotonic() - started < 0.4, "the handshake ended with its timeout"
+        waiting.cancel()
+
+
+@pytest.mark.live
+async def test_a_close_gives_up_on_a_server_that_does_not_answer() -> None:
+    async with scripted(CONNECTED, reads=False) as url, connect(url, token="x"):
+        started = time.monotonic()
+
+    assert time.monotonic() - started < 2
 
 
 async def test_a_position_is_enough_to_continue_in_another_process(server: LiveServer) -> None:
