@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -103,6 +104,25 @@ async def test_a_burst_of_an_application_reaches_a_client_that_reads(serve: Serv
         await publishing
 
     assert list(range(count)) == [frame.get("data") for frame in received]
+
+
+async def test_a_client_that_reads_nothing_for_a_moment_gets_everything_before_the_close_of_a_drain(
+    serve: Serve,
+) -> None:
+    server = serve(max_messages=10_000)
+    with reader(server, "slow") as client:
+        await until(lambda: {"slow"} == users(server))
+        await flood(server, megabytes=8)
+        server.call(lambda: server.manager.drain(seconds=1))
+
+        received = list[dict[str, Any]]()
+        while (frame := await asyncio.to_thread(client.next_frame))[0] is not Opcode.CLOSE:
+            received.append(json.loads(frame[1]))
+
+    numbers = [each["sequence_number"] for each in received if each["type"] == "bulk"]
+    assert list(range(1, 8 * MESSAGES_PER_MEGABYTE + 1)) == numbers
+    assert "reconnect" in [each["type"] for each in received]
+    assert 1012 == int.from_bytes(frame[1][:2])
 
 
 # Before authentication

@@ -350,6 +350,18 @@ async def test_leaving_the_manager_closes_everyone(clock: ManualClock) -> None:
     assert socket.closed_with[0] == CloseCode.SERVICE_RESTART
 
 
+async def test_leaving_the_manager_delivers_what_clients_take_and_waits_for_nobody(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        healthy, slow = connect(manager)[0], connect(manager)[0]
+        slow.pause()
+        for _ in range(2):
+            await manager.emit("a")
+
+    assert [("a", 1), ("a", 2)] == shape(healthy)[1:]
+    assert healthy.closed_with
+    assert slow.closed_with
+
+
 async def test_an_idempotency_key_gives_its_first_receipt_again(manager: ConnectionManager) -> None:
     first = await manager.publish_batch([{"type": "a"}] * 2, idempotency_key="k")
 

@@ -59,6 +59,10 @@ class MessageChunk(Chunk):
         seen = tuple(message for message in self.messages if visible(message.audience, user_id))
         return self if len(seen) == len(self.messages) else MessageChunk(seen, last=self.last)
 
+    def through(self, last: int) -> "MessageChunk":
+        """Return a chunk of the messages up to ``last``."""
+        return MessageChunk(tuple(each for each in self.messages if each.sequence_number <= last), last=last)
+
 
 class Chunks:
     """The chunk after each position, built once for all connections at that position."""

@@ -30,6 +30,7 @@ class Connection:
         "_frames_received",
         "_heartbeat_at",
         "_heartbeat_due",
+        "_last",
         "_ping_at",
         "_pinged",
         "_refused",
@@ -64,7 +65,9 @@ class Connection:
         self._socket = socket
         self._chunks = chunks
         self._closed = closed
-        self._closing = False
+        self._closing: tuple[int, str] | None = None
+        self._last = 0
+        """The last message to deliver, once the connection is closing."""
         self._server_frames: list[bytes] = []
         self._heartbeat_due = False
         self._heartbeat_at = 0.0
@@ -87,13 +90,19 @@ class Connection:
         self.deliver()
 
     def deliver(self) -> None:
-        """Write the messages after the position until the socket accepts no more data or none are left."""
+        """Write the messages after the position until the socket accepts no more data or none are left.
+
+        If none are left and the connection is closing, close the socket.
+        """
         socket, window = self._socket, self._chunks.window
-        while socket.writable and (self.position < window.latest or self._server_frames or self._heartbeat_due):
+        last = window.latest if self._closing is None else self._last
+        while socket.writable and (self.position < last or self._server_frames or self._heartbeat_due):
             only_messages = not (self._server_frames or self._heartbeat_due or self.position < window.evicted_through)
-            chunk = self._next_messages() if only_messages else self._next_with_server_frames(window)
+            chunk = self._next_messages(last) if only_messages else self._next_with_server_frames(window, last)
             if chunk.payloads:
                 socket.write(chunk)
+        if self._closing is not None and self.position >= last and not self._server_frames:
+            socket.close(*self._closing)
 
     def check(self, now: float, *, unix_time: float, heartbeat_seconds: float, stall_seconds: float) -> None:
         """Send what is due at ``now`` (monotonic seconds), and end an expired, stalled or dead connection.
@@ -102,7 +111,7 @@ class Connection:
         """
         self._frames_received = self._bytes_received = 0
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
-            self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one")
+            self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one", discard=True)
         if self._is_stalled(now, stall_seconds) or (now >= self._ping_at and self._is_dead()):
             self._socket.abort()
             return
@@ -129,10 +138,18 @@ class Connection:
             return 0.0
         return now - self._unanswered_since
 
-    def close(self, code: int, reason: str) -> None:
-        """Close the WebSocket after the data written so far. Frames received after this call are ignored."""
-        self._closing = True
-        self._socket.close(code, reason)
+    def close(self, code: int, reason: str, *, discard: bool = False) -> None:
+        """Close the WebSocket after everything that was sent or published before, or, with ``discard``, only written.
+
+        Frames received after this call are ignored. A client that does not take everything within the time after which
+        a connection counts as stalled is disconnected.
+        """
+        if self._closing is None:
+            self._closing, self._last = (code, reason), self._chunks.window.latest
+        if discard:
+            self._server_frames.clear()
+            self._last = self.position
+        self.deliver()
 
     def abort(self) -> None:
         """Drop the connection and discard unsent data."""
@@ -149,12 +166,12 @@ class Connection:
 
     def socket_received(self, frame: str | bytes) -> None:
         """Answer a client frame."""
-        if self._closing:
-            return
         self._frames_received += 1
         self._bytes_received += len(frame)
         if self._frames_received > MAX_FRAMES_BETWEEN_CHECKS or self._bytes_received > MAX_BYTES_BETWEEN_CHECKS:
-            self.close(CloseCode.TOO_MANY, "too many frames: reconnect later, and send fewer")
+            self.close(CloseCode.TOO_MANY, "too many frames: reconnect later, and send fewer", discard=True)
+            return
+        if self._closing is not None:
             return
         if len(frame) > wire.MAX_CLIENT_FRAME_BYTES:
             self.close(CloseCode.TOO_LARGE, f"a frame must have at most {wire.MAX_CLIENT_FRAME_BYTES} bytes")
@@ -168,12 +185,14 @@ class Connection:
         """Report that this client has disconnected."""
         self._closed(self)
 
-    def _next_messages(self) -> Chunk:
+    def _next_messages(self, last: int) -> Chunk:
         chunk = self._chunks.after(self.position)
+        if chunk.last > last:
+            chunk = chunk.through(last)
         self.position = chunk.last
         return chunk.visible_to(self.identity.user_id)
 
-    def _next_with_server_frames(self, window: Window) -> Chunk:
+    def _next_with_server_frames(self, window: Window, last: int) -> Chunk:
         """Return the next messages, with the server frames that belong before and after them."""
         parts: list[Chunk] = []
         if self._server_frames:
@@ -182,9 +201,9 @@ class Connection:
         if self.position < window.evicted_through:
             parts.append(Chunk(wire.gap(first=self.position + 1, last=window.evicted_through)))
             self.position = window.evicted_through
-        if self.position < window.latest:
-            parts.append(self._next_messages())
-        if self._heartbeat_due and self.position == window.latest:
+        if self.position < last:
+            parts.append(self._next_messages(last))
+        if self._heartbeat_due and self.position >= last:
             self._heartbeat_due = False
             parts.append(Chunk(wire.heartbeat(position=self.position)))
         return JoinedChunk(*parts)
@@ -207,8 +226,10 @@ class Connection:
         return self._pinged == (self._socket.receive_progress, self._socket.write_progress)
 
     def _is_stalled(self, now: float, stall_seconds: float) -> bool:
+        """Return whether the client has taken nothing for this time, or not everything since the close."""
         socket = self._socket
-        if socket.buffer_empty or self._stalled_since is None or socket.write_progress != self._write_progress:
+        progress = socket.write_progress != self._write_progress and self._closing is None
+        if socket.buffer_empty or self._stalled_since is None or progress:
             self._write_progress = socket.write_progress
             self._stalled_since = None if socket.buffer_empty else now
             return False

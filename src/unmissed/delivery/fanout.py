@@ -114,15 +114,22 @@ class FanOut:
         )
 
     def drain(self, *, seconds: float) -> None:
-        """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections."""
+        """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
+
+        What was published before is delivered first.
+        """
         for connection in self.connections:
             connection.send_frame(wire.reconnect(after_ms=round(random.uniform(0, seconds) * 1000)))
-        self.close()
+            connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN)
 
     def close(self) -> None:
-        """Close every connection with code 1012 because the server is shutting down."""
+        """Deliver what the sockets accept now, and close every connection with code 1012.
+
+        It does not wait for clients: ``check`` is not called any more, and could not disconnect those that do not read.
+        """
+        self.flush()
         for connection in self.connections:
-            connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN)
+            connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN, discard=True)
 
     def would_evict_unflushed(self, drafts: Sequence[Draft]) -> bool:
         """Return whether appending these drafts would evict messages that were appended after the last flush."""

@@ -10,6 +10,9 @@ from unmissed.delivery.socket import SocketListener
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+CLOSE_SECONDS = 10.0
+"""Seconds that a client has to take the last chunk and to answer the close frame."""
+
 
 class AsgiSocket:
     """A ``Socket`` over ASGI's ``receive`` and ``send``, already accepted. It holds one chunk at a time.
@@ -17,13 +20,16 @@ class AsgiSocket:
     ASGI signals flow control only by making ``send`` wait, so only the writer task of this class awaits ``send``.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, *, close_seconds: float = CLOSE_SECONDS) -> None:
         self._receive = receive
         self._send = send
         self._pending: Chunk | None = None
         self._close: tuple[int, str] | None = None
         self._wake = asyncio.Event()
-        self._end = asyncio.timeout(None)
+        self._close_seconds = close_seconds
+        self._ends_at: float | None = None
+        self._end: asyncio.Timeout | None = None
+        """Set while ``run`` reads."""
         self.write_progress = 0
         self.receive_progress = 0
 
@@ -55,23 +61,31 @@ class AsgiSocket:
         if self._close is None:
             self._close = (code, reason)
             self._wake.set()
+            self._end_by(asyncio.get_running_loop().time() + self._close_seconds)
 
     def abort(self) -> None:
         """Make ``run`` return. The ASGI server decides when to close the TCP connection."""
-        if self._end.when() is None:
-            self._end.reschedule(0)
+        self._end_by(0)
 
     async def run(self) -> None:
         """Serve the socket until it is closed or aborted."""
         writer = asyncio.create_task(self._write())
         try:
-            async with self._end:
+            async with asyncio.timeout_at(self._ends_at) as self._end:
                 await self._read()
         except TimeoutError:
             pass
         finally:
+            self._end = None
             writer.cancel()
             self._listener.socket_closed()
+
+    def _end_by(self, time: float) -> None:
+        """Make ``run`` return at this time of the event loop, unless it does earlier."""
+        if self._ends_at is None or time < self._ends_at:
+            self._ends_at = time
+            if self._end is not None and not self._end.expired():
+                self._end.reschedule(time)
 
     async def _read(self) -> None:
         while True:

@@ -47,6 +47,12 @@ def test_a_chunk_for_one_user_leaves_out_the_messages_of_others_but_not_their_nu
     assert ((), 1) == (chunk.visible_to("bob").payloads, chunk.visible_to("bob").last)
 
 
+def test_a_chunk_through_a_number_leaves_out_what_follows() -> None:
+    chunk = Chunks(window_of(b"a", b"b", b"c")).after(0).through(2)
+
+    assert ((b"a", b"b"), 2) == (chunk.payloads, chunk.last)
+
+
 def test_a_joined_chunk_has_the_frames_of_its_parts() -> None:
     joined = JoinedChunk(Chunk(b"a"), Chunk(b"b", b"c"))
 

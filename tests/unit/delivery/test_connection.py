@@ -225,3 +225,109 @@ async def test_client_frames_have_a_budget_of_bytes(
 
     assert socket.closed_with
     assert code == socket.closed_with[0]
+
+
+# The close
+
+
+async def test_what_was_sent_and_published_before_a_close_is_delivered_first(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager)
+    socket.pause()
+    connection.send_frame(b'{"type":"last"}')
+    await manager.emit("before")
+    manager.disconnect(connection.id, code=CloseCode.NORMAL)
+    await manager.emit("after")
+    assert None is socket.closed_with
+
+    socket.resume()
+
+    assert ["connected", "last", "before"] == [kind for kind, _ in shape(socket)]
+    assert (CloseCode.NORMAL, "") == socket.closed_with
+
+
+async def test_messages_of_one_chunk_are_cut_at_the_close(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager)
+    socket.pause()
+    for kind in ("a", "b"):
+        await manager.emit(kind)
+    connection.close(CloseCode.NORMAL, "")
+    for kind in ("c", "d"):
+        await manager.emit(kind)
+
+    socket.resume()
+
+    assert [("connected", 0), ("a", 1), ("b", 2)] == shape(socket)
+
+
+async def test_what_was_evicted_before_a_close_is_told_as_a_gap(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=2) as manager:
+        socket, connection = connect(manager)
+        socket.pause()
+        await manager.emit("a")
+        connection.close(CloseCode.NORMAL, "")
+        for _ in range(3):
+            await manager.emit("b")
+
+        socket.resume()
+
+        assert [("connected", 0), ("gap", 2)] == shape(socket)
+        assert (CloseCode.NORMAL, "") == socket.closed_with
+
+
+async def test_nothing_is_delivered_after_a_token_has_expired(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        socket, _ = connect(manager, Identity("alice", expires_at=clock() + 60))
+        socket.pause()
+        await manager.emit("a")
+        clock.advance(60)
+        manager.check()
+
+        assert socket.closed_with
+        assert CloseCode.UNAUTHORIZED == socket.closed_with[0]
+
+
+async def test_a_client_that_does_not_take_everything_before_the_close_is_aborted(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, connection = connect(manager)
+    socket.pause()
+    await manager.emit("a")
+    connection.close(CloseCode.NORMAL, "")
+    for second in range(32):
+        assert (second > 30) == socket.aborted
+        clock.advance(1)
+        socket.write_progress += 1
+        socket.pong()
+        manager.check()
+
+    assert () == manager.connections
+
+
+async def test_a_client_that_floods_before_its_close_is_closed_immediately(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager)
+    socket.pause()
+    socket.receive('{"type":"ping"}')
+    await manager.emit("a")
+    connection.close(CloseCode.NORMAL, "")
+
+    for _ in range(100):
+        assert None is socket.closed_with
+        socket.receive('{"type":"ping"}')
+
+    assert (CloseCode.NORMAL, "") == socket.closed_with
+
+
+async def test_a_heartbeat_before_the_close_tells_the_last_number_before_it(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, connection = connect(manager)
+    socket.pause()
+    await manager.emit("a")
+    connection.close(CloseCode.NORMAL, "")
+    await manager.emit("b")
+    clock.advance(25)
+    manager.check()
+
+    socket.resume()
+
+    assert [("connected", 0), ("a", 1), ("heartbeat", 1)] == shape(socket)
