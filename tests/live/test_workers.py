@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,15 @@ def running(
         try:
             yield process
         finally:
-            process.terminate()
+            stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Terminate a server, again until it ends: granian loses a signal that comes just after its start."""
+    while process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
 
 
 def printed(process: subprocess.Popen[str], *texts: str) -> str | None:
