@@ -82,6 +82,7 @@ async def test_the_example_client_prints_what_comes(
         await watching
 
 
+@pytest.mark.live
 def test_the_example_dependency_replaces_the_tokens(example: dict[str, Any]) -> None:
     example["app"].router.routes.clear()
     example["app"].include_router(example["router"])

@@ -89,7 +89,7 @@ class Promises(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Run every flush that was requested."""
-        self.run(asyncio.sleep(0.0001))
+        self.run(asyncio.sleep(0))
         for connection in self.manager.connections:
             self.call(connection.deliver)
 

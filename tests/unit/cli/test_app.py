@@ -1,5 +1,6 @@
 """The commands, as they are typed."""
 
+import asyncio
 import json
 import logging
 import re
@@ -15,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import unmissed
-from support import CONNECTED, scripted
+from support import CONNECTED, scripted, until
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
@@ -466,7 +467,12 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
     lines: list[str] = []
     deep = f'{{"type":"a","sequence_number":1,"timestamp":"","data":{"[" * 200_000}'
     async with scripted(CONNECTED, deep, "nonsense") as url:
-        tally = await run_tail(url, token="x", since=None, drops=None, stop_after=0.5, show=lines.append)
+        tailing = asyncio.create_task(
+            run_tail(url, token="x", since=None, drops=None, stop_after=None, show=lines.append)
+        )
+        await until(lambda: len(lines) == 2)
+        tailing.cancel()
+        tally = await tailing
 
     assert "-- unreadable: 1 is lost: it is nested too deeply" == lines[0]
     assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")

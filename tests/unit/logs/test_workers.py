@@ -174,6 +174,7 @@ def test_a_worker_that_was_started_with_a_configuration_of_several_is_refused(
     assert ["accepted"] == outcomes(one)
 
 
+@pytest.mark.live
 def test_two_programs_of_one_parent_are_separate(start: Start) -> None:
     """As two servers of one shell, or the workers of pytest-xdist."""
     assert ["accepted", "accepted"] == [start(PROGRAM), start(PROGRAM)]
@@ -185,6 +186,7 @@ def test_the_second_of_two_workers_of_gunicorn_is_refused(start: Start) -> None:
     assert ["accepted", "refused"] == [start(GUNICORN_PROGRAM), start(GUNICORN_PROGRAM)]
 
 
+@pytest.mark.live
 def test_without_a_directory_for_the_lock_a_worker_serves(start: Start) -> None:
     read_only = "import tempfile; tempfile.tempdir = '/nonexistent'\n"
 
