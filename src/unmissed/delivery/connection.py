@@ -228,9 +228,10 @@ class Connection:
     def _is_stalled(self, now: float, stall_seconds: float) -> bool:
         """Return whether the client has taken nothing for this time, or not everything since the close."""
         socket = self._socket
-        progress = socket.write_progress != self._write_progress and self._closing is None
-        if socket.buffer_empty or self._stalled_since is None or progress:
-            self._write_progress = socket.write_progress
-            self._stalled_since = None if socket.buffer_empty else now
+        if socket.buffer_empty:
+            self._stalled_since = None
             return False
+        progress = socket.write_progress
+        if self._stalled_since is None or (progress != self._write_progress and self._closing is None):
+            self._write_progress, self._stalled_since = progress, now
         return now - self._stalled_since >= stall_seconds

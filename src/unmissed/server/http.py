@@ -9,8 +9,8 @@ from unmissed.server.arrivals import Arrivals
 from unmissed.server.deadlines import HEAD_SECONDS
 from unmissed.server.handshake import MAX_BYTES, Handshake, may_be_plain, plain_handshake
 from unmissed.server.requests import RequestProtocol
-from unmissed.server.scope import address_and_path, websocket_scope
-from unmissed.server.uvicorn_names import Config, ServerState
+from unmissed.server.scope import address_and_path, handshake_scope
+from unmissed.server.uvicorn_names import Config, ServerState, get_remote_addr
 from unmissed.server.websocket import WebSocketProtocol
 
 logger = logging.getLogger("uvicorn.error")
@@ -94,19 +94,14 @@ class HttpProtocol(asyncio.Protocol):
         admission = self._arrivals.admission(handshake.place)
         if admission is None:
             return False
-        scope = websocket_scope(
-            handshake.target,
-            list(handshake.headers.items()),
-            config=self._config,
-            transport=self.transport,
-            state=self._app_state,
-            extensions={},
-        )
-        self._arrivals.apply_proxy_headers(scope)
+        headers = list(handshake.headers.items())
+        scope = handshake_scope(handshake.target, headers, root_path=self._config.root_path)
         if not admission(scope, lambda subprotocol: self._open(handshake, subprotocol)):
             return False
         self._leave()
         if logger.isEnabledFor(logging.INFO):
+            scope["client"] = get_remote_addr(self.transport)
+            self._arrivals.apply_proxy_headers(scope)
             logger.info('%s - "WebSocket %s" [accepted]', *address_and_path(scope))
         if handshake.rest:
             cast("asyncio.Protocol", self.transport.get_protocol()).data_received(handshake.rest)

@@ -19,17 +19,26 @@ def websocket_scope(
     extensions: dict[str, Any],
 ) -> AsgiScope:
     """Return the scope for a request target such as ``/ws?since=1``. Names of headers are in lower case."""
-    raw_path, _, query = target.partition(b"?")
     return {
-        "type": "websocket",
+        **handshake_scope(target, headers, root_path=config.root_path),
         "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
         "http_version": "1.1",
         "scheme": "wss" if is_ssl(transport) else "ws",
         "server": get_local_addr(transport),
         "client": get_remote_addr(transport),
-        "root_path": config.root_path,
-        "path": config.root_path + unquote(raw_path.decode("ascii")),
-        "raw_path": config.root_path.encode("ascii") + raw_path,
+        "state": state.copy(),
+        "extensions": extensions,
+    }
+
+
+def handshake_scope(target: bytes, headers: list[tuple[bytes, bytes]], *, root_path: str) -> AsgiScope:
+    """Return the part of the scope that the client's handshake determines."""
+    raw_path, _, query = target.partition(b"?")
+    return {
+        "type": "websocket",
+        "root_path": root_path,
+        "path": root_path + unquote(raw_path.decode("ascii")),
+        "raw_path": root_path.encode("ascii") + raw_path,
         "query_string": query,
         "headers": headers,
         "subprotocols": [
@@ -38,8 +47,6 @@ def websocket_scope(
             if name == b"sec-websocket-protocol"
             for protocol in value.decode("latin-1").split(",")
         ],
-        "state": state.copy(),
-        "extensions": extensions,
     }
 
 

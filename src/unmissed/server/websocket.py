@@ -44,7 +44,7 @@ class WebSocketProtocol(asyncio.Protocol):
     Handshake and frames use the public sans-I/O API of ``websockets``. A WebSocket starts with an ASGI application; an
     endpoint finds this object in the scope's extensions as ``unmissed.socket``, may attach a connection to it, and
     return. From then on it is a ``Socket`` without a task. ``HttpProtocol`` answers a plain handshake without an
-    application: it gives the ``transport``, and the ``response``, which is sent when a connection is attached. Messages
+    application: it gives the ``transport``, and the ``response``, which is sent with the first frame. Messages
     are never compressed: that costs memory for each connection, and compressed frames cannot be shared.
     """
 
@@ -53,6 +53,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_frames",
         "_listener",
         "_loop",
+        "_opened_plainly",
         "_pinged",
         "_response",
         "_state",
@@ -84,7 +85,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Bytes received so far, including pongs."""
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._response = response
+        self._opened_plainly = response is not None
+        self._response = response or b""
         self._frames: Frames | None = None
         self._listener: SocketListener | None = None
         self._close_timer: asyncio.TimerHandle | None = None
@@ -159,26 +161,22 @@ class WebSocketProtocol(asyncio.Protocol):
         if isinstance(bridge, AsgiBridge):
             for frame in bridge.hand_over():
                 self._loop.call_soon(listener.socket_received, frame)
-        elif self._response is not None and not self.transport.is_closing():
+        elif self._response and not self.transport.is_closing():
             self.connection_made(self.transport)
             self.transport.set_protocol(self)
-            self.transport.write(self._response)
         else:
             # The client disconnected before the application called attach().
             self._loop.call_soon(listener.socket_closed)
 
     def write(self, chunk: Chunk) -> None:
         """Write the encoded frames."""
-        frames = chunk.frames
-        self._written += len(frames)
-        self.transport.write(frames)
+        self._write(chunk.frames)
 
     def keepalive(self) -> bool:
         """Send a ping if the transport accepts data, and return True: pongs are tracked here."""
         if self.writable:
             self._pinged = True
-            self._written += len(_PING)
-            self.transport.write(_PING)
+            self._write(_PING)
         return True
 
     def close(self, code: int, reason: str = "") -> None:
@@ -273,8 +271,7 @@ class WebSocketProtocol(asyncio.Protocol):
             output = [_BAD_REQUEST, b""]
         for data in output:
             if data:
-                self._written += len(data)
-                self.transport.write(data)
+                self._write(data)
             else:
                 self._close_transport()
 
@@ -290,10 +287,10 @@ class WebSocketProtocol(asyncio.Protocol):
     def _incoming(self) -> Frames:
         if self._frames is None:
             max_size = MAX_MESSAGE_BYTES if self.config.ws_max_size == _UVICORN_MAX_SIZE else self.config.ws_max_size
-            if self._response is None:
-                parser: WebSocketParser = ServerProtocol(max_size=max_size, logger=_silent)
-            else:
+            if self._opened_plainly:
                 parser = WebSocketParser(SERVER, state=OPEN, max_size=max_size, logger=_silent)
+            else:
+                parser = ServerProtocol(max_size=max_size, logger=_silent)
             self._frames = Frames(parser, self, loop=self._loop, max_size=max_size)
         return self._frames
 
@@ -304,7 +301,7 @@ class WebSocketProtocol(asyncio.Protocol):
     @property
     def _parser_state(self) -> State:
         """The state of the WebSocket. It is open as long as nobody needed a parser after a plain handshake."""
-        return OPEN if self._frames is None and self._response is not None else self._parser.state
+        return OPEN if self._frames is None and self._opened_plainly else self._parser.state
 
     @property
     def _handshake(self) -> ServerProtocol:
@@ -321,6 +318,13 @@ class WebSocketProtocol(asyncio.Protocol):
             response.headers["Sec-WebSocket-Version"] = "13"
             return response
         return None
+
+    def _write(self, data: bytes) -> None:
+        """Write to the transport: the first time, together with the response to a plain handshake."""
+        if self._response:
+            data, self._response = self._response + data, b""
+        self._written += len(data)
+        self.transport.write(data)
 
     def _close_transport(self) -> None:
         """Close the transport, and abort it 10 seconds later: a close waits for a peer that may never read."""

@@ -118,13 +118,22 @@ def test_other_callbacks_run_between_two_slices(loop: ManualLoop) -> None:
 
     throttle.request()
     loop.call_soon(lambda: others.append(loop.now))
-    throttle.request()
-    loop.advance(0.003)
+    loop.advance(1.0)
 
     assert [0.002] == others
     assert [0.0, 0.001, 0.002] == flushes.at
+
+
+def test_a_request_during_a_flush_in_slices_is_flushed_after_a_pause_as_long_as_the_last_slice(
+    loop: ManualLoop,
+) -> None:
+    throttle, flushes = throttled(loop, seconds=0.001, slices=3)
+    throttle.request()
+    throttle.request()
+
     loop.advance(1.0)
-    assert [pytest.approx(0.006), pytest.approx(0.007), pytest.approx(0.008)] == flushes.at[3:]
+
+    assert [pytest.approx(at / 1_000) for at in (0, 1, 2, 4, 5, 6)] == flushes.at
 
 
 def test_a_complete_flush_replaces_the_slices_that_are_left(loop: ManualLoop) -> None:
