@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             yield process
@@ -61,11 +63,12 @@ def running(
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """Terminate a server, again until it ends: granian loses a signal that comes just after its start."""
-    while process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
+    """Stop a server and its workers. A worker of granian loses a signal that comes just after its start."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def printed(process: subprocess.Popen[str], *texts: str) -> str | None:
