@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from unmissed.core.audience import Identity, visible
+from unmissed.core.audience import Identity, keys_of, topic_key, visible
 from unmissed.core.errors import (
     AlreadyRunning,
     Draining,
@@ -19,6 +19,7 @@ from unmissed.core.errors import (
     WrongThread,
 )
 from unmissed.core.messages import Draft, Message
+from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.backpressure import Backpressure
@@ -114,9 +115,15 @@ class ConnectionManager:
         """The retained messages. Raises NotRunning unless the manager is running."""
         return self._running.window
 
-    async def broadcast(self, message: Mapping[str, Any]) -> Message:
-        """Publish ``{"type": str, "data"?: any, ...}`` to everyone; return it stamped. Raises InvalidMessage."""
-        return await self.publish(message)
+    async def broadcast(
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+    ) -> Message:
+        """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone. The same as ``publish``."""
+        return await self.publish(message, users=users, topics=topics)
 
     async def send_message(self, connection_id: str, message: Mapping[str, Any]) -> Message:
         """Publish a message to the *user* of a connection, including that user's other and future connections.
@@ -125,22 +132,34 @@ class ConnectionManager:
         """
         return await self.publish(message, users=[self._running.connections[connection_id].identity.user_id])
 
-    async def emit(self, type: str, data: object = ...) -> Message:
-        """Publish ``{"type": type, "data": data}`` to everyone; return it stamped. Raises InvalidMessage.
+    async def emit(
+        self,
+        type: str,
+        data: object = ...,
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+    ) -> Message:
+        """Publish ``{"type": type, "data": data}``; return it stamped. Raises InvalidMessage.
 
         Without ``data`` the message has none; ``None`` is null.
         """
-        return await self.publish({"type": type} if data is ... else {"type": type, "data": data})
+        message = {"type": type} if data is ... else {"type": type, "data": data}
+        return await self.publish(message, users=users, topics=topics)
 
-    async def publish(self, message: Mapping[str, Any], *, users: Iterable[str] | None = None) -> Message:
-        """Publish a message to ``users``, else to the ``users`` in the message, else to everyone; return it stamped.
+    async def publish(
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+    ) -> Message:
+        """Publish a message to ``users`` and to whoever follows one of the ``topics``; return it stamped.
 
-        Raises InvalidMessage (no number is used), NotRunning, Draining, or WrongThread outside the manager's loop.
+        Each may also be in the message. Without both, it is for everyone. Raises InvalidMessage (no number is used),
+        NotRunning, Draining, or WrongThread outside the manager's loop.
         """
-        if isinstance(users, str):
-            raise InvalidMessage("users is a list of user ids, not one string: write users=[user_id]")
-        fields = message if users is None else {**message, "users": list(users)}
-        publication = await self.publish_batch([fields])
+        publication = await self.publish_batch([_addressed(message, users=users, topics=topics)])
         return publication.messages[0]
 
     async def publish_batch(
@@ -160,7 +179,12 @@ class ConnectionManager:
         return await self._log.publish(drafts, idempotency_key=idempotency_key)
 
     def publish_threadsafe(
-        self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, timeout: float | None = None
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+        timeout: float | None = None,
     ) -> Message:
         """Publish from another thread, such as that of a synchronous route; return the message once it is stamped.
 
@@ -171,7 +195,9 @@ class ConnectionManager:
             raise NotRunning
         if _running_loop() is self._loop:
             raise WrongThread(right_call="'await manager.publish(message)'")
-        return asyncio.run_coroutine_threadsafe(self.publish(message, users=users), self._loop).result(timeout)
+        return asyncio.run_coroutine_threadsafe(self.publish(message, users=users, topics=topics), self._loop).result(
+            timeout
+        )
 
     def recover(self, since: int, *, epoch: str | None = None) -> Recovery:
         """Return the retained messages after a position, whatever their audience. Raises NotRunning if not running.
@@ -180,17 +206,29 @@ class ConnectionManager:
         """
         return self.window.recover(since, now=self._clock(), epoch=epoch)
 
-    def page(self, since: int, *, user_id: str, epoch: str | None = None, limit: int | None = None) -> Page:
-        """Return the first messages after a position that this user may see: at most 1 MiB, and ``limit`` messages.
+    def page(
+        self,
+        since: int,
+        *,
+        user_id: str,
+        topics: Iterable[str] = (),
+        epoch: str | None = None,
+        limit: int | None = None,
+    ) -> Page:
+        """Return the first messages after a position that this user sees: at most 1 MiB, and ``limit`` messages.
 
-        At least one is returned if there is one. Raises NotRunning before the start.
+        ``topics`` are those that the user follows. At least one message is returned if there is one. Raises NotRunning
+        before the start.
         """
-        return self.window.page(since, user_id=user_id, now=self._clock(), epoch=epoch, max_messages=limit)
+        keys = keys_of(user_id, topics)
+        return self.window.page(since, keys=keys, now=self._clock(), epoch=epoch, max_messages=limit)
 
-    def get_messages_since(self, since: int, *, user_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the retained messages after ``since`` that everyone or, if ``user_id`` is given, this user may see."""
-        messages = self.recover(since).messages
-        return [message.as_dict() for message in messages if visible(message.audience, user_id)]
+    def get_messages_since(
+        self, since: int, *, user_id: str | None = None, topics: Iterable[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the retained messages after ``since`` that everyone, this user or followers of these topics see."""
+        keys = keys_of(user_id, topics) if user_id is not None else frozenset(map(topic_key, topics))
+        return [message.as_dict() for message in self.recover(since).messages if visible(message.audience, keys)]
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -198,11 +236,18 @@ class ConnectionManager:
         return () if self._fan_out is None else tuple(self._fan_out.connections)
 
     def connect(
-        self, socket: Socket, *, identity: Identity, since: int | None = None, epoch: str | None = None
+        self,
+        socket: Socket,
+        *,
+        identity: Identity,
+        since: int | None = None,
+        epoch: str | None = None,
+        topics: Iterable[str] | None = None,
     ) -> Connection:
         """Deliver to an accepted WebSocket: first the messages that it missed after ``since``, then every new one.
 
-        Without ``since``, delivery starts with the next message. If NotRunning, Draining, WrongThread or
+        Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
+        the identity grants by name. If InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
         TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
@@ -210,6 +255,7 @@ class ConnectionManager:
         return self._running.connect(
             socket,
             identity=identity,
+            topics=granted_topics(topics, identity.topics),
             since=since,
             epoch=epoch,
             expires_at=self._monotonic(identity.expires_at),
@@ -293,6 +339,18 @@ class ConnectionManager:
             max_connections=settings.max_connections,
             max_connections_per_user=settings.max_connections_per_user,
         )
+
+
+def _addressed(
+    message: Mapping[str, Any], *, users: Iterable[str] | None, topics: Iterable[str] | None
+) -> Mapping[str, Any]:
+    """Return the message with its recipients. Raises InvalidMessage for one string in place of a list."""
+    for name, value in (("users", users), ("topics", topics)):
+        if isinstance(value, str):
+            raise InvalidMessage(f"{name} is a list of names, not one string: write {name}=[{value!r}]")
+        if value is not None:
+            message = {**message, name: list(value)}
+    return message
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,7 +1,8 @@
 """The promises, checked against a plain list while anything happens in any order.
 
-P1 no duplicates; P2 in order; P3 no silent loss; P4 no false gap; P5 one number, one payload; P6 a restart is a reset.
-Half of the clients keep nothing but a number, and the wall clock may be set back between two lives.
+P1 no duplicates; P2 in order; P3 no silent loss; P4 no false gap; P5 one number, one payload; P6 a restart is a reset;
+P8 nothing is shown to somebody else. Half of the clients keep nothing but a number, and the wall clock may be set back
+between two lives. Clients follow and unfollow topics at any time.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from unmissed.testing import FakeSocket, ManualClock
 MAX_MESSAGES = 6
 MAX_AGE = 60.0
 USERS = ("alice", "bob")
+TOPICS = ("news", "sport")
 
 
 @dataclass
@@ -26,9 +28,15 @@ class Published:
 
     epoch: str
     number: int
-    users: tuple[str, ...] | None
+    users: tuple[str, ...]
+    topics: tuple[str, ...]
     payload: bytes
     at: float
+
+    def is_for(self, client: "Client") -> bool:
+        """Return whether this client, with the topics it follows now, is to see the message."""
+        everyone = not self.users and not self.topics
+        return everyone or client.user in self.users or not client.topics.isdisjoint(self.topics)
 
 
 @dataclass
@@ -55,10 +63,9 @@ class Client:
     read: int = 0
     epoch: str | None = None
     position: int | None = None
+    topics: set[str] = field(default_factory=set)
     epoch_before: str | None = None
-    start: dict[str, int] = field(default_factory=dict)
     seen: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    lost: set[tuple[str, int]] = field(default_factory=set)
     connected: bool = False
 
 
@@ -99,15 +106,27 @@ class Promises(RuleBasedStateMachine):
 
         self.run(calling())
 
-    @rule(to=st.sampled_from([None, ("alice",), ("bob",), USERS]), count=st.integers(1, MAX_MESSAGES))
-    def publish(self, to: tuple[str, ...] | None, count: int) -> None:
-        message = {"type": "m", "data": len(self.model.published)}
-        batch = [message if to is None else {**message, "users": list(to)}] * count
-        publication = self.run(self.manager.publish_batch(batch))
+    @rule(
+        users=st.sampled_from([(), (), (), ("alice",), ("bob",), USERS]),
+        topics=st.sampled_from([(), ("news",), ("sport",), TOPICS]),
+        count=st.integers(1, MAX_MESSAGES),
+    )
+    def publish(self, users: tuple[str, ...], topics: tuple[str, ...], count: int) -> None:
+        recipients = {name: list(names) for name, names in (("users", users), ("topics", topics)) if names}
+        message = {"type": "m", "data": len(self.model.published), **recipients}
+        publication = self.run(self.manager.publish_batch([message] * count))
         self.model.published += [
-            Published(self.model.epoch, each.sequence_number, to, each.payload, self.clock())
+            Published(self.model.epoch, each.sequence_number, users, topics, each.payload, self.clock())
             for each in publication.messages
         ]
+
+    @precondition(lambda self: any(client.connected for client in self.clients))
+    @rule(choice=st.integers(0, 3), topic=st.sampled_from(TOPICS))
+    def follow_or_unfollow(self, choice: int, topic: str) -> None:
+        connected = [client for client in self.clients if client.connected]
+        client = connected[choice % len(connected)]
+        kind = "unfollow" if topic in client.topics else "follow"
+        self.call(lambda: client.socket.receive(f'{{"type":"{kind}","topics":["{topic}"]}}'))
 
     @rule(seconds=st.sampled_from([1.0, 25.0, MAX_AGE - 0.001, MAX_AGE]))
     def time_passes(self, seconds: float) -> None:
@@ -134,7 +153,11 @@ class Promises(RuleBasedStateMachine):
         epoch = client.epoch if client.keeps_epoch else None
         self.call(
             lambda: self.manager.connect(
-                client.socket, identity=Identity(client.user), since=client.position, epoch=epoch
+                client.socket,
+                identity=Identity(client.user, topics=frozenset(TOPICS)),
+                since=client.position,
+                epoch=epoch,
+                topics=client.topics,
             )
         )
 
@@ -174,37 +197,44 @@ class Promises(RuleBasedStateMachine):
 
     def take(self, client: Client, frame: dict[str, Any], payload: bytes) -> None:
         number = frame["sequence_number"]
-        match frame["type"]:
-            case "connected":
-                self.take_connected(client, frame)
-            case "gap":
-                assert client.position is not None
-                assert frame["from"] > client.position
-                self.take_gap(client, frame["from"], frame["to"])
-            case "m":
-                assert client.epoch is not None
-                assert (client.epoch, number) not in client.seen, "P1: duplicate"
-                assert client.position is not None
-                assert number > client.position, "P2: out of order"
-                client.seen[client.epoch, number] = payload
+        if frame["type"] == "connected":
+            self.take_connected(client, frame)
+        else:
+            assert client.epoch is not None
+            assert client.position is not None
+            match frame["type"]:
+                case "gap":
+                    assert frame["from"] == client.position + 1
+                    self.take_gap(client, frame["from"], frame["to"])
+                case "m":
+                    assert (client.epoch, number) not in client.seen, "P1: duplicate"
+                    assert number > client.position, "P2: out of order"
+                    client.seen[client.epoch, number] = payload
+                    self.nothing_is_missing(client, client.position, number)
+                case _:
+                    self.nothing_is_missing(client, client.position, number)
+        if frame["type"] == "following":
+            client.topics = set(frame["topics"])
         client.position = number
 
     def take_connected(self, client: Client, frame: dict[str, Any]) -> None:
         before, epoch = client.epoch_before, frame["epoch"]
+        client.topics = set(frame.get("topics", ()))
         if before is not None:
             assert client.position is not None
             assert (frame["outcome"] == "reset") == (before != epoch), "P6: reset after a restart, and only then"
         if frame.get("outcome") == "gap":
             assert client.position is not None
             self.take_gap(client, client.position + 1, frame["sequence_number"])
-        if epoch not in client.start:
-            client.start[epoch] = frame["sequence_number"]
         client.epoch = epoch
 
     def take_gap(self, client: Client, first: int, last: int) -> None:
         assert first <= last
         assert self.model.evicted(last, now=self.clock()), "P4: declared lost, but held"
-        client.lost |= {(self.model.epoch, number) for number in range(first, last + 1)}
+        lost = [
+            each for each in self.model.published if each.epoch == self.model.epoch and first <= each.number <= last
+        ]
+        assert any(each.is_for(client) for each in lost), "P4: declared lost, but meant for others"
 
     @invariant()
     def every_promise_holds(self) -> None:
@@ -214,18 +244,15 @@ class Promises(RuleBasedStateMachine):
             self.read(client)
             for published in self.model.published:
                 payload = client.seen.get((published.epoch, published.number))
-                if payload is not None:
-                    assert published.payload == payload, "P5: other bytes"
-                    assert published.users is None or client.user in published.users, "P8: seen by another user"
-            if client.connected and client.epoch is not None and client.position is not None:
-                self.nothing_is_missing(client, through=client.position)
+                assert payload in (None, published.payload), "P5: other bytes"
 
-    def nothing_is_missing(self, client: Client, *, through: int) -> None:
+    def nothing_is_missing(self, client: Client, after: int, through: int) -> None:
+        """Check what a frame says that moves the position of a client, with the topics that it follows."""
         for published in self.model.published:
-            if published.epoch == client.epoch and client.start[published.epoch] < published.number <= through:
-                key = (published.epoch, published.number)
-                meant = published.users is None or client.user in published.users
-                assert not meant or key in client.seen or key in client.lost, "P3: silent loss"
+            if published.epoch == client.epoch and after < published.number <= through:
+                seen = (published.epoch, published.number) in client.seen
+                assert seen or not published.is_for(client), "P3: silent loss"
+                assert not seen or published.is_for(client), "P8: shown to somebody else"
 
     @invariant()
     def a_client_that_reads_is_up_to_date(self) -> None:
@@ -238,8 +265,7 @@ class Promises(RuleBasedStateMachine):
                 meant = [
                     published.number
                     for published in self.model.published
-                    if published.epoch == self.model.epoch
-                    and (published.users is None or client.user in published.users)
+                    if published.epoch == self.model.epoch and published.is_for(client)
                 ]
                 assert client.position is not None
                 assert client.position >= max(meant, default=0), "P3: not delivered"

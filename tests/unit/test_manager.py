@@ -84,7 +84,8 @@ async def test_python_values_are_accepted_as_data(manager: ConnectionManager) ->
         {"type": "a", "data": object()},
         {"type": "a", "data": "x" * 70_000},
         {"type": "a", "sequence_number": 7},
-        {"type": "a", "topics": ["b"]},
+        {"type": "a", "topics": []},
+        {"type": "a", "topics": ["b c"]},
         {"type": "a", "users": []},
         {"type": "a", "users": "bob"},
         {"type": "a", "users": [""]},
@@ -106,9 +107,12 @@ async def test_one_bad_message_refuses_its_whole_batch(manager: ConnectionManage
     assert 0 == manager.window.latest
 
 
-async def test_users_is_not_one_string(manager: ConnectionManager) -> None:
-    with pytest.raises(InvalidMessage, match="users=\\[user_id\\]"):
-        await manager.publish({"type": "a"}, users="bob")
+@pytest.mark.parametrize("name", ["users", "topics"])
+async def test_recipients_are_not_one_string(manager: ConnectionManager, name: str) -> None:
+    recipients: Any = {name: "bob"}
+
+    with pytest.raises(InvalidMessage, match=f"write {name}=\\['bob'\\]"):
+        await manager.publish({"type": "a"}, **recipients)
 
 
 @pytest.mark.parametrize("count", [0, 501])

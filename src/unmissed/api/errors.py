@@ -28,6 +28,8 @@ class Row:
 TABLE = (
     Row(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, CloseCode.UNAUTHORIZED, logging.DEBUG),
     Row(errors.OriginRefused, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),
+    Row(errors.TopicRefused, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),
+    Row(errors.InvalidTopic, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(None, HTTPStatus.REQUEST_TIMEOUT, CloseCode.AUTHENTICATION_TIMEOUT, logging.DEBUG),
     Row(errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),

@@ -12,10 +12,11 @@ from starlette.requests import ClientDisconnect
 from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import documented
-from unmissed.api.query import limit_parameter, parameter, since_parameter
+from unmissed.api.query import limit_parameter, parameter, since_parameter, topics_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.topics import granted_topics
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
@@ -35,9 +36,9 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
     @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
     async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the retained messages after `since` that this user may see, and whether any are missing."""
-        user_id = checked(identity).user_id
+        user_id, topics = checked(identity).user_id, granted_topics(topics_parameter(request), identity.topics)
         since, limit = since_parameter(request), limit_parameter(request)
-        page = manager.page(since or 0, user_id=user_id, epoch=parameter(request, "epoch"), limit=limit)
+        page = manager.page(since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit)
         body = recovery_body(
             [message.payload for message in page.messages],
             epoch=manager.epoch,
@@ -134,7 +135,7 @@ _GET_DOCS: dict[str, Any] = {
     "tags": ["messages"],
     "responses": {
         200: {"model": models.RecoveryBody},
-        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY),
     },
     "openapi_extra": {
         "parameters": [
@@ -146,6 +147,11 @@ _GET_DOCS: dict[str, Any] = {
             _query(
                 "epoch",
                 "The epoch of that number. Optional: no number is used in two epochs.",
+                {"type": "string"},
+            ),
+            _query(
+                "topics",
+                "Comma-separated topics; the default is every topic that the token grants by name.",
                 {"type": "string"},
             ),
             _query(

@@ -6,10 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unmissed.core.audience import MAX_USERS
 from unmissed.core.messages import STAMPED_KEYS
+from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN
 from unmissed.core.window import Outcome
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, RESERVED_TYPES
 
-_REFUSED: list[Any] = [{"required": [key]} for key in (*STAMPED_KEYS, "topics")]
+_REFUSED: list[Any] = [{"required": [key]} for key in STAMPED_KEYS]
 
 
 class MessageBody(BaseModel):
@@ -57,10 +58,17 @@ class PublishBody(BaseModel):
     data: Any = Field(default=None, description="Any JSON; may be left out.", examples=[{"text": "hello"}])
     users: list[Annotated[str, Field(min_length=1)]] | None = Field(
         default=None,
-        description="User ids; leave out for everyone.",
+        description="User ids; leave out, together with topics, for everyone.",
         examples=[["alice"]],
         min_length=1,
         max_length=MAX_USERS,
+    )
+    topics: list[Annotated[str, Field(pattern=TOPIC_PATTERN)]] | None = Field(
+        default=None,
+        description="Topics, whose followers see the message in addition to users.",
+        examples=[["orders.42"]],
+        min_length=1,
+        max_length=MAX_TOPICS,
     )
 
 

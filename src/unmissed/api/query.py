@@ -23,6 +23,14 @@ def since_parameter(connection: HTTPConnection) -> int | None:
     return None if text is None else parse_sequence_number(text)
 
 
+def topics_parameter(connection: HTTPConnection) -> list[str] | None:
+    """Return the comma-separated ``topics``, or None when they are absent. Raises HTTPException with status 422."""
+    text = parameter(connection, "topics")
+    if text is None:
+        return None
+    return text.split(",") if text else []
+
+
 def limit_parameter(connection: HTTPConnection) -> int | None:
     """Return ``limit``, at least 1, or None when it is absent. Raises HTTPException with status 422."""
     text = parameter(connection, "limit")

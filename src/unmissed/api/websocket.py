@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
 from unmissed.api.identity import Bearer, checked
-from unmissed.api.query import parameter, since_parameter
+from unmissed.api.query import parameter, since_parameter, topics_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
@@ -32,11 +32,12 @@ _FOR_REQUESTS_ONLY = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
 
 
 class _Wanted(TypedDict):
-    """Who connects, and from which position."""
+    """Who connects, from which position, and which topics are wanted."""
 
     identity: Identity
     since: int | None
     epoch: str | None
+    topics: list[str] | None
 
 
 class WebSocketEndpoint:
@@ -126,7 +127,12 @@ class WebSocketEndpoint:
         if refusal := self._origins.refusal(connection):
             raise refusal
         since, epoch = since_parameter(connection), parameter(connection, "epoch")
-        return {"identity": checked(identity), "since": since, "epoch": epoch}
+        return {
+            "identity": checked(identity),
+            "since": since,
+            "epoch": epoch,
+            "topics": topics_parameter(connection),
+        }
 
     # Admission
 

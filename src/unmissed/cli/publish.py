@@ -20,6 +20,9 @@ def publish(
     ] = None,
     *,
     user: Annotated[list[str] | None, typer.Option(help="Publish only to this user. May be repeated.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Publish to the followers of this topic. May be repeated.")
+    ] = None,
     url: UrlOption = "http://127.0.0.1:8000",
     token: TokenOption = None,
 ) -> None:
@@ -27,6 +30,8 @@ def publish(
     message: dict[str, Any] = {"type": type}
     if user:
         message["users"] = user
+    if topic:
+        message["topics"] = topic
     try:
         if data is not None:
             message["data"] = decode_json(data)

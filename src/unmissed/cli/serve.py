@@ -106,7 +106,7 @@ def _development(settings: Settings, overrides: dict[str, Any], *, host: str) ->
 
 
 def _welcome(settings: Settings, *, origin: str, tls: str) -> str:
-    ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, expires_in=_DEV_TOKEN_SECONDS)
+    ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, topics=["*"], expires_in=_DEV_TOKEN_SECONDS)
     docs = f"\n  Docs        http{tls}://{origin}/docs" if settings.docs else ""
     return f"""
 NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.

@@ -13,7 +13,14 @@ def token(
     *,
     sub: Annotated[str, typer.Option(help="The user id.")],
     scope: Annotated[list[str] | None, typer.Option(help=f"A scope, such as {PUBLISH_SCOPE}. May be repeated.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="A topic, or a prefix such as 'orders.*'. May be repeated.")
+    ] = None,
     expires: Annotated[float, typer.Option(parser=seconds, metavar="DURATION")] = "1h",  # type: ignore[assignment]  # typer parses the default, too
 ) -> None:
     """Print a token signed with UNMISSED_JWT_SECRET."""
-    typer.echo(issue_token_under(Settings.load(), user_id=sub, scope=" ".join(scope or ()), expires_in=expires))
+    typer.echo(
+        issue_token_under(
+            Settings.load(), user_id=sub, scope=" ".join(scope or ()), topics=topic or (), expires_in=expires
+        )
+    )

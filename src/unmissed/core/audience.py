@@ -9,10 +9,10 @@ MAX_USERS = 1_000
 """The most users that one message addresses."""
 
 AUDIENCE_OVERHEAD = 352
-"""Bytes that an audience of users takes besides its users: tracemalloc counts up to 311 on CPython 3.11."""
+"""Bytes that an audience takes besides its keys: tracemalloc counts up to 311 on CPython 3.11."""
 
-USER_OVERHEAD = 156
-"""Bytes that a user id takes besides its text: 49 for the str, and up to 107 in a set that has just grown."""
+KEY_OVERHEAD = 156
+"""Bytes that a key takes besides its text: 49 for the str, and up to 107 in a set that has just grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,35 +23,57 @@ class Identity:
     scopes: frozenset[str] = field(default_factory=frozenset[str])
     expires_at: float | None = None
     """Unix time in seconds after which the connection is closed with 4401; None means never."""
+    topics: frozenset[str] = field(default_factory=frozenset[str])
+    """The topics that this user may follow: names, and prefixes with a ``*`` at their end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The recipients of a message: everyone when ``users`` is None, else only these users."""
+    """The recipients of a message: everyone when ``keys`` is None, else whoever has one of these keys."""
 
-    users: frozenset[str] | None = None
+    keys: frozenset[str] | None = None
     size: int = field(init=False, compare=False, repr=False)
-    """Bytes that the users take in memory; 0 for everyone."""
+    """Bytes that the keys take in memory; 0 for everyone."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", 0 if self.users is None else _size(self.users))
+        object.__setattr__(self, "size", 0 if self.keys is None else _size(self.keys))
 
     @classmethod
-    def of(cls, users: Iterable[str] | None) -> "Audience":
-        """Return the audience of these user ids; None is everyone. Raises ValueError for ids that are not Unicode."""
-        return EVERYONE if users is None else cls(frozenset(users))
+    def of(cls, *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> "Audience":
+        """Return the audience of these users, and of whoever follows one of these topics; without both, of everyone.
+
+        Raises ValueError for ids that are not Unicode.
+        """
+        if users is None and topics is None:
+            return EVERYONE
+        return cls(frozenset([*map(user_key, users or ()), *map(topic_key, topics or ())]))
 
 
-def _size(users: frozenset[str]) -> int:
-    return AUDIENCE_OVERHEAD + len(users) * USER_OVERHEAD + len(encode_text("".join(users)))
+def user_key(user_id: str) -> str:
+    """Return the key that the connections and requests of a user have."""
+    return f"@{user_id}"
+
+
+def topic_key(topic: str) -> str:
+    """Return the key that the followers of a topic have."""
+    return f"#{topic}"
+
+
+def keys_of(user_id: str, topics: Iterable[str] = ()) -> frozenset[str]:
+    """Return the keys of a user who follows these topics."""
+    return frozenset([user_key(user_id), *map(topic_key, topics)])
+
+
+def _size(keys: frozenset[str]) -> int:
+    return AUDIENCE_OVERHEAD + len(keys) * KEY_OVERHEAD + len(encode_text("".join(keys)))
 
 
 EVERYONE = Audience()
 
 
-def visible(audience: Audience, user_id: str | None) -> bool:
-    """Return whether this user sees a message of this audience. ``None`` sees only what everyone sees.
+def visible(audience: Audience, keys: frozenset[str]) -> bool:
+    """Return whether somebody with these keys sees a message of this audience. Without keys, only what everyone sees.
 
     Live delivery, recovery and every other transport use this function and no other.
     """
-    return audience.users is None or user_id in audience.users
+    return audience.keys is None or not audience.keys.isdisjoint(keys)

@@ -8,6 +8,8 @@
     │   ├── MessageTooLarge
     │   └── IdempotencyConflict     the key was used for another message
     ├── InvalidPosition         ``since`` is not a sequence number
+    ├── InvalidTopic            a name that no topic can have, or too many topics
+    ├── TopicRefused            a topic that the token does not grant
     ├── InvalidFrame            a client frame that was refused
     ├── InvalidToken            a token that was not accepted
     ├── OriginRefused           a page from an origin that is not allowed requested a WebSocket
@@ -55,6 +57,18 @@ class InvalidPosition(UnmissedError, ValueError):
 
     def __init__(self) -> None:
         super().__init__("since must be one whole number from 0 to 9007199254740991, in plain digits such as 42")
+
+
+class InvalidTopic(UnmissedError, ValueError):
+    """A name that no topic can have, or too many topics. The text is safe to send back."""
+
+
+class TopicRefused(UnmissedError):
+    """A topic that the token of the client does not grant."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        super().__init__(f"the topic {topic} is not granted: it must be in the token's topics, by name or prefix")
 
 
 class InvalidFrame(UnmissedError, ValueError):

@@ -7,7 +7,8 @@ from typing import Any
 
 from unmissed.core.audience import MAX_USERS, Audience
 from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge
+from unmissed.core.topics import MAX_TOPICS, checked_topic
 from unmissed.core.wire import RESERVED_TYPES
 
 STAMP_BYTES = 80
@@ -52,23 +53,26 @@ class Draft:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], *, max_bytes: int) -> "Draft":
-        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], ...}``; other keys are kept unchanged.
+        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], "topics"?: [str], ...}``.
 
-        Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON and users.
+        Other keys are kept unchanged. Clients see the topics, and not the users. Raises InvalidMessage, or
+        MessageTooLarge over ``max_bytes`` of JSON and audience.
         """
         rest = _checked(fields)
         message_type = rest.pop("type")
-        users = _checked_users(rest.pop("users", None))
+        users, topics = _checked_users(rest.pop("users", None)), _checked_topics(rest.pop("topics", None))
+        if topics is not None:
+            rest = {"topics": topics, **rest}
         if "data" in rest:
             rest = {"data": rest.pop("data"), **rest}
         try:
             type_json, rest_json = encode_json(message_type), encode_json(rest)
-            audience = Audience.of(users)
+            audience = Audience.of(users=users, topics=topics)
         except ValueError as error:
             raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
         draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience)
         if draft.size > max_bytes:
-            raise MessageTooLarge("the message with its users" if users else "the message", limit=max_bytes)
+            raise MessageTooLarge("the message with its audience" if audience.size else "the message", limit=max_bytes)
         return draft
 
     @property
@@ -110,8 +114,6 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     for key in STAMPED_KEYS:
         if key in fields:
             raise InvalidMessage(f"{key} is assigned by the server: leave it out, or keep your own inside data")
-    if "topics" in fields:
-        raise InvalidMessage("publishing to topics is not supported: remove topics, or use users to select recipients")
     return dict(fields)
 
 
@@ -128,3 +130,19 @@ def _checked_users(users: object) -> list[str] | None:
     if not all(isinstance(user, str) and user for user in users):
         raise InvalidMessage("users must contain user ids, which are non-empty strings")
     return list(users)
+
+
+def _checked_topics(topics: object) -> list[str] | None:
+    """Return the topics in their order, each once."""
+    if topics is None:
+        return None
+    if not isinstance(topics, list | tuple | set | frozenset) or not topics:
+        raise InvalidMessage("topics must be a list of at least one topic: leave it out to publish to everyone")
+    if len(topics) > MAX_TOPICS:
+        raise InvalidMessage(
+            f"a message addresses at most {MAX_TOPICS} topics, and this one {len(topics)}: publish several messages"
+        )
+    try:
+        return list(dict.fromkeys(map(checked_topic, topics)))
+    except InvalidTopic as error:
+        raise InvalidMessage(str(error)) from None

@@ -63,9 +63,9 @@ def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
     """Return a digest that other drafts, or the same ones in another order, do not have."""
     digest = sha256()
     for draft in drafts:
-        users = draft.audience.users
+        keys = draft.audience.keys
         # Lengths make it unambiguous where a part ends, and the count tells everyone from nobody.
-        digest.update(b"*" if users is None else b"%d" % len(users))
-        for part in (draft.head, draft.tail, *(user.encode() for user in sorted(users or ()))):
+        digest.update(b"*" if keys is None else b"%d" % len(keys))
+        for part in (draft.head, draft.tail, *(key.encode() for key in sorted(keys or ()))):
             digest.update(b":%d:%b" % (len(part), part))
     return digest.digest()

@@ -7,6 +7,7 @@ from enum import StrEnum
 from itertools import islice
 
 from unmissed.core.audience import EVERYONE, visible
+from unmissed.core.evictions import Evictions
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 
 PAGE_BYTES = 1_048_576
@@ -46,7 +47,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The first messages after one position that one user sees. ``has_more`` tells whether this user sees others."""
+    """The first messages after one position that one user sees. ``has_more`` tells whether there are others."""
 
     outcome: Outcome
     oldest: int
@@ -74,6 +75,7 @@ class Window:
         """Bytes ever appended, including those of evicted messages."""
         self._messages: deque[Message] = deque()
         self._bytes = 0
+        self._evictions = Evictions(first_number - 1)
 
     @property
     def oldest(self) -> int:
@@ -99,17 +101,24 @@ class Window:
         while self._messages and now - self._messages[0].appended_at >= self.retention.max_age:
             self._evict()
 
-    def locate(self, position: int, *, epoch: str | None = None) -> tuple[Outcome, int]:
-        """Return the outcome for a position, and the number after which delivery continues.
+    def lost_through(self, keys: frozenset[str] | None) -> int:
+        """Return the highest evicted number that somebody with these keys, or anybody for None, may have missed."""
+        return self.evicted_through if keys is None else self._evictions.highest(keys)
 
-        Position 0 stands for the start of this epoch. Without ``epoch``, only the number is checked.
+    def locate(
+        self, position: int, *, epoch: str | None = None, keys: frozenset[str] | None = None
+    ) -> tuple[Outcome, int]:
+        """Return the outcome for a position, and where delivery continues.
+
+        Position 0 stands for the start of this epoch. Without ``epoch``, only the number is checked. Evicted messages
+        count if somebody with these keys would have seen them; without ``keys``, all of them count.
         """
         start = self.first_number - 1
         if position == 0:
             position = start
         if epoch not in (None, self.epoch) or not start <= position <= self.latest:
             return Outcome.RESET, self.evicted_through
-        if position < self.evicted_through:
+        if position < self.lost_through(keys):
             return Outcome.GAP, self.evicted_through
         return Outcome.COMPLETE, position
 
@@ -120,19 +129,25 @@ class Window:
         return Recovery(outcome, start, self.oldest, self.latest, tuple(self.messages_after(start)))
 
     def page(
-        self, position: int, *, user_id: str, now: float, epoch: str | None = None, max_messages: int | None = None
+        self,
+        position: int,
+        *,
+        keys: frozenset[str],
+        now: float,
+        epoch: str | None = None,
+        max_messages: int | None = None,
     ) -> Page:
-        """Return what this user sees after ``position`` at ``now`` (monotonic seconds), up to PAGE_BYTES.
+        """Return what these keys make visible after ``position`` at ``now`` (monotonic seconds), up to PAGE_BYTES.
 
         At least one message is returned if there is one. Nothing is read beyond the first message that did not fit.
         """
         self.expire(now)
-        outcome, start = self.locate(position, epoch=epoch)
+        outcome, start = self.locate(position, epoch=epoch, keys=keys)
         # Most messages are for everyone. Calling ``visible`` for those, too, would double the time of a large page.
         seen = (
             message
-            for message in self.messages_after(start)
-            if message.audience is EVERYONE or visible(message.audience, user_id)
+            for message in self.messages_after(max(start, self.evicted_through))
+            if message.audience is EVERYONE or visible(message.audience, keys)
         )
         if max_messages is None and self._bytes <= PAGE_BYTES:
             return Page(outcome, self.oldest, self.latest, tuple(seen), has_more=False)
@@ -154,6 +169,7 @@ class Window:
         message = self._messages.popleft()
         self._bytes -= _cost(message)
         self.evicted_through = message.sequence_number
+        self._evictions.add(message)
 
 
 def _cut(messages: Iterable[Message], *, max_messages: int | None) -> tuple[tuple[Message, ...], bool]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.errors import InvalidFrame, InvalidPosition
+from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
+from unmissed.core.topics import checked_topic
 
 RESERVED_TYPES = frozenset(
     {
@@ -60,6 +61,22 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """``{"type": "follow", "topics": [...], "since"?: N, "epoch"?: E}``, answered by ``following``."""
+
+    topics: tuple[str, ...]
+    since: int | None = None
+    epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollow:
+    """``{"type": "unfollow", "topics": [...]}``, answered by ``following``."""
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """``{"type": "ping"}``, answered by ``{"type": "pong"}``."""
 
@@ -76,7 +93,10 @@ def parse_sequence_number(text: str) -> int:
     return int(text)
 
 
-def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
+ClientFrame = Authenticate | Follow | Ping | Unfollow
+
+
+def parse_client_frame(text: str | bytes) -> ClientFrame:
     """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
     if len(text) > MAX_CLIENT_FRAME_BYTES:
         raise InvalidFrame(f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
@@ -93,13 +113,49 @@ def parse_client_frame(text: str | bytes) -> Authenticate | Ping:
             return Authenticate(token)
         case {"type": "authenticate"}:
             raise InvalidFrame("authenticate needs a token, which is a string")
+        case {"type": "follow", "topics": [*topics]}:
+            return Follow(_topics(topics), _since(frame.get("since")), _epoch(frame.get("epoch")))
+        case {"type": "unfollow", "topics": [*topics]}:
+            return Unfollow(_topics(topics))
+        case {"type": "follow" | "unfollow"}:
+            raise InvalidFrame("follow and unfollow need topics, which is a list of names")
         case _:
-            raise InvalidFrame('unknown frame: type must be "ping" or "authenticate"')
+            raise InvalidFrame('unknown frame: type must be "ping", "authenticate", "follow" or "unfollow"')
 
 
-def connected(*, connection_id: str, epoch: str, oldest: int, latest: int, outcome: str | None, start: int) -> bytes:
+def _topics(names: list[object]) -> tuple[str, ...]:
+    try:
+        return tuple(map(checked_topic, names))
+    except InvalidTopic as error:
+        raise InvalidFrame(str(error)) from None
+
+
+def _since(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQUENCE_NUMBER:
+        raise InvalidFrame(str(InvalidPosition()))
+    return value
+
+
+def _epoch(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidFrame("epoch must be a string")
+
+
+def connected(
+    *,
+    connection_id: str,
+    epoch: str,
+    oldest: int,
+    latest: int,
+    outcome: str | None,
+    start: int,
+    topics: Iterable[str] = (),
+) -> bytes:
     """Return the first frame of a connection. Everything visible after ``start`` follows."""
-    frame = {
+    frame: dict[str, object] = {
         "type": "connected",
         "connection_id": connection_id,
         "epoch": epoch,
@@ -107,6 +163,19 @@ def connected(*, connection_id: str, epoch: str, oldest: int, latest: int, outco
         "latest": latest,
         "sequence_number": start,
     }
+    if outcome is not None:
+        frame["outcome"] = outcome
+    if followed := sorted(topics):
+        frame["topics"] = followed
+    return encode_json(frame)
+
+
+def following(topics: Iterable[str], *, position: int, outcome: str | None = None) -> bytes:
+    """Return the answer to ``follow`` and ``unfollow``: the topics that are followed after the position.
+
+    ``outcome`` tells how complete the past was that ``follow`` requested.
+    """
+    frame = {"type": "following", "topics": sorted(topics), "sequence_number": position}
     return encode_json(frame if outcome is None else {**frame, "outcome": outcome})
 
 

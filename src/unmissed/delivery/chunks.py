@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from unmissed.core.audience import visible
+from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.frames import text_frames
 from unmissed.core.messages import Message
 from unmissed.core.window import Window
@@ -50,13 +50,13 @@ class MessageChunk(Chunk):
         super().__init__(*(message.payload for message in messages))
         self.messages = messages
         self.last = last
-        self.for_everyone = all(message.audience.users is None for message in messages)
+        self.for_everyone = all(message.audience is EVERYONE for message in messages)
 
-    def visible_to(self, user_id: str) -> "MessageChunk":
-        """Return a chunk of the messages that this user may see, or this chunk if the user may see all of them."""
+    def visible_to(self, keys: frozenset[str]) -> "MessageChunk":
+        """Return a chunk of the messages that are visible with these keys, or this chunk if all of them are."""
         if self.for_everyone:
             return self
-        seen = tuple(message for message in self.messages if visible(message.audience, user_id))
+        seen = tuple(message for message in self.messages if visible(message.audience, keys))
         return self if len(seen) == len(self.messages) else MessageChunk(seen, last=self.last)
 
     def through(self, last: int) -> "MessageChunk":

@@ -1,14 +1,16 @@
 """One client connection: its identity, position and socket."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from unmissed.core import wire
-from unmissed.core.audience import Identity
-from unmissed.core.errors import InvalidFrame
+from unmissed.core.audience import Identity, keys_of, topic_key
+from unmissed.core.errors import InvalidFrame, InvalidTopic, TopicRefused
+from unmissed.core.topics import MAX_TOPICS, granted_topics
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk, Chunks, JoinedChunk
+from unmissed.delivery.past import Past
 from unmissed.delivery.socket import Socket
 
 MAX_REFUSED_FRAMES = 3
@@ -30,7 +32,9 @@ class Connection:
         "_frames_received",
         "_heartbeat_at",
         "_heartbeat_due",
+        "_keys",
         "_last",
+        "_past",
         "_ping_at",
         "_pinged",
         "_refused",
@@ -43,6 +47,7 @@ class Connection:
         "id",
         "identity",
         "position",
+        "topics",
     )
 
     def __init__(
@@ -53,6 +58,7 @@ class Connection:
         socket: Socket,
         chunks: Chunks,
         position: int,
+        topics: frozenset[str],
         expires_at: float,
         closed: Callable[["Connection"], None],
     ) -> None:
@@ -60,8 +66,12 @@ class Connection:
         self.identity = identity
         self.position = position
         """The last sequence number written to the socket, or skipped because it was evicted or is not visible."""
+        self.topics = topics
+        """The topics that the client follows."""
         self.expires_at = expires_at
         """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
+        self._keys = keys_of(identity.user_id, topics)
+        self._past: Past | None = None
         self._socket = socket
         self._chunks = chunks
         self._closed = closed
@@ -96,12 +106,12 @@ class Connection:
         """
         socket, window = self._socket, self._chunks.window
         last = window.latest if self._closing is None else self._last
-        while socket.writable and (self.position < last or self._server_frames or self._heartbeat_due):
-            only_messages = not (self._server_frames or self._heartbeat_due or self.position < window.evicted_through)
+        while socket.writable and (self.position < last or self._has_frames):
+            only_messages = not self._has_frames and self.position >= window.evicted_through
             chunk = self._next_messages(last) if only_messages else self._next_with_server_frames(window, last)
             if chunk.payloads:
                 socket.write(chunk)
-        if self._closing is not None and self.position >= last and not self._server_frames:
+        if self._closing is not None and self.position >= last and not self._server_frames and self._past is None:
             socket.close(*self._closing)
 
     def check(self, now: float, *, unix_time: float, heartbeat_seconds: float, stall_seconds: float) -> None:
@@ -148,6 +158,7 @@ class Connection:
             self._closing, self._last = (code, reason), self._chunks.window.latest
         if discard:
             self._server_frames.clear()
+            self._past = None
             self._last = self.position
         self.deliver()
 
@@ -177,20 +188,27 @@ class Connection:
             self.close(CloseCode.TOO_LARGE, f"a frame must have at most {wire.MAX_CLIENT_FRAME_BYTES} bytes")
             return
         try:
-            self.send_frame(self._answer(frame))
-        except InvalidFrame as error:
+            self._answer(frame)
+        except TopicRefused as error:
+            self.send_frame(wire.error(code=CloseCode.FORBIDDEN, detail=str(error)))
+        except (InvalidFrame, InvalidTopic) as error:
             self._refuse(str(error))
 
     def socket_closed(self) -> None:
         """Report that this client has disconnected."""
         self._closed(self)
 
+    @property
+    def _has_frames(self) -> bool:
+        """Whether there is more to send than the messages after the position."""
+        return bool(self._server_frames) or self._heartbeat_due or self._past is not None
+
     def _next_messages(self, last: int) -> Chunk:
         chunk = self._chunks.after(self.position)
         if chunk.last > last:
             chunk = chunk.through(last)
         self.position = chunk.last
-        return chunk.visible_to(self.identity.user_id)
+        return chunk.visible_to(self._keys)
 
     def _next_with_server_frames(self, window: Window, last: int) -> Chunk:
         """Return the next messages, with the server frames that belong before and after them."""
@@ -198,8 +216,11 @@ class Connection:
         if self._server_frames:
             parts.append(Chunk(*self._server_frames))
             self._server_frames.clear()
+        if self._past is not None:
+            return JoinedChunk(*parts, self._next_of_past(self._past, window))
         if self.position < window.evicted_through:
-            parts.append(Chunk(wire.gap(first=self.position + 1, last=window.evicted_through)))
+            if self.position < (lost := window.lost_through(self._keys)):
+                parts.append(Chunk(wire.gap(first=self.position + 1, last=lost)))
             self.position = window.evicted_through
         if self.position < last:
             parts.append(self._next_messages(last))
@@ -208,10 +229,56 @@ class Connection:
             parts.append(Chunk(wire.heartbeat(position=self.position)))
         return JoinedChunk(*parts)
 
-    def _answer(self, frame: str | bytes) -> bytes:
+    def _next_of_past(self, past: Past, window: Window) -> Chunk:
+        """Return the next messages of the past, and at its end the ``following`` frame."""
+        chunk = past.next_chunk(window)
+        if not past.complete:
+            return chunk
+        self._past = None
+        answer = wire.following(self.topics, position=self.position, outcome=past.outcome)
+        return JoinedChunk(chunk, Chunk(answer))
+
+    def follow(self, topics: Iterable[str], *, since: int | None = None, epoch: str | None = None) -> None:
+        """Follow these topics, too, from the position on, or first their messages after ``since``.
+
+        Answers with a ``following`` frame. Raises InvalidTopic or TopicRefused, and InvalidFrame while the past of
+        other topics is being sent; nothing changes then.
+        """
+        if self._past is not None:
+            raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        new = granted_topics(topics, self.identity.topics) - self.topics
+        if len(self.topics) + len(new) > MAX_TOPICS:
+            raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
+        old_keys = self._keys
+        self._set_topics(self.topics | new)
+        if since is None:
+            self.send_frame(wire.following(self.topics, position=self.position))
+            return
+        keys = frozenset(map(topic_key, new))
+        outcome, start = self._chunks.window.locate(since, epoch=epoch, keys=keys)
+        self._past = Past(outcome, start, self.position, keys, old_keys)
+        self.deliver()
+
+    def unfollow(self, topics: Iterable[str]) -> None:
+        """Stop following these topics. Answers with a ``following`` frame."""
+        topics = frozenset(topics)
+        self._set_topics(self.topics - topics)
+        if self._past is not None:
+            self._past.keys -= frozenset(map(topic_key, topics))
+        self.send_frame(wire.following(self.topics, position=self.position))
+
+    def _set_topics(self, topics: frozenset[str]) -> None:
+        self.topics = topics
+        self._keys = keys_of(self.identity.user_id, topics)
+
+    def _answer(self, frame: str | bytes) -> None:
         match wire.parse_client_frame(frame):
             case wire.Ping():
-                return wire.PONG
+                self.send_frame(wire.PONG)
+            case wire.Follow(topics=topics, since=since, epoch=epoch):
+                self.follow(topics, since=since, epoch=epoch)
+            case wire.Unfollow(topics=topics):
+                self.unfollow(topics)
             case wire.Authenticate():
                 raise InvalidFrame("this connection is authenticated: open another one to use another token")
 

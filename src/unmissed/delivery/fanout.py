@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from unmissed.core import wire
-from unmissed.core.audience import Identity
+from unmissed.core.audience import Identity, keys_of
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
@@ -50,20 +50,29 @@ class FanOut:
         self._flushing = self._flushed = _Mark.of(window)
 
     def connect(
-        self, socket: Socket, *, identity: Identity, since: int | None, epoch: str | None, expires_at: float, now: float
+        self,
+        socket: Socket,
+        *,
+        identity: Identity,
+        topics: frozenset[str],
+        since: int | None,
+        epoch: str | None,
+        expires_at: float,
+        now: float,
     ) -> Connection:
         """Deliver to this socket the messages after ``since``, or only new ones. Raises TooManyConnections."""
         self.connections.check_limits(identity.user_id, now=now)
         outcome: Outcome | None = None
         start = self.window.latest
         if since is not None:
-            outcome, start = self.window.locate(since, epoch=epoch)
+            outcome, start = self.window.locate(since, epoch=epoch, keys=keys_of(identity.user_id, topics))
         connection = Connection(
             secrets.token_urlsafe(9),
             identity=identity,
             socket=socket,
             chunks=self._chunks,
             position=start,
+            topics=topics,
             expires_at=expires_at,
             closed=self.connections.remove,
         )
@@ -75,6 +84,7 @@ class FanOut:
             latest=self.window.latest,
             outcome=outcome,
             start=start,
+            topics=topics,
         )
         # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeGuard
 
 from jose import jwk, jwt
@@ -12,7 +12,8 @@ from jose.backends.base import Key
 from jose.utils import base64_to_long
 
 from unmissed.core.audience import Identity
-from unmissed.core.errors import ConfigurationError, InvalidToken
+from unmissed.core.errors import ConfigurationError, InvalidToken, InvalidTopic
+from unmissed.core.topics import MAX_TOPICS, checked_grant
 from unmissed.security.verified import VerifiedTokens
 from unmissed.settings import Settings
 
@@ -41,7 +42,8 @@ class JwtVerifier:
 
     ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
     somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
-    claim is a space-separated list (RFC 8693 section 4.2). Raises ConfigurationError for a key that cannot work.
+    claim is a space-separated list (RFC 8693 section 4.2), and a ``topics`` claim a list of names, or prefixes with a
+    ``*`` at their end. Raises ConfigurationError for a key that cannot work.
     """
 
     def __init__(
@@ -109,7 +111,16 @@ class JwtVerifier:
             raise InvalidToken("the token has expired, or its exp is not a valid date")
         if not _is_text(scope):
             raise InvalidToken("the token's scope must be a string of space-separated scopes")
-        return Identity(user_id, frozenset(scope.split()), float(expires_at))
+        return Identity(user_id, frozenset(scope.split()), float(expires_at), _grants(claims.get("topics", [])))
+
+
+def _grants(topics: object) -> frozenset[str]:
+    if not isinstance(topics, list) or len(topics) > MAX_TOPICS:
+        raise InvalidToken(f"the token's topics must be a list of at most {MAX_TOPICS} names")
+    try:
+        return frozenset(map(checked_grant, topics))
+    except InvalidTopic as error:
+        raise InvalidToken(f"the token's topics are invalid: {error}") from None
 
 
 def _is_text(value: object) -> TypeGuard[str]:
@@ -169,7 +180,9 @@ def _is_canonical(segment: str) -> bool:
     return segment == base64.urlsafe_b64encode(decoded).rstrip(b"=").decode()
 
 
-def issue_token_under(settings: Settings, *, user_id: str, expires_in: float, scope: str = "") -> str:
+def issue_token_under(
+    settings: Settings, *, user_id: str, expires_in: float, scope: str = "", topics: Iterable[str] = ()
+) -> str:
     """Return a token that a server with these settings accepts. Raises InvalidToken and ConfigurationError."""
     if not settings.jwt_algorithm.startswith("HS"):
         raise ConfigurationError(
@@ -181,6 +194,7 @@ def issue_token_under(settings: Settings, *, user_id: str, expires_in: float, sc
         user_id=user_id,
         expires_in=expires_in,
         scope=scope,
+        topics=topics,
         algorithm=settings.jwt_algorithm,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
@@ -193,12 +207,23 @@ def issue_token(
     user_id: str,
     expires_in: float,
     scope: str = "",
+    topics: Iterable[str] = (),
     algorithm: str = "HS256",
     audience: str | None = None,
     issuer: str | None = None,
 ) -> str:
-    """Return a signed token for this user, valid for ``expires_in`` seconds from now. Raises InvalidToken."""
+    """Return a signed token for this user, valid for ``expires_in`` seconds from now.
+
+    ``topics`` are the names that the user may follow, or prefixes with a ``*`` at their end. Raises InvalidToken.
+    """
     if not user_id:
         raise InvalidToken("a token needs a user id as its sub, and this one is empty")
-    claims = {"sub": user_id, "exp": int(time.time() + expires_in), "scope": scope, "aud": audience, "iss": issuer}
+    claims = {
+        "sub": user_id,
+        "exp": int(time.time() + expires_in),
+        "scope": scope,
+        "topics": sorted(_grants([*topics])),
+        "aud": audience,
+        "iss": issuer,
+    }
     return jwt.encode({name: value for name, value in claims.items() if value}, key, algorithm=algorithm)

@@ -43,6 +43,8 @@ class VerifiedTokens:
 
 
 def _size(token: str, identity: Identity) -> int:
-    """Return the bytes that an entry holds. Many short scopes take more memory than the token's text."""
-    held = (token, identity.user_id, identity.scopes, *identity.scopes)
+    """Return the bytes that an entry holds. Many short scopes and topics take more memory than the token's text."""
+    held = [token, identity.user_id, identity.scopes, *identity.scopes]
+    if identity.topics:
+        held += [identity.topics, *identity.topics]
     return _ENTRY_BYTES + sum(map(sys.getsizeof, held))

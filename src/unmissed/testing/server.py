@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,14 +110,23 @@ class LiveServer:
         """Run a coroutine on the server's event loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_SECONDS)
 
-    def publish(self, type: str, data: object = ..., *, users: list[str] | None = None) -> Message:
+    def publish(
+        self, type: str, data: object = ..., *, users: list[str] | None = None, topics: list[str] | None = None
+    ) -> Message:
         """Publish a message from this thread, and return it stamped. Without ``data`` it has none."""
         message = {"type": type} if data is ... else {"type": type, "data": data}
-        return self.manager.publish_threadsafe(message, users=users)
+        return self.manager.publish_threadsafe(message, users=users, topics=topics)
 
-    def token(self, user_id: str = "alice", *, scope: str = PUBLISH_SCOPE, expires_in: float = 3600.0) -> str:
+    def token(
+        self,
+        user_id: str = "alice",
+        *,
+        scope: str = PUBLISH_SCOPE,
+        topics: Iterable[str] = (),
+        expires_in: float = 3600.0,
+    ) -> str:
         """Return a token for this user, signed with the secret of the settings."""
-        return issue_token_under(self._settings, user_id=user_id, scope=scope, expires_in=expires_in)
+        return issue_token_under(self._settings, user_id=user_id, scope=scope, topics=topics, expires_in=expires_in)
 
     def headers(self, user_id: str = "alice") -> dict[str, str]:
         """Return the header that authenticates this user."""

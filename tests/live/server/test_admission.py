@@ -91,11 +91,13 @@ def servers(spy: list[RequestProtocol]) -> Iterator[Servers]:
         yield Servers(short, complete, spy)
 
 
-def answer_to(*lines: str, after: bytes = b"", user: str = "alice", **request: Any) -> Any:
+def answer_to(
+    *lines: str, after: bytes = b"", user: str = "alice", grants: tuple[str, ...] = (), **request: Any
+) -> Any:
     """Return a function that sends a handshake and tells the answer, as far as it does not depend on chance."""
 
     def ask(client: RawClient, server: LiveServer) -> str:
-        token = server.token(user)
+        token = server.token(user, topics=grants)
         sent = [line.format(token=token) for line in (KEY, *lines)]
         path = request.get("path", "/ws").format(token=token)
         client.request(*sent, **{**request, "path": path})
@@ -130,6 +132,9 @@ ADMITTED = {
     "token in the URL": answer_to(path="/ws?token={token}"),
     "an allowed origin": answer_to(GOOD, "Origin: https://app.example"),
     "the own host as the origin": answer_to(GOOD, "Origin: http://test"),
+    "all granted topics": answer_to(GOOD, grants=("news", "rooms.*")),
+    "some granted topics": answer_to(GOOD, grants=("news", "rooms.*"), path="/ws?since=0&topics=rooms.1,rooms.2"),
+    "no topic": answer_to(GOOD, grants=("news",), path="/ws?topics="),
     "an unknown parameter": answer_to(GOOD, path="/ws?unknown=1"),
     "an extension": answer_to(GOOD, "Sec-WebSocket-Extensions: permessage-deflate"),
     "upper case": answer_to("AUTHORIZATION: bearer {token}", "Upgrade:", "Upgrade: WebSocket"),
@@ -145,6 +150,9 @@ LEFT_TO_THE_APPLICATION = {
     "a position that is no number": answer_to(GOOD, path="/ws?since=abc"),
     "a position twice": answer_to(GOOD, path="/ws?since=1&since=2"),
     "an epoch twice": answer_to(GOOD, path="/ws?since=1&epoch=a&epoch=b"),
+    "a topic that is not granted": answer_to(GOOD, grants=("news",), path="/ws?topics=news,sport"),
+    "a topic that none can be": answer_to(GOOD, grants=("*",), path="/ws?topics=a%20b"),
+    "topics twice": answer_to(GOOD, grants=("news",), path="/ws?topics=news&topics=news"),
     "a header twice": answer_to(GOOD, "X-Twice: 1\r\nX-Twice: 2"),
     "two tokens": answer_to(GOOD + "\r\nAuthorization: Bearer x"),
     "two hosts": answer_to(GOOD, "X-Second: 1\r\nHost: test"),

@@ -39,12 +39,48 @@ def assert_problem(response: httpx.Response, status: int) -> None:
         "limit=0",
         "limit=x",
         "limit=1&limit=2",
+        "topics=a%20b",
+        "topics=a,,b",
+        "topics=rooms.*",
+        "topics=a&topics=b",
     ],
 )
 async def test_a_bad_query_is_a_422_that_names_the_fix(client: httpx.AsyncClient, query: str) -> None:
     response = await client.get(f"{PATH}?{query}")
 
     assert_problem(response, 422)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["news", "everyone", "alice"]),
+        ("?topics=news", ["news", "everyone", "alice"]),
+        ("?topics=", ["everyone", "alice"]),
+        ("?topics=rooms.1,news", ["news", "room", "everyone", "alice"]),
+        ("?topics=rooms.2&limit=1", ["everyone"]),
+    ],
+)
+async def test_recovery_shows_the_topics_that_are_asked_for_or_granted_by_name(
+    client: httpx.AsyncClient, manager: ConnectionManager, query: str, expected: list[str]
+) -> None:
+    await manager.emit("news", topics=["news"])
+    await manager.emit("room", topics=["rooms.1"])
+    await manager.emit("other", topics=["sport"], users=["bob"])
+    await manager.emit("everyone")
+    await manager.emit("alice", topics=["sport"], users=["alice"])
+    token = issue_token(SECRET, user_id="alice", expires_in=60.0, topics=["news", "rooms.*"])
+
+    response = await client.get(f"{PATH}{query}", headers={"Authorization": f"Bearer {token}"})
+
+    assert expected == [message["type"] for message in response.json()["messages"]]
+
+
+async def test_a_topic_that_is_not_granted_is_a_403(client: httpx.AsyncClient) -> None:
+    response = await client.get(f"{PATH}?topics=sport")
+
+    assert_problem(response, 403)
+    assert "the topic sport is not granted" in response.json()["detail"]
 
 
 async def test_the_largest_number_is_accepted(client: httpx.AsyncClient) -> None:
@@ -121,7 +157,7 @@ async def test_extra_keys_are_kept_and_users_are_not_shown(client: httpx.AsyncCl
         (b'{"type":"a","data":NaN}', 422),
         (b'{"type":"a","data":1e999}', 422),
         (b'{"type":"a","data":"\\ud800"}', 422),
-        (b'{"type":"a","topics":["b"]}', 422),
+        (b'{"type":"a","topics":["b c"]}', 422),
         (b'{"type":"a","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 422),
         (b'{"type":"a","data":' + b"9" * 5_000 + b"}", 422),
         (b'[{"type":"a"},{"type":"a","users":[]}]', 422),
@@ -219,8 +255,8 @@ async def test_openapi_documents_bodies_parameters_errors_and_the_bearer(client:
     schema = (await client.get("/openapi.json")).json()
 
     get, post = schema["paths"][PATH]["get"], schema["paths"][PATH]["post"]
-    assert {"since", "epoch", "limit"} == {each["name"] for each in get["parameters"]}
-    assert {"200", "401", "422"} == set(get["responses"])
+    assert {"since", "epoch", "topics", "limit"} == {each["name"] for each in get["parameters"]}
+    assert {"200", "401", "403", "422"} == set(get["responses"])
     assert {"200", "201", "401", "403", "413", "415", "422"} == set(post["responses"])
     assert "#/components/schemas/Recovery" in json.dumps(get["responses"]["200"])
     assert "application/problem+json" in post["responses"]["422"]["content"]

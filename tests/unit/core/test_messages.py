@@ -96,7 +96,7 @@ def test_a_message_without_users_is_for_everyone() -> None:
 def test_users_become_the_audience_and_are_told_to_nobody(users: object) -> None:
     message = stamped({"type": "chat", "users": users})
 
-    assert Audience(frozenset({"alice", "bob"})) == message.audience
+    assert Audience.of(users=["alice", "bob"]) == message.audience
     assert "users" not in message.as_dict()
 
 
@@ -136,8 +136,31 @@ def test_a_stamp_by_the_publisher_is_refused(key: str) -> None:
     )
 
 
-def test_topics_are_refused_rather_than_ignored() -> None:
-    assert refusal_of({"type": "chat", "topics": ["news"]}).startswith("publishing to topics is not supported")
+def test_topics_become_the_audience_and_are_told_in_their_order() -> None:
+    message = stamped({"data": 1, "topics": ["sport", "news", "sport"], "users": ["alice"], "type": "chat"}, number=7)
+
+    assert Audience.of(users=["alice"], topics=["news", "sport"]) == message.audience
+    assert message.payload.startswith(b'{"type":"chat","sequence_number":7,')
+    assert message.payload.endswith(b',"data":1,"topics":["sport","news"]}')
+
+
+@pytest.mark.parametrize("topics", [[], (), set(), "news", {"news": 1}, 1, True])
+def test_topics_that_are_no_list_of_something_are_refused(topics: object) -> None:
+    """An empty list must never come to mean everyone."""
+    assert refusal_of({"type": "chat", "topics": topics}).startswith("topics must be a list of at least one topic")
+
+
+@pytest.mark.parametrize("topic", ["", "a b", "a*", "*", 1, None])
+def test_a_topic_with_a_name_that_none_can_have_is_refused(topic: object) -> None:
+    assert refusal_of({"type": "chat", "topics": ["news", topic]}).startswith("a topic is 1 to 200 ASCII letters")
+
+
+def test_a_message_addresses_at_most_1000_topics() -> None:
+    topics = [str(number) for number in range(1_001)]
+
+    assert Draft.of({"type": "chat", "topics": topics[1:]}, max_bytes=10**6)
+    with pytest.raises(InvalidMessage, match="at most 1000 topics, and this one 1001"):
+        Draft.of({"type": "chat", "topics": topics}, max_bytes=10**6)
 
 
 @pytest.mark.parametrize("users", [[], (), set(), "alice", {"alice": 1}, 1, True])
@@ -199,19 +222,19 @@ def test_the_limit_counts_the_json_without_the_stamp() -> None:
 
 def test_the_limit_counts_the_users() -> None:
     fields = {"type": "chat", "users": ["alice", "bob"]}
-    size = Draft.of({"type": "chat"}, max_bytes=LIMIT).size + Audience.of(["alice", "bob"]).size
+    size = Draft.of({"type": "chat"}, max_bytes=LIMIT).size + Audience.of(users=["alice", "bob"]).size
 
     at_the_limit = Draft.of(fields, max_bytes=size)
 
     assert size == at_the_limit.size
-    with pytest.raises(MessageTooLarge, match="the message with its users is over the limit"):
+    with pytest.raises(MessageTooLarge, match="the message with its audience is over the limit"):
         Draft.of(fields, max_bytes=size - 1)
 
 
 def test_a_message_addresses_at_most_1000_users() -> None:
     users = [str(number) for number in range(1_001)]
 
-    assert 1_000 == len(Draft.of({"type": "chat", "users": users[1:]}, max_bytes=10**6).audience.users or ())
+    assert 1_000 == len(Draft.of({"type": "chat", "users": users[1:]}, max_bytes=10**6).audience.keys or ())
     with pytest.raises(InvalidMessage, match="at most 1000 users, and this one 1001: publish it to everyone, or"):
         Draft.of({"type": "chat", "users": users}, max_bytes=10**6)
 

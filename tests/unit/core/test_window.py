@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 from unmissed.core.window import PAGE_BYTES, Outcome, Page, Recovery, Retention, Window
 
@@ -155,7 +155,7 @@ def test_bytes_count_the_payload_and_the_overhead() -> None:
 
 
 def test_bytes_count_the_audience() -> None:
-    audience = Audience.of(["alice", "bob"])
+    audience = Audience.of(users=["alice", "bob"])
     window = empty_window(Retention(max_bytes=2 * MESSAGE_OVERHEAD + audience.size))
     for number in (1, 2):
         window.append(Message(number, "2026-01-31T12:00:00.000Z", b"", audience, 0.0))
@@ -277,28 +277,28 @@ def paged(*sizes: int, bob: tuple[int, ...] = ()) -> Window:
     """Return a window of payloads of these sizes. The numbers in ``bob`` are for Bob only, the rest for everyone."""
     window = empty_window()
     for number, size in enumerate(sizes, start=1):
-        audience = Audience.of(["bob"]) if number in bob else EVERYONE
+        audience = Audience.of(users=["bob"]) if number in bob else EVERYONE
         window.append(Message(number, "2026-01-31T12:00:00.000Z", bytes(size), audience, 0.0))
     return window
 
 
 def read(window: Window, position: int = 0, *, max_messages: int | None = None) -> tuple[list[int], bool]:
     """Return the numbers that Alice gets in one page, and whether there are more."""
-    page = window.page(position, user_id="alice", now=0.0, max_messages=max_messages)
+    page = window.page(position, keys=keys_of("alice"), now=0.0, max_messages=max_messages)
     return [each.sequence_number for each in page.messages], page.has_more
 
 
 def test_a_page_tells_what_a_recovery_tells() -> None:
     window = window_of(5, retention=Retention(max_messages=2))
 
-    page = window.page(2, user_id="alice", now=0.0)
+    page = window.page(2, keys=keys_of("alice"), now=0.0)
 
     assert Page(Outcome.GAP, oldest=4, latest=5, messages=(message(4), message(5)), has_more=False) == page
-    assert Outcome.RESET is window.page(2, user_id="alice", now=0.0, epoch="another").outcome
+    assert Outcome.RESET is window.page(2, keys=keys_of("alice"), now=0.0, epoch="another").outcome
 
 
 def test_a_page_evicts_what_is_too_old() -> None:
-    assert () == window_of(3, retention=Retention(max_age=10.0)).page(0, user_id="alice", now=10.0).messages
+    assert () == window_of(3, retention=Retention(max_age=10.0)).page(0, keys=keys_of("alice"), now=10.0).messages
 
 
 def test_a_page_holds_as_many_bytes_as_fit() -> None:

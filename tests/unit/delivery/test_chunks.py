@@ -1,9 +1,11 @@
 """Chunks: built and encoded once, and shared."""
 
-from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import Message
 from unmissed.core.window import Retention, Window
 from unmissed.delivery.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
+
+ALICE, BOB = keys_of("alice"), keys_of("bob")
 
 
 def window_of(*payloads: bytes, audience: Audience = EVERYONE) -> Window:
@@ -20,7 +22,7 @@ def test_everyone_at_one_position_shares_one_chunk_and_its_frames() -> None:
 
     assert first is second
     assert first.frames is second.frames
-    assert first.visible_to("alice") is first.visible_to("bob")
+    assert first.visible_to(ALICE) is first.visible_to(BOB)
 
 
 def test_a_chunk_is_built_again_when_the_window_has_grown() -> None:
@@ -41,10 +43,10 @@ def test_a_chunk_ends_before_it_is_too_large_but_has_at_least_one_message() -> N
 
 
 def test_a_chunk_for_one_user_leaves_out_the_messages_of_others_but_not_their_numbers() -> None:
-    chunk = Chunks(window_of(b"secret", audience=Audience.of(["alice"]))).after(0)
+    chunk = Chunks(window_of(b"secret", audience=Audience.of(users=["alice"]))).after(0)
 
-    assert ((b"secret",), 1) == (chunk.visible_to("alice").payloads, chunk.visible_to("alice").last)
-    assert ((), 1) == (chunk.visible_to("bob").payloads, chunk.visible_to("bob").last)
+    assert ((b"secret",), 1) == (chunk.visible_to(ALICE).payloads, chunk.visible_to(ALICE).last)
+    assert ((), 1) == (chunk.visible_to(BOB).payloads, chunk.visible_to(BOB).last)
 
 
 def test_a_chunk_through_a_number_leaves_out_what_follows() -> None:

@@ -147,6 +147,12 @@ HOSTILE = {
     "nbf null": token_with(nbf=None),
     "nbf Infinity": token_of_text('{"sub":"alice","exp":9999999999,"nbf":Infinity}'),
     "iat a list": token_with(iat=[]),
+    "topics a string": token_with(topics="news"),
+    "topics null": token_with(topics=None),
+    "topics with a number": token_with(topics=[1]),
+    "topics with a name that none can have": token_with(topics=["a b"]),
+    "topics with a star inside": token_with(topics=["a*b"]),
+    "topics too many": token_with(topics=[str(number) for number in range(1_001)]),
 }
 
 
@@ -229,6 +235,18 @@ def test_a_token_without_a_scope_has_none() -> None:
 
 def test_a_scope_is_split_at_every_space() -> None:
     assert frozenset({"a", "b"}) == JwtVerifier(SECRET).verify(token_with(scope="  a  b a ")).scopes
+
+
+def test_topics_are_names_and_prefixes() -> None:
+    token = issue_token(SECRET, user_id="alice", expires_in=60.0, topics=["news", "rooms.*", "news"])
+
+    assert frozenset({"news", "rooms.*"}) == JwtVerifier(SECRET).verify(token).topics
+    assert frozenset() == JwtVerifier(SECRET).verify(token_with()).topics
+
+
+def test_no_token_is_issued_for_a_topic_that_none_can_be() -> None:
+    with pytest.raises(InvalidToken, match="the token's topics are invalid"):
+        issue_token(SECRET, user_id="alice", expires_in=60.0, topics=["a b"])
 
 
 def test_a_token_expires_by_the_clock_that_was_given() -> None:

@@ -1,0 +1,32 @@
+"""Which users and topics lost messages by eviction: numbers that somebody could not see are no gap for them."""
+
+from unmissed.core.messages import Message
+
+MAX_KEYS = 10_000
+"""How many users and topics are remembered. Beyond that, the oldest evictions count for everybody."""
+
+
+class Evictions:
+    """The highest evicted number for everyone, and for each key of an audience."""
+
+    def __init__(self, none: int) -> None:
+        """``none`` is a number below all others."""
+        self._for_everyone = none
+        """Also covers the keys that are not remembered any more."""
+        self._by_key: dict[str, int] = {}
+
+    def add(self, message: Message) -> None:
+        """Record an evicted message. Their numbers ascend."""
+        number, keys = message.sequence_number, message.audience.keys
+        if keys is None:
+            self._for_everyone = number
+            return
+        for key in keys:
+            self._by_key.pop(key, None)
+            self._by_key[key] = number
+        while len(self._by_key) > MAX_KEYS:
+            self._for_everyone = max(self._for_everyone, self._by_key.pop(next(iter(self._by_key))))
+
+    def highest(self, keys: frozenset[str]) -> int:
+        """Return the highest number of an evicted message that somebody with these keys may not have seen."""
+        return max(self._for_everyone, *(self._by_key.get(key, 0) for key in keys), 0)

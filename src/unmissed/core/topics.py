@@ -1,0 +1,56 @@
+"""Topics: their names, which ones a user may follow, and which ones a connection follows."""
+
+import re
+from collections.abc import Iterable
+
+from unmissed.core.errors import InvalidTopic, TopicRefused
+
+MAX_TOPICS = 1_000
+"""The most topics that one message addresses, and that one connection follows."""
+
+MAX_TOPIC_BYTES = 200
+
+TOPIC_PATTERN = rf"^[A-Za-z0-9._:/@+=-]{{1,{MAX_TOPIC_BYTES}}}$"
+"""What a name looks like, as a regular expression for documents."""
+
+_NAME = re.compile(TOPIC_PATTERN.strip("^$"), re.ASCII)
+_PREFIX = "*"
+
+
+def checked_topic(name: object) -> str:
+    """Return the name of a topic. Raises InvalidTopic, which says what a name looks like."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidTopic(
+            f"a topic is 1 to {MAX_TOPIC_BYTES} ASCII letters, digits and characters of . _ : / @ + = -, "
+            'such as "orders.42"'
+        )
+    return name
+
+
+def checked_grant(grant: object) -> str:
+    """Return what a token grants: the name of a topic, or a prefix with a ``*`` at its end. Raises InvalidTopic."""
+    if isinstance(grant, str) and grant.endswith(_PREFIX):
+        prefix = grant.removesuffix(_PREFIX)
+        return checked_topic(prefix) + _PREFIX if prefix else _PREFIX
+    return checked_topic(grant)
+
+
+def is_granted(topic: str, grants: Iterable[str]) -> bool:
+    """Return whether one of the grants is this topic or a prefix of it."""
+    return any(topic.startswith(grant[:-1]) if grant.endswith(_PREFIX) else topic == grant for grant in grants)
+
+
+def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
+    """Return the topics that a client asked for, or, if it asked for none, all that are granted by their name.
+
+    Raises InvalidTopic, and TopicRefused for a topic that is not granted.
+    """
+    if asked is None:
+        return frozenset(grant for grant in grants if not grant.endswith(_PREFIX))
+    topics = frozenset(map(checked_topic, asked))
+    if len(topics) > MAX_TOPICS:
+        raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics, and this one {len(topics)}")
+    for topic in topics:
+        if topic not in grants and not is_granted(topic, grants):
+            raise TopicRefused(topic)
+    return topics

@@ -1,0 +1,48 @@
+"""Whose messages were evicted."""
+
+import pytest
+
+from unmissed.core import evictions
+from unmissed.core.audience import Audience, keys_of
+from unmissed.core.evictions import Evictions
+from unmissed.core.messages import Message
+
+ALICE, BOB = keys_of("alice", ["news"]), keys_of("bob")
+
+
+def evicted(record: Evictions, number: int, **audience: list[str]) -> None:
+    record.add(Message(number, "", b"", Audience.of(**audience), 0.0))
+
+
+def test_what_somebody_could_not_see_is_not_lost_for_them() -> None:
+    record = Evictions(100)
+    evicted(record, 101)
+    evicted(record, 102, users=["alice"])
+    evicted(record, 103, topics=["news", "sport"])
+    evicted(record, 104, users=["carol"])
+
+    assert 103 == record.highest(ALICE)
+    assert 101 == record.highest(BOB)
+    assert 104 == record.highest(keys_of("carol", ["news"]))
+    assert 101 == record.highest(frozenset())
+
+
+def test_nothing_is_lost_before_the_first_eviction() -> None:
+    assert 100 == Evictions(100).highest(ALICE)
+
+
+def test_what_is_forgotten_counts_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded, so beyond the bound the answer may be a gap, and never silence."""
+    monkeypatch.setattr(evictions, "MAX_KEYS", 2)
+    record = Evictions(100)
+    evicted(record, 101, users=["alice"])
+    evicted(record, 102, users=["bob"])
+    evicted(record, 103, users=["alice"])
+    assert 100 == record.highest(keys_of("carol"))
+
+    evicted(record, 104, users=["dave"])
+
+    assert 102 == record.highest(keys_of("carol"))
+    assert 102 == record.highest(BOB)
+    assert 103 == record.highest(ALICE)
+    assert 104 == record.highest(keys_of("dave"))

@@ -1,0 +1,225 @@
+"""Following topics: from the position on, or with their past."""
+
+import json
+from typing import Any
+
+import pytest
+
+from support import connect, flushed, shape
+from unmissed import ConnectionManager, Identity
+from unmissed.core.topics import MAX_TOPICS
+from unmissed.testing import FakeSocket, ManualClock
+
+ALICE = Identity("alice", topics=frozenset({"news", "orders.alice", "rooms.*"}))
+
+
+def ask(socket: FakeSocket, kind: str, *topics: str, **more: Any) -> dict[str, Any]:
+    """Send a frame, and return the last frame of the server."""
+    socket.receive(json.dumps({"type": kind, "topics": topics, **more}))
+    return socket.frames[-1]
+
+
+async def test_a_connection_follows_what_it_asked_for_or_all_that_is_granted_by_name(
+    manager: ConnectionManager,
+) -> None:
+    default, chosen, nothing = (
+        connect(manager, ALICE),
+        connect(manager, ALICE, topics=["rooms.1"]),
+        connect(manager, ALICE, topics=[]),
+    )
+
+    assert ["news", "orders.alice"] == default[0].frames[0]["topics"]
+    assert ["rooms.1"] == chosen[0].frames[0]["topics"]
+    assert "topics" not in nothing[0].frames[0]
+    await manager.emit("a", topics=["news", "rooms.1"])
+    await manager.emit("b", topics=["rooms.2"])
+    await manager.emit("c", topics=["orders.bob"], users=["alice"])
+    await flushed(manager)
+    assert [[1, 3], [1, 3], [3]] == [numbers(socket) for socket, _ in (default, chosen, nothing)]
+
+
+async def test_a_topic_is_followed_from_the_position_on(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+    await manager.emit("before", topics=["news"])
+    await flushed(manager)
+
+    answer = ask(socket, "follow", "news", "rooms.1")
+
+    assert {"type": "following", "topics": ["news", "rooms.1"], "sequence_number": 1} == answer
+    await manager.emit("after", topics=["news"])
+    await flushed(manager)
+    assert [2] == numbers(socket)
+
+
+async def test_the_answer_tells_the_position_of_a_client_that_is_behind(manager: ConnectionManager) -> None:
+    """With another number, a client that reconnects at that moment would lose what it has not read."""
+    socket, connection = connect(manager, ALICE, topics=[])
+    socket.pause()
+    await manager.emit("everyone")
+    await manager.emit("topic", topics=["news"])
+
+    socket.receive('{"type":"follow","topics":["news"]}')
+    socket.resume()
+
+    assert 2 == connection.position
+    assert [("following", 0), ("everyone", 1), ("topic", 2)] == shape(socket)[1:]
+
+
+async def test_an_unfollowed_topic_is_silent(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, ALICE)
+
+    answer = ask(socket, "unfollow", "news", "never.followed")
+
+    assert {"type": "following", "topics": ["orders.alice"], "sequence_number": 0} == answer
+    await manager.emit("a", topics=["news"])
+    await flushed(manager)
+    assert [] == numbers(socket)
+
+
+@pytest.mark.parametrize("topic", ["sport", "orders.bob", "room"])
+async def test_a_topic_that_is_not_granted_is_refused_and_nothing_changes(
+    manager: ConnectionManager, topic: str
+) -> None:
+    socket, connection = connect(manager, ALICE)
+
+    for _ in range(5):
+        answer = ask(socket, "follow", "rooms.1", topic)
+
+    assert ("error", 4403) == (answer["type"], answer["code"])
+    assert f"the topic {topic} is not granted" in answer["detail"]
+    assert {"news", "orders.alice"} == connection.topics
+    assert socket.closed_with is None
+
+
+async def test_too_many_topics_are_refused(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager, ALICE, topics=[f"rooms.{number}" for number in range(MAX_TOPICS)])
+
+    assert "unfollow some" in ask(socket, "follow", "news")["detail"]
+    assert MAX_TOPICS == len(connection.topics)
+    assert "following" == ask(socket, "follow", "rooms.1")["type"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"topics": "news"},
+        {"topics": None},
+        {"topics": [1]},
+        {"topics": ["a b"]},
+        {"since": -1},
+        {"since": 1.5},
+        {"since": True},
+        {"since": "1"},
+        {"since": 2**53},
+        {"epoch": 1, "since": 0},
+    ],
+)
+async def test_a_frame_that_makes_no_sense_is_refused(manager: ConnectionManager, more: dict[str, Any]) -> None:
+    socket, connection = connect(manager, ALICE, topics=[])
+
+    socket.receive(json.dumps({"type": "follow", "topics": ["news"], **more}))
+
+    assert ("error", 4400) == (socket.frames[-1]["type"], socket.frames[-1]["code"])
+    assert not connection.topics
+
+
+async def test_the_past_of_a_topic_comes_first_and_only_what_was_not_visible_before(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, ALICE, topics=["rooms.1"])
+    await manager.emit("1", topics=["news"])
+    await manager.emit("2", topics=["news", "rooms.1"])
+    await manager.emit("3")
+    await manager.emit("4", topics=["news"], users=["alice"])
+    await manager.emit("5", topics=["news"])
+    await flushed(manager)
+    before = len(socket.frames)
+
+    ask(socket, "follow", "news", "rooms.1", since=0)
+    await manager.emit("6", topics=["news"])
+    await flushed(manager)
+
+    frames = shape(socket)[before:]
+    assert [("1", 1), ("5", 5), ("following", 5), ("6", 6)] == frames
+    assert "complete" == socket.frames[before + 2]["outcome"]
+
+
+@pytest.mark.parametrize(
+    ("since", "epoch", "outcome"), [(1, None, "gap"), (10_000, None, "reset"), (4, "other", "reset")]
+)
+async def test_the_outcome_of_the_past_is_told(
+    manager: ConnectionManager, since: int, epoch: str | None, outcome: str
+) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+    for _ in range(manager.settings.max_messages + 2):
+        await manager.emit("a", topics=["news"])
+    await flushed(manager)
+
+    answer = ask(socket, "follow", "news", since=since, epoch=epoch)
+
+    assert outcome == answer["outcome"]
+    assert manager.settings.max_messages == len(numbers(socket))
+
+
+async def test_what_others_lost_is_no_gap_in_the_past_of_a_topic(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+    await manager.emit("a", topics=["rooms.1"])
+    for _ in range(manager.settings.max_messages):
+        await manager.emit("b")
+    await flushed(manager)
+
+    assert "complete" == ask(socket, "follow", "news", since=0)["outcome"]
+
+
+async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is_a_gap(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+    for _ in range(4):
+        await manager.emit("a", "x" * 50_000, topics=["news"])
+    await flushed(manager)
+    write_one_chunk_at_a_time(socket)
+
+    socket.receive('{"type":"follow","topics":["news"],"since":0}')
+    assert [1, 2] == numbers(socket)
+    socket.receive('{"type":"follow","topics":["rooms.1"]}')
+    clock.advance(manager.settings.max_age)
+    manager.check()
+    for _ in range(10):
+        socket.resume()
+
+    assert [1, 2] == numbers(socket)
+    kinds = [frame["type"] for frame in socket.frames if frame["type"] != "a"]
+    assert ["connected", "error", "following"] == [kind for kind in kinds if kind != "heartbeat"]
+    answer = next(frame for frame in socket.frames if frame["type"] == "following")
+    assert (4, "gap") == (answer["sequence_number"], answer["outcome"])
+
+
+async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+    for _ in range(4):
+        await manager.emit("a", "x" * 50_000, topics=["news"])
+    await flushed(manager)
+    write_one_chunk_at_a_time(socket)
+
+    socket.receive('{"type":"follow","topics":["news"],"since":0}')
+    socket.receive('{"type":"unfollow","topics":["news"]}')
+    for _ in range(10):
+        socket.resume()
+
+    assert [1, 2] == numbers(socket)
+    assert [] == socket.frames[-1]["topics"]
+
+
+def numbers(socket: FakeSocket) -> list[int]:
+    """Return the numbers of the messages that arrived."""
+    return [frame["sequence_number"] for frame in socket.frames if "timestamp" in frame]
+
+
+def write_one_chunk_at_a_time(socket: FakeSocket) -> None:
+    """Let a socket accept one write, and then wait for ``resume``."""
+    write = socket.write
+
+    def write_and_pause(chunk: Any) -> None:
+        write(chunk)
+        socket.pause()
+
+    socket.write = write_and_pause  # type: ignore[method-assign]
