@@ -7,7 +7,7 @@ import random
 import re
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -89,7 +89,15 @@ class Stream:
     ``sequence_number`` is its position: store it, and pass it as ``since`` to continue in another process.
     """
 
-    def __init__(self, url: str, *, token: TokenProvider, since: int | None, epoch: str | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: TokenProvider,
+        since: int | None = None,
+        epoch: str | None = None,
+        topics: Iterable[str] | None = None,
+    ) -> None:
         self.sequence_number = since
         self.epoch = epoch
         self.reconnects = 0
@@ -97,6 +105,7 @@ class Stream:
         self._url = websocket_url(url)
         self._shown_url = shown_url(self._url)
         self._token = token
+        self._topics = None if topics is None else ",".join(topics)
         self._websocket: ClientConnection | None = None
         self._events: deque[Event] = deque()
         self._recovered_through = 0
@@ -154,8 +163,8 @@ class Stream:
         token = self._token if isinstance(self._token, str) else self._token()
         if inspect.isawaitable(token):
             token = await token
-        position = {"since": self.sequence_number, "epoch": self.epoch}
-        query = urlencode({name: value for name, value in position.items() if value is not None})
+        wanted = {"since": self.sequence_number, "epoch": self.epoch, "topics": self._topics}
+        query = urlencode({name: value for name, value in wanted.items() if value is not None})
         return await open_websocket(
             f"{self._url}?{query}" if query else self._url,
             additional_headers={"Authorization": f"Bearer {clean_token(token)}"},
@@ -252,14 +261,20 @@ class Stream:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, token: TokenProvider, since: int | None = None, epoch: str | None = None
+    url: str,
+    *,
+    token: TokenProvider,
+    since: int | None = None,
+    epoch: str | None = None,
+    topics: Iterable[str] | None = None,
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection. The stream starts
-    after ``since``, or with the next message. Raises ConnectionRefused, or ConfigurationError for a bad URL or token.
+    after ``since``, or with the next message, and follows ``topics``, by default all that the token grants by name.
+    Raises ConnectionRefused, or ConfigurationError for a bad URL or token.
     """
-    stream = Stream(url, token=token, since=since, epoch=epoch)
+    stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics)
     await stream.open()
     try:
         yield stream

@@ -112,7 +112,7 @@ def test_serve_speaks_tls_to_publish_and_tail(
 async def test_tail_tells_that_a_certificate_is_not_trusted(tls_url: str) -> None:
     lines: list[str] = []
 
-    await run_tail(tls_url, token=TOKEN, since=None, drops=None, stop_after=0.5, show=lines.append)
+    await run_tail(tls_url, token=TOKEN, since=None, topics=None, drops=None, stop_after=0.5, show=lines.append)
 
     address = tls_url.replace("https", "wss")
     assert lines[0].startswith(f"-- {address}/ws: the certificate is not trusted (self")

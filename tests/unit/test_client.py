@@ -75,6 +75,27 @@ async def test_a_stream_with_a_position_starts_after_it(server: LiveServer) -> N
     assert all(isinstance(event, ReceivedMessage) and event.recovered for event in events)
 
 
+async def test_a_stream_follows_its_topics_also_after_a_reconnect(server: LiveServer) -> None:
+    token = server.token(topics=["news", "rooms.*"])
+    async with opened(server, token=token, topics=["rooms.1", "rooms.2"]) as stream:
+        await asyncio.to_thread(server.publish, "a", topics=["rooms.1"])
+        [first] = await take(stream, 1)
+        assert stream.drop()
+        await asyncio.to_thread(server.publish, "b", topics=["news"])
+        await asyncio.to_thread(server.publish, "c", topics=["rooms.2", "news"])
+        [second] = await take(stream, 1)
+
+    assert [1, 3] == numbers([first, second])
+    assert isinstance(second, ReceivedMessage)
+    assert {"topics": ["rooms.2", "news"]} == second.extra
+
+
+async def test_a_topic_that_is_not_granted_ends_the_stream(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused, match="the topic sport is not granted"):
+        async with opened(server, token=server.token(topics=["news"]), topics=["sport"]):
+            pass
+
+
 async def test_a_stream_from_zero_gets_everything_and_goes_on_live(server: LiveServer) -> None:
     await publish(server, 2)
     async with opened(server, since=0) as stream:

@@ -74,6 +74,9 @@ class Drops:
 
 def tail(
     *,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Follow this topic. May be repeated. Default: all that the token names.")
+    ] = None,
     since: Annotated[int | None, typer.Option(help="Start after this number. Default: new messages.", min=0)] = None,
     drop_every: Annotated[
         float | None, typer.Option(parser=seconds, metavar="DURATION", help="Drop the connection at this interval.")
@@ -99,7 +102,9 @@ def tail(
     bearer = token_or_own(token)
     if drop_every:
         drops = Drops(drop_every, down, publish_to=messages_url(url) if may_publish(publish, url) else None)
-    asyncio.run(run_tail(url, token=bearer, since=since, drops=drops, stop_after=stop_after, show=typer.echo))
+    asyncio.run(
+        run_tail(url, token=bearer, since=since, topics=topic, drops=drops, stop_after=stop_after, show=typer.echo)
+    )
 
 
 async def run_tail(
@@ -107,6 +112,7 @@ async def run_tail(
     *,
     token: str,
     since: int | None,
+    topics: list[str] | None,
     drops: Drops | None,
     stop_after: float | None,
     show: Callable[[str], None],
@@ -116,7 +122,7 @@ async def run_tail(
     # Ctrl+C cancels the main task of asyncio.run. Make SIGTERM do the same.
     before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with _log_shown(show), contextlib.suppress(asyncio.CancelledError, TimeoutError):
-        async with asyncio.timeout(stop_after), connect(url, token=token, since=since) as stream:
+        async with asyncio.timeout(stop_after), connect(url, token=token, since=since, topics=topics) as stream:
             dropping = asyncio.create_task(_drop(stream, drops, token, tally, show)) if drops else None
             try:
                 async for event in stream:

@@ -265,6 +265,20 @@ def test_publish_takes_a_url_with_a_slash_and_a_token_as_flags(server: LiveServe
     assert "data" not in server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]
 
 
+def test_publish_to_a_topic_and_tail_it(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    monkeypatch.setenv("UNMISSED_URL", server.url)
+    monkeypatch.setenv(
+        "UNMISSED_TOKEN", run("token", "--sub", "a", "--scope", PUBLISH_SCOPE, "--topic", "rooms.*").strip()
+    )
+    stamp = json.loads(run("publish", "chat", "1", "--topic", "rooms.1", "--topic", "rooms.2"))
+    run("publish", "chat", "2", "--topic", "rooms.2")
+
+    output = run("tail", "--topic", "rooms.1", "--since", str(stamp["sequence_number"] - 1), "--stop-after", "0.5s")
+
+    assert "received 1, recovered 1" in output
+
+
 def test_publish_keeps_data_that_is_null(server: LiveServer) -> None:
     stamp = json.loads(run("publish", "chat", "null", "--url", server.url, "--token", server.token()))
 
@@ -468,7 +482,7 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
     deep = f'{{"type":"a","sequence_number":1,"timestamp":"","data":{"[" * 200_000}'
     async with scripted(CONNECTED, deep, "nonsense") as url:
         tailing = asyncio.create_task(
-            run_tail(url, token="x", since=None, drops=None, stop_after=None, show=lines.append)
+            run_tail(url, token="x", since=None, topics=None, drops=None, stop_after=None, show=lines.append)
         )
         await until(lambda: len(lines) == 2)
         tailing.cancel()
