@@ -46,7 +46,7 @@ def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> froze
     Raises InvalidTopic, and TopicRefused for a topic that is not granted.
     """
     if asked is None:
-        return frozenset(grant for grant in grants if not grant.endswith(_PREFIX))
+        return frozenset(grant for grant in grants if not grant.endswith(_PREFIX)) if grants else grants
     topics = frozenset(map(checked_topic, asked))
     if len(topics) > MAX_TOPICS:
         raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics, and this one {len(topics)}")

@@ -70,7 +70,7 @@ class Connection:
         """The topics that the client follows."""
         self.expires_at = expires_at
         """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
-        self._keys = keys_of(identity.user_id, topics)
+        self._keys: frozenset[str] | None = None
         self._past: Past | None = None
         self._socket = socket
         self._chunks = chunks
@@ -90,6 +90,13 @@ class Connection:
         self._pinged: tuple[int, int] | None = None
         self._unanswered_since = 0.0
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the client. They are created for the first message that is not for everyone."""
+        if self._keys is None:
+            self._keys = keys_of(self.identity.user_id, self.topics)
+        return self._keys
+
     def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float, ping_at: float) -> None:
         """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
         self._heartbeat_due = heartbeat
@@ -106,9 +113,15 @@ class Connection:
         """
         socket, window = self._socket, self._chunks.window
         last = window.latest if self._closing is None else self._last
-        while socket.writable and (self.position < last or self._has_frames):
-            only_messages = not self._has_frames and self.position >= window.evicted_through
-            chunk = self._next_messages(last) if only_messages else self._next_with_server_frames(window, last)
+        while socket.writable:
+            if self._server_frames or self._heartbeat_due or self._past is not None:
+                chunk = self._next_with_server_frames(window, last)
+            elif self.position >= last:
+                break
+            elif self.position < window.evicted_through:
+                chunk = self._next_with_server_frames(window, last)
+            else:
+                chunk = self._next_messages(last)
             if chunk.payloads:
                 socket.write(chunk)
         if self._closing is not None and self.position >= last and not self._server_frames and self._past is None:
@@ -198,17 +211,12 @@ class Connection:
         """Report that this client has disconnected."""
         self._closed(self)
 
-    @property
-    def _has_frames(self) -> bool:
-        """Whether there is more to send than the messages after the position."""
-        return bool(self._server_frames) or self._heartbeat_due or self._past is not None
-
     def _next_messages(self, last: int) -> Chunk:
         chunk = self._chunks.after(self.position)
         if chunk.last > last:
             chunk = chunk.through(last)
         self.position = chunk.last
-        return chunk.visible_to(self._keys)
+        return chunk if chunk.for_everyone else chunk.visible_to(self.keys)
 
     def _next_with_server_frames(self, window: Window, last: int) -> Chunk:
         """Return the next messages, with the server frames that belong before and after them."""
@@ -219,7 +227,7 @@ class Connection:
         if self._past is not None:
             return JoinedChunk(*parts, self._next_of_past(self._past, window))
         if self.position < window.evicted_through:
-            if self.position < (lost := window.lost_through(self._keys)):
+            if self.position < (lost := window.lost_through(self.keys)):
                 parts.append(Chunk(wire.gap(first=self.position + 1, last=lost)))
             self.position = window.evicted_through
         if self.position < last:
@@ -249,7 +257,7 @@ class Connection:
         new = granted_topics(topics, self.identity.topics) - self.topics
         if len(self.topics) + len(new) > MAX_TOPICS:
             raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        old_keys = self._keys
+        old_keys = self.keys
         self._set_topics(self.topics | new)
         if since is None:
             self.send_frame(wire.following(self.topics, position=self.position))
@@ -269,7 +277,7 @@ class Connection:
 
     def _set_topics(self, topics: frozenset[str]) -> None:
         self.topics = topics
-        self._keys = keys_of(self.identity.user_id, topics)
+        self._keys = None
 
     def _answer(self, frame: str | bytes) -> None:
         match wire.parse_client_frame(frame):

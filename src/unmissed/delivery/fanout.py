@@ -65,7 +65,9 @@ class FanOut:
         outcome: Outcome | None = None
         start = self.window.latest
         if since is not None:
-            outcome, start = self.window.locate(since, epoch=epoch, keys=keys_of(identity.user_id, topics))
+            outcome, start = self.window.locate(since, epoch=epoch)
+            if outcome is Outcome.GAP:
+                outcome, start = self.window.locate(since, epoch=epoch, keys=keys_of(identity.user_id, topics))
         connection = Connection(
             secrets.token_urlsafe(9),
             identity=identity,
