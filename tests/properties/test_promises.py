@@ -95,10 +95,9 @@ class Promises(RuleBasedStateMachine):
         return self.loop.run_until_complete(action)
 
     def settle(self) -> None:
-        """Run every flush that was requested."""
+        """Flush without waiting for the pause between two flushes, which is in real time."""
         self.run(asyncio.sleep(0))
-        for connection in self.manager.connections:
-            self.call(connection.deliver)
+        self.call(self.manager._throttle.flush_now)  # noqa: SLF001
 
     def call(self, act: Any) -> None:
         async def calling() -> None:

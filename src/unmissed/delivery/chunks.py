@@ -69,6 +69,8 @@ class Chunks:
 
     def __init__(self, window: Window) -> None:
         self.window = window
+        self.flushed_through = window.latest
+        """The number through which every connection that is up to date has been served."""
         self._latest = window.latest
         self._cache: dict[int, MessageChunk] = {}
 

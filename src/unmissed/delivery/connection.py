@@ -1,7 +1,8 @@
 """One client connection: its identity, position and socket."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, keys_of, topic_key
@@ -21,14 +22,26 @@ PING_SECONDS = 20.0
 """Seconds between two pings. A client that sends and acknowledges nothing in between is disconnected."""
 
 
+class ConnectionRegistry(Protocol):
+    """What a connection tells about itself."""
+
+    def remove(self, connection: "Connection") -> None:
+        """Forget a connection, because its client has disconnected."""
+        ...
+
+    def change_topics(self, connection: "Connection", topics: frozenset[str]) -> None:
+        """Find a connection by these topics, in place of those that it follows."""
+        ...
+
+
 class Connection:
     """A connected client. It has no queue: its pending messages are those after its position in the log."""
 
     __slots__ = (
         "_bytes_received",
         "_chunks",
-        "_closed",
         "_closing",
+        "_current",
         "_frames_received",
         "_heartbeat_at",
         "_heartbeat_due",
@@ -37,7 +50,9 @@ class Connection:
         "_past",
         "_ping_at",
         "_pinged",
+        "_position",
         "_refused",
+        "_registry",
         "_server_frames",
         "_socket",
         "_stalled_since",
@@ -46,7 +61,6 @@ class Connection:
         "expires_at",
         "id",
         "identity",
-        "position",
         "topics",
     )
 
@@ -60,12 +74,10 @@ class Connection:
         position: int,
         topics: frozenset[str],
         expires_at: float,
-        closed: Callable[["Connection"], None],
+        registry: ConnectionRegistry,
     ) -> None:
         self.id = connection_id
         self.identity = identity
-        self.position = position
-        """The last sequence number written to the socket, or skipped because it was evicted or is not visible."""
         self.topics = topics
         """The topics that the client follows."""
         self.expires_at = expires_at
@@ -74,7 +86,9 @@ class Connection:
         self._past: Past | None = None
         self._socket = socket
         self._chunks = chunks
-        self._closed = closed
+        self._registry = registry
+        self._position = position
+        self._current = False
         self._closing: tuple[int, str] | None = None
         self._last = 0
         """The last message to deliver, once the connection is closing."""
@@ -89,6 +103,14 @@ class Connection:
         self._ping_at = 0.0
         self._pinged: tuple[int, int] | None = None
         self._unanswered_since = 0.0
+
+    @property
+    def position(self) -> int:
+        """The last sequence number written to the socket, or skipped because it was evicted or is not visible.
+
+        Nobody visits a connection that is up to date because of messages for others: it stands where the flushes are.
+        """
+        return max(self._position, self._chunks.flushed_through) if self._current else self._position
 
     @property
     def keys(self) -> frozenset[str]:
@@ -113,18 +135,20 @@ class Connection:
         """
         socket, window = self._socket, self._chunks.window
         last = window.latest if self._closing is None else self._last
+        self._position = self.position
         while socket.writable:
             if self._server_frames or self._heartbeat_due or self._past is not None:
                 chunk = self._next_with_server_frames(window, last)
-            elif self.position >= last:
+            elif self._position >= last:
                 break
-            elif self.position < window.evicted_through:
+            elif self._position < window.evicted_through:
                 chunk = self._next_with_server_frames(window, last)
             else:
                 chunk = self._next_messages(last)
             if chunk.payloads:
                 socket.write(chunk)
-        if self._closing is not None and self.position >= last and not self._server_frames and self._past is None:
+        self._current = self._position >= last and self._closing is None
+        if self._closing is not None and self._position >= last and not self._server_frames and self._past is None:
             socket.close(*self._closing)
 
     def check(self, now: float, *, unix_time: float, heartbeat_seconds: float, stall_seconds: float) -> None:
@@ -209,13 +233,13 @@ class Connection:
 
     def socket_closed(self) -> None:
         """Report that this client has disconnected."""
-        self._closed(self)
+        self._registry.remove(self)
 
     def _next_messages(self, last: int) -> Chunk:
-        chunk = self._chunks.after(self.position)
+        chunk = self._chunks.after(self._position)
         if chunk.last > last:
             chunk = chunk.through(last)
-        self.position = chunk.last
+        self._position = chunk.last
         return chunk if chunk.for_everyone else chunk.visible_to(self.keys)
 
     def _next_with_server_frames(self, window: Window, last: int) -> Chunk:
@@ -226,15 +250,15 @@ class Connection:
             self._server_frames.clear()
         if self._past is not None:
             return JoinedChunk(*parts, self._next_of_past(self._past, window))
-        if self.position < window.evicted_through:
-            if self.position < (lost := window.lost_through(self.keys)):
-                parts.append(Chunk(wire.gap(first=self.position + 1, last=lost)))
-            self.position = window.evicted_through
-        if self.position < last:
+        if self._position < window.evicted_through:
+            if self._position < (lost := window.lost_through(self.keys)):
+                parts.append(Chunk(wire.gap(first=self._position + 1, last=lost)))
+            self._position = window.evicted_through
+        if self._position < last:
             parts.append(self._next_messages(last))
-        if self._heartbeat_due and self.position >= last:
+        if self._heartbeat_due and self._position >= last:
             self._heartbeat_due = False
-            parts.append(Chunk(wire.heartbeat(position=self.position)))
+            parts.append(Chunk(wire.heartbeat(position=self._position)))
         return JoinedChunk(*parts)
 
     def _next_of_past(self, past: Past, window: Window) -> Chunk:
@@ -243,7 +267,7 @@ class Connection:
         if not past.complete:
             return chunk
         self._past = None
-        answer = wire.following(self.topics, position=self.position, outcome=past.outcome)
+        answer = wire.following(self.topics, position=self._position, outcome=past.outcome)
         return JoinedChunk(chunk, Chunk(answer))
 
     def follow(self, topics: Iterable[str], *, since: int | None = None, epoch: str | None = None) -> None:
@@ -276,6 +300,7 @@ class Connection:
         self.send_frame(wire.following(self.topics, position=self.position))
 
     def _set_topics(self, topics: frozenset[str]) -> None:
+        self._registry.change_topics(self, topics)
         self.topics = topics
         self._keys = None
 

@@ -76,7 +76,7 @@ class FanOut:
             position=start,
             topics=topics,
             expires_at=expires_at,
-            closed=self.connections.remove,
+            registry=self.connections,
         )
         self.connections.add(connection)
         greeting = wire.connected(
@@ -101,19 +101,32 @@ class FanOut:
             pass
 
     def flush_slice(self) -> bool:
-        """Bring the next SLICE connections up to date, and return whether that was the end of a flush.
+        """Bring the next SLICE of the connections that see what is new up to date, and return whether all are.
 
         A message that is published meanwhile reaches the connections of the later slices with this flush.
         """
         if self._rest is None:
-            self._rest = iter(self.connections)
+            self._rest = iter(self._audience())
             self._flushing = _Mark.of(self.window)
         reached = _for_each(islice(self._rest, SLICE), Connection.deliver)
         if reached == SLICE:
             return False
         self._rest = None
         self._flushed = self._flushing
+        self._chunks.flushed_through = self._flushed.latest
         return True
+
+    def _audience(self) -> Iterable[Connection]:
+        """Return the connections that see what is new. Those that are behind continue when their socket is writable."""
+        window, flushed = self.window, self._flushed.latest
+        if flushed < window.evicted_through:
+            return self.connections
+        keys: set[str] = set()
+        for message in window.messages_after(flushed):
+            if message.audience.keys is None:
+                return self.connections
+            keys |= message.audience.keys
+        return self.connections.with_any_of(keys)
 
     def check(self, connections: Iterable[Connection], now: float, *, unix_time: float) -> None:
         """Send the heartbeats that are due, and end connections that are stalled, dead or expired."""

@@ -1,10 +1,11 @@
 """The open connections, counted in total and per user."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
+from unmissed.core.audience import topic_key, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
 from unmissed.delivery.connection import Connection
+from unmissed.delivery.index import Index
 
 SILENT_SECONDS = 2.0
 """Seconds after an unanswered ping until a new connection of the same user may replace the silent one."""
@@ -17,8 +18,7 @@ class Registry:
         self._max_connections = max_connections
         self._max_per_user = max_per_user
         self._by_id: dict[str, Connection] = {}
-        self._by_user: defaultdict[str, dict[str, Connection]] = defaultdict(dict)
-        """Filled only if there is a limit per user."""
+        self._by_key = Index()
 
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over a snapshot, because connections may open and close during the iteration."""
@@ -38,26 +38,31 @@ class Registry:
         """
         if self._max_connections is not None and len(self._by_id) >= self._max_connections:
             raise TooManyConnections("the server has reached its connection limit: reconnect later")
-        if self._max_per_user is not None and len(self._by_user.get(user_id, ())) >= self._max_per_user:
-            self._replace_silent(tuple(self._by_user[user_id].values()), now=now)
+        mine = self._by_key.get(user_key(user_id))
+        if self._max_per_user is not None and len(mine) >= self._max_per_user:
+            self._replace_silent(tuple(mine), now=now)
 
     def add(self, connection: Connection) -> None:
         """Add a connection."""
         self._by_id[connection.id] = connection
-        if self._max_per_user is not None:
-            self._by_user[connection.identity.user_id][connection.id] = connection
+        self._by_key.add(_keys_of(connection), connection)
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection. Does nothing if it was removed before."""
-        if self._by_id.pop(connection.id, None) is None:
-            return
-        if self._max_per_user is not None:
-            mine = self._by_user[connection.identity.user_id]
-            del mine[connection.id]
-            if not mine:
-                del self._by_user[connection.identity.user_id]
+        if self._by_id.pop(connection.id, None) is not None:
+            self._by_key.remove(_keys_of(connection), connection)
 
-    def _replace_silent(self, connections: Sequence[Connection], *, now: float) -> None:
+    def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
+        """Find a connection by these topics, in place of those that it follows. Does nothing if it was removed."""
+        if connection.id in self._by_id:
+            self._by_key.remove(map(topic_key, connection.topics - topics), connection)
+            self._by_key.add(map(topic_key, topics - connection.topics), connection)
+
+    def with_any_of(self, keys: Iterable[str]) -> Collection[Connection]:
+        """Return the connections whose users or topics have one of these keys."""
+        return self._by_key.any_of(keys)
+
+    def _replace_silent(self, connections: Collection[Connection], *, now: float) -> None:
         silent = [each for each in connections if each.silent_for(now) >= SILENT_SECONDS]
         if silent:
             max(silent, key=lambda each: each.silent_for(now)).abort()
@@ -65,3 +70,8 @@ class Registry:
         for connection in connections:
             connection.ping(now)
         raise TooManyConnections("this user has too many connections: close some")
+
+
+def _keys_of(connection: Connection) -> Iterator[str]:
+    yield user_key(connection.identity.user_id)
+    yield from map(topic_key, connection.topics)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from support import ALICE, BOB, connect, flushed, shape
-from unmissed import ConnectionManager
+from unmissed import Connection, ConnectionManager, Identity
 from unmissed.delivery import fanout
-from unmissed.testing import FakeSocket
+from unmissed.testing import FakeSocket, ManualClock
 
 
 async def test_one_broken_connection_is_ended_and_the_others_are_served(
@@ -106,3 +106,120 @@ async def test_messages_that_a_slice_has_not_reached_are_not_evicted(
         await flushed(manager)
     for socket in sockets:
         assert [("a", number + 1) for number in range(2 * manager.settings.max_messages)] == shape(socket)[1:]
+
+
+async def test_a_flush_visits_the_audience_of_everything_new_and_nobody_else(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Identity("reader", topics=frozenset({"news"}))
+    alice, bob, carol, readers = (connect(manager, each) for each in (ALICE, BOB, Identity("carol"), reader))
+    visited = visits(monkeypatch)
+    await manager.publish_batch(
+        [
+            {"type": "a", "users": ["alice"]},
+            {"type": "b", "topics": ["news"]},
+            {"type": "c", "users": ["bob", "nobody"]},
+        ]
+    )
+    await flushed(manager)
+
+    assert ["alice", "bob", "reader"] == sorted(visited)
+    assert [[("a", 1)], [("c", 3)], [], [("b", 2)]] == [shape(socket)[1:] for socket, _ in (alice, bob, carol, readers)]
+    assert {3} == {connection.position for connection in manager.connections}
+
+
+async def test_nobody_is_visited_for_a_topic_that_was_unfollowed(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket, _ = connect(manager, Identity("alice", topics=frozenset({"news", "sport"})))
+    gone, _ = connect(manager, Identity("bob", topics=frozenset({"news"})))
+    socket.receive('{"type":"unfollow","topics":["news"]}')
+    gone.drop()
+    visited = visits(monkeypatch)
+
+    await manager.emit("a", topics=["news"], users=["bob"])
+    await flushed(manager)
+    assert [] == visited
+
+    await manager.emit("b", topics=["sport"])
+    await flushed(manager)
+    assert ["alice"] == visited
+
+
+def visits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list in which the users appear whose connections are visited from now on."""
+    visited: list[str] = []
+    deliver = Connection.deliver
+
+    def noted(connection: Connection) -> None:
+        visited.append(connection.identity.user_id)
+        deliver(connection)
+
+    monkeypatch.setattr(Connection, "deliver", noted)
+    return visited
+
+
+async def test_a_stranger_stands_where_the_flushes_are_and_continues_there(manager: ConnectionManager) -> None:
+    socket, stranger = connect(manager, BOB)
+    await manager.emit("a", users=["alice"])
+    await flushed(manager)
+
+    socket.receive('{"type":"ping"}')
+    assert 1 == stranger.position
+    await manager.emit("b")
+    await flushed(manager)
+
+    assert [("pong", None), ("b", 2)] == shape(socket)[1:]
+
+
+async def test_a_client_that_takes_nothing_keeps_its_own_position(manager: ConnectionManager) -> None:
+    socket, slow = connect(manager)
+    socket.pause()
+    await manager.emit("mine", users=["alice"])
+    await manager.emit("other", users=["bob"])
+    async with asyncio.timeout(1):
+        await asyncio.sleep(0.02)
+
+    assert 0 == slow.position
+    socket.resume()
+    assert [("mine", 1)] == shape(socket)[1:]
+    assert 2 == slow.position
+
+
+async def test_who_connects_before_the_flush_of_a_message_gets_only_what_follows(manager: ConnectionManager) -> None:
+    connect(manager, BOB)
+    await manager.emit("flushed")
+    await manager.emit("waits for the pause")
+    socket, late = connect(manager, ALICE)
+    assert 2 == late.position
+
+    await manager.emit("after", users=["alice"])
+    await flushed(manager)
+
+    assert [("after", 3)] == shape(socket)[1:]
+
+
+async def test_who_follows_before_the_flush_of_a_message_gets_it(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, Identity("alice", topics=frozenset({"news"})), topics=[])
+    await manager.emit("flushed")
+    await manager.emit("waits for the pause", topics=["news"])
+
+    socket.receive('{"type":"follow","topics":["news"]}')
+    await flushed(manager)
+
+    assert [("flushed", 1), ("following", 1), ("waits for the pause", 2)] == shape(socket)[1:]
+
+
+async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: ConnectionManager, clock: ManualClock) -> None:
+    mine, others = connect(manager)[0], connect(manager, BOB)[0]
+    await manager.emit("flushed")
+    await manager.emit("waits for the pause", users=["alice"])
+    clock.advance(manager.settings.max_age)
+    manager.check()
+
+    await manager.emit("after", users=["carol"])
+    async with asyncio.timeout(1):
+        await asyncio.sleep(0.02)
+
+    assert ("gap", 2) in shape(mine)
+    assert "gap" not in [kind for kind, _ in shape(others)]
