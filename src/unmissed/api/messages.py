@@ -16,7 +16,7 @@ from unmissed.api.query import limit_parameter, parameter, since_parameter, topi
 from unmissed.core.audience import Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
-from unmissed.core.topics import granted_topics
+from unmissed.core.topics import TOPICS_PATTERN, granted_topics
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
@@ -152,7 +152,7 @@ _GET_DOCS: dict[str, Any] = {
             _query(
                 "topics",
                 "Comma-separated topics; the default is every topic that the token grants by name.",
-                {"type": "string"},
+                {"type": "string", "pattern": TOPICS_PATTERN},
             ),
             _query(
                 "limit",

@@ -10,10 +10,12 @@ MAX_TOPICS = 1_000
 
 MAX_TOPIC_BYTES = 200
 
-TOPIC_PATTERN = rf"^[A-Za-z0-9._:/@+=-]{{1,{MAX_TOPIC_BYTES}}}$"
-"""What a name looks like, as a regular expression for documents."""
+_TOPIC = rf"[A-Za-z0-9._:/@+=-]{{1,{MAX_TOPIC_BYTES}}}"
+TOPIC_PATTERN = f"^{_TOPIC}$"
+TOPICS_PATTERN = f"^({_TOPIC}(,{_TOPIC})*)?$"
+"""What a name, and comma-separated names, look like: regular expressions for documents."""
 
-_NAME = re.compile(TOPIC_PATTERN.strip("^$"), re.ASCII)
+_NAME = re.compile(_TOPIC, re.ASCII)
 _PREFIX = "*"
 
 
