@@ -6,6 +6,7 @@ import logging
 import random
 import re
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from unmissed.core.encoding import decode_json
+from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Outcome
 from unmissed.core.wire import CloseCode
@@ -32,6 +33,9 @@ TokenProvider = str | Callable[[], str | Awaitable[str]]
 _FIRST_BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
 _CLOSE_SECONDS = 0.5
+_RENEWED_AFTER = 0.8
+"""The share of its remaining life after which a token is renewed."""
+
 _STOP_CODES = (CloseCode.BAD_MESSAGE, CloseCode.FORBIDDEN, CloseCode.TOO_LARGE)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _RETRIED_STATUSES = (408, 425, 429)
@@ -113,6 +117,7 @@ class Stream:
         self._refused_tokens = 0
         self._requested_pause: float | None = None
         self._down = 0.0
+        self._renewal: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -130,6 +135,7 @@ class Stream:
 
     async def close(self) -> None:
         """Close the connection and discard unread frames. Wait at most half a second for the server's answer."""
+        self._renew_at(None)
         if self._websocket is not None:
             await asyncio.gather(self._websocket.close(), _discard_frames(self._websocket))
 
@@ -160,17 +166,39 @@ class Stream:
             await self._pause(_failure_cause(error))
 
     async def _connect(self) -> ClientConnection:
-        token = self._token if isinstance(self._token, str) else self._token()
-        if inspect.isawaitable(token):
-            token = await token
         wanted = {"since": self.sequence_number, "epoch": self.epoch, "topics": self._topics}
         query = urlencode({name: value for name, value in wanted.items() if value is not None})
         return await open_websocket(
             f"{self._url}?{query}" if query else self._url,
-            additional_headers={"Authorization": f"Bearer {clean_token(token)}"},
+            additional_headers={"Authorization": f"Bearer {await self._fresh_token()}"},
             max_size=None,
             close_timeout=_CLOSE_SECONDS,
         )
+
+    async def _fresh_token(self) -> str:
+        token = self._token if isinstance(self._token, str) else self._token()
+        if inspect.isawaitable(token):
+            token = await token
+        return clean_token(token)
+
+    def _renew_at(self, expires_at: float | None) -> None:
+        """Renew the token in time before it expires (Unix seconds), if there is a function that returns another one."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._renewal = None
+        if expires_at is not None and not isinstance(self._token, str):
+            self._renewal = asyncio.create_task(self._renew(expires_at))
+
+    async def _renew(self, expires_at: float) -> None:
+        await asyncio.sleep((expires_at - time.time()) * _RENEWED_AFTER)
+        try:
+            token = await self._fresh_token()
+            if self._websocket is not None:
+                await self._websocket.send(encode_json({"type": "authenticate", "token": token}), text=True)
+        except ConnectionClosed:
+            return
+        except Exception as error:  # noqa: BLE001  # a function of the application
+            logger.warning("%s: the token cannot be renewed: %s", self._shown_url, redact(str(error)))
 
     def _read(self, text: str | bytes) -> Iterator[Event]:
         try:
@@ -193,6 +221,11 @@ class Stream:
         match frame:
             case {"type": "connected"}:
                 yield from self._take_connected(frame)
+                self._renew_at(frame.get("expires_at"))
+            case {"type": "authenticated"}:
+                self._renew_at(frame.get("expires_at"))
+            case {"type": "error", "detail": str(detail)}:
+                logger.warning("%s: the server refused a frame: %s", self._shown_url, redact(detail))
             case {"type": "gap", "from": first, "to": last}:
                 yield Gap(first, last)
             case {"type": "reconnect", "after_ms": after_ms}:
@@ -249,6 +282,7 @@ class Stream:
     async def _pause(self, cause: str) -> None:
         """Wait before the next attempt: as the server asked, or with exponential backoff and full jitter."""
         self._websocket = None
+        self._renew_at(None)
         self.reconnects += 1
         most = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self._failures)
         seconds = random.uniform(0, most) if self._requested_pause is None else self._requested_pause
@@ -270,9 +304,9 @@ async def connect(
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
-    ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection. The stream starts
-    after ``since``, or with the next message, and follows ``topics``, by default all that the token grants by name.
-    Raises ConnectionRefused, or ConfigurationError for a bad URL or token.
+    ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection, and before it
+    expires. The stream starts after ``since``, or with the next message, and follows ``topics``, by default all that
+    the token grants by name. Raises ConnectionRefused, or ConfigurationError for a bad URL or token.
     """
     stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics)
     await stream.open()

@@ -19,11 +19,10 @@ from unmissed.core.errors import (
     WrongThread,
 )
 from unmissed.core.messages import Draft, Message
-from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.backpressure import Backpressure
-from unmissed.delivery.connection import Connection
+from unmissed.delivery.connection import Connection, Renewal
 from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.socket import Socket
 from unmissed.delivery.throttle import Throttle
@@ -243,24 +242,35 @@ class ConnectionManager:
         since: int | None = None,
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
+        renew: Renewal | None = None,
     ) -> Connection:
         """Deliver to an accepted WebSocket: first the messages that it missed after ``since``, then every new one.
 
         Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
-        the identity grants by name. If InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
-        TooManyConnections is raised, the socket is unchanged.
+        the identity grants by name. With ``renew``, from ``renewal``, its client may renew its token. If InvalidTopic,
+        TopicRefused, NotRunning, Draining, WrongThread or TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
         self._log.expire()
         return self._running.connect(
             socket,
             identity=identity,
-            topics=granted_topics(topics, identity.topics),
+            topics=topics,
             since=since,
             epoch=epoch,
             expires_at=self._monotonic(identity.expires_at),
+            renew=renew,
             now=self._clock(),
         )
+
+    def renewal(self, verify: Callable[[str], Identity]) -> Renewal:
+        """Return what ``connect`` needs so that clients may renew their tokens, from a function that verifies them."""
+
+        def renew(token: str) -> tuple[Identity, float]:
+            identity = verify(token)
+            return identity, self._monotonic(identity.expires_at)
+
+        return renew
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""
@@ -284,7 +294,8 @@ class ConnectionManager:
         self._check(self.connections)
 
     def _check(self, connections: Iterable[Connection]) -> None:
-        self._running.check(connections, self._clock(), unix_time=self._wall_clock())
+        unix_time = self._wall_clock() - self.settings.token_leeway
+        self._running.check(connections, self._clock(), unix_time=unix_time)
 
     async def _check_periodically(self) -> None:
         seconds = min(_CHECK_SECONDS, self.settings.heartbeat_seconds / 4, self.settings.stall_seconds / 4)
@@ -314,8 +325,10 @@ class ConnectionManager:
         return drafts
 
     def _monotonic(self, unix_time: float | None) -> float:
-        """Convert Unix time to monotonic time, so that clock adjustments do not matter."""
-        return math.inf if unix_time is None else self._clock() + unix_time - self._wall_clock()
+        """Convert the expiry of a token to monotonic time, so that clock adjustments do not matter."""
+        if unix_time is None:
+            return math.inf
+        return self._clock() + unix_time - self._wall_clock() + self.settings.token_leeway
 
     @property
     def _running(self) -> FanOut:

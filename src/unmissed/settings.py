@@ -42,6 +42,9 @@ class Settings(BaseSettings):
         default=False, description="Accept tokens with an aud claim although no audience is configured."
     )
     jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
+    token_leeway: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
+        default=0.0, description="Seconds that a token is accepted after it has expired."
+    )
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
     max_age: Seconds = Field(default=900.0, description="Seconds that the log retains a message.")
     max_bytes: Count = Field(default=33_554_432, description="Bytes that the log retains.")

@@ -90,6 +90,40 @@ async def test_a_stream_follows_its_topics_also_after_a_reconnect(server: LiveSe
     assert {"topics": ["rooms.2", "news"]} == second.extra
 
 
+async def test_a_token_is_renewed_before_it_expires_and_the_connection_stays(server: LiveServer) -> None:
+    lives = [2.0, 2.0, 60.0]
+
+    def provider() -> str:
+        return server.token(expires_in=lives.pop(0))
+
+    async with opened(server, token=provider) as stream:
+        async with asyncio.timeout(PATIENCE):
+            reading = asyncio.create_task(anext(stream))
+            await until(lambda: not lives)
+            await asyncio.sleep(2.0)
+            await publish(server)
+            event = await reading
+
+    assert [1] == numbers([event])
+    assert 0 == stream.reconnects
+
+
+async def test_a_provider_that_fails_to_renew_is_logged_and_asked_again_when_the_token_has_expired(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = [server.token(expires_in=1.0), "", server.token()]
+
+    async with opened(server, token=lambda: tokens.pop(0)) as stream:
+        reading = asyncio.create_task(anext(stream))
+        await until(lambda: not tokens)
+        await until(lambda: server.manager.connections)
+        await publish(server)
+
+        assert [1] == numbers([await reading])
+
+    assert "the token cannot be renewed: the token is empty" in caplog.text
+
+
 async def test_a_topic_that_is_not_granted_ends_the_stream(server: LiveServer) -> None:
     with pytest.raises(ConnectionRefused, match="the topic sport is not granted"):
         async with opened(server, token=server.token(topics=["news"]), topics=["sport"]):

@@ -51,6 +51,7 @@ class Bearer(_BearerScheme):
             audience=settings.jwt_audience,
             issuer=settings.jwt_issuer,
             ignore_audience=settings.jwt_ignore_audience,
+            leeway=settings.token_leeway,
         )
         return cls(verifier, allow_query_token=settings.allow_query_token)
 

@@ -18,6 +18,7 @@ from unmissed.api.identity import Bearer, checked
 from unmissed.api.query import parameter, since_parameter, topics_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
+from unmissed.delivery.connection import Renewal
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
@@ -58,6 +59,7 @@ class WebSocketEndpoint:
         self._manager = manager
         self._authenticate = authenticate
         self._bearer = bearer
+        self._renew = manager.renewal(bearer.verifier.verify) if bearer is not None else None
         self._origins = origins
         self._close_on_error = close_on_error(origins)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
@@ -73,7 +75,7 @@ class WebSocketEndpoint:
                 if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
                     await self._with_injection(scope["app"])(scope, receive, send)
                 else:
-                    await self._serve(websocket, await self._bearer(websocket))
+                    await self._serve(websocket, await self._bearer(websocket), renew=self._renew)
 
     @contextmanager
     def _authentication(self, scope: Scope) -> Iterator[None]:
@@ -105,7 +107,7 @@ class WebSocketEndpoint:
             ).app
         return found
 
-    async def _serve(self, websocket: WebSocket, identity: Identity) -> None:
+    async def _serve(self, websocket: WebSocket, identity: Identity, *, renew: Renewal | None = None) -> None:
         """Deliver the messages after the position that the client sent, or only new messages.
 
         Returns when the client has disconnected, or immediately if the server has a native socket, which needs no task.
@@ -115,11 +117,11 @@ class WebSocketEndpoint:
         await accept(websocket)
         extensions = websocket.scope.get("extensions", {})
         if SOCKET_EXTENSION in extensions:
-            self._manager.connect(extensions[SOCKET_EXTENSION], **wanted)
+            self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, renew=renew)
             self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
             return
         socket = AsgiSocket(websocket.receive, websocket.send)
-        self._manager.connect(socket, **wanted)
+        self._manager.connect(socket, **wanted, renew=renew)
         await socket.run()
 
     def _wanted(self, connection: HTTPConnection, identity: Identity) -> _Wanted:
@@ -155,7 +157,7 @@ class WebSocketEndpoint:
             if identity is None:
                 return False
             wanted = self._wanted(connection, identity)
-            self._manager.connect(open_socket(subprotocol(scope)), **wanted)
+            self._manager.connect(open_socket(subprotocol(scope)), **wanted, renew=self._renew)
         except (HTTPException, UnmissedError):
             return False
         return True

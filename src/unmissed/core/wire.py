@@ -153,6 +153,7 @@ def connected(
     outcome: str | None,
     start: int,
     topics: Iterable[str] = (),
+    expires_at: float | None = None,
 ) -> bytes:
     """Return the first frame of a connection. Everything visible after ``start`` follows."""
     frame: dict[str, object] = {
@@ -167,7 +168,20 @@ def connected(
         frame["outcome"] = outcome
     if followed := sorted(topics):
         frame["topics"] = followed
+    if expires_at is not None:
+        frame["expires_at"] = _seconds(expires_at)
     return encode_json(frame)
+
+
+def authenticated(*, expires_at: float | None, topics: Iterable[str], position: int) -> bytes:
+    """Return the answer to a token that was renewed. The topics are those that are followed after the position."""
+    frame = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
+    return encode_json(frame if expires_at is None else {**frame, "expires_at": _seconds(expires_at)})
+
+
+def _seconds(unix_time: float) -> float:
+    """Return Unix seconds as an integer if they are whole, as in tokens."""
+    return int(unix_time) if int(unix_time) == unix_time else unix_time
 
 
 def following(topics: Iterable[str], *, position: int, outcome: str | None = None) -> bytes:

@@ -1,13 +1,13 @@
 """One client connection: its identity, position and socket."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, keys_of, topic_key
-from unmissed.core.errors import InvalidFrame, InvalidTopic, TopicRefused
-from unmissed.core.topics import MAX_TOPICS, granted_topics
+from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic, TopicRefused
+from unmissed.core.topics import MAX_TOPICS, granted_topics, is_granted
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk, Chunks, JoinedChunk
@@ -20,6 +20,10 @@ MAX_BYTES_BETWEEN_CHECKS = 65_536
 
 PING_SECONDS = 20.0
 """Seconds between two pings. A client that sends and acknowledges nothing in between is disconnected."""
+
+
+Renewal = Callable[[str], tuple[Identity, float]]
+"""Verifies a token; returns its identity and its expiry in monotonic seconds. Raises InvalidToken."""
 
 
 class ConnectionRegistry(Protocol):
@@ -42,6 +46,7 @@ class Connection:
         "_chunks",
         "_closing",
         "_current",
+        "_follows_default",
         "_frames_received",
         "_heartbeat_at",
         "_heartbeat_due",
@@ -53,6 +58,7 @@ class Connection:
         "_position",
         "_refused",
         "_registry",
+        "_renew",
         "_server_frames",
         "_socket",
         "_stalled_since",
@@ -73,7 +79,9 @@ class Connection:
         chunks: Chunks,
         position: int,
         topics: frozenset[str],
+        follows_default: bool,
         expires_at: float,
+        renew: Renewal | None,
         registry: ConnectionRegistry,
     ) -> None:
         self.id = connection_id
@@ -87,6 +95,8 @@ class Connection:
         self._socket = socket
         self._chunks = chunks
         self._registry = registry
+        self._renew = renew
+        self._follows_default = follows_default
         self._position = position
         self._current = False
         self._closing: tuple[int, str] | None = None
@@ -228,6 +238,8 @@ class Connection:
             self._answer(frame)
         except TopicRefused as error:
             self.send_frame(wire.error(code=CloseCode.FORBIDDEN, detail=str(error)))
+        except InvalidToken as error:
+            self._refuse(str(error), code=CloseCode.UNAUTHORIZED)
         except (InvalidFrame, InvalidTopic) as error:
             self._refuse(str(error))
 
@@ -293,13 +305,31 @@ class Connection:
 
     def unfollow(self, topics: Iterable[str]) -> None:
         """Stop following these topics. Answers with a ``following`` frame."""
-        topics = frozenset(topics)
-        self._set_topics(self.topics - topics)
-        if self._past is not None:
-            self._past.keys -= frozenset(map(topic_key, topics))
+        self._set_topics(self.topics.difference(topics))
         self.send_frame(wire.following(self.topics, position=self.position))
 
+    def renew(self, token: str) -> None:
+        """Use another token of the same user from now on, with its expiry and its topics.
+
+        Topics that it does not grant are not followed any more. A client that did not choose its topics follows all
+        that it grants by name. Answers with an ``authenticated`` frame. Raises InvalidToken, or InvalidFrame where the
+        application authenticates in its own way; nothing changes then.
+        """
+        if self._renew is None:
+            raise InvalidFrame("the token of this connection cannot be renewed: open another connection")
+        identity, expires_at = self._renew(token)
+        if identity.user_id != self.identity.user_id:
+            raise InvalidToken("the token is for another user: open another connection")
+        topics = frozenset(topic for topic in self.topics if is_granted(topic, identity.topics))
+        if self._follows_default:
+            topics |= granted_topics(None, identity.topics)
+        self.identity, self.expires_at = identity, expires_at
+        self._set_topics(topics)
+        self.send_frame(wire.authenticated(expires_at=identity.expires_at, topics=self.topics, position=self.position))
+
     def _set_topics(self, topics: frozenset[str]) -> None:
+        if self._past is not None:
+            self._past.keys -= frozenset(map(topic_key, self.topics - topics))
         self._registry.change_topics(self, topics)
         self.topics = topics
         self._keys = None
@@ -312,14 +342,14 @@ class Connection:
                 self.follow(topics, since=since, epoch=epoch)
             case wire.Unfollow(topics=topics):
                 self.unfollow(topics)
-            case wire.Authenticate():
-                raise InvalidFrame("this connection is authenticated: open another one to use another token")
+            case wire.Authenticate(token=token):
+                self.renew(token)
 
-    def _refuse(self, detail: str) -> None:
+    def _refuse(self, detail: str, *, code: CloseCode = CloseCode.BAD_MESSAGE) -> None:
         self._refused += 1
-        self.send_frame(wire.error(code=CloseCode.BAD_MESSAGE, detail=detail))
+        self.send_frame(wire.error(code=code, detail=detail))
         if self._refused >= MAX_REFUSED_FRAMES:
-            self.close(CloseCode.BAD_MESSAGE, "too many frames were refused")
+            self.close(code, "too many frames were refused")
 
     def _is_dead(self) -> bool:
         """Return whether neither a frame nor an acknowledgement has arrived since the last ping."""

@@ -10,10 +10,11 @@ from itertools import islice
 from unmissed.core import wire
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.messages import Draft
+from unmissed.core.topics import granted_topics
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunks
-from unmissed.delivery.connection import PING_SECONDS, Connection
+from unmissed.delivery.connection import PING_SECONDS, Connection, Renewal
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 
@@ -54,28 +55,35 @@ class FanOut:
         socket: Socket,
         *,
         identity: Identity,
-        topics: frozenset[str],
+        topics: Iterable[str] | None,
         since: int | None,
         epoch: str | None,
         expires_at: float,
+        renew: Renewal | None,
         now: float,
     ) -> Connection:
-        """Deliver to this socket the messages after ``since``, or only new ones. Raises TooManyConnections."""
+        """Deliver to this socket the messages after ``since``, or only new ones.
+
+        Raises InvalidTopic, TopicRefused and TooManyConnections.
+        """
+        followed = granted_topics(topics, identity.topics)
         self.connections.check_limits(identity.user_id, now=now)
         outcome: Outcome | None = None
         start = self.window.latest
         if since is not None:
             outcome, start = self.window.locate(since, epoch=epoch)
             if outcome is Outcome.GAP:
-                outcome, start = self.window.locate(since, epoch=epoch, keys=keys_of(identity.user_id, topics))
+                outcome, start = self.window.locate(since, epoch=epoch, keys=keys_of(identity.user_id, followed))
         connection = Connection(
             secrets.token_urlsafe(9),
             identity=identity,
             socket=socket,
             chunks=self._chunks,
             position=start,
-            topics=topics,
+            topics=followed,
+            follows_default=topics is None,
             expires_at=expires_at,
+            renew=renew,
             registry=self.connections,
         )
         self.connections.add(connection)
@@ -86,7 +94,8 @@ class FanOut:
             latest=self.window.latest,
             outcome=outcome,
             start=start,
-            topics=topics,
+            topics=followed,
+            expires_at=identity.expires_at,
         )
         # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()

@@ -43,7 +43,8 @@ class JwtVerifier:
     ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
     somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
     claim is a space-separated list (RFC 8693 section 4.2), and a ``topics`` claim a list of names, or prefixes with a
-    ``*`` at their end. Raises ConfigurationError for a key that cannot work.
+    ``*`` at their end. ``leeway`` is the number of seconds that a token is accepted after it has expired. Raises
+    ConfigurationError for a key that cannot work.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class JwtVerifier:
         audience: str | None = None,
         issuer: str | None = None,
         ignore_audience: bool = False,
+        leeway: float = 0.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._key = _key(key, algorithm)
@@ -61,6 +63,7 @@ class JwtVerifier:
         self._audience = audience
         self._issuer = issuer
         self._any_audience = ignore_audience
+        self._leeway = leeway
         self._wall_clock = wall_clock
         self._verified = VerifiedTokens()
         self._options = {
@@ -70,16 +73,21 @@ class JwtVerifier:
             "verify_aud": audience is not None,
             "verify_at_hash": False,
             "verify_exp": False,
+            "leeway": leeway,
         }
 
     def verify(self, token: str) -> Identity:
         """Return the identity of a valid token. Raises InvalidToken for every other token."""
         # A cached token passes no other check: after a restart every client reconnects at once.
-        identity = self._verified.find(token, now=self._wall_clock())
+        identity = self._verified.find(token, now=self._now())
         if identity is None:
             identity = self._identity(self._claims(_compact(token)))
             self._verified.keep(token, identity)
         return identity
+
+    def _now(self) -> float:
+        """Return the time that tokens must not have expired at."""
+        return self._wall_clock() - self._leeway
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
@@ -107,7 +115,7 @@ class JwtVerifier:
         if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
             raise InvalidToken("the token's exp is missing or not a number")
         # Comparisons are exact for integers of any size, and false for NaN. Conversions to float can fail.
-        if not self._wall_clock() < expires_at < _LATEST_EXPIRY:
+        if not self._now() < expires_at < _LATEST_EXPIRY:
             raise InvalidToken("the token has expired, or its exp is not a valid date")
         if not _is_text(scope):
             raise InvalidToken("the token's scope must be a string of space-separated scopes")

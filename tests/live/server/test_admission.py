@@ -116,7 +116,7 @@ def told_by(client: RawClient) -> str:
     frames: list[tuple[Opcode, bytes]] = []
     while not frames or frames[-1][0] is not Opcode.CLOSE:
         opcode, data = client.next_frame()
-        frames.append((opcode, re.sub(rb'"(connection_id|epoch|timestamp)":"[^"]*"', b"", data)))
+        frames.append((opcode, re.sub(rb'"(connection_id|epoch|timestamp)":"[^"]*"|"expires_at":[0-9]*', b"", data)))
         if b'"heartbeat"' in data or (b'"connected"' in data and b'"outcome"' not in data):
             break
     return head + repr(frames)

@@ -6,6 +6,7 @@ import pytest
 
 from support import ALICE, connect, flushed, managed, shape
 from unmissed import ConnectionManager, Identity, Settings
+from unmissed.core.errors import InvalidToken
 from unmissed.core.wire import CloseCode
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -114,12 +115,124 @@ async def test_a_flood_of_frames_is_ended(manager: ConnectionManager) -> None:
     assert socket.closed_with[0] == CloseCode.TOO_MANY
 
 
-async def test_a_second_token_on_a_connection_is_refused_with_the_way_to_use_it(manager: ConnectionManager) -> None:
+async def test_where_the_application_authenticates_a_token_cannot_be_renewed(manager: ConnectionManager) -> None:
     socket, _ = connect(manager)
 
     socket.receive('{"type":"authenticate","token":"x"}')
 
-    assert "open another one" in socket.frames[-1]["detail"]
+    assert 4400 == socket.frames[-1]["code"]
+    assert "open another connection" in socket.frames[-1]["detail"]
+
+
+def renewing(manager: ConnectionManager, clock: ManualClock, **position: Any) -> FakeSocket:
+    """Connect alice for a minute. Her tokens are ``user seconds topic...``."""
+
+    def verify(token: str) -> Identity:
+        user_id, seconds, *topics = token.split()
+        if user_id == "nobody":
+            raise InvalidToken("the token is invalid or expired")
+        return Identity(user_id, expires_at=clock() + float(seconds), topics=frozenset(topics))
+
+    socket = FakeSocket()
+    manager.connect(socket, identity=verify("alice 60 news rooms.1"), renew=manager.renewal(verify), **position)
+    return socket
+
+
+def renew(socket: FakeSocket, token: str) -> dict[str, Any]:
+    socket.receive(f'{{"type":"authenticate","token":"{token}"}}')
+    return socket.frames[-1]
+
+
+async def test_a_renewed_token_keeps_the_connection_and_its_position(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        socket = renewing(manager, clock)
+        assert clock() + 60 == socket.frames[0]["expires_at"]
+        await manager.emit("a")
+        await flushed(manager)
+        clock.advance(59)
+
+        answer = renew(socket, "alice 600.5 news rooms.1")
+
+        assert {
+            "type": "authenticated",
+            "expires_at": clock() + 600.5,
+            "topics": ["news", "rooms.1"],
+            "sequence_number": 1,
+        } == answer
+        clock.advance(600)
+        socket.pong()
+        manager.check()
+        assert socket.closed_with is None
+        clock.advance(0.5)
+        manager.check()
+        assert socket.closed_with
+        assert CloseCode.UNAUTHORIZED == socket.closed_with[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "token", "followed"),
+    [
+        (None, "alice 60 news sport", ["news", "sport"]),
+        (["news"], "alice 60 news sport", ["news"]),
+        (["news", "rooms.1"], "alice 60 rooms.*", ["rooms.1"]),
+        ([], "alice 60 news", []),
+        (None, "alice 60", []),
+    ],
+)
+async def test_changed_topics_apply_at_once(
+    clock: ManualClock, asked: list[str] | None, token: str, followed: list[str]
+) -> None:
+    async with managed(clock) as manager:
+        socket = renewing(manager, clock, topics=asked)
+
+        assert followed == renew(socket, token)["topics"]
+
+        for topic in ("news", "sport", "rooms.1"):
+            await manager.emit(topic, topics=[topic])
+        await flushed(manager)
+        assert sorted(followed) == sorted(frame["type"] for frame in socket.frames if "timestamp" in frame)
+
+
+@pytest.mark.parametrize(
+    ("token", "detail"), [("nobody 60", "invalid or expired"), ("bob 600 news", "the token is for another user")]
+)
+async def test_a_token_that_is_not_accepted_changes_nothing(clock: ManualClock, token: str, detail: str) -> None:
+    async with managed(clock) as manager:
+        socket = renewing(manager, clock)
+
+        answer = renew(socket, token)
+
+        assert ("error", 4401) == (answer["type"], answer["code"])
+        assert detail in answer["detail"]
+        assert "alice" == manager.connections[0].identity.user_id
+        clock.advance(60)
+        manager.check()
+        assert socket.closed_with
+
+
+async def test_guessing_tokens_ends_the_connection(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        socket = renewing(manager, clock)
+
+        for _ in range(3):
+            renew(socket, "nobody 60")
+
+        assert socket.closed_with
+        assert CloseCode.UNAUTHORIZED == socket.closed_with[0]
+
+
+async def test_a_leeway_lets_a_connection_live_longer(clock: ManualClock) -> None:
+    async with managed(clock, token_leeway=5) as manager:
+        socket = renewing(manager, clock)
+        clock.advance(64)
+        socket.pong()
+        manager.check()
+        assert socket.closed_with is None
+
+        clock.advance(1)
+        manager.check()
+
+        assert socket.closed_with
 
 
 async def test_a_client_that_is_sent_away_is_not_listened_to(manager: ConnectionManager) -> None:

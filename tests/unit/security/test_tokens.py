@@ -249,6 +249,15 @@ def test_no_token_is_issued_for_a_topic_that_none_can_be() -> None:
         issue_token(SECRET, user_id="alice", expires_in=60.0, topics=["a b"])
 
 
+def test_a_leeway_accepts_a_token_that_has_just_expired() -> None:
+    clock = ManualClock(IN_AN_HOUR + 4)
+    verifier = JwtVerifier(SECRET, leeway=5.0, wall_clock=clock)
+
+    assert "alice" == verifier.verify(token_with()).user_id
+    clock.advance(1.0)
+    error_of(verifier, token_with())
+
+
 def test_a_token_expires_by_the_clock_that_was_given() -> None:
     clock = ManualClock(IN_AN_HOUR - 1)
     verifier = JwtVerifier(SECRET, wall_clock=clock)
