@@ -13,7 +13,7 @@ from unmissed.testing import LiveServer
 
 @pytest.fixture
 def pinged_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("connection", "fanout"):
+    for module in ("liveness", "fanout"):
         monkeypatch.setattr(f"unmissed.delivery.{module}.PING_SECONDS", 1.0)
 
 

@@ -11,15 +11,13 @@ from unmissed.core.topics import MAX_TOPICS, granted_topics, is_granted
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk, Chunks, JoinedChunk
+from unmissed.delivery.liveness import Liveness
 from unmissed.delivery.past import Past
 from unmissed.delivery.socket import Socket
 
 MAX_REFUSED_FRAMES = 3
 MAX_FRAMES_BETWEEN_CHECKS = 100
 MAX_BYTES_BETWEEN_CHECKS = 65_536
-
-PING_SECONDS = 20.0
-"""Seconds between two pings. A client that sends and acknowledges nothing in between is disconnected."""
 
 
 Renewal = Callable[[str], tuple[Identity, float]]
@@ -53,20 +51,16 @@ class Connection:
         "_keys",
         "_last",
         "_past",
-        "_ping_at",
-        "_pinged",
         "_position",
         "_refused",
         "_registry",
         "_renew",
         "_server_frames",
         "_socket",
-        "_stalled_since",
-        "_unanswered_since",
-        "_write_progress",
         "expires_at",
         "id",
         "identity",
+        "liveness",
         "topics",
     )
 
@@ -82,6 +76,7 @@ class Connection:
         follows_default: bool,
         expires_at: float,
         renew: Renewal | None,
+        liveness: Liveness,
         registry: ConnectionRegistry,
     ) -> None:
         self.id = connection_id
@@ -90,6 +85,7 @@ class Connection:
         """The topics that the client follows."""
         self.expires_at = expires_at
         """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
+        self.liveness = liveness
         self._keys: frozenset[str] | None = None
         self._past: Past | None = None
         self._socket = socket
@@ -105,14 +101,9 @@ class Connection:
         self._server_frames: list[bytes] = []
         self._heartbeat_due = False
         self._heartbeat_at = 0.0
-        self._write_progress = 0
-        self._stalled_since: float | None = None
         self._frames_received = 0
         self._bytes_received = 0
         self._refused = 0
-        self._ping_at = 0.0
-        self._pinged: tuple[int, int] | None = None
-        self._unanswered_since = 0.0
 
     @property
     def position(self) -> int:
@@ -129,11 +120,10 @@ class Connection:
             self._keys = keys_of(self.identity.user_id, self.topics)
         return self._keys
 
-    def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float, ping_at: float) -> None:
+    def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float) -> None:
         """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
         self._heartbeat_due = heartbeat
         self._heartbeat_at = heartbeat_at
-        self._ping_at = ping_at
         self._server_frames.append(greeting)
         self._socket.attach(self)
         self.deliver()
@@ -169,31 +159,14 @@ class Connection:
         self._frames_received = self._bytes_received = 0
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one", discard=True)
-        if self._is_stalled(now, stall_seconds) or (now >= self._ping_at and self._is_dead()):
+        if self.liveness.is_gone(now, stall_seconds=stall_seconds, closing=self._closing is not None):
             self._socket.abort()
             return
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + heartbeat_seconds
             self._heartbeat_due = True
             self.deliver()
-        if now >= self._ping_at:
-            self.ping(now)
-
-    def ping(self, now: float) -> None:
-        """Send a ping at ``now`` (monotonic seconds), unless the server sends its own pings."""
-        self._ping_at = now + PING_SECONDS
-        socket = self._socket
-        if not socket.keepalive():
-            return
-        if self._pinged is None or socket.receive_progress != self._pinged[0]:
-            self._unanswered_since = now
-        self._pinged = (socket.receive_progress, socket.write_progress)
-
-    def silent_for(self, now: float) -> float:
-        """Return the seconds since the first unanswered ping, or 0 if every ping was answered."""
-        if self._pinged is None or self._socket.receive_progress != self._pinged[0]:
-            return 0.0
-        return now - self._unanswered_since
+        self.liveness.ping_if_due(now)
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Close the WebSocket after everything that was sent or published before, or, with ``discard``, only written.
@@ -350,18 +323,3 @@ class Connection:
         self.send_frame(wire.error(code=code, detail=detail))
         if self._refused >= MAX_REFUSED_FRAMES:
             self.close(code, "too many frames were refused")
-
-    def _is_dead(self) -> bool:
-        """Return whether neither a frame nor an acknowledgement has arrived since the last ping."""
-        return self._pinged == (self._socket.receive_progress, self._socket.write_progress)
-
-    def _is_stalled(self, now: float, stall_seconds: float) -> bool:
-        """Return whether the client has taken nothing for this time, or not everything since the close."""
-        socket = self._socket
-        if socket.buffer_empty:
-            self._stalled_since = None
-            return False
-        progress = socket.write_progress
-        if self._stalled_since is None or (progress != self._write_progress and self._closing is None):
-            self._write_progress, self._stalled_since = progress, now
-        return now - self._stalled_since >= stall_seconds

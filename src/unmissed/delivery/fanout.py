@@ -14,7 +14,8 @@ from unmissed.core.topics import granted_topics
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunks
-from unmissed.delivery.connection import PING_SECONDS, Connection, Renewal
+from unmissed.delivery.connection import Connection, Renewal
+from unmissed.delivery.liveness import PING_SECONDS, Liveness
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 
@@ -68,12 +69,7 @@ class FanOut:
         """
         followed = granted_topics(topics, identity.topics)
         self.connections.check_limits(identity.user_id, now=now)
-        outcome: Outcome | None = None
-        start = self.window.latest
-        if since is not None:
-            outcome, start = self.window.locate(since, epoch=epoch)
-            if outcome is Outcome.GAP:
-                outcome, start = self.window.locate(since, epoch=epoch, keys=keys_of(identity.user_id, followed))
+        outcome, start = self._start(since, epoch, user_id=identity.user_id, topics=followed)
         connection = Connection(
             secrets.token_urlsafe(9),
             identity=identity,
@@ -84,6 +80,8 @@ class FanOut:
             follows_default=topics is None,
             expires_at=expires_at,
             renew=renew,
+            # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
+            liveness=Liveness(socket, ping_at=now + PING_SECONDS * random.random()),
             registry=self.connections,
         )
         self.connections.add(connection)
@@ -97,11 +95,20 @@ class FanOut:
             topics=followed,
             expires_at=identity.expires_at,
         )
-        # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
-        ping_at = now + PING_SECONDS * random.random()
-        connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at, ping_at=ping_at)
+        connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
         return connection
+
+    def _start(
+        self, since: int | None, epoch: str | None, *, user_id: str, topics: frozenset[str]
+    ) -> tuple[Outcome | None, int]:
+        """Return the outcome for a client that sent a position, and the number after which it continues."""
+        if since is None:
+            return None, self.window.latest
+        outcome, start = self.window.locate(since, epoch=epoch)
+        if outcome is not Outcome.GAP:
+            return outcome, start
+        return self.window.locate(since, epoch=epoch, keys=keys_of(user_id, topics))
 
     def flush(self) -> None:
         """Bring every connection up to date as far as its socket accepts data."""

@@ -63,12 +63,12 @@ class Registry:
         return self._by_key.any_of(keys)
 
     def _replace_silent(self, connections: Collection[Connection], *, now: float) -> None:
-        silent = [each for each in connections if each.silent_for(now) >= SILENT_SECONDS]
+        silent = [each for each in connections if each.liveness.silent_for(now) >= SILENT_SECONDS]
         if silent:
-            max(silent, key=lambda each: each.silent_for(now)).abort()
+            max(silent, key=lambda each: each.liveness.silent_for(now)).abort()
             return
         for connection in connections:
-            connection.ping(now)
+            connection.liveness.ping(now)
         raise TooManyConnections("this user has too many connections: close some")
 
 

@@ -1,0 +1,61 @@
+"""Whether a client is there: it takes what is sent, and answers pings."""
+
+from unmissed.delivery.socket import Socket
+
+PING_SECONDS = 20.0
+"""Seconds between two pings. A client that sends and acknowledges nothing in between is disconnected."""
+
+
+class Liveness:
+    """The pings of one connection, and how long its client has taken nothing. Times are monotonic seconds."""
+
+    __slots__ = ("_ping_at", "_pinged", "_socket", "_stalled_since", "_unanswered_since", "_write_progress")
+
+    def __init__(self, socket: Socket, *, ping_at: float) -> None:
+        self._socket = socket
+        self._ping_at = ping_at
+        self._pinged: tuple[int, int] | None = None
+        self._unanswered_since = 0.0
+        self._write_progress = 0
+        self._stalled_since: float | None = None
+
+    def is_gone(self, now: float, *, stall_seconds: float, closing: bool) -> bool:
+        """Return whether the client is stalled or dead.
+
+        It is stalled if it has taken nothing for ``stall_seconds``, or not everything in that time while ``closing``.
+        It is dead if neither a frame nor an acknowledgement has arrived since the last ping.
+        """
+        if self._is_stalled(now, stall_seconds, closing=closing):
+            return True
+        return now >= self._ping_at and self._pinged == (self._socket.receive_progress, self._socket.write_progress)
+
+    def ping_if_due(self, now: float) -> None:
+        """Send a ping every PING_SECONDS."""
+        if now >= self._ping_at:
+            self.ping(now)
+
+    def ping(self, now: float) -> None:
+        """Send a ping, unless the server sends its own pings."""
+        self._ping_at = now + PING_SECONDS
+        socket = self._socket
+        if not socket.keepalive():
+            return
+        if self._pinged is None or socket.receive_progress != self._pinged[0]:
+            self._unanswered_since = now
+        self._pinged = (socket.receive_progress, socket.write_progress)
+
+    def silent_for(self, now: float) -> float:
+        """Return the seconds since the first unanswered ping, or 0 if every ping was answered."""
+        if self._pinged is None or self._socket.receive_progress != self._pinged[0]:
+            return 0.0
+        return now - self._unanswered_since
+
+    def _is_stalled(self, now: float, stall_seconds: float, *, closing: bool) -> bool:
+        socket = self._socket
+        if socket.buffer_empty:
+            self._stalled_since = None
+            return False
+        progress = socket.write_progress
+        if self._stalled_since is None or (progress != self._write_progress and not closing):
+            self._write_progress, self._stalled_since = progress, now
+        return now - self._stalled_since >= stall_seconds
