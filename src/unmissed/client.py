@@ -117,6 +117,7 @@ class Stream:
         self._refused_tokens = 0
         self._requested_pause: float | None = None
         self._down = 0.0
+        self._sent_token = ""
         self._renewal: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Self:
@@ -179,21 +180,23 @@ class Stream:
         token = self._token if isinstance(self._token, str) else self._token()
         if inspect.isawaitable(token):
             token = await token
-        return clean_token(token)
+        self._sent_token = clean_token(token)
+        return self._sent_token
 
     def _renew_at(self, expires_at: float | None) -> None:
         """Renew the token in time before it expires (Unix seconds), if there is a function that returns another one."""
         if self._renewal is not None:
             self._renewal.cancel()
         self._renewal = None
-        if expires_at is not None and not isinstance(self._token, str):
+        if expires_at is not None and expires_at > time.time() and not isinstance(self._token, str):
             self._renewal = asyncio.create_task(self._renew(expires_at))
 
     async def _renew(self, expires_at: float) -> None:
         await asyncio.sleep((expires_at - time.time()) * _RENEWED_AFTER)
+        before = self._sent_token
         try:
             token = await self._fresh_token()
-            if self._websocket is not None:
+            if self._websocket is not None and token != before:
                 await self._websocket.send(encode_json({"type": "authenticate", "token": token}), text=True)
         except ConnectionClosed:
             return

@@ -108,6 +108,23 @@ async def test_a_token_is_renewed_before_it_expires_and_the_connection_stays(ser
     assert 0 == stream.reconnects
 
 
+async def test_a_token_that_did_not_change_is_not_sent_again(server: LiveServer) -> None:
+    token, calls = server.token(expires_in=2.0), list[str]()
+
+    def provider() -> str:
+        calls.append(token)
+        return token
+
+    async with opened(server, token=provider) as stream:
+        reading = asyncio.create_task(anext(stream))
+        await until(lambda: len(calls) == 2)
+        await asyncio.sleep(0.2)
+        reading.cancel()
+
+    assert 2 == len(calls)
+    assert 0 == stream.reconnects
+
+
 async def test_a_provider_that_fails_to_renew_is_logged_and_asked_again_when_the_token_has_expired(
     server: LiveServer, caplog: pytest.LogCaptureFixture
 ) -> None:

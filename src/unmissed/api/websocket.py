@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeGuard
 from weakref import WeakKeyDictionary
 
-from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from fastapi import Depends, FastAPI, WebSocket
 from fastapi.routing import APIWebSocketRoute
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -29,7 +29,7 @@ MAX_AUTHENTICATING = 1_000
 """WebSockets that may be in authentication at the same time, unless the limit of connections says otherwise."""
 
 _SCOPE_KEY = "unmissed.authentication"
-_FOR_REQUESTS_ONLY = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
+_FOR_REQUESTS_ONLY = (BaseHTTPMiddleware.__call__, CORSMiddleware.__call__, GZipMiddleware.__call__)
 
 
 class _Wanted(TypedDict):
@@ -59,7 +59,7 @@ class WebSocketEndpoint:
         self._manager = manager
         self._authenticate = authenticate
         self._bearer = bearer
-        self._renew = manager.renewal(bearer.verifier.verify) if bearer is not None else None
+        self._renew = manager.renewal(bearer.verifier.verify) if _is_original(bearer) else None
         self._origins = origins
         self._close_on_error = close_on_error(origins)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
@@ -141,7 +141,7 @@ class WebSocketEndpoint:
     def _offer_admission(self, app: FastAPI, learn: Callable[..., None]) -> None:
         """Let the server pass handshakes directly to ``_admit``, unless the application has a say in them."""
         bearer = self._bearer
-        if bearer is None or type(bearer).__call__ is not Bearer.__call__ or not _ignores_websockets(app):
+        if not _is_original(bearer) or not _ignores_websockets(app):
             return
 
         def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
@@ -154,16 +154,27 @@ class WebSocketEndpoint:
         connection = HTTPConnection(scope)
         try:
             identity = bearer.identity(connection)
-            if identity is None:
-                return False
-            wanted = self._wanted(connection, identity)
+            wanted = None if identity is None else self._wanted(connection, identity)
+        except Exception:  # noqa: BLE001  # __call__ raises it again, and logs it
+            return False
+        if wanted is None:
+            return False
+        try:
             self._manager.connect(open_socket(subprotocol(scope)), **wanted, renew=self._renew)
-        except (HTTPException, UnmissedError):
+        except UnmissedError:
             return False
         return True
 
 
+def _is_original(bearer: Bearer | None) -> TypeGuard[Bearer]:
+    """Return whether no subclass changes how a token becomes an identity."""
+    if bearer is None:
+        return False
+    return type(bearer).__call__ is Bearer.__call__ and type(bearer).identity is Bearer.identity
+
+
 def _ignores_websockets(app: FastAPI) -> bool:
-    """Return whether each middleware of the application is one that passes WebSockets on unchanged."""
-    kinds = [middleware.cls for middleware in app.user_middleware]
-    return all(isinstance(kind, type) and issubclass(kind, _FOR_REQUESTS_ONLY) for kind in kinds)
+    """Return whether the application and each of its middlewares pass WebSockets on unchanged."""
+    kinds: list[Any] = [middleware.cls for middleware in app.user_middleware]
+    calls = [getattr(kind, "__call__", None) for kind in kinds]  # noqa: B004  # the method, not whether there is one
+    return type(app).__call__ is FastAPI.__call__ and all(call in _FOR_REQUESTS_ONLY for call in calls)

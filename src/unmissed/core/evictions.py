@@ -12,7 +12,8 @@ class Evictions:
     def __init__(self, none: int) -> None:
         """``none`` is a number below all others."""
         self._for_everyone = none
-        """Also covers the keys that are not remembered any more."""
+        self._forgotten = none
+        """The highest number of the keys that are not remembered any more."""
         self._by_key: dict[str, int] = {}
 
     def add(self, message: Message) -> None:
@@ -25,8 +26,12 @@ class Evictions:
             self._by_key.pop(key, None)
             self._by_key[key] = number
         while len(self._by_key) > MAX_KEYS:
-            self._for_everyone = max(self._for_everyone, self._by_key.pop(next(iter(self._by_key))))
+            self._forgotten = max(self._forgotten, self._by_key.pop(next(iter(self._by_key))))
 
-    def highest(self, keys: frozenset[str]) -> int:
-        """Return the highest number of an evicted message that somebody with these keys may not have seen."""
-        return max(self._for_everyone, *(self._by_key.get(key, 0) for key in keys), 0)
+    def highest(self, keys: frozenset[str], *, everyone: bool = True) -> int:
+        """Return the highest number of an evicted message that somebody with these keys may not have seen.
+
+        Messages for everyone count unless ``everyone`` is false.
+        """
+        others = self._for_everyone if everyone else self._forgotten
+        return max(others, self._forgotten, *(self._by_key.get(key, 0) for key in keys))

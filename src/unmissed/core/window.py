@@ -101,9 +101,12 @@ class Window:
         while self._messages and now - self._messages[0].appended_at >= self.retention.max_age:
             self._evict()
 
-    def lost_through(self, keys: frozenset[str] | None) -> int:
-        """Return the highest evicted number that somebody with these keys, or anybody for None, may have missed."""
-        return self.evicted_through if keys is None else self._evictions.highest(keys)
+    def lost_through(self, keys: frozenset[str] | None, *, everyone: bool = True) -> int:
+        """Return the highest evicted number that somebody with these keys, or anybody for None, may have missed.
+
+        Messages for everyone count unless ``everyone`` is false.
+        """
+        return self.evicted_through if keys is None else self._evictions.highest(keys, everyone=everyone)
 
     def locate(
         self, position: int, *, epoch: str | None = None, keys: frozenset[str] | None = None

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from math import isfinite
 
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
@@ -168,15 +169,17 @@ def connected(
         frame["outcome"] = outcome
     if followed := sorted(topics):
         frame["topics"] = followed
-    if expires_at is not None:
+    if expires_at is not None and isfinite(expires_at):
         frame["expires_at"] = _seconds(expires_at)
     return encode_json(frame)
 
 
 def authenticated(*, expires_at: float | None, topics: Iterable[str], position: int) -> bytes:
     """Return the answer to a token that was renewed. The topics are those that are followed after the position."""
-    frame = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
-    return encode_json(frame if expires_at is None else {**frame, "expires_at": _seconds(expires_at)})
+    frame: dict[str, object] = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
+    if expires_at is not None and isfinite(expires_at):
+        frame["expires_at"] = _seconds(expires_at)
+    return encode_json(frame)
 
 
 def _seconds(unix_time: float) -> float:

@@ -8,7 +8,7 @@ from unmissed.core import wire
 from unmissed.core.audience import Identity, keys_of, topic_key
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic, TopicRefused
 from unmissed.core.topics import MAX_TOPICS, granted_topics, is_granted
-from unmissed.core.window import Window
+from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk, Chunks, JoinedChunk
 from unmissed.delivery.liveness import Liveness
@@ -44,6 +44,7 @@ class Connection:
         "_chunks",
         "_closing",
         "_current",
+        "_followed_after",
         "_follows_default",
         "_frames_received",
         "_heartbeat_at",
@@ -57,6 +58,7 @@ class Connection:
         "_renew",
         "_server_frames",
         "_socket",
+        "_start",
         "expires_at",
         "id",
         "identity",
@@ -93,7 +95,9 @@ class Connection:
         self._registry = registry
         self._renew = renew
         self._follows_default = follows_default
-        self._position = position
+        self._start = self._position = position
+        self._followed_after: dict[str, int] = {}
+        """For each topic that was followed later than at the start: the number after which its messages are sent."""
         self._current = False
         self._closing: tuple[int, str] | None = None
         self._last = 0
@@ -266,14 +270,17 @@ class Connection:
         new = granted_topics(topics, self.identity.topics) - self.topics
         if len(self.topics) + len(new) > MAX_TOPICS:
             raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        old_keys = self.keys
+        sent_after = {key: self._followed_after.get(key, self._start) for key in self.keys}
         self._set_topics(self.topics | new)
         if since is None:
             self.send_frame(wire.following(self.topics, position=self.position))
             return
         keys = frozenset(map(topic_key, new))
-        outcome, start = self._chunks.window.locate(since, epoch=epoch, keys=keys)
-        self._past = Past(outcome, start, self.position, keys, old_keys)
+        outcome, start = self._chunks.window.locate(since, epoch=epoch)
+        if outcome is Outcome.GAP:
+            outcome, start = Outcome.COMPLETE, since
+        self._past = Past(outcome, start, self.position, keys, sent_after)
+        self._followed_after.update(dict.fromkeys(keys, start))
         self.deliver()
 
     def unfollow(self, topics: Iterable[str]) -> None:
@@ -296,13 +303,19 @@ class Connection:
         topics = frozenset(topic for topic in self.topics if is_granted(topic, identity.topics))
         if self._follows_default:
             topics |= granted_topics(None, identity.topics)
+        if len(topics) > MAX_TOPICS:
+            raise InvalidToken(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
         self.identity, self.expires_at = identity, expires_at
         self._set_topics(topics)
         self.send_frame(wire.authenticated(expires_at=identity.expires_at, topics=self.topics, position=self.position))
 
     def _set_topics(self, topics: frozenset[str]) -> None:
+        removed = frozenset(map(topic_key, self.topics - topics))
         if self._past is not None:
-            self._past.keys -= frozenset(map(topic_key, self.topics - topics))
+            self._past.keys -= removed
+        for key in removed:
+            self._followed_after.pop(key, None)
+        self._followed_after.update(dict.fromkeys(map(topic_key, topics - self.topics), self.position))
         self._registry.change_topics(self, topics)
         self.topics = topics
         self._keys = None

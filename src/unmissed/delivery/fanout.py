@@ -84,7 +84,6 @@ class FanOut:
             liveness=Liveness(socket, ping_at=now + PING_SECONDS * random.random()),
             registry=self.connections,
         )
-        self.connections.add(connection)
         greeting = wire.connected(
             connection_id=connection.id,
             epoch=self.window.epoch,
@@ -95,6 +94,7 @@ class FanOut:
             topics=followed,
             expires_at=identity.expires_at,
         )
+        self.connections.add(connection)
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
         connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
         return connection
@@ -159,9 +159,12 @@ class FanOut:
 
         What was published before is delivered first.
         """
-        for connection in self.connections:
+
+        def drain(connection: Connection) -> None:
             connection.send_frame(wire.reconnect(after_ms=round(random.uniform(0, seconds) * 1000)))
             connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN)
+
+        _for_each(self.connections, drain)
 
     def close(self) -> None:
         """Deliver what the sockets accept now, and close every connection with code 1012.
@@ -169,8 +172,10 @@ class FanOut:
         It does not wait for clients: ``check`` is not called any more, and could not disconnect those that do not read.
         """
         self.flush()
-        for connection in self.connections:
-            connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN, discard=True)
+        _for_each(
+            self.connections,
+            lambda connection: connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN, discard=True),
+        )
 
     def would_evict_unflushed(self, drafts: Sequence[Draft]) -> bool:
         """Return whether appending these drafts would evict messages that were appended after the last flush."""

@@ -1,24 +1,26 @@
 """The past of topics that a connection has begun to follow."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unmissed.core.audience import visible
+from unmissed.core.messages import Message
 from unmissed.core.window import Outcome, Window
 from unmissed.delivery.chunks import CHUNK_BYTES, Chunk
 
 
 @dataclass(slots=True)
 class Past:
-    """Messages after ``position`` and up to ``until`` that are visible with ``keys``, and were not with ``old_keys``.
+    """Messages after ``position`` and up to ``until`` for one of the ``keys`` that the connection has not sent before.
 
-    They are read from the window in chunks, when the socket accepts data.
+    It has sent those for a key in ``sent_after`` whose number is higher than the number there. They are read from the
+    window in chunks, when the socket accepts data.
     """
 
     outcome: Outcome
     position: int
     until: int
     keys: frozenset[str]
-    old_keys: frozenset[str]
+    sent_after: Mapping[str, int]
 
     @property
     def complete(self) -> bool:
@@ -27,14 +29,14 @@ class Past:
 
     def next_chunk(self, window: Window) -> Chunk:
         """Return the next CHUNK_BYTES, or less at the end. What was evicted meanwhile makes the outcome a gap."""
-        if self.position < window.lost_through(self.keys):
+        if self.position < window.lost_through(self.keys, everyone=False):
             self.outcome = Outcome.GAP
         payloads: list[bytes] = []
         size = 0
         for message in window.messages_after(max(self.position, window.evicted_through)):
             if message.sequence_number > self.until:
                 break
-            if visible(message.audience, self.keys) and not visible(message.audience, self.old_keys):
+            if self._includes(message):
                 payloads.append(message.payload)
                 size += len(message.payload)
             if size >= CHUNK_BYTES:
@@ -42,3 +44,9 @@ class Past:
                 return Chunk(*payloads)
         self.position = self.until
         return Chunk(*payloads)
+
+    def _includes(self, message: Message) -> bool:
+        keys, number = message.audience.keys, message.sequence_number
+        if keys is None or keys.isdisjoint(self.keys):
+            return False
+        return all(number <= self.sent_after.get(key, number) for key in keys)

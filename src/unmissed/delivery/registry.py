@@ -65,7 +65,9 @@ class Registry:
     def _replace_silent(self, connections: Collection[Connection], *, now: float) -> None:
         silent = [each for each in connections if each.liveness.silent_for(now) >= SILENT_SECONDS]
         if silent:
-            max(silent, key=lambda each: each.liveness.silent_for(now)).abort()
+            replaced = max(silent, key=lambda each: each.liveness.silent_for(now))
+            self.remove(replaced)
+            replaced.abort()
             return
         for connection in connections:
             connection.liveness.ping(now)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import CLOSING
+from websockets.protocol import CLOSING, OPEN
 from websockets.protocol import Protocol as WebSocketParser
 
 from unmissed.core.wire import CloseCode
@@ -84,7 +84,7 @@ class Frames:
         self._control_second = 0
         self._unparsed = b""
         # A handshake, which uvicorn limits, is not split.
-        self._segment_bytes = sys.maxsize
+        self._segment_bytes = _MIN_SEGMENT_BYTES if parser.state is OPEN else sys.maxsize
         self._parsing: asyncio.Handle | None = None
         self._reading_paused = False
         self._bytes_while_closing = 0

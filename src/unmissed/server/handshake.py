@@ -60,7 +60,12 @@ def plain_handshake(data: bytes) -> Handshake | None:
     else:
         return None
     headers = dict(head.headers)
-    plain = len(headers) == len(head.headers) and parser.get_method() == b"GET" and parser.get_http_version() == "1.1"
+    plain = (
+        head.messages == 1
+        and len(headers) == len(head.headers)
+        and parser.get_method() == b"GET"
+        and parser.get_http_version() == "1.1"
+    )
     return Handshake(head.target, headers, rest) if plain and _is_valid(headers) else None
 
 
@@ -86,8 +91,12 @@ class _Head:
     """Collects a request head from ``httptools``."""
 
     def __init__(self) -> None:
+        self.messages = 0
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_message_begin(self) -> None:
+        self.messages += 1
 
     def on_url(self, url: bytes) -> None:
         self.target += url

@@ -77,6 +77,7 @@ class HttpProtocol(asyncio.Protocol):
         """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""
         if self._data:
             self._start_request()
+            cast("Any", self.transport.get_protocol()).shutdown()
         else:
             self.transport.close()
 
@@ -96,7 +97,12 @@ class HttpProtocol(asyncio.Protocol):
             return False
         headers = list(handshake.headers.items())
         scope = handshake_scope(handshake.target, headers, root_path=self._config.root_path)
-        if not admission(scope, lambda subprotocol: self._open(handshake, subprotocol)):
+        try:
+            admitted = admission(scope, lambda subprotocol: self._open(handshake, subprotocol))
+        except BaseException:
+            self._leave()
+            raise
+        if not admitted:
             return False
         self._leave()
         if logger.isEnabledFor(logging.INFO):

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient
 from unit.security.test_tokens import HOSTILE
-from unmissed import ConnectionManager, Settings, create_app, create_router, get_identity
+from unmissed import Bearer, ConnectionManager, JwtVerifier, Settings, create_app, create_router, get_identity
 from unmissed.core.audience import Identity
 from unmissed.server import http
 from unmissed.server.requests import RequestProtocol
@@ -243,12 +246,33 @@ def watched(app: FastAPI) -> None:
     app.add_middleware(Watching)
 
 
+class LookingCors(CORSMiddleware):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
+def with_a_changed_middleware(app: FastAPI) -> None:
+    app.add_middleware(LookingCors)
+
+
+def with_cors(app: FastAPI) -> None:
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+
+
 def with_http_middleware(app: FastAPI) -> None:
     app.middleware("http")(lambda request, call_next: call_next(request))
 
 
 @pytest.mark.parametrize(
-    ("change", "own_way"), [(lambda _: None, True), (with_http_middleware, True), (watched, False), (overridden, False)]
+    ("change", "own_way"),
+    [
+        (lambda _: None, True),
+        (with_http_middleware, True),
+        (with_cors, True),
+        (watched, False),
+        (with_a_changed_middleware, False),
+        (overridden, False),
+    ],
 )
 @pytest.mark.parametrize("prefix", ["", "/live"])
 def test_an_embedded_router_is_short_unless_the_application_has_a_say(
@@ -268,6 +292,49 @@ def test_an_embedded_router_is_short_unless_the_application_has_a_say(
             ways.append(not spy)
 
     assert [False, own_way] == ways
+
+
+class OwnBearer(Bearer):
+    """Grants less than the token does."""
+
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        identity = await super().__call__(connection)
+        return replace(identity, topics=identity.topics - {"secret"})
+
+
+class OwnApplication(FastAPI):
+    """Looks at every request."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
+def test_a_changed_bearer_decides_about_every_token(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager, authenticate=OwnBearer(JwtVerifier(SECRET))))
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        token = server.token(topics=["open", "secret"])
+        for _ in range(2):
+            spy.clear()
+            with RawClient(server.url) as client:
+                client.handshake(f"Authorization: Bearer {token}")
+                assert b'"topics":["open"]' in client.next_frame()[1]
+                client.frame(Opcode.TEXT, f'{{"type":"authenticate","token":"{token}"}}'.encode())
+                assert b'"error"' in client.next_frame()[1]
+            assert spy
+
+
+def test_a_changed_application_handles_every_handshake(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = OwnApplication(lifespan=manager.lifespan)
+    app.include_router(create_router(manager))
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        for _ in range(2):
+            spy.clear()
+            with RawClient(server.url) as client:
+                client.handshake(GOOD.format(token=server.token()))
+            assert spy
 
 
 def test_an_application_inside_another_one_handles_every_handshake(spy: list[RequestProtocol]) -> None:

@@ -1,11 +1,12 @@
 """The fan-out: one flush for all connections."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
-from support import ALICE, BOB, connect, flushed, shape
+from support import ALICE, BOB, connect, flushed, managed, shape
 from unmissed import Connection, ConnectionManager, Identity
 from unmissed.delivery import fanout
 from unmissed.testing import FakeSocket, ManualClock
@@ -106,6 +107,36 @@ async def test_messages_that_a_slice_has_not_reached_are_not_evicted(
         await flushed(manager)
     for socket in sockets:
         assert [("a", number + 1) for number in range(2 * manager.settings.max_messages)] == shape(socket)[1:]
+
+
+async def test_an_identity_that_never_expires_is_told_no_expiry(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, Identity("alice", expires_at=math.inf))
+
+    assert "expires_at" not in socket.frames[0]
+
+
+async def test_a_connection_that_cannot_be_greeted_leaves_nothing_behind(manager: ConnectionManager) -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        connect(manager, Identity("alice", topics=frozenset({"\ud800"})))
+
+    assert () == manager.connections
+
+
+@pytest.mark.parametrize("end", ["drain", "close"])
+async def test_a_broken_connection_does_not_stop_the_shutdown(clock: ManualClock, end: str) -> None:
+    class BrokenSocket(FakeSocket):
+        def close(self, code: int, reason: str = "") -> None:
+            raise RuntimeError(f"broken on purpose at {code} {reason}")
+
+    async with managed(clock) as manager:
+        broken = BrokenSocket()
+        manager.connect(broken, identity=ALICE)
+        healthy, _ = connect(manager, BOB)
+        if end == "drain":
+            manager.drain(seconds=0.0)
+
+    assert broken.aborted
+    assert healthy.closed_with
 
 
 async def test_a_flush_visits_the_audience_of_everything_new_and_nobody_else(

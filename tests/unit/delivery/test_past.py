@@ -1,11 +1,11 @@
 """Following topics: from the position on, or with their past."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from support import connect, flushed, shape
+from support import connect, flushed, managed, shape
 from unmissed import ConnectionManager, Identity
 from unmissed.core.topics import MAX_TOPICS
 from unmissed.testing import FakeSocket, ManualClock
@@ -167,6 +167,44 @@ async def test_what_others_lost_is_no_gap_in_the_past_of_a_topic(manager: Connec
     await flushed(manager)
 
     assert "complete" == ask(socket, "follow", "news", since=0)["outcome"]
+
+
+async def test_the_past_includes_what_a_followed_topic_said_before_it_was_followed(manager: ConnectionManager) -> None:
+    await manager.emit("both", topics=["news", "rooms.1"])
+    connected_later, _ = connect(manager, ALICE, topics=["news"])
+    followed_later, _ = connect(manager, ALICE, topics=[], since=0)
+    ask(followed_later, "follow", "news")
+    await manager.emit("seen", topics=["news", "rooms.1"])
+    await flushed(manager)
+    assert [[2], [2]] == [numbers(connected_later), numbers(followed_later)]
+
+    for socket in (connected_later, followed_later):
+        ask(socket, "follow", "rooms.1", since=0)
+        assert [2, 1] == numbers(socket)
+
+
+@pytest.mark.parametrize("topic", ["rooms.1", "news"])
+async def test_messages_for_everyone_are_no_part_of_the_past_of_a_topic(topic: str, clock: ManualClock) -> None:
+    async with managed(clock, max_messages=2) as manager:
+        socket, _ = connect(manager, ALICE, topics=["news"])
+        for _ in range(5):
+            await manager.emit("everyone")
+        await flushed(manager)
+
+        answer = ask(socket, "follow", topic, since=1)
+
+        assert "complete" == answer["outcome"]
+        assert [1, 2, 3, 4, 5] == numbers(socket)
+
+
+async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager, ALICE, topics=[])
+    for number in range(90):
+        kind = "unfollow" if number % 2 else "follow"
+        ask(socket, kind, f"rooms.{number // 2}")
+
+    assert not connection.topics
+    assert not cast("Any", connection)._followed_after  # noqa: SLF001
 
 
 async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is_a_gap(

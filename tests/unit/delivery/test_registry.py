@@ -21,6 +21,22 @@ async def test_a_user_at_the_limit_replaces_the_connection_that_has_been_silent_
         assert (True, False) == (first.aborted, second.aborted)
 
 
+async def test_only_one_connection_replaces_a_silent_one(clock: ManualClock) -> None:
+    """A socket tells its end later, and until then others may connect."""
+    async with managed(clock, max_connections_per_user=1) as manager:
+        socket, _ = connect(manager)
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+        clock.advance(2)
+        socket.abort = lambda: None  # type: ignore[method-assign]
+
+        _, second = connect(manager)
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+
+        assert [second] == list(manager.connections)
+
+
 async def test_connections_that_answer_are_not_replaced(clock: ManualClock) -> None:
     async with managed(clock, max_connections_per_user=1) as manager:
         socket, _ = connect(manager)

@@ -67,6 +67,7 @@ def test_no_part_of_a_handshake_is_taken_for_it(size: int) -> None:
         handshake(X_Twice="1\r\nX-Twice: 2"),
         handshake(X_Bad="a\0b"),
         handshake(X_Folded="a\r\n b\r\n c"),
+        b"GET /ws?a= HTTP/1.1\r\nHost: test\r\n\r\n" + handshake(Host=None),
         b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n",
         b"\x16\x03\x01 hello\r\n\r\n",
     ],
