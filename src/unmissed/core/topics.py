@@ -37,9 +37,9 @@ def checked_grant(grant: object) -> str:
     return checked_topic(grant)
 
 
-def is_granted(topic: str, grants: Iterable[str]) -> bool:
+def is_granted(topic: str, grants: frozenset[str]) -> bool:
     """Return whether one of the grants is this topic or a prefix of it."""
-    return any(topic.startswith(grant[:-1]) if grant.endswith(_PREFIX) else topic == grant for grant in grants)
+    return topic in grants or any(grant.endswith(_PREFIX) and topic.startswith(grant[:-1]) for grant in grants)
 
 
 def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
@@ -53,6 +53,6 @@ def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> froze
     if len(topics) > MAX_TOPICS:
         raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics, and this one {len(topics)}")
     for topic in topics:
-        if topic not in grants and not is_granted(topic, grants):
+        if not is_granted(topic, grants):
             raise TopicRefused(topic)
     return topics

@@ -169,22 +169,20 @@ def connected(
         frame["outcome"] = outcome
     if followed := sorted(topics):
         frame["topics"] = followed
-    if expires_at is not None and isfinite(expires_at):
-        frame["expires_at"] = _seconds(expires_at)
-    return encode_json(frame)
+    return encode_json({**frame, **_expiry(expires_at)})
 
 
 def authenticated(*, expires_at: float | None, topics: Iterable[str], position: int) -> bytes:
     """Return the answer to a token that was renewed. The topics are those that are followed after the position."""
-    frame: dict[str, object] = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
-    if expires_at is not None and isfinite(expires_at):
-        frame["expires_at"] = _seconds(expires_at)
-    return encode_json(frame)
+    frame = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
+    return encode_json({**frame, **_expiry(expires_at)})
 
 
-def _seconds(unix_time: float) -> float:
-    """Return Unix seconds as an integer if they are whole, as in tokens."""
-    return int(unix_time) if int(unix_time) == unix_time else unix_time
+def _expiry(unix_time: float | None) -> dict[str, float]:
+    """Return the field for an expiry, if there is one. Whole seconds are an integer, as in tokens."""
+    if unix_time is None or not isfinite(unix_time):
+        return {}
+    return {"expires_at": int(unix_time) if int(unix_time) == unix_time else unix_time}
 
 
 def following(topics: Iterable[str], *, position: int, outcome: str | None = None) -> bytes:

@@ -54,8 +54,6 @@ class MessageChunk(Chunk):
 
     def visible_to(self, keys: frozenset[str]) -> "MessageChunk":
         """Return a chunk of the messages that are visible with these keys, or this chunk if all of them are."""
-        if self.for_everyone:
-            return self
         seen = tuple(message for message in self.messages if visible(message.audience, keys))
         return self if len(seen) == len(self.messages) else MessageChunk(seen, last=self.last)
 

@@ -270,12 +270,13 @@ class Connection:
         new = granted_topics(topics, self.identity.topics) - self.topics
         if len(self.topics) + len(new) > MAX_TOPICS:
             raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        sent_after = {key: self._followed_after.get(key, self._start) for key in self.keys}
+        old_keys = self.keys
         self._set_topics(self.topics | new)
         if since is None:
             self.send_frame(wire.following(self.topics, position=self.position))
             return
         keys = frozenset(map(topic_key, new))
+        sent_after = {key: self._followed_after.get(key, self._start) for key in old_keys}
         outcome, start = self._chunks.window.locate(since, epoch=epoch)
         if outcome is Outcome.GAP:
             outcome, start = Outcome.COMPLETE, since

@@ -210,11 +210,7 @@ async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(manager
 async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is_a_gap(
     manager: ConnectionManager, clock: ManualClock
 ) -> None:
-    socket, _ = connect(manager, ALICE, topics=[])
-    for _ in range(4):
-        await manager.emit("a", "x" * 50_000, topics=["news"])
-    await flushed(manager)
-    write_one_chunk_at_a_time(socket)
+    socket = await with_a_long_past(manager)
 
     socket.receive('{"type":"follow","topics":["news"],"since":0}')
     assert [1, 2] == numbers(socket)
@@ -232,11 +228,7 @@ async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is
 
 
 async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
-    socket, _ = connect(manager, ALICE, topics=[])
-    for _ in range(4):
-        await manager.emit("a", "x" * 50_000, topics=["news"])
-    await flushed(manager)
-    write_one_chunk_at_a_time(socket)
+    socket = await with_a_long_past(manager)
 
     socket.receive('{"type":"follow","topics":["news"],"since":0}')
     socket.receive('{"type":"unfollow","topics":["news"]}')
@@ -250,6 +242,16 @@ async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
 def numbers(socket: FakeSocket) -> list[int]:
     """Return the numbers of the messages that arrived."""
     return [frame["sequence_number"] for frame in socket.frames if "timestamp" in frame]
+
+
+async def with_a_long_past(manager: ConnectionManager) -> FakeSocket:
+    """Return a socket that accepts one chunk at a time, where two chunks of news were published."""
+    socket, _ = connect(manager, ALICE, topics=[])
+    for _ in range(4):
+        await manager.emit("a", "x" * 50_000, topics=["news"])
+    await flushed(manager)
+    write_one_chunk_at_a_time(socket)
+    return socket
 
 
 def write_one_chunk_at_a_time(socket: FakeSocket) -> None:
