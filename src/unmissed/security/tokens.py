@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -220,15 +221,16 @@ def issue_token(
     audience: str | None = None,
     issuer: str | None = None,
 ) -> str:
-    """Return a signed token for this user, valid for ``expires_in`` seconds from now.
+    """Return a signed token for this user, valid for at least ``expires_in`` seconds from now.
 
+    ``exp`` is rounded up to a whole second, the form that every verifier reads.
     ``topics`` are the names that the user may follow, or prefixes with a ``*`` at their end. Raises InvalidToken.
     """
     if not user_id:
         raise InvalidToken("a token needs a user id as its sub, and this one is empty")
     claims = {
         "sub": user_id,
-        "exp": int(time.time() + expires_in),
+        "exp": math.ceil(time.time() + expires_in),
         "scope": scope,
         "topics": sorted(_grants([*topics])),
         "aud": audience,
