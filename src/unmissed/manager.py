@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from unmissed.core.audience import Identity, keys_of, topic_key, visible
+from unmissed.core.audience import Identity, keys_of, topic_key
 from unmissed.core.errors import (
     AlreadyRunning,
     Draining,
@@ -227,7 +227,9 @@ class ConnectionManager:
     ) -> list[dict[str, Any]]:
         """Return the retained messages after ``since`` that everyone, this user or followers of these topics see."""
         keys = keys_of(user_id, topics) if user_id is not None else frozenset(map(topic_key, topics))
-        return [message.as_dict() for message in self.recover(since).messages if visible(message.audience, keys)]
+        self.window.expire(self._clock())
+        _, start = self.window.locate(since)
+        return [message.as_dict() for message in self.window.visible_after(start, keys)]
 
     @property
     def connections(self) -> tuple[Connection, ...]:

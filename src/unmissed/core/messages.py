@@ -77,13 +77,13 @@ class Draft:
 
     @property
     def size(self) -> int:
-        """Bytes of the JSON, without the stamp, and of the audience."""
+        """Bytes of the JSON, without the stamp, and of the names that it is addressed to."""
         return len(self.head) + len(self.tail) + self.audience.size
 
     @property
     def size_in_log(self) -> int:
         """Upper bound of the bytes that the message takes in the log."""
-        return self.size + STAMP_BYTES + MESSAGE_OVERHEAD
+        return len(self.head) + len(self.tail) + STAMP_BYTES + MESSAGE_OVERHEAD + self.audience.size_in_log
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
         """Return the message with this number, appended at ``now`` (monotonic seconds)."""

@@ -1,17 +1,21 @@
 """The retained messages: bounded by count, bytes and age, and read by position."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from unmissed.core.addressed import Addressed
 from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 
 PAGE_BYTES = 1_048_576
 """The most bytes of messages in one page, unless a single message is larger."""
+
+_SCAN_FACTOR = 8
+"""Reading this many neighbouring messages takes about as long as finding one by its number."""
 
 
 class Outcome(StrEnum):
@@ -75,6 +79,7 @@ class Window:
         """Bytes ever appended, including those of evicted messages."""
         self._messages: deque[Message] = deque()
         self._bytes = 0
+        self._addressed = Addressed()
         self._evictions = Evictions(first_number - 1)
 
     @property
@@ -89,6 +94,7 @@ class Window:
         """Add the message numbered ``latest + 1`` and evict what no longer fits."""
         cost = _cost(message)
         self._messages.append(message)
+        self._addressed.add(message)
         self._bytes += cost
         self.appended_bytes += cost
         self.latest = message.sequence_number
@@ -146,12 +152,7 @@ class Window:
         """
         self.expire(now)
         outcome, start = self.locate(position, epoch=epoch, keys=keys)
-        # Most messages are for everyone. Calling ``visible`` for those, too, would double the time of a large page.
-        seen = (
-            message
-            for message in self.messages_after(max(start, self.evicted_through))
-            if message.audience is EVERYONE or visible(message.audience, keys)
-        )
+        seen = self.visible_after(max(start, self.evicted_through), keys)
         if max_messages is None and self._bytes <= PAGE_BYTES:
             return Page(outcome, self.oldest, self.latest, tuple(seen), has_more=False)
         messages, has_more = _cut(seen, max_messages=max_messages)
@@ -168,8 +169,26 @@ class Window:
             return islice(self._messages, before, None)
         return reversed(tuple(islice(reversed(self._messages), after)))
 
+    def visible_after(self, position: int, keys: frozenset[str], *, everyone: bool = True) -> Iterator[Message]:
+        """Return the messages after a position that is not below ``evicted_through`` that these keys make visible.
+
+        Without ``everyone``, only those that are addressed to one of the keys. Read them before the next append or
+        expiry.
+        """
+        limit = (self.latest - position) // _SCAN_FACTOR
+        numbers = self._addressed.after(position, keys, everyone=everyone, limit=limit)
+        if numbers is None:
+            candidates = self.messages_after(position)
+        else:
+            candidates = (self._messages[number - self.oldest] for number in numbers)
+        # Most messages are for everyone. Calling ``visible`` for those, too, would double the time of a large page.
+        if everyone:
+            return (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
+        return (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
+
     def _evict(self) -> None:
         message = self._messages.popleft()
+        self._addressed.remove(message)
         self._bytes -= _cost(message)
         self.evicted_through = message.sequence_number
         self._evictions.add(message)
@@ -188,4 +207,4 @@ def _cut(messages: Iterable[Message], *, max_messages: int | None) -> tuple[tupl
 
 
 def _cost(message: Message) -> int:
-    return len(message.payload) + message.audience.size + MESSAGE_OVERHEAD
+    return len(message.payload) + message.audience.size_in_log + MESSAGE_OVERHEAD

@@ -82,6 +82,19 @@ class Chunks:
             found = self._cache[position] = self._build(position)
         return found
 
+    def visible_after(self, position: int, keys: frozenset[str], *, last: int) -> MessageChunk:
+        """Return up to CHUNK_BYTES of the messages through ``last`` that these keys make visible."""
+        messages: list[Message] = []
+        size = 0
+        for message in self.window.visible_after(position, keys):
+            if message.sequence_number > last:
+                break
+            size += len(message.payload)
+            if messages and size > CHUNK_BYTES:
+                return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
+            messages.append(message)
+        return MessageChunk(tuple(messages), last=last)
+
     def _build(self, position: int) -> MessageChunk:
         messages: list[Message] = []
         size = 0

@@ -15,6 +15,9 @@ from unmissed.delivery.liveness import Liveness
 from unmissed.delivery.past import Past
 from unmissed.delivery.socket import Socket
 
+SPARSE = 8
+"""A client that sees less than one in so many messages of a chunk continues with the next messages that it sees."""
+
 MAX_REFUSED_FRAMES = 3
 MAX_FRAMES_BETWEEN_CHECKS = 100
 MAX_BYTES_BETWEEN_CHECKS = 65_536
@@ -228,8 +231,12 @@ class Connection:
         chunk = self._chunks.after(self._position)
         if chunk.last > last:
             chunk = chunk.through(last)
+        if not chunk.for_everyone:
+            seen = chunk.visible_to(self.keys)
+            sparse = chunk.last < last and len(seen.messages) * SPARSE < len(chunk.messages)
+            chunk = self._chunks.visible_after(self._position, self.keys, last=last) if sparse else seen
         self._position = chunk.last
-        return chunk if chunk.for_everyone else chunk.visible_to(self.keys)
+        return chunk
 
     def _next_with_server_frames(self, window: Window, last: int) -> Chunk:
         """Return the next messages, with the server frames that belong before and after them."""

@@ -33,7 +33,7 @@ class Past:
             self.outcome = Outcome.GAP
         payloads: list[bytes] = []
         size = 0
-        for message in window.messages_after(max(self.position, window.evicted_through)):
+        for message in window.visible_after(max(self.position, window.evicted_through), self.keys, everyone=False):
             if message.sequence_number > self.until:
                 break
             if self._includes(message):
@@ -46,7 +46,5 @@ class Past:
         return Chunk(*payloads)
 
     def _includes(self, message: Message) -> bool:
-        keys, number = message.audience.keys, message.sequence_number
-        if keys is None or keys.isdisjoint(self.keys):
-            return False
-        return all(number <= self.sent_after.get(key, number) for key in keys)
+        number = message.sequence_number
+        return all(number <= self.sent_after.get(key, number) for key in message.audience.keys or ())

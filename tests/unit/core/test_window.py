@@ -156,12 +156,12 @@ def test_bytes_count_the_payload_and_the_overhead() -> None:
 
 def test_bytes_count_the_audience() -> None:
     audience = Audience.of(users=["alice", "bob"])
-    window = empty_window(Retention(max_bytes=2 * MESSAGE_OVERHEAD + audience.size))
+    window = empty_window(Retention(max_bytes=2 * MESSAGE_OVERHEAD + 2 * audience.size_in_log - 1))
     for number in (1, 2):
         window.append(Message(number, "2026-01-31T12:00:00.000Z", b"", audience, 0.0))
 
     assert [2] == numbers(window.recover(0, now=0.0))
-    assert 2 * (MESSAGE_OVERHEAD + audience.size) == window.appended_bytes
+    assert 2 * (MESSAGE_OVERHEAD + audience.size_in_log) == window.appended_bytes
 
 
 def test_a_message_larger_than_the_window_is_numbered_and_at_once_evicted() -> None:

@@ -1,0 +1,62 @@
+"""Finding the messages of one user or topic among many others."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmissed.core.addressed import Addressed
+from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.messages import Message
+
+KEYS = ["@alice", "@bob", "#news"]
+AUDIENCES = st.one_of(
+    st.just(EVERYONE), st.sets(st.sampled_from(KEYS), min_size=1).map(lambda keys: Audience(frozenset(keys)))
+)
+
+
+def message(number: int, audience: Audience) -> Message:
+    return Message(number, "2026-01-31T12:00:00.000Z", b"{}", audience, 0.0)
+
+
+def addressed(*audiences: Audience) -> Addressed:
+    index = Addressed()
+    for number, audience in enumerate(audiences, start=1):
+        index.add(message(number, audience))
+    return index
+
+
+ALICE, BOTH = Audience(frozenset({"@alice"})), Audience(frozenset({"@alice", "#news"}))
+
+
+def test_a_message_for_two_keys_is_found_once() -> None:
+    index = addressed(ALICE, EVERYONE, BOTH)
+
+    assert [1, 2, 3] == index.after(0, ["@alice", "#news"], everyone=True, limit=4)
+    assert [3] == index.after(1, ["@alice", "#news"], everyone=False, limit=3)
+    assert [2] == index.after(0, ["@bob"], everyone=True, limit=4)
+
+
+def test_more_than_the_limit_is_not_looked_up() -> None:
+    index = addressed(EVERYONE, EVERYONE, ALICE, ALICE, ALICE)
+
+    assert None is index.after(0, ["@bob"], everyone=True, limit=1)
+    assert None is index.after(0, ["@alice"], everyone=False, limit=2)
+    assert None is index.after(1, ["@alice"], everyone=True, limit=3)
+    assert [4, 5] == index.after(3, ["@alice"], everyone=True, limit=2)
+
+
+@given(audiences=st.lists(AUDIENCES, max_size=40), evicted=st.integers(0, 40), position=st.integers(0, 40))
+def test_exactly_the_messages_after_the_position_for_a_key_are_found(
+    audiences: list[Audience], evicted: int, position: int
+) -> None:
+    messages = [message(number, audience) for number, audience in enumerate(audiences, start=1)]
+    index = addressed(*audiences)
+    for each in messages[:evicted]:
+        index.remove(each)
+
+    found = index.after(position, ["@alice", "#news"], everyone=True, limit=80)
+
+    assert found == [
+        each.sequence_number
+        for each in messages[evicted:]
+        if each.sequence_number > position and (each.audience.keys is None or each.audience.keys & {"@alice", "#news"})
+    ]
