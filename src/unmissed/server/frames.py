@@ -17,6 +17,7 @@ _MANY_FRAMES = 16
 _MIN_FRAGMENT_BYTES = 64
 _MAX_CONTROL_FRAMES_PER_SECOND = 100
 _MAX_BYTES_WHILE_CLOSING = 4_096
+_MAX_BYTES_DISCARDED = 65_536
 
 
 class FrameReceiver(Protocol):
@@ -154,6 +155,7 @@ class Frames:
         """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
 
         The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
+        Until then, a client that does not stop is not read any more.
         """
         if self.parser.state is not CLOSING:
             return False
@@ -163,6 +165,8 @@ class Frames:
         self._unparsed = b""
         if before <= _MAX_BYTES_WHILE_CLOSING:
             self._receiver.linger()
+        if self._bytes_while_closing > _MAX_BYTES_DISCARDED:
+            self.pause()
         return True
 
     def _take_frame(self, frame: Frame) -> None:

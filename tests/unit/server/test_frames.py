@@ -45,6 +45,7 @@ class Receiver:
     def __init__(self) -> None:
         self.transport = Transport()
         self.messages = 0
+        self.lingers = 0
 
     def take_message(self, message: str | bytes) -> None:  # noqa: ARG002  # only their number counts
         self.messages += 1
@@ -54,6 +55,9 @@ class Receiver:
 
     def send_output(self) -> None:
         """Send nothing."""
+
+    def linger(self) -> None:
+        self.lingers += 1
 
 
 HANDSHAKE = b"GET / HTTP/1.1\r\nHost: test\r\nX-Long: " + b"x" * 8_000 + b"\r\n\r\n"
@@ -77,3 +81,19 @@ def test_a_flood_after_the_handshake_is_parsed_in_small_steps(parser: Protocol, 
     assert receiver.messages <= 1_024 // len(one) + 1
     assert receiver.transport.paused
     assert 1 == len(loop.later)
+
+
+def test_a_client_that_does_not_stop_after_the_close_is_not_read_any_more() -> None:
+    parser, receiver = Protocol(SERVER, state=OPEN), Receiver()
+    frames = Frames(parser, cast("Any", receiver), loop=cast("Any", Loop()), max_size=65_536)
+    parser.send_close(4_429, "too many messages")
+    one = Frame(Opcode.TEXT, b"x" * 1_000).serialize(mask=True)
+    fed = 0
+
+    while not receiver.transport.paused:
+        frames.feed(one)
+        fed += len(one)
+
+    assert 65_536 < fed <= 65_536 + len(one)
+    assert 1 == receiver.lingers
+    assert receiver.messages <= 4_096 // len(one)
