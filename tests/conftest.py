@@ -8,21 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from support import LOGGED, SOCKETS
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
 hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 hypothesis_settings.register_profile("dev", max_examples=25, deadline=None)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
-
-SOCKETS: dict[str, dict[str, Any]] = {
-    "native": {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"},
-    "portable": {"ws": "websockets-sansio"},
-}
-"""The two sockets, as options of uvicorn: what is tested on a live server is tested on both."""
-
-LOGGED: dict[str, Any] = {"log_config": None, "log_level": "info"}
-"""Options of uvicorn that leave its loggers alone: with its own configuration they do not propagate to pytest."""
 
 
 @pytest.fixture(autouse=True)

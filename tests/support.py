@@ -19,6 +19,15 @@ from unmissed.testing import FakeSocket, LiveServer, ManualClock
 CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
 """The greeting of a server, for ``scripted``."""
 
+SOCKETS: dict[str, dict[str, Any]] = {
+    "native": {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"},
+    "portable": {"ws": "websockets-sansio"},
+}
+"""The two sockets, as options of uvicorn: what is tested on a live server is tested on both."""
+
+LOGGED: dict[str, Any] = {"log_config": None, "log_level": "info"}
+"""Options of uvicorn that leave its loggers alone: with its own configuration they do not propagate to pytest."""
+
 ALICE, BOB = Identity("alice"), Identity("bob")
 
 Serve = Callable[..., LiveServer]

@@ -12,15 +12,17 @@ SOURCE = Path(unmissed.__file__).parent
 FLOORS = [
     {"core", "version"},
     {"settings", "logs"},
+    {"security"},
     {"delivery"},
-    {"transports"},
-    {"manager", "security"},
+    {"transports", "application"},
+    {"manager"},
     {"api", "server"},
     {"main", "client"},
     {"testing", "bench"},
     {"cli", "pytest_plugin"},
     {"__main__"},
     {"__init__"},
+    {"examples"},
 ]
 PURE = {"asyncio", "time", "socket", "threading", "random", "fastapi", "starlette", "uvicorn", "websockets", "jose"}
 
@@ -58,7 +60,11 @@ def test_the_core_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [module for module in modules() if module.startswith(("core/", "logs/", "delivery/", "transports/", "manager"))],
+    [
+        module
+        for module in modules()
+        if module.startswith(("core/", "logs/", "delivery/", "transports/", "application/", "manager"))
+    ],
 )
 def test_the_manager_and_what_it_stands_on_know_no_framework(module: str) -> None:
     assert set() == {name.split(".")[0] for name in imports(module)} & {"fastapi", "starlette", "uvicorn"}

@@ -16,7 +16,7 @@ import pytest
 import typer
 from fastapi.testclient import TestClient
 
-from unmissed import JwtVerifier, Settings
+from unmissed import JwtVerifier, Settings, create_router
 from unmissed.api.models import RecoveryBody
 from unmissed.cli.app import app as cli
 from unmissed.core.wire import RESERVED_TYPES, CloseCode
@@ -81,9 +81,11 @@ async def test_the_example_client_prints_what_comes(
 
 
 @pytest.mark.live
-def test_the_example_dependency_replaces_the_tokens(example: dict[str, Any]) -> None:
+def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    example = executed("applications.md", DOCS["applications.md"])
     example["app"].router.routes.clear()
-    example["app"].include_router(example["router"])
+    example["app"].include_router(create_router(example["manager"], authenticate=example["from_cookie"]))
     with (
         LiveServer(example["app"], manager=example["manager"]) as server,
         httpx.Client(base_url=server.url, cookies={"session": "valid"}) as http,
@@ -115,7 +117,7 @@ def browser(tmp_path: Path) -> Callable[..., list[str]]:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    [example] = blocks("javascript")
+    [example] = blocks("javascript", DOCS["protocol.md"])
 
     def command(lines: str, *arguments: str) -> list[str]:
         script = tmp_path / "example.mjs"
@@ -195,7 +197,7 @@ def test_every_close_code_is_in_the_table() -> None:
     table = protocol[protocol.index("| close code") : protocol.index("## Tokens")]
 
     for code in CloseCode:
-        assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.INVALID_DATA)
+        assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.NO_STATUS, CloseCode.INVALID_DATA)
 
 
 def test_the_readme_has_less_than_200_lines() -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unmissed.api.identity import Bearer, get_current_user_id, get_identity
     from unmissed.api.router import create_router
+    from unmissed.application.hooks import Connected, Disconnected
     from unmissed.core.audience import Identity
     from unmissed.core.errors import (
         AlreadyRunning,
+        CommandError,
         ConfigurationError,
         ConnectionRefused,
         Draining,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from unmissed.core.messages import Draft, Message, rfc3339
     from unmissed.core.receipts import Receipt
     from unmissed.core.window import Outcome, Recovery, Retention, Window
+    from unmissed.delivery.access import Access
     from unmissed.delivery.connection import Connection
     from unmissed.logs.base import Log, Publication
     from unmissed.main import create_app
@@ -33,12 +36,16 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Access",
     "AlreadyRunning",
     "Bearer",
+    "CommandError",
     "ConfigurationError",
+    "Connected",
     "Connection",
     "ConnectionManager",
     "ConnectionRefused",
+    "Disconnected",
     "Draft",
     "Draining",
     "IdempotencyConflict",
@@ -73,9 +80,11 @@ __all__ = [
 _MODULES = {
     "unmissed.api.identity": ("Bearer", "get_current_user_id", "get_identity"),
     "unmissed.api.router": ("create_router",),
+    "unmissed.application.hooks": ("Connected", "Disconnected"),
     "unmissed.core.audience": ("Identity",),
     "unmissed.core.errors": (
         "AlreadyRunning",
+        "CommandError",
         "ConfigurationError",
         "ConnectionRefused",
         "Draining",
@@ -90,6 +99,7 @@ _MODULES = {
     "unmissed.core.messages": ("Draft", "Message", "rfc3339"),
     "unmissed.core.receipts": ("Receipt",),
     "unmissed.core.window": ("Outcome", "Recovery", "Retention", "Window"),
+    "unmissed.delivery.access": ("Access",),
     "unmissed.delivery.connection": ("Connection",),
     "unmissed.logs.base": ("Log", "Publication"),
     "unmissed.main": ("create_app",),

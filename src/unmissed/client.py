@@ -26,7 +26,7 @@ from unmissed.core.wire import CloseCode
 from unmissed.security.bearer import clean_token
 from unmissed.security.redaction import redact, shown_url
 
-logger = logging.getLogger("unmissed")
+logger = logging.getLogger("unmissed.client")
 
 TokenProvider = str | Callable[[], str | Awaitable[str]]
 

@@ -25,7 +25,10 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
     app = FastAPI(
         title="Unmissed",
         summary="WebSocket messages that survive reconnects.",
-        description="A client reconnects with the last `sequence_number` it saw, and receives exactly what it missed.",
+        description=(
+            "A client reconnects with the last `sequence_number` it saw, and receives exactly what it missed. "
+            "Its WebSocket `/ws` is described in [asyncapi.json](websocket/asyncapi.json)."
+        ),
         lifespan=manager.lifespan,
         openapi_url="/openapi.json" if docs else None,
         # FastAPI redirects to an absolute URL, which would repeat ?token= in a header that proxies log.

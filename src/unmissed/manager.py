@@ -8,35 +8,38 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import BaseModel
+
+from unmissed.application.lifecycle import Lifecycle
+from unmissed.application.registration import Registration
+from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of, topic_key
-from unmissed.core.errors import (
-    AlreadyRunning,
-    Draining,
-    InvalidMessage,
-    MessageTooLarge,
-    NotRunning,
-    UnknownConnection,
-    WrongThread,
-)
-from unmissed.core.messages import Draft, Message
+from unmissed.core.errors import AlreadyRunning, Draining, InvalidMessage, NotRunning, UnknownConnection, WrongThread
+from unmissed.core.messages import Message, addressed
+from unmissed.core.revocations import Revocations
+from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
+from unmissed.delivery.access import Access
 from unmissed.delivery.backpressure import Backpressure
-from unmissed.delivery.connection import Connection, Renewal
+from unmissed.delivery.checks import Checks
+from unmissed.delivery.connection import Connection
+from unmissed.delivery.drafts import drafts_of
 from unmissed.delivery.fanout import FanOut, Limits
+from unmissed.delivery.measures import Measures
 from unmissed.delivery.socket import Socket
 from unmissed.delivery.throttle import Throttle
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
 
-_CHECK_SECONDS = 1.0
 _OTHER_THREADS = "manager.publish_threadsafe(message)"
-_SLICE_SECONDS = 0.005
-_CHECK_PARTS = 5
+_HOOK_SECONDS = 1.0
+_LOGGED_OUT = "logged out: log in again"
+_NO_RIGHTS = Access()
 
 
-class ConnectionManager:
+class ConnectionManager(Registration):
     """Stamps every message once, retains the newest messages, and delivers them to every connection.
 
     It belongs to one event loop: enter it there with ``async with manager:``, or pass ``manager.lifespan`` to the
@@ -56,6 +59,7 @@ class ConnectionManager:
         ``clock`` returns monotonic seconds, for message ages; ``wall_clock`` returns Unix seconds, for timestamps,
         first numbers and token expiry. Raises ConfigurationError.
         """
+        super().__init__()
         self.settings = settings or Settings.load()
         self._log: Log = log or log_from_url(
             self.settings.log_url,
@@ -66,6 +70,7 @@ class ConnectionManager:
         )
         self._clock = clock
         self._wall_clock = wall_clock
+        self._revocations = Revocations()
         self._fan_out: FanOut | None = None
         """Set while the manager runs."""
 
@@ -76,21 +81,39 @@ class ConnectionManager:
         self._loop = asyncio.get_running_loop()
         window = await self._log.open()
         self._draining = False
-        self._fan_out = FanOut(window, limits=self._limits())
+        self._requests = ClientRequests(
+            self.settings,
+            publish=self.publish_batch,
+            admit=self._admit,
+            commands=self.commands,
+            clock=self._clock,
+        )
+        limits = self._limits()
+        events = Lifecycle(self.hooks, clock=self._clock)
+        self._fan_out = FanOut(window, limits=limits, requests=self._requests, events=events, clock=self._clock)
         self._throttle = Throttle(self._fan_out, loop=self._loop)
         self._backpressure = Backpressure(self._fan_out, self._throttle)
         self._log.subscribe(self._throttle.request)
-        self._checks = self._loop.create_task(self._check_periodically())
+        self._checks = Checks(
+            self._fan_out,
+            limits=limits,
+            expire=self._log.expire,
+            clock=self._clock,
+            wall_clock=lambda: self._wall_clock() - self.settings.token_leeway,
+        )
+        self._checking = self._loop.create_task(self._checks.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close every connection with code 1012, then close the log."""
+        """Close every connection with code 1012, wait a second for the hooks, then close the log."""
         fan_out, self._fan_out = self._running, None
         self._throttle.stop()
-        self._checks.cancel()
+        self._checking.cancel()
+        self._requests.stop()
         fan_out.close()
+        await self.hooks.finish(seconds=_HOOK_SECONDS)
         await self._log.close()
 
     @contextlib.asynccontextmanager
@@ -133,7 +156,7 @@ class ConnectionManager:
 
     async def emit(
         self,
-        type: str,
+        type: str | BaseModel,
         data: object = ...,
         *,
         users: Iterable[str] | None = None,
@@ -141,9 +164,15 @@ class ConnectionManager:
     ) -> Message:
         """Publish ``{"type": type, "data": data}``; return it stamped. Raises InvalidMessage.
 
-        Without ``data`` the message has none; ``None`` is null.
+        Without ``data`` the message has none; ``None`` is null. ``type`` may be a Pydantic model instead: its fields
+        are the data, and its class names the type, as registered with ``event``, or else by its name.
         """
-        message = {"type": type} if data is ... else {"type": type, "data": data}
+        if isinstance(type, BaseModel):
+            if data is not ...:
+                raise InvalidMessage("a model is the data: pass emit(model) alone")
+            message = self.events.message_of(type)
+        else:
+            message = {"type": type} if data is ... else {"type": type, "data": data}
         return await self.publish(message, users=users, topics=topics)
 
     async def publish(
@@ -158,7 +187,7 @@ class ConnectionManager:
         Each may also be in the message. Without both, it is for everyone. Raises InvalidMessage (no number is used),
         NotRunning, Draining, or WrongThread outside the manager's loop.
         """
-        publication = await self.publish_batch([_addressed(message, users=users, topics=topics)])
+        publication = await self.publish_batch([addressed(message, users=users, topics=topics)])
         return publication.messages[0]
 
     async def publish_batch(
@@ -171,7 +200,9 @@ class ConnectionManager:
         them.
         """
         self._check_accepting(_OTHER_THREADS)
-        drafts = await self._drafts(messages)
+        drafts = await drafts_of(
+            messages, max_message_bytes=self.settings.max_message_bytes, retention=self.window.retention
+        )
         # The manager may have stopped while they were built.
         self._check_accepting(_OTHER_THREADS)
         await self._backpressure.before_append(drafts)
@@ -236,6 +267,32 @@ class ConnectionManager:
         """The connections that are open now."""
         return () if self._fan_out is None else tuple(self._fan_out.connections)
 
+    def connections_of(self, user_id: str) -> tuple[Connection, ...]:
+        """Return the open connections of a user. Raises NotRunning unless the manager is running."""
+        return self._running.connections.of_user(user_id)
+
+    def users(self, topic: str | None = None) -> dict[str, int]:
+        """Return who is connected, or follows a topic now: the number of connections by user id. Raises NotRunning."""
+        return self._running.connections.users(topic)
+
+    def connections_page(self, *, after: str = "", limit: int, user_id: str | None = None) -> list[Connection]:
+        """Return the first ``limit`` connections, of one user if given, with ids above ``after``, ordered by id."""
+        return self._running.connections.page(after, limit=limit, user_id=user_id)
+
+    def connected_at(self, connection: Connection) -> float:
+        """Return the Unix time in seconds at which a connection began."""
+        return self._wall_clock() - (self._clock() - connection.opened_at)
+
+    @property
+    def measures(self) -> Measures:
+        """Counters since the start. Raises NotRunning unless the manager is running."""
+        return self._running.measures
+
+    @property
+    def log_reach(self) -> float:
+        """Age in seconds of the oldest message in the log. Raises NotRunning unless the manager is running."""
+        return self.window.reach(self._clock())
+
     def connect(
         self,
         socket: Socket,
@@ -244,40 +301,58 @@ class ConnectionManager:
         since: int | None = None,
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
-        renew: Renewal | None = None,
+        authorized: frozenset[str] | None = None,
+        access: Access = _NO_RIGHTS,
+        client: str | None = None,
     ) -> Connection:
         """Deliver to an accepted WebSocket: first the messages that it missed after ``since``, then every new one.
 
         Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
-        the identity grants by name. With ``renew``, from ``renewal``, its client may renew its token. If InvalidTopic,
-        TopicRefused, NotRunning, Draining, WrongThread or TooManyConnections is raised, the socket is unchanged.
+        the identity grants by name. ``access`` says how its client may renew its token, and who decides about topics
+        that it follows later. ``authorized`` are those of the topics that ``access`` has authorized, if it does that.
+        ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning,
+        Draining, WrongThread or TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
         self._log.expire()
         return self._running.connect(
             socket,
             identity=identity,
-            topics=topics,
+            client=client,
+            topics=granted_topics(topics, identity.topics) if authorized is None else authorized,
+            chose_topics=topics is not None,
             since=since,
             epoch=epoch,
-            expires_at=self._monotonic(identity.expires_at),
-            renew=renew,
-            now=self._clock(),
+            expires_at=self._admit(identity),
+            access=access,
         )
-
-    def renewal(self, verify: Callable[[str], Identity]) -> Renewal:
-        """Return what ``connect`` needs so that clients may renew their tokens, from a function that verifies them."""
-
-        def renew(token: str) -> tuple[Identity, float]:
-            identity = verify(token)
-            return identity, self._monotonic(identity.expires_at)
-
-        return renew
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""
         with contextlib.suppress(UnknownConnection):
             self._running.connections[connection_id].close(code, reason)
+
+    def log_out(self, user_id: str) -> int:
+        """Close the connections of a user with code 4401, and refuse the tokens that were issued up to now.
+
+        Return how many were closed. It concerns this process, until it ends.
+        """
+        self._revocations.revoke_user(user_id, now=self._wall_clock())
+        connections = self.connections_of(user_id)
+        for connection in connections:
+            connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
+        return len(connections)
+
+    def log_out_connection(self, connection_id: str) -> None:
+        """Close a connection with code 4401, and refuse the tokens that it has used. Raises UnknownConnection."""
+        connection = self._running.connections[connection_id]
+        for identity in (*connection.earlier, connection.identity):
+            self._revocations.revoke_token(identity)
+        connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
+
+    def check_identity(self, identity: Identity) -> None:
+        """Raise InvalidToken if the user, or the token, was logged out."""
+        self._revocations.check(identity)
 
     def drain(self, *, seconds: float) -> None:
         """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
@@ -292,39 +367,13 @@ class ConnectionManager:
 
         The running manager does this about once a second, for a few connections at a time.
         """
-        self._log.expire()
-        self._check(self.connections)
+        self._running  # noqa: B018  # raises NotRunning
+        self._checks.run_once()
 
-    def _check(self, connections: Iterable[Connection]) -> None:
-        unix_time = self._wall_clock() - self.settings.token_leeway
-        self._running.check(connections, self._clock(), unix_time=unix_time)
-
-    async def _check_periodically(self) -> None:
-        seconds = min(_CHECK_SECONDS, self.settings.heartbeat_seconds / 4, self.settings.stall_seconds / 4)
-        while True:
-            self._log.expire()
-            connections = self.connections
-            for part in range(_CHECK_PARTS):
-                await asyncio.sleep(seconds / _CHECK_PARTS)
-                self._check(connections[part::_CHECK_PARTS])
-
-    async def _drafts(self, messages: Iterable[Mapping[str, Any]]) -> list[Draft]:
-        """Check and encode the messages, and let others run after each slice of time."""
-        retention, drafts, size = self.window.retention, list[Draft](), 0
-        pause_at = self._loop.time() + _SLICE_SECONDS
-        for message in messages:
-            drafts.append(Draft.of(message, max_bytes=self.settings.max_message_bytes))
-            size += drafts[-1].size_in_log
-            if size > retention.max_bytes:
-                raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
-            if len(drafts) > retention.max_messages:
-                break
-            if self._loop.time() >= pause_at:
-                await asyncio.sleep(0)
-                pause_at = self._loop.time() + _SLICE_SECONDS
-        if not 0 < len(drafts) <= retention.max_messages:
-            raise InvalidMessage(f"a batch has 1 to {retention.max_messages} messages, as many as the log retains")
-        return drafts
+    def _admit(self, identity: Identity) -> float:
+        """Return when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
+        self._revocations.check(identity)
+        return self._monotonic(identity.expires_at)
 
     def _monotonic(self, unix_time: float | None) -> float:
         """Convert the expiry of a token to monotonic time, so that clock adjustments do not matter."""
@@ -354,18 +403,6 @@ class ConnectionManager:
             max_connections=settings.max_connections,
             max_connections_per_user=settings.max_connections_per_user,
         )
-
-
-def _addressed(
-    message: Mapping[str, Any], *, users: Iterable[str] | None, topics: Iterable[str] | None
-) -> Mapping[str, Any]:
-    """Return the message with its recipients. Raises InvalidMessage for one string in place of a list."""
-    for name, value in (("users", users), ("topics", topics)):
-        if isinstance(value, str):
-            raise InvalidMessage(f"{name} is a list of names, not one string: write {name}=[{value!r}]")
-        if value is not None:
-            message = {**message, name: list(value)}
-    return message
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

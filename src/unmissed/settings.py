@@ -22,7 +22,7 @@ _MIN_SECRET_BYTES = 32
 _PUBLIC_KEY_ALGORITHMS = ("RS", "ES", "PS")
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 FirstNumber = Annotated[int, Field(gt=0, le=2**52)]
 
@@ -46,18 +46,18 @@ class Settings(BaseSettings):
         default=0.0, description="Seconds that a token is accepted after it has expired."
     )
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
-    max_age: Seconds = Field(default=900.0, description="Seconds that the log retains a message.")
+    max_age: Positive = Field(default=900.0, description="Seconds that the log retains a message.")
     max_bytes: Count = Field(default=33_554_432, description="Bytes that the log retains.")
     max_message_bytes: Count = Field(default=65_536, description="Largest published message in bytes of JSON.")
     first_number: Literal["clock"] | FirstNumber = Field(
         default="clock",
         description="First sequence number: clock (microseconds since 1970), or an integer, for tests only.",
     )
-    heartbeat_seconds: Seconds = Field(default=25.0, description="Seconds between two heartbeats of a connection.")
-    stall_seconds: Seconds = Field(
+    heartbeat_seconds: Positive = Field(default=25.0, description="Seconds between two heartbeats of a connection.")
+    stall_seconds: Positive = Field(
         default=30.0, description="Seconds after which a client that reads nothing is disconnected."
     )
-    drain_seconds: Seconds = Field(
+    drain_seconds: Positive = Field(
         default=5.0, description="Seconds that a shutdown may take, and within which clients reconnect."
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     )
     allow_query_token: bool = Field(default=False, description="Accept ?token= in the WebSocket URL.")
     docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
+    client_rate: Positive = Field(
+        default=10.0, description="Messages a second that one WebSocket may publish or send as commands."
+    )
+    client_burst: Count = Field(default=20, description="Messages that one WebSocket may send at once.")
     max_connections: Count | None = Field(default=None, description="Maximum number of WebSockets in total.")
     max_connections_per_user: Count | None = Field(default=None, description="Maximum number of WebSockets per user.")
     log_url: str = Field(default="memory:", description="Where the log is stored.")

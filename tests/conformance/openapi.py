@@ -27,7 +27,7 @@ def main() -> None:
             "--checks=all",
             "--phases=examples,coverage,fuzzing",
             f"--max-examples={arguments.max_examples}",
-            f"--header=Authorization: Bearer {server.token()}",
+            f"--header=Authorization: Bearer {server.token(scope='messages:publish admin', topics=['*'])}",
         ]
         sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603  # the given program
 

@@ -13,7 +13,8 @@ from typing import Self
 import httpx
 
 from raw_client import RawClient
-from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.core.audience import PUBLISH_SCOPE
+from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings
 from unmissed.testing import SECRET
 

@@ -187,9 +187,9 @@ async def test_a_flood_of_empty_frames_before_authentication_is_closed_and_costs
     [
         pytest.param(PING, 5_000, 4429, id="frames"),
         pytest.param("", 5_000, 4400, id="empty frames"),
-        # 20 times 8 kB are more than 64 kB in one second also when a second ends in between.
-        pytest.param(PING.ljust(8_000), 20, 4429, id="bytes"),
-        pytest.param(PING.ljust(9_000), 1, 1009, id="one frame over 8 kB"),
+        # 40 times 60 kB are more than 1 MiB in one second also when a second ends in between.
+        pytest.param(PING.ljust(60_000), 40, 4429, id="bytes"),
+        pytest.param(PING.ljust(66_000), 1, 1009, id="one frame over 64 kB"),
     ],
 )
 async def test_a_flood_after_authentication_is_closed_and_others_do_not_notice(

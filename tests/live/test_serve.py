@@ -158,3 +158,13 @@ def test_dev_prints_addresses_with_tls(certificate: tuple[Path, Path]) -> None:
 
     assert any("wss://127.0.0.1:0/ws?token=" in line for line in printed)
     assert any("UNMISSED_URL=https://127.0.0.1:0 " in line for line in printed)
+
+
+def test_serve_shows_one_line_for_each_connection_that_ended() -> None:
+    with started() as lines:
+        url = url_of(lines)
+        run("tail", "--stop-after", "100ms", "--url", url, "--token", TOKEN)
+
+        ended = next(line for line in lines if "connection ended" in line)
+
+    assert re.search(r"user_id='alice' client='127\.0\.0\.1' code=1000 reason='' seconds=\d", ended)

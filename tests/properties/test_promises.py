@@ -2,10 +2,12 @@
 
 P1 no duplicates; P2 in order; P3 no silent loss; P4 no false gap; P5 one number, one payload; P6 a restart is a reset;
 P8 nothing is shown to somebody else. Half of the clients keep nothing but a number, and the wall clock may be set back
-between two lives. Clients follow and unfollow topics at any time.
+between two lives. Clients follow and unfollow topics, renew their tokens with other topics, publish, and repeat what
+they published, at any time.
 """
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from unmissed import ConnectionManager, Identity, Settings
+from unmissed import Access, ConnectionManager, Identity, Settings
 from unmissed.testing import FakeSocket, ManualClock
 
 MAX_MESSAGES = 6
@@ -44,6 +46,8 @@ class Model:
     """All that was ever published, and what of it must still be there: a plain list."""
 
     published: list[Published] = field(default_factory=list)
+    requests: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """The number of what each client published, by epoch, user and id."""
     epoch: str = ""
 
     def evicted(self, number: int, *, now: float) -> bool:
@@ -55,7 +59,7 @@ class Model:
 
 @dataclass
 class Client:
-    """A client as the contract describes it: its position is the last ``sequence_number`` of any frame."""
+    """A client as the contract describes it: its position is the highest ``sequence_number`` since ``connected``."""
 
     user: str
     keeps_epoch: bool = True
@@ -66,7 +70,17 @@ class Client:
     topics: set[str] = field(default_factory=set)
     epoch_before: str | None = None
     seen: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    """The number that the answer to each id must have."""
+    renewals: list[set[str]] = field(default_factory=list)
+    """The topics of the tokens that were sent on this connection and not answered yet."""
     connected: bool = False
+
+
+def identity_of(token: str) -> Identity:
+    """Return the identity of a token such as ``alice news sport``: the user and the granted topics."""
+    user, *topics = token.split()
+    return Identity(user, scopes=frozenset({"messages:publish"}), topics=frozenset(topics))
 
 
 class Promises(RuleBasedStateMachine):
@@ -127,6 +141,41 @@ class Promises(RuleBasedStateMachine):
         kind = "unfollow" if topic in client.topics else "follow"
         self.call(lambda: client.socket.receive(f'{{"type":"{kind}","topics":["{topic}"]}}'))
 
+    @precondition(lambda self: any(client.connected for client in self.clients))
+    @rule(choice=st.integers(0, 3), topics=st.sampled_from([(), ("news",), ("sport",), TOPICS]))
+    def renew(self, choice: int, topics: tuple[str, ...]) -> None:
+        connected = [client for client in self.clients if client.connected]
+        client = connected[choice % len(connected)]
+        client.renewals.append(set(topics))
+        token = " ".join([client.user, *topics])
+        self.call(lambda: client.socket.receive(f'{{"type":"authenticate","token":"{token}"}}'))
+
+    @precondition(lambda self: any(client.connected for client in self.clients))
+    @rule(choice=st.integers(0, 3), request_id=st.sampled_from("abc"))
+    def publish_as_client(self, choice: int, request_id: str) -> None:
+        connected = [client for client in self.clients if client.connected]
+        client = connected[choice % len(connected)]
+        before, number = (
+            self.manager.window.latest,
+            self.model.requests.get((self.model.epoch, client.user, request_id)),
+        )
+        message = {"type": "m", "data": f"{client.user} {request_id}"}
+        frame = json.dumps({"type": "publish", "id": request_id, "message": message})
+        self.run(self.requested(client, frame))
+        client.answers[request_id] = number or before + 1
+        if number is None or self.manager.window.latest > before:
+            assert number is None or self.model.evicted(number, now=self.clock()), "published twice"
+            assert before + 1 == self.manager.window.latest
+            client.answers[request_id] = before + 1
+            self.model.requests[self.model.epoch, client.user, request_id] = before + 1
+            [stamped] = self.manager.window.messages_after(before)
+            self.model.published.append(Published(self.model.epoch, before + 1, (), (), stamped.payload, self.clock()))
+
+    async def requested(self, client: Client, frame: str) -> None:
+        """Send a request, and wait until it is answered."""
+        client.socket.receive(frame)
+        await asyncio.gather(*self.manager._requests._tasks)  # noqa: SLF001
+
     @rule(seconds=st.sampled_from([1.0, 25.0, MAX_AGE - 0.001, MAX_AGE]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -149,11 +198,13 @@ class Promises(RuleBasedStateMachine):
             self.read(client)
         client.socket, client.read, client.connected = FakeSocket(), 0, True
         client.epoch_before = client.epoch
+        client.renewals.clear()
         epoch = client.epoch if client.keeps_epoch else None
         self.call(
             lambda: self.manager.connect(
                 client.socket,
-                identity=Identity(client.user, topics=frozenset(TOPICS)),
+                identity=identity_of(" ".join([client.user, *TOPICS])),
+                access=Access(identity_of),
                 since=client.position,
                 epoch=epoch,
                 topics=client.topics,
@@ -195,7 +246,14 @@ class Promises(RuleBasedStateMachine):
         client.read = len(frames)
 
     def take(self, client: Client, frame: dict[str, Any], payload: bytes) -> None:
+        if frame["type"] == "error":
+            assert 4403 == frame["code"]
+            return
         number = frame["sequence_number"]
+        if frame["type"] == "published":
+            assert client.answers[frame["id"]] == number
+            assert client.position is not None
+            number = max(number, client.position)
         if frame["type"] == "connected":
             self.take_connected(client, frame)
         else:
@@ -213,7 +271,9 @@ class Promises(RuleBasedStateMachine):
                     self.nothing_is_missing(client, client.position, number)
                 case _:
                     self.nothing_is_missing(client, client.position, number)
-        if frame["type"] == "following":
+        if frame["type"] == "authenticated":
+            assert set(frame["topics"]) <= client.renewals.pop(0), "P8: not granted any more"
+        if frame["type"] in ("following", "authenticated"):
             client.topics = set(frame["topics"])
         client.position = number
 

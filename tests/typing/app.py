@@ -6,15 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, assert_type
 
 from fastapi import Depends, FastAPI
+from pydantic import BaseModel
 
 import unmissed
 from unmissed import (
+    Access,
     AlreadyRunning,
     Bearer,
+    CommandError,
     ConfigurationError,
+    Connected,
     Connection,
     ConnectionManager,
     ConnectionRefused,
+    Disconnected,
     Draft,
     Draining,
     IdempotencyConflict,
@@ -93,9 +98,12 @@ class Verifier:
 
 log: Log = CountingLog()
 verifiers: list[TokenVerifier] = [Verifier(), JwtVerifier(KEY)]
+access = Access(verifiers[1].verify)
 manager = ConnectionManager(settings, log=log, clock=ManualClock())
 app = FastAPI(lifespan=manager.lifespan)
-app.include_router(create_router(manager, authenticate=Bearer(verifiers[0])))
+app.include_router(
+    create_router(manager, authenticate=Bearer(verifiers[0]), authorize=lambda user, topic: user.grants(topic))
+)
 ready: FastAPI = create_app(Settings.load(jwt_secret=KEY))
 
 
@@ -106,7 +114,36 @@ async def me(
     return f"{user_id} {sorted(identity.scopes)} {unmissed.__version__}"
 
 
+class Item(BaseModel):
+    name: str
+
+
+@manager.event("item.sold")
+class Sold(Item):
+    price: int
+
+
+@manager.command("sell")
+def sell(item: Item, identity: Identity) -> int:
+    if identity.user_id == item.name:
+        raise CommandError("not for sale")
+    return 1
+
+
+@manager.on_connect
+async def came(event: Connected) -> None:
+    print(event.identity.user_id)
+
+
+@manager.on_disconnect
+def left(event: Disconnected) -> None:
+    print(event.code, event.seconds)
+
+
 async def publish() -> None:
+    assert_type(sell(Item(name="tea"), Identity("alice")), int)
+    assert_type(await manager.emit(Sold(name="tea", price=1)), Message)
+    assert_type(manager.users("news"), dict[str, int])
     try:
         message = await manager.broadcast({"type": "a", "data": 1})
         assert_type(message, Message)
@@ -121,7 +158,7 @@ async def publish() -> None:
     assert_type(recovery, Recovery)
     if recovery.outcome is Outcome.COMPLETE:
         print(recovery.messages)
-    connection: Connection = manager.connect(FakeSocket(), identity=Identity("alice"), since=0)
+    connection: Connection = manager.connect(FakeSocket(), identity=Identity("alice"), since=0, access=access)
     try:
         await manager.send_message(connection.id, {"type": "a"})
     except UnknownConnection as error:

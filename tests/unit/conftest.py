@@ -15,6 +15,12 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
+def unstarted(clock: ManualClock) -> ConnectionManager:
+    """A manager to add commands, hooks and events to, and to start."""
+    return managed(clock)
+
+
+@pytest.fixture
 async def manager(clock: ManualClock) -> AsyncIterator[ConnectionManager]:
     async with managed(clock) as manager:
         yield manager

@@ -492,7 +492,7 @@ async def test_a_dead_port_is_logged_with_the_time_of_the_next_attempt(caplog: p
     warning = await warning_of(NOWHERE, caplog)
 
     assert re.fullmatch(r"ws://127\.0\.0\.1:1/ws: connection refused, reconnecting in 0\.\d s", warning)
-    assert [("unmissed", logging.WARNING)] == [(record.name, record.levelno) for record in caplog.records[:1]]
+    assert [("unmissed.client", logging.WARNING)] == [(record.name, record.levelno) for record in caplog.records[:1]]
 
 
 async def test_a_status_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -531,7 +531,7 @@ async def test_a_reconnect_is_logged_with_its_outcome(server: LiveServer, caplog
         await publish(server)
         await take(stream, 1)
 
-    lost, reconnected = [record for record in caplog.records if record.name == "unmissed"]
+    lost, reconnected = [record for record in caplog.records if record.name == "unmissed.client"]
     assert "/ws: connection lost, reconnecting in " in lost.getMessage()
     assert f"{server.websocket_url}: reconnected, outcome complete" == reconnected.getMessage()
     assert logging.INFO == reconnected.levelno

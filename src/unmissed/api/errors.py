@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from starlette.exceptions import HTTPException
 
 from unmissed.core import errors
-from unmissed.core.wire import CloseCode
+from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode
 
 logger = logging.getLogger("unmissed")
 
@@ -24,24 +24,29 @@ class Row:
     close_code: CloseCode
     log_level: int
 
+    @classmethod
+    def of(cls, error: type[errors.UnmissedError], status: HTTPStatus, log_level: int) -> "Row":
+        """Return the row for an exception of this package, which has a close code already."""
+        return cls(error, status, CLOSE_CODES[error], log_level)
+
 
 TABLE = (
-    Row(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, CloseCode.UNAUTHORIZED, logging.DEBUG),
-    Row(errors.OriginRefused, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),
-    Row(errors.TopicRefused, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),
-    Row(errors.InvalidTopic, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row.of(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, logging.DEBUG),
+    Row.of(errors.OriginRefused, HTTPStatus.FORBIDDEN, logging.WARNING),
+    Row.of(errors.TopicRefused, HTTPStatus.FORBIDDEN, logging.WARNING),
+    Row.of(errors.ScopeRequired, HTTPStatus.FORBIDDEN, logging.WARNING),
+    Row.of(errors.InvalidTopic, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row(None, HTTPStatus.REQUEST_TIMEOUT, CloseCode.AUTHENTICATION_TIMEOUT, logging.DEBUG),
     Row(errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.BAD_MESSAGE, logging.DEBUG),
-    Row(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
-    Row(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row.of(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
+    Row.of(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
-    Row(errors.TooManyConnections, HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TOO_MANY, logging.WARNING),
-    Row(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, logging.INFO),
-    Row(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, logging.ERROR),
+    Row.of(errors.TooManyConnections, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
+    Row.of(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, logging.INFO),
+    Row.of(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, logging.ERROR),
 )
 _UNKNOWN = Row(Exception, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
-_UNKNOWN_DETAIL = "internal error: the reason is in the server's log output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ def refuse(error: Exception, *, where: str) -> Refusal:
     row = _row(error)
     if row is _UNKNOWN:
         logger.error("%s failed with an unexpected error", where, exc_info=error)
-        return Refusal(row.status, row.close_code, _UNKNOWN_DETAIL)
+        return Refusal(row.status, row.close_code, INTERNAL_ERROR)
     if isinstance(error, HTTPException):
         refusal = Refusal(error.status_code, row.close_code, str(error.detail), error.headers)
     else:

@@ -8,14 +8,18 @@ from starlette.types import Scope
 from starlette.websockets import WebSocketState
 
 from unmissed.api.errors import refuse
-from unmissed.core.wire import BEARER_SUBPROTOCOL, close_reason
+from unmissed.core.wire import BEARER_SUBPROTOCOL, CloseCode, close_reason
 from unmissed.security.origins import Origins
 
 
 async def accept(websocket: WebSocket) -> None:
     """Accept a handshake that is still open. Only the bearer subprotocol's name is echoed, never the token."""
     if websocket.application_state is WebSocketState.CONNECTING:
-        await websocket.accept(subprotocol(websocket.scope))
+        try:
+            await websocket.accept(subprotocol(websocket.scope))
+        except OSError:
+            # The client disconnected while the application decided.
+            raise WebSocketDisconnect(CloseCode.LOST) from None
 
 
 def subprotocol(scope: Scope) -> str | None:

@@ -11,8 +11,10 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from unmissed.core.audience import Identity
-from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
-from unmissed.core.wire import BEARER_SUBPROTOCOL, Authenticate, parse_client_frame
+from unmissed.core.client_frames import Authenticate, parse_client_frame
+from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken, ScopeRequired
+from unmissed.core.wire import BEARER_SUBPROTOCOL
+from unmissed.manager import ConnectionManager
 from unmissed.security.tokens import JwtVerifier, TokenVerifier
 from unmissed.settings import Settings
 
@@ -20,6 +22,7 @@ AUTHENTICATION_SECONDS = 5.0
 
 _SCOPE_KEY = "unmissed.bearer"
 _STATE_NAME = "unmissed_bearer"
+_MANAGER_NAME = "unmissed_manager"
 
 
 class _BearerScheme(SecurityBase):
@@ -93,12 +96,14 @@ class ManagerBearer(_BearerScheme):
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises what ``Bearer`` raises, and ConfigurationError where no manager is served."""
         bearer = connection.scope.get(_SCOPE_KEY) or getattr(connection.app.state, _STATE_NAME, None)
+        manager: ConnectionManager | None = getattr(connection.app.state, _MANAGER_NAME, None)
         if not isinstance(bearer, Bearer):
             raise ConfigurationError(
                 "get_identity works in an application that includes create_router(manager) and whose lifespan has run: "
                 "elsewhere, use Bearer.of(manager.settings) as the dependency"
             )
-        return await bearer(connection)
+        identity = await bearer(connection)
+        return identity if manager is None else checked(identity, manager)
 
 
 get_identity = ManagerBearer()
@@ -109,13 +114,26 @@ async def get_current_user_id(identity: Annotated[Identity, Depends(get_identity
     return identity.user_id
 
 
-def checked(identity: object) -> Identity:
-    """Return what a dependency returned, if it is an Identity. Raises ConfigurationError, which names the fix."""
+def checked(identity: object, manager: ConnectionManager) -> Identity:
+    """Return what a dependency returned, if it is an Identity that was not logged out.
+
+    Raises ConfigurationError, which names the fix, and HTTPException with status 401.
+    """
     if not isinstance(identity, Identity):
         raise ConfigurationError(
             f"the authenticate dependency must return unmissed.Identity(user_id), not {type(identity).__name__}"
         )
+    try:
+        manager.check_identity(identity)
+    except InvalidToken as error:
+        raise _unauthorized(str(error)) from None
     return identity
+
+
+def require_scope(identity: Identity, scope: str, *, what: str) -> None:
+    """Raise ScopeRequired unless the token has this scope."""
+    if scope not in identity.scopes:
+        raise ScopeRequired(what, scope=scope)
 
 
 def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:
@@ -123,9 +141,10 @@ def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:
     connection.scope[_SCOPE_KEY] = bearer
 
 
-def share_bearer(app: Starlette, bearer: Bearer | None) -> None:
-    """Let ``get_identity`` use this bearer in the other routes of an application."""
+def share_bearer(app: Starlette, bearer: Bearer | None, manager: ConnectionManager) -> None:
+    """Let ``get_identity`` use this bearer in the other routes of an application, and refuse who was logged out."""
     setattr(app.state, _STATE_NAME, bearer)
+    setattr(app.state, _MANAGER_NAME, manager)
 
 
 def _header_token(connection: HTTPConnection) -> str | None:

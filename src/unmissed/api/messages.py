@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -10,17 +9,18 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from unmissed.api import models
-from unmissed.api.identity import checked
-from unmissed.api.problems import documented
-from unmissed.api.query import limit_parameter, parameter, since_parameter, topics_parameter
-from unmissed.core.audience import Identity
+from unmissed.api.identity import checked, require_scope
+from unmissed.api.problems import add_options_route, documented
+from unmissed.api.query import described, limit_parameter, parameter, since_parameter, topics_parameter
+from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
-from unmissed.core.topics import TOPICS_PATTERN, granted_topics
+from unmissed.core.receipts import key_of_user
+from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
+from unmissed.delivery.access import Access
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
-from unmissed.security.tokens import PUBLISH_SCOPE
 
 PATH = "/websocket/messages"
 BATCH_FACTOR = 16
@@ -30,15 +30,20 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
-def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:
+def add_message_routes(
+    router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any], access: Access
+) -> None:
     """Add the routes. ``authenticate`` is a dependency that returns an Identity."""
 
     @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
     async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the retained messages after `since` that this user may see, and whether any are missing."""
-        user_id, topics = checked(identity).user_id, granted_topics(topics_parameter(request), identity.topics)
+        user_id = checked(identity, manager).user_id
+        topics = await access.granted(identity, topics_parameter(request))
         since, limit = since_parameter(request), limit_parameter(request)
         page = manager.page(since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit)
+        if since is not None:
+            manager.measures.count_recovery("rest", page.outcome)
         body = recovery_body(
             [message.payload for message in page.messages],
             epoch=manager.epoch,
@@ -56,23 +61,19 @@ def add_message_routes(router: APIRouter, manager: ConnectionManager, *, authent
         The header `Idempotency-Key`, 1 to 255 visible ASCII characters such as a UUID, makes repeating a request safe:
         the same key with the same messages returns the first answer and publishes nothing; with others it answers 422.
         """
-        if PUBLISH_SCOPE not in checked(identity).scopes:
-            raise HTTPException(HTTPStatus.FORBIDDEN, f"publishing needs a token with the scope {PUBLISH_SCOPE}")
+        require_scope(checked(identity, manager), PUBLISH_SCOPE, what="publishing")
         key = _idempotency_key(request)
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
             _items(body, max_item_bytes=manager.settings.max_message_bytes),
-            idempotency_key=key and _key_of_user(identity.user_id, key),
+            idempotency_key=key and key_of_user(identity.user_id, key),
         )
         stamps = _stamps(publication)
         status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
         is_array = body.lstrip().startswith(b"[")
         return _json(b"[%b]" % b",".join(stamps) if is_array else stamps[0], status)
 
-    @router.options(PATH, include_in_schema=False)
-    async def preflight() -> Response:
-        """Answer OPTIONS requests that are not CORS preflight requests. The route class answers preflight requests."""
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": "GET, POST, OPTIONS"})
+    add_options_route(router, PATH, methods="GET, POST, OPTIONS")
 
 
 def _json(body: bytes, status: HTTPStatus) -> Response:
@@ -85,11 +86,6 @@ def _stamps(publication: Publication) -> list[bytes]:
         stamp_body(number, epoch=receipt.epoch, timestamp=receipt.timestamp)
         for number in range(receipt.first, receipt.first + receipt.count)
     ]
-
-
-def _key_of_user(user_id: str, key: str) -> str:
-    """Return a key of bounded length that is unique to this user. An Idempotency-Key cannot contain the separator."""
-    return sha256(f"{user_id} {key}".encode()).hexdigest()
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -127,10 +123,6 @@ def _items(body: bytes, *, max_item_bytes: int) -> Iterator[Any]:
         raise InvalidMessage(f"the body is not JSON: {error}") from None
 
 
-def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-
-
 _GET_DOCS: dict[str, Any] = {
     "tags": ["messages"],
     "responses": {
@@ -139,22 +131,22 @@ _GET_DOCS: dict[str, Any] = {
     },
     "openapi_extra": {
         "parameters": [
-            _query(
+            described(
                 "since",
                 "The last sequence number you have; everything after it is returned. 0 returns everything retained.",
                 {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER, "default": 0},
             ),
-            _query(
+            described(
                 "epoch",
                 "The epoch of that number. Optional: no number is used in two epochs.",
                 {"type": "string"},
             ),
-            _query(
+            described(
                 "topics",
                 "Comma-separated topics; the default is every topic that the token grants by name.",
                 {"type": "string", "pattern": TOPICS_PATTERN},
             ),
-            _query(
+            described(
                 "limit",
                 "Maximum number of messages; the default is all that fit into 1 MiB.",
                 {"type": "integer", "minimum": 1, "maximum": MAX_SEQUENCE_NUMBER},

@@ -1,7 +1,8 @@
-"""The bodies of the REST routes, for the OpenAPI documentation only: stored bytes are sent unchanged."""
+"""The bodies of the REST routes. Those of messages are for the documentation only: stored bytes are sent unchanged."""
 
 from typing import Annotated, Any
 
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from unmissed.core.audience import MAX_USERS
@@ -70,6 +71,53 @@ class PublishBody(BaseModel):
         min_length=1,
         max_length=MAX_TOPICS,
     )
+
+
+class PresentUser(BaseModel):
+    """A user who follows a topic."""
+
+    user_id: str = Field(examples=["alice"])
+    connections: int = Field(description="How many of the user's connections follow the topic.", examples=[2])
+
+
+class PresenceBody(BaseModel):
+    """Who follows a topic now."""
+
+    topic: str = Field(examples=["rooms.1"])
+    users: list[PresentUser] = Field(description="The users in alphabetical order, at most limit of them.")
+    total_users: int = Field(examples=[1])
+    total_connections: int = Field(examples=[2])
+
+
+class ConnectionBody(BaseModel):
+    """One open connection."""
+
+    connection_id: str = Field(examples=["5kVt0p3yZ1qA"])
+    user_id: str = Field(examples=["alice"])
+    connected_at: str = Field(description="RFC 3339, UTC.", examples=["2026-01-31T12:00:00.000Z"])
+    position: int = Field(description="The last sequence number that was sent or skipped.")
+    lag: int = Field(description="How many sequence numbers the position is behind the latest message.")
+    topics: list[str] = Field(description="The topics that the client follows.")
+    transport: str = Field(examples=["websocket"])
+    client: str | None = Field(description="The client's address, if the server knows it.", examples=["192.0.2.7"])
+
+
+class ConnectionsBody(BaseModel):
+    """Open connections, ordered by id."""
+
+    connections: list[ConnectionBody]
+    next: str | None = Field(description="Request the next connections with this value of after; null at the end.")
+
+
+class ClosedBody(BaseModel):
+    """What was closed."""
+
+    closed: int = Field(description="The number of connections.")
+
+
+def answer(body: BaseModel) -> Response:
+    """Return the response with this body."""
+    return Response(body.model_dump_json(), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
 class StampBody(BaseModel):

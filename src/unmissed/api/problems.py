@@ -5,7 +5,7 @@ from http import HTTPStatus
 from http.client import responses
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
@@ -42,6 +42,14 @@ def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Return these statuses for the ``responses`` of a route, each with a problem as its body."""
     content = {ProblemResponse.media_type: {"schema": Problem.model_json_schema()}}
     return {status.value: {"description": status.phrase, "content": content} for status in statuses}
+
+
+def add_options_route(router: APIRouter, path: str, *, methods: str) -> None:
+    """Add a route for OPTIONS, which the route class turns into the answer to a CORS preflight request if it is one."""
+
+    @router.options(path, include_in_schema=False)
+    async def options() -> Response:
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": methods})
 
 
 def problem_route(origins: Origins, *, bearer: Bearer | None) -> type[APIRoute]:

@@ -1,12 +1,13 @@
 """Strict query parameters. FastAPI itself accepts ``since=+5``, and uses the last value of a repeated parameter."""
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from unmissed.core.errors import InvalidPosition
-from unmissed.core.wire import parse_sequence_number
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER, parse_sequence_number
 
 
 def parameter(connection: HTTPConnection, name: str) -> str | None:
@@ -31,15 +32,22 @@ def topics_parameter(connection: HTTPConnection) -> list[str] | None:
     return text.split(",") if text else []
 
 
-def limit_parameter(connection: HTTPConnection) -> int | None:
-    """Return ``limit``, at least 1, or None when it is absent. Raises HTTPException with status 422."""
+def limit_parameter(connection: HTTPConnection, *, default: int = MAX_SEQUENCE_NUMBER, most: int | None = None) -> int:
+    """Return ``limit``, at least 1, or the default when it is absent. Raises HTTPException with status 422."""
     text = parameter(connection, "limit")
     if text is None:
-        return None
+        return default
     try:
         limit = parse_sequence_number(text)
     except InvalidPosition:
         limit = 0
     if limit == 0:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "limit must be a whole number of at least 1, such as 100")
+    if most is not None and limit > most:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"limit must be at most {most}")
     return limit
+
+
+def described(name: str, description: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+    """Return the description of a query parameter for OpenAPI."""
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}

@@ -7,33 +7,44 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.routing import WebSocketRoute
 
+from unmissed.api.asyncapi import add_asyncapi_route
+from unmissed.api.connections import add_connection_routes
 from unmissed.api.health import add_health_routes
 from unmissed.api.identity import Bearer, get_identity, share_bearer
 from unmissed.api.messages import add_message_routes
+from unmissed.api.metrics import add_metrics_route
+from unmissed.api.presence import add_presence_route
 from unmissed.api.problems import problem_route
 from unmissed.api.websocket import PATH, WebSocketEndpoint
+from unmissed.delivery.access import Access, Authorize
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.security.redaction import keep_tokens_out_of_logs
 
 
-def create_router(manager: ConnectionManager, *, authenticate: Callable[..., Any] | None = None) -> APIRouter:
-    """Return ``/ws``, ``/websocket/messages``, ``/livez`` and ``/readyz`` for this manager.
+def create_router(
+    manager: ConnectionManager,
+    *,
+    authenticate: Callable[..., Any] | None = None,
+    authorize: Authorize | None = None,
+) -> APIRouter:
+    """Return ``/ws``, ``/websocket/messages`` and the other routes of this manager.
 
     ``authenticate`` is a FastAPI dependency that returns an ``Identity`` for requests and WebSockets alike (declare its
     parameter as ``starlette.requests.HTTPConnection``) and raises HTTPException with status 401. The default is
-    ``get_identity``, which verifies JWTs with the manager's settings. Raises ConfigurationError if they have no usable
-    key.
+    ``get_identity``, which verifies JWTs with the manager's settings. ``authorize(identity, topic)``, async or not,
+    returns whether that user may follow that topic; the default is that the topics of the identity say so. Raises
+    ConfigurationError if the settings have no usable key.
     """
     bearer = _bearer(manager, authenticate)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        share_bearer(app, bearer)
+        share_bearer(app, bearer, manager)
         yield
 
     router = APIRouter(lifespan=lifespan)
-    _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer)
+    _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)
     return router
 
 
@@ -43,21 +54,34 @@ def add_routes(app: FastAPI, manager: ConnectionManager) -> None:
     FastAPI takes longer to find a route in an included router than this server takes to authenticate a request.
     """
     bearer = Bearer.of(manager.settings)
-    share_bearer(app, bearer)
+    share_bearer(app, bearer, manager)
     router = APIRouter(dependency_overrides_provider=app)
-    _fill(router, manager, authenticate=get_identity, bearer=bearer)
+    _fill(router, manager, authenticate=get_identity, bearer=bearer, authorize=None)
     app.router.routes[:0] = router.routes
 
 
 def _fill(
-    router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any], bearer: Bearer | None
+    router: APIRouter,
+    manager: ConnectionManager,
+    *,
+    authenticate: Callable[..., Any],
+    bearer: Bearer | None,
+    authorize: Authorize | None,
 ) -> None:
     keep_tokens_out_of_logs()
     origins = Origins(manager.settings.allowed_origins)
     router.route_class = problem_route(origins, bearer=bearer)
-    endpoint = WebSocketEndpoint(manager, authenticate=authenticate, bearer=bearer, origins=origins)
+    endpoint = WebSocketEndpoint(
+        manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins
+    )
     router.routes.append(WebSocketRoute(PATH, endpoint))
-    add_message_routes(router, manager, authenticate=authenticate)
+    access = Access(authorize=authorize)
+    add_message_routes(router, manager, authenticate=authenticate, access=access)
+    add_presence_route(router, manager, authenticate=authenticate, access=access)
+    add_connection_routes(router, manager, authenticate=authenticate)
+    add_metrics_route(router, manager, authenticate=authenticate)
+    if manager.settings.docs:
+        add_asyncapi_route(router, manager)
     add_health_routes(router, manager)
 
 

@@ -18,7 +18,7 @@ from unmissed.api.identity import Bearer, checked
 from unmissed.api.query import parameter, since_parameter, topics_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
-from unmissed.delivery.connection import Renewal
+from unmissed.delivery.access import Access, Authorize
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
@@ -39,6 +39,8 @@ class _Wanted(TypedDict):
     since: int | None
     epoch: str | None
     topics: list[str] | None
+    authorized: frozenset[str] | None
+    client: str | None
 
 
 class WebSocketEndpoint:
@@ -54,12 +56,14 @@ class WebSocketEndpoint:
         *,
         authenticate: Callable[..., Any],
         bearer: Bearer | None,
+        authorize: Authorize | None,
         origins: Origins,
     ) -> None:
         self._manager = manager
         self._authenticate = authenticate
         self._bearer = bearer
-        self._renew = manager.renewal(bearer.verifier.verify) if _is_original(bearer) else None
+        self._access = Access(bearer.verifier.verify if _is_original(bearer) else None, authorize)
+        self._access_without_renewal = Access(None, authorize)
         self._origins = origins
         self._close_on_error = close_on_error(origins)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
@@ -75,7 +79,7 @@ class WebSocketEndpoint:
                 if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
                     await self._with_injection(scope["app"])(scope, receive, send)
                 else:
-                    await self._serve(websocket, await self._bearer(websocket), renew=self._renew)
+                    await self._serve(websocket, await self._bearer(websocket), access=self._access)
 
     @contextmanager
     def _authentication(self, scope: Scope) -> Iterator[None]:
@@ -97,7 +101,7 @@ class WebSocketEndpoint:
             async def endpoint(
                 websocket: WebSocket, identity: Annotated[Identity, Depends(self._authenticate)]
             ) -> None:
-                await self._serve(websocket, identity)
+                await self._serve(websocket, identity, access=self._access_without_renewal)
 
             found = self._injected[app] = APIWebSocketRoute(
                 PATH,
@@ -107,21 +111,23 @@ class WebSocketEndpoint:
             ).app
         return found
 
-    async def _serve(self, websocket: WebSocket, identity: Identity, *, renew: Renewal | None = None) -> None:
+    async def _serve(self, websocket: WebSocket, identity: Identity, *, access: Access) -> None:
         """Deliver the messages after the position that the client sent, or only new messages.
 
         Returns when the client has disconnected, or immediately if the server has a native socket, which needs no task.
         """
-        self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         wanted = self._wanted(websocket, identity)
+        if access.authorize is not None:
+            wanted["authorized"] = await access.granted(identity, wanted["topics"])
+        self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         await accept(websocket)
         extensions = websocket.scope.get("extensions", {})
         if SOCKET_EXTENSION in extensions:
-            self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, renew=renew)
+            self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, access=access)
             self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
             return
         socket = AsgiSocket(websocket.receive, websocket.send)
-        self._manager.connect(socket, **wanted, renew=renew)
+        self._manager.connect(socket, **wanted, access=access)
         await socket.run()
 
     def _wanted(self, connection: HTTPConnection, identity: Identity) -> _Wanted:
@@ -130,10 +136,12 @@ class WebSocketEndpoint:
             raise refusal
         since, epoch = since_parameter(connection), parameter(connection, "epoch")
         return {
-            "identity": checked(identity),
+            "identity": checked(identity, self._manager),
             "since": since,
             "epoch": epoch,
             "topics": topics_parameter(connection),
+            "authorized": None,
+            "client": connection.client and connection.client.host,
         }
 
     # Admission
@@ -141,7 +149,7 @@ class WebSocketEndpoint:
     def _offer_admission(self, app: FastAPI, learn: Callable[..., None]) -> None:
         """Let the server pass handshakes directly to ``_admit``, unless the application has a say in them."""
         bearer = self._bearer
-        if not _is_original(bearer) or not _ignores_websockets(app):
+        if not _is_original(bearer) or self._access.authorize is not None or not _ignores_websockets(app):
             return
 
         def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
@@ -160,7 +168,7 @@ class WebSocketEndpoint:
         if wanted is None:
             return False
         try:
-            self._manager.connect(open_socket(subprotocol(scope)), **wanted, renew=self._renew)
+            self._manager.connect(open_socket(subprotocol(scope)), **wanted, access=self._access)
         except UnmissedError:
             return False
         return True

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
 from unmissed.security.redaction import shown_url
-from unmissed.security.tokens import PUBLISH_SCOPE, issue_token
+from unmissed.security.tokens import issue_token
 
 _START_SECONDS = 15.0
 _COMMANDS = {

@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from unmissed.api.messages import PATH as MESSAGES_PATH
 from unmissed.cli.options import is_loopback, with_settings
+from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
 from unmissed.logs.workers import refuse_several_workers
 from unmissed.main import create_app
-from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.security.tokens import issue_token_under
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol
 from unmissed.settings import Settings
 
@@ -56,6 +58,7 @@ def serve(
         application,
         host=host,
         port=port,
+        log_config=_log_config(log_level),
         log_level=log_level,
         access_log=access_log,
         workers=1,
@@ -73,6 +76,12 @@ def serve(
         typer.echo(_welcome(settings, origin=origin, tls="s" if config.is_ssl else ""))
     _freeze_what_is_loaded()
     Server(config, manager=application.state.manager).run()
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    """Return uvicorn's log configuration, with this package logging in the same form and at the same level."""
+    logger = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    return {**LOGGING_CONFIG, "loggers": {**LOGGING_CONFIG["loggers"], "unmissed": logger}}
 
 
 def _freeze_what_is_loaded() -> None:
@@ -106,7 +115,8 @@ def _development(settings: Settings, overrides: dict[str, Any], *, host: str) ->
 
 
 def _welcome(settings: Settings, *, origin: str, tls: str) -> str:
-    ready = issue_token_under(settings, user_id="dev", scope=PUBLISH_SCOPE, topics=["*"], expires_in=_DEV_TOKEN_SECONDS)
+    scope = f"{PUBLISH_SCOPE} {ADMIN_SCOPE}"
+    ready = issue_token_under(settings, user_id="dev", scope=scope, topics=["*"], expires_in=_DEV_TOKEN_SECONDS)
     docs = f"\n  Docs        http{tls}://{origin}/docs" if settings.docs else ""
     return f"""
 NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.

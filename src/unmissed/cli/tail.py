@@ -152,7 +152,7 @@ class _ShowingHandler(logging.Handler):
 @contextlib.contextmanager
 def _log_shown(show: Callable[[str], None]) -> Iterator[None]:
     """Show the log of this package meanwhile."""
-    logger, handler = logging.getLogger("unmissed"), _ShowingHandler(show)
+    logger, handler = logging.getLogger("unmissed.client"), _ShowingHandler(show)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

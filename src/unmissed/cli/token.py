@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from unmissed.cli.options import seconds
-from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.core.audience import PUBLISH_SCOPE
+from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings
 
 

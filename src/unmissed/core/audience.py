@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from unmissed.core.encoding import encode_text
+from unmissed.core.topics import is_granted
 
 MAX_USERS = 1_000
 """The most users that one message addresses."""
@@ -13,6 +14,10 @@ AUDIENCE_OVERHEAD = 352
 
 KEY_OVERHEAD = 236
 """Bytes that a key takes besides its text: 49 for the str, up to 107 in a set, and up to 80 in the window's index."""
+
+
+PUBLISH_SCOPE, ADMIN_SCOPE = "messages:publish", "admin"
+"""What a token must have in its scope to publish, and to see and end the connections of all users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,12 @@ class Identity:
     """Unix time in seconds after which the connection is closed with 4401; None means never."""
     topics: frozenset[str] = field(default_factory=frozenset[str])
     """The topics that this user may follow: names, and prefixes with a ``*`` at their end."""
+    issued_at: float | None = None
+    """Unix time in seconds at which the token was issued; None if that is unknown."""
+
+    def grants(self, topic: str) -> bool:
+        """Return whether ``topics`` has this topic, by its name or a prefix."""
+        return is_granted(topic, self.topics)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@
     │   └── IdempotencyConflict     the key was used for another message
     ├── InvalidPosition         ``since`` is not a sequence number
     ├── InvalidTopic            a name that no topic can have, or too many topics
-    ├── TopicRefused            a topic that the token does not grant
+    ├── TopicRefused            a topic that the client may not follow
+    ├── ScopeRequired           the token does not have the scope for this
+    ├── CommandError            raised by a command of the application: the text is sent to the client
     ├── InvalidFrame            a client frame that was refused
     ├── InvalidToken            a token that was not accepted
     ├── OriginRefused           a page from an origin that is not allowed requested a WebSocket
@@ -64,11 +66,23 @@ class InvalidTopic(UnmissedError, ValueError):
 
 
 class TopicRefused(UnmissedError):
-    """A topic that the token of the client does not grant."""
+    """A topic that the client may not follow."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, *, reason: str = "it must be in the token's topics, by name or prefix") -> None:
         self.topic = topic
-        super().__init__(f"the topic {topic} is not granted: it must be in the token's topics, by name or prefix")
+        super().__init__(f"the topic {topic} is not granted: {reason}")
+
+
+class ScopeRequired(UnmissedError):
+    """Something that the scopes of the token do not allow."""
+
+    def __init__(self, what: str, *, scope: str) -> None:
+        self.scope = scope
+        super().__init__(f"{what} needs a token with the scope {scope}")
+
+
+class CommandError(UnmissedError):
+    """Raised by a command of the application, or instead of it: its text is sent to the client."""
 
 
 class InvalidFrame(UnmissedError, ValueError):

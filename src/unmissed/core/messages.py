@@ -1,6 +1,6 @@
 """Drafts and messages: a message is checked and encoded once, then stamped with its number and time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -94,6 +94,18 @@ class Draft:
             self.tail,
         )
         return Message(sequence_number, timestamp, payload, self.audience, now)
+
+
+def addressed(
+    message: Mapping[str, Any], *, users: Iterable[str] | None, topics: Iterable[str] | None
+) -> Mapping[str, Any]:
+    """Return the message with its recipients. Raises InvalidMessage for one string in place of a list."""
+    for name, value in (("users", users), ("topics", topics)):
+        if isinstance(value, str):
+            raise InvalidMessage(f"{name} is a list of names, not one string: write {name}=[{value!r}]")
+        if value is not None:
+            message = {**message, name: list(value)}
+    return message
 
 
 def rfc3339(unix_time: float) -> str:

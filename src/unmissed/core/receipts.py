@@ -59,6 +59,11 @@ class Receipts:
             self._kept.popitem(last=False)
 
 
+def key_of_user(user_id: str, key: str) -> str:
+    """Return a key of bounded length that is unique to this user. The key must not contain spaces."""
+    return sha256(f"{user_id} {key}".encode()).hexdigest()
+
+
 def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
     """Return a digest that other drafts, or the same ones in another order, do not have."""
     digest = sha256()

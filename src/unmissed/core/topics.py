@@ -42,17 +42,26 @@ def is_granted(topic: str, grants: frozenset[str]) -> bool:
     return topic in grants or any(grant.endswith(_PREFIX) and topic.startswith(grant[:-1]) for grant in grants)
 
 
-def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
+def named_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
     """Return the topics that a client asked for, or, if it asked for none, all that are granted by their name.
 
-    Raises InvalidTopic, and TopicRefused for a topic that is not granted.
+    Raises InvalidTopic for a name that no topic can have, and for too many topics.
     """
     if asked is None:
-        return frozenset(grant for grant in grants if not grant.endswith(_PREFIX)) if grants else grants
-    topics = frozenset(map(checked_topic, asked))
+        topics = frozenset(grant for grant in grants if not grant.endswith(_PREFIX)) if grants else grants
+    else:
+        topics = frozenset(map(checked_topic, asked))
     if len(topics) > MAX_TOPICS:
         raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics, and this one {len(topics)}")
-    for topic in topics:
-        if not is_granted(topic, grants):
-            raise TopicRefused(topic)
+    # The same object for each connection of a user takes no memory.
+    return grants if topics == grants else topics
+
+
+def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
+    """Return ``named_topics``. Raises TopicRefused, too, for a topic that is not granted."""
+    topics = named_topics(asked, grants)
+    if asked is not None:
+        for topic in topics:
+            if not is_granted(topic, grants):
+                raise TopicRefused(topic)
     return topics

@@ -87,6 +87,15 @@ class Window:
         """The lowest number that is not evicted, even if no message is retained."""
         return self.evicted_through + 1
 
+    @property
+    def size(self) -> int:
+        """Bytes that the retained messages take."""
+        return self._bytes
+
+    def reach(self, now: float) -> float:
+        """Return the age of the oldest retained message at ``now`` (monotonic seconds), or 0 without one."""
+        return now - self._messages[0].appended_at if self._messages else 0.0
+
     def __len__(self) -> int:
         return len(self._messages)
 

@@ -1,14 +1,13 @@
-"""The wire format apart from messages: server frames, client frames, close codes, the bodies of responses."""
+"""The wire format apart from messages: server frames, close codes, the bodies of responses."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from math import isfinite
 
-from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
-from unmissed.core.topics import checked_topic
+from unmissed.core import errors
+from unmissed.core.encoding import encode_json
+from unmissed.core.errors import InvalidPosition, UnmissedError
 
 RESERVED_TYPES = frozenset(
     {
@@ -32,9 +31,6 @@ BEARER_SUBPROTOCOL = "unmissed.bearer"
 MAX_SEQUENCE_NUMBER = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""
 
-MAX_CLIENT_FRAME_BYTES = 8_448
-"""Largest client frame: a token of 8 kB and the JSON around it."""
-
 _CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
@@ -42,6 +38,8 @@ class CloseCode(IntEnum):
     """Why a WebSocket was closed. The protocol documentation describes how clients handle each code."""
 
     NORMAL = 1000
+    GOING_AWAY = 1001
+    NO_STATUS = 1005
     LOST = 1006
     INVALID_DATA = 1007
     TOO_LARGE = 1009
@@ -54,32 +52,28 @@ class CloseCode(IntEnum):
     TOO_MANY = 4429
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticate:
-    """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token in its handshake."""
+CLOSE_CODES: Mapping[type[UnmissedError], CloseCode] = {
+    errors.InvalidToken: CloseCode.UNAUTHORIZED,
+    errors.OriginRefused: CloseCode.FORBIDDEN,
+    errors.TopicRefused: CloseCode.FORBIDDEN,
+    errors.ScopeRequired: CloseCode.FORBIDDEN,
+    errors.InvalidTopic: CloseCode.BAD_MESSAGE,
+    errors.InvalidMessage: CloseCode.BAD_MESSAGE,
+    errors.InvalidPosition: CloseCode.BAD_MESSAGE,
+    errors.InvalidFrame: CloseCode.BAD_MESSAGE,
+    errors.CommandError: CloseCode.BAD_MESSAGE,
+    errors.TooManyConnections: CloseCode.TOO_MANY,
+    errors.Draining: CloseCode.SERVICE_RESTART,
+    errors.NotRunning: CloseCode.SERVICE_RESTART,
+}
+"""The code in the ``error`` frame or the close frame that tells a client about an exception."""
 
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """``{"type": "follow", "topics": [...], "since"?: N, "epoch"?: E}``, answered by ``following``."""
-
-    topics: tuple[str, ...]
-    since: int | None = None
-    epoch: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unfollow:
-    """``{"type": "unfollow", "topics": [...]}``, answered by ``following``."""
-
-    topics: tuple[str, ...]
+INTERNAL_ERROR = "internal error: the reason is in the server's log output"
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """``{"type": "ping"}``, answered by ``{"type": "pong"}``."""
+def code_of(error: Exception) -> CloseCode:
+    """Return the code for an exception; INTERNAL_ERROR for one that a client cannot cause."""
+    return next((code for kind, code in CLOSE_CODES.items() if isinstance(error, kind)), CloseCode.INTERNAL_ERROR)
 
 
 def close_reason(text: str) -> str:
@@ -92,57 +86,6 @@ def parse_sequence_number(text: str) -> int:
     if not _CANONICAL_INTEGER.fullmatch(text) or int(text) > MAX_SEQUENCE_NUMBER:
         raise InvalidPosition
     return int(text)
-
-
-ClientFrame = Authenticate | Follow | Ping | Unfollow
-
-
-def parse_client_frame(text: str | bytes) -> ClientFrame:
-    """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
-    if len(text) > MAX_CLIENT_FRAME_BYTES:
-        raise InvalidFrame(f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
-    if isinstance(text, bytes):
-        raise InvalidFrame("binary frames are not supported: send JSON as text")
-    try:
-        frame = decode_json(text)
-    except ValueError:
-        raise InvalidFrame('the frame is not JSON: send an object such as {"type": "ping"}') from None
-    match frame:
-        case {"type": "ping"}:
-            return Ping()
-        case {"type": "authenticate", "token": str(token)}:
-            return Authenticate(token)
-        case {"type": "authenticate"}:
-            raise InvalidFrame("authenticate needs a token, which is a string")
-        case {"type": "follow", "topics": [*topics]}:
-            return Follow(_topics(topics), _since(frame.get("since")), _epoch(frame.get("epoch")))
-        case {"type": "unfollow", "topics": [*topics]}:
-            return Unfollow(_topics(topics))
-        case {"type": "follow" | "unfollow"}:
-            raise InvalidFrame("follow and unfollow need topics, which is a list of names")
-        case _:
-            raise InvalidFrame('unknown frame: type must be "ping", "authenticate", "follow" or "unfollow"')
-
-
-def _topics(names: list[object]) -> tuple[str, ...]:
-    try:
-        return tuple(map(checked_topic, names))
-    except InvalidTopic as error:
-        raise InvalidFrame(str(error)) from None
-
-
-def _since(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQUENCE_NUMBER:
-        raise InvalidFrame(str(InvalidPosition()))
-    return value
-
-
-def _epoch(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise InvalidFrame("epoch must be a string")
 
 
 def connected(
@@ -209,9 +152,25 @@ def reconnect(*, after_ms: int) -> bytes:
     return b'{"type":"reconnect","after_ms":%d}' % after_ms
 
 
-def error(*, code: int, detail: str) -> bytes:
+def error(*, code: int, detail: str, request_id: str | None = None) -> bytes:
     """Return the frame that tells a client why its frame was refused."""
-    return encode_json({"type": "error", "code": code, "detail": detail})
+    answered = {} if request_id is None else {"id": request_id}
+    return encode_json({"type": "error", **answered, "code": code, "detail": detail})
+
+
+def internal_error(request_id: str | None = None) -> bytes:
+    """Return the frame that tells a client that the server failed, without the reason."""
+    return error(code=CloseCode.INTERNAL_ERROR, detail=INTERNAL_ERROR, request_id=request_id)
+
+
+def published(request_id: str, *, sequence_number: int) -> bytes:
+    """Return the answer to ``publish``: the number of the message."""
+    return encode_json({"type": "published", "id": request_id, "sequence_number": sequence_number})
+
+
+def result(request_id: str, *, data: object) -> bytes:
+    """Return the answer to ``command``. Raises ValueError if the data cannot be sent as JSON."""
+    return encode_json({"type": "result", "id": request_id, "data": data})
 
 
 PONG = b'{"type":"pong"}'

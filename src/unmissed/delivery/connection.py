@@ -1,37 +1,45 @@
 """One client connection: its identity, position and socket."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from unmissed.core import wire
-from unmissed.core.audience import Identity, keys_of, topic_key
-from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic, TopicRefused
-from unmissed.core.topics import MAX_TOPICS, granted_topics, is_granted
-from unmissed.core.window import Outcome, Window
+from unmissed.core.audience import Identity, topic_key
+from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
+from unmissed.core.topics import MAX_TOPICS
+from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
+from unmissed.delivery.access import Access
 from unmissed.delivery.chunks import Chunk, Chunks, JoinedChunk
+from unmissed.delivery.due import Due
+from unmissed.delivery.following import Following
+from unmissed.delivery.inbox import Inbox, Requests
 from unmissed.delivery.liveness import Liveness
+from unmissed.delivery.measures import Measures
 from unmissed.delivery.past import Past
 from unmissed.delivery.socket import Socket
 
 SPARSE = 8
 """A client that sees less than one in so many messages of a chunk continues with the next messages that it sees."""
 
-MAX_REFUSED_FRAMES = 3
-MAX_FRAMES_BETWEEN_CHECKS = 100
-MAX_BYTES_BETWEEN_CHECKS = 65_536
+
+MAX_DUE_BYTES = 1_048_576
+"""Bytes of answers that may wait for a client that does not read them."""
+
+MAX_EARLIER = 16
+"""How many renewed tokens of a connection are remembered."""
 
 
-Renewal = Callable[[str], tuple[Identity, float]]
-"""Verifies a token; returns its identity and its expiry in monotonic seconds. Raises InvalidToken."""
+class Host(Protocol):
+    """What a connection needs of the fan-out that serves it."""
 
+    chunks: Chunks
+    requests: Requests
+    measures: Measures
 
-class ConnectionRegistry(Protocol):
-    """What a connection tells about itself."""
-
-    def remove(self, connection: "Connection") -> None:
-        """Forget a connection, because its client has disconnected."""
+    def ended(self, connection: "Connection", code: int, reason: str) -> None:
+        """Forget a connection that was closed or lost."""
         ...
 
     def change_topics(self, connection: "Connection", topics: frozenset[str]) -> None:
@@ -43,30 +51,26 @@ class Connection:
     """A connected client. It has no queue: its pending messages are those after its position in the log."""
 
     __slots__ = (
-        "_bytes_received",
+        "_access",
         "_chunks",
         "_closing",
         "_current",
-        "_followed_after",
-        "_follows_default",
-        "_frames_received",
+        "_due",
+        "_following",
         "_heartbeat_at",
-        "_heartbeat_due",
-        "_keys",
+        "_host",
+        "_inbox",
         "_last",
-        "_past",
+        "_measures",
         "_position",
-        "_refused",
-        "_registry",
-        "_renew",
-        "_server_frames",
         "_socket",
-        "_start",
+        "client",
+        "earlier",
         "expires_at",
         "id",
         "identity",
         "liveness",
-        "topics",
+        "opened_at",
     )
 
     def __init__(
@@ -74,43 +78,52 @@ class Connection:
         connection_id: str,
         *,
         identity: Identity,
+        client: str | None,
         socket: Socket,
-        chunks: Chunks,
         position: int,
-        topics: frozenset[str],
-        follows_default: bool,
+        following: Following,
+        access: Access,
+        opened_at: float,
         expires_at: float,
-        renew: Renewal | None,
         liveness: Liveness,
-        registry: ConnectionRegistry,
+        host: Host,
     ) -> None:
         self.id = connection_id
         self.identity = identity
-        self.topics = topics
-        """The topics that the client follows."""
+        self.earlier: tuple[Identity, ...] = ()
+        """The identities of the last tokens that were renewed on this connection."""
+        self.client = client
+        """The address of the client, if the server knows it."""
+        self.opened_at = opened_at
+        """Monotonic time in seconds at which delivery began."""
         self.expires_at = expires_at
         """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
         self.liveness = liveness
-        self._keys: frozenset[str] | None = None
-        self._past: Past | None = None
         self._socket = socket
-        self._chunks = chunks
-        self._registry = registry
-        self._renew = renew
-        self._follows_default = follows_default
-        self._start = self._position = position
-        self._followed_after: dict[str, int] = {}
-        """For each topic that was followed later than at the start: the number after which its messages are sent."""
+        self._host = host
+        self._chunks = host.chunks
+        self._measures = host.measures
+        self._access = access
+        self._following = following
+        self._position = position
         self._current = False
+        self._due: Due | None = None
+        self._inbox: Inbox | None = None
+        """Exists from the first frame of the client on."""
+        self._heartbeat_at = 0.0
         self._closing: tuple[int, str] | None = None
         self._last = 0
         """The last message to deliver, once the connection is closing."""
-        self._server_frames: list[bytes] = []
-        self._heartbeat_due = False
-        self._heartbeat_at = 0.0
-        self._frames_received = 0
-        self._bytes_received = 0
-        self._refused = 0
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that the client follows."""
+        return self._following.topics
+
+    @property
+    def transport(self) -> str:
+        """How the client is connected."""
+        return "websocket"
 
     @property
     def position(self) -> int:
@@ -121,17 +134,16 @@ class Connection:
         return max(self._position, self._chunks.flushed_through) if self._current else self._position
 
     @property
-    def keys(self) -> frozenset[str]:
-        """The keys of the client. They are created for the first message that is not for everyone."""
-        if self._keys is None:
-            self._keys = keys_of(self.identity.user_id, self.topics)
-        return self._keys
+    def lag(self) -> int:
+        """How many sequence numbers the position is behind the latest message."""
+        return 0 if self._current else self._chunks.window.latest - self._position
 
     def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float) -> None:
         """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
-        self._heartbeat_due = heartbeat
+        due = self._due = Due()
+        due.add(greeting)
+        due.heartbeat = heartbeat
         self._heartbeat_at = heartbeat_at
-        self._server_frames.append(greeting)
         self._socket.attach(self)
         self.deliver()
 
@@ -144,34 +156,171 @@ class Connection:
         last = window.latest if self._closing is None else self._last
         self._position = self.position
         while socket.writable:
-            if self._server_frames or self._heartbeat_due or self._past is not None:
-                chunk = self._next_with_server_frames(window, last)
+            if self._due is not None:
+                chunk = self._next_with_frames(self._due, window, last)
             elif self._position >= last:
                 break
             elif self._position < window.evicted_through:
-                chunk = self._next_with_server_frames(window, last)
+                chunk = JoinedChunk(*self._gap(window), *self._rest(last))
             else:
                 chunk = self._next_messages(last)
             if chunk.payloads:
                 socket.write(chunk)
+            elif self._position >= last:
+                break
         self._current = self._position >= last and self._closing is None
-        if self._closing is not None and self._position >= last and not self._server_frames and self._past is None:
+        if self._closing is not None and self._position >= last and self._due is None:
             socket.close(*self._closing)
+
+    def _next_messages(self, last: int) -> Chunk:
+        chunk = self._chunks.after(self._position)
+        if chunk.last > last:
+            chunk = chunk.through(last)
+        if not chunk.for_everyone:
+            keys = self._following.keys
+            seen = chunk.visible_to(keys)
+            sparse = chunk.last < last and len(seen.messages) * SPARSE < len(chunk.messages)
+            chunk = self._chunks.visible_after(self._position, keys, last=last) if sparse else seen
+        self._position = chunk.last
+        self._measures.delivered += len(chunk.messages)
+        return chunk
+
+    def _next_with_frames(self, due: Due, window: Window, last: int) -> Chunk:
+        """Return the next messages, with the frames that belong before and after them."""
+        parts = [Chunk(*due.take_before())]
+        if due.past is not None:
+            parts.append(self._next_of_past(due.past, window))
+        else:
+            parts += self._gap(window)
+            parts += self._rest(last)
+            parts.append(Chunk(*due.take_after(self._position, last=self._position >= last)))
+        if self._closing is not None and self._position >= last:
+            due.discard_waiting()
+        if not due:
+            self._due = None
+        return JoinedChunk(*parts)
+
+    def _gap(self, window: Window) -> Iterator[Chunk]:
+        """Yield a ``gap`` frame if messages after the position that the client would have seen were evicted."""
+        if self._position < window.evicted_through:
+            if self._position < (lost := window.lost_through(self._following.keys)):
+                self._measures.gaps += 1
+                yield Chunk(wire.gap(first=self._position + 1, last=lost))
+            self._position = window.evicted_through
+
+    def _rest(self, last: int) -> Iterator[Chunk]:
+        """Yield the next messages, if any are left."""
+        if self._position < last:
+            yield self._next_messages(last)
+
+    def _next_of_past(self, past: Past, window: Window) -> Chunk:
+        """Return the next messages of the past, and at its end the ``following`` frame."""
+        chunk = past.next_chunk(window)
+        if not past.complete:
+            return chunk
+        self._frames.past = None
+        answer = wire.following(self.topics, position=self._position, outcome=past.outcome)
+        return JoinedChunk(chunk, Chunk(answer))
+
+    @property
+    def _frames(self) -> Due:
+        if self._due is None:
+            self._due = Due()
+        return self._due
+
+    def send_frame(self, payload: bytes, *, after: int | None = None) -> None:
+        """Send a frame as soon as the socket accepts data, or not before all messages up to ``after`` were sent."""
+        if after is None:
+            self._frames.add(payload)
+        elif self._closing is None:
+            self._frames.add_after(after, payload)
+        self.deliver()
+        if self._due is not None and self._due.size > MAX_DUE_BYTES:
+            self.close(CloseCode.TOO_MANY, "the client does not read the answers to its frames", discard=True)
+
+    # Topics and tokens
+
+    @property
+    def chose_topics(self) -> bool:
+        """Whether the client chose its topics, instead of following those that it was granted by name."""
+        return self._following.chosen
+
+    def follow(self, topics: frozenset[str], *, since: int | None = None, epoch: str | None = None) -> None:
+        """Follow these topics, too, from the position on, or first their messages after ``since``.
+
+        Answers with a ``following`` frame. Raises InvalidTopic, and InvalidFrame while the past of other topics is
+        being sent; nothing changes then.
+        """
+        if self._due is not None and self._due.past is not None:
+            raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        new, keys = topics - self.topics, self._following.keys
+        if len(self.topics) + len(new) > MAX_TOPICS:
+            raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
+        self._change_topics(self.topics | new)
+        if since is None:
+            self.send_frame(wire.following(self.topics, position=self.position))
+            return
+        past = self._following.past(
+            new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
+        )
+        self._frames.begin_past(past)
+        self.deliver()
+
+    def unfollow(self, topics: Iterable[str]) -> None:
+        """Stop following these topics. Answers with a ``following`` frame."""
+        left = self.topics.difference(topics)
+        if left != self.topics:
+            self._following.chosen = True
+        self._change_topics(left)
+        self.send_frame(wire.following(self.topics, position=self.position))
+
+    def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
+        """Use another identity of the same user from now on, and follow these topics.
+
+        ``expires_at`` is in monotonic seconds. Answers with an ``authenticated`` frame. Raises InvalidToken if it is
+        another user or there are too many topics; nothing changes then.
+        """
+        if identity.user_id != self.identity.user_id:
+            raise InvalidToken("the token is for another user: open another connection")
+        if len(topics) > MAX_TOPICS:
+            raise InvalidToken(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
+        self.earlier = (*self.earlier, self.identity)[-MAX_EARLIER:]
+        self.identity, self.expires_at = identity, expires_at
+        self._change_topics(topics)
+        self.send_frame(wire.authenticated(expires_at=identity.expires_at, topics=topics, position=self.position))
+
+    def _change_topics(self, topics: frozenset[str]) -> None:
+        if self._due is not None and self._due.past is not None:
+            self._due.past.keys -= frozenset(map(topic_key, self.topics - topics))
+        self._host.change_topics(self, topics)
+        self._following.change(topics, position=self.position)
+
+    # End
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is closed when everything has been sent."""
+        return self._closing is not None
 
     def check(self, now: float, *, unix_time: float, heartbeat_seconds: float, stall_seconds: float) -> None:
         """Send what is due at ``now`` (monotonic seconds), and end an expired, stalled or dead connection.
 
         A token expires by whichever clock says so first: the wall clock may have been wrong when it was verified.
         """
-        self._frames_received = self._bytes_received = 0
+        if self._inbox is not None:
+            self._inbox.begin_interval()
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one", discard=True)
-        if self.liveness.is_gone(now, stall_seconds=stall_seconds, closing=self._closing is not None):
-            self._socket.abort()
+        if self.liveness.is_stalled(now, stall_seconds=stall_seconds, closing=self.closing):
+            self._measures.stalls += 1
+            self.abort(f"stalled: the client has taken nothing for {stall_seconds:g} s")
+            return
+        if self.liveness.is_dead(now):
+            self.abort("dead: the client has not answered a ping")
             return
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + heartbeat_seconds
-            self._heartbeat_due = True
+            self._frames.heartbeat = True
             self.deliver()
         self.liveness.ping_if_due(now)
 
@@ -183,20 +332,19 @@ class Connection:
         """
         if self._closing is None:
             self._closing, self._last = (code, reason), self._chunks.window.latest
+            if self._inbox is not None:
+                self._inbox.close()
         if discard:
-            self._server_frames.clear()
-            self._past = None
+            self._due = None
             self._last = self.position
         self.deliver()
 
-    def abort(self) -> None:
-        """Drop the connection and discard unsent data."""
+    def abort(self, reason: str) -> None:
+        """Drop the connection and discard unsent data. The reason is for hooks and logs."""
+        self._host.ended(self, *(self._closing or (CloseCode.LOST, reason)))
         self._socket.abort()
 
-    def send_frame(self, payload: bytes) -> None:
-        """Send a frame that is not a message, as soon as the socket accepts data."""
-        self._server_frames.append(payload)
-        self.deliver()
+    # SocketListener
 
     def socket_writable(self) -> None:
         """Continue delivery from the position."""
@@ -204,143 +352,12 @@ class Connection:
 
     def socket_received(self, frame: str | bytes) -> None:
         """Answer a client frame."""
-        self._frames_received += 1
-        self._bytes_received += len(frame)
-        if self._frames_received > MAX_FRAMES_BETWEEN_CHECKS or self._bytes_received > MAX_BYTES_BETWEEN_CHECKS:
-            self.close(CloseCode.TOO_MANY, "too many frames: reconnect later, and send fewer", discard=True)
-            return
-        if self._closing is not None:
-            return
-        if len(frame) > wire.MAX_CLIENT_FRAME_BYTES:
-            self.close(CloseCode.TOO_LARGE, f"a frame must have at most {wire.MAX_CLIENT_FRAME_BYTES} bytes")
-            return
-        try:
-            self._answer(frame)
-        except TopicRefused as error:
-            self.send_frame(wire.error(code=CloseCode.FORBIDDEN, detail=str(error)))
-        except InvalidToken as error:
-            self._refuse(str(error), code=CloseCode.UNAUTHORIZED)
-        except (InvalidFrame, InvalidTopic) as error:
-            self._refuse(str(error))
+        if self._inbox is None:
+            self._inbox = Inbox(self, access=self._access, requests=self._host.requests)
+        self._inbox.take(frame)
 
-    def socket_closed(self) -> None:
+    def socket_closed(self, code: int, reason: str) -> None:
         """Report that this client has disconnected."""
-        self._registry.remove(self)
-
-    def _next_messages(self, last: int) -> Chunk:
-        chunk = self._chunks.after(self._position)
-        if chunk.last > last:
-            chunk = chunk.through(last)
-        if not chunk.for_everyone:
-            seen = chunk.visible_to(self.keys)
-            sparse = chunk.last < last and len(seen.messages) * SPARSE < len(chunk.messages)
-            chunk = self._chunks.visible_after(self._position, self.keys, last=last) if sparse else seen
-        self._position = chunk.last
-        return chunk
-
-    def _next_with_server_frames(self, window: Window, last: int) -> Chunk:
-        """Return the next messages, with the server frames that belong before and after them."""
-        parts: list[Chunk] = []
-        if self._server_frames:
-            parts.append(Chunk(*self._server_frames))
-            self._server_frames.clear()
-        if self._past is not None:
-            return JoinedChunk(*parts, self._next_of_past(self._past, window))
-        if self._position < window.evicted_through:
-            if self._position < (lost := window.lost_through(self.keys)):
-                parts.append(Chunk(wire.gap(first=self._position + 1, last=lost)))
-            self._position = window.evicted_through
-        if self._position < last:
-            parts.append(self._next_messages(last))
-        if self._heartbeat_due and self._position >= last:
-            self._heartbeat_due = False
-            parts.append(Chunk(wire.heartbeat(position=self._position)))
-        return JoinedChunk(*parts)
-
-    def _next_of_past(self, past: Past, window: Window) -> Chunk:
-        """Return the next messages of the past, and at its end the ``following`` frame."""
-        chunk = past.next_chunk(window)
-        if not past.complete:
-            return chunk
-        self._past = None
-        answer = wire.following(self.topics, position=self._position, outcome=past.outcome)
-        return JoinedChunk(chunk, Chunk(answer))
-
-    def follow(self, topics: Iterable[str], *, since: int | None = None, epoch: str | None = None) -> None:
-        """Follow these topics, too, from the position on, or first their messages after ``since``.
-
-        Answers with a ``following`` frame. Raises InvalidTopic or TopicRefused, and InvalidFrame while the past of
-        other topics is being sent; nothing changes then.
-        """
-        if self._past is not None:
-            raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
-        new = granted_topics(topics, self.identity.topics) - self.topics
-        if len(self.topics) + len(new) > MAX_TOPICS:
-            raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        old_keys = self.keys
-        self._set_topics(self.topics | new)
-        if since is None:
-            self.send_frame(wire.following(self.topics, position=self.position))
-            return
-        keys = frozenset(map(topic_key, new))
-        sent_after = {key: self._followed_after.get(key, self._start) for key in old_keys}
-        outcome, start = self._chunks.window.locate(since, epoch=epoch)
-        if outcome is Outcome.GAP:
-            outcome, start = Outcome.COMPLETE, since
-        self._past = Past(outcome, start, self.position, keys, sent_after)
-        self._followed_after.update(dict.fromkeys(keys, start))
-        self.deliver()
-
-    def unfollow(self, topics: Iterable[str]) -> None:
-        """Stop following these topics. Answers with a ``following`` frame."""
-        self._set_topics(self.topics.difference(topics))
-        self.send_frame(wire.following(self.topics, position=self.position))
-
-    def renew(self, token: str) -> None:
-        """Use another token of the same user from now on, with its expiry and its topics.
-
-        Topics that it does not grant are not followed any more. A client that did not choose its topics follows all
-        that it grants by name. Answers with an ``authenticated`` frame. Raises InvalidToken, or InvalidFrame where the
-        application authenticates in its own way; nothing changes then.
-        """
-        if self._renew is None:
-            raise InvalidFrame("the token of this connection cannot be renewed: open another connection")
-        identity, expires_at = self._renew(token)
-        if identity.user_id != self.identity.user_id:
-            raise InvalidToken("the token is for another user: open another connection")
-        topics = frozenset(topic for topic in self.topics if is_granted(topic, identity.topics))
-        if self._follows_default:
-            topics |= granted_topics(None, identity.topics)
-        if len(topics) > MAX_TOPICS:
-            raise InvalidToken(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        self.identity, self.expires_at = identity, expires_at
-        self._set_topics(topics)
-        self.send_frame(wire.authenticated(expires_at=identity.expires_at, topics=self.topics, position=self.position))
-
-    def _set_topics(self, topics: frozenset[str]) -> None:
-        removed = frozenset(map(topic_key, self.topics - topics))
-        if self._past is not None:
-            self._past.keys -= removed
-        for key in removed:
-            self._followed_after.pop(key, None)
-        self._followed_after.update(dict.fromkeys(map(topic_key, topics - self.topics), self.position))
-        self._registry.change_topics(self, topics)
-        self.topics = topics
-        self._keys = None
-
-    def _answer(self, frame: str | bytes) -> None:
-        match wire.parse_client_frame(frame):
-            case wire.Ping():
-                self.send_frame(wire.PONG)
-            case wire.Follow(topics=topics, since=since, epoch=epoch):
-                self.follow(topics, since=since, epoch=epoch)
-            case wire.Unfollow(topics=topics):
-                self.unfollow(topics)
-            case wire.Authenticate(token=token):
-                self.renew(token)
-
-    def _refuse(self, detail: str, *, code: CloseCode = CloseCode.BAD_MESSAGE) -> None:
-        self._refused += 1
-        self.send_frame(wire.error(code=code, detail=detail))
-        if self._refused >= MAX_REFUSED_FRAMES:
-            self.close(code, "too many frames were refused")
+        if self._inbox is not None:
+            self._inbox.close()
+        self._host.ended(self, *(self._closing or (code, reason)))

@@ -6,16 +6,20 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.messages import Draft
-from unmissed.core.topics import granted_topics
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
+from unmissed.delivery.access import Access
 from unmissed.delivery.chunks import Chunks
-from unmissed.delivery.connection import Connection, Renewal
+from unmissed.delivery.connection import Connection
+from unmissed.delivery.following import Following
+from unmissed.delivery.inbox import Requests
 from unmissed.delivery.liveness import PING_SECONDS, Liveness
+from unmissed.delivery.measures import Measures
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 
@@ -37,16 +41,40 @@ class Limits:
     max_connections_per_user: int | None = None
 
 
-class FanOut:
-    """The open connections to one window, and the delivery to them."""
+class ConnectionEvents(Protocol):
+    """Is told when a connection has begun and ended."""
 
-    def __init__(self, window: Window, *, limits: Limits) -> None:
+    def opened(self, connection: Connection) -> None:
+        """Handle a new connection."""
+        ...
+
+    def ended(self, connection: Connection, code: int, reason: str) -> None:
+        """Handle the end of a connection."""
+        ...
+
+
+class FanOut:
+    """The open connections to one window, and the delivery to them. ``clock`` returns the seconds of message ages."""
+
+    def __init__(
+        self,
+        window: Window,
+        *,
+        limits: Limits,
+        requests: Requests,
+        events: ConnectionEvents,
+        clock: Callable[[], float],
+    ) -> None:
         self.window = window
+        self.requests = requests
+        self.measures = Measures()
+        self.chunks = Chunks(window)
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
         )
+        self._events = events
         self._limits = limits
-        self._chunks = Chunks(window)
+        self._clock = clock
         self._rest: Iterator[Connection] | None = None
         """The connections that a flush in slices has not reached yet."""
         self._flushing = self._flushed = _Mark.of(window)
@@ -56,33 +84,31 @@ class FanOut:
         socket: Socket,
         *,
         identity: Identity,
-        topics: Iterable[str] | None,
+        client: str | None,
+        topics: frozenset[str],
+        chose_topics: bool,
         since: int | None,
         epoch: str | None,
         expires_at: float,
-        renew: Renewal | None,
-        now: float,
+        access: Access,
     ) -> Connection:
-        """Deliver to this socket the messages after ``since``, or only new ones.
-
-        Raises InvalidTopic, TopicRefused and TooManyConnections.
-        """
-        followed = granted_topics(topics, identity.topics)
+        """Deliver to this socket the messages after ``since``, or only new ones. Raises TooManyConnections."""
+        now = self._clock()
         self.connections.check_limits(identity.user_id, now=now)
-        outcome, start = self._start(since, epoch, user_id=identity.user_id, topics=followed)
+        outcome, start = self._start(since, epoch, user_id=identity.user_id, topics=topics)
         connection = Connection(
             secrets.token_urlsafe(9),
             identity=identity,
+            client=client,
             socket=socket,
-            chunks=self._chunks,
             position=start,
-            topics=followed,
-            follows_default=topics is None,
+            following=Following(identity.user_id, topics, chosen=chose_topics, start=start),
+            access=access,
+            opened_at=now,
             expires_at=expires_at,
-            renew=renew,
             # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
             liveness=Liveness(socket, ping_at=now + PING_SECONDS * random.random()),
-            registry=self.connections,
+            host=self,
         )
         greeting = wire.connected(
             connection_id=connection.id,
@@ -91,13 +117,26 @@ class FanOut:
             latest=self.window.latest,
             outcome=outcome,
             start=start,
-            topics=followed,
+            topics=topics,
             expires_at=identity.expires_at,
         )
+        if outcome is not None:
+            self.measures.count_recovery(connection.transport, outcome)
         self.connections.add(connection)
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
         connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
+        self._events.opened(connection)
         return connection
+
+    def ended(self, connection: Connection, code: int, reason: str) -> None:
+        """Forget a connection that was closed or lost."""
+        if self.connections.remove(connection):
+            self.measures.closes[code] += 1
+            self._events.ended(connection, code, reason)
+
+    def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
+        """Find a connection by these topics, in place of those that it follows."""
+        self.connections.change_topics(connection, topics)
 
     def _start(
         self, since: int | None, epoch: str | None, *, user_id: str, topics: frozenset[str]
@@ -121,16 +160,29 @@ class FanOut:
 
         A message that is published meanwhile reaches the connections of the later slices with this flush.
         """
+        if self._rest is None and self._flushed.latest == self.window.latest:
+            return True
+        started = self._clock()
         if self._rest is None:
             self._rest = iter(self._audience())
             self._flushing = _Mark.of(self.window)
         reached = _for_each(islice(self._rest, SLICE), Connection.deliver)
+        now = self._clock()
+        self.measures.flush_seconds.observe(now - started)
         if reached == SLICE:
             return False
         self._rest = None
+        self._measure_writes(now)
         self._flushed = self._flushing
-        self._chunks.flushed_through = self._flushed.latest
+        self.chunks.flushed_through = self._flushed.latest
         return True
+
+    def _measure_writes(self, now: float) -> None:
+        """Measure how long the messages of this flush have waited."""
+        for message in self.window.messages_after(max(self._flushed.latest, self.window.evicted_through)):
+            if message.sequence_number > self._flushing.latest:
+                return
+            self.measures.publish_to_write_seconds.observe(now - message.appended_at)
 
     def _audience(self) -> Iterable[Connection]:
         """Return the connections that see what is new. Those that are behind continue when their socket is writable."""
@@ -213,5 +265,5 @@ def _for_each(connections: Iterable[Connection], act: Callable[[Connection], Non
             act(connection)
         except Exception:
             logger.exception("connection aborted after an unexpected error: connection_id=%s", connection.id)
-            connection.abort()
+            connection.abort("an unexpected error: see the log output")
     return count

@@ -19,15 +19,20 @@ class Liveness:
         self._write_progress = 0
         self._stalled_since: float | None = None
 
-    def is_gone(self, now: float, *, stall_seconds: float, closing: bool) -> bool:
-        """Return whether the client is stalled or dead.
-
-        It is stalled if it has taken nothing for ``stall_seconds``, or not everything in that time while ``closing``.
-        It is dead if neither a frame nor an acknowledgement has arrived since the last ping.
-        """
-        if self._is_stalled(now, stall_seconds, closing=closing):
-            return True
+    def is_dead(self, now: float) -> bool:
+        """Return whether neither a frame nor an acknowledgement has arrived since the last ping."""
         return now >= self._ping_at and self._pinged == (self._socket.receive_progress, self._socket.write_progress)
+
+    def is_stalled(self, now: float, *, stall_seconds: float, closing: bool) -> bool:
+        """Return whether the client has taken nothing for ``stall_seconds``, or not everything while ``closing``."""
+        socket = self._socket
+        if socket.buffer_empty:
+            self._stalled_since = None
+            return False
+        progress = socket.write_progress
+        if self._stalled_since is None or (progress != self._write_progress and not closing):
+            self._write_progress, self._stalled_since = progress, now
+        return now - self._stalled_since >= stall_seconds
 
     def ping_if_due(self, now: float) -> None:
         """Send a ping every PING_SECONDS."""
@@ -49,13 +54,3 @@ class Liveness:
         if self._pinged is None or self._socket.receive_progress != self._pinged[0]:
             return 0.0
         return now - self._unanswered_since
-
-    def _is_stalled(self, now: float, stall_seconds: float, *, closing: bool) -> bool:
-        socket = self._socket
-        if socket.buffer_empty:
-            self._stalled_since = None
-            return False
-        progress = socket.write_progress
-        if self._stalled_since is None or (progress != self._write_progress and not closing):
-            self._write_progress, self._stalled_since = progress, now
-        return now - self._stalled_since >= stall_seconds

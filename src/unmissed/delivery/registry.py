@@ -1,5 +1,7 @@
 """The open connections, counted in total and per user."""
 
+import heapq
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
 from unmissed.core.audience import topic_key, user_key
@@ -47,16 +49,33 @@ class Registry:
         self._by_id[connection.id] = connection
         self._by_key.add(_keys_of(connection), connection)
 
-    def remove(self, connection: Connection) -> None:
-        """Remove a connection. Does nothing if it was removed before."""
-        if self._by_id.pop(connection.id, None) is not None:
-            self._by_key.remove(_keys_of(connection), connection)
+    def remove(self, connection: Connection) -> bool:
+        """Remove a connection, and return whether it was not removed before."""
+        if self._by_id.pop(connection.id, None) is None:
+            return False
+        self._by_key.remove(_keys_of(connection), connection)
+        return True
 
     def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
         """Find a connection by these topics, in place of those that it follows. Does nothing if it was removed."""
         if connection.id in self._by_id:
             self._by_key.remove(map(topic_key, connection.topics - topics), connection)
             self._by_key.add(map(topic_key, topics - connection.topics), connection)
+
+    def of_user(self, user_id: str) -> tuple[Connection, ...]:
+        """Return the connections of a user."""
+        return tuple(self._by_key.get(user_key(user_id)))
+
+    def users(self, topic: str | None = None) -> dict[str, int]:
+        """Return the users that are connected, or only those that follow a topic, and how many connections each has."""
+        connections = self._by_id.values() if topic is None else self._by_key.get(topic_key(topic))
+        return dict(Counter(connection.identity.user_id for connection in connections))
+
+    def page(self, after: str, *, limit: int, user_id: str | None) -> list[Connection]:
+        """Return the first ``limit`` connections, of one user if given, with ids above ``after``, ordered by id."""
+        found = self._by_id.values() if user_id is None else self._by_key.get(user_key(user_id))
+        following = (connection for connection in found if connection.id > after)
+        return heapq.nsmallest(limit, following, key=lambda connection: connection.id)
 
     def with_any_of(self, keys: Iterable[str]) -> Collection[Connection]:
         """Return the connections whose users or topics have one of these keys."""
@@ -66,8 +85,7 @@ class Registry:
         silent = [each for each in connections if each.liveness.silent_for(now) >= SILENT_SECONDS]
         if silent:
             replaced = max(silent, key=lambda each: each.liveness.silent_for(now))
-            self.remove(replaced)
-            replaced.abort()
+            replaced.abort("replaced by another connection of its user")
             return
         for connection in connections:
             connection.liveness.ping(now)

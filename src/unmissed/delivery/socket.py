@@ -26,8 +26,8 @@ class SocketListener(Protocol):
         """Handle a client frame: ``str`` for a text frame, ``bytes`` for a binary frame."""
         ...
 
-    def socket_closed(self) -> None:
-        """Handle the loss or close of the connection, by either side."""
+    def socket_closed(self, code: int, reason: str) -> None:
+        """Handle the loss or close of the connection, by either side. The code of a loss is 1006."""
         ...
 
 

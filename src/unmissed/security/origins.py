@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from unmissed.core.errors import OriginRefused
 
-_METHODS = ("GET", "POST")
+_METHODS = ("GET", "POST", "DELETE")
 
 
 class Origins:

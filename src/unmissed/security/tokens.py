@@ -20,8 +20,6 @@ from unmissed.settings import Settings
 
 MAX_TOKEN_BYTES = 8_192
 
-PUBLISH_SCOPE = "messages:publish"
-
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.(?P<signature>[\w-]+)", re.ASCII)
 _LATEST_EXPIRY = 2**53
 _MIN_RSA_BITS = 2_048
@@ -120,7 +118,21 @@ class JwtVerifier:
             raise InvalidToken("the token has expired, or its exp is not a valid date")
         if not _is_text(scope):
             raise InvalidToken("the token's scope must be a string of space-separated scopes")
-        return Identity(user_id, frozenset(scope.split()), float(expires_at), _grants(claims.get("topics", [])))
+        return Identity(
+            user_id,
+            frozenset(scope.split()),
+            float(expires_at),
+            _grants(claims.get("topics", [])),
+            _issued_at(claims.get("iat")),
+        )
+
+
+def _issued_at(seconds: object) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _LATEST_EXPIRY:
+        raise InvalidToken("the token's iat must be a number of seconds since 1970")
+    return float(seconds)
 
 
 def _grants(topics: object) -> frozenset[str]:
@@ -223,14 +235,17 @@ def issue_token(
 ) -> str:
     """Return a signed token for this user, valid for at least ``expires_in`` seconds from now.
 
-    ``exp`` is rounded up to a whole second, the form that every verifier reads.
+    ``exp`` is rounded up to a whole second. ``iat`` is the exact time, so that a token issued right after a logout is
+    distinguished from those before it.
     ``topics`` are the names that the user may follow, or prefixes with a ``*`` at their end. Raises InvalidToken.
     """
     if not user_id:
         raise InvalidToken("a token needs a user id as its sub, and this one is empty")
+    now = time.time()
     claims = {
         "sub": user_id,
-        "exp": math.ceil(time.time() + expires_in),
+        "iat": now,
+        "exp": math.ceil(now + expires_in),
         "scope": scope,
         "topics": sorted(_grants([*topics])),
         "aud": audience,

@@ -121,12 +121,11 @@ class AsgiBridge:
             self._reading_paused = True
             self._websocket.pause_reading()
 
-    def socket_closed(self) -> None:
+    def socket_closed(self, code: int, reason: str) -> None:
         """Report to the application that the client has disconnected."""
         self._over = True
         self._stop_keepalive()
         self._writable.set()
-        code, reason = self._websocket.close_code
         self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def take_pong(self, payload: bytes) -> None:

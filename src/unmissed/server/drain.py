@@ -31,7 +31,7 @@ class Server(UvicornServer):
             self._manager.drain(seconds=self._manager.settings.drain_seconds)
         await self._wait_for_clients(loop.time() + seconds)
         for connection in self._manager.connections:
-            connection.abort()
+            connection.abort("the server is shutting down")
         # Applications see a disconnect before uvicorn would cancel their tasks and log a traceback for each.
         aborting = loop.call_later(seconds, self._abort_connections)
         self.config.timeout_graceful_shutdown = ceil(seconds) + 1

@@ -111,7 +111,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._close_timer.cancel()
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.socket_closed()
+            listener.socket_closed(*self.close_code)
 
     def data_received(self, data: bytes) -> None:
         """Parse client data. The parser is created for the first data that is not the answer to a ping."""
@@ -166,7 +166,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.set_protocol(self)
         else:
             # The client disconnected before the application called attach().
-            self._loop.call_soon(listener.socket_closed)
+            self._loop.call_soon(listener.socket_closed, *self.close_code)
 
     def write(self, chunk: Chunk) -> None:
         """Write the encoded frames."""
@@ -201,7 +201,7 @@ class WebSocketProtocol(asyncio.Protocol):
     @property
     def close_code(self) -> tuple[int, str]:
         """Code and reason of the close, as ASGI reports them."""
-        close = self._parser.close_rcvd or self._parser.close_sent
+        close = self._frames and (self._parser.close_rcvd or self._parser.close_sent)
         return (close.code, close.reason) if close else (CloseCode.LOST, "")
 
     def respond(self, response: Response) -> None:

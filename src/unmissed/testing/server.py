@@ -11,10 +11,11 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.messages import Message
 from unmissed.main import create_app
 from unmissed.manager import ConnectionManager
-from unmissed.security.tokens import PUBLISH_SCOPE, issue_token_under
+from unmissed.security.tokens import issue_token_under
 from unmissed.server import Server
 from unmissed.settings import Settings
 

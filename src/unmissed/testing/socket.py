@@ -3,6 +3,7 @@
 from typing import Any
 
 from unmissed.core.encoding import decode_json
+from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk
 from unmissed.delivery.socket import SocketListener
 
@@ -57,7 +58,7 @@ class FakeSocket:
     def close(self, code: int, reason: str = "") -> None:
         """Record code and reason, and disconnect."""
         self.closed_with = self.closed_with or (code, reason)
-        self.drop()
+        self.drop(code, reason)
 
     def abort(self) -> None:
         """Disconnect."""
@@ -80,9 +81,9 @@ class FakeSocket:
         if self._listener is not None:
             self._listener.socket_received(frame)
 
-    def drop(self) -> None:
-        """Simulate a network failure."""
+    def drop(self, code: int = CloseCode.LOST, reason: str = "") -> None:
+        """Simulate a network failure, or the close of the client with another code."""
         self.writable = False
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.socket_closed()
+            listener.socket_closed(code, reason)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk
 from unmissed.delivery.socket import SocketListener
 
@@ -30,6 +31,7 @@ class AsgiSocket:
         self._ends_at: float | None = None
         self._end: asyncio.Timeout | None = None
         """Set while ``run`` reads."""
+        self._closed_with: tuple[int, str] = (CloseCode.LOST, "")
         self.write_progress = 0
         self.receive_progress = 0
 
@@ -78,7 +80,7 @@ class AsgiSocket:
         finally:
             self._end = None
             writer.cancel()
-            self._listener.socket_closed()
+            self._listener.socket_closed(*self._closed_with)
 
     def _end_by(self, time: float) -> None:
         """Make ``run`` return at this time of the event loop, unless it does earlier."""
@@ -91,6 +93,7 @@ class AsgiSocket:
         while True:
             event = await self._receive()
             if event["type"] != "websocket.receive":
+                self._closed_with = event.get("code") or CloseCode.LOST, event.get("reason") or ""
                 return
             self.receive_progress += 1
             text = event.get("text")

@@ -20,8 +20,9 @@ from support import CONNECTED, scripted, until
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
+from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import ConnectionRefused, UnmissedError
-from unmissed.security.tokens import PUBLISH_SCOPE, JwtVerifier
+from unmissed.security.tokens import JwtVerifier
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
@@ -510,7 +511,7 @@ def test_tail_tells_that_nobody_answers_and_stops_in_time() -> None:
 
 @pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_leaves_the_log_as_it_was() -> None:
-    logger = logging.getLogger("unmissed")
+    logger = logging.getLogger("unmissed.client")
     before = logger.level, [*logger.handlers]
 
     run("tail", "--stop-after", "50ms", "--url", NOWHERE, "--token", "x")

@@ -1,4 +1,4 @@
-"""Server frames, client frames, positions and close reasons."""
+"""Server frames, positions and close reasons."""
 
 import json
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmissed.core import wire
-from unmissed.core.errors import InvalidFrame, InvalidPosition
-from unmissed.core.wire import Authenticate, Ping, close_reason, parse_client_frame, parse_sequence_number
+from unmissed.core.errors import InvalidPosition
+from unmissed.core.wire import close_reason, parse_sequence_number
 
 
 @pytest.mark.parametrize(
@@ -75,70 +75,6 @@ def test_what_is_read_as_a_position_is_written_as_it_was(text: str) -> None:
 
     assert text == str(number)
     assert number < 2**53
-
-
-@pytest.mark.parametrize("text", ['{"type":"ping"}', ' { "type" : "ping", "other" : [1] } '])
-def test_a_ping_is_understood(text: str) -> None:
-    assert Ping() == parse_client_frame(text)
-
-
-def test_an_authentication_is_understood() -> None:
-    assert Authenticate("abc") == parse_client_frame('{"type":"authenticate","token":"abc"}')
-
-
-def test_a_binary_frame_is_refused() -> None:
-    with pytest.raises(InvalidFrame, match="binary frames are not supported: send JSON as text"):
-        parse_client_frame(b'{"type":"ping"}')
-
-
-@pytest.mark.parametrize("text", ["", "{", "ping", '{"type":NaN}', "[" * 3_000, "9" * 5_000])
-def test_a_frame_that_is_not_json_is_refused(text: str) -> None:
-    with pytest.raises(InvalidFrame, match="the frame is not JSON: send an object"):
-        parse_client_frame(text)
-
-
-@pytest.mark.parametrize("text", ['{"type":"authenticate"}', '{"type":"authenticate","token":null}'])
-def test_an_authentication_without_a_token_is_refused(text: str) -> None:
-    with pytest.raises(InvalidFrame, match="authenticate needs a token, which is a string"):
-        parse_client_frame(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "null",
-        "1",
-        '"ping"',
-        "[]",
-        '["type","ping"]',
-        "{}",
-        '{"type":null}',
-        '{"type":["ping"]}',
-        '{"type":"PING"}',
-        '{"type":"chat"}',
-        '[{"type":"ping"}]',
-    ],
-)
-def test_a_frame_of_another_shape_is_refused(text: str) -> None:
-    with pytest.raises(InvalidFrame, match="unknown frame"):
-        parse_client_frame(text)
-
-
-@given(text=st.text() | st.binary())
-def test_a_frame_is_understood_or_refused_and_nothing_else(text: str | bytes) -> None:
-    try:
-        frame = parse_client_frame(text)
-    except InvalidFrame:
-        return
-
-    assert isinstance(frame, Ping | Authenticate)
-
-
-def test_a_refusal_never_repeats_what_the_client_sent() -> None:
-    with pytest.raises(InvalidFrame) as refused:
-        parse_client_frame('{"type":"authenticate","token":["hunter2"]}')
-
-    assert "hunter2" not in str(refused.value)
 
 
 def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None:

@@ -8,6 +8,7 @@ from support import ALICE, connect, flushed, managed, shape
 from unmissed import ConnectionManager, Identity, Settings
 from unmissed.core.errors import InvalidToken
 from unmissed.core.wire import CloseCode
+from unmissed.delivery.access import Access
 from unmissed.testing import FakeSocket, ManualClock
 
 
@@ -134,7 +135,7 @@ def renewing(manager: ConnectionManager, clock: ManualClock, **position: Any) ->
         return Identity(user_id, expires_at=clock() + float(seconds), topics=frozenset(topics))
 
     socket = FakeSocket()
-    manager.connect(socket, identity=verify("alice 60 news rooms.1"), renew=manager.renewal(verify), **position)
+    manager.connect(socket, identity=verify("alice 60 news rooms.1"), access=Access(verify), **position)
     return socket
 
 
@@ -324,8 +325,8 @@ async def test_a_socket_whose_server_looks_for_dead_clients_is_left_to_it(
 @pytest.mark.parametrize(
     ("frames", "code"),
     [
-        (['{"type":"ping","pad":"' + "x" * 9_000 + '"}'], CloseCode.TOO_LARGE),
-        (['{"type":"ping","pad":"' + "x" * 8_000 + '"}'] * 9, CloseCode.TOO_MANY),
+        (['{"type":"ping","pad":"' + "x" * 66_000 + '"}'], CloseCode.TOO_LARGE),
+        (['{"type":"ping","pad":"' + "x" * 60_000 + '"}'] * 18, CloseCode.TOO_MANY),
     ],
 )
 async def test_client_frames_have_a_budget_of_bytes(

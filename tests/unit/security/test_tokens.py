@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from unmissed.core.audience import Identity
+from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.errors import ConfigurationError, InvalidToken
-from unmissed.security.tokens import MAX_TOKEN_BYTES, PUBLISH_SCOPE, JwtVerifier, issue_token
+from unmissed.security.tokens import MAX_TOKEN_BYTES, JwtVerifier, issue_token
 from unmissed.testing import SECRET, ManualClock
 
 IN_AN_HOUR = int(time.time()) + 3600

@@ -53,8 +53,8 @@ class Recorder:
     def socket_received(self, frame: str | bytes) -> None:
         self.told.append(frame)
 
-    def socket_closed(self) -> None:
-        self.told.append("closed")
+    def socket_closed(self, code: int, reason: str) -> None:
+        self.told.append(f"closed {code} {reason}".strip())
 
 
 async def served(socket: AsgiSocket) -> None:
@@ -115,7 +115,7 @@ async def test_a_chunk_that_was_written_before_the_close_is_sent_before_it(*, wr
     await served(socket)
 
     assert [*["a", "b"] * write, "1000"] == server.types
-    assert ["closed"] == listener.told
+    assert ["closed 1000"] == listener.told
 
 
 async def test_a_client_that_takes_nothing_is_left_soon_after_the_close() -> None:
@@ -129,7 +129,7 @@ async def test_a_client_that_takes_nothing_is_left_soon_after_the_close() -> Non
     await served(socket)
 
     assert [] == server.sent
-    assert ["closed"] == listener.told
+    assert ["closed 1006"] == listener.told
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -148,7 +148,7 @@ async def test_an_abort_waits_for_no_close(*, running: bool) -> None:
         await serving
 
     assert [] == server.sent
-    assert ["closed"] == listener.told
+    assert ["closed 1006"] == listener.told
 
 
 async def test_an_abort_in_the_moment_in_which_the_time_of_a_close_ends_has_no_effect() -> None:
@@ -166,7 +166,7 @@ async def test_an_abort_in_the_moment_in_which_the_time_of_a_close_ends_has_no_e
     await asyncio.create_task(abort())
     await serving
 
-    assert ["closed"] == listener.told
+    assert ["closed 1006"] == listener.told
 
 
 async def test_an_abort_after_the_end_has_no_effect() -> None:
@@ -178,4 +178,4 @@ async def test_an_abort_after_the_end_has_no_effect() -> None:
 
     socket.abort()
 
-    assert ["closed"] == listener.told
+    assert ["closed 1000"] == listener.told

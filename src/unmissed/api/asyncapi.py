@@ -1,0 +1,263 @@
+"""``/websocket/asyncapi.json``: the WebSocket described as an AsyncAPI 3.0 document."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from unmissed.api.models import MessageBody, PublishBody
+from unmissed.core.client_frames import REQUEST_ID_PATTERN
+from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN, TOPICS_PATTERN
+from unmissed.core.window import Outcome
+from unmissed.core.wire import BEARER_SUBPROTOCOL, MAX_SEQUENCE_NUMBER, CloseCode
+from unmissed.manager import ConnectionManager
+from unmissed.version import __version__
+
+PATH = "/websocket/asyncapi.json"
+CHANNEL = "websocket"
+
+_SCHEMAS = "#/components/schemas/"
+_NUMBER = {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER}
+_TEXT, _ANY = {"type": "string"}, dict[str, Any]()
+_TIME = {"type": "number", "description": "Unix time in seconds."}
+_ID = {"type": "string", "pattern": REQUEST_ID_PATTERN}
+_OUTCOME = {"enum": [outcome.value for outcome in Outcome]}
+_TOPICS = {"type": "array", "items": {"type": "string", "pattern": TOPIC_PATTERN}, "maxItems": MAX_TOPICS}
+
+Schema = Mapping[str, Any]
+_Adapter = tuple[str, Literal["validation", "serialization"], TypeAdapter[Any]]
+
+_CLOSE_CODES = {
+    CloseCode.BAD_MESSAGE: "The client sent something invalid: stop.",
+    CloseCode.UNAUTHORIZED: "The token is missing, invalid or expired, or the user was logged out: get another token.",
+    CloseCode.FORBIDDEN: "A topic or the origin is not allowed: stop.",
+    CloseCode.AUTHENTICATION_TIMEOUT: "No authentication in time: come back with a token.",
+    CloseCode.TOO_MANY: "Too many connections or messages: come back later.",
+    CloseCode.TOO_LARGE: "A frame was too large: stop.",
+    CloseCode.INTERNAL_ERROR: "The server failed: come back with jitter, and resume.",
+    CloseCode.SERVICE_RESTART: "The server restarts: come back with jitter, and resume.",
+}
+
+_DESCRIPTION = """\
+Messages that survive reconnects. A client's position is the `sequence_number` of `connected`, and from then on the \
+highest one in any frame. It reconnects with `?since=` its position, and receives exactly what it missed."""
+
+
+def add_asyncapi_route(router: APIRouter, manager: ConnectionManager) -> None:
+    """Add the route."""
+
+    @router.get(PATH, tags=["messages"], summary="The WebSocket /ws, as AsyncAPI 3.0", response_class=JSONResponse)
+    async def asyncapi(request: Request) -> JSONResponse:
+        """Describe the WebSocket `/ws`: its messages and frames, its close codes, and how clients authenticate.
+
+        Show it with any AsyncAPI tool, such as [AsyncAPI Studio](https://studio.asyncapi.com).
+        """
+        return JSONResponse(document(manager, title=request.app.title, server=_server(request)))
+
+
+def document(manager: ConnectionManager, *, title: str, server: Schema) -> dict[str, Any]:
+    """Return the document, with the events and commands that the application has registered."""
+    sent, received, schemas = _messages(manager)
+    codes = _CLOSE_CODES.items()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": title, "version": __version__, "description": _DESCRIPTION},
+        "defaultContentType": "application/json",
+        "servers": {"this": server},
+        "channels": {
+            CHANNEL: {
+                "address": "/ws",
+                "description": "\n".join(["Close codes:", "", *(f"- {each:d}: {text}" for each, text in codes)]),
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in (*sent, *received)},
+                "bindings": {"ws": {"method": "GET", "query": _query(manager), "bindingVersion": "0.1.0"}},
+                "x-close-codes": {f"{each:d}": text for each, text in codes},
+            }
+        },
+        "operations": {
+            "deliver": _operation("send", "The server sends these.", sent),
+            "request": _operation("receive", "A client may send these.", received),
+        },
+        "components": {
+            "messages": {**sent, **received},
+            "schemas": schemas,
+            "securitySchemes": _security_schemes(manager),
+        },
+    }
+
+
+def _server(request: Request) -> Schema:
+    protocol = "wss" if request.url.scheme == "https" else "ws"
+    server: dict[str, Any] = {"host": request.url.netloc, "protocol": protocol}
+    if root := request.scope.get("root_path", ""):
+        server["pathname"] = root
+    server["security"] = [{"$ref": "#/components/securitySchemes/bearer"}]
+    return server
+
+
+def _operation(action: str, summary: str, messages: Iterable[str]) -> Schema:
+    return {
+        "action": action,
+        "summary": summary,
+        "channel": {"$ref": f"#/channels/{CHANNEL}"},
+        "messages": [{"$ref": f"#/channels/{CHANNEL}/messages/{name}"} for name in messages],
+    }
+
+
+def _query(manager: ConnectionManager) -> Schema:
+    properties: dict[str, Any] = {
+        "since": {**_NUMBER, "description": "The client's position; everything after it is delivered."},
+        "epoch": {**_TEXT, "description": "The epoch of that position; optional."},
+        "topics": {
+            "type": "string",
+            "pattern": TOPICS_PATTERN,
+            "description": "Comma-separated topics to follow; the default is all that are granted by name.",
+        },
+    }
+    if manager.settings.allow_query_token:
+        properties["token"] = {**_TEXT, "description": "A JSON Web Token."}
+    return {"type": "object", "properties": properties}
+
+
+def _security_schemes(manager: ConnectionManager) -> Schema:
+    description = (
+        f"In the Authorization header, as the second subprotocol after `{BEARER_SUBPROTOCOL}`, or in an `authenticate` "
+        "frame, which is then the first one."
+    )
+    if manager.settings.allow_query_token:
+        description += " Also as `?token=`."
+    return {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description}}
+
+
+# Messages
+
+_SENT: Mapping[str, tuple[str, Schema, Schema]] = {
+    "connected": (
+        "The first frame: where delivery starts, and how complete the recovery is.",
+        {"connection_id": _TEXT, "epoch": _TEXT, "oldest": _NUMBER, "latest": _NUMBER, "sequence_number": _NUMBER},
+        {"outcome": _OUTCOME, "topics": _TOPICS, "expires_at": _TIME},
+    ),
+    "heartbeat": ("The position of a client that is up to date.", {"sequence_number": _NUMBER}, {}),
+    "gap": ("Messages that are lost.", {"from": _NUMBER, "to": _NUMBER, "sequence_number": _NUMBER}, {}),
+    "reconnect": ("The server restarts: reconnect after a delay.", {"after_ms": {"type": "integer"}}, {}),
+    "error": (
+        "A frame of the client was refused, or a request failed.",
+        {"code": {"type": "integer"}, "detail": _TEXT},
+        {"id": _ID},
+    ),
+    "pong": ("The answer to ping.", {}, {}),
+    "authenticated": (
+        "The answer to a renewed token.",
+        {"topics": _TOPICS, "sequence_number": _NUMBER},
+        {"expires_at": _TIME},
+    ),
+    "following": (
+        "The answer to follow and unfollow.",
+        {"topics": _TOPICS, "sequence_number": _NUMBER},
+        {"outcome": _OUTCOME},
+    ),
+    "published": ("The answer to publish.", {"id": _ID, "sequence_number": _NUMBER}, {}),
+    "result": ("The answer to command.", {"id": _ID, "data": _ANY}, {}),
+}
+_RECEIVED: Mapping[str, tuple[str, Schema, Schema]] = {
+    "ping": ("Asks for pong.", {}, {}),
+    "authenticate": ("The first frame without a token in the handshake; later, a renewed token.", {"token": _TEXT}, {}),
+    "follow": ("Follow topics, too.", {"topics": _TOPICS}, {"since": _NUMBER, "epoch": _TEXT}),
+    "unfollow": ("Stop following topics.", {"topics": _TOPICS}, {}),
+    "publish": (
+        "Publish a message. Repeating an id publishes nothing.",
+        {"id": _ID, "message": _ANY},
+        {},
+    ),
+    "command": (
+        "Call a command of the application. Repeating an id does nothing again.",
+        {"id": _ID, "name": _TEXT},
+        {"data": _ANY},
+    ),
+}
+
+
+def _messages(manager: ConnectionManager) -> tuple[dict[str, Any], dict[str, Any], Schema]:
+    """Return the messages that the server sends, those that it receives, and the schemas that they refer to."""
+    events, commands = list(manager.events), list(manager.commands)
+    by_name, schemas = _schemas(
+        ("message", "serialization", TypeAdapter(MessageBody)),
+        ("publish", "validation", TypeAdapter(PublishBody)),
+        *(("event " + name, "serialization", TypeAdapter(model)) for name, model in events),
+        *(("command " + each.name, "validation", each.data_type) for each in commands if each.data_type is not None),
+    )
+    sent = {
+        "message": {"name": "message", "summary": "A message of any type.", "payload": by_name["message"]},
+        **{name: _message(name, *shape) for name, shape in _SENT.items()},
+    }
+    received = {name: _message(name, *shape) for name, shape in _RECEIVED.items()}
+    for name, _ in events:
+        key = _key("event", name, taken=sent)
+        sent[key] = {"name": name, "summary": f"A message of the type {name}.", "payload": _event(name, by_name)}
+    received["publish"]["payload"]["properties"]["message"] = by_name["publish"]
+    for command in commands:
+        key = _key("command", command.name, taken=received)
+        schema = by_name.get("command " + command.name)
+        received[key] = _command(command.name, schema, required=command.data_required)
+    return sent, received, schemas
+
+
+def _schemas(*adapters: _Adapter) -> tuple[dict[str, Any], Schema]:
+    """Return the schemas of these types by name, and the schemas that they refer to."""
+    found, others = TypeAdapter.json_schemas(list(map(_describable, adapters)), ref_template=_SCHEMAS + "{model}")
+    by_name = {name: _without_discriminators(schema) for (name, _), schema in found.items()}
+    return by_name, _without_discriminators(others.get("$defs", {}))
+
+
+def _describable(adapter: _Adapter) -> _Adapter:
+    """Return the adapter, or one for any JSON if a type cannot be described, such as one with its own validator."""
+    name, mode, kind = adapter
+    try:
+        kind.json_schema(mode=mode)
+    except PydanticInvalidForJsonSchema:
+        return name, mode, TypeAdapter(Any)
+    return adapter
+
+
+def _without_discriminators(schema: Any) -> Any:
+    """Return a schema without ``discriminator``, which is an object in OpenAPI and a string in AsyncAPI."""
+    if isinstance(schema, list):
+        return [_without_discriminators(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: _without_discriminators(value)
+        for name, value in schema.items()
+        if name != "discriminator" or "propertyName" not in value
+    }
+
+
+def _message(name: str, summary: str, required: Schema, optional: Schema) -> Schema:
+    return {"name": name, "summary": summary, "payload": _object({"type": {"const": name}, **required}, optional)}
+
+
+def _event(name: str, by_name: Schema) -> Schema:
+    refined = _object({"type": {"const": name}, "data": by_name["event " + name]}, {})
+    return {"allOf": [by_name["message"], refined]}
+
+
+def _command(name: str, data: Schema | None, *, required: bool) -> Schema:
+    fields = {} if data is None else {"data": data}
+    fixed = {"type": {"const": "command"}, "id": _ID, "name": {"const": name}}
+    payload = _object({**fixed, **fields}, {}) if required else _object(fixed, fields)
+    return {"name": name, "summary": f"Call the command {name}.", "payload": payload}
+
+
+def _object(required: Schema, optional: Schema) -> Schema:
+    return {"type": "object", "required": [*required], "properties": {**required, **optional}}
+
+
+def _key(kind: str, name: str, *, taken: Mapping[str, object]) -> str:
+    """Return a key for a message: AsyncAPI allows only letters, digits and ``. - _``."""
+    key = f"{kind}.{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
+    while key in taken:
+        key += "_"
+    return key

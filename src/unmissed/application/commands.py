@@ -1,0 +1,170 @@
+"""Commands: functions of the application that clients call."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic_core import to_jsonable_python
+
+from unmissed.application.results import Results
+from unmissed.core import wire
+from unmissed.core.audience import Identity
+from unmissed.core.client_frames import Command
+from unmissed.core.encoding import encode_json
+from unmissed.core.errors import CommandError, ConfigurationError
+from unmissed.core.receipts import key_of_user
+from unmissed.delivery.lane import is_being_cancelled
+
+logger = logging.getLogger("unmissed")
+
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFunction:
+    """A function that clients call by its name: which of its parameters takes the data, and which the identity."""
+
+    name: str
+    function: Callable[..., Any]
+    data_name: str | None
+    data_type: TypeAdapter[Any] | None
+    data_required: bool
+    identity_name: str | None
+
+    @classmethod
+    def of(cls, name: str, function: Callable[..., Any]) -> "CommandFunction":
+        """Inspect a function. Raises ConfigurationError, which says what parameters it may have."""
+        data, identity = _parameters(name, function)
+        return cls(
+            name,
+            function,
+            data_name=data.name if data else None,
+            data_type=_type_adapter(name, data) if data else None,
+            data_required=data is not None and data.default is inspect.Parameter.empty,
+            identity_name=identity.name if identity else None,
+        )
+
+    def arguments(self, identity: Identity, data: bytes | None) -> Mapping[str, Any]:
+        """Return what the function is called with: ``data`` is JSON. Raises CommandError for data that is invalid."""
+        arguments: dict[str, Any] = {}
+        if self.identity_name is not None:
+            arguments[self.identity_name] = identity
+        if self.data_name is None or self.data_type is None:
+            if data is not None:
+                raise CommandError(f"the command {self.name} takes no data")
+        elif data is not None or self.data_required:
+            try:
+                arguments[self.data_name] = self.data_type.validate_json(data or b"null")
+            except ValidationError as error:
+                raise CommandError(_explanation(error)) from None
+        return arguments
+
+    async def call(self, arguments: Mapping[str, Any]) -> object:
+        """Call the function: on the event loop if it is async, else in a thread."""
+        if inspect.iscoroutinefunction(self.function):
+            return await self.function(**arguments)
+        result = await asyncio.to_thread(self.function, **arguments)
+        return await result if inspect.isawaitable(result) else result
+
+
+class Commands:
+    """The commands of one application, by name, and the results of those that ran."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, CommandFunction] = {}
+
+    def __iter__(self) -> Iterator[CommandFunction]:
+        """Iterate over the commands in the order in which they were added."""
+        return iter(self._functions.values())
+
+    def add(self, name: str, function: Callable[..., Any]) -> None:
+        """Let clients call a function by this name. Raises ConfigurationError."""
+        if name in self._functions:
+            raise ConfigurationError(f"two commands have the name {name!r}: rename one")
+        self._functions[name] = CommandFunction.of(name, function)
+
+    async def run(self, identity: Identity, command: Command, *, results: Results) -> bytes:
+        """Run a command, or repeat the answer of an earlier one with this id. Return the frame that answers it.
+
+        Raises CommandError if there is no such command, or its data is invalid.
+        """
+        function = self._functions.get(command.name)
+        if function is None:
+            raise CommandError("no command has this name")
+        data = _encoded(command.data)
+        arguments = function.arguments(identity, data)
+        return await results.once(
+            key_of_user(identity.user_id, command.id),
+            lambda: _frame(function, arguments, command),
+            fingerprint=sha256(encode_json(command.name) + (data or b"")).digest(),
+        )
+
+
+async def _frame(function: CommandFunction, arguments: Mapping[str, Any], command: Command) -> bytes:
+    """Return the ``result`` frame, or the ``error`` frame for what the function has raised."""
+    try:
+        return wire.result(command.id, data=to_jsonable_python(await function.call(arguments)))
+    except CommandError as error:
+        return wire.error(code=wire.code_of(error), detail=str(error), request_id=command.id)
+    except asyncio.CancelledError:
+        if is_being_cancelled():
+            raise
+        logger.exception("the command %s was cancelled", command.name)
+        return wire.internal_error(command.id)
+    except Exception:
+        logger.exception("the command %s failed", command.name)
+        return wire.internal_error(command.id)
+
+
+def _parameters(name: str, function: Callable[..., Any]) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
+    """Return the parameters for the data and for the identity."""
+    try:
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    except Exception as error:  # noqa: BLE001  # annotations may be any expression
+        raise ConfigurationError(f"the command {name!r} cannot be inspected: {error}") from None
+    identities = [each for each in parameters if _is_identity(each.annotation)]
+    others = [each for each in parameters if each not in identities]
+    if len(identities) > 1 or len(others) > 1 or any(each.kind not in _POSITIONAL for each in parameters):
+        raise ConfigurationError(
+            f"the command {name!r} may have two named parameters, such as (item: Item, identity: Identity): "
+            "the data that the client sends, and who sends it"
+        )
+    return (others[0] if others else None), (identities[0] if identities else None)
+
+
+def _is_identity(annotation: object) -> bool:
+    """Return whether an annotation is an Identity, also an optional or annotated one. Clients must not choose it."""
+    if get_origin(annotation) is not None:
+        return any(map(_is_identity, get_args(annotation)))
+    return isinstance(annotation, type) and issubclass(annotation, Identity)
+
+
+def _type_adapter(name: str, parameter: inspect.Parameter) -> TypeAdapter[Any]:
+    annotation = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+        raise ConfigurationError(
+            f"the command {name!r}: {parameter.name} must be a Pydantic model or another type that JSON becomes"
+        ) from None
+
+
+def _explanation(error: ValidationError) -> str:
+    """Return one line that names each invalid field, without the values."""
+    return "; ".join(
+        f"{'.'.join(map(str, detail['loc'])) or 'data'}: {detail['msg']}"
+        for detail in error.errors(include_input=False)
+    )
+
+
+def _encoded(data: object) -> bytes | None:
+    try:
+        return None if data is ... else encode_json(data)
+    except ValueError as error:
+        raise CommandError(f"the data is not valid: {error}") from None

@@ -1,0 +1,67 @@
+"""How an application adds its functions and models to a manager."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from pydantic import BaseModel
+
+from unmissed.application.commands import Commands
+from unmissed.application.events import Events
+from unmissed.application.hooks import ConnectHook, DisconnectHook, Hooks
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_ConnectHook = TypeVar("_ConnectHook", bound=ConnectHook)
+_DisconnectHook = TypeVar("_DisconnectHook", bound=DisconnectHook)
+_Model = TypeVar("_Model", bound=type[BaseModel])
+
+
+class Registration:
+    """The commands, hooks and events of one application. They are added by decorators."""
+
+    def __init__(self) -> None:
+        self.commands = Commands()
+        self.events = Events()
+        self.hooks = Hooks()
+
+    def command(self, name: str) -> Callable[[_Function], _Function]:
+        """Let clients call a function: ``@manager.command("cart.add")``.
+
+        The function, async or not, has at most one parameter for the data that the client sends, a Pydantic model or
+        another type that JSON becomes, and at most one of the type ``Identity``. What it returns is sent back. It may
+        raise CommandError to refuse. A function that is not async runs in a thread. Raises ConfigurationError.
+        """
+
+        def register(function: _Function) -> _Function:
+            self.commands.add(name, function)
+            return function
+
+        return register
+
+    def on_connect(self, hook: _ConnectHook) -> _ConnectHook:
+        """Call a function, async or not, with a ``Connected`` when a client has connected: ``@manager.on_connect``."""
+        self.hooks.on_connect.append(hook)
+        return hook
+
+    def on_disconnect(self, hook: _DisconnectHook) -> _DisconnectHook:
+        """Call a function, async or not, with a ``Disconnected`` when a connection ends: ``@manager.on_disconnect``."""
+        self.hooks.on_disconnect.append(hook)
+        return hook
+
+    @overload
+    def event(self, name_or_model: str) -> Callable[[_Model], _Model]: ...
+    @overload
+    def event(self, name_or_model: _Model) -> _Model: ...
+    def event(self, name_or_model: str | _Model) -> Callable[[_Model], _Model] | _Model:
+        """Describe a Pydantic model in ``asyncapi.json``: ``@manager.event``, or ``@manager.event("order.shipped")``.
+
+        ``emit(model)`` publishes it with that type, by default the name of its class. Raises ConfigurationError.
+        """
+        if not isinstance(name_or_model, str):
+            self.events.add(name_or_model, name_or_model.__name__)
+            return name_or_model
+
+        def register(model: _Model) -> _Model:
+            self.events.add(model, name_or_model)
+            return model
+
+        return register

@@ -1,0 +1,169 @@
+"""The frames that clients send."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unmissed.core.encoding import decode_json
+from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
+from unmissed.core.topics import checked_topic
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER
+
+MAX_CLIENT_FRAME_BYTES = 65_536
+"""Largest client frame."""
+
+REQUEST_ID_PATTERN = "^[!-~]{1,255}$"
+"""What the id of a request looks like: a regular expression for documents."""
+
+_REQUEST_ID = re.compile(REQUEST_ID_PATTERN[1:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token in its handshake."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """``{"type": "follow", "topics": [...], "since"?: N, "epoch"?: E}``, answered by ``following``."""
+
+    topics: tuple[str, ...]
+    since: int | None = None
+    epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollow:
+    """``{"type": "unfollow", "topics": [...]}``, answered by ``following``."""
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """``{"type": "ping"}``, answered by ``{"type": "pong"}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """``{"type": "publish", "id": "...", "message": {...}}``, answered by ``published`` or ``error`` with that id.
+
+    The id is an idempotency key: repeating it publishes nothing, and is answered like the first time.
+    """
+
+    id: str
+    message: object
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``{"type": "command", "id": "...", "name": "...", "data"?: any}``, answered by ``result`` or ``error``.
+
+    Repeating an id does nothing again, and is answered like the first time.
+    """
+
+    id: str
+    name: str
+    data: object = ...
+    """``...`` without data."""
+
+
+Request = Publish | Command
+"""A client frame with an id, which the answer repeats."""
+
+Change = Authenticate | Follow | Unfollow
+"""A client frame that changes what the client may see."""
+
+ClientFrame = Ping | Change | Request
+
+
+def parse_client_frame(text: str | bytes) -> ClientFrame:
+    """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
+    if len(text) > MAX_CLIENT_FRAME_BYTES:
+        raise InvalidFrame(f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
+    if isinstance(text, bytes):
+        raise InvalidFrame("binary frames are not supported: send JSON as text")
+    try:
+        frame = decode_json(text)
+    except ValueError:
+        raise InvalidFrame('the frame is not JSON: send an object such as {"type": "ping"}') from None
+    match frame:
+        case {"type": str(kind)} if kind in _PARSERS:
+            return _PARSERS[kind](frame)
+        case _:
+            raise InvalidFrame(f"unknown frame: type must be one of {', '.join(_PARSERS)}")
+
+
+def _ping(frame: Mapping[str, Any]) -> Ping:  # noqa: ARG001  # the same form as the others
+    return Ping()
+
+
+def _authenticate(frame: Mapping[str, Any]) -> Authenticate:
+    if not isinstance(frame.get("token"), str):
+        raise InvalidFrame("authenticate needs a token, which is a string")
+    return Authenticate(frame["token"])
+
+
+def _follow(frame: Mapping[str, Any]) -> Follow:
+    return Follow(_topics(frame), _since(frame.get("since")), _epoch(frame.get("epoch")))
+
+
+def _unfollow(frame: Mapping[str, Any]) -> Unfollow:
+    return Unfollow(_topics(frame))
+
+
+def _publish(frame: Mapping[str, Any]) -> Publish:
+    if "message" not in frame:
+        raise InvalidFrame('publish needs a message, which is an object such as {"type": "chat"}')
+    return Publish(_request_id(frame), frame["message"])
+
+
+def _command(frame: Mapping[str, Any]) -> Command:
+    if not isinstance(frame.get("name"), str):
+        raise InvalidFrame("command needs a name, which is a string")
+    return Command(_request_id(frame), frame["name"], frame.get("data", ...))
+
+
+_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], ClientFrame]] = {
+    "ping": _ping,
+    "authenticate": _authenticate,
+    "follow": _follow,
+    "unfollow": _unfollow,
+    "publish": _publish,
+    "command": _command,
+}
+
+
+def _request_id(frame: Mapping[str, Any]) -> str:
+    match frame.get("id"):
+        case str(request_id) if _REQUEST_ID.fullmatch(request_id):
+            return request_id
+        case _:
+            raise InvalidFrame("publish and command need an id: a string of 1 to 255 visible ASCII characters")
+
+
+def _topics(frame: Mapping[str, Any]) -> tuple[str, ...]:
+    topics = frame.get("topics")
+    if not isinstance(topics, list):
+        raise InvalidFrame("follow and unfollow need topics, which is a list of names")
+    try:
+        return tuple(map(checked_topic, topics))
+    except InvalidTopic as error:
+        raise InvalidFrame(str(error)) from None
+
+
+def _since(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQUENCE_NUMBER:
+        raise InvalidFrame(str(InvalidPosition()))
+    return value
+
+
+def _epoch(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidFrame("epoch must be a string")

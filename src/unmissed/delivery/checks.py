@@ -1,0 +1,49 @@
+"""The periodic checks of all connections, a part of them at a time."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from unmissed.delivery.connection import Connection
+from unmissed.delivery.fanout import FanOut, Limits
+
+_SECONDS = 1.0
+_PARTS = 5
+
+
+class Checks:
+    """Expires messages, sends heartbeats and pings, and ends expired, stalled and dead connections.
+
+    ``clock`` returns monotonic seconds, and ``wall_clock`` the Unix seconds at which tokens must not have expired.
+    """
+
+    def __init__(
+        self,
+        fan_out: FanOut,
+        *,
+        limits: Limits,
+        expire: Callable[[], None],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._fan_out = fan_out
+        self._expire = expire
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._interval = min(_SECONDS, limits.heartbeat_seconds / 4, limits.stall_seconds / 4)
+
+    def run_once(self) -> None:
+        """Check all connections now."""
+        self._expire()
+        self._check(self._fan_out.connections)
+
+    async def run(self) -> None:
+        """Check each connection about once a second, or more often if heartbeats or stalls are shorter."""
+        while True:
+            self._expire()
+            connections = tuple(self._fan_out.connections)
+            for part in range(_PARTS):
+                await asyncio.sleep(self._interval / _PARTS)
+                self._check(connections[part::_PARTS])
+
+    def _check(self, connections: Iterable[Connection]) -> None:
+        self._fan_out.check(connections, self._clock(), unix_time=self._wall_clock())

@@ -1,0 +1,55 @@
+"""Jobs that run one after another, without delaying anything else."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+Job = Callable[[], Awaitable[None]]
+Start = Callable[[Coroutine[Any, Any, None]], object]
+"""Runs a coroutine in a task of its own."""
+
+
+def is_being_cancelled() -> bool:
+    """Return whether a CancelledError is for the current task, and not from something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class Lane:
+    """Runs jobs in their order, in a task that exists while there are any. Jobs do not raise."""
+
+    __slots__ = ("_idle", "_start", "_waiting")
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._waiting: deque[Job] = deque()
+        self._idle: asyncio.Event | None = None
+        """Set when the last job has ended; None while there are no jobs."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, job: Job) -> None:
+        """Run a job after those that were added before."""
+        self._waiting.append(job)
+        if self._idle is None:
+            self._idle = asyncio.Event()
+            self._start(self._run(self._idle))
+
+    async def wait(self) -> None:
+        """Wait until no jobs are left."""
+        if self._idle is not None:
+            await self._idle.wait()
+
+    def clear(self) -> None:
+        """Forget the jobs that have not begun."""
+        self._waiting.clear()
+
+    async def _run(self, idle: asyncio.Event) -> None:
+        try:
+            while self._waiting:
+                await self._waiting.popleft()()
+        finally:
+            self._idle = None
+            idle.set()

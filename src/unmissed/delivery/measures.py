@@ -1,0 +1,47 @@
+"""What is measured while messages are delivered. Reading and naming the figures is for ``api/metrics.py``."""
+
+from bisect import bisect_left
+from collections import Counter
+
+from unmissed.core.window import Outcome
+
+SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the histograms' buckets."""
+
+
+class Histogram:
+    """Counts of observed seconds: for each bucket of SECONDS, and for all above."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+
+class Measures:
+    """Counters since the start of the manager."""
+
+    def __init__(self) -> None:
+        self.recoveries = Counter[tuple[str, str]]()
+        """Recoveries by transport, ``websocket`` or ``rest``, and outcome."""
+        self.closes = Counter[int]()
+        """Ended connections by close code."""
+        self.gaps = 0
+        """Gaps that connected clients were told about."""
+        self.stalls = 0
+        """Connections that were dropped because their client took nothing."""
+        self.delivered = 0
+        """Messages written to connections."""
+        self.flush_seconds = Histogram()
+        self.publish_to_write_seconds = Histogram()
+        """From the append of each message to the end of the flush that wrote it."""
+
+    def count_recovery(self, transport: str, outcome: Outcome) -> None:
+        """Count the answer to a client that sent its position."""
+        self.recoveries[transport, outcome.value] += 1

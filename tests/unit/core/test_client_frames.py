@@ -1,0 +1,124 @@
+"""Client frames: understood, or refused with a text that says how to write them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmissed.core.client_frames import (
+    Authenticate,
+    ClientFrame,
+    Command,
+    Follow,
+    Ping,
+    Publish,
+    Unfollow,
+    parse_client_frame,
+)
+from unmissed.core.errors import InvalidFrame
+
+
+@pytest.mark.parametrize("text", ['{"type":"ping"}', ' { "type" : "ping", "other" : [1] } '])
+def test_a_ping_is_understood(text: str) -> None:
+    assert Ping() == parse_client_frame(text)
+
+
+def test_an_authentication_is_understood() -> None:
+    assert Authenticate("abc") == parse_client_frame('{"type":"authenticate","token":"abc"}')
+
+
+def test_a_binary_frame_is_refused() -> None:
+    with pytest.raises(InvalidFrame, match="binary frames are not supported: send JSON as text"):
+        parse_client_frame(b'{"type":"ping"}')
+
+
+@pytest.mark.parametrize("text", ["", "{", "ping", '{"type":NaN}', "[" * 3_000, "9" * 5_000])
+def test_a_frame_that_is_not_json_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFrame, match="the frame is not JSON: send an object"):
+        parse_client_frame(text)
+
+
+@pytest.mark.parametrize("text", ['{"type":"authenticate"}', '{"type":"authenticate","token":null}'])
+def test_an_authentication_without_a_token_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFrame, match="authenticate needs a token, which is a string"):
+        parse_client_frame(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "1",
+        '"ping"',
+        "[]",
+        '["type","ping"]',
+        "{}",
+        '{"type":null}',
+        '{"type":["ping"]}',
+        '{"type":"PING"}',
+        '{"type":"chat"}',
+        '[{"type":"ping"}]',
+    ],
+)
+def test_a_frame_of_another_shape_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFrame, match="unknown frame"):
+        parse_client_frame(text)
+
+
+@given(text=st.text() | st.binary())
+def test_a_frame_is_understood_or_refused_and_nothing_else(text: str | bytes) -> None:
+    try:
+        frame = parse_client_frame(text)
+    except InvalidFrame:
+        return
+
+    assert isinstance(frame, ClientFrame)
+
+
+def test_a_refusal_never_repeats_what_the_client_sent() -> None:
+    with pytest.raises(InvalidFrame) as refused:
+        parse_client_frame('{"type":"authenticate","token":["hunter2"]}')
+
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"type":"follow","topics":["a","b"]}', Follow(("a", "b"))),
+        ('{"type":"follow","topics":[],"since":7,"epoch":"e"}', Follow((), 7, "e")),
+        ('{"type":"unfollow","topics":["a"]}', Unfollow(("a",))),
+        ('{"type":"publish","id":"c1","message":{"type":"chat"}}', Publish("c1", {"type": "chat"})),
+        ('{"type":"publish","id":"~","message":null}', Publish("~", None)),
+        ('{"type":"command","id":"7","name":"cart.add"}', Command("7", "cart.add")),
+        ('{"type":"command","id":"7","name":"cart.add","data":null}', Command("7", "cart.add", None)),
+    ],
+)
+def test_a_request_or_a_change_is_understood(text: str, expected: ClientFrame) -> None:
+    assert expected == parse_client_frame(text)
+
+
+@pytest.mark.parametrize("request_id", [None, 7, "", "with space", "é", "x" * 256, "a\n"])
+@pytest.mark.parametrize("frame", [{"type": "publish", "message": {}}, {"type": "command", "name": "a"}])
+def test_a_request_needs_an_id(request_id: object, frame: dict[str, object]) -> None:
+    with pytest.raises(InvalidFrame, match="publish and command need an id: a string of 1 to 255 visible ASCII"):
+        parse_client_frame(json.dumps({**frame, "id": request_id}))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"type":"publish","id":"1"}', "publish needs a message"),
+        ('{"type":"command","id":"1"}', "command needs a name"),
+        ('{"type":"command","id":"1","name":7}', "command needs a name"),
+        ('{"type":"follow"}', "follow and unfollow need topics"),
+        ('{"type":"unfollow","topics":"a"}', "follow and unfollow need topics"),
+        ('{"type":"follow","topics":["a b"]}', "a topic is 1 to 200 ASCII letters"),
+        ('{"type":"follow","topics":["a"],"since":-1}', "since must be one whole number"),
+        ('{"type":"follow","topics":["a"],"epoch":1}', "epoch must be a string"),
+    ],
+)
+def test_an_incomplete_frame_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidFrame, match=reason):
+        parse_client_frame(text)
