@@ -35,6 +35,14 @@ def test_a_message_for_two_keys_is_found_once() -> None:
     assert [2] == index.after(0, ["@bob"], everyone=True, limit=4)
 
 
+def test_the_only_message_of_a_key_is_found_up_to_the_position_before_it() -> None:
+    index = addressed(EVERYONE, EVERYONE, ALICE)
+
+    found = [index.after(position, ["@alice"], everyone=False, limit=1) for position in (1, 2, 3)]
+
+    assert [[3], [3], []] == found
+
+
 def test_more_than_the_limit_is_not_looked_up() -> None:
     index = addressed(EVERYONE, EVERYONE, ALICE, ALICE, ALICE)
 
