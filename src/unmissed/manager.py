@@ -310,8 +310,8 @@ class ConnectionManager(Registration):
         Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
         the identity grants by name. ``access`` says how its client may renew its token, and who decides about topics
         that it follows later. ``authorized`` are those of the topics that ``access`` has authorized, if it does that.
-        ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning,
-        Draining, WrongThread or TooManyConnections is raised, the socket is unchanged.
+        ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
+        TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
         self._log.expire()

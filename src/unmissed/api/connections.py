@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from unmissed.api import models
-from unmissed.api.identity import checked, require_scope
+from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described, limit_parameter, parameter
 from unmissed.core.audience import ADMIN_SCOPE, Identity
@@ -26,7 +26,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
     @router.get(PATH, tags=["operators"], summary="List connections", response_class=Response, **_GET_DOCS)
     async def connections(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the open connections, or those of one user, a page at a time."""
-        require_scope(checked(identity, manager), ADMIN_SCOPE, what="listing connections")
+        checked(identity, manager).require(ADMIN_SCOPE, what="listing connections")
         limit = limit_parameter(request, default=DEFAULT_LIMIT, most=MAX_LIMIT)
         after, user_id = parameter(request, "after") or "", parameter(request, "user")
         found = manager.connections_page(after=after, limit=limit + 1, user_id=user_id)
@@ -42,7 +42,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
 
         Tokens of that user that were issued up to now, or the token of that connection, are refused from now on.
         """
-        require_scope(checked(identity, manager), ADMIN_SCOPE, what="closing connections")
+        checked(identity, manager).require(ADMIN_SCOPE, what="closing connections")
         match parameter(request, "user"), parameter(request, "connection_id"):
             case str(user_id), None if user_id:
                 return models.answer(models.ClosedBody(closed=manager.log_out(user_id)))

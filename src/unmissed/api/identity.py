@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Authenticate, parse_client_frame
-from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken, ScopeRequired
+from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
 from unmissed.core.wire import BEARER_SUBPROTOCOL
 from unmissed.manager import ConnectionManager
 from unmissed.security.tokens import JwtVerifier, TokenVerifier
@@ -128,12 +128,6 @@ def checked(identity: object, manager: ConnectionManager) -> Identity:
     except InvalidToken as error:
         raise _unauthorized(str(error)) from None
     return identity
-
-
-def require_scope(identity: Identity, scope: str, *, what: str) -> None:
-    """Raise ScopeRequired unless the token has this scope."""
-    if scope not in identity.scopes:
-        raise ScopeRequired(what, scope=scope)
 
 
 def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from unmissed.api import models
-from unmissed.api.identity import checked, require_scope
+from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described, limit_parameter, parameter, since_parameter, topics_parameter
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
@@ -61,7 +61,7 @@ def add_message_routes(
         The header `Idempotency-Key`, 1 to 255 visible ASCII characters such as a UUID, makes repeating a request safe:
         the same key with the same messages returns the first answer and publishes nothing; with others it answers 422.
         """
-        require_scope(checked(identity, manager), PUBLISH_SCOPE, what="publishing")
+        checked(identity, manager).require(PUBLISH_SCOPE, what="publishing")
         key = _idempotency_key(request)
         body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(

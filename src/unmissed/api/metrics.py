@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from unmissed.api.identity import checked, require_scope
+from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.core.wire import CloseCode
@@ -25,7 +25,7 @@ def add_metrics_route(router: APIRouter, manager: ConnectionManager, *, authenti
     @router.get("/metrics", tags=["operators"], summary="Metrics for Prometheus", response_class=Response, **_DOCS)
     async def metrics(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # direct() passes it
         """Return counters since the start of the process, gauges and histograms."""
-        require_scope(checked(identity, manager), ADMIN_SCOPE, what="reading metrics")
+        checked(identity, manager).require(ADMIN_SCOPE, what="reading metrics")
         try:
             from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415  # an extra
             from prometheus_client.registry import CollectorRegistry  # noqa: PLC0415

@@ -10,7 +10,7 @@ from unmissed.application.results import Results
 from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
-from unmissed.core.errors import ScopeRequired, UnmissedError
+from unmissed.core.errors import UnmissedError
 from unmissed.core.rate import TokenBucket
 from unmissed.core.receipts import key_of_user
 from unmissed.delivery.inbox import Answer
@@ -90,8 +90,7 @@ class ClientRequests:
             return Answer(wire.internal_error(request.id))
 
     async def _answer_publish(self, identity: Identity, request: Publish) -> Answer:
-        if PUBLISH_SCOPE not in identity.scopes:
-            raise ScopeRequired("publishing", scope=PUBLISH_SCOPE)
+        identity.require(PUBLISH_SCOPE, what="publishing")
         key = key_of_user(identity.user_id, request.id)
         publication = await self._publish([request.message], idempotency_key=key)
         number = publication.receipt.first

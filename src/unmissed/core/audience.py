@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from unmissed.core.encoding import encode_text
+from unmissed.core.errors import ScopeRequired
 from unmissed.core.topics import is_granted
 
 MAX_USERS = 1_000
@@ -36,6 +37,11 @@ class Identity:
     def grants(self, topic: str) -> bool:
         """Return whether ``topics`` has this topic, by its name or a prefix."""
         return is_granted(topic, self.topics)
+
+    def require(self, scope: str, *, what: str) -> None:
+        """Raise ScopeRequired, which says what needs this scope, unless the token has it."""
+        if scope not in self.scopes:
+            raise ScopeRequired(what, scope=scope)
 
 
 @dataclass(frozen=True, slots=True)

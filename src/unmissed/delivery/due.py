@@ -59,4 +59,5 @@ class Due:
 
     def discard_waiting(self) -> None:
         """Forget the frames whose messages will not be sent."""
+        self.size -= sum(len(payload) for _, payload in self._after)
         self._after.clear()
