@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidMessage,
         InvalidToken,
+        LogUnavailable,
         NotRunning,
         UnknownConnection,
         UnmissedError,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from unmissed.core.window import Outcome, Recovery, Retention, Window
     from unmissed.delivery.access import Access
     from unmissed.delivery.connection import Connection
-    from unmissed.logs.base import Log, Publication
+    from unmissed.logs.base import Log, Publication, Reader
     from unmissed.main import create_app
     from unmissed.manager import ConnectionManager
     from unmissed.security.tokens import JwtVerifier, TokenVerifier, issue_token
@@ -54,10 +55,12 @@ __all__ = [
     "InvalidToken",
     "JwtVerifier",
     "Log",
+    "LogUnavailable",
     "Message",
     "NotRunning",
     "Outcome",
     "Publication",
+    "Reader",
     "Receipt",
     "Recovery",
     "Retention",
@@ -91,6 +94,7 @@ _MODULES = {
         "IdempotencyConflict",
         "InvalidMessage",
         "InvalidToken",
+        "LogUnavailable",
         "NotRunning",
         "UnknownConnection",
         "UnmissedError",
@@ -101,7 +105,7 @@ _MODULES = {
     "unmissed.core.window": ("Outcome", "Recovery", "Retention", "Window"),
     "unmissed.delivery.access": ("Access",),
     "unmissed.delivery.connection": ("Connection",),
-    "unmissed.logs.base": ("Log", "Publication"),
+    "unmissed.logs.base": ("Log", "Publication", "Reader"),
     "unmissed.main": ("create_app",),
     "unmissed.manager": ("ConnectionManager",),
     "unmissed.security.tokens": ("JwtVerifier", "TokenVerifier", "issue_token"),

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from unmissed.core.backoff import Backoff
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Outcome
@@ -113,7 +114,7 @@ class Stream:
         self._websocket: ClientConnection | None = None
         self._events: deque[Event] = deque()
         self._recovered_through = 0
-        self._failures = 0
+        self._backoff = Backoff(first=_FIRST_BACKOFF_SECONDS, most=_MAX_BACKOFF_SECONDS)
         self._refused_tokens = 0
         self._requested_pause: float | None = None
         self._down = 0.0
@@ -240,9 +241,10 @@ class Stream:
         self.sequence_number = frame.get("sequence_number", self.sequence_number)
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
-        if self._failures:
+        if self._backoff.failing:
             logger.info("%s: reconnected, outcome %s", self._shown_url, frame.get("outcome", "live"))
-        self._failures = self._refused_tokens = 0
+        self._backoff.succeeded()
+        self._refused_tokens = 0
         if frame.get("outcome") == Outcome.RESET:
             yield Reset(frame["epoch"])
         elif frame.get("outcome") == Outcome.GAP and self.sequence_number is not None:
@@ -287,10 +289,8 @@ class Stream:
         self._websocket = None
         self._renew_at(None)
         self.reconnects += 1
-        most = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self._failures)
-        seconds = random.uniform(0, most) if self._requested_pause is None else self._requested_pause
-        self._failures = min(self._failures + 1, 16)
-        seconds = max(seconds, self._down)
+        pause = self._backoff.failed(random.random())
+        seconds = max(pause if self._requested_pause is None else self._requested_pause, self._down)
         self._requested_pause, self._down = None, 0.0
         logger.warning("%s: %s, reconnecting in %.1f s", self._shown_url, cause, seconds)
         await asyncio.sleep(seconds)

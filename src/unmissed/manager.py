@@ -14,14 +14,21 @@ from unmissed.application.lifecycle import Lifecycle
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of, topic_key
-from unmissed.core.errors import AlreadyRunning, Draining, InvalidMessage, NotRunning, UnknownConnection, WrongThread
+from unmissed.core.errors import (
+    AlreadyRunning,
+    Draining,
+    InvalidMessage,
+    LogUnavailable,
+    NotRunning,
+    UnknownConnection,
+    WrongThread,
+)
 from unmissed.core.messages import Message, addressed
 from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.access import Access
-from unmissed.delivery.backpressure import Backpressure
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of
@@ -29,6 +36,7 @@ from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.socket import Socket
 from unmissed.delivery.throttle import Throttle
+from unmissed.delivery.window_reader import WindowReader
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
@@ -92,8 +100,7 @@ class ConnectionManager(Registration):
         events = Lifecycle(self.hooks, clock=self._clock)
         self._fan_out = FanOut(window, limits=limits, requests=self._requests, events=events, clock=self._clock)
         self._throttle = Throttle(self._fan_out, loop=self._loop)
-        self._backpressure = Backpressure(self._fan_out, self._throttle)
-        self._log.subscribe(self._throttle.request)
+        self._log.subscribe(WindowReader(self._fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
         self._checks = Checks(
             self._fan_out,
             limits=limits,
@@ -124,8 +131,15 @@ class ConnectionManager(Registration):
 
     @property
     def ready(self) -> bool:
-        """Whether connections and messages are accepted: the manager is running and not draining."""
+        """Whether connections are accepted: the manager is running and not draining."""
         return self._fan_out is not None and not self._draining
+
+    @property
+    def problem(self) -> str | None:
+        """Why connections or messages are not accepted, or None."""
+        if not self.ready:
+            return "not accepting connections: the server is starting or shutting down"
+        return self._log.unavailable
 
     @property
     def epoch(self) -> str:
@@ -197,7 +211,7 @@ class ConnectionManager(Registration):
 
         Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. Raises
         IdempotencyConflict when they are others, and Draining when the server is shutting down and nobody would receive
-        them.
+        them. Raises LogUnavailable when the log has not stored them after ``publish_seconds``.
         """
         self._check_accepting(_OTHER_THREADS)
         drafts = await drafts_of(
@@ -205,8 +219,11 @@ class ConnectionManager(Registration):
         )
         # The manager may have stopped while they were built.
         self._check_accepting(_OTHER_THREADS)
-        await self._backpressure.before_append(drafts)
-        return await self._log.publish(drafts, idempotency_key=idempotency_key)
+        try:
+            async with asyncio.timeout(self.settings.publish_seconds):
+                return await self._log.publish(drafts, idempotency_key=idempotency_key)
+        except TimeoutError:
+            raise LogUnavailable(self._log.unavailable or "the log did not store the message in time") from None
 
     def publish_threadsafe(
         self,

@@ -75,7 +75,10 @@ class Settings(BaseSettings):
     client_burst: Count = Field(default=20, description="Messages that one WebSocket may send at once.")
     max_connections: Count | None = Field(default=None, description="Maximum number of WebSockets in total.")
     max_connections_per_user: Count | None = Field(default=None, description="Maximum number of WebSockets per user.")
-    log_url: str = Field(default="memory:", description="Where the log is stored.")
+    log_url: str = Field(default="memory:", description="Where the log is stored: memory: or sqlite:unmissed.db.")
+    publish_seconds: Positive = Field(
+        default=2.0, description="Seconds that publishing waits for a log that is unavailable, before it is refused."
+    )
 
     @classmethod
     def load(cls, **values: object) -> Self:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, assert_type
 
 from fastapi import Depends, FastAPI
@@ -28,10 +28,12 @@ from unmissed import (
     InvalidToken,
     JwtVerifier,
     Log,
+    LogUnavailable,
     Message,
     NotRunning,
     Outcome,
     Publication,
+    Reader,
     Receipt,
     Recovery,
     Retention,
@@ -60,16 +62,17 @@ class CountingLog:
 
     def __init__(self) -> None:
         self.window = Window(Retention(max_messages=10), epoch="one", first_number=1)
-        self.appended: Callable[[], None] | None = None
+        self.reader: Reader | None = None
+        self.unavailable: str | None = None
 
     async def open(self) -> Window:
         return self.window
 
-    def subscribe(self, appended: Callable[[], None]) -> None:
-        self.appended = appended
+    def subscribe(self, reader: Reader) -> None:
+        self.reader = reader
 
     async def close(self) -> None:
-        self.appended = None
+        self.reader = None
 
     def expire(self) -> None:
         self.window.expire(time.monotonic())
@@ -82,8 +85,8 @@ class CountingLog:
         )
         for message in messages:
             self.window.append(message)
-        if self.appended is not None:
-            self.appended()
+        if self.reader is not None:
+            self.reader.appended()
         return Publication(Receipt(messages[0].sequence_number, len(messages), "one", timestamp), messages)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -26,7 +26,6 @@ from unmissed.core.errors import Draining, MessageTooLarge, TooManyConnections
 from unmissed.core.messages import Draft
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
-from unmissed.logs.base import Publication
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import ManualClock
 
@@ -415,32 +414,17 @@ async def test_nothing_is_published_while_draining(manager: ConnectionManager) -
         await manager.emit("a")
 
 
-class ReplayingLog:
+class ReplayingLog(MemoryLog):
     """A log that holds 500 messages when it opens, as one that outlives its process does."""
 
-    def __init__(self) -> None:
-        self._memory = MemoryLog(first_number=1)
-
     async def open(self) -> Window:
-        window = await self._memory.open()
-        await self._memory.publish([Draft.of({"type": "stored"}, max_bytes=1_000)] * 500)
+        window = await super().open()
+        await self.publish([Draft.of({"type": "stored"}, max_bytes=1_000)] * 500)
         return window
-
-    def subscribe(self, appended: Callable[[], None]) -> None:
-        self._memory.subscribe(appended)
-
-    async def close(self) -> None:
-        await self._memory.close()
-
-    def expire(self) -> None:
-        self._memory.expire()
-
-    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        return await self._memory.publish(drafts, idempotency_key=idempotency_key)
 
 
 async def test_a_log_may_replay_what_it_holds_when_it_opens() -> None:
-    async with ConnectionManager(Settings(), log=ReplayingLog()) as manager:
+    async with ConnectionManager(Settings(), log=ReplayingLog(first_number=1)) as manager:
         socket, _ = connect(manager, since=400)
         await manager.emit("new")
         await flushed(manager)

@@ -14,6 +14,9 @@ from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode
 logger = logging.getLogger("unmissed")
 
 
+_RETRY_AFTER_SECONDS = "1"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of the error table."""
@@ -44,6 +47,7 @@ TABLE = (
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row.of(errors.TooManyConnections, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
     Row.of(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, logging.INFO),
+    Row.of(errors.LogUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, logging.WARNING),
     Row.of(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, logging.ERROR),
 )
 _UNKNOWN = Row(Exception, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
@@ -73,7 +77,7 @@ def refuse(error: Exception, *, where: str) -> Refusal:
     if isinstance(error, HTTPException):
         refusal = Refusal(error.status_code, row.close_code, str(error.detail), error.headers)
     else:
-        refusal = Refusal(row.status, row.close_code, _detail(error))
+        refusal = Refusal(row.status, row.close_code, _detail(error), _headers(row))
     logger.log(
         row.log_level,
         "%s refused with status %d or close code %d: %s",
@@ -99,6 +103,10 @@ def _row_of_status(status: int) -> Row:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Row(None, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
     return Row(None, HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, logging.DEBUG)
+
+
+def _headers(row: Row) -> Mapping[str, str] | None:
+    return {"Retry-After": _RETRY_AFTER_SECONDS} if row.status == HTTPStatus.SERVICE_UNAVAILABLE else None
 
 
 def _detail(error: Exception) -> str:

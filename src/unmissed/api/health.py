@@ -16,7 +16,9 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
 
     @router.get("/readyz", tags=["health"], summary="Does the server accept traffic?", response_model=dict[str, str])
     async def readyz() -> Response | dict[str, str]:
-        """Answer 200 while connections and messages are accepted, 503 before the start and while draining."""
-        if manager.ready:
-            return {"status": "ready"}
-        return ProblemResponse(503, "not accepting connections: the server is starting or shutting down")
+        """Answer 200 while connections and messages are accepted.
+
+        Answer 503 before the start, while draining, and while the log is unavailable. Connected clients stay.
+        """
+        problem = manager.problem
+        return {"status": "ready"} if problem is None else ProblemResponse(503, problem)

@@ -20,6 +20,7 @@
     ├── NotRunning              the manager was used before its start or after its stop
     ├── AlreadyRunning          the manager was started twice
     ├── Draining                the server is shutting down and accepts no new connections or messages
+    ├── LogUnavailable          the log cannot store messages at the moment
     ├── WrongThread             the manager was used from the wrong thread or event loop
     └── ConnectionRefused       raised by the client: the server does not accept this client
 """
@@ -146,6 +147,14 @@ class Draining(UnmissedError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down: reconnect or retry shortly")
+
+
+class LogUnavailable(UnmissedError):
+    """The log cannot store messages at the moment. The message may or may not have been published."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: retry with the same idempotency key, so that nothing is published twice")
 
 
 class WrongThread(UnmissedError, RuntimeError):

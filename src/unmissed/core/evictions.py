@@ -28,6 +28,11 @@ class Evictions:
         while len(self._by_key) > MAX_KEYS:
             self._forgotten = max(self._forgotten, self._by_key.pop(next(iter(self._by_key))))
 
+    def forget(self, number: int) -> None:
+        """Count everything up to a number as evicted for everybody."""
+        self._for_everyone = self._forgotten = number
+        self._by_key.clear()
+
     def highest(self, keys: frozenset[str], *, everyone: bool = True) -> int:
         """Return the highest number of an evicted message that somebody with these keys may not have seen.
 

@@ -111,6 +111,23 @@ class Window:
         while len(self._messages) > self.retention.max_messages or self._bytes > self.retention.max_bytes:
             self._evict()
 
+    def skip(self, number: int) -> None:
+        """Continue after ``number``, for messages that the log has lost or trimmed before this window held them.
+
+        They and all earlier ones count as evicted, for everybody, since nothing tells whom they were for.
+        """
+        self._clear()
+        self.latest = self.evicted_through = number
+        self._evictions.forget(number)
+
+    def restart(self, *, epoch: str, first_number: int) -> None:
+        """Begin another epoch, empty. Its first number must be above ``latest``, since no number is used twice."""
+        self._clear()
+        self.epoch = epoch
+        self.first_number = first_number
+        self.latest = self.evicted_through = first_number - 1
+        self._evictions = Evictions(first_number - 1)
+
     def expire(self, now: float) -> None:
         """Evict messages that are at least ``max_age`` seconds old at ``now`` (monotonic seconds)."""
         while self._messages and now - self._messages[0].appended_at >= self.retention.max_age:
@@ -194,6 +211,11 @@ class Window:
         if everyone:
             return (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
         return (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
+
+    def _clear(self) -> None:
+        self._messages.clear()
+        self._bytes = 0
+        self._addressed = Addressed()
 
     def _evict(self) -> None:
         message = self._messages.popleft()

@@ -45,6 +45,7 @@ class CloseCode(IntEnum):
     TOO_LARGE = 1009
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
     BAD_MESSAGE = 4400
     UNAUTHORIZED = 4401
     FORBIDDEN = 4403
@@ -65,6 +66,7 @@ CLOSE_CODES: Mapping[type[UnmissedError], CloseCode] = {
     errors.TooManyConnections: CloseCode.TOO_MANY,
     errors.Draining: CloseCode.SERVICE_RESTART,
     errors.NotRunning: CloseCode.SERVICE_RESTART,
+    errors.LogUnavailable: CloseCode.TRY_AGAIN_LATER,
 }
 """The code in the ``error`` frame or the close frame that tells a client about an exception."""
 

@@ -29,6 +29,7 @@ SLICE = 800
 """Connections that are brought up to date in one iteration of the event loop: about 7 ms of work."""
 
 _SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
+_NEW_EPOCH = "the log has begun a new epoch: reconnect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +212,19 @@ class FanOut:
 
         What was published before is delivered first.
         """
+        self._reconnect_all(_SHUTTING_DOWN, seconds=seconds, discard=False)
 
-        def drain(connection: Connection) -> None:
+    def before_restart(self, *, seconds: float) -> None:
+        """Deliver what the sockets accept now, and close all connections as ``drain`` does: their epoch ends."""
+        self.flush()
+        self._reconnect_all(_NEW_EPOCH, seconds=seconds, discard=True)
+
+    def _reconnect_all(self, reason: str, *, seconds: float, discard: bool) -> None:
+        def reconnect(connection: Connection) -> None:
             connection.send_frame(wire.reconnect(after_ms=round(random.uniform(0, seconds) * 1000)))
-            connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN)
+            connection.close(CloseCode.SERVICE_RESTART, reason, discard=discard)
 
-        _for_each(self.connections, drain)
+        _for_each(self.connections, reconnect)
 
     def close(self) -> None:
         """Deliver what the sockets accept now, and close every connection with code 1012.

@@ -1,6 +1,6 @@
 """The contract of a log: it stamps messages and feeds the window that everything is read from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,22 @@ class Publication:
         return not self.messages
 
 
+class Reader(Protocol):
+    """Reads the window of a log: the manager, which delivers from it."""
+
+    async def before_append(self, drafts: Sequence[Draft]) -> None:
+        """Wait until appending messages of these drafts evicts nothing that readers are about to be given."""
+        ...
+
+    def appended(self) -> None:
+        """Deliver what has been appended."""
+        ...
+
+    def before_restart(self) -> None:
+        """Deliver what is left, and disconnect every client: the window is about to begin another epoch."""
+        ...
+
+
 class Log(Protocol):
     """Stamps drafts and feeds one in-memory window, on one event loop.
 
@@ -29,14 +45,22 @@ class Log(Protocol):
     stamps, and in how long an epoch lasts. Numbers are contiguous within an epoch, and never used in two epochs.
     """
 
-    async def open(self) -> Window:
-        """Start or continue an epoch and return its window, filled with the messages that the log still retains."""
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing can be published or received at the moment, or None. It never contains a password."""
         ...
 
-    def subscribe(self, appended: Callable[[], None]) -> None:
-        """Call ``appended`` on the event loop each time messages have been appended to the window.
+    async def open(self) -> Window:
+        """Start or continue an epoch and return its window, filled with the messages that the log still retains.
 
-        The manager subscribes once after each ``open``. Messages replayed by ``open`` do not call ``appended``.
+        The window stays the same object until ``close``. Raises ConfigurationError if the log cannot be used.
+        """
+        ...
+
+    def subscribe(self, reader: Reader) -> None:
+        """Tell this reader about everything that happens to the window from now on.
+
+        The manager subscribes once after each ``open``, which replays messages without telling anyone.
         """
         ...
 
@@ -49,8 +73,11 @@ class Log(Protocol):
         ...
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        """Stamp and append the drafts as one block of contiguous numbers, or repeat the answer to a known key.
+        """Stamp and store the drafts as one block of contiguous numbers, or repeat the answer to a known key.
 
-        Raises IdempotencyConflict when the key is known for other drafts.
+        Return when the messages are stored as durably as this log promises, and are in the window. While the log is
+        unavailable, wait: the caller cancels after its own timeout, and then cannot know whether they were published
+        unless it repeats the key. Raises IdempotencyConflict when the key is known for other drafts, and LogUnavailable
+        when too much is waiting already.
         """
         ...

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt, Receipts, fingerprint_of
 from unmissed.core.window import Retention, Window
-from unmissed.logs.base import Publication
+from unmissed.logs.base import Publication, Reader
+from unmissed.logs.feed import Feed, stamped
 from unmissed.logs.workers import refuse_second_worker, refuse_several_workers
 
 
@@ -35,18 +36,22 @@ class MemoryLog:
         self._wall_clock = wall_clock
         self._last_used = -1
 
+    @property
+    def unavailable(self) -> None:
+        """Memory is always available."""
+
     async def open(self) -> Window:
         """Start an epoch with an empty window. Raises ConfigurationError if the server runs several workers."""
         refuse_several_workers(sys.argv, os.environ)
         await refuse_second_worker()
-        self._appended: Callable[[], None] | None = None
         self._receipts = Receipts(max_age=self._retention.max_age)
         self._window = Window(self._retention, epoch=secrets.token_urlsafe(9), first_number=self._start() + 1)
+        self._feed = Feed(self._window, clock=self._clock)
         return self._window
 
-    def subscribe(self, appended: Callable[[], None]) -> None:
-        """Call ``appended`` after each publish from now on."""
-        self._appended = appended
+    def subscribe(self, reader: Reader) -> None:
+        """Tell this reader about each publish from now on."""
+        self._feed.subscribe(reader)
 
     async def close(self) -> None:
         """End this epoch. The next one uses higher numbers."""
@@ -59,23 +64,17 @@ class MemoryLog:
         self._receipts.expire(now)
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        """Stamp and append the drafts. It never yields to the event loop, so a block is never interleaved."""
+        """Stamp and append the drafts. From the stamp on it never yields, so a block is never interleaved."""
+        await self._feed.before_append(drafts)
         now = self._clock()
         fingerprint = fingerprint_of(drafts) if idempotency_key else b""
         if idempotency_key and (known := self._receipts.find(idempotency_key, fingerprint=fingerprint, now=now)):
             return Publication(known, ())
-        timestamp = rfc3339(self._wall_clock())
-        first = self._window.latest + 1
-        messages = tuple(
-            draft.stamp(number, timestamp=timestamp, now=now) for number, draft in enumerate(drafts, start=first)
-        )
-        for message in messages:
-            self._window.append(message)
-        receipt = Receipt(first, len(messages), self._window.epoch, timestamp)
+        receipt = Receipt(self._window.latest + 1, len(drafts), self._window.epoch, rfc3339(self._wall_clock()))
+        messages = stamped(drafts, receipt, appended_at=now)
         if idempotency_key:
             self._receipts.keep(idempotency_key, receipt, fingerprint=fingerprint, now=now)
-        if self._appended is not None:
-            self._appended()
+        self._feed.extend(messages)
         return Publication(receipt, messages)
 
     def _start(self) -> int:

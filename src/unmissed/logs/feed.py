@@ -1,0 +1,111 @@
+"""The way into a window: messages are appended at the pace of the reader that delivers them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from unmissed.core.messages import Draft, Message, rfc3339
+from unmissed.core.receipts import Receipt
+from unmissed.core.window import Window
+from unmissed.logs.base import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stamped message as a log stores it. ``unix_ms`` is the time of the stamp, in milliseconds since 1970."""
+
+    number: int
+    unix_ms: int
+    draft: Draft
+
+    def message(self, *, appended_at: float) -> Message:
+        """Return the message, whose bytes depend on the record alone, appended at a monotonic time in seconds."""
+        return self.draft.stamp(self.number, timestamp=rfc3339(self.unix_ms / 1000), now=appended_at)
+
+
+def stamped(drafts: Sequence[Draft], receipt: Receipt, *, appended_at: float) -> tuple[Message, ...]:
+    """Return the messages that a receipt is about, appended at a monotonic time in seconds."""
+    return tuple(
+        draft.stamp(number, timestamp=receipt.timestamp, now=appended_at)
+        for number, draft in enumerate(drafts, start=receipt.first)
+    )
+
+
+class Feed:
+    """A window and its reader, once there is one. ``clock`` returns monotonic seconds, for the ages of messages."""
+
+    def __init__(self, window: Window, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.window = window
+        self._clock = clock
+        self._reader: Reader | None = None
+        self._awaited: dict[int, list[asyncio.Future[None]]] = {}
+        """Who waits for which number."""
+
+    def subscribe(self, reader: Reader) -> None:
+        """Append at the pace of this reader, and tell it, from now on."""
+        self._reader = reader
+
+    async def append(self, records: Sequence[Record], *, store_ms: float | None = None) -> None:
+        """Append the records that continue the window, a part at a time.
+
+        They count as new, unless ``store_ms`` tells the present time, in Unix milliseconds, on the clock that stamped
+        them earlier.
+        """
+        part = max(1, self.window.retention.max_messages // 4)
+        for start in range(0, len(records), part):
+            block = records[start : start + part]
+            await self.before_append([record.draft for record in block])
+            now = self._clock()
+            ages = [0.0 if store_ms is None else max(0.0, store_ms - record.unix_ms) / 1000 for record in block]
+            self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
+
+    async def before_append(self, drafts: Sequence[Draft]) -> None:
+        """Wait until the reader has been given what appending these drafts would evict, but not long."""
+        if self._reader is not None:
+            await self._reader.before_append(drafts)
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Append messages that continue the window, and tell the reader."""
+        for message in messages:
+            self.window.append(message)
+            if self._awaited:
+                self._release(message.sequence_number)
+        if self._reader is not None:
+            self._reader.appended()
+
+    def skip(self, number: int) -> None:
+        """Continue after a number that is above the latest: the log does not have the messages before it any more."""
+        self.window.skip(number)
+        self._release_all()
+        if self._reader is not None:
+            self._reader.appended()
+
+    def restart(self, *, epoch: str, first_number: int) -> None:
+        """Let the reader end what it has begun, and begin another epoch."""
+        if self._reader is not None:
+            self._reader.before_restart()
+        self.window.restart(epoch=epoch, first_number=first_number)
+        self._release_all()
+
+    async def reached(self, number: int) -> None:
+        """Wait until the window has this number, or has continued without it."""
+        if number <= self.window.latest:
+            return
+        future = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(number, [])
+        waiting.append(future)
+        try:
+            await future
+        finally:
+            if not future.done() or future.cancelled():
+                waiting.remove(future)
+
+    def _release(self, number: int) -> None:
+        for future in self._awaited.pop(number, ()):
+            if not future.done():
+                future.set_result(None)
+
+    def _release_all(self) -> None:
+        for number in [*self._awaited]:
+            self._release(number)

@@ -1,0 +1,1 @@
+"""Logs on an engine that several nodes share: Redis, Valkey or NATS JetStream."""

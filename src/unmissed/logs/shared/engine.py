@@ -1,0 +1,80 @@
+"""What a shared log needs of the engine that stores its messages."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unmissed.core.errors import IdempotencyConflict
+from unmissed.core.receipts import Receipt
+from unmissed.logs.feed import Record
+from unmissed.logs.writer import Write
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a node has read: an epoch, its latest number that the node has, and when that message was stamped.
+
+    ``unix_ms`` is 0 if the node has no message of that number.
+    """
+
+    epoch: str
+    latest: int
+    unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an engine holds: its epoch, and the numbers of the messages that are stored.
+
+    ``oldest`` is ``latest + 1`` when none is. ``store_ms`` is the present time on the engine's clock in Unix
+    milliseconds.
+    """
+
+    epoch: str
+    first_number: int
+    oldest: int
+    latest: int
+    store_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The receipt of a publish, and whether it stored the messages now, or an earlier one with its key did."""
+
+    receipt: Receipt
+    new: bool
+
+
+class Engine(Protocol):
+    """Stamps and stores messages, and hands every node the same ones in the same order.
+
+    Every method but ``close`` raises LogUnavailable when the engine cannot be reached or cannot do its work at the
+    moment, with a reason that does not contain a password. It may be called again after that.
+    """
+
+    async def connect(self) -> None:
+        """Connect, and create what the log needs. Raises ConfigurationError if the engine can never be used."""
+        ...
+
+    async def state(self, seen: Position | None) -> State:
+        """Return what the engine holds. It begins a new epoch if it has lost messages that this node has seen."""
+        ...
+
+    def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the messages after a number, and then new ones as they are stored.
+
+        The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again.
+        """
+        ...
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+        """Store these publishes, each as one block of contiguous numbers, and return what became of each.
+
+        A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be
+        stored twice.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect."""
+        ...

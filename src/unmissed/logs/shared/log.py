@@ -1,0 +1,138 @@
+"""SharedLog: every node follows the same engine, and fills its own window from it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
+from unmissed.core.messages import Draft
+from unmissed.core.window import Retention, Window
+from unmissed.logs.availability import Availability
+from unmissed.logs.base import Publication, Reader
+from unmissed.logs.feed import Feed, Record, stamped
+from unmissed.logs.shared.engine import Engine, Position, State
+from unmissed.logs.writer import Write, Writer
+
+_OPEN_SECONDS = 10.0
+
+
+class SharedLog:
+    """A log on an engine that several nodes share.
+
+    The node that publishes is fed by the engine like all others, so the order and the bytes are the same everywhere.
+    ``clock`` returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        retention: Retention | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._retention = retention or Retention()
+        self._clock = clock
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the engine cannot be read or written at the moment."""
+        return self._reading.reason or self._writer.unavailable
+
+    async def open(self) -> Window:
+        """Read what the engine retains. Raises ConfigurationError if it cannot be reached within 10 seconds."""
+        self._reading = Availability("read")
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                state = await self._first_state()
+        except TimeoutError:
+            await self._engine.close()
+            raise ConfigurationError(f"UNMISSED_LOG_URL: {self._reading.reason or 'no answer'}") from None
+        window = Window(self._retention, epoch=state.epoch, first_number=state.first_number)
+        self._feed = Feed(window, clock=self._clock)
+        self._seen = Position(state.epoch, state.first_number - 1, 0)
+        self._writer = Writer(self._write)
+        self._writer.start()
+        self._following = asyncio.create_task(self._follow())
+        await self._feed.reached(state.latest)
+        return window
+
+    def subscribe(self, reader: Reader) -> None:
+        """Tell this reader about everything that happens to the window from now on."""
+        self._feed.subscribe(reader)
+
+    async def close(self) -> None:
+        """Write what waits, and disconnect. The epoch continues in the engine."""
+        await self._writer.close()
+        self._following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._following
+        await self._engine.close()
+
+    def expire(self) -> None:
+        """Evict the messages that are at least ``max_age`` seconds old."""
+        self._feed.window.expire(self._clock())
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
+        """Wait until the drafts are stored in the engine, and have come back from it into the window."""
+        publication = await self._writer.submit(drafts, key=idempotency_key)
+        await self._feed.reached(publication.receipt.first + publication.receipt.count - 1)
+        return publication
+
+    async def _first_state(self) -> State:
+        while True:
+            try:
+                await self._engine.connect()
+                return await self._engine.state(None)
+            except LogUnavailable as error:
+                await asyncio.sleep(self._reading.failed(error.reason))
+
+    async def _follow(self) -> None:
+        """Keep the window up to date. After a failure, or when numbers are missing, begin with the engine's state."""
+        while True:
+            try:
+                state = await self._engine.state(self._seen)
+                self._adopt(state)
+                self._reading.succeeded()
+                await self._read(state)
+            except LogUnavailable as error:
+                await asyncio.sleep(self._reading.failed(error.reason))
+
+    def _adopt(self, state: State) -> None:
+        """Begin another epoch if the engine has, and skip what it does not store any more."""
+        window = self._feed.window
+        if state.epoch != window.epoch:
+            self._feed.restart(epoch=state.epoch, first_number=state.first_number)
+            self._seen = Position(state.epoch, window.latest, 0)
+        if state.oldest - 1 > window.latest:
+            self._feed.skip(state.oldest - 1)
+            self._seen = Position(state.epoch, window.latest, 0)
+
+    async def _read(self, state: State) -> None:
+        """Append what the engine yields, until a number is missing."""
+        async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
+            async for records in blocks:
+                expected = range(self._feed.window.latest + 1, self._feed.window.latest + 1 + len(records))
+                if [record.number for record in records] != [*expected]:
+                    return
+                await self._append(records, state)
+
+    async def _append(self, records: Sequence[Record], state: State) -> None:
+        stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
+        await self._feed.append(records[:stored_before], store_ms=state.store_ms)
+        await self._feed.append(records[stored_before:])
+        if records:
+            self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)
+
+    async def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
+        results = await self._engine.write(writes, self._seen)
+        return [
+            result
+            if isinstance(result, UnmissedError)
+            else Publication(
+                result.receipt,
+                stamped(write.drafts, result.receipt, appended_at=self._clock()) if result.new else (),
+            )
+            for write, result in zip(writes, results, strict=True)
+        ]

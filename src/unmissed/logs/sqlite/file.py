@@ -1,0 +1,264 @@
+"""The SQLite file of a log: its epoch, the retained messages, and the receipts of idempotency keys."""
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable
+from unmissed.core.messages import rfc3339
+from unmissed.core.receipts import Receipt
+from unmissed.core.window import Retention
+from unmissed.logs.codec import decode_draft, encode_draft
+from unmissed.logs.feed import Record
+from unmissed.logs.sqlite.boot import boot_id
+from unmissed.logs.writer import Write
+
+_APPLICATION_ID = 0x756E6D73
+_VERSION = 1
+_BUSY_SECONDS = 1.0
+_TRIM_MS = 60_000
+_NO_BOOT = "unknown"
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE life (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch TEXT NOT NULL,
+    first_number INTEGER NOT NULL,
+    latest INTEGER NOT NULL,
+    -- The boot of the machine in which commits may not have reached the disk yet; empty when all have.
+    unsynced_boot TEXT NOT NULL
+);
+CREATE TABLE messages (number INTEGER PRIMARY KEY, unix_ms INTEGER NOT NULL, draft BLOB NOT NULL);
+CREATE TABLE receipts (
+    key TEXT PRIMARY KEY,
+    unix_ms INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    epoch TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX receipts_by_age ON receipts (unix_ms);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The epoch in a file."""
+
+    epoch: str
+    first_number: int
+    latest: int
+    unsynced_boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The receipt of a publish, and whether it stored the messages now, or an earlier one with its key did."""
+
+    receipt: Receipt
+    new: bool
+
+
+class SqliteFile:
+    """A file that one process has to itself. All methods must be called in one thread.
+
+    With ``durable``, each commit is on the disk before it is answered. ``wall_clock`` returns Unix seconds.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durable: bool,
+        retention: Retention,
+        first_number: int | None,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._path = path
+        self._durable = durable
+        self._retention = retention
+        self._first_number = first_number
+        self._wall_clock = wall_clock
+
+    def open(self) -> tuple[Life, list[Record]]:
+        """Create the file, or continue its epoch; return it with the retained messages, oldest first.
+
+        Raises ConfigurationError if the file cannot be used.
+        """
+        try:
+            self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
+            return self._open(), self._retained()
+        except sqlite3.Error as error:
+            raise ConfigurationError(self._refusal(error)) from None
+
+    def write(self, writes: Sequence[Write]) -> list[Stored | IdempotencyConflict]:
+        """Store these publishes in one transaction, and return what became of each.
+
+        Raises LogUnavailable when that is impossible. Then nothing is stored, and no number is used.
+        """
+        try:
+            return self._write(writes)
+        except sqlite3.Error as error:
+            raise LogUnavailable(f"the log {self._path} cannot be written: {error}") from None
+
+    def close(self) -> None:
+        """Let everything reach the disk, and release the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._mark_unsynced("")
+        self._connection.close()
+
+    def _open(self) -> Life:
+        self._configure()
+        if self._is_new():
+            self._connection.executescript(_SCHEMA)
+            self._begin_epoch(above=0)
+        life = self._read_life()
+        if life.unsynced_boot not in ("", boot_id()):
+            self._begin_epoch(above=life.latest)
+            life = self._read_life()
+        self._epoch, self._latest = life.epoch, life.latest
+        with self._transaction():
+            self._trim(self._latest, self._now_ms())
+        self._mark_unsynced("" if self._durable else boot_id() or _NO_BOOT)
+        if not self._durable:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        return life
+
+    def _retained(self) -> list[Record]:
+        rows = self._connection.execute("SELECT number, unix_ms, draft FROM messages ORDER BY number")
+        return [Record(number, unix_ms, decode_draft(draft)) for number, unix_ms, draft in rows]
+
+    def _configure(self) -> None:
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        [mode] = self._fetch("PRAGMA journal_mode = WAL")
+        if mode != "wal":
+            raise ConfigurationError(f"{self._path} cannot be used for a log: it needs a file on a local disk")
+        self._connection.execute("PRAGMA synchronous = FULL")
+
+    def _is_new(self) -> bool:
+        """Return whether the file has just been created. Raises ConfigurationError if it is no log."""
+        [tables] = self._fetch("SELECT count(*) FROM sqlite_schema")
+        [application_id] = self._fetch("PRAGMA application_id")
+        [version] = self._fetch("PRAGMA user_version")
+        if tables and application_id != _APPLICATION_ID:
+            raise ConfigurationError(f"{self._path} is a database of another program: choose another path")
+        if tables and version != _VERSION:
+            raise ConfigurationError(
+                f"{self._path} has the format {version}, and this version of unmissed reads {_VERSION}: "
+                "move it away to begin a new log"
+            )
+        return not tables
+
+    def _begin_epoch(self, *, above: int) -> None:
+        """Begin an empty epoch at the time in microseconds, or higher if a number could be used again."""
+        clock = int(self._wall_clock() * 1e6) + 1 if self._first_number is None else self._first_number
+        first_number = max(clock, above + 2)
+        with self._transaction():
+            self._connection.execute("DELETE FROM messages")
+            self._connection.execute(
+                "INSERT OR REPLACE INTO life VALUES (1, ?, ?, ?, '')",
+                (secrets.token_urlsafe(9), first_number, first_number - 1),
+            )
+
+    def _read_life(self) -> Life:
+        return Life(*self._fetch("SELECT epoch, first_number, latest, unsynced_boot FROM life"))
+
+    def _mark_unsynced(self, boot: str) -> None:
+        """Record on the disk in which boot of the machine commits may not have reached the disk yet."""
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
+
+    def _write(self, writes: Sequence[Write]) -> list[Stored | IdempotencyConflict]:
+        now_ms, latest = self._now_ms(), self._latest
+        results: list[Stored | IdempotencyConflict] = []
+        with self._transaction():
+            for write in writes:
+                result = self._known(write, now_ms) or self._insert(write, latest + 1, now_ms)
+                if isinstance(result, Stored) and result.new:
+                    latest += len(write.drafts)
+                results.append(result)
+            self._connection.execute("UPDATE life SET latest = ?", (latest,))
+            if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
+                self._trim(latest, now_ms)
+        self._latest = latest
+        return results
+
+    def _known(self, write: Write, now_ms: int) -> Stored | IdempotencyConflict | None:
+        """Return the answer to a key that is known, or None."""
+        if not write.key:
+            return None
+        found = self._connection.execute(
+            "SELECT fingerprint, first, count, epoch, unix_ms FROM receipts WHERE key = ? AND unix_ms > ?",
+            (write.key, self._oldest_ms(now_ms)),
+        ).fetchone()
+        if found is None:
+            return None
+        fingerprint, first, count, epoch, unix_ms = found
+        if fingerprint != write.fingerprint:
+            return IdempotencyConflict()
+        return Stored(Receipt(first, count, epoch, rfc3339(unix_ms / 1000)), new=False)
+
+    def _insert(self, write: Write, first: int, now_ms: int) -> Stored:
+        self._connection.executemany(
+            "INSERT INTO messages VALUES (?, ?, ?)",
+            [(number, now_ms, encode_draft(draft)) for number, draft in enumerate(write.drafts, start=first)],
+        )
+        count = len(write.drafts)
+        if write.key:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?)",
+                (write.key, now_ms, write.fingerprint, first, count, self._epoch),
+            )
+        return Stored(Receipt(first, count, self._epoch, rfc3339(now_ms / 1000)), new=True)
+
+    def _trim(self, latest: int, now_ms: int) -> None:
+        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile."""
+        oldest_ms = self._oldest_ms(now_ms)
+        self._connection.execute(
+            "DELETE FROM messages WHERE number <= ? OR unix_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
+        )
+        self._connection.execute("DELETE FROM receipts WHERE unix_ms <= ?", (oldest_ms,))
+        self._trimmed_through, self._trim_at = latest, now_ms + _TRIM_MS
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # A failed commit may have ended the transaction already.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _fetch(self, statement: str) -> tuple[Any, ...]:
+        """Return the only row of a result."""
+        row: tuple[Any, ...] = self._connection.execute(statement).fetchone()
+        return row
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+    def _oldest_ms(self, now_ms: int) -> int:
+        """Return the time through which messages and receipts are not retained any more."""
+        return now_ms - round(self._retention.max_age * 1000)
+
+    def _refusal(self, error: sqlite3.Error) -> str:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            return (
+                f"{self._path} is in use by another process, and one file is the log of one process: "
+                "choose another path, or share a log of redis:// or nats:// between processes"
+            )
+        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return (
+                f"{self._path} is damaged or no SQLite file ({error}): restore it, or move it away to begin a new log"
+            )
+        return f"{self._path} cannot be used for the log: {error}"

@@ -1,0 +1,105 @@
+"""SqliteLog: stamps messages in one thread, and appends them to the window when they are stored."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from unmissed.core.errors import UnmissedError
+from unmissed.core.messages import Draft
+from unmissed.core.window import Retention, Window
+from unmissed.logs.base import Publication, Reader
+from unmissed.logs.feed import Feed, stamped
+from unmissed.logs.sqlite.file import SqliteFile, Stored
+from unmissed.logs.workers import refuse_second_worker, refuse_several_workers
+from unmissed.logs.writer import Write, Writer
+
+T = TypeVar("T")
+
+
+class SqliteLog:
+    """A log in the SQLite file at ``path``, for one process.
+
+    Publishes that arrive while others are written are committed together. With ``durable``, a publish is answered when
+    it is on the disk, so that it survives a loss of power; otherwise, when the operating system has it, so that it
+    survives the end of the process, and a loss of power begins a new epoch. ``first_number`` replaces the time on the
+    wall clock as the first number of the first epoch. ``clock`` returns monotonic seconds, ``wall_clock`` Unix seconds.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durable: bool = True,
+        retention: Retention | None = None,
+        first_number: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._retention = retention or Retention()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._file = SqliteFile(
+            path, durable=durable, retention=self._retention, first_number=first_number, wall_clock=wall_clock
+        )
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the last write failed. It is tried again until it succeeds."""
+        return self._writer.unavailable
+
+    async def open(self) -> Window:
+        """Continue the epoch in the file. Raises ConfigurationError if it cannot be used, or has a user already."""
+        refuse_several_workers(sys.argv, os.environ)
+        await refuse_second_worker()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="unmissed-sqlite")
+        try:
+            life, records = await self._in_thread(self._file.open)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+        self._feed = Feed(Window(self._retention, epoch=life.epoch, first_number=life.first_number), clock=self._clock)
+        self._feed.skip(records[0].number - 1 if records else life.latest)
+        await self._feed.append(records, store_ms=self._wall_clock() * 1000)
+        self._writer = Writer(self._write)
+        self._writer.start()
+        return self._feed.window
+
+    def subscribe(self, reader: Reader) -> None:
+        """Tell this reader about each publish from now on."""
+        self._feed.subscribe(reader)
+
+    async def close(self) -> None:
+        """Write what waits, and release the file. The next ``open`` continues the epoch."""
+        await self._writer.close()
+        await self._in_thread(self._file.close)
+        self._thread.shutdown(wait=False)
+
+    def expire(self) -> None:
+        """Evict the messages that are at least ``max_age`` seconds old."""
+        self._feed.window.expire(self._clock())
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
+        """Wait until the drafts are committed and appended to the window."""
+        return await self._writer.submit(drafts, key=idempotency_key)
+
+    async def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
+        results = await self._in_thread(self._file.write, writes)
+        return [await self._append(write, result) for write, result in zip(writes, results, strict=True)]
+
+    async def _append(self, write: Write, result: Stored | UnmissedError) -> Publication | UnmissedError:
+        """Append what was committed, in the order of the numbers."""
+        if isinstance(result, UnmissedError):
+            return result
+        if not result.new:
+            return Publication(result.receipt, ())
+        await self._feed.before_append(write.drafts)
+        messages = stamped(write.drafts, result.receipt, appended_at=self._clock())
+        self._feed.extend(messages)
+        return Publication(result.receipt, messages)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -1,0 +1,128 @@
+"""Group commit: what is published while a write is running is written together by the next one."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from unmissed.core.errors import LogUnavailable, NotRunning, UnmissedError
+from unmissed.core.messages import Draft
+from unmissed.core.receipts import fingerprint_of
+from unmissed.logs.availability import Availability
+from unmissed.logs.base import Publication
+
+logger = logging.getLogger("unmissed")
+
+_CLOSE_SECONDS = 1.0
+
+MAX_WRITES = 1_000
+"""The most publishes that are written together."""
+
+MAX_WAITING_BYTES = 33_554_432
+"""The most bytes of messages that wait to be written. More are refused."""
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """One publish that waits to be written. ``fingerprint`` tells other drafts apart from these."""
+
+    drafts: Sequence[Draft]
+    key: str | None
+    """The idempotency key of the publisher."""
+    fingerprint: bytes
+    done: asyncio.Future[Publication]
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    """Identifies this publish, however often it is tried."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the messages take in the log."""
+        return sum(draft.size_in_log for draft in self.drafts)
+
+
+class Writer:
+    """Passes what is published to ``write``, in order, one call at a time.
+
+    ``write`` returns a result or an exception for each of the writes, or raises LogUnavailable. Then the same writes,
+    without those that were cancelled meanwhile, are passed to it again later: it must recognise what it has done.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[Publication | UnmissedError]]]) -> None:
+        self._write = write
+        self._waiting = deque[Write]()
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._availability = Availability("written")
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the last write failed, or None."""
+        return self._availability.reason
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Write what is waiting, within a second, and refuse what could not be written."""
+        self._closing = True
+        self._wake.set()
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._task
+        for write in self._waiting:
+            _resolve(write, NotRunning())
+
+    async def submit(self, drafts: Sequence[Draft], *, key: str | None) -> Publication:
+        """Wait until the drafts are written. Raises what ``write`` returns, and LogUnavailable if too much waits."""
+        write = Write(drafts, key, fingerprint_of(drafts) if key else b"", asyncio.get_running_loop().create_future())
+        size = write.size
+        if self._waiting_bytes + size > MAX_WAITING_BYTES:
+            raise LogUnavailable(self.unavailable or "too many messages are waiting to be written")
+        self._waiting.append(write)
+        self._waiting_bytes += size
+        self._wake.set()
+        try:
+            return await write.done
+        finally:
+            self._waiting_bytes -= size
+
+    async def _run(self) -> None:
+        """Write what is submitted. While that fails, try again even if nothing waits."""
+        while True:
+            self._waiting = deque(write for write in self._waiting if not write.done.done())
+            if self._waiting or self.unavailable is not None:
+                await self._write_together([*islice(self._waiting, MAX_WRITES)])
+            elif self._closing:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _write_together(self, writes: Sequence[Write]) -> None:
+        try:
+            results: Sequence[Publication | Exception] = await self._write(writes)
+        except LogUnavailable as error:
+            await asyncio.sleep(self._availability.failed(error.reason))
+            return
+        except Exception as error:
+            logger.exception("writing to the log failed")
+            results = [error] * len(writes)
+        self._availability.succeeded()
+        for write, result in zip(writes, results, strict=True):
+            _resolve(write, result)
+
+
+def _resolve(write: Write, result: Publication | Exception) -> None:
+    """Tell the publisher, unless it has given up."""
+    if write.done.done():
+        return
+    if isinstance(result, Exception):
+        write.done.set_exception(result)
+    else:
+        write.done.set_result(result)
