@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from engines import NatsServer, RedisServer
 from support import LOGGED, SOCKETS
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
@@ -57,6 +58,20 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveServer]]
 def server(serve: Callable[..., LiveServer]) -> LiveServer:
     """Return a live server with the default settings, on the socket under test."""
     return serve()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Return a Redis that all tests share."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """Return a NATS server with JetStream that all tests share."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

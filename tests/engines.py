@@ -1,0 +1,128 @@
+"""Engines for shared logs, each started on a free port of this machine."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+_START_SECONDS = 20.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+class EngineServer:
+    """A server program that keeps its port and its folder over restarts."""
+
+    program: str
+
+    def __init__(self, folder: Path) -> None:
+        path = shutil.which(self.program)
+        if path is None:
+            pytest.skip(f"{self.program} is not installed")
+        self.folder = folder
+        self.port = free_port()
+        self._path = path
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def arguments(self) -> Sequence[str]:
+        """Return what to pass to the program."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start the program, and wait until it accepts connections."""
+        with (self.folder / "output").open("ab") as output:
+            self._process = subprocess.Popen([self._path, *self.arguments()], stdout=output, stderr=output)  # noqa: S603  # our own arguments
+        give_up = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up:
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=1))
+                except OSError:
+                    time.sleep(0.01)
+                else:
+                    return
+        raise TimeoutError((self.folder / "output").read_text())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End the program at once, as kill -9 does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class RedisServer(EngineServer):
+    """A Redis that writes each command to the disk, or nothing at all."""
+
+    program = "redis-server"
+
+    def __init__(self, folder: Path, *, persistent: bool = True, options: Sequence[str] = ()) -> None:
+        super().__init__(folder)
+        self._options = [*(["--appendonly", "yes", "--appendfsync", "always"] if persistent else []), *options]
+
+    @property
+    def url(self) -> str:
+        """The URL for ``UNMISSED_LOG_URL``."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def arguments(self) -> Sequence[str]:
+        return [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+            *self._options,
+        ]
+
+
+class NatsServer(EngineServer):
+    """A NATS server with JetStream."""
+
+    program = "nats-server"
+
+    @property
+    def url(self) -> str:
+        """The URL for ``UNMISSED_LOG_URL``."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def arguments(self) -> Sequence[str]:
+        return [
+            "--addr",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--jetstream",
+            "--store_dir",
+            str(self.folder / "jetstream"),
+        ]

@@ -1,0 +1,329 @@
+"""The contract of a log, which all of them fulfil."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from unit.logs.conftest import LASTING, SHARED, Place
+from unmissed.core.audience import Audience
+from unmissed.core.errors import IdempotencyConflict
+from unmissed.core.messages import Draft, Message
+from unmissed.core.window import Outcome, Retention, Window
+
+lasting = pytest.mark.parametrize("place", LASTING, indirect=True)
+shared = pytest.mark.parametrize("place", SHARED, indirect=True)
+
+
+def drafts(count: int, *, of: str = "") -> list[Draft]:
+    return [Draft.of({"type": "chat", "data": f"{of}{number}"}, max_bytes=1_000) for number in range(count)]
+
+
+def numbers(messages: Sequence[Message]) -> list[int]:
+    return [message.sequence_number for message in messages]
+
+
+def payloads(window: Window) -> list[bytes]:
+    return [message.payload for message in window.messages_after(window.evicted_through)]
+
+
+async def until_reached(window: Window, number: int) -> None:
+    async with asyncio.timeout(10):
+        while window.latest < number:
+            await asyncio.sleep(0.001)
+
+
+class RecordingReader:
+    """A reader that notes what a log tells it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def before_append(self, drafts: Sequence[Draft]) -> None:
+        self.told.append(f"before {len(drafts)}")
+
+    def appended(self) -> None:
+        self.told.append("appended")
+
+    def before_restart(self) -> None:
+        self.told.append("restart")
+
+
+async def test_a_new_log_is_available_and_empty(place: Place) -> None:
+    log, window = await place.open()
+
+    assert log.unavailable is None
+    assert 0 == len(window)
+    assert window.first_number == window.oldest == window.latest + 1
+    assert Outcome.COMPLETE is window.locate(window.latest)[0]
+
+
+async def test_numbers_are_contiguous_from_the_first(place: Place) -> None:
+    log, window = await place.open()
+
+    batch = await log.publish(drafts(3))
+    single = await log.publish(drafts(1))
+
+    assert [*range(window.first_number, window.first_number + 4)] == numbers([*batch.messages, *single.messages])
+    assert (window.first_number, 3, window.epoch) == (batch.receipt.first, batch.receipt.count, batch.receipt.epoch)
+    assert not batch.repeated
+
+
+async def test_what_is_published_is_in_the_window_with_the_same_bytes(place: Place) -> None:
+    log, window = await place.open()
+
+    publication = await log.publish(drafts(3))
+
+    assert [message.payload for message in publication.messages] == payloads(window)
+    assert {publication.receipt.timestamp} == {message.timestamp for message in publication.messages}
+    assert ["0", "1", "2"] == [message.as_dict()["data"] for message in window.messages_after(window.evicted_through)]
+
+
+async def test_an_audience_reaches_the_window(place: Place) -> None:
+    log, window = await place.open()
+    draft = Draft.of({"type": "a", "users": ["ä b\n"], "topics": ["t"], "data": "x\ny"}, max_bytes=1_000)
+
+    await log.publish([draft])
+
+    [message] = window.messages_after(window.evicted_through)
+    assert Audience.of(users=["ä b\n"], topics=["t"]) == message.audience
+    assert "x\ny" == message.as_dict()["data"]
+
+
+async def test_the_window_evicts_what_exceeds_the_retention(place: Place) -> None:
+    log, window = await place.open(retention=Retention(max_messages=3))
+
+    for _ in range(5):
+        await log.publish(drafts(1))
+
+    assert 3 == len(window)
+    assert Outcome.GAP is window.locate(window.first_number)[0]
+
+
+async def test_messages_older_than_the_retention_expire(place: Place) -> None:
+    log, window = await place.open(retention=Retention(max_age=0.05))
+    await log.publish(drafts(2))
+
+    await asyncio.sleep(0.06)
+    log.expire()
+
+    assert 0 == len(window)
+
+
+async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing(place: Place) -> None:
+    log, window = await place.open()
+    first = await log.publish(drafts(2), idempotency_key="key")
+    await log.publish(drafts(1), idempotency_key="another")
+
+    again = await log.publish(drafts(2), idempotency_key="key")
+
+    assert first.receipt == again.receipt
+    assert again.repeated
+    assert 3 == len(window)
+
+
+@pytest.mark.parametrize("others", [drafts(1), drafts(3), drafts(2, of="other "), [*reversed(drafts(2))]])
+async def test_a_known_key_with_other_messages_is_refused_and_publishes_nothing(
+    place: Place, others: list[Draft]
+) -> None:
+    log, window = await place.open()
+    await log.publish(drafts(2), idempotency_key="key")
+
+    with pytest.raises(IdempotencyConflict):
+        await log.publish(others, idempotency_key="key")
+
+    assert 2 == len(window)
+
+
+async def test_one_key_used_at_the_same_time_publishes_once(place: Place) -> None:
+    log, window = await place.open()
+
+    publications = await asyncio.gather(*(log.publish(drafts(2), idempotency_key="key") for _ in range(20)))
+
+    assert 1 == len({publication.receipt for publication in publications})
+    assert 2 == len(window)
+
+
+async def test_many_publishers_get_contiguous_blocks(place: Place) -> None:
+    log, window = await place.open()
+
+    publications = await asyncio.gather(*(log.publish(drafts(1 + index % 4)) for index in range(100)))
+
+    published = sorted(numbers([message for each in publications for message in each.messages]))
+    assert [*range(window.first_number, window.latest + 1)] == published
+    for each in publications:
+        assert [*range(each.receipt.first, each.receipt.first + each.receipt.count)] == numbers(each.messages)
+
+
+async def test_one_publisher_keeps_its_order(place: Place) -> None:
+    log, _ = await place.open()
+
+    publishes = [asyncio.ensure_future(log.publish(drafts(1))) for _ in range(50)]
+    published = numbers([message for each in await asyncio.gather(*publishes) for message in each.messages])
+
+    assert sorted(published) == published
+
+
+async def test_a_batch_as_large_as_the_retention_is_published_as_a_whole(place: Place) -> None:
+    log, window = await place.open()
+
+    await log.publish(drafts(500))
+
+    assert [f'"{number}"' for number in range(500)] == [
+        message.payload.rsplit(b":")[-1].decode().removesuffix("}")
+        for message in window.messages_after(window.evicted_through)
+    ]
+
+
+async def test_a_publish_that_is_cancelled_leaves_the_log_in_order(place: Place) -> None:
+    log, window = await place.open()
+
+    cancelled = [asyncio.ensure_future(log.publish(drafts(1))) for _ in range(5)]
+    await asyncio.sleep(0)
+    for each in cancelled:
+        each.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
+    publication = await log.publish(drafts(1, of="after"))
+
+    assert window.latest == publication.receipt.first
+    assert [*range(window.first_number, window.latest + 1)] == numbers([*window.messages_after(window.evicted_through)])
+
+
+async def test_a_reader_is_asked_before_and_told_after_each_publish(place: Place) -> None:
+    log, _ = await place.open()
+    reader = RecordingReader()
+    log.subscribe(reader)
+
+    await log.publish(drafts(2))
+    await log.publish(drafts(1))
+
+    assert ["before 2", "appended", "before 1", "appended"] == reader.told
+
+
+async def test_a_closed_log_begins_another_epoch_or_goes_on(place: Place) -> None:
+    log, before = await place.open()
+    await log.publish(drafts(3))
+    await place.close(log)
+
+    log, after = await place.open()
+    await log.publish(drafts(1))
+
+    if after.epoch == before.epoch:
+        assert before.latest + 1 == after.latest
+    else:
+        assert before.latest < after.first_number - 1
+        assert Outcome.RESET is after.locate(before.latest)[0]
+
+
+@lasting
+async def test_a_lasting_log_goes_on_with_the_same_bytes(place: Place) -> None:
+    log, before = await place.open()
+    await log.publish(drafts(3))
+    await log.publish([Draft.of({"type": "a", "topics": ["t"]}, max_bytes=1_000)])
+    await place.close(log)
+
+    _, after = await place.open()
+
+    assert (before.epoch, before.first_number, before.latest) == (after.epoch, after.first_number, after.latest)
+    assert payloads(before) == payloads(after)
+    assert [each.audience for each in before.messages_after(before.evicted_through)] == [
+        each.audience for each in after.messages_after(after.evicted_through)
+    ]
+
+
+@lasting
+async def test_a_lasting_log_keeps_receipts(place: Place) -> None:
+    log, _ = await place.open()
+    first = await log.publish(drafts(2), idempotency_key="key")
+    await place.close(log)
+    log, window = await place.open()
+
+    again = await log.publish(drafts(2), idempotency_key="key")
+
+    assert first.receipt == again.receipt
+    assert 2 == len(window)
+    with pytest.raises(IdempotencyConflict):
+        await log.publish(drafts(1), idempotency_key="key")
+
+
+@lasting
+async def test_a_lasting_log_declares_what_it_does_not_retain(place: Place) -> None:
+    log, before = await place.open(retention=Retention(max_messages=10))
+    for _ in range(25):
+        await log.publish(drafts(1))
+    await place.close(log)
+
+    _, after = await place.open(retention=Retention(max_messages=10))
+
+    assert before.latest == after.latest
+    assert [*range(after.latest - 9, after.latest + 1)] == numbers([*after.messages_after(after.evicted_through)])
+    assert Outcome.GAP is after.locate(after.latest - 11)[0]
+    assert Outcome.COMPLETE is after.locate(after.latest - 10)[0]
+
+
+@lasting
+async def test_a_lasting_log_does_not_return_messages_that_have_expired(place: Place) -> None:
+    log, _ = await place.open()
+    await log.publish(drafts(2))
+    await asyncio.sleep(0.1)
+    await place.close(log)
+
+    log, after = await place.open(retention=Retention(max_age=0.1))
+    log.expire()
+
+    assert 0 == len(after)
+    assert Outcome.GAP is after.locate(after.latest - 1)[0]
+    assert Outcome.COMPLETE is after.locate(after.latest)[0]
+
+
+@shared
+async def test_nodes_have_the_same_bytes_in_the_same_order(place: Place) -> None:
+    (one, first), (two, second) = await place.open(), await place.open()
+
+    await asyncio.gather(*(log.publish(drafts(2, of=name)) for log, name in ((one, "one "), (two, "two ")) * 25))
+    await until_reached(first, second.latest)
+    await until_reached(second, first.latest)
+
+    assert 100 == len(first)
+    assert first.epoch == second.epoch
+    assert payloads(first) == payloads(second)
+
+
+@shared
+async def test_a_key_is_known_to_every_node(place: Place) -> None:
+    (one, first), (two, _) = await place.open(), await place.open()
+
+    receipts = {
+        (await each).receipt
+        for each in [asyncio.ensure_future(log.publish(drafts(2), idempotency_key="key")) for log in (one, two) * 5]
+    }
+
+    assert 1 == len(receipts)
+    assert 2 == len(first)
+
+
+@shared
+async def test_a_node_that_reads_nothing_for_a_while_does_not_stop_the_others(place: Place) -> None:
+    """A reader that is not ready delays its own node alone."""
+
+    class SlowReader(RecordingReader):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ready = asyncio.Event()
+
+        async def before_append(self, drafts: Sequence[Draft]) -> None:
+            await super().before_append(drafts)
+            await self.ready.wait()
+
+    (slow, behind), (fast, ahead) = await place.open(), await place.open()
+    reader = SlowReader()
+    slow.subscribe(reader)
+
+    for _ in range(20):
+        await fast.publish(drafts(1))
+
+    assert 20 == len(ahead)
+    assert 0 == len(behind)
+    reader.ready.set()
+    await until_reached(behind, ahead.latest)
+    assert payloads(ahead) == payloads(behind)
