@@ -14,7 +14,7 @@ import pytest
 
 from unmissed.testing import SECRET
 
-REFUSAL = "the memory log lives in one process and cannot be shared by several workers"
+REFUSAL = "this log belongs to one process and cannot be shared by several workers"
 APP = "unmissed.main:app"
 UVICORN = ["-m", "uvicorn", APP, "--port", "PORT"]
 GUNICORN = ["-m", "gunicorn", APP, "--bind", "127.0.0.1:PORT", "--worker-class", "uvicorn.workers.UvicornWorker"]

@@ -77,7 +77,7 @@ class Feed:
     def skip(self, number: int) -> None:
         """Continue after a number that is above the latest: the log does not have the messages before it any more."""
         self.window.skip(number)
-        self._release_all()
+        self._release_passed()
         if self._reader is not None:
             self._reader.appended()
 
@@ -86,7 +86,7 @@ class Feed:
         if self._reader is not None:
             self._reader.before_restart()
         self.window.restart(epoch=epoch, first_number=first_number)
-        self._release_all()
+        self._release_passed()
 
     async def reached(self, number: int) -> None:
         """Wait until the window has this number, or has continued without it."""
@@ -106,6 +106,7 @@ class Feed:
             if not future.done():
                 future.set_result(None)
 
-    def _release_all(self) -> None:
-        for number in [*self._awaited]:
+    def _release_passed(self) -> None:
+        """Stop waiting for numbers that the window has passed without appending them."""
+        for number in [number for number in self._awaited if number <= self.window.latest]:
             self._release(number)

@@ -1,5 +1,6 @@
 """Creates the log for a URL such as ``memory:``."""
 
+import re
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -7,9 +8,13 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.memory import MemoryLog
+from unmissed.logs.shared.log import SharedLog
 from unmissed.logs.sqlite.log import SqliteLog
 
 _KNOWN = "use memory:, sqlite:unmissed.db, redis://localhost:6379 or nats://localhost:4222"
+
+_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
+_ANY = re.compile(".+")
 
 
 def log_from_url(
@@ -25,7 +30,7 @@ def log_from_url(
     if url == "memory:":
         return MemoryLog(retention=retention, first_number=first_number, clock=clock, wall_clock=wall_clock)
     if scheme == "sqlite" and separator:
-        path, options = _options(rest, synchronous=("full", "normal"))
+        path, options = _options(rest, synchronous=re.compile("full|normal"))
         if path in ("", ":memory:"):
             raise ConfigurationError("UNMISSED_LOG_URL names no file: write sqlite:unmissed.db, or memory: without one")
         return SqliteLog(
@@ -36,15 +41,41 @@ def log_from_url(
             clock=clock,
             wall_clock=wall_clock,
         )
-    raise ConfigurationError(f"UNMISSED_LOG_URL is {url!r}, which is not a known log: {_KNOWN}")
+    if scheme in ("redis", "rediss", "redis+sentinel"):
+        return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
+    raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
 
 
-def _options(text: str, **known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+def _redis_log(url: str, *, retention: Retention, first_number: int | None, clock: Callable[[], float]) -> SharedLog:
+    try:
+        from unmissed.logs.shared.redis import RedisEngine  # noqa: PLC0415  # redis is optional
+        from unmissed.logs.shared.redis_url import client_factory  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[redis]'") from None
+    server, options = _options(url, name=_NAME, ssl_ca_certs=_ANY, ssl_cert_reqs=re.compile("required|optional|none"))
+    name = options.pop("name", "unmissed")
+    engine = RedisEngine(
+        client_factory(server, tls=options),
+        shown=without_login(server),
+        name=name,
+        retention=retention,
+        first_number=first_number,
+    )
+    return SharedLog(engine, retention=retention, clock=clock)
+
+
+def without_login(url: str) -> str:
+    """Return a URL without the user and the password in it."""
+    scheme, separator, rest = url.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def _options(text: str, **known: re.Pattern[str]) -> tuple[str, dict[str, str]]:
     """Return the part before the ``?``, and the options after it. Raises ConfigurationError for an unknown one."""
     target, _, query = text.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name, value in options.items():
-        if name not in known or value not in known[name]:
-            valid = ", ".join(f"{option}={'|'.join(values)}" for option, values in known.items())
+        if name not in known or not known[name].fullmatch(value):
+            valid = ", ".join(f"{option}={pattern.pattern}" for option, pattern in known.items())
             raise ConfigurationError(f"UNMISSED_LOG_URL has the unknown option {name}={value}: valid are {valid}")
     return target, options

@@ -107,6 +107,6 @@ def _lock(server: int) -> bool:
 
 def _refusal() -> ConfigurationError:
     return ConfigurationError(
-        "the memory log lives in one process and cannot be shared by several workers: "
-        "run one worker (uvicorn --workers 1) and unset WEB_CONCURRENCY and UVICORN_WORKERS"
+        "this log belongs to one process and cannot be shared by several workers: run one worker (uvicorn --workers 1) "
+        "and unset WEB_CONCURRENCY and UVICORN_WORKERS, or share a log: UNMISSED_LOG_URL=redis://localhost:6379"
     )

@@ -1,7 +1,6 @@
 """Group commit: what is published while a write is running is written together by the next one."""
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections import deque
@@ -14,6 +13,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.receipts import fingerprint_of
 from unmissed.logs.availability import Availability
 from unmissed.logs.base import Publication
+from unmissed.logs.tasks import end
 
 logger = logging.getLogger("unmissed")
 
@@ -72,9 +72,8 @@ class Writer:
         """Write what is waiting, within a second, and refuse what could not be written."""
         self._closing = True
         self._wake.set()
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._task
+        await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
+        await end(self._task)
         for write in self._waiting:
             _resolve(write, NotRunning())
 

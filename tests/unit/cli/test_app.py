@@ -167,7 +167,7 @@ def test_check_shows_every_setting_and_hides_the_secret() -> None:
             {"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_MAX_MESAGES": "5"},
             "problem  UNMISSED_MAX_MESAGES is not a setting",
         ),
-        ({"UNMISSED_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2"}, "problem  the memory log lives in one process"),
+        ({"UNMISSED_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2"}, "problem  this log belongs to one process"),
     ],
 )
 def test_check_fails_with_what_to_fix(

@@ -1,4 +1,4 @@
-"""The memory log: numbers, idempotency, lives, and one process only."""
+"""The memory log: first numbers, ages, and one process only."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmissed.core.errors import ConfigurationError, IdempotencyConflict
+from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention, Window
 from unmissed.logs.memory import MemoryLog
@@ -56,26 +56,6 @@ async def test_no_number_is_used_in_two_lives_whatever_the_wall_clock_does(
         assert Outcome.RESET is second_life.recover(position, now=0.0).outcome
 
 
-async def test_a_batch_gets_contiguous_numbers_and_one_receipt() -> None:
-    log, window = await opened()
-    await log.publish(drafts(2))
-
-    publication = await log.publish(drafts(3))
-
-    assert [3, 4, 5] == [message.sequence_number for message in publication.messages]
-    assert [0, 1, 2] == [message.as_dict()["data"] for message in publication.messages]
-    assert (3, 3, window.epoch) == (publication.receipt.first, publication.receipt.count, publication.receipt.epoch)
-    assert not publication.repeated
-
-
-async def test_what_is_published_is_in_the_window() -> None:
-    log, window = await opened()
-
-    publication = await log.publish(drafts(3))
-
-    assert publication.messages == window.recover(0, now=0.0).messages
-
-
 async def test_a_batch_has_one_timestamp_of_the_wall_clock_and_one_age_of_the_other() -> None:
     log, _window = await opened(clock=ManualClock(5.0), wall_clock=ManualClock(1_769_860_800.0))
 
@@ -84,49 +64,6 @@ async def test_a_batch_has_one_timestamp_of_the_wall_clock_and_one_age_of_the_ot
     assert [message.timestamp for message in publication.messages] == ["2026-01-31T12:00:00.000Z"] * 2
     assert [5.0, 5.0] == [message.appended_at for message in publication.messages]
     assert "2026-01-31T12:00:00.000Z" == publication.receipt.timestamp
-
-
-async def test_the_log_announces_every_growth_once() -> None:
-    grown: list[int] = []
-    log, window = await opened()
-    log.subscribe(lambda: grown.append(window.latest))
-
-    await log.publish(drafts(3), idempotency_key="key")
-    await log.publish(drafts(3), idempotency_key="key")
-    await log.publish(drafts(1))
-
-    assert [3, 4] == grown
-
-
-async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing() -> None:
-    log, window = await opened()
-    first = await log.publish(drafts(2), idempotency_key="key")
-    await log.publish(drafts(1), idempotency_key="another")
-
-    again = await log.publish(drafts(2), idempotency_key="key")
-
-    assert first.receipt == again.receipt
-    assert () == again.messages
-    assert again.repeated
-    assert 3 == window.latest
-
-
-async def test_a_known_key_with_another_message_is_a_conflict_that_publishes_nothing() -> None:
-    log, window = await opened()
-    await log.publish(drafts(2), idempotency_key="key")
-
-    with pytest.raises(IdempotencyConflict):
-        await log.publish(drafts(1), idempotency_key="key")
-
-    assert 2 == window.latest
-
-
-async def test_without_a_key_the_same_message_is_published_twice() -> None:
-    log, window = await opened()
-    await log.publish(drafts(1))
-    await log.publish(drafts(1))
-
-    assert 2 == window.latest
 
 
 async def test_a_key_is_forgotten_after_max_age() -> None:

@@ -12,6 +12,7 @@ from unmissed.logs.availability import Availability
 from unmissed.logs.base import Publication, Reader
 from unmissed.logs.feed import Feed, Record, stamped
 from unmissed.logs.shared.engine import Engine, Position, State
+from unmissed.logs.tasks import end
 from unmissed.logs.writer import Write, Writer
 
 _OPEN_SECONDS = 10.0
@@ -65,9 +66,7 @@ class SharedLog:
     async def close(self) -> None:
         """Write what waits, and disconnect. The epoch continues in the engine."""
         await self._writer.close()
-        self._following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._following
+        await end(self._following)
         await self._engine.close()
 
     def expire(self) -> None:

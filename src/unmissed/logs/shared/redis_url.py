@@ -1,0 +1,67 @@
+"""Creates clients for the server that a ``redis://``, ``rediss://`` or ``redis+sentinel://`` URL names."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from unmissed.core.errors import ConfigurationError
+
+_OPTIONS: dict[str, Any] = {
+    # Longer than a read waits for messages. After it, the server counts as lost.
+    "socket_timeout": 3.0,
+    "socket_connect_timeout": 2.0,
+    # The log has its own retries, which know whether a repetition is safe.
+    "retry": Retry(NoBackoff(), 0),
+    "protocol": 2,
+    "client_name": "unmissed",
+}
+_SENTINEL_PORT = 26_379
+
+
+def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Redis]:
+    """Return a function that creates a client for this URL, without a query. ``tls`` has options such as ssl_ca_certs.
+
+    Raises ConfigurationError for a URL that cannot be read.
+    """
+    if url.startswith("redis+sentinel:"):
+        return _sentinel_factory(url)
+    try:
+        Redis.from_url(url, **tls)
+    except ValueError as error:
+        raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: {error}") from None
+    return lambda: Redis.from_url(url, **tls, **_OPTIONS)
+
+
+def _sentinel_factory(url: str) -> Callable[[], Redis]:
+    """Return a function that asks these Sentinels for their master each time the client connects."""
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not (database or "0").isdecimal():
+        raise ConfigurationError(
+            "UNMISSED_LOG_URL names no master: write redis+sentinel://host:26379,host:26379/mymaster/0"
+        )
+    sentinels = [_address(host) for host in hosts.split(",")]
+    options = {**_OPTIONS, "username": user or None, "password": password or None, "db": int(database or 0)}
+
+    def create() -> Redis:
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis has no types for it
+            sentinels, sentinel_kwargs={"socket_timeout": 1.0}, **options
+        )
+        client: Redis = sentinel.master_for(service)
+        return client
+
+    return create
+
+
+def _address(host: str) -> tuple[str, int]:
+    name, _, port = host.partition(":")
+    if not name or not (port or "0").isdecimal():
+        raise ConfigurationError(f"UNMISSED_LOG_URL has the Sentinel {host!r}: write host:26379")
+    return name, int(port or _SENTINEL_PORT)
