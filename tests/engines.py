@@ -5,13 +5,14 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
+from redis import Redis
 
 _START_SECONDS = 20.0
 
@@ -83,8 +84,11 @@ class RedisServer(EngineServer):
 
     program = "redis-server"
 
-    def __init__(self, folder: Path, *, persistent: bool = True, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, persistent: bool = True, command: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> None:
         super().__init__(folder)
+        self._command = command
         self._options = [*(["--appendonly", "yes", "--appendfsync", "always"] if persistent else []), *options]
 
     @property
@@ -94,6 +98,7 @@ class RedisServer(EngineServer):
 
     def arguments(self) -> Sequence[str]:
         return [
+            *self._command,
             "--port",
             str(self.port),
             "--bind",
@@ -126,3 +131,57 @@ class NatsServer(EngineServer):
             "--store_dir",
             str(self.folder / "jetstream"),
         ]
+
+
+class RedisSentinel:
+    """A master with a replica, and a Sentinel that replaces it when it is away for half a second."""
+
+    def __init__(self, folder: Path) -> None:
+        folders = [folder / name for name in ("master", "replica", "sentinel")]
+        for each in folders:
+            each.mkdir()
+        self.master = RedisServer(folders[0])
+        self._replica = RedisServer(folders[1], options=["--replicaof", "127.0.0.1", str(self.master.port)])
+        configuration = folders[2] / "sentinel.conf"
+        configuration.write_text(
+            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+        self._sentinel = RedisServer(folders[2], persistent=False, command=[str(configuration), "--sentinel"])
+
+    @property
+    def url(self) -> str:
+        """The URL for ``UNMISSED_LOG_URL``."""
+        return f"redis+sentinel://127.0.0.1:{self._sentinel.port}/mymaster/0"
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for server in (self.master, self._replica, self._sentinel):
+                stack.enter_context(server)
+            self._wait(lambda: self._reply(self._replica, "INFO replication"), "master_link_status:up")
+            self._wait(lambda: self._reply(self._sentinel, "INFO sentinel"), "slaves=1")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def until_replicated(self) -> None:
+        """Wait until the replica has what the master has."""
+        with Redis(port=self.master.port) as redis:
+            redis.wait(1, 10_000)
+
+    def _reply(self, server: RedisServer, command: str) -> str:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=1) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(65_536).decode()
+
+    def _wait(self, reply: Callable[[], str], text: str) -> None:
+        give_up = time.monotonic() + _START_SECONDS
+        while text not in reply():
+            if time.monotonic() > give_up:
+                raise TimeoutError(reply())
+            time.sleep(0.05)

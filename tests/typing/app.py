@@ -28,7 +28,6 @@ from unmissed import (
     InvalidToken,
     JwtVerifier,
     Log,
-    LogUnavailable,
     Message,
     NotRunning,
     Outcome,

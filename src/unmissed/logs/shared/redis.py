@@ -21,6 +21,7 @@ from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, encode_draft
 from unmissed.logs.feed import Record
 from unmissed.logs.shared.engine import Position, State, Stored
+from unmissed.logs.shared.redis_url import Clients
 from unmissed.logs.writer import Write
 
 logger = logging.getLogger("unmissed")
@@ -41,31 +42,31 @@ _SCRIPT = resources.files("unmissed.logs.shared").joinpath("redis.lua").read_tex
 class RedisEngine:
     """The keys ``{name}:*`` in a Redis or Valkey server.
 
-    ``connect`` returns a new client, and ``shown`` is its address without a password. ``first_number`` replaces the
+    ``connect`` returns new clients, and ``shown`` is its address without a password. ``first_number`` replaces the
     time on the server's clock as the first number of the first epoch.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Redis],
+        connect: Callable[[], Clients],
         *,
         shown: str,
         name: str,
         retention: Retention,
         first_number: int | None,
     ) -> None:
-        self._new_client = connect
+        self._new_clients = connect
         self._shown = shown
         self._prefix = f"{{{name}}}"
         self._retention = retention
         self._first_number = first_number
-        self._redis: Redis | None = None
+        self._clients: Clients | None = None
 
     async def connect(self) -> None:
         """Connect. Raises ConfigurationError for a wrong password and for a version that is too old."""
-        if self._redis is None:
-            self._redis = self._new_client()
-            self._script = self._redis.register_script(_SCRIPT)
+        if self._clients is None:
+            self._clients = self._new_clients()
+            self._script = self._clients.redis.register_script(_SCRIPT)
         with self._errors():
             try:
                 info = await self._redis.info("server")
@@ -84,7 +85,7 @@ class RedisEngine:
         stream = f"{self._prefix}:messages"
         while True:
             with self._errors():
-                found: Any = await self._client.xread({stream: f"{after}-0"}, count=_READ_COUNT, block=_BLOCK_MS)
+                found: Any = await self._redis.xread({stream: f"{after}-0"}, count=_READ_COUNT, block=_BLOCK_MS)
             if found:
                 records = _records(found)
                 after = records[-1].number
@@ -102,15 +103,15 @@ class RedisEngine:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._redis is not None:
-            await self._redis.aclose()
-            self._redis = None
+        if self._clients is not None:
+            await self._clients.close()
+            self._clients = None
 
     @property
-    def _client(self) -> Redis:
-        if self._redis is None:
+    def _redis(self) -> Redis:
+        if self._clients is None:
             raise NotRunning
-        return self._redis
+        return self._clients.redis
 
     async def _run(self, writes: Sequence[Write], seen: Position) -> tuple[str, State, list[Any]]:
         """Call the script."""
@@ -126,7 +127,7 @@ class RedisEngine:
             arguments += [write.fingerprint.hex(), max_age_ms if write.key else _RETRY_MS, len(write.drafts)]
             arguments += map(encode_draft, write.drafts)
         with self._errors():
-            answer = await self._script(keys=keys, args=arguments, client=self._client)
+            answer = await self._script(keys=keys, args=arguments, client=self._redis)
         status, epoch, first, oldest, latest, now_ms = (value.decode() for value in answer[:6])
         kept = max(int(oldest), int(latest) + 1 - self._retention.max_messages)
         return status, State(epoch, int(first), kept, int(latest), float(now_ms)), answer[6:]

@@ -1,6 +1,7 @@
 """Creates clients for the server that a ``redis://``, ``rediss://`` or ``redis+sentinel://`` URL names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +24,21 @@ _OPTIONS: dict[str, Any] = {
 _SENTINEL_PORT = 26_379
 
 
-def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Redis]:
-    """Return a function that creates a client for this URL, without a query. ``tls`` has options such as ssl_ca_certs.
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """A client for the server of the log, and those for the Sentinels that know where it is."""
+
+    redis: Redis
+    sentinels: Sequence[Redis] = ()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for client in (self.redis, *self.sentinels):
+            await client.aclose()
+
+
+def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Clients]:
+    """Return a function that creates clients for this URL, without a query. ``tls`` has options such as ssl_ca_certs.
 
     Raises ConfigurationError for a URL that cannot be read.
     """
@@ -34,11 +48,11 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Redis]:
         Redis.from_url(url, **tls)
     except ValueError as error:
         raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: {error}") from None
-    return lambda: Redis.from_url(url, **tls, **_OPTIONS)
+    return lambda: Clients(Redis.from_url(url, **tls, **_OPTIONS))
 
 
-def _sentinel_factory(url: str) -> Callable[[], Redis]:
-    """Return a function that asks these Sentinels for their master each time the client connects."""
+def _sentinel_factory(url: str) -> Callable[[], Clients]:
+    """Return a function that creates clients which ask these Sentinels for their master when they connect."""
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -50,12 +64,11 @@ def _sentinel_factory(url: str) -> Callable[[], Redis]:
     sentinels = [_address(host) for host in hosts.split(",")]
     options = {**_OPTIONS, "username": user or None, "password": password or None, "db": int(database or 0)}
 
-    def create() -> Redis:
+    def create() -> Clients:
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis has no types for it
             sentinels, sentinel_kwargs={"socket_timeout": 1.0}, **options
         )
-        client: Redis = sentinel.master_for(service)
-        return client
+        return Clients(sentinel.master_for(service), sentinel.sentinels)
 
     return create
 
