@@ -10,11 +10,22 @@ import asyncio
 import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from places import LASTING, LOGS, SHARED, new_url
 from unmissed import Access, ConnectionManager, Identity, Settings
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -49,6 +60,8 @@ class Model:
     requests: dict[tuple[str, str, str], int] = field(default_factory=dict)
     """The number of what each client published, by epoch, user and id."""
     epoch: str = ""
+    unknown_through: int = 0
+    """The number through which a log that was opened again does not know for whom the evicted messages were."""
 
     def evicted(self, number: int, *, now: float) -> bool:
         """Return whether a number of this epoch may be evicted by now."""
@@ -84,7 +97,12 @@ def identity_of(token: str) -> Identity:
 
 
 class Promises(RuleBasedStateMachine):
-    """Publishers, clients, a failing network and a restarting server."""
+    """Publishers, clients, a failing network and a restarting server. A lasting log continues after a restart."""
+
+    def __init__(self, url: str, *, lasting: bool) -> None:
+        super().__init__()
+        self.url = url
+        self.lasting = lasting
 
     @initialize()
     def begin(self) -> None:
@@ -92,7 +110,12 @@ class Promises(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.wall_clock = ManualClock(1_795_409_482.0)
         settings = Settings(
-            max_messages=MAX_MESSAGES, max_age=MAX_AGE, heartbeat_seconds=20, stall_seconds=1e6, first_number="clock"
+            max_messages=MAX_MESSAGES,
+            max_age=MAX_AGE,
+            heartbeat_seconds=20,
+            stall_seconds=1e6,
+            first_number="clock",
+            log_url=self.url,
         )
         self.manager = ConnectionManager(settings, clock=self.clock, wall_clock=self.wall_clock)
         self.clients = [Client(user, keeps_epoch) for user in USERS for keeps_epoch in (True, False)]
@@ -231,13 +254,15 @@ class Promises(RuleBasedStateMachine):
     @rule(clock_step=st.sampled_from([60.0, 0.0, -3_600.0]))
     def restart(self, clock_step: float) -> None:
         self.run(self.manager.__aexit__(None, None, None))
-        self.wall_clock.advance(clock_step)
+        # A lasting log continues the ages of its messages on the wall clock.
+        self.wall_clock.advance(0 if self.lasting else clock_step)
         for client in self.clients:
             self.read(client)
             client.connected = False
         self.run(self.manager.__aenter__())
-        assert self.model.epoch != self.manager.epoch
+        assert self.lasting == (self.model.epoch == self.manager.epoch)
         self.model.epoch = self.manager.epoch
+        self.model.unknown_through = self.manager.window.evicted_through
 
     def read(self, client: Client) -> None:
         frames = client.socket.frames
@@ -294,7 +319,8 @@ class Promises(RuleBasedStateMachine):
         lost = [
             each for each in self.model.published if each.epoch == self.model.epoch and first <= each.number <= last
         ]
-        assert any(each.is_for(client) for each in lost), "P4: declared lost, but meant for others"
+        known = first > self.model.unknown_through
+        assert not known or any(each.is_for(client) for each in lost), "P4: declared lost, but meant for others"
 
     @invariant()
     def every_promise_holds(self) -> None:
@@ -331,4 +357,13 @@ class Promises(RuleBasedStateMachine):
                 assert client.position >= max(meant, default=0), "P3: not delivered"
 
 
-TestPromises = Promises.TestCase
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", LOGS)
+def test_every_promise_is_kept_on(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    def machine() -> Promises:
+        return Promises(new_url(kind, request, tmp_path), lasting=kind in LASTING)
+
+    default = hypothesis_settings()
+    examples = default.max_examples // (4 if kind in SHARED else 1)
+    # It accepts any function that returns a machine.
+    run_state_machine_as_test(machine, settings=hypothesis_settings(default, max_examples=examples))  # type: ignore[arg-type]

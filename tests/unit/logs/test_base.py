@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from unit.logs.conftest import LASTING, SHARED, Place
+from places import LOGS, SHARED, Place
 from unmissed.core.audience import Audience
 from unmissed.core.errors import IdempotencyConflict
 from unmissed.core.messages import Draft, Message
 from unmissed.core.window import Outcome, Retention, Window
 
-lasting = pytest.mark.parametrize("place", LASTING, indirect=True)
-shared = pytest.mark.parametrize("place", SHARED, indirect=True)
+lasting = pytest.mark.parametrize("place", LOGS[1:], indirect=True)
+shared = pytest.mark.parametrize("place", LOGS[-len(SHARED) :], indirect=True)
 
 
 def drafts(count: int, *, of: str = "") -> list[Draft]:

@@ -92,11 +92,15 @@ class SqliteFile:
 
         Raises ConfigurationError if the file cannot be used.
         """
-        try:
-            self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
-            return self._open(), self._retained()
-        except sqlite3.Error as error:
-            raise ConfigurationError(self._refusal(error)) from None
+        with contextlib.ExitStack() as stack:
+            try:
+                self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
+                stack.callback(self._connection.close)
+                opened = self._open(), self._retained()
+            except sqlite3.Error as error:
+                raise ConfigurationError(self._refusal(error)) from None
+            stack.pop_all()
+            return opened
 
     def write(self, writes: Sequence[Write]) -> list[Stored | IdempotencyConflict]:
         """Store these publishes in one transaction, and return what became of each.
@@ -115,8 +119,10 @@ class SqliteFile:
         self._connection.close()
 
     def _open(self) -> Life:
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        is_new = self._is_new()
         self._configure()
-        if self._is_new():
+        if is_new:
             self._connection.executescript(_SCHEMA)
             self._begin_epoch(above=0)
         life = self._read_life()
@@ -136,7 +142,6 @@ class SqliteFile:
         return [Record(number, unix_ms, decode_draft(draft)) for number, unix_ms, draft in rows]
 
     def _configure(self) -> None:
-        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         [mode] = self._fetch("PRAGMA journal_mode = WAL")
         if mode != "wal":
             raise ConfigurationError(f"{self._path} cannot be used for a log: it needs a file on a local disk")

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from engines import RedisSentinel, RedisServer
-from unit.logs.conftest import Place
+from places import Place
 from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import Draft

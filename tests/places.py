@@ -1,0 +1,57 @@
+"""Where logs under test are: each in a place of its own, where one node or several may open it, again and again."""
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unmissed.core.window import Retention, Window
+from unmissed.logs.base import Log
+from unmissed.logs.urls import log_from_url
+
+SHARED = ("redis", "nats")
+LASTING = ("sqlite", "sqlite-normal", *SHARED)
+LOGS = ("memory", "sqlite", "sqlite-normal", *(pytest.param(kind, marks=pytest.mark.live) for kind in SHARED))
+"""Every kind of log, as parameters of a test."""
+
+
+def new_url(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """Return a URL at which there is no log yet. The servers of shared logs are started when they are needed."""
+    name = secrets.token_hex(8)
+    match kind:
+        case "memory":
+            return "memory:"
+        case "sqlite":
+            return f"sqlite:{folder}/{name}.db"
+        case "sqlite-normal":
+            return f"sqlite:{folder}/{name}.db?synchronous=normal"
+        case _:
+            return f"{request.getfixturevalue(f'{kind}_server').url}?name={name}"
+
+
+class Place:
+    """Where a log is, and the logs that are open there."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._open: list[Log] = []
+
+    async def open(self, **options: Any) -> tuple[Log, Window]:
+        """Open the log that is here, as another process would."""
+        defaults = {"retention": Retention(), "first_number": None, "clock": time.monotonic, "wall_clock": time.time}
+        log = log_from_url(self.url, **{**defaults, **options})
+        window = await log.open()
+        self._open.append(log)
+        return log, window
+
+    async def close(self, log: Log) -> None:
+        """Close a log that was opened here."""
+        self._open.remove(log)
+        await log.close()
+
+    async def close_all(self) -> None:
+        """Close every log."""
+        for log in [*self._open]:
+            await self.close(log)
