@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from unmissed.application.lifecycle import Lifecycle
+from unmissed.application.people import ConnectionInfo, People
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of, topic_key
@@ -43,7 +45,6 @@ from unmissed.settings import Settings
 
 _OTHER_THREADS = "manager.publish_threadsafe(message)"
 _HOOK_SECONDS = 1.0
-_LOGGED_OUT = "logged out: log in again"
 _NO_RIGHTS = Access()
 
 
@@ -79,6 +80,8 @@ class ConnectionManager(Registration):
         self._clock = clock
         self._wall_clock = wall_clock
         self._revocations = Revocations()
+        self.node_id = secrets.token_urlsafe(6)
+        """Names this process among those that share the log. The ids of its connections begin with it."""
         self._fan_out: FanOut | None = None
         """Set while the manager runs."""
 
@@ -98,7 +101,17 @@ class ConnectionManager(Registration):
         )
         limits = self._limits()
         events = Lifecycle(self.hooks, clock=self._clock)
-        self._fan_out = FanOut(window, limits=limits, requests=self._requests, events=events, clock=self._clock)
+        self._fan_out = FanOut(
+            window, node_id=self.node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
+        )
+        self._people = People(
+            self._fan_out.connections,
+            self._revocations,
+            node_id=self.node_id,
+            channel=self._log.channel,
+            clock=self._clock,
+            wall_clock=self._wall_clock,
+        )
         self._throttle = Throttle(self._fan_out, loop=self._loop)
         self._log.subscribe(WindowReader(self._fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
         self._checks = Checks(
@@ -109,6 +122,7 @@ class ConnectionManager(Registration):
             wall_clock=lambda: self._wall_clock() - self.settings.token_leeway,
         )
         self._checking = self._loop.create_task(self._checks.run())
+        self._people.nodes.start()
         return self
 
     async def __aexit__(
@@ -121,6 +135,7 @@ class ConnectionManager(Registration):
         self._requests.stop()
         fan_out.close()
         await self.hooks.finish(seconds=_HOOK_SECONDS)
+        await self._people.nodes.stop()
         await self._log.close()
 
     @contextlib.asynccontextmanager
@@ -166,7 +181,7 @@ class ConnectionManager(Registration):
 
         Return it stamped. Publishes nothing if it raises UnknownConnection or InvalidMessage.
         """
-        return await self.publish(message, users=[self._running.connections[connection_id].identity.user_id])
+        return await self.publish(message, users=[self._connection(connection_id).identity.user_id])
 
     async def emit(
         self,
@@ -281,24 +296,26 @@ class ConnectionManager(Registration):
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """The connections that are open now."""
+        """The connections to this node that are open now."""
         return () if self._fan_out is None else tuple(self._fan_out.connections)
 
     def connections_of(self, user_id: str) -> tuple[Connection, ...]:
-        """Return the open connections of a user. Raises NotRunning unless the manager is running."""
+        """Return the open connections of a user to this node. Raises NotRunning unless the manager is running."""
         return self._running.connections.of_user(user_id)
 
-    def users(self, topic: str | None = None) -> dict[str, int]:
-        """Return who is connected, or follows a topic now: the number of connections by user id. Raises NotRunning."""
-        return self._running.connections.users(topic)
+    async def users(self, topic: str | None = None) -> dict[str, int]:
+        """Return who is connected to any node, or follows a topic now: the number of connections by user id.
 
-    def connections_page(self, *, after: str = "", limit: int, user_id: str | None = None) -> list[Connection]:
-        """Return the first ``limit`` connections, of one user if given, with ids above ``after``, ordered by id."""
-        return self._running.connections.page(after, limit=limit, user_id=user_id)
+        Nodes that do not answer within a second are left out. Raises NotRunning, and LogUnavailable if the nodes cannot
+        reach each other.
+        """
+        return await self._everybody.users(topic)
 
-    def connected_at(self, connection: Connection) -> float:
-        """Return the Unix time in seconds at which a connection began."""
-        return self._wall_clock() - (self._clock() - connection.opened_at)
+    async def connections_page(
+        self, *, after: str = "", limit: int, user_id: str | None = None
+    ) -> list[ConnectionInfo]:
+        """Return the first ``limit`` connections to any node, of one user if given, above the id ``after``, by id."""
+        return await self._everybody.listed(after=after, limit=limit, user_id=user_id)
 
     @property
     def measures(self) -> Measures:
@@ -344,28 +361,30 @@ class ConnectionManager(Registration):
             access=access,
         )
 
+    def _connection(self, connection_id: str) -> Connection:
+        """Return a connection to this node. Raises UnknownConnection, which says if it is one of another node."""
+        try:
+            return self._running.connections[connection_id]
+        except UnknownConnection:
+            node = connection_id.partition(".")[0]
+            raise UnknownConnection(connection_id, node=node if node in self._people.nodes.others else None) from None
+
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""
         with contextlib.suppress(UnknownConnection):
             self._running.connections[connection_id].close(code, reason)
 
-    def log_out(self, user_id: str) -> int:
-        """Close the connections of a user with code 4401, and refuse the tokens that were issued up to now.
+    async def log_out(self, user_id: str) -> int:
+        """Close the connections of a user to any node with code 4401, and refuse the tokens issued up to now.
 
-        Return how many were closed. It concerns this process, until it ends.
+        Return how many were closed. It is forgotten when all nodes have stopped. If LogUnavailable is raised, only this
+        node knows about it.
         """
-        self._revocations.revoke_user(user_id, now=self._wall_clock())
-        connections = self.connections_of(user_id)
-        for connection in connections:
-            connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
-        return len(connections)
+        return await self._everybody.log_out(user_id)
 
-    def log_out_connection(self, connection_id: str) -> None:
-        """Close a connection with code 4401, and refuse the tokens that it has used. Raises UnknownConnection."""
-        connection = self._running.connections[connection_id]
-        for identity in (*connection.earlier, connection.identity):
-            self._revocations.revoke_token(identity)
-        connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
+    async def log_out_connection(self, connection_id: str) -> None:
+        """Close a connection to any node with code 4401, and refuse its tokens. Raises UnknownConnection."""
+        await self._everybody.log_out_connection(connection_id)
 
     def check_identity(self, identity: Identity) -> None:
         """Raise InvalidToken if the user, or the token, was logged out."""
@@ -403,6 +422,11 @@ class ConnectionManager(Registration):
         if self._fan_out is None:
             raise NotRunning
         return self._fan_out
+
+    @property
+    def _everybody(self) -> People:
+        self._running  # noqa: B018  # raises NotRunning
+        return self._people
 
     def _check_accepting(self, right_call: str) -> None:
         if self._fan_out is None:

@@ -63,6 +63,7 @@ class CountingLog:
         self.window = Window(Retention(max_messages=10), epoch="one", first_number=1)
         self.reader: Reader | None = None
         self.unavailable: str | None = None
+        self.channel: None = None
 
     async def open(self) -> Window:
         return self.window
@@ -145,7 +146,7 @@ def left(event: Disconnected) -> None:
 async def publish() -> None:
     assert_type(sell(Item(name="tea"), Identity("alice")), int)
     assert_type(await manager.emit(Sold(name="tea", price=1)), Message)
-    assert_type(manager.users("news"), dict[str, int])
+    assert_type(await manager.users("news"), dict[str, int])
     try:
         message = await manager.broadcast({"type": "a", "data": 1})
         assert_type(message, Message)

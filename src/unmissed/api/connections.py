@@ -1,6 +1,7 @@
 """``/websocket/connections``: what operators see of the connections, and logging users out."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -10,10 +11,10 @@ from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described, limit_parameter, parameter
+from unmissed.application.people import ConnectionInfo
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.core.errors import UnknownConnection
 from unmissed.core.messages import rfc3339
-from unmissed.delivery.connection import Connection
 from unmissed.manager import ConnectionManager
 
 PATH = "/websocket/connections"
@@ -29,10 +30,10 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
         checked(identity, manager).require(ADMIN_SCOPE, what="listing connections")
         limit = limit_parameter(request, default=DEFAULT_LIMIT, most=MAX_LIMIT)
         after, user_id = parameter(request, "after") or "", parameter(request, "user")
-        found = manager.connections_page(after=after, limit=limit + 1, user_id=user_id)
+        found = await manager.connections_page(after=after, limit=limit + 1, user_id=user_id)
         body = models.ConnectionsBody(
-            connections=[_body(connection, manager) for connection in found[:limit]],
-            next=found[limit - 1].id if len(found) > limit else None,
+            connections=[_body(info) for info in found[:limit]],
+            next=found[limit - 1].connection_id if len(found) > limit else None,
         )
         return models.answer(body)
 
@@ -45,10 +46,10 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
         checked(identity, manager).require(ADMIN_SCOPE, what="closing connections")
         match parameter(request, "user"), parameter(request, "connection_id"):
             case str(user_id), None if user_id:
-                return models.answer(models.ClosedBody(closed=manager.log_out(user_id)))
+                return models.answer(models.ClosedBody(closed=await manager.log_out(user_id)))
             case None, str(connection_id) if connection_id:
                 try:
-                    manager.log_out_connection(connection_id)
+                    await manager.log_out_connection(connection_id)
                 except UnknownConnection:
                     raise HTTPException(HTTPStatus.NOT_FOUND, "no open connection has this id") from None
                 return models.answer(models.ClosedBody(closed=1))
@@ -58,17 +59,8 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
     add_options_route(router, PATH, methods="GET, DELETE, OPTIONS")
 
 
-def _body(connection: Connection, manager: ConnectionManager) -> models.ConnectionBody:
-    return models.ConnectionBody(
-        connection_id=connection.id,
-        user_id=connection.identity.user_id,
-        connected_at=rfc3339(manager.connected_at(connection)),
-        position=connection.position,
-        lag=connection.lag,
-        topics=sorted(connection.topics),
-        transport=connection.transport,
-        client=connection.client,
-    )
+def _body(info: ConnectionInfo) -> models.ConnectionBody:
+    return models.ConnectionBody(**{**asdict(info), "connected_at": rfc3339(info.connected_at)})
 
 
 _REFUSALS = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)

@@ -35,7 +35,7 @@ def add_presence_route(
         if topic is None:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "topic is required, such as ?topic=rooms.1")
         await access.granted(identity, [topic])
-        users = manager.users(topic)
+        users = await manager.users(topic)
         listed = sorted(users.items())[: limit_parameter(request, default=MAX_USERS, most=MAX_USERS)]
         body = models.PresenceBody(
             topic=topic,

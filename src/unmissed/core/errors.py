@@ -108,12 +108,14 @@ class OriginRefused(UnmissedError):
 
 
 class UnknownConnection(UnmissedError, LookupError):
-    """No open connection has this id. Nothing was published."""
+    """No open connection of this node has this id; ``node`` is the other node that it belongs to, if it does."""
 
-    def __init__(self, connection_id: str) -> None:
+    def __init__(self, connection_id: str, *, node: str | None = None) -> None:
         self.connection_id = connection_id
+        self.node = node
+        where = "no open connection has the id" if node is None else f"another node, {node}, has the connection"
         super().__init__(
-            f"no open connection has the id {connection_id!r}: publish to the user, who may be offline, "
+            f"{where} {connection_id!r}: publish to the user, who may be offline or connected to any node, "
             "with manager.publish(message, users=[user_id])"
         )
 

@@ -55,12 +55,16 @@ class ConnectionEvents(Protocol):
 
 
 class FanOut:
-    """The open connections to one window, and the delivery to them. ``clock`` returns the seconds of message ages."""
+    """The open connections to one window, and the delivery to them.
+
+    Their ids begin with ``node_id``. ``clock`` returns the seconds of message ages.
+    """
 
     def __init__(
         self,
         window: Window,
         *,
+        node_id: str,
         limits: Limits,
         requests: Requests,
         events: ConnectionEvents,
@@ -73,6 +77,7 @@ class FanOut:
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
         )
+        self._node_id = node_id
         self._events = events
         self._limits = limits
         self._clock = clock
@@ -98,7 +103,7 @@ class FanOut:
         self.connections.check_limits(identity.user_id, now=now)
         outcome, start = self._start(since, epoch, user_id=identity.user_id, topics=topics)
         connection = Connection(
-            secrets.token_urlsafe(9),
+            f"{self._node_id}.{secrets.token_urlsafe(9)}",
             identity=identity,
             client=client,
             socket=socket,

@@ -1,6 +1,6 @@
 """The contract of a log: it stamps messages and feeds the window that everything is read from."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,18 @@ class Reader(Protocol):
         ...
 
 
+class Channel(Protocol):
+    """Carries notes between the nodes of a shared log: small, kept nowhere, and lost if nobody listens."""
+
+    async def send(self, note: bytes) -> None:
+        """Send a note to every node, this one included. Raises LogUnavailable."""
+        ...
+
+    def receive(self) -> AsyncGenerator[bytes]:
+        """Yield an empty note as soon as nothing is missed any more, and then every note. Raises LogUnavailable."""
+        ...
+
+
 class Log(Protocol):
     """Stamps drafts and feeds one in-memory window, on one event loop.
 
@@ -48,6 +60,11 @@ class Log(Protocol):
     @property
     def unavailable(self) -> str | None:
         """Why nothing can be published or received at the moment, or None. It never contains a password."""
+        ...
+
+    @property
+    def channel(self) -> Channel | None:
+        """Carries notes between the nodes that share this log; None for a log of one process."""
         ...
 
     async def open(self) -> Window:

@@ -40,6 +40,10 @@ class MemoryLog:
     def unavailable(self) -> None:
         """Memory is always available."""
 
+    @property
+    def channel(self) -> None:
+        """A log of one process has no other nodes."""
+
     async def open(self) -> Window:
         """Start an epoch with an empty window. Raises ConfigurationError if the server runs several workers."""
         refuse_several_workers(sys.argv, os.environ)

@@ -275,6 +275,6 @@ async def test_a_logout_counts_for_the_other_routes_of_the_application(clock: Ma
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers) as client,
     ):
         before = (await client.get("/me")).status_code
-        manager.log_out("alice")
+        await manager.log_out("alice")
 
         assert (200, 401) == (before, (await client.get("/me")).status_code)

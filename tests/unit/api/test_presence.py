@@ -38,7 +38,7 @@ async def test_it_lists_the_followers_of_a_topic_and_their_connections(
         "total_users": 2,
         "total_connections": 3,
     } == response.json()
-    assert {"alice": 1, "bob": 2, "carol": 1} == manager.users()
+    assert {"alice": 1, "bob": 2, "carol": 1} == await manager.users()
 
 
 async def test_a_user_who_left_or_unfollowed_is_not_listed(
@@ -51,7 +51,7 @@ async def test_a_user_who_left_or_unfollowed_is_not_listed(
 
     body = (await client.get(PATH, params={"topic": "news"}, headers=bearer("news"))).json()
     assert [{"user_id": "c", "connections": 1}] == body["users"]
-    assert {"b": 1, "c": 1} == manager.users()
+    assert {"b": 1, "c": 1} == await manager.users()
 
 
 async def test_a_prefix_in_the_token_grants_the_list(client: httpx.AsyncClient, manager: ConnectionManager) -> None:

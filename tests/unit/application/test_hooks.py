@@ -44,7 +44,7 @@ async def test_the_end_has_the_code_of_the_side_that_closed(unstarted: Connectio
     async with unstarted:
         ends = {user_id: connect(unstarted, Identity(user_id)) for user_id in ("closed", "out", "lost", "broken")}
         unstarted.disconnect(ends["closed"][1].id, code=4000, reason="enough")
-        unstarted.log_out("out")
+        await unstarted.log_out("out")
         ends["lost"][0].drop()
         ends["broken"][1].abort("an error")
         await until(lambda: len(events) == 4)

@@ -28,7 +28,7 @@ def test_the_tokens_of_a_user_that_were_issued_before_are_refused() -> None:
 def test_only_the_token_of_one_connection_is_refused() -> None:
     revoked = Revocations()
 
-    revoked.revoke_token(Identity("alice", issued_at=100.0))
+    revoked.revoke_token("alice", 100.0)
 
     assert [True, False, True] == [accepted(revoked, "alice", at) for at in (99.0, 100.0, 101.0)]
     assert accepted(revoked, "bob", 100.0)
@@ -39,7 +39,7 @@ def test_the_number_that_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatc
     revoked = Revocations()
     for user_id in "abc":
         revoked.revoke_user(user_id, now=1.0)
-        revoked.revoke_token(Identity(f"token {user_id}", issued_at=1.0))
+        revoked.revoke_token(f"token {user_id}", 1.0)
 
     assert [True, False, False] == [accepted(revoked, user_id, 1.0) for user_id in "abc"]
     assert [True, False, False] == [accepted(revoked, f"token {user_id}", 1.0) for user_id in "abc"]

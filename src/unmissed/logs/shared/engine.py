@@ -6,6 +6,7 @@ from typing import Protocol
 
 from unmissed.core.errors import IdempotencyConflict
 from unmissed.core.receipts import Receipt
+from unmissed.logs.base import Channel
 from unmissed.logs.feed import Record
 from unmissed.logs.writer import Write
 
@@ -45,7 +46,7 @@ class Stored:
     new: bool
 
 
-class Engine(Protocol):
+class Engine(Channel, Protocol):
     """Stamps and stores messages, and hands every node the same ones in the same order.
 
     Every method but ``close`` raises LogUnavailable when the engine cannot be reached or cannot do its work at the

@@ -9,7 +9,7 @@ from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedErr
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.availability import Availability
-from unmissed.logs.base import Publication, Reader
+from unmissed.logs.base import Channel, Publication, Reader
 from unmissed.logs.feed import Feed, Record, stamped
 from unmissed.logs.shared.engine import Engine, Position, State
 from unmissed.logs.tasks import end
@@ -40,6 +40,11 @@ class SharedLog:
     def unavailable(self) -> str | None:
         """Why the engine cannot be read or written at the moment."""
         return self._reading.reason or self._writer.unavailable
+
+    @property
+    def channel(self) -> Channel:
+        """The engine carries the notes between its nodes, too."""
+        return self._engine
 
     async def open(self) -> Window:
         """Read what the engine retains. Raises ConfigurationError if it cannot be reached within 10 seconds."""

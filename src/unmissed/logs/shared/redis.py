@@ -58,6 +58,7 @@ class RedisEngine:
         self._new_clients = connect
         self._shown = shown
         self._prefix = f"{{{name}}}"
+        self._channel_name = f"{self._prefix}:nodes"
         self._retention = retention
         self._first_number = first_number
         self._clients: Clients | None = None
@@ -100,6 +101,22 @@ class RedisEngine:
             _result(write, is_new, receipt)
             for write, is_new, receipt in zip(writes, results[::2], results[1::2], strict=True)
         ]
+
+    async def send(self, note: bytes) -> None:
+        """Publish a note to the nodes that listen."""
+        with self._errors():
+            await self._redis.publish(self._channel_name, note)
+
+    async def receive(self) -> AsyncGenerator[bytes]:
+        """Yield an empty note when subscribed, and then what is published."""
+        async with self._redis.pubsub() as subscription:
+            with self._errors():
+                await subscription.subscribe(self._channel_name)
+            while True:
+                with self._errors():
+                    message = await subscription.get_message(timeout=_BLOCK_MS / 1000)
+                if message is not None:
+                    yield message["data"] if message["type"] == "message" else b""
 
     async def close(self) -> None:
         """Disconnect."""

@@ -51,6 +51,10 @@ class SqliteLog:
         """Why the last write failed. It is tried again until it succeeds."""
         return self._writer.unavailable
 
+    @property
+    def channel(self) -> None:
+        """A log of one process has no other nodes."""
+
     async def open(self) -> Window:
         """Continue the epoch in the file. Raises ConfigurationError if it cannot be used, or has a user already."""
         refuse_several_workers(sys.argv, os.environ)
