@@ -1,0 +1,119 @@
+"""People on several nodes: managers that share a log."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from places import LOGS, SHARED, new_url
+from support import ALICE, BOB, connect, flushed, shape, until
+from unmissed import ConnectionManager, Identity, InvalidToken, Settings, UnknownConnection
+
+Managers = list[ConnectionManager]
+
+
+@pytest.fixture(params=LOGS[-len(SHARED) :])
+async def managers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Managers]:
+    """Return three managers on one log, which know each other."""
+    url = new_url(request.param, request, tmp_path)
+    async with AsyncExitStack() as stack:
+        managers = [await stack.enter_async_context(ConnectionManager(Settings.load(log_url=url))) for _ in range(3)]
+        await until(lambda: all(len(manager._people.nodes.others) == 2 for manager in managers))  # noqa: SLF001
+        yield managers
+
+
+async def test_a_message_reaches_its_users_and_topics_on_every_node(managers: Managers) -> None:
+    one, two, three = managers
+    alice, _ = connect(one, ALICE)
+    bob, _ = connect(two, Identity("bob", topics=frozenset({"news"})))
+
+    await three.emit("for alice", users=["alice"])
+    await three.emit("for news", topics=["news"])
+    await three.emit("for everyone")
+    await until(lambda: len({manager.window.latest for manager in managers}) == 1)
+    for manager in managers:
+        await flushed(manager)
+
+    assert ["for alice", "for everyone"] == [kind for kind, _ in shape(alice)[1:]]
+    assert ["for news", "for everyone"] == [kind for kind, _ in shape(bob)[1:]]
+
+
+async def test_users_of_every_node_are_counted(managers: Managers) -> None:
+    one, two, three = managers
+    connect(one, ALICE)
+    connect(two, ALICE)
+    connect(two, Identity("bob", topics=frozenset({"news"})))
+
+    assert {"alice": 2, "bob": 1} == await three.users()
+    assert {"bob": 1} == await one.users("news")
+
+
+async def test_connections_of_every_node_are_listed_in_pages(managers: Managers) -> None:
+    ids = sorted(connect(manager, identity)[1].id for manager in managers for identity in (ALICE, BOB))
+
+    first = await managers[0].connections_page(limit=4)
+    second = await managers[1].connections_page(after=first[-1].connection_id, limit=4)
+    of_bob = await managers[2].connections_page(limit=10, user_id="bob")
+
+    assert ids == [info.connection_id for info in [*first, *second]]
+    assert ["bob"] * 3 == [info.user_id for info in of_bob]
+    assert {manager.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
+
+
+async def test_a_user_is_logged_out_on_every_node(managers: Managers) -> None:
+    one, two, three = managers
+    identity = Identity("alice", issued_at=1.0)
+    sockets = [connect(manager, identity)[0] for manager in (one, two)]
+
+    assert 2 == await three.log_out("alice")
+
+    assert [(4401, "logged out: log in again")] * 2 == [socket.closed_with for socket in sockets]
+    for manager in managers:
+        with pytest.raises(InvalidToken):
+            manager.check_identity(identity)
+
+
+async def test_one_connection_of_another_node_is_logged_out(managers: Managers) -> None:
+    one, two, three = managers
+    first, second = Identity("alice", issued_at=1.0), Identity("alice", issued_at=2.0)
+    ended, connection = connect(one, first)
+    other, _ = connect(two, second)
+
+    await two.log_out_connection(connection.id)
+
+    assert (4401, "logged out: log in again") == ended.closed_with
+    assert other.closed_with is None
+    await until(lambda: three._revocations.refuses(first))  # noqa: SLF001
+    for manager in managers:
+        manager.check_identity(second)
+        with pytest.raises(InvalidToken):
+            manager.check_identity(first)
+
+
+async def test_a_connection_that_no_node_has_cannot_be_logged_out(managers: Managers) -> None:
+    with pytest.raises(UnknownConnection):
+        await managers[0].log_out_connection("nobody")
+
+
+async def test_a_node_that_starts_later_knows_who_was_logged_out(managers: Managers) -> None:
+    identity = Identity("alice", issued_at=1.0)
+    await managers[0].log_out("alice")
+
+    async with ConnectionManager(managers[0].settings) as late:
+        await until(lambda: late._revocations.refuses(identity))  # noqa: SLF001
+        socket, _ = connect(late, Identity("alice", issued_at=4e9))
+        await managers[0].emit("a")
+        await until(lambda: ("a", late.window.latest) in shape(socket))
+
+
+async def test_send_message_says_that_the_connection_is_elsewhere(managers: Managers) -> None:
+    one, two, _ = managers
+    _, connection = connect(one, ALICE)
+    latest = two.window.latest
+
+    with pytest.raises(UnknownConnection, match=f"another node, {one.node_id}, has the connection") as refusal:
+        await two.send_message(connection.id, {"type": "a"})
+
+    assert one.node_id == refusal.value.node
+    assert latest == two.window.latest
