@@ -234,11 +234,8 @@ class ConnectionManager(Registration):
         )
         # The manager may have stopped while they were built.
         self._check_accepting(_OTHER_THREADS)
-        try:
-            async with asyncio.timeout(self.settings.publish_seconds):
-                return await self._log.publish(drafts, idempotency_key=idempotency_key)
-        except TimeoutError:
-            raise LogUnavailable(self._log.unavailable or "the log did not store the message in time") from None
+        async with self._in_time("the log did not store the message in time"):
+            return await self._log.publish(drafts, idempotency_key=idempotency_key)
 
     def publish_threadsafe(
         self,
@@ -267,6 +264,19 @@ class ConnectionManager(Registration):
         Without ``epoch``, only the number is checked. Check ``visible`` before showing a message to a user.
         """
         return self.window.recover(since, now=self._clock(), epoch=epoch)
+
+    def is_behind(self, since: int | None) -> bool:
+        """Return whether a position may be one of this log that this node has not reached yet: ``catch_up`` tells."""
+        return since is not None and since > self.window.latest and self._log.channel is not None
+
+    async def catch_up(self, since: int | None) -> None:
+        """Wait until this node has what a client that comes from another node has seen.
+
+        Raises LogUnavailable if that is not known after ``publish_seconds``.
+        """
+        if since is not None and self.is_behind(since):
+            async with self._in_time("this node is behind the others"):
+                await self._log.catch_up(since)
 
     def page(
         self,
@@ -427,6 +437,15 @@ class ConnectionManager(Registration):
     def _everybody(self) -> People:
         self._running  # noqa: B018  # raises NotRunning
         return self._people
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, otherwise: str) -> AsyncIterator[None]:
+        """Raise LogUnavailable after ``publish_seconds``, for the reason that the log gives."""
+        try:
+            async with asyncio.timeout(self.settings.publish_seconds):
+                yield
+        except TimeoutError:
+            raise LogUnavailable(self._log.unavailable or otherwise) from None
 
     def _check_accepting(self, right_call: str) -> None:
         if self._fan_out is None:

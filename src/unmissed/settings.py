@@ -75,7 +75,10 @@ class Settings(BaseSettings):
     client_burst: Count = Field(default=20, description="Messages that one WebSocket may send at once.")
     max_connections: Count | None = Field(default=None, description="Maximum number of WebSockets in total.")
     max_connections_per_user: Count | None = Field(default=None, description="Maximum number of WebSockets per user.")
-    log_url: str = Field(default="memory:", description="Where the log is stored: memory: or sqlite:unmissed.db.")
+    log_url: str = Field(
+        default="memory:",
+        description="Where the log is: memory:, or a URL such as sqlite:unmissed.db, redis://host, nats://host.",
+    )
     publish_seconds: Positive = Field(
         default=2.0, description="Seconds that publishing waits for a log that is unavailable, before it is refused."
     )
@@ -121,6 +124,11 @@ class Settings(BaseSettings):
             )
         return secret
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that give these settings to another process. They contain the secret."""
+        values = {name: value for name, value in self if value is not None}
+        return {f"{PREFIX}{name.upper()}": _as_variable(value) for name, value in values.items()}
+
     def retention(self) -> Retention:
         """Return how much the log retains."""
         return Retention(max_messages=self.max_messages, max_age=self.max_age, max_bytes=self.max_bytes)
@@ -148,6 +156,12 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the ``UNMISSED_*`` variables that are not settings, such as misspelled ones."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
     return sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def _as_variable(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _explain(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ from typing import Self
 import httpx
 
 from raw_client import RawClient
-from unmissed.core.audience import PUBLISH_SCOPE
+from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings
 from unmissed.testing import SECRET
@@ -74,6 +74,12 @@ class ServerProcess:
         self.signal(signal.SIGKILL)
         self.exit_code(seconds=10)
 
+    def kill_a_worker(self) -> None:
+        """Kill one of the processes that serve for this one."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+        os.kill(workers[0], signal.SIGKILL)
+
     def signal(self, number: signal.Signals) -> None:
         if self.running:
             self._process.send_signal(number)
@@ -90,7 +96,7 @@ class ServerProcess:
 
     def token(self, user_id: str = "alice") -> str:
         settings = Settings.load(jwt_secret=SECRET)
-        return issue_token_under(settings, user_id=user_id, scope=PUBLISH_SCOPE, expires_in=3_600.0)
+        return issue_token_under(settings, user_id=user_id, scope=f"{PUBLISH_SCOPE} {ADMIN_SCOPE}", expires_in=3_600.0)
 
     def publish(self, *data: object) -> None:
         """Publish messages as one batch."""

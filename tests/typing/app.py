@@ -74,6 +74,8 @@ class CountingLog:
     async def close(self) -> None:
         self.reader = None
 
+    async def catch_up(self, number: int) -> None: ...
+
     def expire(self) -> None:
         self.window.expire(time.monotonic())
 

@@ -119,6 +119,7 @@ class WebSocketEndpoint:
         wanted = self._wanted(websocket, identity)
         if access.authorize is not None:
             wanted["authorized"] = await access.granted(identity, wanted["topics"])
+        await self._manager.catch_up(wanted["since"])
         self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         await accept(websocket)
         extensions = websocket.scope.get("extensions", {})
@@ -165,7 +166,7 @@ class WebSocketEndpoint:
             wanted = None if identity is None else self._wanted(connection, identity)
         except Exception:  # noqa: BLE001  # __call__ raises it again, and logs it
             return False
-        if wanted is None:
+        if wanted is None or self._manager.is_behind(wanted["since"]):
             return False
         try:
             self._manager.connect(open_socket(subprotocol(scope)), **wanted, access=self._access)

@@ -9,6 +9,8 @@ import typer
 import uvicorn
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.urls import without_login
+from unmissed.logs.urls import is_shared
 from unmissed.logs.workers import refuse_several_workers
 from unmissed.manager import ConnectionManager
 from unmissed.security.tokens import JwtVerifier
@@ -20,11 +22,13 @@ def check() -> None:
     problems = 0
     try:
         settings = Settings.load()
-        refuse_several_workers(sys.argv, os.environ)
+        if not is_shared(settings.log_url):
+            refuse_several_workers(sys.argv, os.environ)
         JwtVerifier(settings.key(), algorithm=settings.jwt_algorithm)
         ConnectionManager(settings)
         for name, value in settings:
-            typer.echo(f"ok       UNMISSED_{name.upper()} = {value}")
+            shown = without_login(value) if name == "log_url" else value
+            typer.echo(f"ok       UNMISSED_{name.upper()} = {shown}")
     except ConfigurationError as error:
         problems += 1
         typer.echo(f"problem  {error}")

@@ -1,8 +1,8 @@
 """``unmissed serve``: runs the built-in application under uvicorn, with the native socket."""
 
-import gc
 import os
 import secrets
+import ssl
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from uvicorn.config import LOGGING_CONFIG
 
 from unmissed.api.messages import PATH as MESSAGES_PATH
 from unmissed.cli.options import is_loopback, with_settings
+from unmissed.cli.workers import freeze_what_is_loaded, run_workers
 from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
+from unmissed.logs.urls import is_shared
 from unmissed.logs.workers import refuse_several_workers
 from unmissed.main import create_app
 from unmissed.security.tokens import issue_token_under
@@ -33,6 +35,9 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that serve; more than one needs a log that they share.")
+    ] = 1,
     dev: Annotated[bool, typer.Option("--dev", help="Local development: random secret, printed token.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")] = "info",
     access_log: Annotated[bool, typer.Option(help="Log every request.")] = True,
@@ -52,17 +57,19 @@ def serve(
     settings = Settings.load(**overrides)
     if dev:
         settings = _development(settings, overrides, host=host)
-    refuse_several_workers(sys.argv, os.environ)
+    if not is_shared(settings.log_url):
+        refuse_several_workers(sys.argv, os.environ)
+    # It checks the settings here, even if workers create their own.
     application = create_app(settings)
     config = uvicorn.Config(
-        application,
+        "unmissed.main:app" if workers > 1 else application,
         host=host,
         port=port,
         log_config=_log_config(log_level),
         log_level=log_level,
         access_log=access_log,
-        workers=1,
-        http=HttpProtocol.with_stall_seconds(settings.stall_seconds),
+        workers=workers,
+        http=HttpProtocol.with_stall_seconds(settings.stall_seconds) if workers == 1 else HttpProtocol,
         ws=WebSocketProtocol,
         backlog=4096,
         root_path=root_path,
@@ -70,12 +77,16 @@ def serve(
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
     )
-    _load(config)
+    _check_certificate(config)
     if dev:
         origin = f"{host if ':' not in host else f'[{host}]'}:{port}"
         typer.echo(_welcome(settings, origin=origin, tls="s" if config.is_ssl else ""))
-    _freeze_what_is_loaded()
-    Server(config, manager=application.state.manager).run()
+    if workers > 1:
+        run_workers(config, environment=settings.environment())
+    else:
+        config.load()
+        freeze_what_is_loaded()
+        Server(config, manager=application.state.manager).run()
 
 
 def _log_config(level: str) -> dict[str, Any]:
@@ -84,18 +95,13 @@ def _log_config(level: str) -> dict[str, Any]:
     return {**LOGGING_CONFIG, "loggers": {**LOGGING_CONFIG["loggers"], "unmissed": logger}}
 
 
-def _freeze_what_is_loaded() -> None:
-    """Exempt modules and routes from garbage collection: a full collection would visit them all, and free nothing."""
-    gc.collect()
-    gc.freeze()
-
-
-def _load(config: uvicorn.Config) -> None:
+def _check_certificate(config: uvicorn.Config) -> None:
     """Read the certificate now. uvicorn itself would end with a traceback."""
     if config.ssl_keyfile and not config.ssl_certfile:
         raise ConfigurationError("--ssl-keyfile is given without --ssl-certfile: give the certificate, too")
     try:
-        config.load()
+        if config.ssl_certfile:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
     except OSError as error:  # ssl.SSLError is one.
         raise ConfigurationError(f"--ssl-certfile and --ssl-keyfile cannot be used: {error}") from None
 

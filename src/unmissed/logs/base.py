@@ -89,6 +89,13 @@ class Log(Protocol):
         """Evict the messages whose retention has ended."""
         ...
 
+    async def catch_up(self, number: int) -> None:
+        """Wait until the window has the messages up to a number, as far as they are stored.
+
+        A client that comes from another node may have more than this one. Raises LogUnavailable if that is unknown.
+        """
+        ...
+
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Stamp and store the drafts as one block of contiguous numbers, or repeat the answer to a known key.
 

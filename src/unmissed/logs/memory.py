@@ -67,6 +67,9 @@ class MemoryLog:
         self._window.expire(now)
         self._receipts.expire(now)
 
+    async def catch_up(self, number: int) -> None:
+        """Return: the window has everything."""
+
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Stamp and append the drafts. From the stamp on it never yields, so a block is never interleaved."""
         await self._feed.before_append(drafts)

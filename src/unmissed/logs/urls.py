@@ -5,6 +5,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.urls import without_login
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.memory import MemoryLog
@@ -14,6 +15,8 @@ from unmissed.logs.sqlite.log import SqliteLog
 _KNOWN = "use memory:, sqlite:unmissed.db, redis://localhost:6379 or nats://localhost:4222"
 
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
+_REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel")
+_SHARED_SCHEMES = (*_REDIS_SCHEMES, "nats")
 _ANY = re.compile(".+")
 
 
@@ -41,9 +44,14 @@ def log_from_url(
             clock=clock,
             wall_clock=wall_clock,
         )
-    if scheme in ("redis", "rediss", "redis+sentinel"):
+    if scheme in _REDIS_SCHEMES:
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
     raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
+
+
+def is_shared(url: str) -> bool:
+    """Return whether several processes can share the log at this URL."""
+    return url.partition(":")[0] in _SHARED_SCHEMES
 
 
 def _redis_log(url: str, *, retention: Retention, first_number: int | None, clock: Callable[[], float]) -> SharedLog:
@@ -62,12 +70,6 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
         first_number=first_number,
     )
     return SharedLog(engine, retention=retention, clock=clock)
-
-
-def without_login(url: str) -> str:
-    """Return a URL without the user and the password in it."""
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
 
 
 def _options(text: str, **known: re.Pattern[str]) -> tuple[str, dict[str, str]]:

@@ -3,6 +3,8 @@
 import logging
 import re
 
+from unmissed.core.urls import without_login
+
 _LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "unmissed")
 _ACCESS_LOG = "uvicorn.access"
 _REDACTED = "[redacted]"
@@ -14,7 +16,6 @@ _SIGNS = ("eyj", "token", "bearer")
 """One of these is in every text, in lower case, that ``_TOKENS`` matches. Looking for them takes less time."""
 
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
-_USER = re.compile(r"(?<=//)[^/]*@")
 
 
 def redact(text: str) -> str:
@@ -27,8 +28,7 @@ def redact(text: str) -> str:
 
 def shown_url(url: str) -> str:
     """Return a URL without the parts that may be secret: user, password, query and fragment."""
-    without_query = _QUERY.sub("", url)
-    return redact(_USER.sub("", without_query))
+    return redact(without_login(_QUERY.sub("", url)))
 
 
 class TokenFilter(logging.Filter):

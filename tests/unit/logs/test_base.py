@@ -302,6 +302,19 @@ async def test_nodes_have_the_same_bytes_in_the_same_order(place: Place) -> None
 
 
 @shared
+async def test_a_node_that_is_behind_catches_up_with_what_is_stored(place: Place) -> None:
+    (one, behind), (two, _) = await place.open(), await place.open()
+    publication = await two.publish(drafts(100))
+    last = publication.receipt.first + 99
+
+    await one.catch_up(last)
+
+    assert last == behind.latest
+    async with asyncio.timeout(5):
+        await one.catch_up(last + 1_000)
+
+
+@shared
 async def test_a_key_is_known_to_every_node(place: Place) -> None:
     (one, first), (two, _) = await place.open(), await place.open()
 

@@ -78,6 +78,12 @@ class SharedLog:
         """Evict the messages that are at least ``max_age`` seconds old."""
         self._feed.window.expire(self._clock())
 
+    async def catch_up(self, number: int) -> None:
+        """Ask the engine whether it has a number, and wait until it has come from there into the window."""
+        if number > self._feed.window.latest:
+            state = await self._engine.state(self._seen)
+            await self._feed.reached(min(number, state.latest))
+
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Wait until the drafts are stored in the engine, and have come back from it into the window."""
         publication = await self._writer.submit(drafts, key=idempotency_key)

@@ -86,6 +86,9 @@ class SqliteLog:
         """Evict the messages that are at least ``max_age`` seconds old."""
         self._feed.window.expire(self._clock())
 
+    async def catch_up(self, number: int) -> None:
+        """Return: the window has everything."""
+
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Wait until the drafts are committed and appended to the window."""
         return await self._writer.submit(drafts, key=idempotency_key)

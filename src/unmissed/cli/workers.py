@@ -1,0 +1,57 @@
+"""``unmissed serve --workers``: processes that share a log, started and replaced by uvicorn's supervisor."""
+
+import gc
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from socket import socket
+
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import multiprocess
+
+from unmissed.core.errors import ConfigurationError
+from unmissed.main import app
+from unmissed.server import HttpProtocol, Server
+from unmissed.server.uvicorn_names import Config
+
+logger = logging.getLogger("unmissed")
+
+
+def run_workers(config: Config, *, environment: Mapping[str, str]) -> None:
+    """Serve ``unmissed.main:app`` in ``config.workers`` processes until SIGTERM, configured by this environment."""
+    os.environ.update(environment)
+    # The supervisor creates its workers by this name, and offers no other way to choose their class.
+    multiprocess.Process = Worker  # type: ignore[misc]
+    multiprocess.Multiprocess(config, [config.bind_socket()]).run()
+
+
+class Worker(multiprocess.Process):
+    """A process that drains its clients before it ends."""
+
+    def target(self, sockets: list[socket] | None = None) -> None:
+        """Serve until SIGTERM. Ends with the status at which the supervisor gives up if the settings are invalid."""
+        # A worker that does not answer within some seconds is replaced, and loading may take longer.
+        threading.Thread(target=self.always_pong, daemon=True).start()
+        try:
+            manager = app.unmissed_application.state.manager
+        except ConfigurationError as error:
+            logger.error("%s", error)  # noqa: TRY400  # the text says what to change
+            sys.exit(STARTUP_FAILURE)
+        self.config.http = HttpProtocol.with_stall_seconds(manager.settings.stall_seconds)
+        self.config.load()
+        freeze_what_is_loaded()
+        self._server = Server(self.config, manager=manager)
+        self._server.run(sockets)
+
+    def pong(self) -> None:
+        """Answer one question of the supervisor: whether the server has started."""
+        self.child_conn.recv()
+        self.child_conn.send(self._server is not None and self._server.started)
+
+
+def freeze_what_is_loaded() -> None:
+    """Exempt modules and routes from garbage collection: a full collection would visit them all, and free nothing."""
+    gc.collect()
+    gc.freeze()
