@@ -16,7 +16,7 @@ from places import LOGS, SHARED, new_url
 from unmissed import client
 
 LASTING = LOGS[1:]
-KILLS = 5
+KILLS = 3
 
 
 @pytest.fixture(params=LASTING)
@@ -30,7 +30,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProce
 async def numbers_until(stream: client.Stream, last: object) -> list[object]:
     """Return the data of the messages up to the one with this data. Anything else than a message is a failure."""
     found: list[object] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         async for event in stream:
             assert isinstance(event, client.ReceivedMessage), event
             found.append(event.data)
@@ -57,6 +57,7 @@ async def publish(http: httpx.AsyncClient, url: str, headers: dict[str, str], da
             assert response.headers["retry-after"]
 
 
+@pytest.mark.timeout(180)
 async def test_a_server_that_is_killed_loses_and_doubles_nothing(node: ServerProcess) -> None:
     async with (
         client.connect(node.url, token=node.token()) as stream,
@@ -106,6 +107,16 @@ async def test_workers_share_a_log_and_are_replaced_when_they_are_killed(workers
             await publish(http, workers.url, workers.headers(), 1)
 
         assert [[0, 1], [0, 1]] == await asyncio.gather(*readings)
+
+
+async def test_workers_end_with_their_supervisor(workers: ServerProcess) -> None:
+    async with AsyncExitStack() as stack:
+        await node_ids(stack, workers, count=2)
+        await asyncio.to_thread(workers.kill)
+
+        async with asyncio.timeout(20):
+            while workers.output.count("Finished server process") < 2:
+                await asyncio.sleep(0.05)
 
 
 async def test_all_workers_drain(workers: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ class Worker(multiprocess.Process):
 
     def target(self, sockets: list[socket] | None = None) -> None:
         """Serve until SIGTERM. Ends with the status at which the supervisor gives up if the settings are invalid."""
+        # Without this end of the pipe here, the other end tells when the supervisor is gone.
+        self.parent_conn.close()
         # A worker that does not answer within some seconds is replaced, and loading may take longer.
         threading.Thread(target=self.always_pong, daemon=True).start()
         try:
@@ -46,8 +49,12 @@ class Worker(multiprocess.Process):
         self._server.run(sockets)
 
     def pong(self) -> None:
-        """Answer one question of the supervisor: whether the server has started."""
-        self.child_conn.recv()
+        """Answer one question of the supervisor: whether the server has started. Shut down if the supervisor is gone."""
+        try:
+            self.child_conn.recv()
+        except EOFError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            sys.exit()
         self.child_conn.send(self._server is not None and self._server.started)
 
 
