@@ -77,7 +77,9 @@ class Feed:
     def skip(self, number: int) -> None:
         """Continue after a number that is above the latest: the log does not have the messages before it any more."""
         self.window.skip(number)
-        self._release_all()
+        for awaited in [*self._awaited]:
+            if awaited <= number:
+                self._release(awaited)
         if self._reader is not None:
             self._reader.appended()
 
