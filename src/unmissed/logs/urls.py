@@ -7,6 +7,9 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.memory import MemoryLog
+from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.shared.jetstream.engine import JetStreamEngine
+from unmissed.logs.shared.log import SharedLog
 from unmissed.logs.sqlite.log import SqliteLog
 
 _KNOWN = "use memory:, sqlite:unmissed.db, redis://localhost:6379 or nats://localhost:4222"
@@ -36,6 +39,11 @@ def log_from_url(
             clock=clock,
             wall_clock=wall_clock,
         )
+    if scheme == "nats" and rest.startswith("//"):
+        jetstream = JetStreamEngine(
+            Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock
+        )
+        return SharedLog(jetstream, retention=retention, clock=clock)
     raise ConfigurationError(f"UNMISSED_LOG_URL is {url!r}, which is not a known log: {_KNOWN}")
 
 
