@@ -53,7 +53,7 @@ class _Publish:
         packets = []
         for index, draft in enumerate(drafts, start=1):
             is_last = index == len(drafts)
-            headers = batch and {**batch, "Nats-Batch-Sequence": str(index)}
+            headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
             if index == 1:
                 headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
             if is_last and batch:
@@ -114,7 +114,8 @@ class Writing:
                 known.append(publish)
             elif code != _BEING_WRITTEN:
                 raise LogUnavailable(error_text(answer))
-        await self._look_up(known)
+        if known:
+            await self._look_up(known)
 
     async def _look_up(self, publishes: Sequence[_Publish]) -> None:
         """Set the results of publishes whose subjects have messages already."""
