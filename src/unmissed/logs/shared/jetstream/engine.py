@@ -66,7 +66,11 @@ class JetStreamEngine:
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
         async with self._lock:
-            await self._found(await self._connected(), None)
+            try:
+                await self._found(await self._connected(), None)
+            except ConfigurationError:
+                await self.close()
+                raise
 
     async def close(self) -> None:
         """Disconnect."""
@@ -128,19 +132,21 @@ class JetStreamEngine:
         self._stream = None
         self._connection = Connection(self._address)
         await self._connection.open()
-        await self._require_jetstream(self._connection)
+        try:
+            await self._require_jetstream(self._connection)
+        except ConfigurationError:
+            await self._connection.close()
+            raise
         return self._connection
 
     async def _require_jetstream(self, connection: Connection) -> None:
         if connection.version < _VERSION:
             version = ".".join(map(str, connection.version))
-            await connection.close()
             raise ConfigurationError(
                 f"{self._address.label} runs NATS {version}: the log needs 2.12 or newer, for atomic batches"
             )
         answer = await connection.ask(api_request("INFO"))
         if error_code(answer) in _NOT_ENABLED:
-            await connection.close()
             raise ConfigurationError(
                 f"{self._address.label} has no JetStream: start nats-server with --jetstream and --store_dir, "
                 "or enable it for the account of this user"

@@ -66,6 +66,8 @@ def settings(address: Address, retention: Retention, *, epoch: str, first_number
         "max_age": int(max(_LEAST_AGE, retention.max_age) * 1e9),
         "max_msgs": max_messages,
         "max_bytes": 2 * retention.max_bytes + max_messages * _HEADER_BYTES,
+        # Nothing uses message ids. The default of two minutes would not allow a shorter max_age.
+        "duplicate_window": int(_LEAST_AGE * 1e9),
         "first_seq": first_number,
         # A message that is deleted alone would leave a hole in the numbers.
         "deny_delete": True,

@@ -80,7 +80,7 @@ class Writing:
 
     async def write(self, writes: Sequence[Write]) -> list[Stored | InvalidMessage]:
         """Return what became of each write. See ``Engine.write``."""
-        publishes = [_Publish(write, self._stream.subjects + _subject_of(write)) for write in writes]
+        publishes = [_Publish(write, self._stream.subjects + _last_part(write)) for write in writes]
         for publish in publishes:
             publish.result = self._refusal(publish.write)
         for attempt in range(_TRIES):
@@ -154,8 +154,13 @@ class Writing:
         return Stored(Receipt(last - count + 1, count, self._stream.epoch, rfc3339(unix_ms / 1000)), new)
 
 
-def _subject_of(write: Write) -> str:
-    return write.id if write.key is None else sha256(write.key.encode()).hexdigest()
+def subject_part(key: str) -> str:
+    """Return the part of a subject that stands for an idempotency key."""
+    return sha256(key.encode()).hexdigest()
+
+
+def _last_part(write: Write) -> str:
+    return write.id if write.key is None else subject_part(write.key)
 
 
 def _parts(publishes: Sequence[_Publish]) -> Iterator[list[_Publish]]:
