@@ -9,10 +9,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from engines import NatsCluster, NatsServer, free_port
 from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
@@ -24,8 +31,9 @@ from unmissed.logs.shared.engine import Position
 from unmissed.logs.shared.jetstream import reading
 from unmissed.logs.shared.jetstream.address import Address
 from unmissed.logs.shared.jetstream.body import encode_body
-from unmissed.logs.shared.jetstream.connection import Connection, Packet, api_request
+from unmissed.logs.shared.jetstream.connection import Connection
 from unmissed.logs.shared.jetstream.engine import JetStreamEngine
+from unmissed.logs.shared.jetstream.packet import Packet, api_request
 from unmissed.logs.shared.jetstream.stream import Stream
 from unmissed.logs.shared.jetstream.writing import subject_part
 from unmissed.logs.shared.log import SharedLog
@@ -201,6 +209,40 @@ async def test_credentials_are_not_sent_to_a_server_without_tls(tmp_path: Path) 
 
         with pytest.raises(ConfigurationError, match="does not use TLS"):
             await engine(f"{url}?tls=true").connect()
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that is its own authority, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+async def test_tls_is_used_and_the_certificate_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = write_certificate(tmp_path)
+    options = ["--tls", "--tlscert", str(certificate), "--tlskey", str(key), "--user", "user", "--pass", "right"]
+    with NatsServer(tmp_path, options=options) as server:
+        url = f"{server.url.replace('//', '//user:right@')}?tls=true"
+
+        with pytest.raises(LogUnavailable, match="cannot be reached"):
+            await engine(url).connect()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with node(url) as (log, window):
+            await log.publish(drafts(2))
+
+            assert 2 == len(window)
 
 
 async def test_replicas_need_a_cluster(url: str) -> None:

@@ -4,21 +4,18 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.shared.jetstream.client import UNLIMITED, abandon, new_client, uses_tls
+from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
-
-NO_RESPONDERS = 503
-"""In place of an error code: nobody answers requests to this subject."""
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
@@ -26,32 +23,6 @@ _PING_SECONDS = 5
 _NO_LIMIT = 1 << 40
 _PACKETS_IN_A_ROW = 50
 """Sending this many takes about half a millisecond."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """A message to the server, which answers it if ``answered``."""
-
-    subject: str
-    body: bytes
-    headers: dict[str, str] | None = None
-    answered: bool = True
-
-
-def api_request(subject: str, body: Mapping[str, Any] | None = None) -> Packet:
-    """Return a request to the JetStream API, such as ``STREAM.INFO.unmissed``."""
-    return Packet(f"$JS.API.{subject}", b"" if body is None else json.dumps(body).encode())
-
-
-def error_code(answer: Mapping[str, Any]) -> int | None:
-    """Return JetStream's number for the error that an answer reports, or None."""
-    error = answer.get("error")
-    return None if error is None else error.get("err_code", error.get("code", 0))
-
-
-def error_text(answer: Mapping[str, Any]) -> str:
-    """Return what an answer says about its error."""
-    return f"JetStream: {answer['error'].get('description', 'unknown error')}"
 
 
 class Connection:
@@ -64,7 +35,8 @@ class Connection:
         self.lost: str | None = None
         """Why this connection cannot be used any more, or None."""
         self._address = address
-        self._client = _client()
+        self._label = address.label
+        self._client = new_client()
         self._complaint: str | None = None
         self._closed = asyncio.Event()
         self._answers: dict[str, asyncio.Future[Msg | None]] = {}
@@ -92,8 +64,10 @@ class Connection:
                 await self._client.connect(**self._options())
                 if self._address.tls:
                     self._require_tls()
+                if self._client.connected_url is not None:
+                    self._label = f"nats://{self._client.connected_url.netloc}"
                 self._inbox = self._client.new_inbox()
-                await self._client.subscribe(f"{self._inbox}.*", cb=self._answered, **_UNLIMITED)
+                await self._client.subscribe(f"{self._inbox}.*", cb=self._answered, **UNLIMITED)
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -115,7 +89,7 @@ class Connection:
                 await self._client.flush(timeout=1)
         self.end("the connection was closed")
         self._closed.set()
-        _abandon(self._client)
+        abandon(self._client)
         await self._client.close()
         await asyncio.sleep(0)
 
@@ -154,7 +128,7 @@ class Connection:
                         await asyncio.sleep(0)
                 return [self._content(await self._answers[token]) for token in tokens]
         except TimeoutError:
-            self.end(self._complaint or f"{self._address.label} does not answer")
+            self.end(self._complaint or f"{self._label} does not answer")
             raise LogUnavailable(self.lost or "") from None
         finally:
             for token in tokens:
@@ -174,7 +148,7 @@ class Connection:
         """
         self.check()
         inbox = self._client.new_inbox()
-        subscription: Subscription = await self._client.subscribe(f"{inbox}.*", cb=receive, **_UNLIMITED)
+        subscription: Subscription = await self._client.subscribe(f"{inbox}.*", cb=receive, **UNLIMITED)
         self._on_end.append(on_end)
 
         async def unsubscribe() -> None:
@@ -208,14 +182,14 @@ class Connection:
 
     async def _disconnected(self) -> None:
         """End the connection. nats-py calls this before it reconnects: wait here, so that it does not."""
-        self.end(f"{self._address.label} cannot be reached")
+        self.end(f"{self._label} cannot be reached")
         await self._closed.wait()
 
     async def _failed(self, error: Exception) -> None:
         """Keep what the server complains about. It may be a missing permission, and the reason for a missing answer."""
         text = str(error).removeprefix("nats: ")
         if "violation" in text.lower():
-            self._complaint = f"{self._address.label}: {text}"
+            self._complaint = f"{self._label}: {text}"
 
     def _options(self) -> dict[str, Any]:
         address = self._address
@@ -245,42 +219,6 @@ class Connection:
         return text or ""
 
     def _require_tls(self) -> None:
-        """Refuse a server that does not encrypt: nats-py encrypts only if the server asks for it."""
-        if not self._client._server_info.get("tls_required"):  # noqa: SLF001
+        """Refuse a server that does not encrypt."""
+        if not uses_tls(self._client):
             raise ConfigurationError(f"{self._address.label} does not use TLS: configure it, or leave out ?tls=true")
-
-
-_UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
-"""nats-py would drop messages over a limit. What arrives is limited by what was asked for."""
-
-
-def _client() -> "Client":
-    """Return a client of nats-py. Raises ConfigurationError if it is not installed."""
-    try:
-        from nats.aio.client import Client  # noqa: PLC0415  # the package is optional
-    except ImportError:
-        raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
-
-    class HeaderlessClient(Client):
-        """Reads only the headers that are a status. The others take a sixth of all time, and nobody needs them."""
-
-        async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
-            if headers is None or not headers.startswith(b"NATS/1.0 "):
-                return None
-            parsed: dict[str, str] | None = await super()._process_headers(headers)
-            return parsed
-
-    return HeaderlessClient()
-
-
-def _abandon(client: "Client") -> None:
-    """Discard what is unsent, and close the socket at once.
-
-    nats-py would write the rest to a socket that is closed, fail, and leave its tasks running, or wait for a server
-    that reads nothing.
-    """
-    client._pending.clear()  # noqa: SLF001
-    client._pending_data_size = 0  # noqa: SLF001
-    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
-    if writer is not None:
-        writer.transport.abort()

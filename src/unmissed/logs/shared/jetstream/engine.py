@@ -12,13 +12,8 @@ from unmissed.logs.feed import Record
 from unmissed.logs.shared.engine import Position, State, Stored
 from unmissed.logs.shared.jetstream.address import Address
 from unmissed.logs.shared.jetstream.body import decode_body
-from unmissed.logs.shared.jetstream.connection import (
-    NO_RESPONDERS,
-    Connection,
-    api_request,
-    error_code,
-    error_text,
-)
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, api_request, error_code, error_text
 from unmissed.logs.shared.jetstream.reading import Reading
 from unmissed.logs.shared.jetstream.stream import Stream, settings
 from unmissed.logs.shared.jetstream.writing import Writing
@@ -80,16 +75,7 @@ class JetStreamEngine:
     async def state(self, seen: Position | None) -> State:
         """Return what the stream holds. See ``Engine.state``."""
         async with self._lock:
-            try:
-                connection = await self._connected()
-                stream = await self._intact(connection, seen)
-                oldest = await self._readable_from(connection, stream, seen)
-            except ConfigurationError as error:
-                # Somebody has changed the server or the stream while this node runs.
-                raise LogUnavailable(str(error)) from None
-            self._stream = stream
-            self._server_ahead_ms = stream.server_ms - self._wall_clock() * 1000
-            return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
+            return await self._look(seen, to_read=True)
 
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number. See ``Engine.read``."""
@@ -109,8 +95,9 @@ class JetStreamEngine:
 
         On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
         """
-        if self._stream is None or self._connection is None or self._connection.lost is not None:
-            await self.state(seen)
+        async with self._lock:
+            if self._stream is None or self._connection is None or self._connection.lost is not None:
+                await self._look(seen, to_read=False)
         connection, stream = self._connection, self._stream
         if connection is None or stream is None or stream.epoch != seen.epoch:
             raise LogUnavailable("a new epoch has begun")
@@ -122,6 +109,24 @@ class JetStreamEngine:
         except LogUnavailable:
             self._stream = None
             raise
+
+    async def _look(self, seen: Position | None, *, to_read: bool) -> State:
+        """Return what the stream holds, and let this connection be used.
+
+        Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
+        """
+        try:
+            connection = await self._connected()
+            if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
+                raise LogUnavailable(error_text(answer))
+            stream = await self._intact(connection, seen)
+            oldest = await self._readable_from(connection, stream, seen)
+        except ConfigurationError as error:
+            # Somebody has changed the server or the stream while this node runs.
+            raise LogUnavailable(str(error)) from None
+        self._stream = stream
+        self._server_ahead_ms = stream.server_ms - self._wall_clock() * 1000
+        return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
 
     async def _connected(self) -> Connection:
         """Return the connection, or a new one to a server that this log can use."""
@@ -151,8 +156,6 @@ class JetStreamEngine:
                 f"{self._address.label} has no JetStream: start nats-server with --jetstream and --store_dir, "
                 "or enable it for the account of this user"
             )
-        if error_code(answer) is not None:
-            raise LogUnavailable(error_text(answer))
 
     async def _found(self, connection: Connection, seen: Position | None) -> Stream:
         """Return the stream. Create it if it does not exist. Another node may do so at the same time."""

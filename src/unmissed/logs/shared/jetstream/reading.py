@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.feed import Record
 from unmissed.logs.shared.jetstream.body import decode_body
-from unmissed.logs.shared.jetstream.connection import Connection, Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg

@@ -14,7 +14,8 @@ from unmissed.core.receipts import Receipt
 from unmissed.logs.codec import encode_draft
 from unmissed.logs.shared.engine import Stored
 from unmissed.logs.shared.jetstream.body import LINE_BYTES, StoredReceipt, encode_body, encode_receipt, fingerprint
-from unmissed.logs.shared.jetstream.connection import Connection, Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
 from unmissed.logs.shared.jetstream.stream import Stream
 from unmissed.logs.writer import Write
 
