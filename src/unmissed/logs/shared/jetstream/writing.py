@@ -11,7 +11,6 @@ from typing import Any
 from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.logs.codec import encode_draft
 from unmissed.logs.shared.engine import Stored
 from unmissed.logs.shared.jetstream.body import LINE_BYTES, StoredReceipt, encode_body, encode_receipt, fingerprint
 from unmissed.logs.shared.jetstream.connection import Connection
@@ -98,7 +97,7 @@ class Writing:
         if len(write.drafts) > _MAX_BATCH:
             return InvalidMessage(f"a batch has at most {_MAX_BATCH} messages on NATS: publish several batches")
         limit = self._connection.max_payload - _HEADER_BYTES - LINE_BYTES
-        if any(len(encode_draft(draft)) > limit for draft in write.drafts):
+        if any(draft.size_in_log > limit for draft in write.drafts):
             return MessageTooLarge("the message, for the max_payload of the NATS server,", limit=limit)
         return None
 

@@ -1,4 +1,4 @@
-"""What is special about a log in a NATS JetStream stream."""
+"""What is special about a log in a NATS JetStream stream, on real servers."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from engines import NatsCluster, NatsServer, free_port
 from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
-from unmissed.core.errors import ConfigurationError, LogUnavailable, MessageTooLarge
+from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication
@@ -99,49 +99,6 @@ async def test_the_message_has_the_number_and_the_time_of_the_stream(url: str) -
     assert window.first_number == info["config"]["first_seq"]
     assert abs(time.time() - info["state"]["first_seq"] / 1e6) < 60
     assert publication.receipt.timestamp[:16] in (info["state"]["last_ts"][:16], info["state"]["first_ts"][:16])
-
-
-@pytest.mark.parametrize(
-    ("given", "servers", "user", "password", "name"),
-    [
-        ("nats://a", ("nats://a:4222",), None, None, "unmissed"),
-        ("nats://a:1,b/?name=X-1", ("nats://a:1", "nats://b:4222"), None, None, "X-1"),
-        ("nats://u:p%40%2F@[::1]:5?tls=true", ("tls://[::1]:5",), "u", "p@/", "unmissed"),
-        ("nats://token@a", ("nats://a:4222",), "token", None, "unmissed"),
-    ],
-)
-def test_a_url_tells_the_servers_and_the_stream(
-    given: str, servers: tuple[str, ...], user: str | None, password: str | None, name: str
-) -> None:
-    address = Address.of(given)
-
-    assert (servers, user, password, name) == (address.servers, address.user, address.password, address.name)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        "nats://",
-        "nats://u:secret@",
-        "nats://u:secret@h:port",
-        "nats://u:secret@h,,i",
-        "nats://u:secret@h/path",
-        "nats://u:secret@h?name=a.b",
-        "nats://u:secret@h?name=",
-        "nats://u:secret@h?replicas=2",
-        "nats://u:secret@h?tls=yes",
-        "nats://u:secret@h?other=1",
-    ],
-)
-def test_an_invalid_url_is_refused_without_its_password(given: str) -> None:
-    with pytest.raises(ConfigurationError, match="UNMISSED_LOG_URL") as refused:
-        Address.of(given)
-
-    assert "secret" not in str(refused.value)
-
-
-def test_a_password_is_not_in_the_text_of_an_address() -> None:
-    assert "secret" not in repr(Address.of("nats://user:secret@host"))
 
 
 async def test_a_missing_package_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +283,26 @@ async def test_a_message_that_the_server_can_never_take_is_refused_alone(tmp_pat
             assert isinstance(refused, MessageTooLarge)
             assert isinstance(published, Publication)
             assert 1 == len(window)
+
+
+async def test_a_batch_that_the_server_cannot_take_is_refused(url: str) -> None:
+    async with node(url) as (log, window):
+        with pytest.raises(InvalidMessage, match="at most 1000 messages"):
+            await log.publish(drafts(1_001))
+
+        await log.publish(drafts(1))
+        assert 1 == len(window)
+
+
+async def test_a_message_of_a_stranger_is_reported(url: str) -> None:
+    async with node(url) as (log, window):
+        name = Address.of(url).name
+        async with connection(url) as connected:
+            await connected.ask(Packet(f"{name}.{window.epoch}.stranger", b"hello"))
+
+        await until(lambda: log.unavailable)
+
+        assert f"message {window.first_number} of the stream {name} is not one of unmissed" == log.unavailable
 
 
 async def test_an_idle_stream_stays_readable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
