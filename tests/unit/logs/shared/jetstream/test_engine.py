@@ -27,7 +27,7 @@ from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavaila
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication
-from unmissed.logs.shared.engine import Position
+from unmissed.logs.shared.engine import Position, Stored
 from unmissed.logs.shared.jetstream import reading
 from unmissed.logs.shared.jetstream.address import Address
 from unmissed.logs.shared.jetstream.body import encode_body
@@ -37,6 +37,7 @@ from unmissed.logs.shared.jetstream.packet import Packet, api_request
 from unmissed.logs.shared.jetstream.stream import Stream
 from unmissed.logs.shared.jetstream.writing import subject_part
 from unmissed.logs.shared.log import SharedLog
+from unmissed.logs.writer import Write
 
 
 @pytest.fixture
@@ -82,6 +83,21 @@ async def api(url: str, request: str, body: dict[str, Any] | None = None) -> dic
         answer = await connected.ask(api_request(request.replace("*", Address.of(url).name), body))
     assert "error" not in answer, answer
     return answer
+
+
+async def written(writer: JetStreamEngine, key: str, *, seen: Position) -> Stored:
+    """Write one message as soon as the server can be reached."""
+    write = Write(drafts(1), key, b"fingerprint", asyncio.get_running_loop().create_future())
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                [stored] = await writer.write([write], seen)
+            except LogUnavailable as error:
+                if "cannot be reached" not in error.reason:
+                    raise
+            else:
+                assert isinstance(stored, Stored)
+                return stored
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -417,6 +433,29 @@ async def test_an_old_copy_of_the_store_uses_no_number_again(server: NatsServer,
         assert latest < window.first_number == publication.receipt.first
         assert epoch != window.epoch == publication.receipt.epoch
         assert [message.payload for message in publication.messages] == payloads(window)
+
+
+async def test_a_write_to_an_old_copy_is_refused_before_a_number_is_used(server: NatsServer, tmp_path: Path) -> None:
+    """Writing may be what finds the server first: nobody has read the state of the stream since."""
+    writer = engine(server.url)
+    await writer.connect()
+    state = await writer.state(None)
+    server.kill()
+    shutil.copytree(server.store, tmp_path / "copy")
+    server.start()
+    stored = await written(writer, "one", seen=Position(state.epoch, state.latest, 0))
+    server.kill()
+    shutil.rmtree(server.store)
+    shutil.copytree(tmp_path / "copy", server.store)
+    server.start()
+
+    with pytest.raises(LogUnavailable, match="a new epoch has begun"):
+        await written(writer, "two", seen=Position(state.epoch, stored.receipt.first, 0))
+
+    info = await api(server.url, "STREAM.INFO.*")
+    assert 0 == info["state"]["messages"]
+    assert stored.receipt.first < info["config"]["first_seq"]
+    await writer.close()
 
 
 async def test_a_killed_server_loses_and_repeats_nothing(server: NatsServer) -> None:
