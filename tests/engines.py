@@ -7,9 +7,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.request import urlopen
 
 import pytest
 from redis import Redis
@@ -116,21 +118,79 @@ class NatsServer(EngineServer):
 
     program = "nats-server"
 
+    def __init__(self, folder: Path, *, jetstream: bool = True, options: Sequence[str] = ()) -> None:
+        super().__init__(folder)
+        self._options = [*options]
+        if jetstream:
+            self._options += ["--jetstream", "--store_dir", str(self.store)]
+
+    @property
+    def store(self) -> Path:
+        """The folder of the streams."""
+        return self.folder / "jetstream"
+
     @property
     def url(self) -> str:
         """The URL for ``UNMISSED_LOG_URL``."""
         return f"nats://127.0.0.1:{self.port}"
 
     def arguments(self) -> Sequence[str]:
-        return [
-            "--addr",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--jetstream",
-            "--store_dir",
-            str(self.folder / "jetstream"),
+        return ["--addr", "127.0.0.1", "--port", str(self.port), *self._options]
+
+
+class NatsClusterServer(NatsServer):
+    """One of several NATS servers that replicate their streams to each other."""
+
+    def __init__(self, folder: Path, *, name: str, route: int, routes: Sequence[int]) -> None:
+        folder.mkdir()
+        self.name = name
+        self._monitor = free_port()
+        options = [
+            *("--name", name, "--cluster_name", "unmissed", "--http_port", str(self._monitor)),
+            *("--cluster", f"nats://127.0.0.1:{route}"),
+            *("--routes", ",".join(f"nats://127.0.0.1:{port}" for port in routes)),
         ]
+        super().__init__(folder, options=options)
+
+    def is_healthy(self) -> bool:
+        """Return whether the server knows its leaders, and has what they have."""
+        try:
+            with urlopen(f"http://127.0.0.1:{self._monitor}/healthz", timeout=1) as answer:
+                return bool(answer.status == HTTPStatus.OK)
+        except OSError:
+            return False
+
+
+class NatsCluster:
+    """Three NATS servers that form a cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        routes = [free_port() for _ in range(3)]
+        self.servers = [
+            NatsClusterServer(folder / f"n{index}", name=f"n{index}", route=route, routes=routes)
+            for index, route in enumerate(routes)
+        ]
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            server.start()
+        give_up = time.monotonic() + _START_SECONDS
+        while not all(server.is_healthy() for server in self.servers):
+            if time.monotonic() > give_up:
+                raise TimeoutError((self.servers[0].folder / "output").read_text())
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in self.servers:
+            server.kill()
+
+    @property
+    def url(self) -> str:
+        """The URL for ``UNMISSED_LOG_URL``."""
+        return ",".join(server.url for server in self.servers).replace(",nats://", ",")
 
 
 class RedisSentinel:

@@ -49,7 +49,7 @@ class Worker(multiprocess.Process):
         self._server.run(sockets)
 
     def pong(self) -> None:
-        """Answer one question of the supervisor: whether the server has started. Shut down if the supervisor is gone."""
+        """Tell the supervisor whether the server has started. Shut down if the supervisor is gone."""
         try:
             self.child_conn.recv()
         except EOFError:

@@ -9,6 +9,8 @@ from unmissed.core.urls import without_login
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.memory import MemoryLog
+from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.shared.jetstream.engine import JetStreamEngine
 from unmissed.logs.shared.log import SharedLog
 from unmissed.logs.sqlite.log import SqliteLog
 
@@ -44,6 +46,11 @@ def log_from_url(
             clock=clock,
             wall_clock=wall_clock,
         )
+    if scheme == "nats":
+        jetstream = JetStreamEngine(
+            Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock
+        )
+        return SharedLog(jetstream, retention=retention, clock=clock)
     if scheme in _REDIS_SCHEMES:
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
     raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
@@ -56,8 +63,8 @@ def is_shared(url: str) -> bool:
 
 def _redis_log(url: str, *, retention: Retention, first_number: int | None, clock: Callable[[], float]) -> SharedLog:
     try:
-        from unmissed.logs.shared.redis import RedisEngine  # noqa: PLC0415  # redis is optional
-        from unmissed.logs.shared.redis_url import client_factory  # noqa: PLC0415
+        from unmissed.logs.shared.redis.clients import client_factory  # noqa: PLC0415
+        from unmissed.logs.shared.redis.engine import RedisEngine  # noqa: PLC0415  # redis is optional
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[redis]'") from None
     server, options = _options(url, name=_NAME, ssl_ca_certs=_ANY, ssl_cert_reqs=re.compile("required|optional|none"))

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unmissed.core.errors import IdempotencyConflict
+from unmissed.core.errors import InvalidMessage
 from unmissed.core.receipts import Receipt
 from unmissed.logs.base import Channel
 from unmissed.logs.feed import Record
@@ -68,8 +68,10 @@ class Engine(Channel, Protocol):
         """
         ...
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
         """Store these publishes, each as one block of contiguous numbers, and return what became of each.
+
+        Besides IdempotencyConflict, another InvalidMessage is returned for what the engine can never store.
 
         A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be
         stored twice.

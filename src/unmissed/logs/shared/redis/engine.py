@@ -21,7 +21,7 @@ from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, encode_draft
 from unmissed.logs.feed import Record
 from unmissed.logs.shared.engine import Position, State, Stored
-from unmissed.logs.shared.redis_url import Clients
+from unmissed.logs.shared.redis.clients import Clients
 from unmissed.logs.writer import Write
 
 logger = logging.getLogger("unmissed")
@@ -36,7 +36,7 @@ _RETRY_MS = 60_000
 _BLOCK_MS = 1_000
 _READ_COUNT = 200
 _NOTHING_SEEN = Position("", 0, 0)
-_SCRIPT = resources.files("unmissed.logs.shared").joinpath("redis.lua").read_text()
+_SCRIPT = resources.files(__package__).joinpath("script.lua").read_text()
 
 
 class RedisEngine:

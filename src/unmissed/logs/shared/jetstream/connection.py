@@ -1,0 +1,224 @@
+"""One connection to a NATS server: requests with answers, and inboxes."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from unmissed.core.errors import ConfigurationError, LogUnavailable
+from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.shared.jetstream.client import UNLIMITED, abandon, new_client, uses_tls
+from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
+_PING_SECONDS = 5
+_NO_LIMIT = 1 << 40
+_PACKETS_IN_A_ROW = 50
+"""Sending this many takes about half a millisecond."""
+
+
+class Connection:
+    """A connection that is used until it is lost. Then it is closed, and another one opened.
+
+    Reconnecting is not left to nats-py: it would keep messages that were reported as not stored, and send them later.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.lost: str | None = None
+        """Why this connection cannot be used any more, or None."""
+        self._address = address
+        self._label = address.label
+        self._client = new_client()
+        self._complaint: str | None = None
+        self._closed = asyncio.Event()
+        self._answers: dict[str, asyncio.Future[Msg | None]] = {}
+        self._tokens = map(str, count())
+        self._on_end: list[Callable[[], None]] = []
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The version of the server, such as (2, 12), or (0, 0) if it is no version."""
+        version = self._client.connected_server_version
+        try:
+            return version.major, version.minor
+        except ValueError:
+            return 0, 0
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes of headers and body in one message."""
+        return self._client.max_payload
+
+    async def open(self) -> None:
+        """Connect to one of the servers. Raises ConfigurationError if they refuse the credentials."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._client.connect(**self._options())
+                if self._address.tls:
+                    self._require_tls()
+                if self._client.connected_url is not None:
+                    self._label = f"nats://{self._client.connected_url.netloc}"
+                self._inbox = self._client.new_inbox()
+                await self._client.subscribe(f"{self._inbox}.*", cb=self._answered, **UNLIMITED)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        except Exception as error:
+            await self.close()
+            complaint = self._complaint or str(error)
+            if "authorization violation" in complaint.lower():
+                raise ConfigurationError(
+                    f"{self._address.label} refuses the user or password in UNMISSED_LOG_URL"
+                ) from None
+            if isinstance(error, ConfigurationError):
+                raise
+            raise LogUnavailable(f"{self._address.label} cannot be reached") from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self.lost is None:
+            with contextlib.suppress(Exception):
+                await self._client.flush(timeout=1)
+        self.end("the connection was closed")
+        self._closed.set()
+        abandon(self._client)
+        await self._client.close()
+        await asyncio.sleep(0)
+
+    def end(self, reason: str) -> None:
+        """Use this connection no more, and wake those who wait for something from it."""
+        if self.lost is not None:
+            return
+        self.lost = reason
+        for future in self._answers.values():
+            if not future.done():
+                future.set_result(None)
+        for call in self._on_end:
+            call()
+
+    def check(self) -> None:
+        """Raise LogUnavailable if the connection is lost."""
+        if self.lost is not None:
+            raise LogUnavailable(self.lost)
+
+    async def ask(self, request: Packet) -> dict[str, Any]:
+        """Return the answer to one request."""
+        [answer] = await self.exchange([request])
+        return answer
+
+    async def exchange(self, packets: Sequence[Packet]) -> list[dict[str, Any]]:
+        """Send all packets in order, and return the answers to those that are answered.
+
+        Raises LogUnavailable when an answer is missing. Then nobody knows which of the packets had an effect.
+        """
+        tokens: list[str] = []
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                for index, packet in enumerate(packets, start=1):
+                    await self._send(packet, tokens)
+                    if index % _PACKETS_IN_A_ROW == 0:
+                        await asyncio.sleep(0)
+                return [self._content(await self._answers[token]) for token in tokens]
+        except TimeoutError:
+            self.end(self._complaint or f"{self._label} does not answer")
+            raise LogUnavailable(self.lost or "") from None
+        finally:
+            for token in tokens:
+                del self._answers[token]
+
+    async def send(self, packet: Packet, *, reply: str = "") -> None:
+        """Send one packet, and wait for nothing."""
+        self.check()
+        await self._client.publish(packet.subject, packet.body, reply=reply, headers=packet.headers)
+
+    async def subscribe(
+        self, receive: Callable[["Msg"], Awaitable[None]], *, on_end: Callable[[], None], subject: str | None = None
+    ) -> tuple[str, Callable[[], Awaitable[None]]]:
+        """Return a prefix of subjects whose messages are received from now on, and a function that ends it.
+
+        Or receive the messages of one ``subject``. ``on_end`` is called when the connection is lost.
+        """
+        self.check()
+        inbox = self._client.new_inbox()
+        subscription: Subscription = await self._client.subscribe(subject or f"{inbox}.*", cb=receive, **UNLIMITED)
+        self._on_end.append(on_end)
+
+        async def unsubscribe() -> None:
+            self._on_end.remove(on_end)
+            if self.lost is None:
+                await subscription.unsubscribe()
+
+        return inbox, unsubscribe
+
+    async def _send(self, packet: Packet, tokens: list[str]) -> None:
+        reply = ""
+        if packet.answered:
+            token = next(self._tokens)
+            self._answers[token] = asyncio.get_running_loop().create_future()
+            tokens.append(token)
+            reply = f"{self._inbox}.{token}"
+        await self.send(packet, reply=reply)
+
+    async def _answered(self, message: "Msg") -> None:
+        future = self._answers.get(message.subject.rpartition(".")[2])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _content(self, message: "Msg | None") -> dict[str, Any]:
+        if message is None:
+            raise LogUnavailable(self.lost or "")
+        if message.headers is not None and message.headers.get("Status") == str(NO_RESPONDERS):
+            return {"error": {"code": NO_RESPONDERS, "description": "nobody answers at the moment"}}
+        content: dict[str, Any] = json.loads(message.data)
+        return content
+
+    async def _disconnected(self) -> None:
+        """End the connection. nats-py calls this before it reconnects: wait here, so that it does not."""
+        self.end(f"{self._label} cannot be reached")
+        await self._closed.wait()
+
+    async def _failed(self, error: Exception) -> None:
+        """Keep what the server complains about. It may be a missing permission, and the reason for a missing answer."""
+        text = str(error).removeprefix("nats: ")
+        if "violation" in text.lower():
+            self._complaint = f"{self._label}: {text}"
+
+    def _options(self) -> dict[str, Any]:
+        address = self._address
+        options: dict[str, Any] = {
+            "servers": [*address.servers],
+            "name": "unmissed",
+            "error_cb": self._failed,
+            "disconnected_cb": self._disconnected,
+            "max_reconnect_attempts": 1,
+            "reconnect_time_wait": 0,
+            "ping_interval": _PING_SECONDS,
+            # With a limit, publishing would wait for the socket, and swallow a cancellation meanwhile.
+            "pending_size": _NO_LIMIT,
+        }
+        if address.tls:
+            options["tls"] = ssl.create_default_context()
+        if address.password is not None:
+            options |= {"user": lambda: self._secret(address.user), "password": address.password}
+        elif address.user is not None:
+            options["token"] = lambda: self._secret(address.user)
+        return options
+
+    def _secret(self, text: str | None) -> str:
+        """Return a credential, now that the server is about to get it."""
+        if self._address.tls:
+            self._require_tls()
+        return text or ""
+
+    def _require_tls(self) -> None:
+        """Refuse a server that does not encrypt."""
+        if not uses_tls(self._client):
+            raise ConfigurationError(f"{self._address.label} does not use TLS: configure it, or leave out ?tls=true")

@@ -1,0 +1,260 @@
+"""JetStreamEngine: a shared log in a stream of a NATS server or cluster."""
+
+import asyncio
+import secrets
+import time
+from base64 import b64decode
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
+from unmissed.core.window import Retention
+from unmissed.logs.feed import Record
+from unmissed.logs.shared.engine import Position, State, Stored
+from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.shared.jetstream.body import decode_body
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.reading import Reading
+from unmissed.logs.shared.jetstream.stream import Stream, settings
+from unmissed.logs.shared.jetstream.writing import Writing
+from unmissed.logs.writer import Write
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+_VERSION = (2, 12)
+"""The first version with atomic batches."""
+
+_NOT_ENABLED = (NO_RESPONDERS, 10039, 10076)
+_NO_STREAM = 10059
+_STREAM_EXISTS = 10058
+_NEVER = (10052, 10065, 10074)
+"""Invalid settings, subjects of another stream, and replicas without a cluster."""
+
+_MAX_NOTES = 10_000
+"""The most notes of other nodes that wait to be handled. More are dropped."""
+
+_TRIES = 5
+_PAUSE_SECONDS = 0.25
+_CLUSTER_PAUSE_SECONDS = 2.0
+"""How long to wait before a stream is looked at again, and replaced if it has really lost messages."""
+
+
+class JetStreamEngine:
+    """Stores messages in the stream at ``address``. ``wall_clock`` returns Unix seconds.
+
+    ``first_number`` replaces the time in microseconds as the first number of the first epoch.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        retention: Retention,
+        first_number: int | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._address = address
+        self._notes = f"{address.name}-nodes"
+        self._retention = retention
+        self._first_number = first_number
+        self._wall_clock = wall_clock
+        self._lock = asyncio.Lock()
+        self._connection: Connection | None = None
+        self._stream: Stream | None = None
+        """The stream as this connection has found it, with every message that this node had seen."""
+        self._server_ahead_ms = 0.0
+
+    async def connect(self) -> None:
+        """Connect, and create the stream if it does not exist."""
+        async with self._lock:
+            try:
+                await self._found(await self._connected(), None)
+            except ConfigurationError:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def state(self, seen: Position | None) -> State:
+        """Return what the stream holds. See ``Engine.state``."""
+        async with self._lock:
+            return await self._look(seen, to_read=True)
+
+    async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the messages after a number. See ``Engine.read``."""
+        connection, stream = self._connection, self._stream
+        if connection is None or stream is None:
+            raise LogUnavailable("the state of the stream is not known")
+        reading = Reading(connection, stream=stream.name, subjects=stream.subjects)
+        messages = reading.after(after)
+        try:
+            async for records in messages:
+                yield records
+        finally:
+            await messages.aclose()
+
+    async def send(self, note: bytes) -> None:
+        """Send a note to every node. See ``Channel.send``."""
+        connection = self._connection
+        if connection is None or connection.lost is not None:
+            raise LogUnavailable(f"{self._address.label} is not connected")
+        await connection.send(Packet(self._notes, note, answered=False))
+
+    async def receive(self) -> AsyncGenerator[bytes]:
+        """Yield the notes of every node. See ``Channel.receive``."""
+        async with self._lock:
+            connection = await self._connected()
+        notes: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        async def received(message: "Msg") -> None:
+            if notes.qsize() < _MAX_NOTES:
+                notes.put_nowait(message.data)
+
+        _, unsubscribe = await connection.subscribe(
+            received, on_end=lambda: notes.put_nowait(None), subject=self._notes
+        )
+        try:
+            # An answer on the same connection shows that the server knows the subscription.
+            await connection.ask(api_request("INFO"))
+            yield b""
+            while (note := await notes.get()) is not None:
+                yield note
+            connection.check()
+        finally:
+            await unsubscribe()
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
+        """Store these publishes. See ``Engine.write``.
+
+        On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
+        """
+        async with self._lock:
+            if self._stream is None or self._connection is None or self._connection.lost is not None:
+                await self._look(seen, to_read=False)
+        connection, stream = self._connection, self._stream
+        if connection is None or stream is None or stream.epoch != seen.epoch:
+            raise LogUnavailable("a new epoch has begun")
+        if not writes:
+            return []
+        unix_ms = int(self._wall_clock() * 1000 + self._server_ahead_ms)
+        try:
+            return await Writing(connection, stream, above=seen.latest, unix_ms=unix_ms).write(writes)
+        except LogUnavailable:
+            self._stream = None
+            raise
+
+    async def _look(self, seen: Position | None, *, to_read: bool) -> State:
+        """Return what the stream holds, and let this connection be used.
+
+        Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
+        """
+        try:
+            connection = await self._connected()
+            if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
+                raise LogUnavailable(error_text(answer))
+            stream = await self._intact(connection, seen)
+            oldest = await self._readable_from(connection, stream, seen)
+        except ConfigurationError as error:
+            # Somebody has changed the server or the stream while this node runs.
+            raise LogUnavailable(str(error)) from None
+        self._stream = stream
+        self._server_ahead_ms = stream.server_ms - self._wall_clock() * 1000
+        return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
+
+    async def _connected(self) -> Connection:
+        """Return the connection, or a new one to a server that this log can use."""
+        if self._connection is not None and self._connection.lost is None:
+            return self._connection
+        if self._connection is not None:
+            await self._connection.close()
+        self._stream = None
+        self._connection = Connection(self._address)
+        await self._connection.open()
+        try:
+            await self._require_jetstream(self._connection)
+        except ConfigurationError:
+            await self._connection.close()
+            raise
+        return self._connection
+
+    async def _require_jetstream(self, connection: Connection) -> None:
+        if connection.version < _VERSION:
+            version = ".".join(map(str, connection.version))
+            raise ConfigurationError(
+                f"{self._address.label} runs NATS {version}: the log needs 2.12 or newer, for atomic batches"
+            )
+        answer = await connection.ask(api_request("INFO"))
+        if error_code(answer) in _NOT_ENABLED:
+            raise ConfigurationError(
+                f"{self._address.label} has no JetStream: start nats-server with --jetstream and --store_dir, "
+                "or enable it for the account of this user"
+            )
+
+    async def _found(self, connection: Connection, seen: Position | None) -> Stream:
+        """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
+        for _ in range(_TRIES):
+            answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
+            if error_code(answer) == _NO_STREAM:
+                answer = await self._create(connection, seen)
+            if error_code(answer) is None:
+                return Stream.of(answer, self._address, self._retention)
+            if error_code(answer) in _NEVER:
+                raise ConfigurationError(f"UNMISSED_LOG_URL: {error_text(answer)}")
+            if error_code(answer) != _STREAM_EXISTS:
+                break
+        raise LogUnavailable(error_text(answer))
+
+    async def _create(self, connection: Connection, seen: Position | None) -> dict[str, object]:
+        wanted = settings(
+            self._address,
+            self._retention,
+            epoch=secrets.token_urlsafe(9),
+            first_number=self._first_above(seen),
+        )
+        return await connection.ask(api_request(f"STREAM.CREATE.{self._address.name}", wanted))
+
+    def _first_above(self, seen: Position | None) -> int:
+        """Return the first number of a new epoch, which no message can have had."""
+        if seen is None and self._first_number is not None:
+            return self._first_number
+        return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
+
+    async def _intact(self, connection: Connection, seen: Position | None) -> Stream:
+        """Return the stream, which has everything that was seen, or begins a new epoch."""
+        stream = await self._found(connection, seen)
+        if seen is None or not await self._has_lost(connection, stream, seen):
+            return stream
+        # Look again, because another node may have replaced the stream meanwhile, and in a cluster, because a leader
+        # that is just being replaced may lag behind.
+        await asyncio.sleep(_PAUSE_SECONDS if self._address.replicas == 1 else _CLUSTER_PAUSE_SECONDS)
+        stream = await self._found(connection, seen)
+        if not await self._has_lost(connection, stream, seen):
+            return stream
+        if not stream.certain:
+            raise LogUnavailable(f"most replicas of the stream {stream.name} cannot be reached")
+        await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
+        return await self._found(connection, seen)
+
+    async def _has_lost(self, connection: Connection, stream: Stream, seen: Position) -> bool:
+        stored_ms = None
+        if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
+            request = {"seq": seen.latest}
+            answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
+            if error_code(answer) is None:
+                stored_ms, _ = decode_body(b64decode(answer["message"]["data"]))
+        return stream.has_lost(seen, stored_ms=stored_ms)
+
+    async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
+        """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
+        oldest = max(stream.oldest, stream.latest - self._retention.max_messages + 1)
+        if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
+            return oldest
+        # A damaged store has holes: continue after the one that follows what was seen.
+        request = {"seq": seen.latest + 1, "next_by_subj": f"{stream.subjects}*"}
+        answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
+        return oldest if error_code(answer) is not None else max(oldest, answer["message"]["seq"])

@@ -1,0 +1,154 @@
+"""Reading a stream: a consumer of the node's own, which is asked for messages when the node is ready for them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unmissed.core.errors import LogUnavailable
+from unmissed.logs.feed import Record
+from unmissed.logs.shared.jetstream.body import decode_body
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+_PULL_MESSAGES = 1_000
+_PULL_BYTES = 8_388_608
+"""The most messages, and bytes of them, that are on the way to a node."""
+
+_PULL_SECONDS = 30
+_HEARTBEAT_SECONDS = 1
+_SILENCE_SECONDS = 3.5
+"""A server that is silent for so long has lost the consumer, or cannot be reached."""
+
+_INACTIVE_SECONDS = 300
+"""How long a server keeps the consumer of a node that is gone, or too busy to ask for messages."""
+
+_PULL_ENDED = ("Request Timeout", "Interest Expired", "Batch Completed", "Message Size Exceeds MaxBytes", "No Messages")
+
+
+class Reading:
+    """Messages of one stream after a number, for one reader, over one connection."""
+
+    def __init__(self, connection: Connection, *, stream: str, subjects: str) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._subjects = subjects
+        self._consumer = secrets.token_hex(8)
+        self._arrived: list[Msg] = []
+        self._wake = asyncio.Event()
+        self._pulls = 0
+        self._expected = 0
+        """How many messages the current pull may still return."""
+
+    async def after(self, number: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
+        self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
+        try:
+            await self._create_consumer(number + 1)
+            while True:
+                if not self._expected:
+                    await self._pull()
+                if records := self._records(await self._next()):
+                    yield records
+        finally:
+            await unsubscribe()
+            if self._connection.lost is None:
+                delete = api_request(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
+                await self._connection.send(delete)
+
+    async def _receive(self, message: "Msg") -> None:
+        self._arrived.append(message)
+        self._wake.set()
+
+    async def _create_consumer(self, first: int) -> None:
+        answer = await self._connection.ask(
+            api_request(
+                f"CONSUMER.CREATE.{self._stream}.{self._consumer}",
+                {"stream_name": self._stream, "config": _consumer(self._consumer, first)},
+            )
+        )
+        if error_code(answer) is not None:
+            raise LogUnavailable(error_text(answer))
+
+    async def _pull(self) -> None:
+        """Ask for more messages. The caller has taken all that arrived before, so that nothing piles up."""
+        self._pulls += 1
+        self._expected = _PULL_MESSAGES
+        pull = api_request(
+            f"CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+            {
+                "batch": _PULL_MESSAGES,
+                # A pull ends without a message that exceeds this.
+                "max_bytes": max(_PULL_BYTES, 2 * self._connection.max_payload),
+                "expires": _PULL_SECONDS * 1_000_000_000,
+                "idle_heartbeat": _HEARTBEAT_SECONDS * 1_000_000_000,
+            },
+        )
+        await self._connection.send(Packet(pull.subject, pull.body), reply=f"{self._inbox}.{self._pulls}")
+
+    async def _next(self) -> list["Msg"]:
+        """Return what has arrived, as soon as anything has."""
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            raise LogUnavailable(f"nothing is heard of the stream {self._stream}") from None
+        self._connection.check()
+        self._wake.clear()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def _records(self, arrived: Sequence["Msg"]) -> list[Record]:
+        records = []
+        for message in arrived:
+            if message.headers is not None and "Status" in message.headers:
+                self._take_status(message)
+            else:
+                self._expected -= 1
+                records.append(self._record(message))
+        return records
+
+    def _take_status(self, message: "Msg") -> None:
+        """Note that a pull has ended, or that the consumer has."""
+        headers = message.headers or {}
+        status, description = headers["Status"], headers.get("Description", "")
+        if status == "100":
+            return
+        if not description.startswith(_PULL_ENDED):
+            raise LogUnavailable(f"reading the stream {self._stream} ended: {description or status}")
+        if message.subject == f"{self._inbox}.{self._pulls}":
+            self._expected = 0
+
+    def _record(self, message: "Msg") -> Record:
+        number = _number(message.reply)
+        if not message.subject.startswith(self._subjects):
+            raise LogUnavailable(f"the stream {self._stream} has begun another epoch")
+        try:
+            return Record(number, *decode_body(message.data))
+        except ValueError:
+            raise LogUnavailable(f"message {number} of the stream {self._stream} is not one of unmissed") from None
+
+
+def _consumer(name: str, first: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": first,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "inactive_threshold": _INACTIVE_SECONDS * 1_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+
+
+def _number(reply: str) -> int:
+    """Return the number in ``$JS.ACK.<stream>.<consumer>.<delivered>.<number>...``.
+
+    Servers with a domain put it and an account before the stream.
+    """
+    parts = reply.split(".")
+    return int(parts[5] if len(parts) == 9 else parts[7])

@@ -1,0 +1,181 @@
+"""Writing to a stream: every publish has a subject of its own, which makes it unique."""
+
+import asyncio
+import secrets
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
+from unmissed.core.messages import rfc3339
+from unmissed.core.receipts import Receipt
+from unmissed.logs.shared.engine import Stored
+from unmissed.logs.shared.jetstream.body import LINE_BYTES, StoredReceipt, encode_body, encode_receipt, fingerprint
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.stream import Stream
+from unmissed.logs.writer import Write
+
+_OTHER_LAST_NUMBER = 10071
+"""The subject has a message already."""
+_BEING_WRITTEN = 10164
+"""Another message on this subject is being replicated."""
+_NO_MESSAGE = 10037
+
+_MAX_BATCH = 1_000
+"""The most messages in an atomic batch that a server accepts by default."""
+
+_SENT_MESSAGES = 2_000
+_SENT_BYTES = 8_388_608
+"""The most messages, and bytes of them, that wait for an answer, unless a single publish is larger."""
+
+_HEADER_BYTES = 512
+_TRIES = 100
+_PAUSE_SECONDS = 0.02
+
+
+@dataclass(eq=False, slots=True)
+class _Publish:
+    """A write on its way into the stream."""
+
+    write: Write
+    subject: str
+    last_number: int = 0
+    """The number of the last message that may be on the subject, or 0 for none."""
+    result: Stored | InvalidMessage | None = None
+
+    def packets(self, unix_ms: int) -> list[Packet]:
+        """Return the messages. Several are an atomic batch, of which the last one is answered."""
+        drafts = self.write.drafts
+        batch = {"Nats-Batch-Id": secrets.token_urlsafe(6)} if len(drafts) > 1 else {}
+        packets = []
+        for index, draft in enumerate(drafts, start=1):
+            is_last = index == len(drafts)
+            headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
+            if index == 1:
+                headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
+            if is_last and batch:
+                headers["Nats-Batch-Commit"] = "1"
+            receipt = encode_receipt(self.write) if is_last else b""
+            body = encode_body(draft, unix_ms=unix_ms, receipt=receipt)
+            packets.append(Packet(self.subject, body, headers, answered=is_last))
+        return packets
+
+
+class Writing:
+    """Stores publishes in one epoch of a stream.
+
+    ``Nats-Msg-Id`` is refused in batches, and would not tell whether the contents are the same. Instead, the subject is
+    the key, and a message is refused if its subject has one already. The last one there has the receipt.
+    """
+
+    def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._above = above
+        """Numbers up to this one are known to be used."""
+        self._unix_ms = unix_ms
+
+    async def write(self, writes: Sequence[Write]) -> list[Stored | InvalidMessage]:
+        """Return what became of each write. See ``Engine.write``."""
+        publishes = [_Publish(write, self._stream.subjects + _last_part(write)) for write in writes]
+        for publish in publishes:
+            publish.result = self._refusal(publish.write)
+        for attempt in range(_TRIES):
+            waiting = [publish for publish in publishes if publish.result is None]
+            if not waiting:
+                return [publish.result for publish in publishes if publish.result is not None]
+            await asyncio.sleep(0 if attempt < 2 else _PAUSE_SECONDS)
+            for part in _parts(waiting):
+                await self._publish(part)
+        raise LogUnavailable("JetStream does not finish writing a message with the same key")
+
+    def _refusal(self, write: Write) -> InvalidMessage | None:
+        """Return why the server can never store this write. It would close the connection."""
+        if len(write.drafts) > _MAX_BATCH:
+            return InvalidMessage(f"a batch has at most {_MAX_BATCH} messages on NATS: publish several batches")
+        limit = self._connection.max_payload - _HEADER_BYTES - LINE_BYTES
+        if any(draft.size_in_log > limit for draft in write.drafts):
+            return MessageTooLarge("the message, for the max_payload of the NATS server,", limit=limit)
+        return None
+
+    async def _publish(self, publishes: Sequence[_Publish]) -> None:
+        """Send these publishes, and set the results of those that are known then."""
+        packets = [packet for publish in publishes for packet in publish.packets(self._unix_ms)]
+        answers = await self._connection.exchange(packets)
+        known = []
+        for publish, answer in zip(publishes, answers, strict=True):
+            code = error_code(answer)
+            if code is None:
+                publish.result = self._stored(publish.write, answer["seq"])
+            elif code == _OTHER_LAST_NUMBER:
+                known.append(publish)
+            elif code != _BEING_WRITTEN:
+                raise LogUnavailable(error_text(answer))
+        if known:
+            await self._look_up(known)
+
+    async def _look_up(self, publishes: Sequence[_Publish]) -> None:
+        """Set the results of publishes whose subjects have messages already."""
+        requests = [
+            api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.subject}) for each in publishes
+        ]
+        for publish, answer in zip(publishes, await self._connection.exchange(requests), strict=True):
+            code = error_code(answer)
+            if code is None:
+                self._take(publish, answer["message"])
+            elif code == _NO_MESSAGE:
+                publish.last_number = 0
+            else:
+                raise LogUnavailable(error_text(answer))
+
+    def _take(self, publish: _Publish, message: Mapping[str, Any]) -> None:
+        """Set the result from the last message of a subject."""
+        stored = StoredReceipt.of(b64decode(message.get("data", "")))
+        if stored is None:
+            # A single server that is killed while it commits a batch keeps a part of it. Nobody was told that it is
+            # stored, and it cannot be completed with contiguous numbers: store the whole batch after it.
+            publish.last_number = message["seq"]
+        elif stored.write_id == publish.write.id:
+            publish.result = self._receipt(message["seq"], stored.count, stored.unix_ms, new=True)
+        elif stored.fingerprint == fingerprint(publish.write):
+            publish.result = self._receipt(message["seq"], stored.count, stored.unix_ms, new=False)
+        else:
+            publish.result = IdempotencyConflict()
+
+    def _stored(self, write: Write, last: int) -> Stored:
+        if last <= self._above:
+            raise LogUnavailable(f"the stream {self._stream.name} has lost messages")
+        return self._receipt(last, len(write.drafts), self._unix_ms, new=True)
+
+    def _receipt(self, last: int, count: int, unix_ms: int, *, new: bool) -> Stored:
+        return Stored(Receipt(last - count + 1, count, self._stream.epoch, rfc3339(unix_ms / 1000)), new)
+
+
+def subject_part(key: str) -> str:
+    """Return the part of a subject that stands for an idempotency key."""
+    return sha256(key.encode()).hexdigest()
+
+
+def _last_part(write: Write) -> str:
+    return write.id if write.key is None else subject_part(write.key)
+
+
+def _parts(publishes: Sequence[_Publish]) -> Iterator[list[_Publish]]:
+    """Yield publishes that are sent together. Of those with one subject, only the first is sent now."""
+    part: list[_Publish] = []
+    subjects: set[str] = set()
+    messages = size = 0
+    for publish in publishes:
+        if publish.subject in subjects:
+            continue
+        subjects.add(publish.subject)
+        messages += len(publish.write.drafts)
+        size += publish.write.size
+        if part and (messages > _SENT_MESSAGES or size > _SENT_BYTES):
+            yield part
+            part, messages, size = [], len(publish.write.drafts), publish.write.size
+        part.append(publish)
+    yield part

@@ -1,0 +1,566 @@
+"""What is special about a log in a NATS JetStream stream, on real servers."""
+
+import asyncio
+import json
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from engines import NatsCluster, NatsServer, free_port
+from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
+from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable, MessageTooLarge
+from unmissed.core.messages import Draft
+from unmissed.core.window import Retention, Window
+from unmissed.logs.base import Publication
+from unmissed.logs.shared.engine import Position, Stored
+from unmissed.logs.shared.jetstream import reading
+from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.shared.jetstream.body import encode_body
+from unmissed.logs.shared.jetstream.connection import Connection
+from unmissed.logs.shared.jetstream.engine import JetStreamEngine
+from unmissed.logs.shared.jetstream.packet import Packet, api_request
+from unmissed.logs.shared.jetstream.stream import Stream
+from unmissed.logs.shared.jetstream.writing import subject_part
+from unmissed.logs.shared.log import SharedLog
+from unmissed.logs.writer import Write
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    """Return a NATS server for one test."""
+    with NatsServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def url(nats_server: NatsServer) -> str:
+    """Return the URL of a stream that does not exist."""
+    return f"{nats_server.url}?name=test-{secrets.token_hex(8)}"
+
+
+def engine(url: str, *, retention: Retention | None = None) -> JetStreamEngine:
+    return JetStreamEngine(Address.of(url), retention=retention or Retention())
+
+
+@asynccontextmanager
+async def node(url: str, *, retention: Retention | None = None) -> AsyncIterator[tuple[SharedLog, Window]]:
+    log = SharedLog(engine(url, retention=retention), retention=retention)
+    window = await log.open()
+    try:
+        yield log, window
+    finally:
+        await log.close()
+
+
+@asynccontextmanager
+async def connection(url: str) -> AsyncIterator[Connection]:
+    connection = Connection(Address.of(url))
+    await connection.open()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def api(url: str, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask the JetStream API, with the name of the stream in the place of ``*``."""
+    async with connection(url) as connected:
+        answer = await connected.ask(api_request(request.replace("*", Address.of(url).name), body))
+    assert "error" not in answer, answer
+    return answer
+
+
+async def written(writer: JetStreamEngine, key: str, *, seen: Position) -> Stored:
+    """Write one message as soon as the server can be reached."""
+    write = Write(drafts(1), key, b"fingerprint", asyncio.get_running_loop().create_future())
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                [stored] = await writer.write([write], seen)
+            except LogUnavailable as error:
+                if "cannot be reached" not in error.reason:
+                    raise
+            else:
+                assert isinstance(stored, Stored)
+                return stored
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_message_has_the_number_and_the_time_of_the_stream(url: str) -> None:
+    async with node(url) as (log, window):
+        publication = await log.publish(drafts(2))
+        info = await api(url, "STREAM.INFO.*")
+
+    assert publication.receipt.first + 1 == info["state"]["last_seq"]
+    assert window.first_number == info["config"]["first_seq"]
+    assert abs(time.time() - info["state"]["first_seq"] / 1e6) < 60
+    assert publication.receipt.timestamp[:16] in (info["state"]["last_ts"][:16], info["state"]["first_ts"][:16])
+
+
+async def test_a_missing_package_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nats.aio.client", None)
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'unmissed\[nats\]'"):
+        await engine(url).connect()
+
+
+async def test_a_server_that_cannot_be_reached_is_named() -> None:
+    unreachable = f"nats://user:secret@127.0.0.1:{free_port()}"
+
+    with pytest.raises(LogUnavailable, match=r"nats://127.0.0.1:\d+ cannot be reached") as unavailable:
+        await engine(unreachable).connect()
+
+    assert "secret" not in str(unavailable.value)
+
+
+@asynccontextmanager
+async def older_server(version: str) -> AsyncIterator[str]:
+    """Run a server that answers the greeting of a client as this version does."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO %b\r\n" % json.dumps({"version": version, "headers": True, "max_payload": 1000}).encode())
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("version", ["2.11.9", "2.9.0-RC.1", "unknown"])
+async def test_a_server_without_atomic_batches_is_refused(version: str) -> None:
+    async with older_server(version) as url:
+        with pytest.raises(ConfigurationError, match=r"needs 2\.12 or newer"):
+            await engine(url).connect()
+
+
+async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
+    with (
+        NatsServer(tmp_path, jetstream=False) as server,
+        pytest.raises(ConfigurationError, match="start nats-server with --jetstream"),
+    ):
+        await engine(server.url).connect()
+
+
+async def test_wrong_credentials_are_refused_without_being_repeated(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, options=["--user", "user", "--pass", "right"]) as server:
+        right = server.url.replace("//", "//user:right@")
+        async with node(right) as (log, _):
+            await log.publish(drafts(1))
+
+        with pytest.raises(ConfigurationError, match="refuses the user or password") as refused:
+            await engine(right.replace("right", "wrong")).connect()
+
+    assert "wrong" not in str(refused.value)
+
+
+async def test_credentials_are_not_sent_to_a_server_without_tls(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, options=["--user", "user", "--pass", "right"]) as server:
+        url = server.url.replace("//", "//user:right@")
+
+        with pytest.raises(ConfigurationError, match="does not use TLS"):
+            await engine(f"{url}?tls=true").connect()
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that is its own authority, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+async def test_tls_is_used_and_the_certificate_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = write_certificate(tmp_path)
+    options = ["--tls", "--tlscert", str(certificate), "--tlskey", str(key), "--user", "user", "--pass", "right"]
+    with NatsServer(tmp_path, options=options) as server:
+        url = f"{server.url.replace('//', '//user:right@')}?tls=true"
+
+        with pytest.raises(LogUnavailable, match="cannot be reached"):
+            await engine(url).connect()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with node(url) as (log, window):
+            await log.publish(drafts(2))
+
+            assert 2 == len(window)
+
+
+async def test_replicas_need_a_cluster(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="replicas > 1 not supported"):
+        await engine(f"{url}&replicas=3").connect()
+
+
+async def test_a_stream_with_other_settings_is_refused_with_every_difference(url: str) -> None:
+    async with node(url):
+        pass
+    config = (await api(url, "STREAM.INFO.*"))["config"]
+    await api(url, "STREAM.UPDATE.*", config | {"max_age": 10**9, "max_msgs": 7, "discard": "new"})
+
+    with pytest.raises(ConfigurationError, match="nats stream edit") as refused:
+        await engine(url).connect()
+
+    for text in ("max_age is 1000000000", "max_msgs is 7", "--max-age=900s", "--max-msgs=10000", "--discard=old"):
+        assert text in str(refused.value)
+
+
+async def test_a_stream_that_keeps_more_is_used(url: str) -> None:
+    async with node(url):
+        pass
+    config = (await api(url, "STREAM.INFO.*"))["config"]
+    await api(url, "STREAM.UPDATE.*", config | {"max_age": 0, "max_msgs": -1, "max_bytes": -1})
+
+    async with node(url) as (log, _):
+        assert log.unavailable is None
+
+
+async def test_a_stream_that_keeps_less_than_this_node_is_refused(url: str) -> None:
+    async with node(url):
+        pass
+
+    with pytest.raises(ConfigurationError, match="--max-age=1800s"):
+        await engine(url, retention=Retention(max_age=1800)).connect()
+
+
+async def test_a_stream_of_another_application_is_refused(url: str) -> None:
+    name = Address.of(url).name
+    await api(url, "STREAM.CREATE.*", {"name": name, "subjects": [f"{name}.>"]})
+
+    with pytest.raises(ConfigurationError, match="belongs to another application"):
+        await engine(url).connect()
+
+
+async def test_nodes_that_create_the_stream_at_the_same_time_share_it(url: str) -> None:
+    engines = [engine(url) for _ in range(8)]
+
+    await asyncio.gather(*(each.connect() for each in engines))
+    states = await asyncio.gather(*(each.state(None) for each in engines))
+
+    assert 1 == len({(state.epoch, state.first_number) for state in states})
+    for each in engines:
+        await each.close()
+
+
+async def test_the_largest_batch_and_message_are_published(url: str) -> None:
+    large = [Draft.of({"type": "a", "data": "x" * 65_000}, max_bytes=65_536) for _ in range(500)]
+    addressed = Draft.of({"type": "a", "data": "x" * 65_000, "users": ["u" * 200] * 100}, max_bytes=10**6)
+
+    async with node(url) as (log, window):
+        batch = await log.publish(large)
+        await log.publish([addressed])
+
+        assert 500 == batch.receipt.count
+        assert window.latest == window.first_number + 500
+
+
+async def test_a_message_that_the_server_can_never_take_is_refused_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("max_payload: 4096")
+    with NatsServer(tmp_path, options=["--config", str(config)]) as server:
+        async with node(server.url) as (log, window):
+            too_large = Draft.of({"type": "a", "data": "x" * 4_000}, max_bytes=5_000)
+
+            refused, published = await asyncio.gather(
+                log.publish([too_large]), log.publish(drafts(1)), return_exceptions=True
+            )
+
+            assert isinstance(refused, MessageTooLarge)
+            assert isinstance(published, Publication)
+            assert 1 == len(window)
+
+
+async def test_a_batch_that_the_server_cannot_take_is_refused(url: str) -> None:
+    async with node(url) as (log, window):
+        with pytest.raises(InvalidMessage, match="at most 1000 messages"):
+            await log.publish(drafts(1_001))
+
+        await log.publish(drafts(1))
+        assert 1 == len(window)
+
+
+async def test_a_message_of_a_stranger_is_reported(url: str) -> None:
+    async with node(url) as (log, window):
+        name = Address.of(url).name
+        async with connection(url) as connected:
+            await connected.ask(Packet(f"{name}.{window.epoch}.stranger", b"hello"))
+
+        await until(lambda: log.unavailable)
+
+        assert f"message {window.first_number} of the stream {name} is not one of unmissed" == log.unavailable
+
+
+async def test_an_idle_stream_stays_readable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends a pull after a while, and the next one continues."""
+    monkeypatch.setattr(reading, "_PULL_SECONDS", 2)
+    async with node(url) as (log, window):
+        await asyncio.sleep(2.5)
+
+        await log.publish(drafts(1))
+
+        assert log.unavailable is None
+        assert 1 == len(window)
+
+
+async def test_part_of_a_batch_that_a_killed_server_kept_is_followed_by_the_whole(url: str) -> None:
+    async with node(url) as (log, window):
+        part = Packet(
+            f"{Address.of(url).name}.{window.epoch}.{subject_part('key')}", encode_body(drafts(1)[0], unix_ms=1)
+        )
+        async with connection(url) as connected:
+            await connected.ask(part)
+
+        first = await log.publish(drafts(3), idempotency_key="key")
+        again = await log.publish(drafts(3), idempotency_key="key")
+
+        assert (window.first_number + 1, 3) == (first.receipt.first, first.receipt.count)
+        assert first.receipt == again.receipt
+        assert 4 == len(window)
+
+
+async def test_holes_of_a_damaged_stream_are_skipped(url: str) -> None:
+    async with node(url) as (log, window):
+        await log.publish(drafts(5))
+        await api(url, "STREAM.PURGE.*", {"filter": f"{Address.of(url).name}.{window.epoch}.none"})
+        first = await log.publish(drafts(1), idempotency_key="hole")
+        await log.publish(drafts(2))
+        subject = f"{Address.of(url).name}.{window.epoch}.{subject_part('hole')}"
+        assert 1 == (await api(url, "STREAM.PURGE.*", {"filter": subject}))["purged"]
+
+    async with node(url) as (log, window):
+        await until_reached(window, first.receipt.first + 2)
+        await log.publish(drafts(1))
+
+        assert [*range(first.receipt.first + 1, first.receipt.first + 4)] == numbers(
+            [*window.messages_after(window.evicted_through)]
+        )
+
+
+async def test_a_deleted_stream_is_followed_by_an_epoch_with_higher_numbers(url: str) -> None:
+    async with node(url) as (one, first), node(url) as (two, second):
+        reader = RecordingReader()
+        two.subscribe(reader)
+        await one.publish(drafts(3))
+        await until_reached(second, first.latest)
+        epoch, latest = first.epoch, first.latest
+
+        await api(url, "STREAM.DELETE.*")
+        await until(lambda: first.epoch == second.epoch != epoch)
+        publication = await one.publish(drafts(1))
+        await until_reached(second, publication.receipt.first)
+
+        assert latest < first.first_number == publication.receipt.first
+        assert "restart" in reader.told
+        assert payloads(first) == payloads(second)
+
+
+async def test_nodes_that_find_the_same_loss_begin_one_epoch(url: str) -> None:
+    engines = [engine(url) for _ in range(4)]
+    await asyncio.gather(*(each.connect() for each in engines))
+    state = await engines[0].state(None)
+    seen = Position(state.epoch, state.first_number + 10, 0)
+
+    states = await asyncio.gather(*(each.state(seen) for each in engines))
+    settled = await asyncio.gather(*(each.state(seen) for each in engines))
+
+    assert state.epoch not in {each.epoch for each in states}
+    assert 1 == len({(each.epoch, each.first_number) for each in settled})
+    assert seen.latest < settled[0].first_number
+    for each in engines:
+        await each.close()
+
+
+async def test_another_message_of_the_same_number_begins_an_epoch(url: str) -> None:
+    async with node(url) as (log, window):
+        await log.publish(drafts(1))
+        other = engine(url)
+        await other.connect()
+
+        same = await other.state(Position(window.epoch, window.latest, 0))
+        state = await other.state(Position(window.epoch, window.latest, 1))
+
+        assert window.epoch == same.epoch != state.epoch
+        await other.close()
+
+
+async def test_an_old_copy_of_the_store_uses_no_number_again(server: NatsServer, tmp_path: Path) -> None:
+    async with node(server.url) as (log, window):
+        await log.publish(drafts(3))
+        server.kill()
+        shutil.copytree(server.store, tmp_path / "copy")
+        server.start()
+        await log.publish(drafts(3, of="later "))
+        epoch, latest = window.epoch, window.latest
+        server.kill()
+        shutil.rmtree(server.store)
+        shutil.copytree(tmp_path / "copy", server.store)
+        publishing = asyncio.ensure_future(log.publish(drafts(2, of="last ")))
+        server.start()
+
+        publication = await publishing
+
+        assert latest < window.first_number == publication.receipt.first
+        assert epoch != window.epoch == publication.receipt.epoch
+        assert [message.payload for message in publication.messages] == payloads(window)
+
+
+async def test_a_write_to_an_old_copy_is_refused_before_a_number_is_used(server: NatsServer, tmp_path: Path) -> None:
+    """Writing may be what finds the server first: nobody has read the state of the stream since."""
+    writer = engine(server.url)
+    await writer.connect()
+    state = await writer.state(None)
+    server.kill()
+    shutil.copytree(server.store, tmp_path / "copy")
+    server.start()
+    stored = await written(writer, "one", seen=Position(state.epoch, state.latest, 0))
+    server.kill()
+    shutil.rmtree(server.store)
+    shutil.copytree(tmp_path / "copy", server.store)
+    server.start()
+
+    with pytest.raises(LogUnavailable, match="a new epoch has begun"):
+        await written(writer, "two", seen=Position(state.epoch, stored.receipt.first, 0))
+
+    info = await api(server.url, "STREAM.INFO.*")
+    assert 0 == info["state"]["messages"]
+    assert stored.receipt.first < info["config"]["first_seq"]
+    await writer.close()
+
+
+async def test_a_killed_server_loses_and_repeats_nothing(server: NatsServer) -> None:
+    async with node(server.url) as (log, window):
+        epoch = window.epoch
+        publishes = [
+            asyncio.ensure_future(log.publish(drafts(1, of=f"{index} "), idempotency_key=f"key {index}"))
+            for index in range(400)
+        ]
+        await until_reached(window, window.first_number + 20)
+        server.kill()
+        await until(lambda: log.unavailable)
+        unavailable = log.unavailable
+        server.start()
+
+        publications = await asyncio.gather(*publishes)
+        again = [await log.publish(drafts(1, of=f"{index} "), idempotency_key=f"key {index}") for index in range(400)]
+
+        assert f"{server.url} cannot be reached" == unavailable
+        assert epoch == window.epoch
+        assert {each.receipt.first for each in publications} == {*range(window.first_number, window.latest + 1)}
+        assert [each.receipt for each in publications] == [each.receipt for each in again]
+        assert 400 == len(window)
+        assert all(each.repeated for each in again)
+        assert not any(each.repeated for each in publications)
+
+
+async def test_a_server_that_hangs_makes_the_log_unavailable_until_it_continues(server: NatsServer) -> None:
+    async with node(server.url) as (log, window):
+        server.signal(signal.SIGSTOP)
+        publishing = asyncio.ensure_future(log.publish(drafts(1)))
+        await until(lambda: log.unavailable)
+        server.signal(signal.SIGCONT)
+
+        await publishing
+
+        assert 1 == len(window)
+
+
+async def test_close_waits_for_no_server_and_leaves_no_tasks(server: NatsServer) -> None:
+    before = asyncio.all_tasks()
+    large = [Draft.of({"type": "a", "data": "x" * 65_000}, max_bytes=65_536) for _ in range(300)]
+    async with node(server.url) as (log, _):
+        server.signal(signal.SIGSTOP)
+        publishing = asyncio.ensure_future(log.publish(large))
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+    server.signal(signal.SIGCONT)
+    await asyncio.gather(publishing, return_exceptions=True)
+
+    assert time.monotonic() - started < 4
+    assert before == asyncio.all_tasks()
+
+
+async def test_a_stream_without_a_leader_is_unavailable(url: str) -> None:
+    async with node(url):
+        info = await api(url, "STREAM.INFO.*")
+
+    with pytest.raises(LogUnavailable, match="no leader"):
+        Stream.of(info | {"cluster": {"leader": ""}}, Address.of(url), Retention())
+
+
+@pytest.mark.parametrize(
+    ("replicas", "certain"),
+    [
+        ([], False),
+        ([{"current": True, "active": 1}, {"current": False, "active": 0}], True),
+        ([{"current": True, "active": 4 * 10**9}, {"current": True, "offline": True, "active": 1}], False),
+    ],
+)
+async def test_a_leader_that_hears_from_no_majority_is_not_believed(
+    url: str, replicas: Sequence[dict[str, Any]], *, certain: bool
+) -> None:
+    async with node(url):
+        info = await api(url, "STREAM.INFO.*")
+    info["config"]["num_replicas"] = 3
+
+    stream = Stream.of(
+        info | {"cluster": {"leader": "a", "replicas": replicas}}, Address.of(f"{url}&replicas=3"), Retention()
+    )
+
+    assert certain is stream.certain
+
+
+async def test_a_cluster_whose_leader_is_killed_loses_nothing(tmp_path: Path) -> None:
+    with NatsCluster(tmp_path) as cluster:
+        url = f"{cluster.url}?replicas=3"
+        async with node(url) as (one, first), node(url) as (two, second):
+            epoch = first.epoch
+            publishes = [
+                asyncio.ensure_future(log.publish(drafts(2, of=f"{index} "), idempotency_key=f"key {index // 2}"))
+                for index in range(100)
+                for log in (one, two)
+            ]
+            await until_reached(first, first.first_number + 20)
+            leader = (await api(url, "STREAM.INFO.*"))["cluster"]["leader"]
+            next(server for server in cluster.servers if server.name == leader).kill()
+            more = [asyncio.ensure_future(log.publish(drafts(1))) for log in (one, two) * 20]
+
+            outcomes = await asyncio.gather(*publishes, *more, return_exceptions=True)
+            published = [each for each in outcomes if isinstance(each, Publication)]
+            latest = max(each.receipt.first + each.receipt.count - 1 for each in published)
+            await asyncio.gather(until_reached(first, latest), until_reached(second, latest))
+
+            assert epoch == first.epoch == second.epoch
+            assert payloads(first) == payloads(second)
+            assert latest == first.latest == first.first_number + 2 * 50 + 40 - 1
+            assert {message.payload for each in published for message in each.messages} == {*payloads(first)}
