@@ -1,7 +1,7 @@
 """Everybody who takes part in a run: clients, pollers, visitors and publishers, each with its own chances."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -9,6 +9,7 @@ import httpx
 from unmissed.verify.clients import BrokenClient, Client
 from unmissed.verify.credentials import Credentials
 from unmissed.verify.doors import Door
+from unmissed.verify.events import Reader
 from unmissed.verify.pollers import Poller, Source, Visitors
 from unmissed.verify.publishers import Publisher
 from unmissed.verify.recorder import Recorder
@@ -17,7 +18,7 @@ BROKEN = "broken"
 """The name of the client that loses messages."""
 
 _LEAST_PUBLISHERS = 4
-_RATE_OF_PUBLISHER = 20.0
+_RATE_OF_PUBLISHER = 10.0
 _CLIENTS_OF_POLLER = 8
 
 
@@ -34,7 +35,10 @@ class Load:
 
 
 class Cast:
-    """Creates everybody, in an order that depends on nothing but the load and the number of nodes."""
+    """Creates everybody, in an order that depends on nothing but the load and the number of nodes.
+
+    ``http`` returns a new client: the search for a free connection takes long in a pool that all share.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,7 @@ class Cast:
         credentials: Credentials,
         chance: random.Random,
         recorder: Recorder,
-        http: httpx.AsyncClient,
+        http: Callable[[], httpx.AsyncClient],
     ) -> None:
         self._doors = doors
         self._credentials = credentials
@@ -78,18 +82,19 @@ class Cast:
 
     def _poller(self, index: int) -> Poller:
         reader = self._credentials.reader(f"poller-{index}", self._chance)
-        source = self._source(self._credentials.token(reader))
+        source = self._source(reader, direct=False)
         return Poller(
             reader, source=source, sends_epoch=index % 2 == 1, chance=self._own_chance(), recorder=self._recorder
         )
 
     def _visitors(self) -> Visitors:
         reader = self._credentials.reader("visitor", self._chance)
-        source = self._source(self._credentials.token(reader))
+        source = self._source(reader, direct=True)
         return Visitors(reader, source=source, chance=self._own_chance(), recorder=self._recorder)
 
-    def _source(self, token: str) -> Source:
-        return Source(doors=self._doors, token=token, chance=self._own_chance(), http=self._http)
+    def _source(self, reader: Reader, *, direct: bool) -> Source:
+        token = self._credentials.token(reader)
+        return Source(doors=self._doors, token=token, direct=direct, chance=self._own_chance(), http=self._http())
 
     def _publisher(self, index: int, *, rate: float) -> Publisher:
         return Publisher(
@@ -100,5 +105,5 @@ class Cast:
             rate=rate,
             chance=self._own_chance(),
             recorder=self._recorder,
-            http=self._http,
+            http=self._http(),
         )

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,7 @@ async def run(cluster: Cluster, load: Load, *, credentials: Credentials, rules: 
 async def _check_access(cluster: Cluster, credentials: Credentials) -> None:
     """Request a page from each node, without faults."""
     token = credentials.token(credentials.reader("first", random.Random(0)))
-    async with _http() as http:
+    async with httpx.AsyncClient(trust_env=False) as http:
         for address in cluster.addresses:
             url = f"{address.messages_url}?limit=1"
             try:
@@ -75,8 +76,20 @@ async def _doors(cluster: Cluster, chance: random.Random, recorder: Recorder) ->
         yield doors
 
 
-def _http() -> httpx.AsyncClient:
-    return httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
+@asynccontextmanager
+async def _http() -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
+    """Create HTTP clients with a function, and close them afterwards. They share what takes time to load."""
+    context, clients = ssl.create_default_context(), list[httpx.AsyncClient]()
+
+    def create() -> httpx.AsyncClient:
+        clients.append(httpx.AsyncClient(verify=context, trust_env=False))
+        return clients[-1]
+
+    try:
+        yield create
+    finally:
+        for client in clients:
+            await client.aclose()
 
 
 async def _disturb(
