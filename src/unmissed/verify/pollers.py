@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 
@@ -15,7 +16,9 @@ from unmissed.verify.recorder import Recorder
 
 _ANSWER_SECONDS = 3.0
 _PAUSE_SECONDS = 0.2
-_VISIT_SECONDS = 0.05
+_VISIT_SECONDS = 0.1
+_EVICTED_MEANWHILE = 6
+_MOST_ASKED = 4
 _LONG_SECONDS, _LONG_SHARE = 4.0, 0.1
 _FAILED = (httpx.HTTPError, ValueError)
 
@@ -99,7 +102,7 @@ class Poller:
 
 
 class Visitors:
-    """Clients that come once, from a position near the lowest one that is still complete.
+    """Clients that come once, from the positions around the lowest one that is still complete.
 
     An error by one at the edge of what is retained shows nowhere else.
     """
@@ -109,25 +112,27 @@ class Visitors:
         self._source = source
         self._chance = chance
         self._recorder = recorder
+        self._names = (f"{reader.name}-{number}" for number in count(1))
         self._lowest: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Send one after the other, until cancelled."""
-        for number in count(1):
-            try:
-                await self._visit(f"{self._reader.name}-{number}")
-            except _FAILED:
-                await asyncio.sleep(_PAUSE_SECONDS)
+        """Send some at a time, until cancelled."""
+        while True:
+            with suppress(*_FAILED):
+                await self._visit()
             await asyncio.sleep(self._chance.expovariate(1 / _VISIT_SECONDS))
 
-    async def _visit(self, name: str) -> None:
+    async def _visit(self) -> None:
+        """Ask from several positions at once: messages may be evicted until the requests arrive."""
         head = await self._source.page(limit=1)
         evicted_before = head.oldest > self._lowest.setdefault(head.epoch, head.oldest)
-        # Some messages may be evicted until the second request arrives.
-        since = head.oldest - 1 + self._chance.choice((-1 if evicted_before else 0, 0, 1, 2, 3))
-        since = min(since, head.latest)
-        page = await self._source.page(since=since, epoch=head.epoch)
-        now = self._recorder.clock()
+        first = head.oldest - 1 - evicted_before
+        positions = range(first, min(head.oldest + _EVICTED_MEANWHILE, head.latest + 1))
+        await asyncio.gather(*(self._ask(head, since) for since in positions))
+
+    async def _ask(self, head: ReceivedPage, since: int) -> None:
+        page = await self._source.page(since=since, epoch=head.epoch, limit=_MOST_ASKED)
+        now, name = self._recorder.clock(), next(self._names)
         self._recorder.introduce(replace(self._reader, name=name))
         self._recorder.add(Joined(now, name, head.epoch, None, since, None, head.oldest, head.latest))
         start = since if page.outcome == "complete" else page.oldest - 1
