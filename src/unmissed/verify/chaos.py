@@ -2,15 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from unmissed.verify.cluster import Cluster
 
-_FIRST_SHARE, _LAST_SHARE = 0.15, 0.85
-_EVERY_SECONDS = 3.0
-_LEAST_SECONDS, _MOST_SECONDS = 0.1, 2.5
+_FIRST_SHARE, _LAST_SHARE = 0.2, 0.85
+_LEAST_PAUSE, _MOST_PAUSE = 1.0, 4.0
+_LEAST_DOWN, _MOST_DOWN = 0.1, 2.5
 
 
 class Blow(StrEnum):
@@ -24,33 +24,41 @@ class Blow(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """One blow: seconds after the start at the earliest, which process, and how long until it runs again."""
+    """One blow. Times are in seconds."""
 
-    at: float
+    pause: float
+    """How long everything runs before."""
     blow: Blow
     target: int
-    seconds: float
+    """The index of the node or of the process of the engine."""
+    down: float
+    """How long the process is suspended, or not started again."""
 
 
-def planned(chance: random.Random, *, seconds: float, nodes: int, engines: int) -> list[Strike]:
-    """Return the strikes of a run of so many seconds, in order. The first is always a kill."""
+def planned(chance: random.Random, *, seconds: float, nodes: int, engines: int) -> Iterator[Strike]:
+    """Yield strikes without end for a run of so many seconds. The first is a kill of a node."""
+    yield Strike(_FIRST_SHARE * seconds, Blow.KILL, chance.randrange(nodes), chance.uniform(_LEAST_DOWN, _MOST_DOWN))
     blows = [Blow.KILL, Blow.SUSPEND, Blow.RESTART, *([Blow.KILL_ENGINE] * 2 if engines else [])]
-    strikes: list[Strike] = []
-    at = _FIRST_SHARE * seconds
-    while at <= _LAST_SHARE * seconds:
-        blow = chance.choice(blows) if strikes else Blow.KILL
-        target = chance.randrange(engines if blow is Blow.KILL_ENGINE else nodes)
-        strikes.append(Strike(at, blow, target, chance.uniform(_LEAST_SECONDS, _MOST_SECONDS)))
-        at += chance.uniform(0.5, 1.5) * _EVERY_SECONDS
-    return strikes
+    while True:
+        blow = chance.choice(blows)
+        yield Strike(
+            chance.uniform(_LEAST_PAUSE, _MOST_PAUSE),
+            blow,
+            chance.randrange(engines if blow is Blow.KILL_ENGINE else nodes),
+            chance.uniform(_LEAST_DOWN, _MOST_DOWN),
+        )
 
 
-async def strike(cluster: Cluster, strikes: Sequence[Strike], *, note: Callable[[str, str], None]) -> None:
-    """Carry out a plan, one strike after the other. Everything runs again when it returns."""
+async def strike(
+    cluster: Cluster, strikes: Iterable[Strike], *, seconds: float, note: Callable[[str, str], None]
+) -> None:
+    """Carry out strikes, one after the other, until shortly before the end of a run. Everything runs again then."""
     loop = asyncio.get_running_loop()
-    started = loop.time()
+    last = loop.time() + _LAST_SHARE * seconds
     for each in strikes:
-        await asyncio.sleep(started + each.at - loop.time())
+        if loop.time() + each.pause > last:
+            return
+        await asyncio.sleep(each.pause)
         await _carry_out(each, cluster, note)
 
 
@@ -63,9 +71,9 @@ async def _carry_out(each: Strike, cluster: Cluster, note: Callable[[str, str], 
     note(each.blow, process.name)
     if each.blow is Blow.SUSPEND:
         process.suspend()
-        await asyncio.sleep(each.seconds)
+        await asyncio.sleep(each.down)
         process.resume()
         return
     await (process.terminate() if each.blow is Blow.RESTART else process.kill())
-    await asyncio.sleep(each.seconds)
+    await asyncio.sleep(each.down)
     await process.start()

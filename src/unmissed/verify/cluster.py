@@ -106,5 +106,5 @@ def _node(index: int, port: int, folder: Path, settings: dict[str, str]) -> Mana
         [*command, "--log-level", "warning", "--no-access-log"],
         folder=folder,
         ready=partial(succeeds, port, "/readyz"),
-        environment=own_environment(settings, _DEFAULTS),
+        environment=own_environment(settings, _DEFAULTS, folder=folder),
     )

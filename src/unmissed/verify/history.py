@@ -10,8 +10,13 @@ from unmissed.verify.reading import Reading
 from unmissed.verify.stamps import check_stamps
 
 
-def check(events: Sequence[Event], *, readers: Iterable[Reader], rules: Rules) -> list[Violation]:
-    """Return every broken promise. The events of each client are in their order; ``readers`` are all clients."""
+def check(
+    events: Sequence[Event], *, readers: Iterable[Reader], rules: Rules, broken: str | None = None
+) -> list[Violation]:
+    """Return every violation. The events of each client are in their order; ``readers`` are all clients.
+
+    ``broken`` is the name of a client that loses messages by itself: only its own violations tell that.
+    """
     numbers = Numbers(events)
     histories: dict[str, list[ClientEvent]] = defaultdict(list)
     for event in events:
@@ -21,7 +26,7 @@ def check(events: Sequence[Event], *, readers: Iterable[Reader], rules: Rules) -
     violations = [*check_stamps(events, rules)]
     for reading in readings:
         violations += reading.violations
-    violations += _forgotten(events, readings)
+    violations += _forgotten(events, [reading for reading in readings if reading.reader.name != broken])
     return violations
 
 

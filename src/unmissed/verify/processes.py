@@ -117,9 +117,12 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in listening]
 
 
-def own_environment(settings: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+def own_environment(settings: Mapping[str, str], defaults: Mapping[str, str], *, folder: Path) -> dict[str, str]:
     """Return the environment of a node: ours without its keys, with these settings, and with defaults for others."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("UNMISSED_JWT_")}
+    if inherited.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Each restart would compile every module, for seconds.
+        inherited["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     return {**defaults, **inherited, **settings}
 
 

@@ -56,7 +56,9 @@ def summary(recorder: Recorder) -> str:
 
 def line_of(event: Event, *, since: float) -> str:
     """Return an event as one line, with its time after ``since`` in seconds."""
-    values = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "at"}
+    values = {
+        field.name: getattr(event, field.name) for field in fields(event) if field.name not in ("at", "submitted_at")
+    }
     shown = " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
     return f"{event.at - since:8.3f} s  {type(event).__name__} {shown}"
 

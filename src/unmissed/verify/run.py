@@ -45,7 +45,7 @@ async def run(cluster: Cluster, load: Load, *, credentials: Credentials, rules: 
         cast = Cast(doors, load, credentials=credentials, chance=chance, recorder=recorder, http=http)
         await _disturb(cluster, load, cast, doors=doors, chance=chance, recorder=recorder)
         silence = await _settle(cast)
-    found = check(recorder.events, readers=recorder.readers.values(), rules=rules)
+    found = check(recorder.events, readers=recorder.readers.values(), rules=rules, broken=BROKEN)
     broken = [each for each in found if each.client == BROKEN and each.promise is Promise.NO_SILENT_LOSS]
     return Result([*silence, *(each for each in found if each not in broken)], broken)
 
@@ -118,7 +118,7 @@ async def _strike(cluster: Cluster, load: Load, *, chance: random.Random, record
     if load.chaos and cluster.nodes:
         engines = len(cluster.engine.processes) if cluster.engine else 0
         plan = planned(chance, seconds=load.seconds, nodes=len(cluster.nodes), engines=engines)
-        await strike(cluster, plan, note=recorder.note)
+        await strike(cluster, plan, seconds=load.seconds, note=recorder.note)
 
 
 async def _settle(cast: Cast) -> list[Violation]:

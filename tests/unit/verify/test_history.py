@@ -247,6 +247,14 @@ def test_an_acknowledged_message_that_nobody_received_is_forgotten() -> None:
     assert (Promise.PUBLISH, (2,)) in broken([*published(1, 2, 3), *histories[0], *histories[1]], readers=[ALICE, BOB])
 
 
+def test_what_only_a_broken_client_lost_is_not_forgotten_by_the_server() -> None:
+    history = [*published(1, 2), joined(0), *received(1), ended(2)]
+
+    found = check(history, readers=[ALICE], rules=RULES, broken="a")
+
+    assert [Promise.NO_SILENT_LOSS] == [each.promise for each in found]
+
+
 def test_a_gap_whose_first_message_was_retained_is_false() -> None:
     history = [
         *published(*range(1, 11)),
