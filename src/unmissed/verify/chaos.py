@@ -5,11 +5,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 
 from unmissed.verify.cluster import Cluster
 
 _FIRST_SHARE, _LAST_SHARE = 0.2, 0.85
-_LEAST_PAUSE, _MOST_PAUSE = 1.0, 4.0
+_LEAST_PAUSE, _MOST_PAUSE = 0.5, 3.0
 _LEAST_DOWN, _MOST_DOWN = 0.1, 2.5
 
 
@@ -36,17 +37,13 @@ class Strike:
 
 
 def planned(chance: random.Random, *, seconds: float, nodes: int, engines: int) -> Iterator[Strike]:
-    """Yield strikes without end for a run of so many seconds. The first is a kill of a node."""
-    yield Strike(_FIRST_SHARE * seconds, Blow.KILL, chance.randrange(nodes), chance.uniform(_LEAST_DOWN, _MOST_DOWN))
-    blows = [Blow.KILL, Blow.SUSPEND, Blow.RESTART, *([Blow.KILL_ENGINE] * 2 if engines else [])]
-    while True:
-        blow = chance.choice(blows)
-        yield Strike(
-            chance.uniform(_LEAST_PAUSE, _MOST_PAUSE),
-            blow,
-            chance.randrange(engines if blow is Blow.KILL_ENGINE else nodes),
-            chance.uniform(_LEAST_DOWN, _MOST_DOWN),
-        )
+    """Yield strikes without end for a run of so many seconds. The first kills a node, the second the engine, if any."""
+    blows = [*Blow] if engines else [Blow.KILL, Blow.SUSPEND, Blow.RESTART]
+    first = [Blow.KILL, Blow.KILL_ENGINE] if engines else [Blow.KILL]
+    for index, blow in enumerate(chain(first, iter(lambda: chance.choice(blows), None))):
+        pause = chance.uniform(_LEAST_PAUSE, _MOST_PAUSE) if index else _FIRST_SHARE * seconds
+        target = chance.randrange(engines if blow is Blow.KILL_ENGINE else nodes)
+        yield Strike(pause, blow, target, chance.uniform(_LEAST_DOWN, _MOST_DOWN))
 
 
 async def strike(

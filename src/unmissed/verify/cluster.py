@@ -44,6 +44,8 @@ class Setup:
             raise ConfigurationError(f"--nodes {self.nodes} needs a log that nodes share: use --log redis or nats")
         if self.engine_nodes > 1 and self.log != "nats":
             raise ConfigurationError(f"--engine-nodes {self.engine_nodes} needs --log nats")
+        if self.engine_nodes not in (1, 3):
+            raise ConfigurationError("--engine-nodes is 1 or 3: a cluster of another size elects no leader more safely")
         if not self.engine_persistence and self.log != "redis":
             raise ConfigurationError("--no-engine-persistence needs --log redis")
 

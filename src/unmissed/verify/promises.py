@@ -14,7 +14,7 @@ class Promise(StrEnum):
     NO_SILENT_LOSS = "no silent loss"
     NO_FALSE_GAP = "no false gap"
     SAME_BYTES = "same bytes"
-    HONEST_RESETS = "unique numbers, honest resets"
+    HONEST_RESETS = "honest numbers and resets"
     PRIVACY = "privacy"
     PUBLISH = "an acknowledgement is kept"
 

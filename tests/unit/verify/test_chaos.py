@@ -29,5 +29,9 @@ def test_a_node_is_killed_however_short_the_run_is() -> None:
     assert 0 < first.pause < 2.0
 
 
+def test_an_engine_is_killed_second() -> None:
+    assert Blow.KILL_ENGINE is plan(7, seconds=2.0)[1].blow
+
+
 def test_without_an_engine_no_engine_is_struck() -> None:
     assert Blow.KILL_ENGINE not in {strike.blow for strike in plan(7, engines=0)}
