@@ -5,7 +5,6 @@ import pytest
 from unmissed.verify.cluster import Setup
 from unmissed.verify.command import may_lose_its_log
 
-
 CHAOS, CALM = {"chaos": True, "foreign": False}, {"chaos": False, "foreign": False}
 ELSEWHERE = {"chaos": True, "foreign": True}
 
