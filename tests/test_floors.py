@@ -18,7 +18,7 @@ FLOORS = [
     {"manager"},
     {"api", "server"},
     {"main", "client"},
-    {"testing", "bench"},
+    {"testing", "bench", "verify"},
     {"cli", "pytest_plugin"},
     {"__main__"},
     {"__init__"},

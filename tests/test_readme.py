@@ -181,7 +181,7 @@ def test_every_command_exists() -> None:
     parts = [shlex.split(part) for line in lines for part in line.split("&&")]
     used = [arguments for program, *arguments in parts if program.rpartition("/")[2] == "unmissed"]
 
-    assert {"serve", "tail", "publish", "token"} == {name for name, *_ in used}
+    assert {"serve", "tail", "publish", "token", "verify"} == {name for name, *_ in used}
     for name, *arguments in used:
         commands[name].make_context(name, arguments, resilient_parsing=False)
 
@@ -223,8 +223,14 @@ def test_every_reserved_type_is_in_the_page_about_migration() -> None:
 
 
 def test_every_page_is_linked_and_local_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README)
+    pages = ROOT / ".github/docs"
+    texts = [(ROOT, README), *((pages, text) for text in DOCS.values())]
+    targets = [
+        (folder / target).resolve()
+        for folder, text in texts
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)[^)]*\)", text)
+    ]
 
-    assert {f".github/docs/{page}" for page in DOCS} <= set(targets)
+    assert {(pages / page).resolve() for page in DOCS} <= set(targets)
     for target in targets:
-        assert (ROOT / target).exists()
+        assert target.exists()

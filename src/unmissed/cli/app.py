@@ -11,6 +11,7 @@ from unmissed.cli.publish import publish
 from unmissed.cli.serve import serve
 from unmissed.cli.tail import tail
 from unmissed.cli.token import token
+from unmissed.cli.verify import verify
 from unmissed.core.errors import UnmissedError
 from unmissed.version import __version__
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="WebSocket messages that survive reconnects.",
 )
-for command in (serve, token, publish, tail, bench, check):
+for command in (serve, token, publish, tail, bench, verify, check):
     app.command()(command)
 
 

@@ -1,0 +1,1 @@
+"""``unmissed verify``: disturbs clients, networks and servers, and checks every history against what is guaranteed."""

@@ -1,0 +1,250 @@
+"""The verification itself: a sound server passes, and one with a planted fault does not."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from unmissed.cli.app import app
+from unmissed.core.audience import Audience
+from unmissed.core.errors import ConfigurationError, ConnectionRefused
+from unmissed.core.evictions import Evictions
+from unmissed.core.messages import Message
+from unmissed.core.window import Outcome, Window
+from unmissed.delivery.chunks import Chunk
+from unmissed.settings import Settings
+from unmissed.testing import SECRET, LiveServer
+from unmissed.transports.asgi import AsgiSocket
+from unmissed.verify import cast
+from unmissed.verify.clients import Client
+
+SMALL = ("--clients", "10", "--rate", "300", "--seconds", "2s", "--seed", "7")
+PORTABLE: dict[str, Any] = {"ws": "websockets-sansio"}
+"""The portable socket, whose methods the tests replace."""
+
+
+def verify(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["verify", *SMALL, *arguments], catch_exceptions=False, env={"COLUMNS": "120"})
+
+
+@pytest.fixture
+def _small_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evict messages while clients are away for a moment."""
+    monkeypatch.setenv("UNMISSED_MAX_MESSAGES", "40")
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+
+
+def verdicts(output: str) -> dict[str, str]:
+    """Return the verdict about each promise, by its name."""
+    return dict(re.findall(r"^│ ([\w ]+?) +│ (kept|broken) +│", output, re.MULTILINE))
+
+
+def count(output: str, name: str) -> int:
+    [found] = re.findall(rf"{name} ([\d,]+)", output.splitlines()[-2])
+    return int(found.replace(",", ""))
+
+
+def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path) -> None:
+    file = tmp_path / "run.png"
+
+    result = verify("--seconds", "5s", "--plot", str(file))
+
+    assert 0 == result.exit_code, result.output
+    assert 8 == len(verdicts(result.output))
+    assert {"kept"} == set(verdicts(result.output).values())
+    assert count(result.output, "kill -9 of a node") >= 1
+    assert count(result.output, "resets") > 0
+    assert count(result.output, "delivered") > 500
+    assert "--seed 7" in result.output
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("_small_log")
+def test_a_sound_server_elsewhere_keeps_every_promise(serve: Callable[..., LiveServer]) -> None:
+    result = verify("--url", serve().url)
+
+    assert 0 == result.exit_code, result.output
+    assert {"kept"} == set(verdicts(result.output).values())
+    assert count(result.output, "gaps") > 0
+    assert "of a node" not in result.output
+
+
+@pytest.mark.usefixtures("_small_log")
+def test_one_token_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LiveServer(settings=Settings.load()) as server:
+        monkeypatch.delenv("UNMISSED_JWT_SECRET")
+
+        result = verify("--url", server.url, "--token", server.token(topics=["verify.topic-1", "rooms.*"]))
+
+    assert 0 == result.exit_code, result.output
+    assert {"kept"} == set(verdicts(result.output).values())
+
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def hides_the_loss_of_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by one at the oldest edge: a position just before it counts as complete."""
+    locate = Window.locate
+
+    def wrong(self: Window, position: int, **options: Any) -> tuple[Outcome, int]:
+        outcome, start = locate(self, position, **options)
+        complete = outcome is Outcome.GAP and position == self.evicted_through - 1
+        return (Outcome.COMPLETE, position) if complete else (outcome, start)
+
+    monkeypatch.setattr(Window, "locate", wrong)
+    monkeypatch.setattr(Window, "lost_through", lambda self, *_, **__: self.evicted_through - 1)
+
+
+def declares_a_gap_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by one at the oldest edge, the other way: a position right at it counts as a gap."""
+    locate = Window.locate
+
+    def wrong(self: Window, position: int, **options: Any) -> tuple[Outcome, int]:
+        outcome, start = locate(self, position, **options)
+        return (Outcome.GAP if position == self.evicted_through else outcome, start)
+
+    monkeypatch.setattr(Window, "locate", wrong)
+
+
+def stamps_each_recipient(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = AsgiSocket.write
+
+    def wrong(self: AsgiSocket, chunk: Chunk) -> None:
+        own = b'"timestamp":"%d' % (id(self) % 9_000 + 1_000)
+        write(self, Chunk(*(re.sub(rb'"timestamp":"\d{4}', own, payload) for payload in chunk.payloads)))
+
+    monkeypatch.setattr(AsgiSocket, "write", wrong)
+
+
+def forgets_what_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evict without a trace, so that no gap is declared."""
+    monkeypatch.setattr(Evictions, "add", lambda *_: None)
+
+
+def advances_before_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose some writes after the position has moved past them."""
+    write, writes = AsgiSocket.write, iter(range(10**9))
+
+    def wrong(self: AsgiSocket, chunk: Chunk) -> None:
+        messages = any(b'"timestamp"' in payload for payload in chunk.payloads)
+        write(self, Chunk() if messages and not next(writes) % 50 else chunk)
+
+    monkeypatch.setattr(AsgiSocket, "write", wrong)
+
+
+def replays_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Window, "visible_after", lambda self, position, *_, **__: iter(self.messages_after(position)))
+
+
+def uses_a_number_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = Window.append
+
+    def wrong(self: Window, message: Message) -> None:
+        append(self, message)
+        if message.sequence_number in range(20, 200, 20):
+            self.latest -= 1
+
+    monkeypatch.setattr(Window, "append", wrong)
+
+
+def resets_without_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    locate = Window.locate
+
+    def wrong(self: Window, position: int, **options: Any) -> tuple[Outcome, int]:
+        return (Outcome.RESET, self.evicted_through) if position % 3 else locate(self, position, **options)
+
+    monkeypatch.setattr(Window, "locate", wrong)
+
+
+def acknowledges_what_it_does_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = Window.append
+
+    def wrong(self: Window, message: Message) -> None:
+        lost = not message.sequence_number % 20
+        append(self, replace(message, audience=Audience(frozenset())) if lost else message)
+
+    monkeypatch.setattr(Window, "append", wrong)
+
+
+@pytest.mark.usefixtures("_small_log")
+@pytest.mark.parametrize(
+    ("plant", "promises"),
+    [
+        (hides_the_loss_of_one_message, {"no silent loss"}),
+        (declares_a_gap_at_the_edge, {"no false gap"}),
+        (stamps_each_recipient, {"same bytes"}),
+        (forgets_what_expired, {"no silent loss"}),
+        (advances_before_the_write, {"no silent loss"}),
+        (replays_without_a_filter, {"privacy"}),
+        (uses_a_number_twice, {"honest numbers and resets"}),
+        (resets_without_a_reason, {"honest numbers and resets"}),
+        (acknowledges_what_it_does_not_keep, {"an acknowledgement is kept"}),
+    ],
+)
+def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with LiveServer(settings=Settings.load(), **PORTABLE) as server:
+        result = verify("--url", server.url)
+
+    assert 1 == result.exit_code, result.output
+    assert promises <= {name for name, verdict in verdicts(result.output).items() if verdict == "broken"}
+
+
+def test_a_run_that_finds_no_loss_of_its_broken_client_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cast, "BrokenClient", Client)
+
+    result = verify("--seconds", "1s", "--no-chaos")
+
+    assert 2 == result.exit_code, result.output
+    assert "proves nothing" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--url", "http://127.0.0.1:1", "--token", "x"), "there is no server at 127.0.0.1:1"),
+        (("--url", "https://127.0.0.1:1", "--token", "x"), "cannot be verified"),
+        (("--nodes", "2"), "needs a log that nodes share"),
+        (("--url", "http://127.0.0.1:1"), "UNMISSED_JWT_SECRET"),
+    ],
+)
+def test_what_cannot_be_verified_says_why(arguments: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        verify(*arguments)
+
+
+def test_a_refused_token_ends_the_run(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused, match="401"):
+        verify("--url", server.url, "--token", "other")
+
+
+def test_a_token_that_may_not_publish_ends_the_run(server: LiveServer) -> None:
+    with pytest.raises(ConnectionRefused, match="403"):
+        verify("--url", server.url, "--token", server.token(scope=""))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unmissed", "verify", *SMALL, "--seconds", "60s"]
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE) as run:  # noqa: S603  # our own command
+        assert run.stdout is not None
+        first_counts = next(line for line in run.stdout if b" of 60 s" in line)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+
+        run.send_signal(number)
+        code = run.wait(20)
+
+    assert b"delivered" in first_counts
+    assert 1 == len(children)
+    assert not Path(f"/proc/{children[0]}").exists()
+    assert [] == [*tmp_path.iterdir()]
+    assert 0 != code

@@ -1,0 +1,53 @@
+"""The result of a run for people."""
+
+import io
+
+from rich.console import Console
+
+from unmissed.verify.events import Acknowledged, Delivered, Joined, Reader
+from unmissed.verify.promises import Promise, Violation
+from unmissed.verify.recorder import Recorder
+from unmissed.verify.report import show
+from unmissed.verify.run import Result
+
+LOST = Violation(
+    Promise.NO_SILENT_LOSS,
+    "1 lost: 8",
+    "client-1",
+    (8,),
+    (Delivered(12.5, "client-1", "e", 9, "bytes", "x-9", "content"),),
+)
+BROKEN = Violation(Promise.NO_SILENT_LOSS, "1 lost: 7", "broken")
+
+
+def shown(result: Result) -> str:
+    recorder = Recorder(clock=lambda: 11.0)
+    recorder.introduce(Reader("client-1", "alice"))
+    recorder.add(Acknowledged(10.0, 9.9, "x-9", "e", 9, "content"))
+    recorder.add(Joined(11.0, "client-1", "e", 3, 3, "gap", 1, 9))
+    recorder.note("cut")
+    output = io.StringIO()
+    show(Console(file=output, width=100), result, recorder, seed=7)
+    return output.getvalue()
+
+
+def test_a_broken_promise_is_shown_with_the_events_around_it() -> None:
+    text = shown(Result([LOST], [BROKEN]))
+
+    assert "no silent loss is broken: client-1: 1 lost: 8" in text
+    assert "   2.500 s  Delivered client=client-1 epoch=e number=9" in text
+    assert 1 == text.count("│ broken")
+    assert 7 == text.count("│ kept")
+    assert "proves nothing" not in text
+
+
+def test_the_counts_and_the_seed_are_shown() -> None:
+    text = shown(Result([], [BROKEN]))
+
+    assert 8 == text.count("│ kept")
+    assert "published 1 (repeats 0), delivered 0, reconnects 1, gaps 1, resets 0; faults 1: cut 1" in text
+    assert "--seed 7" in text
+
+
+def test_a_run_that_did_not_find_the_broken_client_proves_nothing() -> None:
+    assert "This run proves nothing" in shown(Result([], []))
