@@ -15,15 +15,13 @@ from faults.processes import ServerProcess
 from places import LOGS, SHARED, new_url
 from unmissed import client
 
-LASTING = LOGS[1:]
 KILLS = 3
 
 
-@pytest.fixture(params=LASTING)
-def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
-    """Return a server on each kind of log that outlives it."""
-    url = new_url(request.param, request, tmp_path)
-    with ServerProcess("unmissed", "serve", log=tmp_path / "log", log_url=url) as server:
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ServerProcess]:
+    """Return a server whose log is a file."""
+    with ServerProcess("unmissed", "serve", log=tmp_path / "log", log_url=f"sqlite:{tmp_path}/log.db") as server:
         yield server
 
 
