@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,8 @@ from unmissed.logs.feed import Feed, Record, stamped
 from unmissed.logs.shared.engine import Engine, Position, State
 from unmissed.logs.tasks import end
 from unmissed.logs.writer import Write, Writer
+
+logger = logging.getLogger("unmissed")
 
 _OPEN_SECONDS = 10.0
 
@@ -49,20 +52,18 @@ class SharedLog:
     async def open(self) -> Window:
         """Read what the engine retains. Raises ConfigurationError if it cannot be reached within 10 seconds."""
         self._reading = Availability("read")
-        try:
-            async with asyncio.timeout(_OPEN_SECONDS):
-                state = await self._first_state()
-        except TimeoutError:
-            await self._engine.close()
-            raise ConfigurationError(f"UNMISSED_LOG_URL: {self._reading.reason or 'no answer'}") from None
-        window = Window(self._retention, epoch=state.epoch, first_number=state.first_number)
-        self._feed = Feed(window, clock=self._clock)
-        self._seen = Position(state.epoch, state.first_number - 1, 0)
-        self._writer = Writer(self._write)
-        self._writer.start()
-        self._following = asyncio.create_task(self._follow())
-        await self._feed.reached(state.latest)
-        return window
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._engine.close)
+            try:
+                async with asyncio.timeout(_OPEN_SECONDS):
+                    state = await self._first_state()
+                    self._begin(state)
+                    stack.push_async_callback(self._end)
+                    await self._feed.reached(state.latest)
+            except TimeoutError:
+                raise ConfigurationError(f"UNMISSED_LOG_URL: {self._reading.reason or 'no answer'}") from None
+            stack.pop_all()
+        return self._feed.window
 
     def subscribe(self, reader: Reader) -> None:
         """Tell this reader about everything that happens to the window from now on."""
@@ -70,8 +71,7 @@ class SharedLog:
 
     async def close(self) -> None:
         """Write what waits, and disconnect. The epoch continues in the engine."""
-        await self._writer.close()
-        await end(self._following)
+        await self._end()
         await self._engine.close()
 
     def expire(self) -> None:
@@ -89,6 +89,19 @@ class SharedLog:
         publication = await self._writer.submit(drafts, key=idempotency_key)
         await self._feed.reached(publication.receipt.first + publication.receipt.count - 1)
         return publication
+
+    def _begin(self, state: State) -> None:
+        """Follow the engine from its state on."""
+        window = Window(self._retention, epoch=state.epoch, first_number=state.first_number)
+        self._feed = Feed(window, clock=self._clock)
+        self._seen = Position(state.epoch, state.first_number - 1, 0)
+        self._writer = Writer(self._write)
+        self._writer.start()
+        self._following = asyncio.create_task(self._follow())
+
+    async def _end(self) -> None:
+        await self._writer.close()
+        await end(self._following)
 
     async def _first_state(self) -> State:
         while True:
@@ -108,6 +121,9 @@ class SharedLog:
                 await self._read(state)
             except LogUnavailable as error:
                 await asyncio.sleep(self._reading.failed(error.reason))
+            except Exception as error:
+                logger.exception("reading the log failed")
+                await asyncio.sleep(self._reading.failed(f"an unexpected error: {error!r}"))
 
     def _adopt(self, state: State) -> None:
         """Begin another epoch if the engine has, and skip what it does not store any more."""
