@@ -39,7 +39,8 @@ _CLOSE_CODES = {
     CloseCode.TOO_MANY: "Too many connections or messages: come back later.",
     CloseCode.TOO_LARGE: "A frame was too large: stop.",
     CloseCode.INTERNAL_ERROR: "The server failed: come back with jitter, and resume.",
-    CloseCode.SERVICE_RESTART: "The server restarts: come back with jitter, and resume.",
+    CloseCode.SERVICE_RESTART: "The server restarts, or its log has a new epoch: come back with jitter, and resume.",
+    CloseCode.TRY_AGAIN_LATER: "The log is unavailable: come back with jitter, and resume.",
 }
 
 _DESCRIPTION = """\

@@ -128,7 +128,12 @@ _GET_DOCS: dict[str, Any] = {
     "tags": ["messages"],
     "responses": {
         200: {"model": models.RecoveryBody},
-        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **documented(
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
     },
     "openapi_extra": {
         "parameters": [
@@ -169,6 +174,7 @@ _POST_DOCS: dict[str, Any] = {
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     },
     "openapi_extra": {
