@@ -5,12 +5,11 @@ import contextlib
 import logging
 import random
 import secrets
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
+from unmissed.application.notes import Assembly, encoded
 from unmissed.core.backoff import Backoff
-from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.base import Channel
 from unmissed.logs.tasks import end
@@ -23,7 +22,8 @@ HELLO_SECONDS = 1.0
 ANSWER_SECONDS = 1.0
 """How long the answers of other nodes are waited for."""
 
-_COMPRESSED_BYTES = 10_000
+SILENT_SECONDS = 4.0
+"""A node that does not even hear itself for so long is not connected any more."""
 
 
 class Nodes:
@@ -52,6 +52,7 @@ class Nodes:
         """When each other node was heard last."""
         self._asked: dict[str, _Question] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._assembly = Assembly()
 
     def start(self) -> None:
         """Listen to the others, and tell them that this node is there."""
@@ -63,7 +64,7 @@ class Nodes:
         for task in self._tasks:
             await end(task)
         if self._tasks:
-            with contextlib.suppress(LogUnavailable):
+            with contextlib.suppress(Exception):  # Others notice it a little later then.
                 await self._send("goodbye", None)
 
     @property
@@ -73,16 +74,18 @@ class Nodes:
         return frozenset(node for node, at in self._heard.items() if now - at < 3 * HELLO_SECONDS)
 
     async def tell(self, kind: str, content: Any) -> None:
-        """Have every other node handle a note. Raises LogUnavailable if they cannot be reached."""
+        """Let every other node that listens now handle a note. Raises LogUnavailable if none can be reached."""
         if self._channel is not None:
             await self._send(kind, content)
 
     async def ask(self, kind: str, content: Any) -> list[Any]:
-        """Return the answers of the other nodes. Those that are silent for a second are left out."""
-        others = self.others
-        if self._channel is None or not others:
+        """Send a question to all other nodes, and return the answers of those that were heard lately.
+
+        Those that do not answer within a second are left out. Raises LogUnavailable if none can be reached.
+        """
+        if self._channel is None:
             return []
-        question = _Question(others)
+        question = _Question(self.others)
         question_id = secrets.token_urlsafe(9)
         self._asked[question_id] = question
         try:
@@ -99,17 +102,35 @@ class Nodes:
         backoff = Backoff(first=0.05, most=HELLO_SECONDS)
         while True:
             try:
-                async with contextlib.aclosing(channel.receive()) as notes:
-                    async for note in notes:
-                        backoff.succeeded()
-                        await (self._take(_decoded(note)) if note else self._introduce_self(new=True))
-            except LogUnavailable:  # The log itself reports it.
-                await asyncio.sleep(backoff.failed(random.random()))
+                async with contextlib.aclosing(channel.receive()) as parts:
+                    await self._take_all(parts)
+            except (LogUnavailable, TimeoutError):  # The log itself reports it.
+                pass
+            except Exception:
+                logger.exception("listening to other nodes failed")
+            await asyncio.sleep(backoff.failed(random.random()))
+
+    async def _take_all(self, parts: AsyncGenerator[bytes]) -> None:
+        """Handle notes until this node hears nothing any more, not even itself."""
+        while True:
+            async with asyncio.timeout(SILENT_SECONDS):
+                part = await anext(parts)
+            if not part:
+                await self._introduce_self(new=True)
+                continue
+            try:
+                if note := self._assembly.take(part):
+                    await self._take(note)
+            except LogUnavailable:
+                raise
+            except Exception:
+                logger.exception("a note of another node could not be handled")
 
     async def _greet(self) -> None:
         """Say regularly that this node is there."""
         while True:
             await asyncio.sleep(HELLO_SECONDS)
+            self._heard = {node: self._heard[node] for node in self.others}
             with contextlib.suppress(LogUnavailable):
                 await self._send("hello", {"new": False})
 
@@ -132,7 +153,7 @@ class Nodes:
             case "goodbye":
                 del self._heard[node]
                 for question in self._asked.values():
-                    question.leave_out(node)
+                    question.settle(node)
             case "answer" if note["question"] in self._asked:
                 self._asked[note["question"]].answer(node, content)
             case _ if kind in self._handlers:
@@ -145,7 +166,8 @@ class Nodes:
         if question is not None:
             note["question"] = question
         if self._channel is not None:
-            await self._channel.send(_encoded(note))
+            for part in encoded(note):
+                await self._channel.send(part)
 
 
 class _Question:
@@ -155,25 +177,16 @@ class _Question:
         self.missing = set(nodes)
         self.answers: list[Any] = []
         self.answered = asyncio.Event()
+        if not nodes:
+            self.answered.set()
 
     def answer(self, node: str, answer: Any) -> None:
         """Record the answer of a node. One that was not known when the question was asked counts, too."""
         self.answers.append(answer)
-        self.leave_out(node)
+        self.settle(node)
 
-    def leave_out(self, node: str) -> None:
+    def settle(self, node: str) -> None:
         """Do not wait for a node any more."""
         self.missing.discard(node)
         if not self.missing:
             self.answered.set()
-
-
-def _encoded(note: dict[str, Any]) -> bytes:
-    """Return a note as JSON, compressed if it is long: NATS carries at most 1 MB by default."""
-    text = encode_json(note)
-    return text if len(text) < _COMPRESSED_BYTES else zlib.compress(text, level=1)
-
-
-def _decoded(note: bytes) -> dict[str, Any]:
-    decoded: dict[str, Any] = decode_json(note if note.startswith(b"{") else zlib.decompress(note))
-    return decoded

@@ -21,11 +21,17 @@ logger = logging.getLogger("unmissed")
 
 
 def run_workers(config: Config, *, environment: Mapping[str, str]) -> None:
-    """Serve ``unmissed.main:app`` in ``config.workers`` processes until SIGTERM, configured by this environment."""
+    """Serve ``unmissed.main:app`` in ``config.workers`` processes until SIGTERM, configured by this environment.
+
+    Ends with a status that is not 0 if a worker could not start.
+    """
     os.environ.update(environment)
     # The supervisor creates its workers by this name, and offers no other way to choose their class.
     multiprocess.Process = Worker  # type: ignore[misc]
-    multiprocess.Multiprocess(config, [config.bind_socket()]).run()
+    supervisor = multiprocess.Multiprocess(config, [config.bind_socket()])
+    supervisor.run()
+    if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
 
 
 class Worker(multiprocess.Process):
@@ -52,10 +58,10 @@ class Worker(multiprocess.Process):
         """Tell the supervisor whether the server has started. Shut down if the supervisor is gone."""
         try:
             self.child_conn.recv()
-        except EOFError:
+            self.child_conn.send(self._server is not None and self._server.started)
+        except (EOFError, OSError):
             os.kill(os.getpid(), signal.SIGTERM)
             sys.exit()
-        self.child_conn.send(self._server is not None and self._server.started)
 
 
 def freeze_what_is_loaded() -> None:

@@ -20,7 +20,7 @@
     ├── NotRunning              the manager was used before its start or after its stop
     ├── AlreadyRunning          the manager was started twice
     ├── Draining                the server is shutting down and accepts no new connections or messages
-    ├── LogUnavailable          the log cannot store messages at the moment
+    ├── LogUnavailable          the log cannot be used at the moment
     ├── WrongThread             the manager was used from the wrong thread or event loop
     └── ConnectionRefused       raised by the client: the server does not accept this client
 """
@@ -152,11 +152,14 @@ class Draining(UnmissedError):
 
 
 class LogUnavailable(UnmissedError):
-    """The log cannot store messages at the moment. The message may or may not have been published."""
+    """The log cannot be used at the moment, for the ``reason``.
+
+    If a publish raises it, the messages may or may not have been published: retry with the same idempotency key.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{reason}: retry with the same idempotency key, so that nothing is published twice")
+        super().__init__(f"{reason}: retry shortly, and a publish with the same idempotency key")
 
 
 class WrongThread(UnmissedError, RuntimeError):

@@ -47,7 +47,7 @@ class Feed:
         self._reader = reader
 
     async def append(self, records: Sequence[Record], *, store_ms: float | None = None) -> None:
-        """Append the records that continue the window, a part at a time.
+        """Append the records that continue the window, a part at a time, unless it is moved on meanwhile.
 
         They count as new, unless ``store_ms`` tells the present time, in Unix milliseconds, on the clock that stamped
         them earlier.
@@ -56,6 +56,8 @@ class Feed:
         for start in range(0, len(records), part):
             block = records[start : start + part]
             await self.before_append([record.draft for record in block])
+            if block[0].number != self.window.latest + 1:
+                return
             now = self._clock()
             ages = [0.0 if store_ms is None else max(0.0, store_ms - record.unix_ms) / 1000 for record in block]
             self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
@@ -98,8 +100,9 @@ class Feed:
         try:
             await future
         finally:
-            if not future.done() or future.cancelled():
-                waiting.remove(future)
+            waiting.remove(future)
+            if not waiting and self._awaited.get(number) is waiting:
+                del self._awaited[number]
 
     def _release(self, number: int) -> None:
         for future in self._awaited.pop(number, ()):

@@ -46,12 +46,12 @@ def log_from_url(
             clock=clock,
             wall_clock=wall_clock,
         )
-    if scheme == "nats":
+    if scheme == "nats" and rest.startswith("//"):
         jetstream = JetStreamEngine(
             Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock
         )
         return SharedLog(jetstream, retention=retention, clock=clock)
-    if scheme in _REDIS_SCHEMES:
+    if scheme in _REDIS_SCHEMES and rest.startswith("//"):
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
     raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
 
@@ -67,7 +67,8 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
         from unmissed.logs.shared.redis.engine import RedisEngine  # noqa: PLC0415  # redis is optional
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[redis]'") from None
-    server, options = _options(url, name=_NAME, ssl_ca_certs=_ANY, ssl_cert_reqs=re.compile("required|optional|none"))
+    tls = {"ssl_ca_certs": _ANY, "ssl_cert_reqs": re.compile("required|optional|none")}
+    server, options = _options(url, name=_NAME, **(tls if url.startswith("rediss:") else {}))
     name = options.pop("name", "unmissed")
     engine = RedisEngine(
         client_factory(server, tls=options),
@@ -86,5 +87,5 @@ def _options(text: str, **known: re.Pattern[str]) -> tuple[str, dict[str, str]]:
     for name, value in options.items():
         if name not in known or not known[name].fullmatch(value):
             valid = ", ".join(f"{option}={pattern.pattern}" for option, pattern in known.items())
-            raise ConfigurationError(f"UNMISSED_LOG_URL has the unknown option {name}={value}: valid are {valid}")
+            raise ConfigurationError(f"UNMISSED_LOG_URL has an unknown option {name}, or an invalid value: {valid}")
     return target, options

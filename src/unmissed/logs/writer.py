@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from unmissed.core.errors import LogUnavailable, NotRunning, UnmissedError
 from unmissed.core.messages import Draft
-from unmissed.core.receipts import fingerprint_of
+from unmissed.core.receipts import Receipt, fingerprint_of
 from unmissed.logs.availability import Availability
 from unmissed.logs.base import Publication
 from unmissed.logs.tasks import end
@@ -44,16 +43,25 @@ class Write:
         return sum(draft.size_in_log for draft in self.drafts)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The receipt of a publish, and whether it stored the messages now, or an earlier one with its key did."""
+
+    receipt: Receipt
+    new: bool
+
+
 class Writer:
     """Passes what is published to ``write``, in order, one call at a time.
 
-    ``write`` returns a result or an exception for each of the writes, or raises LogUnavailable. Then the same writes,
-    without those that were cancelled meanwhile, are passed to it again later: it must recognise what it has done.
+    ``write`` returns a result or an exception for the first of the writes, or for all. If it raises LogUnavailable, the
+    same writes, without those that were cancelled, are passed to it again, and it must recognise what it has done.
     """
 
     def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[Publication | UnmissedError]]]) -> None:
         self._write = write
-        self._waiting = deque[Write]()
+        self._waiting: dict[Write, int] = {}
+        """The bytes of each write that waits, in their order."""
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -83,18 +91,17 @@ class Writer:
         size = write.size
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise LogUnavailable(self.unavailable or "too many messages are waiting to be written")
-        self._waiting.append(write)
+        self._waiting[write] = size
         self._waiting_bytes += size
         self._wake.set()
         try:
             return await write.done
         finally:
-            self._waiting_bytes -= size
+            self._forget(write)
 
     async def _run(self) -> None:
         """Write what is submitted. While that fails, try again even if nothing waits."""
         while True:
-            self._waiting = deque(write for write in self._waiting if not write.done.done())
             if self._waiting or self.unavailable is not None:
                 await self._write_together([*islice(self._waiting, MAX_WRITES)])
             elif self._closing:
@@ -113,8 +120,13 @@ class Writer:
             logger.exception("writing to the log failed")
             results = [error] * len(writes)
         self._availability.succeeded()
-        for write, result in zip(writes, results, strict=True):
+        # The rest is written by the next call.
+        for write, result in zip(writes, results, strict=False):
+            self._forget(write)
             _resolve(write, result)
+
+    def _forget(self, write: Write) -> None:
+        self._waiting_bytes -= self._waiting.pop(write, 0)
 
 
 def _resolve(write: Write, result: Publication | Exception) -> None:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unmissed.core.errors import InvalidMessage
-from unmissed.core.receipts import Receipt
 from unmissed.logs.base import Channel
 from unmissed.logs.feed import Record
-from unmissed.logs.writer import Write
+from unmissed.logs.writer import Stored, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +37,6 @@ class State:
     store_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The receipt of a publish, and whether it stored the messages now, or an earlier one with its key did."""
-
-    receipt: Receipt
-    new: bool
-
-
 class Engine(Channel, Protocol):
     """Stamps and stores messages, and hands every node the same ones in the same order.
 
@@ -64,7 +55,8 @@ class Engine(Channel, Protocol):
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number, and then new ones as they are stored.
 
-        The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again.
+        The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again. It does so
+        after an empty block, too, which an engine yields once a second if it cannot tell when another epoch begins.
         """
         ...
 

@@ -19,6 +19,7 @@ from unmissed.logs.writer import Write, Writer
 logger = logging.getLogger("unmissed")
 
 _OPEN_SECONDS = 10.0
+_UNEXPECTED_SECONDS = 1.0
 
 
 class SharedLog:
@@ -36,6 +37,10 @@ class SharedLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._asking = asyncio.Lock()
+        self._questions = 0
+        self._answered: tuple[int, State | None] = (0, None)
+        """The number of the last question about the state, and its answer."""
         self._retention = retention or Retention()
         self._clock = clock
 
@@ -79,9 +84,13 @@ class SharedLog:
         self._feed.window.expire(self._clock())
 
     async def catch_up(self, number: int) -> None:
-        """Ask the engine whether it has a number, and wait until it has come from there into the window."""
+        """Ask the engine whether it has a number, and wait until it has come from there into the window.
+
+        If the engine has begun another epoch, the window does, too.
+        """
         if number > self._feed.window.latest:
-            state = await self._engine.state(self._seen)
+            state = await self._fresh_state()
+            self._adopt(state)
             await self._feed.reached(min(number, state.latest))
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
@@ -89,6 +98,17 @@ class SharedLog:
         publication = await self._writer.submit(drafts, key=idempotency_key)
         await self._feed.reached(publication.receipt.first + publication.receipt.count - 1)
         return publication
+
+    async def _fresh_state(self) -> State:
+        """Return a state that was asked for after this call. All who wait at the same time share one question."""
+        arrived = self._questions
+        async with self._asking:
+            asked, state = self._answered
+            if state is None or asked <= arrived:
+                self._questions = asked = self._questions + 1
+                state = await self._engine.state(self._seen)
+                self._answered = asked, state
+            return state
 
     def _begin(self, state: State) -> None:
         """Follow the engine from its state on."""
@@ -123,7 +143,8 @@ class SharedLog:
                 await asyncio.sleep(self._reading.failed(error.reason))
             except Exception as error:
                 logger.exception("reading the log failed")
-                await asyncio.sleep(self._reading.failed(f"an unexpected error: {error!r}"))
+                self._reading.failed(f"an unexpected error: {error!r}")
+                await asyncio.sleep(_UNEXPECTED_SECONDS)
 
     def _adopt(self, state: State) -> None:
         """Begin another epoch if the engine has, and skip what it does not store any more."""
@@ -136,11 +157,11 @@ class SharedLog:
             self._seen = Position(state.epoch, window.latest, 0)
 
     async def _read(self, state: State) -> None:
-        """Append what the engine yields, until a number is missing."""
+        """Append what the engine yields, until a number is missing, or it yields nothing."""
         async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
             async for records in blocks:
                 expected = range(self._feed.window.latest + 1, self._feed.window.latest + 1 + len(records))
-                if [record.number for record in records] != [*expected]:
+                if not records or [record.number for record in records] != [*expected]:
                     return
                 await self._append(records, state)
 
@@ -148,7 +169,7 @@ class SharedLog:
         stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
         await self._feed.append(records[:stored_before], store_ms=state.store_ms)
         await self._feed.append(records[stored_before:])
-        if records:
+        if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
             self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)
 
     async def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:

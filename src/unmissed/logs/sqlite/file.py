@@ -14,7 +14,7 @@ from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, encode_draft
 from unmissed.logs.feed import Record
 from unmissed.logs.sqlite.boot import boot_id
-from unmissed.logs.writer import Write
+from unmissed.logs.writer import Stored, Write
 
 _APPLICATION_ID = 0x756E6D73
 _VERSION = 1
@@ -56,14 +56,6 @@ class Life:
     first_number: int
     latest: int
     unsynced_boot: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The receipt of a publish, and whether it stored the messages now, or an earlier one with its key did."""
-
-    receipt: Receipt
-    new: bool
 
 
 class SqliteFile:
@@ -138,8 +130,16 @@ class SqliteFile:
         return life
 
     def _retained(self) -> list[Record]:
-        rows = self._connection.execute("SELECT number, unix_ms, draft FROM messages ORDER BY number")
-        return [Record(number, unix_ms, decode_draft(draft)) for number, unix_ms, draft in rows]
+        """Return the newest messages, as many as fit into the window, oldest first."""
+        rows = self._connection.execute("SELECT number, unix_ms, draft FROM messages ORDER BY number DESC")
+        records: list[Record] = []
+        size = 0
+        for number, unix_ms, draft in rows:
+            records.append(Record(number, unix_ms, decode_draft(draft)))
+            size += len(draft)
+            if len(records) == self._retention.max_messages or size > self._retention.max_bytes:
+                break
+        return records[::-1]
 
     def _configure(self) -> None:
         [mode] = self._fetch("PRAGMA journal_mode = WAL")
@@ -162,9 +162,13 @@ class SqliteFile:
         return not tables
 
     def _begin_epoch(self, *, above: int) -> None:
-        """Begin an empty epoch at the time in microseconds, or higher if a number could be used again."""
-        clock = int(self._wall_clock() * 1e6) + 1 if self._first_number is None else self._first_number
-        first_number = max(clock, above + 2)
+        """Begin an empty epoch at the time in microseconds, or higher if a number could be used again.
+
+        Receipts outlive it: a key that was used is answered with the number that its message had.
+        """
+        first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
+        if self._first_number is not None and not above:
+            first_number = self._first_number
         with self._transaction():
             self._connection.execute("DELETE FROM messages")
             self._connection.execute(
@@ -224,10 +228,16 @@ class SqliteFile:
         return Stored(Receipt(first, count, self._epoch, rfc3339(now_ms / 1000)), new=True)
 
     def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile."""
+        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile.
+
+        If the clock was set back, newer messages may have older times: only the first messages are deleted, up to the
+        oldest one that is retained.
+        """
         oldest_ms = self._oldest_ms(now_ms)
+        self._connection.execute("DELETE FROM messages WHERE number <= ?", (latest - self._retention.max_messages,))
         self._connection.execute(
-            "DELETE FROM messages WHERE number <= ? OR unix_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
+            "DELETE FROM messages WHERE number < (SELECT coalesce(min(number), ?) FROM messages WHERE unix_ms > ?)",
+            (latest + 1, oldest_ms),
         )
         self._connection.execute("DELETE FROM receipts WHERE unix_ms <= ?", (oldest_ms,))
         self._trimmed_through, self._trim_at = latest, now_ms + _TRIM_MS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.window import Retention
 from unmissed.logs.feed import Record
-from unmissed.logs.shared.engine import Position, State, Stored
+from unmissed.logs.shared.engine import Position, State
 from unmissed.logs.shared.jetstream.address import Address
 from unmissed.logs.shared.jetstream.body import decode_body
 from unmissed.logs.shared.jetstream.connection import Connection
@@ -18,7 +18,7 @@ from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet, api_req
 from unmissed.logs.shared.jetstream.reading import Reading
 from unmissed.logs.shared.jetstream.stream import Stream, settings
 from unmissed.logs.shared.jetstream.writing import Writing
-from unmissed.logs.writer import Write
+from unmissed.logs.writer import Stored, Write
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg

@@ -11,12 +11,11 @@ from typing import Any
 from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.logs.shared.engine import Stored
 from unmissed.logs.shared.jetstream.body import LINE_BYTES, StoredReceipt, encode_body, encode_receipt, fingerprint
 from unmissed.logs.shared.jetstream.connection import Connection
 from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
 from unmissed.logs.shared.jetstream.stream import Stream
-from unmissed.logs.writer import Write
+from unmissed.logs.writer import Stored, Write
 
 _OTHER_LAST_NUMBER = 10071
 """The subject has a message already."""

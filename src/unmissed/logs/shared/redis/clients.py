@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -46,8 +46,11 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Clients]:
         return _sentinel_factory(url)
     try:
         Redis.from_url(url, **tls)
-    except ValueError as error:
-        raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: {error}") from None
+    except ValueError:
+        raise ConfigurationError(
+            "UNMISSED_LOG_URL cannot be read: write redis://user:password@host:6379/0, "
+            "with special characters in the password percent-encoded"
+        ) from None
     return lambda: Clients(Redis.from_url(url, **tls, **_OPTIONS))
 
 
@@ -62,7 +65,12 @@ def _sentinel_factory(url: str) -> Callable[[], Clients]:
             "UNMISSED_LOG_URL names no master: write redis+sentinel://host:26379,host:26379/mymaster/0"
         )
     sentinels = [_address(host) for host in hosts.split(",")]
-    options = {**_OPTIONS, "username": user or None, "password": password or None, "db": int(database or 0)}
+    options = {
+        **_OPTIONS,
+        "username": unquote(user) or None,
+        "password": unquote(password) or None,
+        "db": int(database or 0),
+    }
 
     def create() -> Clients:
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis has no types for it

@@ -20,9 +20,9 @@ from unmissed.core.receipts import Receipt
 from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, encode_draft
 from unmissed.logs.feed import Record
-from unmissed.logs.shared.engine import Position, State, Stored
+from unmissed.logs.shared.engine import Position, State
 from unmissed.logs.shared.redis.clients import Clients
-from unmissed.logs.writer import Write
+from unmissed.logs.writer import Stored, Write
 
 logger = logging.getLogger("unmissed")
 
@@ -87,10 +87,11 @@ class RedisEngine:
         while True:
             with self._errors():
                 found: Any = await self._redis.xread({stream: f"{after}-0"}, count=_READ_COUNT, block=_BLOCK_MS)
-            if found:
-                records = _records(found)
+            records = _records(found) if found else []
+            # Without messages, the caller looks whether another epoch has begun, whose messages do not follow.
+            yield records
+            if records:
                 after = records[-1].number
-                yield records
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
         """Store these publishes in one call of the script."""

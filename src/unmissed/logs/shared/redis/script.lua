@@ -2,7 +2,7 @@
 --
 -- KEYS: the life of the log (a hash), its messages (a stream), and for each publish the key of its receipt.
 -- ARGV: what the caller has seen (epoch, latest number, milliseconds of that message; an empty epoch for nothing),
---       a name for a new epoch, its first number (0 for the time), the number of messages to keep,
+--       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
 --       the milliseconds to keep them, and the milliseconds that nodes have to report what they have seen.
 --       Then for each publish: its fingerprint, the milliseconds to keep its receipt, the number of messages, and them.
 -- Returns "ok" or "settling", epoch, first number, oldest stored, latest, time in milliseconds, and for each publish
@@ -43,7 +43,8 @@ end
 if not epoch or has_lost_messages() then
   epoch = new_epoch
   -- At least one number is left out, so that a reader always notices the new epoch.
-  first = math.max(first_number > 0 and first_number or now_us + 1, latest + 2, seen_latest + 2)
+  first = math.max(now_us + 1, latest + 2, seen_latest + 2)
+  if first_number > 0 and seen_epoch == '' and not held[1] then first = first_number end
   latest, run, settle_until = first - 1, server_run(), 0
   redis.call('DEL', messages)
   redis.call('HSET', life, 'epoch', epoch, 'first', text(first), 'latest', text(latest), 'run', run, 'settle_until', 0)

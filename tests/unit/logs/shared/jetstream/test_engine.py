@@ -27,7 +27,7 @@ from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavaila
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication
-from unmissed.logs.shared.engine import Position, Stored
+from unmissed.logs.shared.engine import Position
 from unmissed.logs.shared.jetstream import reading
 from unmissed.logs.shared.jetstream.address import Address
 from unmissed.logs.shared.jetstream.body import encode_body
@@ -37,7 +37,7 @@ from unmissed.logs.shared.jetstream.packet import Packet, api_request
 from unmissed.logs.shared.jetstream.stream import Stream
 from unmissed.logs.shared.jetstream.writing import subject_part
 from unmissed.logs.shared.log import SharedLog
-from unmissed.logs.writer import Write
+from unmissed.logs.writer import Stored, Write
 
 
 @pytest.fixture

@@ -142,6 +142,25 @@ async def test_an_old_copy_that_takes_over_uses_no_number_again(server: RedisSer
         assert Outcome.RESET is window.locate(lost)[0]
 
 
+async def test_a_new_epoch_in_which_nothing_is_published_reaches_every_node(
+    server: RedisServer, places: list[Place]
+) -> None:
+    place = at(server.url, places)
+    log, window = await place.open()
+    await log.publish(drafts(3))
+    before = window.epoch, window.latest
+
+    with Redis(port=server.port) as redis:
+        redis.flushall()
+    _, other = await place.open()
+    async with asyncio.timeout(10):
+        while window.epoch == before[0]:
+            await asyncio.sleep(0.01)
+
+    assert window.epoch == other.epoch
+    assert before[1] < window.first_number - 1
+
+
 async def test_numbers_with_other_messages_than_a_node_has_seen_end_the_epoch(
     server: RedisServer, places: list[Place]
 ) -> None:
