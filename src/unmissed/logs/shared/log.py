@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Draft
@@ -139,10 +140,10 @@ class SharedLog:
         """Append what the engine yields, until a number is missing."""
         async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
             async for records in blocks:
-                expected = range(self._feed.window.latest + 1, self._feed.window.latest + 1 + len(records))
-                if [record.number for record in records] != [*expected]:
+                following = _following(records, self._feed.window.latest)
+                await self._append(following, state)
+                if len(following) < len(records):
                     return
-                await self._append(records, state)
 
     async def _append(self, records: Sequence[Record], state: State) -> None:
         stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
@@ -162,3 +163,9 @@ class SharedLog:
             )
             for write, result in zip(writes, results, strict=True)
         ]
+
+
+def _following(records: Sequence[Record], latest: int) -> list[Record]:
+    """Return the records from ``latest + 1`` on, up to the first number that is missing."""
+    numbered = enumerate(records, start=latest + 1)
+    return [record for _, record in takewhile(lambda pair: pair[0] == pair[1].number, numbered)]
