@@ -190,22 +190,23 @@ async def test_a_result_for_a_publisher_that_has_given_up_is_dropped(writer: Wri
     assert publication("b") == patient.result()
 
 
-async def test_it_says_why_nothing_is_written_until_something_is(store: Store) -> None:
+async def test_it_says_why_nothing_is_written_until_something_is() -> None:
     reasons: list[str | None] = []
+    store = Store()
 
     async def write(writes: Sequence[Write]) -> list[Publication | UnmissedError]:
-        reasons.append(writer.unavailable)
+        reasons.append(observed.unavailable)
         return await store.write(writes)
 
-    writer = Writer(write)
-    writer.start()
+    observed = Writer(write)
+    observed.start()
     store.failures += [LOST, LogUnavailable("the store is still away")]
 
-    await results(await submitted(writer, "a"))
-    await writer.close()
+    await results(await submitted(observed, "a"))
+    await observed.close()
 
     assert [None, "the store is away", "the store is still away"] == reasons
-    assert None is writer.unavailable
+    assert None is observed.unavailable
 
 
 async def test_an_unexpected_error_answers_the_publishers_and_the_writer_goes_on(
