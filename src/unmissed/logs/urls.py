@@ -19,7 +19,7 @@ _KNOWN = "use memory:, sqlite:unmissed.db, redis://localhost:6379 or nats://loca
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 _REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel")
 _SHARED_SCHEMES = (*_REDIS_SCHEMES, "nats")
-_ANY = re.compile(".+")
+_TLS_OPTIONS = {"ssl_ca_certs": re.compile(".+"), "ssl_cert_reqs": re.compile("required|optional|none")}
 
 
 def log_from_url(
@@ -67,8 +67,7 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
         from unmissed.logs.shared.redis.engine import RedisEngine  # noqa: PLC0415  # redis is optional
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[redis]'") from None
-    tls = {"ssl_ca_certs": _ANY, "ssl_cert_reqs": re.compile("required|optional|none")}
-    server, options = _options(url, name=_NAME, **(tls if url.startswith("rediss:") else {}))
+    server, options = _options(url, name=_NAME, **(_TLS_OPTIONS if url.startswith("rediss:") else {}))
     name = options.pop("name", "unmissed")
     engine = RedisEngine(
         client_factory(server, tls=options),
@@ -81,11 +80,14 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
 
 
 def _options(text: str, **known: re.Pattern[str]) -> tuple[str, dict[str, str]]:
-    """Return the part before the ``?``, and the options after it. Raises ConfigurationError for an unknown one."""
+    """Return the part before the ``?``, and the options after it. Raises ConfigurationError for an unknown one.
+
+    Its text does not repeat the option, which may be a part of a password that contains a ``?``.
+    """
     target, _, query = text.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name, value in options.items():
         if name not in known or not known[name].fullmatch(value):
             valid = ", ".join(f"{option}={pattern.pattern}" for option, pattern in known.items())
-            raise ConfigurationError(f"UNMISSED_LOG_URL has an unknown option {name}, or an invalid value: {valid}")
+            raise ConfigurationError(f"UNMISSED_LOG_URL has an unknown option or value: valid are {valid}")
     return target, options

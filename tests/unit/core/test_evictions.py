@@ -46,3 +46,26 @@ def test_what_is_forgotten_counts_for_everybody(monkeypatch: pytest.MonkeyPatch)
     assert 102 == record.highest(BOB)
     assert 103 == record.highest(ALICE)
     assert 104 == record.highest(keys_of("dave"))
+
+
+def test_what_a_log_forgets_is_lost_for_everybody() -> None:
+    record = Evictions(100)
+    evicted(record, 101, users=["alice"])
+
+    record.forget(110)
+
+    assert 110 == record.highest(ALICE)
+    assert 110 == record.highest(BOB)
+    assert 110 == record.highest(frozenset(), everyone=False)
+
+
+def test_what_is_evicted_after_it_was_forgotten_counts_for_those_who_could_see_it() -> None:
+    record = Evictions(100)
+    record.forget(110)
+
+    evicted(record, 111, users=["alice"])
+    evicted(record, 112)
+
+    assert 112 == record.highest(BOB)
+    assert 110 == record.highest(BOB, everyone=False)
+    assert 111 == record.highest(ALICE, everyone=False)

@@ -43,3 +43,59 @@ def test_the_number_that_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatc
 
     assert [True, False, False] == [accepted(revoked, user_id, 1.0) for user_id in "abc"]
     assert [True, False, False] == [accepted(revoked, f"token {user_id}", 1.0) for user_id in "abc"]
+
+
+def test_a_later_revocation_of_a_user_keeps_the_latest_time() -> None:
+    """The nodes of a log tell each other about revocations in any order, and their clocks may differ."""
+    revoked = Revocations()
+
+    revoked.revoke_user("alice", now=100.0)
+    revoked.revoke_user("alice", now=90.0)
+    revoked.revoke_user("bob", now=90.0)
+    revoked.revoke_user("bob", now=100.0)
+
+    assert [("alice", 100.0), ("bob", 100.0)] == revoked.users
+
+
+def test_a_user_who_is_revoked_again_is_not_the_next_to_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "MAX_REVOKED", 2)
+    revoked = Revocations()
+
+    for user_id in ("alice", "bob", "alice", "carol"):
+        revoked.revoke_user(user_id, now=1.0)
+
+    assert ["alice", "carol"] == [user_id for user_id, _ in revoked.users]
+
+
+def test_what_was_revoked_is_listed_for_other_nodes() -> None:
+    revoked = Revocations()
+
+    revoked.revoke_user("alice", now=100.0)
+    revoked.revoke_token("bob", 50.0)
+    revoked.revoke_token("bob", None)
+    revoked.revoke_token("bob", 50.0)
+
+    assert [("alice", 100.0)] == revoked.users
+    assert [("bob", 50.0), ("bob", None)] == revoked.tokens
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        (Identity("alice", issued_at=100.0), True),
+        (Identity("alice", issued_at=100.5), False),
+        (Identity("alice"), True),
+        (Identity("bob", issued_at=50.0), True),
+        (Identity("bob", issued_at=49.0), False),
+        (Identity("bob"), False),
+        (Identity("carol"), True),
+        (Identity("carol", issued_at=1.0), False),
+    ],
+)
+def test_a_token_is_refused_if_its_user_or_the_token_itself_was_revoked(identity: Identity, *, expected: bool) -> None:
+    revoked = Revocations()
+    revoked.revoke_user("alice", now=100.0)
+    revoked.revoke_token("bob", 50.0)
+    revoked.revoke_token("carol", None)
+
+    assert expected is revoked.refuses(identity)

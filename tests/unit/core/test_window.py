@@ -348,3 +348,159 @@ def test_pages_joined_are_everything_that_a_user_sees(
         got += page
 
     assert [number for number in range(1, len(messages) + 1) if number not in others] == got
+
+
+def skipped_to(number: int) -> Window:
+    """Return a window of 3 messages that has continued after this number."""
+    window = window_of(3)
+    window.skip(number)
+    return window
+
+
+def test_a_skip_loses_everything_up_to_its_number() -> None:
+    window = skipped_to(7)
+
+    assert (0, 0) == (len(window), window.size)
+    assert (8, 7, 7) == (window.oldest, window.latest, window.evicted_through)
+    assert ("life", 1) == (window.epoch, window.first_number)
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        (0, (Outcome.GAP, 7)),
+        (3, (Outcome.GAP, 7)),
+        (6, (Outcome.GAP, 7)),
+        (7, (Outcome.COMPLETE, 7)),
+        (8, (Outcome.RESET, 7)),
+    ],
+)
+def test_what_was_skipped_is_a_gap_for_everybody(position: int, expected: tuple[Outcome, int]) -> None:
+    """Nothing tells whom the messages were for."""
+    window = skipped_to(7)
+
+    assert expected == window.locate(position)
+    assert expected == window.locate(position, keys=keys_of("alice"), epoch="life")
+    assert expected == window.locate(position, keys=frozenset())
+
+
+def test_a_skip_to_the_latest_number_loses_what_is_retained() -> None:
+    window = skipped_to(3)
+
+    assert (Outcome.GAP, 3) == window.locate(2)
+    assert (Outcome.COMPLETE, 3) == window.locate(3)
+
+
+def test_messages_follow_after_what_was_skipped() -> None:
+    window = skipped_to(7)
+
+    window.append(Message(8, "2026-01-31T12:00:00.000Z", b"{}", Audience.of(users=["bob"]), 0.0))
+    window.append(message(9))
+
+    assert [8, 9] == numbers(window.recover(2, now=0.0))
+    assert [9] == [each.sequence_number for each in window.visible_after(7, keys_of("alice"))]
+    assert [8, 9] == [each.sequence_number for each in window.page(0, keys=keys_of("bob"), now=0.0).messages]
+
+
+def test_what_is_evicted_after_a_skip_is_lost_for_those_who_could_see_it() -> None:
+    window = empty_window(Retention(max_messages=1))
+    window.skip(7)
+    for number, user in ((8, "bob"), (9, "alice"), (10, "alice")):
+        window.append(Message(number, "", b"{}", Audience.of(users=[user]), 0.0))
+
+    assert Outcome.GAP is window.locate(6, keys=keys_of("carol"))[0]
+    assert Outcome.COMPLETE is window.locate(7, keys=keys_of("carol"))[0]
+    assert Outcome.COMPLETE is window.locate(8, keys=keys_of("bob"))[0]
+    assert Outcome.GAP is window.locate(8, keys=keys_of("alice"))[0]
+
+
+def restarted_at(first_number: int) -> Window:
+    """Return a window of 3 messages that has begun another epoch."""
+    window = window_of(3)
+    window.restart(epoch="next", first_number=first_number)
+    return window
+
+
+def test_a_restart_begins_another_epoch_that_is_empty() -> None:
+    window = restarted_at(101)
+
+    assert (0, 0) == (len(window), window.size)
+    assert ("next", 101) == (window.epoch, window.first_number)
+    assert (101, 100, 100) == (window.oldest, window.latest, window.evicted_through)
+
+
+@pytest.mark.parametrize("position", [1, 3, 99, 101])
+def test_every_position_before_a_restart_is_a_reset(position: int) -> None:
+    window = restarted_at(101)
+
+    assert (Outcome.RESET, 100) == window.locate(position)
+    assert (Outcome.RESET, 100) == window.locate(position, epoch="life", keys=keys_of("alice"))
+
+
+def test_an_epoch_is_complete_from_its_start_although_the_last_one_lost_messages() -> None:
+    window = window_of(5, retention=Retention(max_messages=2))
+    window.skip(9)
+
+    window.restart(epoch="next", first_number=10)
+
+    assert (Outcome.COMPLETE, 9) == window.locate(0, epoch="next")
+    assert (Outcome.COMPLETE, 9) == window.locate(9, epoch="next", keys=keys_of("alice"))
+    assert (Outcome.RESET, 9) == window.locate(9, epoch="life")
+
+
+def test_messages_follow_after_a_restart() -> None:
+    window = restarted_at(101)
+
+    window.append(message(101))
+    window.append(message(102))
+
+    assert Recovery(Outcome.COMPLETE, start=101, oldest=101, latest=102, messages=(message(102),)) == window.recover(
+        101, now=0.0, epoch="next"
+    )
+    assert [101, 102] == numbers(window.recover(2, now=0.0))
+
+
+@dataclass(frozen=True)
+class Skip:
+    lost: int
+
+
+@dataclass(frozen=True)
+class Restart:
+    unused: int
+
+
+@given(
+    steps=st.lists(
+        st.sampled_from(["append", "expire"])
+        | st.builds(Skip, st.integers(0, 3))
+        | st.builds(Restart, st.integers(0, 3)),
+        max_size=20,
+    )
+)
+def test_a_window_never_calls_a_position_complete_that_has_missed_messages(
+    steps: list[str | Skip | Restart],
+) -> None:
+    window, epoch, numbered, now = empty_window(Retention(max_messages=3, max_age=4.0)), 0, list[int](), 0.0
+    window.restart(epoch="0", first_number=1)
+    for step in steps:
+        now += 1.0
+        match step:
+            case Skip(lost=lost):
+                numbered += range(window.latest + 1, window.latest + lost + 1)
+                window.skip(window.latest + lost)
+            case Restart(unused=unused):
+                epoch, numbered = epoch + 1, []
+                window.restart(epoch=str(epoch), first_number=window.latest + 1 + unused)
+            case "append":
+                numbered.append(window.latest + 1)
+                window.append(message(numbered[-1], at=now))
+            case _:
+                window.expire(now)
+
+        for position in range(window.first_number - 1, window.latest + 1):
+            recovery = window.recover(position, now=now, epoch=str(epoch))
+            missed = [number for number in numbered if number > position]
+            assert (Outcome.COMPLETE is recovery.outcome) == (missed == numbers(recovery))
+            assert missed[len(missed) - len(recovery.messages) :] == numbers(recovery)
+        assert Outcome.RESET is window.locate(window.latest, epoch=str(epoch - 1))[0]

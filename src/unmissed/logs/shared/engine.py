@@ -26,7 +26,8 @@ class Position:
 class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
-    ``oldest`` is ``latest + 1`` when none is. ``store_ms`` is the present time on the engine's clock in Unix
+    ``oldest`` leaves out those that the node has, at least if a number is missing after them: reading continues there.
+    It is ``latest + 1`` when none is stored. ``store_ms`` is the present time on the engine's clock in Unix
     milliseconds.
     """
 

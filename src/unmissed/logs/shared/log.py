@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Draft
@@ -160,10 +161,10 @@ class SharedLog:
         """Append what the engine yields, until a number is missing, or it yields nothing."""
         async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
             async for records in blocks:
-                expected = range(self._feed.window.latest + 1, self._feed.window.latest + 1 + len(records))
-                if not records or [record.number for record in records] != [*expected]:
+                following = _following(records, self._feed.window.latest)
+                await self._append(following, state)
+                if not records or len(following) < len(records):
                     return
-                await self._append(records, state)
 
     async def _append(self, records: Sequence[Record], state: State) -> None:
         stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
@@ -181,5 +182,11 @@ class SharedLog:
                 result.receipt,
                 stamped(write.drafts, result.receipt, appended_at=self._clock()) if result.new else (),
             )
-            for write, result in zip(writes, results, strict=True)
+            for write, result in zip(writes, results, strict=False)  # The rest is passed again.
         ]
+
+
+def _following(records: Sequence[Record], latest: int) -> list[Record]:
+    """Return the records from ``latest + 1`` on, up to the first number that is missing."""
+    numbered = enumerate(records, start=latest + 1)
+    return [record for _, record in takewhile(lambda pair: pair[0] == pair[1].number, numbered)]

@@ -61,8 +61,9 @@ def _server(text: str) -> str:
 def _options(query: str) -> dict[str, str]:
     given = dict(parse_qsl(query, keep_blank_values=True))
     options = {"name": "unmissed", "replicas": "1", "tls": "false"} | given
-    if unknown := given.keys() - {"name", "replicas", "tls"}:
-        raise ConfigurationError(f"UNMISSED_LOG_URL has the unknown option {min(unknown)}: write {_FORM}")
+    if given.keys() - {"name", "replicas", "tls"}:
+        # Without its name, which may be a part of a password that contains a "?".
+        raise ConfigurationError(f"UNMISSED_LOG_URL has an unknown option: write {_FORM}")
     if not _NAME.fullmatch(options["name"]):
         raise ConfigurationError("UNMISSED_LOG_URL: name has 1 to 64 letters, digits, - or _, such as ?name=unmissed")
     if options["replicas"] not in _REPLICAS:

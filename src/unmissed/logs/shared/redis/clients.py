@@ -22,6 +22,8 @@ _OPTIONS: dict[str, Any] = {
     "client_name": "unmissed",
 }
 _SENTINEL_PORT = 26_379
+_FORM = "redis://user:password@localhost:6379/0"
+_SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,9 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Clients]:
     try:
         Redis.from_url(url, **tls)
     except ValueError:
+        # Without the reason, which contains a part of a password that has characters such as "/".
         raise ConfigurationError(
-            "UNMISSED_LOG_URL cannot be read: write redis://user:password@host:6379/0, "
-            "with special characters in the password percent-encoded"
+            f"UNMISSED_LOG_URL cannot be read: write {_FORM}, and percent-encode the password"
         ) from None
     return lambda: Clients(Redis.from_url(url, **tls, **_OPTIONS))
 
@@ -61,9 +63,7 @@ def _sentinel_factory(url: str) -> Callable[[], Clients]:
     user, _, password = login.partition(":")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdecimal():
-        raise ConfigurationError(
-            "UNMISSED_LOG_URL names no master: write redis+sentinel://host:26379,host:26379/mymaster/0"
-        )
+        raise ConfigurationError(f"UNMISSED_LOG_URL names no master: write {_SENTINEL_FORM}")
     sentinels = [_address(host) for host in hosts.split(",")]
     options = {
         **_OPTIONS,
@@ -84,5 +84,5 @@ def _sentinel_factory(url: str) -> Callable[[], Clients]:
 def _address(host: str) -> tuple[str, int]:
     name, _, port = host.partition(":")
     if not name or not (port or "0").isdecimal():
-        raise ConfigurationError(f"UNMISSED_LOG_URL has the Sentinel {host!r}: write host:26379")
+        raise ConfigurationError(f"UNMISSED_LOG_URL has an invalid Sentinel: write {_SENTINEL_FORM}")
     return name, int(port or _SENTINEL_PORT)

@@ -5,7 +5,7 @@
 --       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
 --       the milliseconds to keep them, and the milliseconds that nodes have to report what they have seen.
 --       Then for each publish: its fingerprint, the milliseconds to keep its receipt, the number of messages, and them.
--- Returns "ok" or "settling", epoch, first number, oldest stored, latest, time in milliseconds, and for each publish
+-- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time in milliseconds, and for each publish
 --         1 if it was stored now or else 0, and its receipt: first number, count, milliseconds, epoch, fingerprint.
 
 local life, messages = KEYS[1], KEYS[2]
@@ -80,7 +80,9 @@ if stored then
   redis.call('PEXPIRE', messages, max_age)
 end
 
-local oldest = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+-- A damaged stream may have holes: the caller continues after the one that follows what it has seen.
+local start = seen_epoch == epoch and text(seen_latest + 1) or '-'
+local oldest = redis.call('XRANGE', messages, start, '+', 'COUNT', 1)[1]
 return {
   now_ms >= settle_until and 'ok' or 'settling', epoch, text(first),
   oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(now_ms), unpack(results)

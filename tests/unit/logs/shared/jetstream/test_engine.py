@@ -367,6 +367,21 @@ async def test_holes_of_a_damaged_stream_are_skipped(url: str) -> None:
         )
 
 
+async def test_a_hole_between_messages_is_skipped(url: str) -> None:
+    async with node(url) as (log, window):
+        await log.publish(drafts(3))
+        first = (await log.publish(drafts(1), idempotency_key="hole")).receipt.first
+        await log.publish(drafts(2))
+        subject = f"{Address.of(url).name}.{window.epoch}.{subject_part('hole')}"
+        assert 1 == (await api(url, "STREAM.PURGE.*", {"filter": subject}))["purged"]
+
+    async with node(url) as (log, window):
+        await until_reached(window, first + 2)
+        await log.publish(drafts(1))
+
+        assert [first + 1, first + 2, first + 3] == numbers([*window.messages_after(window.evicted_through)])
+
+
 async def test_a_deleted_stream_is_followed_by_an_epoch_with_higher_numbers(url: str) -> None:
     async with node(url) as (one, first), node(url) as (two, second):
         reader = RecordingReader()

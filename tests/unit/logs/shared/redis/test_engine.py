@@ -227,6 +227,22 @@ async def test_a_node_that_fell_behind_the_stored_messages_declares_the_gap(
     assert Outcome.GAP is behind.locate(behind.first_number)[0]
 
 
+async def test_holes_of_a_damaged_stream_are_skipped(server: RedisServer, places: list[Place]) -> None:
+    place = at(server.url, places)
+    log, window = await place.open()
+    first = (await log.publish(drafts(6))).receipt.first
+    await place.close(log)
+    with Redis.from_url(server.url) as redis:
+        assert 2 == redis.xdel("{unmissed}:messages", f"{first + 1}-0", f"{first + 4}-0")
+
+    log, window = await place.open()
+    await log.publish(drafts(1))
+
+    assert [first + 5, first + 6] == numbers([*window.messages_after(window.evicted_through)])
+    assert Outcome.GAP is window.locate(first)[0]
+    assert Outcome.COMPLETE is window.locate(first + 4)[0]
+
+
 async def test_a_server_that_is_away_is_told_without_its_password(server: RedisServer, places: list[Place]) -> None:
     with Redis(port=server.port) as redis:
         redis.config_set("requirepass", "secret-word")

@@ -1,0 +1,245 @@
+"""The way into a window."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from unmissed.core.messages import Draft
+from unmissed.core.window import Retention, Window
+from unmissed.logs.feed import Feed, Record
+from unmissed.testing import ManualClock
+
+NOON_MS = 1_769_860_800_000
+
+
+def records(*numbers: int, unix_ms: int = NOON_MS) -> list[Record]:
+    return [Record(number, unix_ms, Draft.of({"type": "a"}, max_bytes=100)) for number in numbers]
+
+
+def feed_of(*, max_messages: int = 500, clock: ManualClock | None = None) -> Feed:
+    window = Window(Retention(max_messages=max_messages), epoch="life", first_number=1)
+    return Feed(window, clock=clock or ManualClock())
+
+
+def ages(feed: Feed, now: float) -> list[float]:
+    return [now - message.appended_at for message in feed.window.messages_after(feed.window.evicted_through)]
+
+
+class WatchingReader:
+    """A reader that notes what a feed tells it, and the epoch and the latest number of the window at that time."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.told: list[tuple[str, str, int]] = []
+
+    async def before_append(self, drafts: Sequence[Draft]) -> None:
+        self._note(f"before {len(drafts)}")
+
+    def appended(self) -> None:
+        self._note("appended")
+
+    def before_restart(self) -> None:
+        self._note("restart")
+
+    def _note(self, what: str) -> None:
+        self.told.append((what, self.window.epoch, self.window.latest))
+
+
+def watched(feed: Feed) -> WatchingReader:
+    reader = WatchingReader(feed.window)
+    feed.subscribe(reader)
+    return reader
+
+
+async def released(*waiting: asyncio.Task[None]) -> list[bool]:
+    """Run whatever is ready, and return which of these tasks are done."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return [task.done() for task in waiting]
+
+
+async def end(*waiting: asyncio.Task[None]) -> None:
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def waiting_for(feed: Feed, *numbers: int) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(feed.reached(number)) for number in numbers]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_record_becomes_a_message_with_its_number_and_its_time() -> None:
+    feed = feed_of()
+
+    await feed.append(records(1, 2))
+
+    assert [(1, "2026-01-31T12:00:00.000Z"), (2, "2026-01-31T12:00:00.000Z")] == [
+        (message.sequence_number, message.timestamp) for message in feed.window.messages_after(0)
+    ]
+
+
+async def test_records_count_as_new_unless_the_time_of_the_store_is_known() -> None:
+    clock = ManualClock(50.0)
+    feed = feed_of(clock=clock)
+
+    await feed.append(records(1))
+
+    assert [0.0] == ages(feed, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("store_ms", "expected"),
+    [(NOON_MS + 2_500.0, 2.5), (NOON_MS, 0.0), (NOON_MS - 3_600_000.0, 0.0)],
+    ids=["later", "now", "stepped back"],
+)
+async def test_the_age_is_the_time_since_the_stamp_on_the_clock_of_the_store(store_ms: float, expected: float) -> None:
+    """Only that clock is read, so it may be ahead of the one of this machine, or behind. No message is from later."""
+    feed = feed_of(clock=ManualClock(50.0))
+
+    await feed.append(records(1), store_ms=store_ms)
+
+    assert [expected] == ages(feed, 50.0)
+
+
+async def test_messages_that_are_old_already_expire_when_they_are_appended() -> None:
+    feed = feed_of()
+
+    await feed.append([*records(1), *records(2, unix_ms=NOON_MS + 900_000)], store_ms=NOON_MS + 900_000.0)
+
+    assert (1, 2) == (feed.window.evicted_through, feed.window.latest)
+
+
+async def test_a_quarter_of_the_retention_is_appended_at_a_time() -> None:
+    """The reader can deliver each part before the next ones evict it."""
+    feed = feed_of(max_messages=8)
+    reader = watched(feed)
+
+    await feed.append(records(1, 2, 3, 4, 5))
+
+    assert [
+        ("before 2", "life", 0),
+        ("appended", "life", 2),
+        ("before 2", "life", 2),
+        ("appended", "life", 4),
+        ("before 1", "life", 4),
+        ("appended", "life", 5),
+    ] == reader.told
+
+
+async def test_one_record_is_appended_at_a_time_if_the_retention_is_tiny() -> None:
+    feed = feed_of(max_messages=1)
+    reader = watched(feed)
+
+    await feed.append(records(1, 2))
+
+    assert ["before 1", "appended", "before 1", "appended"] == [what for what, *_ in reader.told]
+
+
+async def test_nothing_is_told_about_no_records() -> None:
+    feed = feed_of()
+    reader = watched(feed)
+
+    await feed.append([])
+
+    assert [] == reader.told
+
+
+async def test_the_reader_is_told_after_a_skip_and_before_a_restart() -> None:
+    feed = feed_of()
+    reader = watched(feed)
+    await feed.append(records(1))
+    reader.told.clear()
+
+    feed.skip(7)
+    feed.restart(epoch="next", first_number=20)
+
+    assert [("appended", "life", 7), ("restart", "life", 7)] == reader.told
+    assert ("next", 19) == (feed.window.epoch, feed.window.latest)
+
+
+async def test_a_feed_without_a_reader_fills_its_window() -> None:
+    feed = feed_of()
+
+    await feed.append(records(1, 2))
+    feed.skip(7)
+    feed.restart(epoch="next", first_number=20)
+
+    assert 19 == feed.window.latest
+
+
+async def test_a_number_that_the_window_has_is_not_waited_for() -> None:
+    feed = feed_of()
+    await feed.append(records(1, 2))
+
+    await feed.reached(2)
+
+
+async def test_an_append_releases_those_who_wait_for_its_numbers_and_only_those() -> None:
+    feed = feed_of()
+    waiting = await waiting_for(feed, 1, 2, 2, 3)
+
+    await feed.append(records(1, 2))
+
+    assert [True, True, True, False] == await released(*waiting)
+    await end(*waiting)
+
+
+async def test_a_skip_releases_those_who_wait_for_numbers_that_are_passed_and_only_those() -> None:
+    feed = feed_of()
+    waiting = await waiting_for(feed, 3, 7, 8)
+
+    feed.skip(7)
+
+    assert [True, True, False] == await released(*waiting)
+    await end(*waiting)
+
+
+async def test_a_restart_releases_those_who_wait_for_numbers_before_it_and_only_those() -> None:
+    feed = feed_of()
+    waiting = await waiting_for(feed, 3, 19, 20)
+
+    feed.restart(epoch="next", first_number=20)
+
+    assert [True, True, False] == await released(*waiting)
+    await feed.append(records(20))
+    assert [True] == await released(waiting[2])
+
+
+async def test_one_who_gives_up_waiting_leaves_the_others_waiting() -> None:
+    feed = feed_of()
+    impatient, patient = await waiting_for(feed, 1, 1)
+
+    impatient.cancel()
+    await released(impatient)
+    await feed.append(records(1))
+
+    assert impatient.cancelled()
+    assert [True] == await released(patient)
+    assert not patient.cancelled()
+
+
+async def test_one_who_gives_up_just_after_the_release_disturbs_nobody() -> None:
+    feed = feed_of()
+    impatient, patient = await waiting_for(feed, 1, 1)
+
+    await feed.append(records(1))
+    impatient.cancel()
+
+    assert [True, True] == await released(impatient, patient)
+    assert impatient.cancelled()
+    assert not patient.cancelled()
+
+
+async def test_one_who_gives_up_just_before_the_release_disturbs_nobody() -> None:
+    feed = feed_of()
+    impatient, patient = await waiting_for(feed, 1, 1)
+
+    impatient.cancel()
+    await feed.append(records(1))
+
+    assert [True, True] == await released(impatient, patient)
+    assert not patient.cancelled()
+    assert None is patient.exception()
