@@ -23,7 +23,7 @@ from unmissed.delivery.chunks import Chunk
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 from unmissed.transports.asgi import AsgiSocket
-from unmissed.verify import cast
+from unmissed.verify import participants
 from unmissed.verify.clients import Client
 
 SMALL = ("--clients", "10", "--rate", "300", "--seconds", "2s", "--seed", "7")
@@ -200,7 +200,7 @@ def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch
 
 
 def test_a_run_that_finds_no_loss_of_its_broken_client_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cast, "BrokenClient", Client)
+    monkeypatch.setattr(participants, "BrokenClient", Client)
 
     result = verify("--seconds", "1s", "--no-chaos")
 

@@ -40,9 +40,9 @@ def verify(
 
     The exit code is 1 if one was broken, and 2 if the run proves nothing. With --url, messages are published there.
     """
-    from unmissed.verify.cast import Load  # noqa: PLC0415  # the command line must start fast
     from unmissed.verify.cluster import Setup  # noqa: PLC0415
     from unmissed.verify.command import verify as run  # noqa: PLC0415
+    from unmissed.verify.participants import Load  # noqa: PLC0415  # the command line must start fast
 
     code = run(
         Load(clients, duration, rate, secrets.randbelow(_SEEDS) if seed is None else seed, chaos=chaos),

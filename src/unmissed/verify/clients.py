@@ -10,9 +10,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from unmissed.verify.doors import Door, bearer
 from unmissed.verify.events import Acknowledged, Delivered, Ended, GapDeclared, Joined, Reached, Reader
 from unmissed.verify.frames import decoded, message_of
+from unmissed.verify.proxied import ProxiedNode, bearer
 from unmissed.verify.recorder import Recorder
 
 _OPEN_SECONDS = 3.0
@@ -29,14 +29,14 @@ class Client:
         self,
         reader: Reader,
         *,
-        doors: Sequence[Door],
+        nodes: Sequence[ProxiedNode],
         token: str,
         sends_epoch: bool,
         chance: random.Random,
         recorder: Recorder,
     ) -> None:
         self.reader = reader
-        self._doors = doors
+        self._nodes = nodes
         self._headers = bearer(token)
         self._sends_epoch = sends_epoch
         self._chance = chance
@@ -70,12 +70,12 @@ class Client:
         return self._epoch == marker.epoch and self._position is not None and self._position >= marker.number
 
     async def _connect(self) -> ClientConnection:
-        door = self._chance.choice(self._doors)
+        node = self._chance.choice(self._nodes)
         epoch = self._epoch if self._sends_epoch else None
         return await open_websocket(
-            door.websocket_url(since=self._position, epoch=epoch),
+            node.websocket_url(since=self._position, epoch=epoch),
             host="127.0.0.1",
-            port=door.proxy.port,
+            port=node.proxy.port,
             additional_headers=self._headers,
             compression=None,
             proxy=None,

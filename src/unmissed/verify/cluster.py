@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.verify.doors import Address
 from unmissed.verify.engines import Engine, Nats, Redis
 from unmissed.verify.processes import ManagedProcess, free_ports, own_environment, succeeds
+from unmissed.verify.proxied import Address
 
 LogKind = Literal["memory", "sqlite", "redis", "nats"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from unmissed.core.window import Retention
-from unmissed.verify.cast import Load
 from unmissed.verify.cluster import Cluster, Setup, started
 from unmissed.verify.credentials import Credentials, ManyUsers, OneUser
-from unmissed.verify.doors import Address
 from unmissed.verify.figures import plot, require_matplotlib
+from unmissed.verify.participants import Load
 from unmissed.verify.progress import shown
 from unmissed.verify.promises import Rules
+from unmissed.verify.proxied import Address
 from unmissed.verify.recorder import Recorder
 from unmissed.verify.report import show
 from unmissed.verify.run import run

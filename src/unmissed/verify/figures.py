@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.verify.chaos import Blow
+from unmissed.verify.chaos import ProcessFault
 from unmissed.verify.events import Delivered, Joined
 from unmissed.verify.recorder import Recorder
 
-_BLOWS = frozenset(map(str, Blow))
+_BLOWS = frozenset(map(str, ProcessFault))
 
 
 def require_matplotlib() -> None:

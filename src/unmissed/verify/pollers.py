@@ -1,4 +1,4 @@
-"""REST clients: one that polls from its position, and visitors that ask at the edge of what is retained."""
+"""REST clients: one that polls from its position, and others that ask at the edge of what is retained."""
 
 import asyncio
 import random
@@ -9,9 +9,9 @@ from itertools import count
 
 import httpx
 
-from unmissed.verify.doors import Door, bearer
 from unmissed.verify.events import Acknowledged, Delivered, Ended, Joined, Reached, Reader
 from unmissed.verify.frames import ReceivedPage, page_of
+from unmissed.verify.proxied import ProxiedNode, bearer
 from unmissed.verify.recorder import Recorder
 
 _ANSWER_SECONDS = 3.0
@@ -27,9 +27,9 @@ class Source:
     """Requests pages of what was missed, each from a random node; ``direct`` without the faults of its proxy."""
 
     def __init__(
-        self, *, doors: Sequence[Door], token: str, direct: bool, chance: random.Random, http: httpx.AsyncClient
+        self, *, nodes: Sequence[ProxiedNode], token: str, direct: bool, chance: random.Random, http: httpx.AsyncClient
     ) -> None:
-        self._doors = doors
+        self._nodes = nodes
         self._direct = direct
         self._headers = bearer(token)
         self._chance = chance
@@ -37,11 +37,11 @@ class Source:
 
     async def page(self, **query: str | int | None) -> ReceivedPage:
         """Return a page. Raises httpx.HTTPError or ValueError if there is no complete answer."""
-        door = self._chance.choice(self._doors)
+        node = self._chance.choice(self._nodes)
         response = await self._http.get(
-            door.address.messages_url if self._direct else door.messages_url,
+            node.address.messages_url if self._direct else node.messages_url,
             params={name: value for name, value in query.items() if value is not None},
-            headers={**self._headers, "Host": door.host},
+            headers={**self._headers, "Host": node.host},
             timeout=_ANSWER_SECONDS,
         )
         response.raise_for_status()
@@ -101,7 +101,7 @@ class Poller:
         return page.has_more
 
 
-class Visitors:
+class EdgeClients:
     """Clients that come once, from the positions around the lowest one that is still complete.
 
     An error by one at the edge of what is retained shows nowhere else.

@@ -32,7 +32,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class ConnectionFault:
     """The fault of one connection: in which direction, after how many bytes, and for how many seconds."""
 
     fault: Fault
@@ -41,13 +41,13 @@ class Fate:
     seconds: float
 
 
-def drawn(chance: random.Random) -> Fate | None:
-    """Return the fate of the next connection; None is a healthy one."""
+def drawn(chance: random.Random) -> ConnectionFault | None:
+    """Return what happens to the next connection; None for nothing."""
     fault = chance.choice(list(Fault))
     upwards = chance.random() < 0.3
     after = round(math.exp(chance.uniform(math.log(_LEAST_BYTES), math.log(_MOST_BYTES))))
     seconds = chance.uniform(0.002, 0.03) if fault is Fault.LATENCY else chance.uniform(0.1, 6.0)
-    return None if chance.random() < _HEALTHY_SHARE else Fate(fault, upwards, after, seconds)
+    return None if chance.random() < _HEALTHY_SHARE else ConnectionFault(fault, upwards, after, seconds)
 
 
 class FaultProxy:
@@ -57,7 +57,12 @@ class FaultProxy:
     """
 
     def __init__(
-        self, host: str, port: int, *, draw: Callable[[], Fate | None], note: Callable[[str], None] = lambda _: None
+        self,
+        host: str,
+        port: int,
+        *,
+        draw: Callable[[], ConnectionFault | None],
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.port = 0
         """The local port, while it serves."""
@@ -100,7 +105,7 @@ class FaultProxy:
         await asyncio.sleep(seconds)
         self._passing.set()
 
-    async def storm(self, chance: random.Random) -> None:
+    async def disturb(self, chance: random.Random) -> None:
         """Reset all connections, or forward nothing, at random times, until cancelled."""
         while True:
             await asyncio.sleep(chance.expovariate(1 / _STORM_SECONDS))
@@ -117,16 +122,16 @@ class FaultProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        fate = None if self._calm else self._draw()
+        plan = None if self._calm else self._draw()
         self._writers.add(writer)
         ends = [writer]
         try:
             upstream_reader, upstream_writer = await self._connect(
-                narrow=fate is not None and fate.fault is Fault.STALL
+                narrow=plan is not None and plan.fault is Fault.STALL
             )
             ends.append(upstream_writer)
             self._writers.add(upstream_writer)
-            await self._exchange((reader, upstream_writer), (upstream_reader, writer), fate)
+            await self._exchange((reader, upstream_writer), (upstream_reader, writer), plan)
         except OSError:
             _reset(writer)
         finally:
@@ -149,11 +154,11 @@ class FaultProxy:
             raise
         return await asyncio.open_connection(sock=upstream, limit=_NARROW_BYTES if narrow else _READ_BYTES)
 
-    async def _exchange(self, up: _Direction, down: _Direction, fate: Fate | None) -> None:
+    async def _exchange(self, up: _Direction, down: _Direction, plan: ConnectionFault | None) -> None:
         """Forward in both directions until one of them ends."""
         pumps = [
-            asyncio.create_task(self._forward(*up, fate if fate and fate.upwards else None)),
-            asyncio.create_task(self._forward(*down, fate if fate and not fate.upwards else None)),
+            asyncio.create_task(self._forward(*up, plan if plan and plan.upwards else None)),
+            asyncio.create_task(self._forward(*down, plan if plan and not plan.upwards else None)),
         ]
         try:
             ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -166,38 +171,38 @@ class FaultProxy:
             _reset(down[1])
 
     async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fate: Fate | None
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, plan: ConnectionFault | None
     ) -> Fault | None:
-        """Forward until the end of the stream, or until the fate ends the connection; return that fault."""
+        """Forward until the end of the stream, or until the fault ends the connection; return that fault."""
         passed = 0
         with suppress(OSError):
             while data := await reader.read(_READ_BYTES):
                 await self._passing.wait()
-                if fate is None:
+                if plan is None:
                     await _write(writer, data)
-                elif await self._strike(fate, writer, data, passed):
-                    return fate.fault
+                elif await self._inject(plan, writer, data, passed):
+                    return plan.fault
                 passed += len(data)
         return None
 
-    async def _strike(self, fate: Fate, writer: asyncio.StreamWriter, data: bytes, passed: int) -> bool:
+    async def _inject(self, plan: ConnectionFault, writer: asyncio.StreamWriter, data: bytes, passed: int) -> bool:
         """Write data with the fault of this connection, and return whether the fault ends the connection."""
-        if not passed and fate.fault in (Fault.LATENCY, Fault.SLICES):
-            self._note(fate.fault)
-        if fate.fault is Fault.SLICES and passed < _MOST_SLICED_BYTES:
+        if not passed and plan.fault in (Fault.LATENCY, Fault.SLICES):
+            self._note(plan.fault)
+        if plan.fault is Fault.SLICES and passed < _MOST_SLICED_BYTES:
             await _write_slices(writer, data)
             return False
-        if fate.fault is Fault.LATENCY:
-            await asyncio.sleep(fate.seconds)
-        place = fate.after - passed
-        if fate.fault in (Fault.LATENCY, Fault.SLICES) or not 0 <= place < len(data):
+        if plan.fault is Fault.LATENCY:
+            await asyncio.sleep(plan.seconds)
+        place = plan.after - passed
+        if plan.fault in (Fault.LATENCY, Fault.SLICES) or not 0 <= place < len(data):
             await _write(writer, data)
             return False
-        self._note(fate.fault)
+        self._note(plan.fault)
         await _write(writer, data[:place])
-        if fate.fault is not Fault.STALL:
+        if plan.fault is not Fault.STALL:
             return True
-        await asyncio.sleep(fate.seconds)
+        await asyncio.sleep(plan.seconds)
         await _write(writer, data[place:])
         return False
 

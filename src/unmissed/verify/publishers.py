@@ -13,9 +13,9 @@ import httpx
 from unmissed.core.encoding import encode_json
 from unmissed.core.errors import ConnectionRefused
 from unmissed.security.redaction import redact
-from unmissed.verify.doors import Door, bearer
 from unmissed.verify.events import Acknowledged, Audience
 from unmissed.verify.frames import content_of
+from unmissed.verify.proxied import ProxiedNode, bearer
 from unmissed.verify.recorder import Recorder
 
 _ANSWER_SECONDS = 3.0
@@ -53,7 +53,7 @@ class Publisher:
         self,
         name: str,
         *,
-        doors: Sequence[Door],
+        nodes: Sequence[ProxiedNode],
         token: str,
         publics: Publics,
         rate: float,
@@ -62,7 +62,7 @@ class Publisher:
         http: httpx.AsyncClient,
     ) -> None:
         self._name = name
-        self._doors = doors
+        self._nodes = nodes
         self._headers = {**bearer(token), "Content-Type": "application/json"}
         self._publics = publics
         self._rate = rate
@@ -120,11 +120,11 @@ class Publisher:
 
     async def _attempt(self, content: bytes, key: str) -> list[dict[str, Any]] | None:
         """Return the stamps of the messages, or None, after a pause, if the request must be repeated."""
-        door = self._chance.choice(self._doors)
-        headers = {**self._headers, "Host": door.host, "Idempotency-Key": key}
+        node = self._chance.choice(self._nodes)
+        headers = {**self._headers, "Host": node.host, "Idempotency-Key": key}
         try:
             response = await self._http.post(
-                door.messages_url, content=content, headers=headers, timeout=_ANSWER_SECONDS
+                node.messages_url, content=content, headers=headers, timeout=_ANSWER_SECONDS
             )
             if response.status_code in _ACKNOWLEDGED:
                 stamps = response.json()

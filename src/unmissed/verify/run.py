@@ -14,14 +14,14 @@ import httpx
 
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.security.redaction import redact
-from unmissed.verify.cast import BROKEN, Cast, Load
-from unmissed.verify.chaos import planned, strike
+from unmissed.verify.chaos import inject, planned
 from unmissed.verify.cluster import Cluster
 from unmissed.verify.credentials import Credentials
-from unmissed.verify.doors import Door, bearer
 from unmissed.verify.events import Audience
 from unmissed.verify.history import check
+from unmissed.verify.participants import BROKEN, Load, Participants
 from unmissed.verify.promises import Promise, Rules, Violation
+from unmissed.verify.proxied import ProxiedNode, bearer
 from unmissed.verify.proxy import FaultProxy, drawn
 from unmissed.verify.recorder import Recorder
 
@@ -41,10 +41,10 @@ async def run(cluster: Cluster, load: Load, *, credentials: Credentials, rules: 
     """Verify a server. Raises ConfigurationError if it is not there, and ConnectionRefused if it refuses a token."""
     await _check_access(cluster, credentials)
     chance = random.Random(load.seed)
-    async with _doors(cluster, chance, recorder) as doors, _http() as http:
-        cast = Cast(doors, load, credentials=credentials, chance=chance, recorder=recorder, http=http)
-        await _disturb(cluster, load, cast, doors=doors, chance=chance, recorder=recorder)
-        silence = await _settle(cast)
+    async with _nodes(cluster, chance, recorder) as nodes, _http() as http:
+        participants = Participants(nodes, load, credentials=credentials, chance=chance, recorder=recorder, http=http)
+        await _disturb(cluster, load, participants, nodes=nodes, chance=chance, recorder=recorder)
+        silence = await _settle(participants)
     found = check(recorder.events, readers=recorder.readers.values(), rules=rules, broken=BROKEN)
     broken = [each for each in found if each.client == BROKEN and each.promise is Promise.NO_SILENT_LOSS]
     return Result([*silence, *(each for each in found if each not in broken)], broken)
@@ -65,15 +65,15 @@ async def _check_access(cluster: Cluster, credentials: Credentials) -> None:
 
 
 @asynccontextmanager
-async def _doors(cluster: Cluster, chance: random.Random, recorder: Recorder) -> AsyncIterator[list[Door]]:
+async def _nodes(cluster: Cluster, chance: random.Random, recorder: Recorder) -> AsyncIterator[list[ProxiedNode]]:
     async with AsyncExitStack() as stack:
-        doors = []
+        nodes = []
         for index, address in enumerate(cluster.addresses):
             draw = partial(drawn, random.Random(chance.random()))
             note = partial(recorder.note, target=f"proxy-{index}")
             proxy = FaultProxy(address.host, address.port, draw=draw, note=note)
-            doors.append(Door(address, await stack.enter_async_context(proxy.serving())))
-        yield doors
+            nodes.append(ProxiedNode(address, await stack.enter_async_context(proxy.serving())))
+        yield nodes
 
 
 @asynccontextmanager
@@ -93,42 +93,48 @@ async def _http() -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
 
 
 async def _disturb(
-    cluster: Cluster, load: Load, cast: Cast, *, doors: Sequence[Door], chance: random.Random, recorder: Recorder
+    cluster: Cluster,
+    load: Load,
+    participants: Participants,
+    *,
+    nodes: Sequence[ProxiedNode],
+    chance: random.Random,
+    recorder: Recorder,
 ) -> None:
     """Cause faults for the time of the run. When it returns, everything runs, and nobody is connected or publishes."""
     async with (
-        _running([each.run() for each in (*cast.clients, cast.visitors)]) as reading,
-        _running([each.run() for each in cast.publishers]) as publishing,
+        _running([each.run() for each in (*participants.clients, participants.edge_clients)]) as reading,
+        _running([each.run() for each in participants.publishers]) as publishing,
     ):
         async with (
-            _running([each.proxy.storm(random.Random(chance.random())) for each in doors]) as storms,
-            _running([_strike(cluster, load, chance=chance, recorder=recorder)]) as striking,
+            _running([each.proxy.disturb(random.Random(chance.random())) for each in nodes]) as network_faults,
+            _running([_inject(cluster, load, chance=chance, recorder=recorder)]) as process_faults,
         ):
-            await _watch([*reading, *publishing, *storms, *striking], seconds=load.seconds)
-            await asyncio.gather(*striking)
-        for door in doors:
-            door.proxy.calm()
-        for publisher in cast.publishers:
+            await _watch([*reading, *publishing, *network_faults, *process_faults], seconds=load.seconds)
+            await asyncio.gather(*process_faults)
+        for node in nodes:
+            node.proxy.calm()
+        for publisher in participants.publishers:
             publisher.stop()
         await _watch(publishing, seconds=_SETTLE_SECONDS)
 
 
-async def _strike(cluster: Cluster, load: Load, *, chance: random.Random, recorder: Recorder) -> None:
+async def _inject(cluster: Cluster, load: Load, *, chance: random.Random, recorder: Recorder) -> None:
     """Kill and suspend what the run started, if it may."""
     if load.chaos and cluster.nodes:
         engines = len(cluster.engine.processes) if cluster.engine else 0
         plan = planned(chance, seconds=load.seconds, nodes=len(cluster.nodes), engines=engines)
-        await strike(cluster, plan, seconds=load.seconds, note=recorder.note)
+        await inject(cluster, plan, seconds=load.seconds, note=recorder.note)
 
 
-async def _settle(cast: Cast) -> list[Violation]:
+async def _settle(participants: Participants) -> list[Violation]:
     """Publish a last message, and wait until every client has it. Return a violation if it cannot be published."""
     try:
         async with asyncio.timeout(_SETTLE_SECONDS):
-            marker = await cast.publishers[0].publish([Audience()])
+            marker = await participants.publishers[0].publish([Audience()])
     except TimeoutError:
         return [Violation(Promise.PUBLISH, f"nothing was acknowledged for {_SETTLE_SECONDS:g} s after the last fault")]
-    async with _running([each.finish(marker) for each in cast.clients]) as finishing:
+    async with _running([each.finish(marker) for each in participants.clients]) as finishing:
         await _watch(finishing, seconds=_SETTLE_SECONDS)
     return []
 

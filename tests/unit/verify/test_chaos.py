@@ -3,35 +3,35 @@
 import random
 from itertools import islice
 
-from unmissed.verify.chaos import Blow, Strike, planned
+from unmissed.verify.chaos import PlannedFault, ProcessFault, planned
 
 
-def plan(seed: int, *, seconds: float = 60.0, nodes: int = 2, engines: int = 3) -> list[Strike]:
+def plan_of(seed: int, *, seconds: float = 60.0, nodes: int = 2, engines: int = 3) -> list[PlannedFault]:
     return [*islice(planned(random.Random(seed), seconds=seconds, nodes=nodes, engines=engines), 100)]
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:
-    assert plan(7) == plan(7) != plan(8)
+    assert plan_of(7) == plan_of(7) != plan_of(8)
 
 
-def test_a_plan_strikes_everything_that_was_started() -> None:
-    strikes = plan(7)
+def test_a_plan_has_faults_of_everything_that_was_started() -> None:
+    plan = plan_of(7)
 
-    assert {*Blow} == {strike.blow for strike in strikes}
-    assert {0, 1, 2} == {strike.target for strike in strikes if strike.blow is Blow.KILL_ENGINE}
-    assert {0, 1} == {strike.target for strike in strikes if strike.blow is not Blow.KILL_ENGINE}
+    assert {*ProcessFault} == {each.fault for each in plan}
+    assert {0, 1, 2} == {each.target for each in plan if each.fault is ProcessFault.KILL_ENGINE}
+    assert {0, 1} == {each.target for each in plan if each.fault is not ProcessFault.KILL_ENGINE}
 
 
 def test_a_node_is_killed_however_short_the_run_is() -> None:
-    first = plan(7, seconds=2.0)[0]
+    first = plan_of(7, seconds=2.0)[0]
 
-    assert Blow.KILL is first.blow
+    assert ProcessFault.KILL is first.fault
     assert 0 < first.pause < 2.0
 
 
 def test_an_engine_is_killed_second() -> None:
-    assert Blow.KILL_ENGINE is plan(7, seconds=2.0)[1].blow
+    assert ProcessFault.KILL_ENGINE is plan_of(7, seconds=2.0)[1].fault
 
 
-def test_without_an_engine_no_engine_is_struck() -> None:
-    assert Blow.KILL_ENGINE not in {strike.blow for strike in plan(7, engines=0)}
+def test_without_an_engine_none_is_killed() -> None:
+    assert ProcessFault.KILL_ENGINE not in {each.fault for each in plan_of(7, engines=0)}

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from unmissed.verify.proxy import Fate, Fault, FaultProxy, drawn
+from unmissed.verify.proxy import ConnectionFault, Fault, FaultProxy, drawn
 
 CONTENT = bytes(range(256)) * 40
 
 
 @asynccontextmanager
-async def proxied(fate: Fate | None, *, notes: list[str] | None = None) -> AsyncIterator[FaultProxy]:
+async def proxied(plan: ConnectionFault | None, *, notes: list[str] | None = None) -> AsyncIterator[FaultProxy]:
     """Run a proxy before a server that sends its content, and then back what it receives."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,7 +30,7 @@ async def proxied(fate: Fate | None, *, notes: list[str] | None = None) -> Async
     upstream = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
     note = (lambda _: None) if notes is None else notes.append
-    async with upstream, FaultProxy("127.0.0.1", port, draw=lambda: fate, note=note).serving() as proxy:
+    async with upstream, FaultProxy("127.0.0.1", port, draw=lambda: plan, note=note).serving() as proxy:
         yield proxy
 
 
@@ -44,12 +44,12 @@ async def connection(proxy: FaultProxy) -> AsyncIterator[tuple[asyncio.StreamRea
         writer.close()
 
 
-def fate(fault: Fault, *, after: int = 1_000, seconds: float = 0.01, upwards: bool = False) -> Fate:
-    return Fate(fault, upwards, after, seconds)
+def plan(fault: Fault, *, after: int = 1_000, seconds: float = 0.01, upwards: bool = False) -> ConnectionFault:
+    return ConnectionFault(fault, upwards, after, seconds)
 
 
-@pytest.mark.parametrize("suffered", [None, fate(Fault.LATENCY), fate(Fault.SLICES), fate(Fault.STALL)], ids=str)
-async def test_a_fault_that_ends_no_connection_changes_no_byte(suffered: Fate | None) -> None:
+@pytest.mark.parametrize("suffered", [None, plan(Fault.LATENCY), plan(Fault.SLICES), plan(Fault.STALL)], ids=str)
+async def test_a_fault_that_ends_no_connection_changes_no_byte(suffered: ConnectionFault | None) -> None:
     async with proxied(suffered) as proxy, connection(proxy) as (reader, writer):
         writer.write(b"ping")
 
@@ -59,19 +59,19 @@ async def test_a_fault_that_ends_no_connection_changes_no_byte(suffered: Fate | 
 async def test_a_cut_ends_the_connection_after_a_number_of_bytes() -> None:
     notes: list[str] = []
 
-    async with proxied(fate(Fault.CUT), notes=notes) as proxy, connection(proxy) as (reader, _):
+    async with proxied(plan(Fault.CUT), notes=notes) as proxy, connection(proxy) as (reader, _):
         assert CONTENT[:1_000] == await reader.read(-1)
     assert ["cut"] == notes
 
 
 async def test_a_reset_ends_the_connection_without_an_end_of_the_stream() -> None:
-    async with proxied(fate(Fault.RESET, after=1)) as proxy, connection(proxy) as (reader, _):
+    async with proxied(plan(Fault.RESET, after=1)) as proxy, connection(proxy) as (reader, _):
         with pytest.raises(ConnectionResetError):
             await reader.read(-1)
 
 
 async def test_a_cut_upwards_lets_the_answer_through() -> None:
-    async with proxied(fate(Fault.CUT, after=2, upwards=True)) as proxy, connection(proxy) as (reader, writer):
+    async with proxied(plan(Fault.CUT, after=2, upwards=True)) as proxy, connection(proxy) as (reader, writer):
         await reader.readexactly(len(CONTENT))
         writer.write(b"ping")
 
@@ -79,7 +79,7 @@ async def test_a_cut_upwards_lets_the_answer_through() -> None:
 
 
 async def test_a_calm_proxy_has_reset_its_connections_and_causes_no_fault() -> None:
-    async with proxied(fate(Fault.CUT, after=len(CONTENT) + 1)) as proxy:
+    async with proxied(plan(Fault.CUT, after=len(CONTENT) + 1)) as proxy:
         async with connection(proxy) as (reader, _):
             await reader.readexactly(len(CONTENT))
             proxy.calm()

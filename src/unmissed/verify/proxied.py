@@ -37,7 +37,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ProxiedNode:
     """One node of the server, as its clients reach it."""
 
     address: Address

@@ -1,4 +1,4 @@
-"""Everybody who takes part in a run: clients, pollers, visitors and publishers, each with its own chances."""
+"""Everybody who takes part in a run: clients, pollers, edge clients and publishers, each with its own chances."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ import httpx
 
 from unmissed.verify.clients import BrokenClient, Client
 from unmissed.verify.credentials import Credentials
-from unmissed.verify.doors import Door
 from unmissed.verify.events import Reader
-from unmissed.verify.pollers import Poller, Source, Visitors
+from unmissed.verify.pollers import EdgeClients, Poller, Source
+from unmissed.verify.proxied import ProxiedNode
 from unmissed.verify.publishers import Publisher
 from unmissed.verify.recorder import Recorder
 
@@ -34,7 +34,7 @@ class Load:
     """Whether the processes are killed, too."""
 
 
-class Cast:
+class Participants:
     """Creates everybody, in an order that depends on nothing but the load and the number of nodes.
 
     ``http`` returns a new client: the search for a free connection takes long in a pool that all share.
@@ -42,7 +42,7 @@ class Cast:
 
     def __init__(
         self,
-        doors: Sequence[Door],
+        nodes: Sequence[ProxiedNode],
         load: Load,
         *,
         credentials: Credentials,
@@ -50,7 +50,7 @@ class Cast:
         recorder: Recorder,
         http: Callable[[], httpx.AsyncClient],
     ) -> None:
-        self._doors = doors
+        self._nodes = nodes
         self._credentials = credentials
         self._chance = chance
         self._recorder = recorder
@@ -62,7 +62,7 @@ class Cast:
             *(self._poller(index) for index in range(1 + load.clients // _CLIENTS_OF_POLLER)),
         ]
         """Those who must have everything at the end."""
-        self.visitors = self._visitors()
+        self.edge_clients = self._edge_clients()
         count = max(_LEAST_PUBLISHERS, round(load.rate / _RATE_OF_PUBLISHER))
         self.publishers = [self._publisher(index, rate=load.rate / count) for index in range(count)]
 
@@ -73,7 +73,7 @@ class Cast:
         reader = self._credentials.reader(name, self._chance)
         return kind(
             reader,
-            doors=self._doors,
+            nodes=self._nodes,
             token=self._credentials.token(reader),
             sends_epoch=sends_epoch,
             chance=self._own_chance(),
@@ -87,19 +87,19 @@ class Cast:
             reader, source=source, sends_epoch=index % 2 == 1, chance=self._own_chance(), recorder=self._recorder
         )
 
-    def _visitors(self) -> Visitors:
-        reader = self._credentials.reader("visitor", self._chance)
+    def _edge_clients(self) -> EdgeClients:
+        reader = self._credentials.reader("edge client", self._chance)
         source = self._source(reader, direct=True)
-        return Visitors(reader, source=source, chance=self._own_chance(), recorder=self._recorder)
+        return EdgeClients(reader, source=source, chance=self._own_chance(), recorder=self._recorder)
 
     def _source(self, reader: Reader, *, direct: bool) -> Source:
         token = self._credentials.token(reader)
-        return Source(doors=self._doors, token=token, direct=direct, chance=self._own_chance(), http=self._http())
+        return Source(nodes=self._nodes, token=token, direct=direct, chance=self._own_chance(), http=self._http())
 
     def _publisher(self, index: int, *, rate: float) -> Publisher:
         return Publisher(
             f"{self._run_id}-{index}",
-            doors=self._doors,
+            nodes=self._nodes,
             token=self._credentials.token(self._credentials.reader(f"publisher-{index}", self._chance)),
             publics=self._credentials.publics,
             rate=rate,

@@ -3,7 +3,7 @@
 import pytest
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.verify.doors import Address, Door
+from unmissed.verify.proxied import Address, ProxiedNode
 from unmissed.verify.proxy import FaultProxy
 
 
@@ -27,8 +27,8 @@ def test_a_url_that_cannot_be_verified_is_refused_without_its_query(url: str) ->
 
 
 def test_clients_name_the_node_and_connect_to_the_proxy() -> None:
-    door = Door(Address("node", 81, "/live"), FaultProxy("node", 81, draw=lambda: None))
+    node = ProxiedNode(Address("node", 81, "/live"), FaultProxy("node", 81, draw=lambda: None))
 
-    assert "ws://node:81/live/ws?since=7" == door.websocket_url(since=7, epoch=None)
-    assert "ws://node:81/live/ws" == door.websocket_url(since=None)
-    assert "http://127.0.0.1:0/live/websocket/messages" == door.messages_url
+    assert "ws://node:81/live/ws?since=7" == node.websocket_url(since=7, epoch=None)
+    assert "ws://node:81/live/ws" == node.websocket_url(since=None)
+    assert "http://127.0.0.1:0/live/websocket/messages" == node.messages_url
