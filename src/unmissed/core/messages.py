@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from unmissed.core.audience import MAX_USERS, Audience
@@ -110,7 +111,13 @@ def addressed(
 
 def rfc3339(unix_time: float) -> str:
     """Return Unix seconds as RFC 3339 in UTC, such as ``2026-01-31T12:00:00.000Z``."""
-    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(round(unix_time * 1_000_000) // 1_000, 1_000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(unix_time: int) -> str:
+    return datetime.fromtimestamp(unix_time, UTC).isoformat()[:19]
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
