@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -147,6 +147,67 @@ async def older_server(version: str) -> AsyncIterator[str]:
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     async with server:
         yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def closed_by_the_server() -> AsyncIterator[Connection]:
+    """Return a connection in the moment after the server has ended it, when only the client knows."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO %b\r\n" % json.dumps({"version": "2.12.0", "headers": True, "max_payload": 99}).encode())
+        with closing(writer), suppress(ConnectionError):
+            while line := await reader.readline():
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+                elif line.startswith(b"PUB end"):
+                    writer.write(b"-ERR 'Maximum Payload Violation'\r\n")
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server, connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}") as connected:
+        yield connected
+
+
+async def repeat(call: Callable[[], Awaitable[object]]) -> None:
+    """Do this in every step of the loop."""
+    while True:
+        await call()
+        await asyncio.sleep(0)
+
+
+async def test_a_packet_for_a_client_that_is_closing_finds_the_log_unavailable() -> None:
+    async with closed_by_the_server() as connected:
+        await connected.send(Packet("end", b"", answered=False))
+
+        with pytest.raises(LogUnavailable, match="cannot be reached"):
+            await repeat(lambda: connected.send(Packet("more", b"", answered=False)))
+
+        assert connected.lost is not None
+
+
+async def test_subscribing_with_a_client_that_is_closing_finds_the_log_unavailable() -> None:
+    async def receive(_: object) -> None: ...
+
+    async with closed_by_the_server() as connected:
+        _, unsubscribe = await connected.subscribe(receive, on_end=lambda: None)
+        await connected.send(Packet("end", b"", answered=False))
+
+        with pytest.raises(LogUnavailable, match="cannot be reached"):
+            await repeat(lambda: connected.subscribe(receive, on_end=lambda: None))
+
+        await unsubscribe()
+
+
+async def test_unsubscribing_from_a_client_that_is_closing_ends_the_connection() -> None:
+    async def receive(_: object) -> None: ...
+
+    async with closed_by_the_server() as connected:
+        await connected.send(Packet("end", b"", answered=False))
+
+        while connected.lost is None:
+            with suppress(LogUnavailable):
+                _, unsubscribe = await connected.subscribe(receive, on_end=lambda: None)
+            await asyncio.sleep(0)
+            await unsubscribe()
 
 
 @pytest.mark.parametrize("version", ["2.11.9", "2.9.0-RC.1", "unknown"])
