@@ -103,12 +103,14 @@ class JetStreamEngine:
         connection = self._connection
         if connection is None or connection.lost is not None:
             raise LogUnavailable(f"{self._address.label} is not connected")
+        if len(note) > connection.max_payload:
+            raise LogUnavailable(f"a note of {len(note)} bytes exceeds max_payload of NATS, {connection.max_payload}")
         await connection.send(Packet(self._notes, note, answered=False))
 
     async def receive(self) -> AsyncGenerator[bytes]:
         """Yield the notes of every node. See ``Channel.receive``."""
         async with self._lock:
-            connection = await self._connected()
+            connection = await self._connected_again()
         notes: asyncio.Queue[bytes | None] = asyncio.Queue()
 
         async def received(message: "Msg") -> None:
@@ -153,18 +155,28 @@ class JetStreamEngine:
 
         Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
         """
+        connection = await self._connected_again()
+        if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
+            raise LogUnavailable(error_text(answer))
         try:
-            connection = await self._connected()
-            if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
-                raise LogUnavailable(error_text(answer))
             stream = await self._intact(connection, seen)
             oldest = await self._readable_from(connection, stream, seen)
         except ConfigurationError as error:
-            # Somebody has changed the server or the stream while this node runs.
+            # Somebody has changed the stream while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._wall_clock() * 1000
         return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
+
+    async def _connected_again(self) -> Connection:
+        """Return the connection, or a new one.
+
+        Somebody may have changed the server while this node runs, and a server that starts has no JetStream yet.
+        """
+        try:
+            return await self._connected()
+        except ConfigurationError as error:
+            raise LogUnavailable(str(error)) from None
 
     async def _connected(self) -> Connection:
         """Return the connection, or a new one to a server that this log can use."""

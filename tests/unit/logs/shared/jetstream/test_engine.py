@@ -225,6 +225,36 @@ async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
         await engine(server.url).connect()
 
 
+async def test_notes_of_a_server_that_has_no_jetstream_yet_are_unavailable(tmp_path: Path) -> None:
+    """A server accepts connections a moment before its JetStream answers."""
+    with NatsServer(tmp_path, jetstream=False) as server:
+        node = engine(server.url)
+        notes = node.receive()
+
+        with pytest.raises(LogUnavailable, match="has no JetStream"):
+            await anext(notes)
+
+        await node.close()
+
+
+async def test_a_note_that_the_server_cannot_take_is_refused_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("max_payload: 4096")
+    with NatsServer(tmp_path, options=["--config", str(config)]) as server:
+        node = engine(server.url)
+        await node.connect()
+        notes = node.receive()
+        assert b"" == await anext(notes)
+
+        with pytest.raises(LogUnavailable, match="a note of 4097 bytes exceeds max_payload of NATS, 4096"):
+            await node.send(b"x" * 4097)
+        await node.send(b"x" * 4096)
+
+        assert 4096 == len(await anext(notes))
+        await notes.aclose()
+        await node.close()
+
+
 async def test_wrong_credentials_are_refused_without_being_repeated(tmp_path: Path) -> None:
     with NatsServer(tmp_path, options=["--user", "user", "--pass", "right"]) as server:
         right = server.url.replace("//", "//user:right@")
