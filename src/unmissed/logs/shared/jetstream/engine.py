@@ -135,9 +135,11 @@ class JetStreamEngine:
 
         On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
         """
-        async with self._lock:
-            if self._stream is None or self._connection is None or self._connection.lost is not None:
-                await self._look(seen, to_read=False)
+        if not self._is_known:
+            # Otherwise, do not wait for the lock: many calls of ``state`` may be before this one.
+            async with self._lock:
+                if not self._is_known:
+                    await self._look(seen, to_read=False)
         connection, stream = self._connection, self._stream
         if connection is None or stream is None or stream.epoch != seen.epoch:
             raise LogUnavailable("a new epoch has begun")
@@ -149,6 +151,11 @@ class JetStreamEngine:
         except LogUnavailable:
             self._stream = None
             raise
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether the stream has been looked at on the connection there is now."""
+        return self._stream is not None and self._connection is not None and self._connection.lost is None
 
     async def _look(self, seen: Position | None, *, to_read: bool) -> State:
         """Return what the stream holds, and let this connection be used.

@@ -549,6 +549,22 @@ async def test_a_write_to_an_old_copy_is_refused_before_a_number_is_used(server:
     await writer.close()
 
 
+async def test_a_write_does_not_wait_for_the_state(url: str) -> None:
+    """Clients that come with a position ahead of this node ask for the state."""
+    node = engine(url)
+    await node.connect()
+    state = await node.state(None)
+    seen = Position(state.epoch, state.latest, 0)
+    states = [asyncio.create_task(node.state(seen)) for _ in range(100)]
+    await asyncio.wait(states, return_when=asyncio.FIRST_COMPLETED)
+
+    await written(node, "key", seen=seen)
+
+    assert not all(each.done() for each in states)
+    await asyncio.gather(*states)
+    await node.close()
+
+
 async def test_a_killed_server_loses_and_repeats_nothing(server: NatsServer) -> None:
     async with node(server.url) as (log, window):
         epoch = window.epoch
