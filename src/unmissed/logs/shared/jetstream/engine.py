@@ -42,7 +42,7 @@ _CLUSTER_PAUSE_SECONDS = 2.0
 
 
 class JetStreamEngine:
-    """Stores messages in the stream at ``address``. ``wall_clock`` returns Unix seconds.
+    """Stores messages in the stream at ``address``. ``wall_clock`` returns Unix seconds, ``clock`` monotonic ones.
 
     ``first_number`` replaces the time in microseconds as the first number of the first epoch.
     """
@@ -54,17 +54,20 @@ class JetStreamEngine:
         retention: Retention,
         first_number: int | None = None,
         wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
         self._notes = f"{address.name}-nodes"
         self._retention = retention
         self._first_number = first_number
         self._wall_clock = wall_clock
+        self._clock = clock
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         """The stream as this connection has found it, with every message that this node had seen."""
         self._server_ahead_ms = 0.0
+        """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
 
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
@@ -145,7 +148,7 @@ class JetStreamEngine:
             raise LogUnavailable("a new epoch has begun")
         if not writes:
             return []
-        unix_ms = int(self._wall_clock() * 1000 + self._server_ahead_ms)
+        unix_ms = int(self._clock() * 1000 + self._server_ahead_ms)
         try:
             return await Writing(connection, stream, above=seen.latest, unix_ms=unix_ms).write(writes)
         except LogUnavailable:
@@ -172,7 +175,7 @@ class JetStreamEngine:
             # Somebody has changed the stream while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
-        self._server_ahead_ms = stream.server_ms - self._wall_clock() * 1000
+        self._server_ahead_ms = stream.server_ms - self._clock() * 1000
         return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
 
     async def _connected_again(self) -> Connection:

@@ -117,6 +117,34 @@ async def test_the_message_has_the_number_and_the_time_of_the_stream(url: str) -
     assert publication.receipt.timestamp[:16] in (info["state"]["last_ts"][:16], info["state"]["first_ts"][:16])
 
 
+async def test_messages_have_the_time_of_the_server_when_the_clock_of_the_node_is_set(url: str) -> None:
+    wall_clock = [time.time()]
+    node = JetStreamEngine(Address.of(url), retention=Retention(), wall_clock=lambda: wall_clock[0])
+    await node.connect()
+    state = await node.state(None)
+    wall_clock[0] -= 3600
+
+    stored = await written(node, "key", seen=Position(state.epoch, state.latest, 0))
+
+    stamped = datetime.fromisoformat(stored.receipt.timestamp).timestamp()
+    assert abs(stamped - state.store_ms / 1000) < 60
+    await node.close()
+
+
+async def test_messages_have_the_time_that_has_passed_since_the_server_told_its_own(url: str) -> None:
+    clock = [0.0]
+    node = JetStreamEngine(Address.of(url), retention=Retention(), clock=lambda: clock[0])
+    await node.connect()
+    state = await node.state(None)
+    clock[0] += 90
+
+    stored = await written(node, "key", seen=Position(state.epoch, state.latest, 0))
+
+    stamped = datetime.fromisoformat(stored.receipt.timestamp).timestamp()
+    assert stamped == pytest.approx(state.store_ms / 1000 + 90, abs=0.01)
+    await node.close()
+
+
 async def test_a_missing_package_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nats.aio.client", None)
 
