@@ -429,6 +429,48 @@ async def test_a_batch_that_the_server_cannot_take_is_refused(url: str) -> None:
         assert 1 == len(window)
 
 
+def write_of(count: int, *, key: str | None = None) -> Write:
+    return Write(drafts(count), key, b"fingerprint", asyncio.get_running_loop().create_future())
+
+
+async def written_in_turn(url: str, writes: Sequence[Write]) -> list[list[Stored]]:
+    """Return the results of every call that it takes to write these."""
+    node = engine(url)
+    await node.connect()
+    state = await node.state(None)
+    calls: list[list[Stored]] = []
+    while remaining := writes[sum(map(len, calls)) :]:
+        results = await node.write(remaining, Position(state.epoch, state.latest, 0))
+        calls.append([result for result in results if isinstance(result, Stored)])
+        assert 0 < len(results) == len(calls[-1])
+    await node.close()
+    return calls
+
+
+async def test_a_write_stores_only_as_many_batches_as_take_less_than_a_second(url: str) -> None:
+    """A server needs up to 15 ms for an atomic batch, and a publisher waits for two seconds."""
+    calls = await written_in_turn(url, [write_of(2) for _ in range(70)])
+
+    assert [30, 30, 10] == [len(results) for results in calls]
+    firsts = [stored.receipt.first for results in calls for stored in results]
+    assert [*range(firsts[0], firsts[0] + 140, 2)] == firsts
+
+
+@pytest.mark.parametrize(("messages", "expected"), [(1, [1_000]), (300, [6, 1]), (1_000, [2, 2, 2, 1])])
+async def test_a_write_stores_a_limited_number_of_messages(url: str, messages: int, expected: list[int]) -> None:
+    calls = await written_in_turn(url, [write_of(messages) for _ in range(sum(expected))])
+
+    assert expected == [len(results) for results in calls]
+
+
+async def test_publishes_with_one_key_get_its_receipt_however_many_they_are(url: str) -> None:
+    calls = await written_in_turn(url, [write_of(1, key="key") for _ in range(150)])
+
+    stored = [each for results in calls for each in results]
+    assert 1 == len({each.receipt for each in stored})
+    assert [True, *[False] * 149] == [each.new for each in stored]
+
+
 async def test_a_message_of_a_stranger_is_reported(url: str) -> None:
     async with node(url) as (log, window):
         name = Address.of(url).name
