@@ -35,9 +35,11 @@ _NEVER = (10052, 10065, 10074)
 _MAX_NOTES = 10_000
 """The most notes of other nodes that wait to be handled. More are dropped."""
 
-_TRIES = 5
-_PAUSE_SECONDS = 0.25
-_CLUSTER_PAUSE_SECONDS = 2.0
+_FIND_TRIES = 5
+"""How often to look for the stream, or create it, while other nodes create or delete it."""
+
+_LOOK_AGAIN_SECONDS = 0.25
+_LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
 """How long to wait before a stream is looked at again, and replaced if it has really lost messages."""
 
 
@@ -134,7 +136,7 @@ class JetStreamEngine:
             await unsubscribe()
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
-        """Store these publishes. See ``Engine.write``.
+        """Store the first of these publishes, at least one. See ``Engine.write``.
 
         On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
         """
@@ -219,7 +221,7 @@ class JetStreamEngine:
 
     async def _found(self, connection: Connection, seen: Position | None) -> Stream:
         """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
-        for _ in range(_TRIES):
+        for _ in range(_FIND_TRIES):
             answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
             if error_code(answer) == _NO_STREAM:
                 answer = await self._create(connection, seen)
@@ -253,11 +255,11 @@ class JetStreamEngine:
             return stream
         # Look again, because another node may have replaced the stream meanwhile, and in a cluster, because a leader
         # that is just being replaced may lag behind.
-        await asyncio.sleep(_PAUSE_SECONDS if self._address.replicas == 1 else _CLUSTER_PAUSE_SECONDS)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS if self._address.replicas == 1 else _LOOK_AGAIN_IN_CLUSTER_SECONDS)
         stream = await self._found(connection, seen)
         if not await self._has_lost(connection, stream, seen):
             return stream
-        if not stream.certain:
+        if not stream.leader_is_certain:
             raise LogUnavailable(f"most replicas of the stream {stream.name} cannot be reached")
         await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
         return await self._found(connection, seen)

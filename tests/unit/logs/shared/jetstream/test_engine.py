@@ -714,7 +714,7 @@ async def test_a_leader_that_hears_from_no_majority_is_not_believed(
         info | {"cluster": {"leader": "a", "replicas": replicas}}, Address.of(f"{url}&replicas=3"), Retention()
     )
 
-    assert certain is stream.certain
+    assert certain is stream.leader_is_certain
 
 
 async def test_a_cluster_whose_leader_is_killed_loses_nothing(tmp_path: Path) -> None:
