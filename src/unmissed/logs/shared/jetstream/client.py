@@ -30,6 +30,13 @@ def new_client() -> "Client":
     return HeaderlessClient()
 
 
+def client_errors() -> tuple[type[Exception], ...]:
+    """Return what a client raises when it cannot send."""
+    from nats.errors import Error  # noqa: PLC0415  # the package is optional
+
+    return Error, OSError
+
+
 def abandon(client: "Client") -> None:
     """Discard what is unsent, and close the socket at once.
 

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.client import UNLIMITED, abandon, new_client, uses_tls
+from unmissed.logs.shared.jetstream.client import UNLIMITED, abandon, client_errors, new_client, uses_tls
 from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class Connection:
     async def send(self, packet: Packet, *, reply: str = "") -> None:
         """Send one packet, and wait for nothing."""
         self.check()
-        await self._client.publish(packet.subject, packet.body, reply=reply, headers=packet.headers)
+        with self._ending():
+            await self._client.publish(packet.subject, packet.body, reply=reply, headers=packet.headers)
 
     async def subscribe(
         self, receive: Callable[["Msg"], Awaitable[None]], *, on_end: Callable[[], None], subject: str | None = None
@@ -148,15 +149,26 @@ class Connection:
         """
         self.check()
         inbox = self._client.new_inbox()
-        subscription: Subscription = await self._client.subscribe(subject or f"{inbox}.*", cb=receive, **UNLIMITED)
+        with self._ending():
+            subscription: Subscription = await self._client.subscribe(subject or f"{inbox}.*", cb=receive, **UNLIMITED)
         self._on_end.append(on_end)
 
         async def unsubscribe() -> None:
             self._on_end.remove(on_end)
-            if self.lost is None:
-                await subscription.unsubscribe()
+            with contextlib.suppress(LogUnavailable), self._ending():
+                if self.lost is None:
+                    await subscription.unsubscribe()
 
         return inbox, unsubscribe
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """End the connection if the client cannot send: it is closed some time before it tells so."""
+        try:
+            yield
+        except client_errors() as error:
+            self.end(self._complaint or f"{self._label} cannot be reached")
+            raise LogUnavailable(self.lost or "") from error
 
     async def _send(self, packet: Packet, tokens: list[str]) -> None:
         reply = ""

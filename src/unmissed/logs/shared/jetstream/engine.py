@@ -35,14 +35,16 @@ _NEVER = (10052, 10065, 10074)
 _MAX_NOTES = 10_000
 """The most notes of other nodes that wait to be handled. More are dropped."""
 
-_TRIES = 5
-_PAUSE_SECONDS = 0.25
-_CLUSTER_PAUSE_SECONDS = 2.0
+_FIND_TRIES = 5
+"""How often to look for the stream, or create it, while other nodes create or delete it."""
+
+_LOOK_AGAIN_SECONDS = 0.25
+_LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
 """How long to wait before a stream is looked at again, and replaced if it has really lost messages."""
 
 
 class JetStreamEngine:
-    """Stores messages in the stream at ``address``. ``wall_clock`` returns Unix seconds.
+    """Stores messages in the stream at ``address``. ``wall_clock`` returns Unix seconds, ``clock`` monotonic ones.
 
     ``first_number`` replaces the time in microseconds as the first number of the first epoch.
     """
@@ -54,17 +56,20 @@ class JetStreamEngine:
         retention: Retention,
         first_number: int | None = None,
         wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
         self._notes = f"{address.name}-nodes"
         self._retention = retention
         self._first_number = first_number
         self._wall_clock = wall_clock
+        self._clock = clock
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         """The stream as this connection has found it, with every message that this node had seen."""
         self._server_ahead_ms = 0.0
+        """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
 
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
@@ -103,12 +108,14 @@ class JetStreamEngine:
         connection = self._connection
         if connection is None or connection.lost is not None:
             raise LogUnavailable(f"{self._address.label} is not connected")
+        if len(note) > connection.max_payload:
+            raise LogUnavailable(f"a note of {len(note)} bytes exceeds max_payload of NATS, {connection.max_payload}")
         await connection.send(Packet(self._notes, note, answered=False))
 
     async def receive(self) -> AsyncGenerator[bytes]:
         """Yield the notes of every node. See ``Channel.receive``."""
         async with self._lock:
-            connection = await self._connected()
+            connection = await self._connected_again()
         notes: asyncio.Queue[bytes | None] = asyncio.Queue()
 
         async def received(message: "Msg") -> None:
@@ -129,42 +136,59 @@ class JetStreamEngine:
             await unsubscribe()
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
-        """Store these publishes. See ``Engine.write``.
+        """Store the first of these publishes, at least one. See ``Engine.write``.
 
         On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
         """
-        async with self._lock:
-            if self._stream is None or self._connection is None or self._connection.lost is not None:
-                await self._look(seen, to_read=False)
+        if not self._is_known:
+            # Otherwise, do not wait for the lock: many calls of ``state`` may be before this one.
+            async with self._lock:
+                if not self._is_known:
+                    await self._look(seen, to_read=False)
         connection, stream = self._connection, self._stream
         if connection is None or stream is None or stream.epoch != seen.epoch:
             raise LogUnavailable("a new epoch has begun")
         if not writes:
             return []
-        unix_ms = int(self._wall_clock() * 1000 + self._server_ahead_ms)
+        unix_ms = int(self._clock() * 1000 + self._server_ahead_ms)
         try:
             return await Writing(connection, stream, above=seen.latest, unix_ms=unix_ms).write(writes)
         except LogUnavailable:
             self._stream = None
             raise
 
+    @property
+    def _is_known(self) -> bool:
+        """Whether the stream has been looked at on the connection there is now."""
+        return self._stream is not None and self._connection is not None and self._connection.lost is None
+
     async def _look(self, seen: Position | None, *, to_read: bool) -> State:
         """Return what the stream holds, and let this connection be used.
 
         Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
         """
+        connection = await self._connected_again()
+        if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
+            raise LogUnavailable(error_text(answer))
         try:
-            connection = await self._connected()
-            if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
-                raise LogUnavailable(error_text(answer))
             stream = await self._intact(connection, seen)
             oldest = await self._readable_from(connection, stream, seen)
         except ConfigurationError as error:
-            # Somebody has changed the server or the stream while this node runs.
+            # Somebody has changed the stream while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
-        self._server_ahead_ms = stream.server_ms - self._wall_clock() * 1000
+        self._server_ahead_ms = stream.server_ms - self._clock() * 1000
         return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
+
+    async def _connected_again(self) -> Connection:
+        """Return the connection, or a new one.
+
+        Somebody may have changed the server while this node runs, and a server that starts has no JetStream yet.
+        """
+        try:
+            return await self._connected()
+        except ConfigurationError as error:
+            raise LogUnavailable(str(error)) from None
 
     async def _connected(self) -> Connection:
         """Return the connection, or a new one to a server that this log can use."""
@@ -197,7 +221,7 @@ class JetStreamEngine:
 
     async def _found(self, connection: Connection, seen: Position | None) -> Stream:
         """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
-        for _ in range(_TRIES):
+        for _ in range(_FIND_TRIES):
             answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
             if error_code(answer) == _NO_STREAM:
                 answer = await self._create(connection, seen)
@@ -231,11 +255,11 @@ class JetStreamEngine:
             return stream
         # Look again, because another node may have replaced the stream meanwhile, and in a cluster, because a leader
         # that is just being replaced may lag behind.
-        await asyncio.sleep(_PAUSE_SECONDS if self._address.replicas == 1 else _CLUSTER_PAUSE_SECONDS)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS if self._address.replicas == 1 else _LOOK_AGAIN_IN_CLUSTER_SECONDS)
         stream = await self._found(connection, seen)
         if not await self._has_lost(connection, stream, seen):
             return stream
-        if not stream.certain:
+        if not stream.leader_is_certain:
             raise LogUnavailable(f"most replicas of the stream {stream.name} cannot be reached")
         await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
         return await self._found(connection, seen)

@@ -1,6 +1,7 @@
 """Reading a stream: a consumer of the node's own, which is asked for messages when the node is ready for them."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,9 @@ class Reading:
                     yield records
         finally:
             await unsubscribe()
-            if self._connection.lost is None:
-                delete = api_request(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
-                await self._connection.send(delete)
+            # Raising here would replace a cancellation.
+            with contextlib.suppress(LogUnavailable):
+                await self._connection.send(api_request(f"CONSUMER.DELETE.{self._stream}.{self._consumer}"))
 
     async def _receive(self, message: "Msg") -> None:
         self._arrived.append(message)

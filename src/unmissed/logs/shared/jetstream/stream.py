@@ -87,7 +87,7 @@ class Stream:
     deleted: int
     """How many messages between the oldest and the latest are missing."""
     server_ms: float
-    certain: bool
+    leader_is_certain: bool
     """Whether the server that said so cannot have been replaced as the leader meanwhile."""
 
     @classmethod
@@ -106,7 +106,7 @@ class Stream:
             latest=state["last_seq"],
             deleted=state.get("num_deleted", 0),
             server_ms=_unix_ms(info["ts"]),
-            certain=_has_majority(config["num_replicas"], cluster.get("replicas") or ()),
+            leader_is_certain=_has_majority(config["num_replicas"], cluster.get("replicas") or ()),
         )
 
     @property

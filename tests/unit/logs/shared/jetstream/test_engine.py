@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -117,6 +117,34 @@ async def test_the_message_has_the_number_and_the_time_of_the_stream(url: str) -
     assert publication.receipt.timestamp[:16] in (info["state"]["last_ts"][:16], info["state"]["first_ts"][:16])
 
 
+async def test_messages_have_the_time_of_the_server_when_the_clock_of_the_node_is_set(url: str) -> None:
+    wall_clock = [time.time()]
+    node = JetStreamEngine(Address.of(url), retention=Retention(), wall_clock=lambda: wall_clock[0])
+    await node.connect()
+    state = await node.state(None)
+    wall_clock[0] -= 3600
+
+    stored = await written(node, "key", seen=Position(state.epoch, state.latest, 0))
+
+    stamped = datetime.fromisoformat(stored.receipt.timestamp).timestamp()
+    assert abs(stamped - state.store_ms / 1000) < 60
+    await node.close()
+
+
+async def test_messages_have_the_time_that_has_passed_since_the_server_told_its_own(url: str) -> None:
+    clock = [0.0]
+    node = JetStreamEngine(Address.of(url), retention=Retention(), clock=lambda: clock[0])
+    await node.connect()
+    state = await node.state(None)
+    clock[0] += 90
+
+    stored = await written(node, "key", seen=Position(state.epoch, state.latest, 0))
+
+    stamped = datetime.fromisoformat(stored.receipt.timestamp).timestamp()
+    assert stamped == pytest.approx(state.store_ms / 1000 + 90, abs=0.01)
+    await node.close()
+
+
 async def test_a_missing_package_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nats.aio.client", None)
 
@@ -149,6 +177,67 @@ async def older_server(version: str) -> AsyncIterator[str]:
         yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@asynccontextmanager
+async def closed_by_the_server() -> AsyncIterator[Connection]:
+    """Return a connection in the moment after the server has ended it, when only the client knows."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO %b\r\n" % json.dumps({"version": "2.12.0", "headers": True, "max_payload": 99}).encode())
+        with closing(writer), suppress(ConnectionError):
+            while line := await reader.readline():
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+                elif line.startswith(b"PUB end"):
+                    writer.write(b"-ERR 'Maximum Payload Violation'\r\n")
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server, connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}") as connected:
+        yield connected
+
+
+async def repeat(call: Callable[[], Awaitable[object]]) -> None:
+    """Do this in every step of the loop."""
+    while True:
+        await call()
+        await asyncio.sleep(0)
+
+
+async def test_a_packet_for_a_client_that_is_closing_finds_the_log_unavailable() -> None:
+    async with closed_by_the_server() as connected:
+        await connected.send(Packet("end", b"", answered=False))
+
+        with pytest.raises(LogUnavailable, match="cannot be reached"):
+            await repeat(lambda: connected.send(Packet("more", b"", answered=False)))
+
+        assert connected.lost is not None
+
+
+async def test_subscribing_with_a_client_that_is_closing_finds_the_log_unavailable() -> None:
+    async def receive(_: object) -> None: ...
+
+    async with closed_by_the_server() as connected:
+        _, unsubscribe = await connected.subscribe(receive, on_end=lambda: None)
+        await connected.send(Packet("end", b"", answered=False))
+
+        with pytest.raises(LogUnavailable, match="cannot be reached"):
+            await repeat(lambda: connected.subscribe(receive, on_end=lambda: None))
+
+        await unsubscribe()
+
+
+async def test_unsubscribing_from_a_client_that_is_closing_ends_the_connection() -> None:
+    async def receive(_: object) -> None: ...
+
+    async with closed_by_the_server() as connected:
+        await connected.send(Packet("end", b"", answered=False))
+
+        while connected.lost is None:
+            with suppress(LogUnavailable):
+                _, unsubscribe = await connected.subscribe(receive, on_end=lambda: None)
+            await asyncio.sleep(0)
+            await unsubscribe()
+
+
 @pytest.mark.parametrize("version", ["2.11.9", "2.9.0-RC.1", "unknown"])
 async def test_a_server_without_atomic_batches_is_refused(version: str) -> None:
     async with older_server(version) as url:
@@ -162,6 +251,36 @@ async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
         pytest.raises(ConfigurationError, match="start nats-server with --jetstream"),
     ):
         await engine(server.url).connect()
+
+
+async def test_notes_of_a_server_that_has_no_jetstream_yet_are_unavailable(tmp_path: Path) -> None:
+    """A server accepts connections a moment before its JetStream answers."""
+    with NatsServer(tmp_path, jetstream=False) as server:
+        node = engine(server.url)
+        notes = node.receive()
+
+        with pytest.raises(LogUnavailable, match="has no JetStream"):
+            await anext(notes)
+
+        await node.close()
+
+
+async def test_a_note_that_the_server_cannot_take_is_refused_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("max_payload: 4096")
+    with NatsServer(tmp_path, options=["--config", str(config)]) as server:
+        node = engine(server.url)
+        await node.connect()
+        notes = node.receive()
+        assert b"" == await anext(notes)
+
+        with pytest.raises(LogUnavailable, match="a note of 4097 bytes exceeds max_payload of NATS, 4096"):
+            await node.send(b"x" * 4097)
+        await node.send(b"x" * 4096)
+
+        assert 4096 == len(await anext(notes))
+        await notes.aclose()
+        await node.close()
 
 
 async def test_wrong_credentials_are_refused_without_being_repeated(tmp_path: Path) -> None:
@@ -308,6 +427,48 @@ async def test_a_batch_that_the_server_cannot_take_is_refused(url: str) -> None:
 
         await log.publish(drafts(1))
         assert 1 == len(window)
+
+
+def write_of(count: int, *, key: str | None = None) -> Write:
+    return Write(drafts(count), key, b"fingerprint", asyncio.get_running_loop().create_future())
+
+
+async def written_in_turn(url: str, writes: Sequence[Write]) -> list[list[Stored]]:
+    """Return the results of every call that it takes to write these."""
+    node = engine(url)
+    await node.connect()
+    state = await node.state(None)
+    calls: list[list[Stored]] = []
+    while remaining := writes[sum(map(len, calls)) :]:
+        results = await node.write(remaining, Position(state.epoch, state.latest, 0))
+        calls.append([result for result in results if isinstance(result, Stored)])
+        assert 0 < len(results) == len(calls[-1])
+    await node.close()
+    return calls
+
+
+async def test_a_write_stores_only_as_many_batches_as_take_less_than_a_second(url: str) -> None:
+    """A server needs up to 15 ms for an atomic batch, and a publisher waits for two seconds."""
+    calls = await written_in_turn(url, [write_of(2) for _ in range(70)])
+
+    assert [30, 30, 10] == [len(results) for results in calls]
+    firsts = [stored.receipt.first for results in calls for stored in results]
+    assert [*range(firsts[0], firsts[0] + 140, 2)] == firsts
+
+
+@pytest.mark.parametrize(("messages", "expected"), [(1, [1_000]), (300, [6, 1]), (1_000, [2, 2, 2, 1])])
+async def test_a_write_stores_a_limited_number_of_messages(url: str, messages: int, expected: list[int]) -> None:
+    calls = await written_in_turn(url, [write_of(messages) for _ in range(sum(expected))])
+
+    assert expected == [len(results) for results in calls]
+
+
+async def test_publishes_with_one_key_get_its_receipt_however_many_they_are(url: str) -> None:
+    calls = await written_in_turn(url, [write_of(1, key="key") for _ in range(150)])
+
+    stored = [each for results in calls for each in results]
+    assert 1 == len({each.receipt for each in stored})
+    assert [True, *[False] * 149] == [each.new for each in stored]
 
 
 async def test_a_message_of_a_stranger_is_reported(url: str) -> None:
@@ -473,6 +634,22 @@ async def test_a_write_to_an_old_copy_is_refused_before_a_number_is_used(server:
     await writer.close()
 
 
+async def test_a_write_does_not_wait_for_the_state(url: str) -> None:
+    """Clients that come with a position ahead of this node ask for the state."""
+    node = engine(url)
+    await node.connect()
+    state = await node.state(None)
+    seen = Position(state.epoch, state.latest, 0)
+    states = [asyncio.create_task(node.state(seen)) for _ in range(100)]
+    await asyncio.wait(states, return_when=asyncio.FIRST_COMPLETED)
+
+    await written(node, "key", seen=seen)
+
+    assert not all(each.done() for each in states)
+    await asyncio.gather(*states)
+    await node.close()
+
+
 async def test_a_killed_server_loses_and_repeats_nothing(server: NatsServer) -> None:
     async with node(server.url) as (log, window):
         epoch = window.epoch
@@ -552,7 +729,7 @@ async def test_a_leader_that_hears_from_no_majority_is_not_believed(
         info | {"cluster": {"leader": "a", "replicas": replicas}}, Address.of(f"{url}&replicas=3"), Retention()
     )
 
-    assert certain is stream.certain
+    assert certain is stream.leader_is_certain
 
 
 async def test_a_cluster_whose_leader_is_killed_loses_nothing(tmp_path: Path) -> None:
