@@ -405,14 +405,15 @@ async def test_nodes_that_find_the_same_loss_begin_one_epoch(url: str) -> None:
 async def test_another_message_of_the_same_number_begins_an_epoch(url: str) -> None:
     async with node(url) as (log, window):
         await log.publish(drafts(1))
-        other = engine(url)
-        await other.connect()
+        epoch, latest = window.epoch, window.latest
+    other = engine(url)
+    await other.connect()
 
-        same = await other.state(Position(window.epoch, window.latest, 0))
-        state = await other.state(Position(window.epoch, window.latest, 1))
+    same = await other.state(Position(epoch, latest, 0))
+    state = await other.state(Position(epoch, latest, 1))
+    await other.close()
 
-        assert window.epoch == same.epoch != state.epoch
-        await other.close()
+    assert epoch == same.epoch != state.epoch
 
 
 async def test_an_old_copy_of_the_store_uses_no_number_again(server: NatsServer, tmp_path: Path) -> None:
