@@ -495,9 +495,10 @@ async def test_an_idle_stream_stays_readable(url: str, monkeypatch: pytest.Monke
 
 
 async def test_part_of_a_batch_that_a_killed_server_kept_is_followed_by_the_whole(url: str) -> None:
+    now_ms = int(time.time() * 1000)
     async with node(url) as (log, window):
         part = Packet(
-            f"{Address.of(url).name}.{window.epoch}.{subject_part('key')}", encode_body(drafts(1)[0], unix_ms=1)
+            f"{Address.of(url).name}.{window.epoch}.{subject_part('key')}", encode_body(drafts(1)[0], unix_ms=now_ms)
         )
         async with connection(url) as connected:
             await connected.ask(part)
@@ -580,14 +581,15 @@ async def test_nodes_that_find_the_same_loss_begin_one_epoch(url: str) -> None:
 async def test_another_message_of_the_same_number_begins_an_epoch(url: str) -> None:
     async with node(url) as (log, window):
         await log.publish(drafts(1))
-        other = engine(url)
-        await other.connect()
+        epoch, latest = window.epoch, window.latest
+    other = engine(url)
+    await other.connect()
 
-        same = await other.state(Position(window.epoch, window.latest, 0))
-        state = await other.state(Position(window.epoch, window.latest, 1))
+    same = await other.state(Position(epoch, latest, 0))
+    state = await other.state(Position(epoch, latest, 1))
+    await other.close()
 
-        assert window.epoch == same.epoch != state.epoch
-        await other.close()
+    assert epoch == same.epoch != state.epoch
 
 
 async def test_an_old_copy_of_the_store_uses_no_number_again(server: NatsServer, tmp_path: Path) -> None:
