@@ -58,7 +58,7 @@ def serve(
     if dev:
         settings = _development(settings, overrides, host=host)
     if not is_shared(settings.log_url):
-        refuse_several_workers(sys.argv, os.environ)
+        refuse_several_workers(sys.argv, os.environ, workers=workers)
     # It checks the settings here, even if workers create their own.
     application = create_app(settings)
     config = uvicorn.Config(

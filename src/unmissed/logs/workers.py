@@ -22,8 +22,8 @@ _locks: dict[int, int] = {}
 """The locked files of this process, by the id of the process that started it. They stay open until it ends."""
 
 
-def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise ConfigurationError when the server's command line or environment asks for more than one worker.
+def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, str], *, workers: int = 1) -> None:
+    """Raise ConfigurationError when ``workers``, the server's command line or environment ask for more than one.
 
     Each worker would number its own messages and keep its own log, so clients would miss messages silently.
     In a worker process, ``sys.argv`` is the command line of the server that started it.
@@ -34,7 +34,7 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
     requested = _workers(arguments[1:]) if program.stem in _SERVERS else []
     requested += _workers(environment.get("GUNICORN_CMD_ARGS", "").split())
     requested += [environment.get(name, "1") for name in _VARIABLES]
-    if any(count.isdecimal() and int(count) > 1 for count in requested):
+    if workers > 1 or any(count.isdecimal() and int(count) > 1 for count in requested):
         raise _refusal()
 
 
