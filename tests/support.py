@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,12 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
-from unmissed import Connection, ConnectionManager, Identity, Settings
+from unmissed import Connection, ConnectionManager, Draft, Identity, Publication, Settings
+from unmissed.core.messages import rfc3339
+from unmissed.core.receipts import Receipt
+from unmissed.core.window import Retention, Window
+from unmissed.logs.base import Channel, Log, Reader
+from unmissed.logs.feed import Feed, stamped
 from unmissed.testing import FakeSocket, LiveServer, ManualClock
 
 CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
@@ -37,9 +42,58 @@ native_only = pytest.mark.parametrize("serve", ["native"], indirect=True)
 """Run a test of ``serve`` or ``server`` on the native socket alone: on the portable one, uvicorn handles the fault."""
 
 
-def managed(clock: ManualClock, **settings: Any) -> ConnectionManager:
+class ManualLog:
+    """A log in memory that is unavailable, and begins epochs, when a test says so. It knows no idempotency keys."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.unavailable: str | None = None
+        self.channel: Channel | None = None
+        self._clock = clock
+        self._available = asyncio.Event()
+        self._available.set()
+
+    async def open(self) -> Window:
+        self._window = Window(Retention(), epoch="first", first_number=1)
+        self._feed = Feed(self._window, clock=self._clock)
+        return self._window
+
+    def subscribe(self, reader: Reader) -> None:
+        self._feed.subscribe(reader)
+
+    async def close(self) -> None: ...
+
+    def expire(self) -> None:
+        self._window.expire(self._clock())
+
+    async def catch_up(self, number: int) -> None:  # noqa: ARG002  # the contract
+        await self._available.wait()
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:  # noqa: ARG002  # the contract
+        await self._available.wait()
+        await self._feed.before_append(drafts)
+        receipt = Receipt(self._window.latest + 1, len(drafts), self._window.epoch, rfc3339(self._clock()))
+        messages = stamped(drafts, receipt, appended_at=self._clock())
+        self._feed.extend(messages)
+        return Publication(receipt, messages)
+
+    def lose(self, reason: str | None) -> None:
+        """Store nothing until ``restore``, for this reason."""
+        self.unavailable = reason
+        self._available.clear()
+
+    def restore(self) -> None:
+        """Store what is published, again."""
+        self.unavailable = None
+        self._available.set()
+
+    def restart(self, *, epoch: str, first_number: int) -> None:
+        """Begin another epoch, as a log does whose store has lost messages."""
+        self._feed.restart(epoch=epoch, first_number=first_number)
+
+
+def managed(clock: ManualClock, *, log: Log | None = None, **settings: Any) -> ConnectionManager:
     """Return a manager on a clock that moves by hand."""
-    return ConnectionManager(Settings.load(**settings), clock=clock, wall_clock=clock)
+    return ConnectionManager(Settings.load(**settings), log=log, clock=clock, wall_clock=clock)
 
 
 def connect(manager: ConnectionManager, identity: Identity = ALICE, **position: Any) -> tuple[FakeSocket, Connection]:

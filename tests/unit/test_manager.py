@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from support import BOB, connect, flushed, managed, shape
+from support import BOB, ManualLog, connect, flushed, managed, shape
 from unmissed import (
     AlreadyRunning,
     ConnectionManager,
@@ -22,7 +22,7 @@ from unmissed import (
     UnknownConnection,
     WrongThread,
 )
-from unmissed.core.errors import Draining, MessageTooLarge, TooManyConnections
+from unmissed.core.errors import Draining, LogUnavailable, MessageTooLarge, TooManyConnections
 from unmissed.core.messages import Draft
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
@@ -444,3 +444,78 @@ async def test_a_stopped_manager_is_not_running(clock: ManualClock) -> None:
         manager.recover(0)
     with pytest.raises(NotRunning):
         await manager.emit("b")
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [("the store is away", "the store is away"), (None, "the log did not store the message in time")],
+)
+async def test_a_publish_that_takes_too_long_is_refused_with_the_reason_of_the_log(
+    clock: ManualClock, reason: str | None, expected: str
+) -> None:
+    log = ManualLog(clock)
+    async with managed(clock, log=log, publish_seconds=0.02) as manager:
+        log.lose(reason)
+
+        with pytest.raises(LogUnavailable, match="retry with the same idempotency key") as refused:
+            await manager.emit("a")
+
+        assert expected == refused.value.reason
+        assert 0 == manager.window.latest
+        log.restore()
+        assert 1 == (await manager.emit("b")).sequence_number
+
+
+async def test_a_publish_waits_for_a_log_that_comes_back_in_time(clock: ManualClock) -> None:
+    log = ManualLog(clock)
+    async with managed(clock, log=log) as manager:
+        log.lose("the store is away")
+        asyncio.get_running_loop().call_later(0.01, log.restore)
+
+        message = await manager.emit("a")
+
+    assert 1 == message.sequence_number
+
+
+async def test_the_problem_is_why_nothing_is_accepted(clock: ManualClock) -> None:
+    log = ManualLog(clock)
+    manager = managed(clock, log=log)
+    problems = [manager.problem]
+    async with manager:
+        problems.append(manager.problem)
+        log.lose("the store is away")
+        problems.append(manager.problem)
+        log.restore()
+        problems.append(manager.problem)
+        log.lose("the store is away")
+        manager.drain(seconds=0)
+        problems.append(manager.problem)
+    problems.append(manager.problem)
+
+    not_accepting = "not accepting connections: the server is starting or shutting down"
+    assert [not_accepting, None, "the store is away", None, not_accepting, not_accepting] == problems
+
+
+async def test_clients_stay_connected_while_the_log_is_unavailable(clock: ManualClock) -> None:
+    log = ManualLog(clock)
+    async with managed(clock, log=log) as manager:
+        socket, _ = connect(manager)
+        log.lose("the store is away")
+        manager.check()
+        newcomer, _ = connect(manager)
+        log.restore()
+        await manager.emit("a")
+        await flushed(manager)
+
+        assert ("a", 1) in shape(socket)
+        assert ("a", 1) in shape(newcomer)
+
+
+async def test_a_log_of_one_process_has_nothing_to_catch_up_with(clock: ManualClock) -> None:
+    log = ManualLog(clock)
+    async with managed(clock, log=log) as manager:
+        log.lose("the store is away")
+
+        await manager.catch_up(1_000)
+
+        assert not manager.is_behind(1_000)

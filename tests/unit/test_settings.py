@@ -263,6 +263,39 @@ def test_settings_do_not_change() -> None:
         settings.max_messages = 5  # type: ignore[misc]  # what is tested
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"jwt_secret": SECRET, "jwt_audience": "chat", "jwt_issuer": "login", "jwt_ignore_audience": True},
+        {"jwt_secret": "-----BEGIN PUBLIC KEY-----\nMFkw=\n-----END PUBLIC KEY-----\n", "jwt_algorithm": "ES256"},
+        {"jwt_secret_file": Path("/run/secrets/the key, or another")},
+        {"allowed_origins": ("https://a.example", "http://localhost:*"), "allow_query_token": True, "docs": False},
+        {"max_age": 0.1, "heartbeat_seconds": 1e-05, "token_leeway": 30.0, "publish_seconds": 1e16},
+        {"first_number": 7, "max_messages": 5, "max_connections": 10, "max_connections_per_user": 2},
+        {"log_url": "redis://alice:s%2Fcret@localhost:6379/1?name=chat"},
+    ],
+)
+def test_another_process_has_the_same_settings_from_their_variables(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, object]
+) -> None:
+    settings = Settings.load(**values)
+
+    for name, text in settings.environment().items():
+        monkeypatch.setenv(name, text)
+
+    assert settings == Settings.load()
+
+
+def test_the_variables_of_settings_contain_the_secret_and_nothing_that_is_unset() -> None:
+    environment = Settings.load(jwt_secret=SECRET).environment()
+
+    assert SECRET == environment["UNMISSED_JWT_SECRET"]
+    assert {name for name, value in Settings.load(jwt_secret=SECRET) if value is None} == {
+        name for name in Settings.model_fields if f"UNMISSED_{name.upper()}" not in environment
+    }
+
+
 def test_misspelt_variables_are_found() -> None:
     environment = {"UNMISSED_MAX_MESAGES": "5", "unmissed_secret": "x", "PATH": "/bin", "UNMISSED_MAX_AGE": "5"}
 

@@ -23,7 +23,7 @@ _locks: dict[int, int] = {}
 
 
 def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, str], *, workers: int = 1) -> None:
-    """Raise ConfigurationError for several ``workers``, or if the server's command line or environment asks for them.
+    """Raise ConfigurationError when ``workers``, the server's command line or environment ask for more than one.
 
     Each worker would number its own messages and keep its own log, so clients would miss messages silently.
     In a worker process, ``sys.argv`` is the command line of the server that started it.
@@ -31,10 +31,10 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
     program = PurePath(arguments[0] if arguments else "")
     if program.name == "__main__.py":
         program = program.parent
-    requested = [str(workers), *(_workers(arguments[1:]) if program.stem in _SERVERS else [])]
+    requested = _workers(arguments[1:]) if program.stem in _SERVERS else []
     requested += _workers(environment.get("GUNICORN_CMD_ARGS", "").split())
     requested += [environment.get(name, "1") for name in _VARIABLES]
-    if any(count.isdecimal() and int(count) > 1 for count in requested):
+    if workers > 1 or any(count.isdecimal() and int(count) > 1 for count in requested):
         raise _refusal()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support import connect, flushed, managed, shape, until
+from support import ManualLog, connect, flushed, managed, shape, until
 from unmissed import ConnectionManager, Draft, Identity, Publication, Settings
 from unmissed.application import requests
 from unmissed.logs.memory import MemoryLog
@@ -200,3 +200,24 @@ async def test_only_so_many_empty_buckets_are_remembered(clock: ManualClock, mon
         publish(last, "3")
 
         assert (None, 4429) == (first.closed_with, last.closed_with and last.closed_with[0])
+
+
+async def test_a_publish_that_cannot_be_stored_is_answered_with_an_error_and_may_be_repeated(
+    clock: ManualClock,
+) -> None:
+    log = ManualLog(clock)
+    async with managed(clock, log=log, publish_seconds=0.02) as manager:
+        socket, _ = connect(manager, PUBLISHER)
+        log.lose("the store is away")
+
+        publish(socket)
+
+        answer = await answer_of(socket)
+        assert ("error", "c1", 1013) == (answer["type"], answer["id"], answer["code"])
+        assert answer["detail"].startswith("the store is away")
+        assert None is socket.closed_with
+
+        log.restore()
+        publish(socket, "c2")
+
+        assert {"type": "published", "id": "c2", "sequence_number": 1} == await answer_of(socket, "c2")

@@ -182,6 +182,46 @@ def test_check_fails_with_what_to_fix(
     assert problem in result.stdout
 
 
+@pytest.mark.usefixtures("_secret")
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://alice:s3cret@localhost:6379/1?name=chat", "redis://localhost:6379/1?name=chat"),
+        ("nats://alice:/s3cret@one,two", "nats://one,two"),
+        ("redis+sentinel://:s3cret@one,two/mymaster", "redis+sentinel://one,two/mymaster"),
+    ],
+)
+def test_check_shows_where_the_log_is_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, shown: str
+) -> None:
+    monkeypatch.setenv("UNMISSED_LOG_URL", url)
+
+    output = run("check")
+
+    assert f"ok       UNMISSED_LOG_URL = {shown}\n" in output
+    assert "s3cret" not in output
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_refuses_a_url_without_showing_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_LOG_URL", "redis://alice:/s3cret@localhost:port")
+
+    result = CliRunner().invoke(app, ["check"])
+
+    assert 1 == result.exit_code
+    assert "problem  UNMISSED_LOG_URL cannot be read" in result.stdout
+    assert "s3cret" not in result.output
+
+
+@pytest.mark.usefixtures("_secret")
+@pytest.mark.parametrize("url", ["redis://localhost", "nats://localhost"])
+def test_check_accepts_several_workers_for_a_log_that_they_share(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    monkeypatch.setenv("UNMISSED_LOG_URL", url)
+
+    assert "problem" not in run("check")
+
+
 def flags_of_serve() -> set[str]:
     output = click.unstyle(CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "300"}).output)
     return set(re.findall(r"--[a-z-]+|\[UNMISSED_\w+\]", output))
@@ -212,7 +252,11 @@ def test_the_secret_is_no_flag_of_serve_because_processes_are_listed_with_their_
         (SECRET, ["--jwt-algorithm", "RS256"], "the key does not fit RS256"),
         (SECRET, ["--max-messages", "0"], "UNMISSED_MAX_MESSAGES: "),
         (SECRET, ["--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65872"),
-        (SECRET, ["--log-url", "redis:"], "UNMISSED_LOG_URL is"),
+        (SECRET, ["--log-url", "redis:"], "UNMISSED_LOG_URL cannot be read"),
+        (SECRET, ["--log-url", "mysql://localhost"], "UNMISSED_LOG_URL is"),
+        (SECRET, ["--workers", "2"], "this log belongs to one process"),
+        (SECRET, ["--workers", "2", "--log-url", "sqlite:a.db"], "this log belongs to one process"),
+        (None, ["--dev", "--workers", "2"], "this log belongs to one process"),
         (None, ["--dev", "--max-age", "never"], "UNMISSED_MAX_AGE: "),
     ],
 )

@@ -104,6 +104,13 @@ def test_an_unknown_option_or_name_of_a_shared_log_is_refused_with_valid_ones(ur
 @pytest.mark.parametrize(
     ("url", "form"),
     [
+        ("redis:", "write redis://user:password@localhost:6379/0"),
+        ("redis:localhost", "write redis://user:password@localhost:6379/0"),
+        ("redis://", "write redis://user:password@localhost:6379/0"),
+        ("redis://localhost/zero", "write redis://user:password@localhost:6379/0"),
+        ("redis://localhost/0#1", "write redis://user:password@localhost:6379/0"),
+        ("nats:", "write nats://"),
+        ("nats:localhost", "write nats://"),
         ("redis://localhost:port", "write redis://user:password@localhost:6379/0"),
         ("redis+sentinel://one:26379", "write redis+sentinel://host:26379,host:26379/mymaster/0"),
         ("redis+sentinel://one/mymaster/first", "write redis+sentinel://host:26379,host:26379/mymaster/0"),

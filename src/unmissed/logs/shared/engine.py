@@ -64,6 +64,8 @@ class Engine(Channel, Protocol):
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
         """Store these publishes, each as one block of contiguous numbers, and return what became of each.
 
+        It may store the first of them only, at least one, so that it returns soon: the rest is passed again.
+
         Besides IdempotencyConflict, another InvalidMessage is returned for what the engine can never store.
 
         A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be

@@ -32,6 +32,8 @@ class Address:
     @classmethod
     def of(cls, url: str) -> "Address":
         """Parse a URL. Raises ConfigurationError, whose text does not contain the URL, as that may have a password."""
+        if not url.startswith("nats://"):
+            raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: write {_FORM}")
         target, _, query = url.partition("?")
         credentials, _, hosts = target.removeprefix("nats://").removesuffix("/").rpartition("@")
         user, colon, password = credentials.partition(":")

@@ -47,12 +47,14 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Clients]:
     if url.startswith("redis+sentinel:"):
         return _sentinel_factory(url)
     try:
+        parts = urlsplit(url)
+        valid = bool(parts.hostname) and not parts.fragment and (parts.path.strip("/") or "0").isdecimal()
         Redis.from_url(url, **tls)
     except ValueError:
+        valid = False
+    if not valid:
         # Without the reason, which contains a part of a password that has characters such as "/".
-        raise ConfigurationError(
-            f"UNMISSED_LOG_URL cannot be read: write {_FORM}, and percent-encode the password"
-        ) from None
+        raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: write {_FORM}, and percent-encode the password")
     return lambda: Clients(Redis.from_url(url, **tls, **_OPTIONS))
 
 
