@@ -457,7 +457,7 @@ async def test_a_publish_that_takes_too_long_is_refused_with_the_reason_of_the_l
     async with managed(clock, log=log, publish_seconds=0.02) as manager:
         log.lose(reason)
 
-        with pytest.raises(LogUnavailable, match="retry with the same idempotency key") as refused:
+        with pytest.raises(LogUnavailable, match="a publish with the same idempotency key") as refused:
             await manager.emit("a")
 
         assert expected == refused.value.reason

@@ -159,7 +159,7 @@ class LogUnavailable(UnmissedError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{reason}: retry shortly, and a publish with the same idempotency key")
+        super().__init__(f"{reason}: retry shortly (a publish with the same idempotency key)")
 
 
 class WrongThread(UnmissedError, RuntimeError):

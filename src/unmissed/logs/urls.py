@@ -46,12 +46,12 @@ def log_from_url(
             clock=clock,
             wall_clock=wall_clock,
         )
-    if scheme == "nats" and rest.startswith("//"):
+    if scheme == "nats":
         jetstream = JetStreamEngine(
             Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock
         )
         return SharedLog(jetstream, retention=retention, clock=clock)
-    if scheme in _REDIS_SCHEMES and rest.startswith("//"):
+    if scheme in _REDIS_SCHEMES:
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
     raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
 

@@ -83,7 +83,7 @@ async def test_a_message_that_cannot_be_stored_is_a_503_that_says_when_to_retry_
 
     response = await client.post(PATH, json={"type": "a"})
 
-    detail = f"{AWAY}: retry with the same idempotency key, so that nothing is published twice"
+    detail = f"{AWAY}: retry shortly (a publish with the same idempotency key)"
     assert (503, problem(detail)) == (response.status_code, response.json())
     assert "1" == response.headers["retry-after"]
     assert "application/problem+json" == response.headers["content-type"]
