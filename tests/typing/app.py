@@ -28,6 +28,7 @@ from unmissed import (
     InvalidToken,
     JwtVerifier,
     Log,
+    LogUnavailable,
     Message,
     NotRunning,
     Outcome,
@@ -157,6 +158,8 @@ async def publish() -> None:
         print("use a new key")
     except InvalidMessage as error:
         print(error)
+    except LogUnavailable as error:
+        print(error.reason)
     except (AlreadyRunning, NotRunning, WrongThread, Draining):
         pass
     recovery = manager.recover(0)
