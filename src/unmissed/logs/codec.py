@@ -1,17 +1,35 @@
-"""How logs store a draft: three lines of text, the keys of the audience, and the JSON around the stamp."""
+"""How logs store messages: lines of text, of which the first has the keys of the audience."""
 
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message, rfc3339
 
 
 def encode_draft(draft: Draft) -> bytes:
-    """Return a draft as bytes. Neither keys nor JSON contain a line break, which JSON escapes."""
-    keys = draft.audience.keys
-    return b"%b\n%b\n%b" % (b"" if keys is None else encode_json(sorted(keys)), draft.head, draft.tail)
+    """Return a draft as bytes: its audience, and the JSON around the stamp. JSON escapes line breaks."""
+    return b"%b\n%b\n%b" % (_encode_audience(draft.audience), draft.head, draft.tail)
 
 
 def decode_draft(stored: bytes) -> Draft:
     """Return the draft that was encoded. Raises ValueError for other bytes."""
     keys, head, tail = stored.split(b"\n")
-    return Draft(head, tail, Audience(frozenset(decode_json(keys))) if keys else EVERYONE)
+    return Draft(head, tail, _decode_audience(keys))
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the audience and the payload of a message as bytes."""
+    return b"%b\n%b" % (_encode_audience(message.audience), message.payload)
+
+
+def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: float) -> Message:
+    """Return the message that was encoded, stamped at ``unix_ms``. Raises ValueError for other bytes."""
+    keys, payload = stored.split(b"\n")
+    return Message(number, rfc3339(unix_ms / 1000), payload, _decode_audience(keys), appended_at)
+
+
+def _encode_audience(audience: Audience) -> bytes:
+    return b"" if audience.keys is None else encode_json(sorted(audience.keys))
+
+
+def _decode_audience(stored: bytes) -> Audience:
+    return Audience(frozenset(decode_json(stored))) if stored else EVERYONE

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable
-from unmissed.core.messages import rfc3339
+from unmissed.core.messages import Message, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Retention
-from unmissed.logs.codec import decode_draft, encode_draft
-from unmissed.logs.feed import Record
+from unmissed.logs.base import Publication
+from unmissed.logs.codec import decode_message, encode_message
+from unmissed.logs.feed import stamped
 from unmissed.logs.sqlite.boot import boot_id
-from unmissed.logs.writer import Stored, Write
+from unmissed.logs.writer import Write
 
 _APPLICATION_ID = 0x756E6D73
 _VERSION = 1
@@ -32,7 +33,7 @@ CREATE TABLE life (
     -- The boot of the machine in which commits may not have reached the disk yet; empty when all have.
     unsynced_boot TEXT NOT NULL
 );
-CREATE TABLE messages (number INTEGER PRIMARY KEY, unix_ms INTEGER NOT NULL, draft BLOB NOT NULL);
+CREATE TABLE messages (number INTEGER PRIMARY KEY, unix_ms INTEGER NOT NULL, message BLOB NOT NULL);
 CREATE TABLE receipts (
     key TEXT PRIMARY KEY,
     unix_ms INTEGER NOT NULL,
@@ -61,7 +62,8 @@ class Life:
 class SqliteFile:
     """A file that one process has to itself. All methods must be called in one thread.
 
-    With ``durable``, each commit is on the disk before it is answered. ``wall_clock`` returns Unix seconds.
+    With ``durable``, each commit is on the disk before it is answered. ``clock`` returns monotonic seconds, for ages,
+    and ``wall_clock`` Unix seconds.
     """
 
     def __init__(
@@ -71,15 +73,17 @@ class SqliteFile:
         durable: bool,
         retention: Retention,
         first_number: int | None,
+        clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._path = path
         self._durable = durable
         self._retention = retention
         self._first_number = first_number
+        self._clock = clock
         self._wall_clock = wall_clock
 
-    def open(self) -> tuple[Life, list[Record]]:
+    def open(self) -> tuple[Life, list[Message]]:
         """Create the file, or continue its epoch; return it with the retained messages, oldest first.
 
         Raises ConfigurationError if the file cannot be used.
@@ -94,7 +98,7 @@ class SqliteFile:
             stack.pop_all()
             return opened
 
-    def write(self, writes: Sequence[Write]) -> list[Stored | IdempotencyConflict]:
+    def write(self, writes: Sequence[Write]) -> list[Publication | IdempotencyConflict]:
         """Store these publishes in one transaction, and return what became of each.
 
         Raises LogUnavailable when that is impossible. Then nothing is stored, and no number is used.
@@ -129,17 +133,19 @@ class SqliteFile:
             self._connection.execute("PRAGMA synchronous = NORMAL")
         return life
 
-    def _retained(self) -> list[Record]:
+    def _retained(self) -> list[Message]:
         """Return the newest messages, as many as fit into the window, oldest first."""
-        rows = self._connection.execute("SELECT number, unix_ms, draft FROM messages ORDER BY number DESC")
-        records: list[Record] = []
+        now, now_ms = self._clock(), self._now_ms()
+        rows = self._connection.execute("SELECT number, unix_ms, message FROM messages ORDER BY number DESC")
+        messages: list[Message] = []
         size = 0
-        for number, unix_ms, draft in rows:
-            records.append(Record(number, unix_ms, decode_draft(draft)))
-            size += len(draft)
-            if len(records) == self._retention.max_messages or size > self._retention.max_bytes:
+        for number, unix_ms, stored in rows:
+            age = max(0, now_ms - unix_ms) / 1000
+            messages.append(decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age))
+            size += len(stored)
+            if len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
                 break
-        return records[::-1]
+        return messages[::-1]
 
     def _configure(self) -> None:
         [mode] = self._fetch("PRAGMA journal_mode = WAL")
@@ -184,14 +190,14 @@ class SqliteFile:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
 
-    def _write(self, writes: Sequence[Write]) -> list[Stored | IdempotencyConflict]:
+    def _write(self, writes: Sequence[Write]) -> list[Publication | IdempotencyConflict]:
         now_ms, latest = self._now_ms(), self._latest
-        results: list[Stored | IdempotencyConflict] = []
+        results: list[Publication | IdempotencyConflict] = []
         with self._transaction():
             for write in writes:
                 result = self._known(write, now_ms) or self._insert(write, latest + 1, now_ms)
-                if isinstance(result, Stored) and result.new:
-                    latest += len(write.drafts)
+                if isinstance(result, Publication):
+                    latest += len(result.messages)
                 results.append(result)
             self._connection.execute("UPDATE life SET latest = ?", (latest,))
             if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
@@ -199,7 +205,7 @@ class SqliteFile:
         self._latest = latest
         return results
 
-    def _known(self, write: Write, now_ms: int) -> Stored | IdempotencyConflict | None:
+    def _known(self, write: Write, now_ms: int) -> Publication | IdempotencyConflict | None:
         """Return the answer to a key that is known, or None."""
         if not write.key:
             return None
@@ -212,20 +218,22 @@ class SqliteFile:
         fingerprint, first, count, epoch, unix_ms = found
         if fingerprint != write.fingerprint:
             return IdempotencyConflict()
-        return Stored(Receipt(first, count, epoch, rfc3339(unix_ms / 1000)), new=False)
+        return Publication(Receipt(first, count, epoch, rfc3339(unix_ms / 1000)), ())
 
-    def _insert(self, write: Write, first: int, now_ms: int) -> Stored:
+    def _insert(self, write: Write, first: int, now_ms: int) -> Publication:
+        count = len(write.drafts)
+        receipt = Receipt(first, count, self._epoch, rfc3339(now_ms / 1000))
+        messages = stamped(write.drafts, receipt, appended_at=self._clock())
         self._connection.executemany(
             "INSERT INTO messages VALUES (?, ?, ?)",
-            [(number, now_ms, encode_draft(draft)) for number, draft in enumerate(write.drafts, start=first)],
+            [(message.sequence_number, now_ms, encode_message(message)) for message in messages],
         )
-        count = len(write.drafts)
         if write.key:
             self._connection.execute(
                 "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?)",
                 (write.key, now_ms, write.fingerprint, first, count, self._epoch),
             )
-        return Stored(Receipt(first, count, self._epoch, rfc3339(now_ms / 1000)), new=True)
+        return Publication(receipt, messages)
 
     def _trim(self, latest: int, now_ms: int) -> None:
         """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile.

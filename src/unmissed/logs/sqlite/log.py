@@ -12,10 +12,10 @@ from unmissed.core.errors import UnmissedError
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication, Reader
-from unmissed.logs.feed import Feed, stamped
+from unmissed.logs.feed import Feed
 from unmissed.logs.sqlite.file import SqliteFile
 from unmissed.logs.workers import refuse_second_worker, refuse_several_workers
-from unmissed.logs.writer import Stored, Write, Writer
+from unmissed.logs.writer import Write, Writer
 
 T = TypeVar("T")
 
@@ -41,9 +41,13 @@ class SqliteLog:
     ) -> None:
         self._retention = retention or Retention()
         self._clock = clock
-        self._wall_clock = wall_clock
         self._file = SqliteFile(
-            path, durable=durable, retention=self._retention, first_number=first_number, wall_clock=wall_clock
+            path,
+            durable=durable,
+            retention=self._retention,
+            first_number=first_number,
+            clock=clock,
+            wall_clock=wall_clock,
         )
 
     @property
@@ -61,13 +65,13 @@ class SqliteLog:
         await refuse_second_worker()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="unmissed-sqlite")
         try:
-            life, records = await self._in_thread(self._file.open)
+            life, messages = await self._in_thread(self._file.open)
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
         self._feed = Feed(Window(self._retention, epoch=life.epoch, first_number=life.first_number), clock=self._clock)
-        self._feed.skip(records[0].number - 1 if records else life.latest)
-        await self._feed.append(records, store_ms=self._wall_clock() * 1000)
+        self._feed.skip(messages[0].sequence_number - 1 if messages else life.latest)
+        self._feed.extend(messages)
         self._writer = Writer(self._write)
         self._writer.start()
         return self._feed.window
@@ -93,20 +97,13 @@ class SqliteLog:
         """Wait until the drafts are committed and appended to the window."""
         return await self._writer.submit(drafts, key=idempotency_key)
 
-    async def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
+    async def _write(self, writes: Sequence[Write]) -> Sequence[Publication | UnmissedError]:
         results = await self._in_thread(self._file.write, writes)
-        return [await self._append(write, result) for write, result in zip(writes, results, strict=True)]
-
-    async def _append(self, write: Write, result: Stored | UnmissedError) -> Publication | UnmissedError:
-        """Append what was committed, in the order of the numbers."""
-        if isinstance(result, UnmissedError):
-            return result
-        if not result.new:
-            return Publication(result.receipt, ())
-        await self._feed.before_append(write.drafts)
-        messages = stamped(write.drafts, result.receipt, appended_at=self._clock())
-        self._feed.extend(messages)
-        return Publication(result.receipt, messages)
+        for write, result in zip(writes, results, strict=True):
+            if isinstance(result, Publication) and not result.repeated:
+                await self._feed.before_append(write.drafts)
+                self._feed.extend(result.messages)
+        return results
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
