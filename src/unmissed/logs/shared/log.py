@@ -151,6 +151,8 @@ class SharedLog:
         """Begin another epoch if the engine has, and skip what it does not store any more."""
         window = self._feed.window
         if state.epoch != window.epoch:
+            if state.first_number <= window.latest:
+                return  # An answer that was overtaken: every new epoch has higher numbers.
             self._feed.restart(epoch=state.epoch, first_number=state.first_number)
             self._seen = Position(state.epoch, window.latest, 0)
         if state.oldest - 1 > window.latest:

@@ -337,6 +337,52 @@ async def test_a_number_that_the_window_has_needs_no_engine(engine: FakeEngine) 
         assert states == engine.states
 
 
+async def test_clients_that_come_at_the_same_time_share_one_question(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, _):
+        states = engine.states
+
+        await asyncio.gather(*(log.catch_up(1_000) for _ in range(100)))
+
+        assert 2 >= engine.states - states
+
+
+async def test_a_new_epoch_without_messages_is_noticed_when_a_client_is_ahead(engine: FakeEngine) -> None:
+    """A reader of the engine that waits for the next message does not notice it."""
+    async with opened(engine) as (log, window):
+        engine.epoch, engine.first_number, engine.latest = "next", 20, 19
+
+        async with asyncio.timeout(1):
+            await log.catch_up(19)
+
+        assert ("next", 19) == (window.epoch, window.latest)
+
+
+async def test_an_answer_that_a_new_epoch_has_overtaken_is_ignored(engine: FakeEngine) -> None:
+    class SlowEngine(FakeEngine):
+        overtaken: asyncio.Event | None = None
+
+        async def state(self, seen: Position | None) -> State:
+            state = await super().state(seen)
+            if (waiting := self.overtaken) is not None:
+                self.overtaken = None
+                await waiting.wait()
+            return state
+
+    slow = SlowEngine(latest=3)
+    async with opened(slow) as (log, window):
+        overtaken = slow.overtaken = asyncio.Event()
+        catching_up = asyncio.create_task(log.catch_up(100))
+        await until(lambda: slow.overtaken is None)
+        slow.restart(epoch="next", first_number=20)
+        slow.fail_to_read(LogUnavailable(AWAY))
+        await until(lambda: window.epoch == "next")
+
+        overtaken.set()
+        await catching_up
+
+        assert ("next", 20) == (window.epoch, window.first_number)
+
+
 async def test_whether_a_node_is_behind_is_unknown_while_the_engine_is_away(engine: FakeEngine) -> None:
     async with opened(engine) as (log, _):
         engine.leave()
