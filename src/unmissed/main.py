@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from unmissed.api.router import add_routes
 from unmissed.core.errors import ConfigurationError
@@ -39,25 +39,44 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
     return app
 
 
-class EnvironmentApplication:
-    """The application configured by the environment. It is created at startup, so importing needs no settings."""
+class ServedApplication:
+    """An application that reports in one line why it cannot start.
+
+    ``create`` is called at startup, so that importing needs no settings. It raises ConfigurationError.
+    """
+
+    def __init__(self, create: Callable[[], FastAPI]) -> None:
+        self._create = create
 
     @cached_property
     def unmissed_application(self) -> FastAPI:
         """The application that serves every request. Raises ConfigurationError."""
-        return create_app()
+        return self._create()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the application, or report at startup why that is impossible."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await self.unmissed_application(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             application = self.unmissed_application
         except ConfigurationError as error:
-            if scope["type"] != "lifespan":
-                raise
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"unmissed: {error}"})
             return
-        await application(scope, receive, send)
+        await application(scope, receive, partial(_send_in_one_line, send))
 
 
-app = EnvironmentApplication()
+async def _send_in_one_line(send: Send, message: Message) -> None:
+    """Send a message, with the text of a ConfigurationError in place of the traceback that Starlette reports."""
+    reported = message.get("message", "").strip().rpartition("\n")[2]
+    kind, _, text = reported.partition(": ")
+    if message["type"] == "lifespan.startup.failed" and kind.endswith(ConfigurationError.__name__):
+        message = {**message, "message": f"unmissed: {text}"}
+    await send(message)
+
+
+app = ServedApplication(create_app)

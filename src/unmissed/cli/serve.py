@@ -19,7 +19,7 @@ from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
 from unmissed.logs.urls import is_shared
 from unmissed.logs.workers import refuse_several_workers
-from unmissed.main import create_app
+from unmissed.main import ServedApplication, create_app
 from unmissed.security.tokens import issue_token_under
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol
 from unmissed.settings import Settings
@@ -62,7 +62,7 @@ def serve(
     # It checks the settings here, even if workers create their own.
     application = create_app(settings)
     config = uvicorn.Config(
-        "unmissed.main:app" if workers > 1 else application,
+        "unmissed.main:app" if workers > 1 else ServedApplication(lambda: application),
         host=host,
         port=port,
         log_config=_log_config(log_level),

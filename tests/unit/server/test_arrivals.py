@@ -7,7 +7,7 @@ import pytest
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from unmissed.main import EnvironmentApplication
+from unmissed.main import ServedApplication, create_app
 from unmissed.server.arrivals import HANDSHAKES_PER_TURN, Arrivals
 from unmissed.server.uvicorn_names import Config
 from unmissed.testing import SECRET
@@ -108,7 +108,7 @@ async def test_an_application_behind_another_one_is_not_remembered(*, proxy_head
 
 async def test_the_application_of_the_environment_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    application = EnvironmentApplication()
+    application = ServedApplication(create_app)
     known = arrivals(application)
 
     known.learn(PLACE, application.unmissed_application, admit)
