@@ -212,11 +212,9 @@ def test_the_first_frame_may_authenticate_in_the_segment_of_the_handshake(server
 async def test_an_application_waits_for_a_client_that_does_not_read(server: LiveServer) -> None:
     with RawClient(server.url, receive_buffer=4_096) as client:
         await asyncio.to_thread(client.handshake, path="/torrent")
-        while not getattr(app.state, "sent", 0):
-            await asyncio.sleep(0)
+        await until(lambda: getattr(app.state, "sent", 0))
 
-    while not app.state.disconnects:
-        await asyncio.sleep(0)
+    await until(lambda: app.state.disconnects)
     assert app.state.sent < 100
 
 
