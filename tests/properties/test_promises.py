@@ -369,7 +369,7 @@ def test_every_promise_is_kept_on(kind: str, request: pytest.FixtureRequest, tmp
         return Promises(url, lasting=kind in LASTING, margin=1.0 if kind in SHARED else 0.0)
 
     settings = hypothesis_settings()
-    if kind in SHARED:
-        phases = (Phase.explicit, Phase.reuse, Phase.generate)  # Shrinking takes minutes on a real server.
+    if kind in LASTING:
+        phases = (Phase.explicit, Phase.reuse, Phase.generate)  # Shrinking takes minutes on a disk or a server.
         settings = hypothesis_settings(settings, max_examples=settings.max_examples // 4, phases=phases)
     run_state_machine_as_test(machine, settings=settings)  # type: ignore[arg-type]  # any function will do

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient
+from support import until
 from unmissed import ConnectionManager, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
 
