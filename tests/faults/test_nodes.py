@@ -83,7 +83,7 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerPr
 async def node_ids(stack: AsyncExitStack, server: ServerProcess, *, count: int) -> dict[str, client.Stream]:
     """Return connections to this number of different nodes."""
     streams: dict[str, client.Stream] = {}
-    async with asyncio.timeout(30), httpx.AsyncClient() as http:
+    async with asyncio.timeout(90), httpx.AsyncClient() as http:
         while len(streams) < count:
             user_id = os.urandom(6).hex()
             stream = await stack.enter_async_context(client.connect(server.url, token=server.token(user_id)))
@@ -95,6 +95,7 @@ async def node_ids(stack: AsyncExitStack, server: ServerProcess, *, count: int) 
     return streams
 
 
+@pytest.mark.timeout(180)
 async def test_workers_share_a_log_and_are_replaced_when_they_are_killed(workers: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
         streams = await node_ids(stack, workers, count=2)
@@ -107,6 +108,7 @@ async def test_workers_share_a_log_and_are_replaced_when_they_are_killed(workers
         assert [[0, 1], [0, 1]] == await asyncio.gather(*readings)
 
 
+@pytest.mark.timeout(180)
 async def test_workers_end_with_their_supervisor(workers: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
         await node_ids(stack, workers, count=2)
@@ -117,6 +119,7 @@ async def test_workers_end_with_their_supervisor(workers: ServerProcess) -> None
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(180)
 async def test_all_workers_drain(workers: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
         streams = await node_ids(stack, workers, count=2)

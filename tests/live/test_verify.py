@@ -48,7 +48,8 @@ def verdicts(output: str) -> dict[str, str]:
 
 
 def count(output: str, name: str) -> int:
-    [found] = re.findall(rf"{name} ([\d,]+)", output.splitlines()[-2])
+    summary = [line for line in output.splitlines() if line.startswith("published")][-1]
+    [found] = re.findall(rf"{name} ([\d,]+)", summary)
     return int(found.replace(",", ""))
 
 
