@@ -371,14 +371,6 @@ class ConnectionManager(Registration):
             access=access,
         )
 
-    def _connection(self, connection_id: str) -> Connection:
-        """Return a connection to this node. Raises UnknownConnection, which says if it is one of another node."""
-        try:
-            return self._running.connections[connection_id]
-        except UnknownConnection:
-            node = connection_id.partition(".")[0]
-            raise UnknownConnection(connection_id, node=node if node in self._people.nodes.others else None) from None
-
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""
         with contextlib.suppress(UnknownConnection):
@@ -432,6 +424,14 @@ class ConnectionManager(Registration):
         if self._fan_out is None:
             raise NotRunning
         return self._fan_out
+
+    def _connection(self, connection_id: str) -> Connection:
+        """Return a connection to this node. Raises UnknownConnection, which says if it is one of another node."""
+        try:
+            return self._running.connections[connection_id]
+        except UnknownConnection:
+            node = connection_id.partition(".")[0]
+            raise UnknownConnection(connection_id, node=node if node in self._people.nodes.others else None) from None
 
     @property
     def _everybody(self) -> People:

@@ -119,7 +119,7 @@ class People:
         self._revocations.revoke_user(user_id, now=now)
         connections = self._connections.of_user(user_id)
         for connection in connections:
-            connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
+            _close(connection)
         return len(connections)
 
     def _log_out_connection(self, connection_id: str) -> list[tuple[str, float | None]] | None:
@@ -130,7 +130,7 @@ class People:
             return None
         tokens = [(each.user_id, each.issued_at) for each in (*connection.earlier, connection.identity)]
         self._revoke({"tokens": tokens})
-        connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
+        _close(connection)
         return tokens
 
     def _revoke(self, content: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class People:
             self._revocations.revoke_user(user_id, now=at)
             for connection in self._connections.of_user(user_id):
                 if self._revocations.refuses(connection.identity):
-                    connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
+                    _close(connection)
         for user_id, issued_at in content.get("tokens", ()):
             self._revocations.revoke_token(user_id, issued_at)
 
@@ -150,3 +150,7 @@ class People:
             for kind, entries in (("users", self._revocations.users), ("tokens", self._revocations.tokens))
             for start in range(0, len(entries), _NOTE_ENTRIES)
         ]
+
+
+def _close(connection: Connection) -> None:
+    connection.close(CloseCode.UNAUTHORIZED, _LOGGED_OUT, discard=True)
