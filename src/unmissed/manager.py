@@ -5,9 +5,9 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
@@ -46,6 +46,8 @@ from unmissed.settings import Settings
 _OTHER_THREADS = "manager.publish_threadsafe(message)"
 _HOOK_SECONDS = 1.0
 _NO_RIGHTS = Access()
+
+_Result = TypeVar("_Result")
 
 
 class ConnectionManager(Registration):
@@ -234,8 +236,8 @@ class ConnectionManager(Registration):
         )
         # The manager may have stopped while they were built.
         self._check_accepting(_OTHER_THREADS)
-        async with self._in_time("the log did not store the message in time"):
-            return await self._log.publish(drafts, idempotency_key=idempotency_key)
+        publishing = self._log.publish(drafts, idempotency_key=idempotency_key)
+        return await self._in_time(publishing, otherwise="the log did not store the message in time")
 
     def publish_threadsafe(
         self,
@@ -275,8 +277,7 @@ class ConnectionManager(Registration):
         Raises LogUnavailable if that is not known after ``publish_seconds``.
         """
         if since is not None and self.is_behind(since):
-            async with self._in_time("this node is behind the others"):
-                await self._log.catch_up(since)
+            await self._in_time(self._log.catch_up(since), otherwise="this node is behind the others")
 
     def page(
         self,
@@ -438,12 +439,11 @@ class ConnectionManager(Registration):
         self._running  # noqa: B018  # raises NotRunning
         return self._people
 
-    @contextlib.asynccontextmanager
-    async def _in_time(self, otherwise: str) -> AsyncIterator[None]:
-        """Raise LogUnavailable after ``publish_seconds``, for the reason that the log gives."""
+    async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
+        """Return what the log returns. Raise LogUnavailable after ``publish_seconds``, for the reason that it gives."""
         try:
             async with asyncio.timeout(self.settings.publish_seconds):
-                yield
+                return await work
         except TimeoutError:
             raise LogUnavailable(self._log.unavailable or otherwise) from None
 
