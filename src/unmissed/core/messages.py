@@ -34,6 +34,11 @@ class Message:
     appended_at: float
     """Time of the append in seconds, on the log's monotonic clock."""
 
+    @property
+    def size_in_log(self) -> int:
+        """Bytes that the message takes in the log."""
+        return len(self.payload) + self.audience.size_in_log + MESSAGE_OVERHEAD
+
     def as_dict(self) -> dict[str, Any]:
         """Return the message as clients see it."""
         message: dict[str, Any] = decode_json(self.payload)

@@ -9,7 +9,7 @@ from itertools import islice
 from unmissed.core.addressed import Addressed
 from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.evictions import Evictions
-from unmissed.core.messages import MESSAGE_OVERHEAD, Message
+from unmissed.core.messages import Message
 
 PAGE_BYTES = 1_048_576
 """The most bytes of messages in one page, unless a single message is larger."""
@@ -101,11 +101,11 @@ class Window:
 
     def append(self, message: Message) -> None:
         """Add the message numbered ``latest + 1`` and evict what no longer fits."""
-        cost = _cost(message)
+        size = message.size_in_log
         self._messages.append(message)
         self._addressed.add(message)
-        self._bytes += cost
-        self.appended_bytes += cost
+        self._bytes += size
+        self.appended_bytes += size
         self.latest = message.sequence_number
         self.expire(message.appended_at)
         while len(self._messages) > self.retention.max_messages or self._bytes > self.retention.max_bytes:
@@ -220,7 +220,7 @@ class Window:
     def _evict(self) -> None:
         message = self._messages.popleft()
         self._addressed.remove(message)
-        self._bytes -= _cost(message)
+        self._bytes -= message.size_in_log
         self.evicted_through = message.sequence_number
         self._evictions.add(message)
 
@@ -235,7 +235,3 @@ def _cut(messages: Iterable[Message], *, max_messages: int | None) -> tuple[tupl
             return tuple(fitting), True
         fitting.append(message)
     return tuple(fitting), False
-
-
-def _cost(message: Message) -> int:
-    return len(message.payload) + message.audience.size_in_log + MESSAGE_OVERHEAD

@@ -141,10 +141,11 @@ class SqliteFile:
         size = 0
         for number, unix_ms, stored in rows:
             age = max(0, now_ms - unix_ms) / 1000
-            messages.append(decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age))
-            size += len(stored)
+            message = decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age)
+            size += message.size_in_log
             if len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
                 break
+            messages.append(message)
         return messages[::-1]
 
     def _configure(self) -> None:
