@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -40,3 +41,4 @@ class Indexed(RuleBasedStateMachine):
 
 
 TestIndexed = Indexed.TestCase
+TestIndexed.settings = settings(max_examples=settings().max_examples // 4)
