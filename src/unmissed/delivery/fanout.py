@@ -123,6 +123,7 @@ class FanOut:
             latest=self.window.latest,
             outcome=outcome,
             start=start,
+            heartbeat_seconds=self._limits.heartbeat_seconds,
             topics=topics,
             expires_at=identity.expires_at,
         )
