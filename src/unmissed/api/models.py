@@ -120,6 +120,12 @@ def answer(body: BaseModel) -> Response:
     return Response(body.model_dump_json(), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
+class ResultBody(BaseModel):
+    """The answer to a command."""
+
+    data: Any = Field(description="What the command returned.")
+
+
 class StampBody(BaseModel):
     """The stamp of a published message."""
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import WebSocketRoute
 
 from unmissed.api.asyncapi import add_asyncapi_route
+from unmissed.api.commands import add_command_route
 from unmissed.api.connections import add_connection_routes
 from unmissed.api.event_stream import add_event_stream_route
 from unmissed.api.health import add_health_routes
@@ -86,6 +87,7 @@ def _fill(
         origins=origins,
         route_class=problem_route(origins, bearer=bearer, query_token=True),
     )
+    add_command_route(router, manager, authenticate=authenticate)
     add_presence_route(router, manager, authenticate=authenticate, access=access)
     add_connection_routes(router, manager, authenticate=authenticate)
     add_metrics_route(router, manager, authenticate=authenticate)
