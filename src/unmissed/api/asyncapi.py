@@ -45,7 +45,8 @@ _CLOSE_CODES = {
 
 _DESCRIPTION = """\
 Messages that survive reconnects. A client's position is the `sequence_number` of `connected`, and from then on the \
-highest one in any frame. It reconnects with `?since=` its position, and receives exactly what it missed."""
+highest one in any frame. It reconnects with `?since=` its position, and receives exactly what it missed. What the \
+server sends is also available as Server-Sent Events, at `/websocket/events`."""
 
 
 def add_asyncapi_route(router: APIRouter, manager: ConnectionManager) -> None:
@@ -138,7 +139,14 @@ def _security_schemes(manager: ConnectionManager) -> Schema:
 _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
     "connected": (
         "The first frame: where delivery starts, and how complete the recovery is.",
-        {"connection_id": _TEXT, "epoch": _TEXT, "oldest": _NUMBER, "latest": _NUMBER, "sequence_number": _NUMBER},
+        {
+            "connection_id": _TEXT,
+            "epoch": _TEXT,
+            "oldest": _NUMBER,
+            "latest": _NUMBER,
+            "sequence_number": _NUMBER,
+            "heartbeat_seconds": {"type": "number", "description": "Seconds between two heartbeats."},
+        },
         {"outcome": _OUTCOME, "topics": _TOPICS, "expires_at": _TIME},
     ),
     "heartbeat": ("The position of a client that is up to date.", {"sequence_number": _NUMBER}, {}),

@@ -98,7 +98,7 @@ class ConnectionBody(BaseModel):
     position: int = Field(description="The last sequence number that was sent or skipped.")
     lag: int = Field(description="How many sequence numbers the position is behind the latest message.")
     topics: list[str] = Field(description="The topics that the client follows.")
-    transport: str = Field(examples=["websocket"])
+    transport: str = Field(description="websocket or events.", examples=["websocket"])
     client: str | None = Field(description="The client's address, if the server knows it.", examples=["192.0.2.7"])
 
 
@@ -118,6 +118,38 @@ class ClosedBody(BaseModel):
 def answer(body: BaseModel) -> Response:
     """Return the response with this body."""
     return Response(body.model_dump_json(), headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+class LogBody(BaseModel):
+    """How full the log is, and its limits."""
+
+    messages: int
+    bytes: int
+    reach_seconds: float = Field(description="The age of the oldest message.")
+    max_messages: int
+    max_bytes: int
+    max_age: float = Field(description="Seconds that a message is retained.")
+
+
+class StatusBody(BaseModel):
+    """The log as this node sees it, and counters since its start."""
+
+    node_id: str = Field(description="The ids of the connections to this node begin with it.", examples=["5kVt0p3y"])
+    epoch: str = Field(examples=["k3J9x0aQ_2fM"])
+    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
+    latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
+    log: LogBody
+    connections: int = Field(description="The open connections to this node.")
+    published: int = Field(description="Messages of this epoch, by any node.")
+    delivered: int = Field(description="Messages written to connections.")
+    gaps: int = Field(description="Gaps that connected clients were told about.")
+    stalls: int = Field(description="Connections that were dropped because their client took nothing.")
+
+
+class ResultBody(BaseModel):
+    """The answer to a command."""
+
+    data: Any = Field(description="What the command returned.")
 
 
 class StampBody(BaseModel):

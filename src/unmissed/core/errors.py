@@ -14,9 +14,10 @@
     ├── CommandError            raised by a command of the application: the text is sent to the client
     ├── InvalidFrame            a client frame that was refused
     ├── InvalidToken            a token that was not accepted
-    ├── OriginRefused           a page from an origin that is not allowed requested a WebSocket
+    ├── OriginRefused           a page from an origin that is not allowed wanted to connect
     ├── UnknownConnection       no open connection has this id
     ├── TooManyConnections      a limit on connections is reached
+    ├── TooManyRequests         a user sends more than the limit allows
     ├── NotRunning              the manager was used before its start or after its stop
     ├── AlreadyRunning          the manager was started twice
     ├── Draining                the server is shutting down and accepts no new connections or messages
@@ -95,7 +96,7 @@ class InvalidToken(UnmissedError):
 
 
 class OriginRefused(UnmissedError):
-    """A WebSocket handshake from a page whose origin is neither the server's own host nor allowed."""
+    """A WebSocket or an event stream for a page whose origin is neither the server's own host nor allowed."""
 
     def __init__(self, origin: str, *, host: str | None) -> None:
         self.origin = origin
@@ -122,6 +123,13 @@ class UnknownConnection(UnmissedError, LookupError):
 
 class TooManyConnections(UnmissedError):
     """A limit on connections, in total or of one user, is reached."""
+
+
+class TooManyRequests(UnmissedError):
+    """A user sends more commands than the limit allows."""
+
+    def __init__(self) -> None:
+        super().__init__("too many commands: retry later, and send fewer, or raise UNMISSED_CLIENT_RATE on the server")
 
 
 class NotRunning(UnmissedError, RuntimeError):
