@@ -1,0 +1,87 @@
+/** What the page says, from facts. */
+
+import { count, duration, messages } from "./format.js";
+
+/** @typedef {import("./session.js").Note} Note */
+
+/** @type {Record<string, string>} */
+const LIVE = {
+  websocket: "Every message arrives as it is published.",
+  events: "WebSockets are blocked here: messages arrive as Server-Sent Events.",
+  polling: "WebSockets are blocked here: the page asks for messages every few seconds.",
+};
+
+/** @type {Record<string, [string, string]>} */
+const STATES = {
+  connecting: ["Connecting", "Opening a connection to the server."],
+  recovering: ["Recovering", "Connected again: receiving what was published meanwhile."],
+  waiting: ["Disconnected", "Messages go on without this page."],
+  unreachable: ["Disconnected", "The server cannot be reached."],
+  closed: ["Closed", "This page does not reconnect any more."],
+};
+
+/**
+ * Return the title and the sentence for a state of the connection.
+ * @param {string} status @param {string} [transport]
+ * @returns {[string, string]}
+ */
+export function stateWords(status, transport = "websocket") {
+  return STATES[status] ?? ["Live", LIVE[transport]];
+}
+
+/** Return the countdown to the next attempt. @param {number | undefined} retryAt @param {number} now both in ms */
+export function countdown(retryAt, now) {
+  return retryAt === undefined ? "Reconnecting soon" : `Reconnecting in ${Math.max(0, Math.ceil((retryAt - now) / 1000))} s`;
+}
+
+/** Return what happened to the stream, as one or two sentences. @param {Note} note */
+export function noteWords(note) {
+  switch (note.kind) {
+    case "dropped":
+      return "Connection lost.";
+    case "back":
+      return back(note);
+    case "gap":
+      return gap(note);
+    case "reset":
+      return reset(note);
+    default:
+      return `${messages(note.lost ?? 0)} did not arrive, and no gap was announced. This is an error: please report it.`;
+  }
+}
+
+/** @param {Note} note */
+function back({ seconds, recovered = 0, lost = 0 }) {
+  const after = seconds === undefined ? "after the page was loaded again" : `after ${duration(seconds)} without a connection`;
+  if (recovered === 0 && lost === 0) return `Connected again ${after}. Nothing was missed.`;
+  const end = lost === 0 ? "None was lost." : `${count(lost)} could not be recovered.`;
+  return `Recovered ${messages(recovered)} ${after}. ${end}`;
+}
+
+/** @param {Note} note */
+function gap({ from = 0, to = 0, lost = 0, exact }) {
+  const which = `numbers ${from} to ${to}`;
+  const amount = exact ? messages(lost) : `Messages among the ${which}`;
+  return `Gap: ${amount} lost${exact ? `, ${which}` : ""}. The log had evicted them before this page was back.`;
+}
+
+/** @param {Note} note */
+function reset({ lost = 0 }) {
+  const known = lost > 0 ? ` ${messages(lost)} that had been missed are lost.` : "";
+  return `Reset: the server has started with an empty log.${known} A page would load its state again now.`;
+}
+
+/**
+ * Return how far the log reaches back, and what a drop would do.
+ * @param {{reach: number, rate: number}} log seconds, and messages a second
+ */
+export function reachWords({ reach, rate }) {
+  if (rate < 0.5) return `The log keeps a message for ${duration(reach)}.`;
+  return `At ${count(Math.round(rate))} messages a second, the log reaches ${duration(reach)} back: ${fate(reach)}.`;
+}
+
+/** @param {number} reach */
+function fate(reach) {
+  if (reach > 30) return "drops of 5 s and 30 s lose nothing";
+  return reach > 5 ? "a drop of 5 s loses nothing, one of 30 s ends in a gap" : "drops of 5 s and 30 s end in a gap";
+}
