@@ -15,6 +15,8 @@ export class Ledger {
   duplicates = 0;
   /** Messages that were both received and listed. */
   compared = 0;
+  /** Whether the number of lost messages is known. Otherwise, at least so many are lost. */
+  exact = true;
   /** Lost messages that no gap and no reset has announced. */
   unannounced = 0;
 
@@ -100,6 +102,7 @@ export class Ledger {
    */
   gap({ from, to }) {
     const exact = from > this.#unlistedThrough && to <= this.#listedThrough;
+    this.exact &&= exact;
     return { lost: this.#lose(to), exact };
   }
 

@@ -120,7 +120,8 @@ export class Session extends EventTarget {
     const lost = this.ledger.lost - this.#lost;
     const seconds = this.awaySince === null ? undefined : (Date.now() - this.awaySince) / 1000;
     [this.#recovered, this.#lost, this.awaySince] = [this.ledger.recovered, this.ledger.lost, null];
-    if (seconds !== undefined || recovered > 0) this.#note({ kind: "back", seconds, recovered, lost });
+    const { exact } = this.ledger;
+    if (seconds !== undefined || recovered > 0) this.#note({ kind: "back", seconds, recovered, lost, exact });
   }
 
   /** @param {{from: number, to: number}} gap */

@@ -14,6 +14,7 @@ export class StateView {
   #text = element("state-text", HTMLElement);
   #countdown = element("countdown", HTMLElement);
   #missed = element("missed", HTMLElement);
+  #lost = element("lost", HTMLElement);
   #check = element("check", HTMLElement);
   #announcement = element("announcement", HTMLElement);
   #pageTitle = document.title;
@@ -29,6 +30,7 @@ export class StateView {
     setText(this.#missed, missed === undefined ? "unknown" : count(missed));
     for (const name of COUNTERS) showCounter(name, ledger[name]);
     this.#missed.parentElement?.classList.toggle("zero", missed === 0);
+    this.#lost.classList.toggle("at-least", !ledger.exact);
     setText(this.#check, checkWords(ledger));
     this.#check.classList.toggle("bad", ledger.unannounced > 0 || ledger.duplicates > 0);
     document.title = `${title} · ${this.#pageTitle}`;

@@ -51,24 +51,24 @@ export function noteWords(note) {
 }
 
 /** @param {Note} note */
-function back({ seconds, recovered = 0, lost = 0 }) {
+function back({ seconds, recovered = 0, lost = 0, exact = true }) {
   const after = seconds === undefined ? "after the page was loaded again" : `after ${duration(seconds)} without a connection`;
   if (recovered === 0 && lost === 0) return `Connected again ${after}. Nothing was missed.`;
-  const end = lost === 0 ? "None was lost." : `${count(lost)} could not be recovered.`;
+  const end = lost === 0 ? "None was lost." : `${exact ? "" : "At least "}${count(lost)} could not be recovered.`;
   return `Recovered ${messages(recovered)} ${after}. ${end}`;
 }
 
 /** @param {Note} note */
 function gap({ from = 0, to = 0, lost = 0, exact }) {
-  const which = `numbers ${from} to ${to}`;
-  const amount = exact ? messages(lost) : `Messages among the ${which}`;
-  return `Gap: ${amount} lost${exact ? `, ${which}` : ""}. The log had evicted them before this page was back.`;
+  const numbers = `numbers ${from} to ${to}`;
+  const what = exact ? `${lostWords(lost)} (${numbers})` : `messages among the ${numbers} are lost`;
+  return `Gap: ${what}. The log had evicted them before this page received them.`;
 }
 
 /** @param {Note} note */
 function reset({ lost = 0 }) {
-  const known = lost > 0 ? ` ${messages(lost)} that had been missed are lost.` : "";
-  return `Reset: the server has started with an empty log.${known} A page would load its state again now.`;
+  const known = lost > 0 ? ` ${lostWords(lost)}.` : "";
+  return `Reset: the server has started with an empty log.${known} An application would load its state again now.`;
 }
 
 /**
@@ -78,6 +78,11 @@ function reset({ lost = 0 }) {
 export function reachWords({ reach, rate }) {
   if (rate < 0.5) return `The log keeps a message for ${duration(reach)}.`;
   return `At ${count(Math.round(rate))} messages a second, the log reaches ${duration(reach)} back: ${fate(reach)}.`;
+}
+
+/** @param {number} number */
+function lostWords(number) {
+  return `${messages(number)} ${number === 1 ? "is" : "are"} lost`;
 }
 
 /** @param {number} reach */
