@@ -53,7 +53,9 @@ class ConsolePage:
 
     def rows(self, selector: str = ".message") -> list[str]:
         """Return the texts of the rows of the list, newest first, each on one line."""
-        return [" ".join(text.split()) for text in self.page.locator(f"#messages {selector}").all_inner_texts()]
+        texts = "rows => rows.map((row) => [...row.children].map((each) => each.textContent).join(' '))"
+        rows: list[str] = self.page.locator(f"#messages {selector}").evaluate_all(texts)
+        return rows
 
     def violations(self, axe: str) -> list[tuple[str, str]]:
         """Return the serious findings of axe-core, whose source is given, in light and in dark."""

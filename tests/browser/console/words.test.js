@@ -23,7 +23,7 @@ test("a fallback is told in the state line", () => {
 
 test("a recovery says how many, and what was not recovered", () => {
   assert.equal(
-    "Recovered 250 messages after 5.1 s without a connection. None was lost.",
+    "Recovered 250 messages after 5.1 s away. None was lost.",
     noteWords({ kind: "back", seconds: 5.1, recovered: 250, lost: 0 }),
   );
   assert.match(noteWords({ kind: "back", seconds: 30, recovered: 500, lost: 1000 }), /1,000 could not be recovered/);

@@ -79,9 +79,17 @@ export class Api {
   /** @param {string} method @param {string} path @param {RequestInit} options */
   async #fetch(method, path, options) {
     const headers = { Authorization: `Bearer ${this.#token}`, "Content-Type": "application/json" };
-    const response = await fetch(`${this.#base}/websocket/${path}`, { method, headers, cache: "no-store", ...options });
+    const request = { method, headers, cache: /** @type {const} */ ("no-store"), ...options };
+    const response = await fetch(`${this.#base}/websocket/${path}`, request).catch(unreachable);
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
     throw new Refused(response.status, problem.detail ?? `HTTP status ${response.status}`);
   }
+}
+
+/**
+ * Browsers word this differently. @param {Error} error @returns {never}
+ */
+function unreachable(error) {
+  throw error instanceof TypeError ? new Error("the server cannot be reached") : error;
 }

@@ -106,8 +106,11 @@ export class Ledger {
     return { lost: this.#lose(to), exact };
   }
 
-  /** Take notice of a reset, and return the timestamps of what it cost. The ledger has to begin again after it. */
+  /**
+   * Take notice of a reset, and return the timestamps of what is known to be lost. The ledger has to begin again after it.
+   */
   reset() {
+    this.exact = false;
     return this.#lose(Infinity);
   }
 

@@ -39,7 +39,7 @@ export class MessageList {
   /** @param {Note} note */
   note(note) {
     this.#push(noteRow(note));
-    if (note.kind === "back" && note.recovered) this.#holdSoon = true;
+    if (note.recovered) this.#holdSoon = true;
   }
 
   /** Show what is new, unless the list holds still. */
@@ -123,6 +123,6 @@ function shown(data) {
 
 /** @param {Note} note */
 function noteRow(note) {
-  const bad = note.lost || note.kind === "reset" || note.kind === "gap";
+  const bad = note.lost || !["dropped", "back"].includes(note.kind);
   return create("li", `note ${bad ? "bad" : note.kind}`, create("time", "", time(Date.now())), create("span", "", noteWords(note)));
 }

@@ -6,7 +6,7 @@ import { Refused } from "./api.js";
 /** @typedef {{messages: number, bytes: number, reach_seconds: number, max_messages: number, max_bytes: number, max_age: number}} Log */
 
 export const SAMPLES = 60;
-const PAGE_SIZE = 20;
+const PAGE_SIZE = 10;
 const RATE_SECONDS = 10;
 
 export class Server {
@@ -33,8 +33,9 @@ export class Server {
     this.#api = api;
   }
 
-  /** Ask for everything. */
+  /** Ask for everything, unless the token does not grant it. */
   async poll() {
+    if (this.refusal) return;
     try {
       const [status, page] = await Promise.all([this.#api.status(), this.#connections()]);
       this.log = status.log;

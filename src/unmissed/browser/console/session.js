@@ -9,7 +9,7 @@ import { POSITION_KEY } from "./token.js";
 /** @typedef {import("./api.js").Message & {recovered: boolean}} Message */
 /**
  * @typedef {object} Note something that happened to the stream
- * @property {"dropped" | "back" | "gap" | "reset" | "unannounced"} kind
+ * @property {"dropped" | "back" | "renewed" | "gap" | "reset" | "unannounced"} kind
  * @property {number} [seconds]
  * @property {number} [recovered]
  * @property {number} [lost]
@@ -32,8 +32,11 @@ export class Session extends EventTarget {
   #begun = false;
   #listing = false;
   #reachable = true;
+  /** What the counters were at the end of the last absence. */
   #recovered = 0;
   #lost = 0;
+  /** Whether the server has lost its log during this absence. */
+  #wasReset = false;
 
   /** @param {string} base @param {string} token */
   constructor(base, token) {
@@ -120,8 +123,10 @@ export class Session extends EventTarget {
     const lost = this.ledger.lost - this.#lost;
     const seconds = this.awaySince === null ? undefined : (Date.now() - this.awaySince) / 1000;
     [this.#recovered, this.#lost, this.awaySince] = [this.ledger.recovered, this.ledger.lost, null];
-    const { exact } = this.ledger;
-    if (seconds !== undefined || recovered > 0) this.#note({ kind: "back", seconds, recovered, lost, exact });
+    if (seconds !== undefined || recovered > 0) {
+      this.#note({ kind: this.#wasReset ? "renewed" : "back", seconds, recovered, lost, exact: this.ledger.exact });
+    }
+    this.#wasReset = false;
   }
 
   /** @param {{from: number, to: number}} gap */
@@ -131,6 +136,7 @@ export class Session extends EventTarget {
   }
 
   #reset() {
+    this.#wasReset = true;
     this.#note({ kind: "reset", lost: this.#lose(this.ledger.reset()) });
     this.#begun = false;
   }

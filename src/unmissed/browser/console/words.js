@@ -41,6 +41,8 @@ export function noteWords(note) {
       return "Connection lost.";
     case "back":
       return back(note);
+    case "renewed":
+      return `Received ${messages(note.recovered ?? 0)} of the new log ${after(note)}. What the old log held is unknown.`;
     case "gap":
       return gap(note);
     case "reset":
@@ -51,11 +53,16 @@ export function noteWords(note) {
 }
 
 /** @param {Note} note */
-function back({ seconds, recovered = 0, lost = 0, exact = true }) {
-  const after = seconds === undefined ? "after the page was loaded again" : `after ${duration(seconds)} without a connection`;
-  if (recovered === 0 && lost === 0) return `Connected again ${after}. Nothing was missed.`;
+function back(note) {
+  const { recovered = 0, lost = 0, exact = true } = note;
+  if (recovered === 0 && lost === 0) return `Connected again ${after(note)}. Nothing was missed.`;
   const end = lost === 0 ? "None was lost." : `${exact ? "" : "At least "}${count(lost)} could not be recovered.`;
-  return `Recovered ${messages(recovered)} ${after}. ${end}`;
+  return `Recovered ${messages(recovered)} ${after(note)}. ${end}`;
+}
+
+/** @param {Note} note */
+function after({ seconds }) {
+  return seconds === undefined ? "after the page was loaded again" : `after ${duration(seconds)} away`;
 }
 
 /** @param {Note} note */
