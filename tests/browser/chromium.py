@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+REMOTE_HOST = "console.test"
+"""A name of this machine that browsers treat as one of another machine."""
+
 ARGUMENTS = [
+    f"--host-resolver-rules=MAP {REMOTE_HOST} 127.0.0.1",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",

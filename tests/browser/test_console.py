@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.sync.client import connect
 
-from browser.chromium import find_chromium, launched
+from browser.chromium import REMOTE_HOST, find_chromium, launched
 from browser.console_page import PATH, SCOPES, ConsolePage
 from support import SOCKETS
 from unmissed import Settings
 from unmissed.testing import SECRET, LiveServer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, WebSocketRoute
 
 pytestmark = pytest.mark.live
 
@@ -193,7 +193,22 @@ def test_a_token_without_rights_shows_messages_and_says_what_is_missing(server: 
     assert "admin" in page.text("#connections-refusal")
 
 
-# Losses that the server tells
+def test_test_messages_for_another_machine_are_confirmed_first(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server)
+    page.url = server.url.replace("127.0.0.1", REMOTE_HOST)
+    page.open(token_for(server))
+
+    page.press("Publish P")
+    page.press("Cancel")
+    assert 0 == server.manager.window.latest
+    page.press("Publish P")
+    page.page.get_by_role("dialog").get_by_role("button", name="Publish").click()
+    page.wait_until("count('received') === 1")
+    page.press("Publish P")
+    page.wait_until("count('received') === 2")
+
+
+# Losses
 
 
 def test_a_gap_is_a_red_row_with_what_is_lost(start: Callable[..., LiveServer], opened: OpenConsole) -> None:
@@ -217,6 +232,29 @@ def test_a_gap_is_a_red_row_with_what_is_lost(start: Callable[..., LiveServer], 
     assert f"{lost} could not be recovered" in back
     assert f"Gap: {lost} messages are lost (numbers 2 to {1 + lost})" in gap
     assert (20, 0) == (page.counters()["recovered"], page.counters()["missed"])
+
+
+def test_a_message_that_is_lost_without_notice_is_found(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server)
+    page.page.route_web_socket("**/ws*", swallow("lost"))
+    page.open(token_for(server))
+
+    for kind in ("seen", "lost", "seen"):
+        server.publish(kind)
+    page.wait_until("count('lost') === 1")
+
+    assert "1 message did not arrive, and no gap was announced." in page.rows(".bad")[0]
+    assert "1 message of the log did not arrive" == page.text("#check")
+
+
+def swallow(kind: str) -> Callable[["WebSocketRoute"], None]:
+    """Return a handler that passes on all messages of the server but those of this type."""
+
+    def handle(route: "WebSocketRoute") -> None:
+        server = route.connect_to_server()
+        server.on_message(lambda frame: None if f'"{kind}"' in str(frame) else route.send(frame))
+
+    return handle
 
 
 def test_a_server_that_lost_its_log_is_told_as_a_reset(server: LiveServer, opened: OpenConsole) -> None:

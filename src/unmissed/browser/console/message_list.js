@@ -19,7 +19,8 @@ export class MessageList {
   #steps = element("steps", HTMLElement);
   #held = element("held", HTMLElement);
   #heldText = element("held-text", HTMLElement);
-  /** Rows that are not in the list yet, oldest first. @type {HTMLLIElement[]} */
+  #hold = element("hold", HTMLButtonElement);
+  /** What creates the rows that are not in the list yet, oldest first. @type {(() => HTMLLIElement)[]} */
   #waiting = [];
   #holdUntil = 0;
   #hidden = 0;
@@ -28,23 +29,25 @@ export class MessageList {
 
   constructor() {
     element("release", HTMLButtonElement).addEventListener("click", () => this.release());
-    element("hold", HTMLButtonElement).addEventListener("click", () => this.#toggle());
+    this.#hold.addEventListener("click", () => this.#toggle());
   }
 
   /** @param {Message} message */
   add(message) {
-    this.#push(messageRow(message));
+    this.#push(() => messageRow(message));
   }
 
   /** @param {Note} note */
   note(note) {
-    this.#push(noteRow(note));
+    const at = Date.now();
+    this.#push(() => noteRow(note, at));
     if (note.recovered) this.#holdSoon = true;
   }
 
   /** Show what is new, unless the list holds still. */
   render() {
     const now = Date.now();
+    this.#hold.setAttribute("aria-pressed", String(this.#holding));
     if (this.#isHeld(now)) return this.#showHeld(now);
     this.#insert();
     if (this.#holdSoon) this.#holdUntil = now + HOLD_MS;
@@ -57,13 +60,13 @@ export class MessageList {
     this.#holdUntil = 0;
     this.#holding = false;
     this.#scroll.scrollTop = 0;
-    this.#insert();
-    this.#held.hidden = true;
+    this.render();
   }
 
   #toggle() {
     if (this.#isHeld(Date.now())) this.release();
     else this.#holding = true;
+    this.render();
   }
 
   /** @param {number} now */
@@ -80,9 +83,9 @@ export class MessageList {
     this.#held.hidden = false;
   }
 
-  /** @param {HTMLLIElement} row */
-  #push(row) {
-    this.#waiting.push(row);
+  /** @param {() => HTMLLIElement} createRow */
+  #push(createRow) {
+    this.#waiting.push(createRow);
     if (this.#waiting.length > MOST_ROWS) {
       this.#waiting.shift();
       this.#hidden++;
@@ -91,7 +94,7 @@ export class MessageList {
 
   #insert() {
     if (this.#waiting.length === 0) return;
-    this.#list.prepend(...this.#waiting.reverse());
+    this.#list.prepend(...this.#waiting.reverse().map((createRow) => createRow()));
     while (this.#list.childElementCount > MOST_ROWS) this.#list.lastElementChild?.remove();
     [this.#waiting, this.#hidden] = [[], 0];
     this.#empty.hidden = this.#steps.hidden = true;
@@ -111,8 +114,7 @@ function messageRow({ sequence_number: number, timestamp, type, data, recovered 
 /** The last digits are those that change. @param {number} number */
 function numberCell(number) {
   const digits = String(number);
-  const cell = create("span", "number", create("span", "head", digits.slice(0, -LAST_DIGITS)), digits.slice(-LAST_DIGITS));
-  return cell;
+  return create("span", "number", create("span", "head", digits.slice(0, -LAST_DIGITS)), digits.slice(-LAST_DIGITS));
 }
 
 /** @param {unknown} data */
@@ -121,8 +123,8 @@ function shown(data) {
   return text.length > DATA_LENGTH ? `${text.slice(0, DATA_LENGTH)}…` : text;
 }
 
-/** @param {Note} note */
-function noteRow(note) {
+/** @param {Note} note @param {number} at */
+function noteRow(note, at) {
   const bad = note.lost || !["dropped", "back"].includes(note.kind);
-  return create("li", `note ${bad ? "bad" : note.kind}`, create("time", "", time(Date.now())), create("span", "", noteWords(note)));
+  return create("li", `note ${bad ? "bad" : note.kind}`, create("time", "", time(at)), create("span", "", noteWords(note)));
 }
