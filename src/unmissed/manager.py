@@ -42,6 +42,7 @@ from unmissed.delivery.window_reader import WindowReader
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
+from unmissed.transports.shutdown import server_stops
 
 _OTHER_THREADS = "manager.publish_threadsafe(message)"
 _HOOK_SECONDS = 1.0
@@ -122,6 +123,8 @@ class ConnectionManager(Registration):
             expire=self._log.expire,
             clock=self._clock,
             wall_clock=lambda: self._wall_clock() - self.settings.token_leeway,
+            server_stops=server_stops,
+            drain_seconds=self.settings.drain_seconds,
         )
         self._checking = self._loop.create_task(self._checks.run())
         self._people.nodes.start()
@@ -349,13 +352,16 @@ class ConnectionManager(Registration):
         authorized: frozenset[str] | None = None,
         access: Access = _NO_RIGHTS,
         client: str | None = None,
+        transport: str = "websocket",
+        max_seconds: float = math.inf,
     ) -> Connection:
-        """Deliver to an accepted WebSocket: first the messages that it missed after ``since``, then every new one.
+        """Deliver to an accepted socket: first the messages that it missed after ``since``, then every new one.
 
         Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
         the identity grants by name. ``access`` says how its client may renew its token, and who decides about topics
         that it follows later. ``authorized`` are those of the topics that ``access`` has authorized, if it does that.
-        ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
+        ``client`` is its address, and ``transport`` a name for operators. After at most ``max_seconds``, the client is
+        asked to reconnect. If InvalidToken, InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
         TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
@@ -370,7 +376,14 @@ class ConnectionManager(Registration):
             epoch=epoch,
             expires_at=self._admit(identity),
             access=access,
+            transport=transport,
+            max_seconds=max_seconds,
         )
+
+    def check_room(self, user_id: str) -> None:
+        """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
+        self._check_accepting("the event loop that the manager was started on")
+        self._running.connections.check_limits(user_id, now=self._clock())
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""

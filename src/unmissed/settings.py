@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     stall_seconds: Positive = Field(
         default=30.0, description="Seconds after which a client that reads nothing is disconnected."
     )
+    events_seconds: Positive = Field(
+        default=3_600.0,
+        description="Longest duration of an event stream in seconds, after which its client reconnects.",
+    )
     drain_seconds: Positive = Field(
         default=5.0, description="Seconds that a shutdown may take, and within which clients reconnect."
     )

@@ -30,6 +30,8 @@ def test_both_servers_are_measured_in_one_run(tmp_path: Path) -> None:
         "memory",
         "one at a time",
         "64 at a time",
+        "event streams, one at a time",
+        "event streams, 64 at a time",
         "connect",
         "reconnect storm",
         "recovery of 500",

@@ -22,7 +22,7 @@ from unmissed.core.window import Outcome, Window
 from unmissed.delivery.chunks import Chunk
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
-from unmissed.transports.asgi import AsgiSocket
+from unmissed.transports.websocket import AsgiWebSocket
 from unmissed.verify import participants
 from unmissed.verify.clients import Client
 
@@ -117,13 +117,13 @@ def declares_a_gap_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stamps_each_recipient(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = AsgiSocket.write
+    write = AsgiWebSocket.write
 
-    def wrong(self: AsgiSocket, chunk: Chunk) -> None:
+    def wrong(self: AsgiWebSocket, chunk: Chunk) -> None:
         own = b'"timestamp":"%d' % (id(self) % 9_000 + 1_000)
         write(self, Chunk(*(re.sub(rb'"timestamp":"\d{4}', own, payload) for payload in chunk.payloads)))
 
-    monkeypatch.setattr(AsgiSocket, "write", wrong)
+    monkeypatch.setattr(AsgiWebSocket, "write", wrong)
 
 
 def forgets_what_expired(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,13 +133,13 @@ def forgets_what_expired(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def advances_before_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lose some writes after the position has moved past them."""
-    write, writes = AsgiSocket.write, iter(range(10**9))
+    write, writes = AsgiWebSocket.write, iter(range(10**9))
 
-    def wrong(self: AsgiSocket, chunk: Chunk) -> None:
+    def wrong(self: AsgiWebSocket, chunk: Chunk) -> None:
         messages = any(b'"timestamp"' in payload for payload in chunk.payloads)
         write(self, Chunk() if messages and not next(writes) % 50 else chunk)
 
-    monkeypatch.setattr(AsgiSocket, "write", wrong)
+    monkeypatch.setattr(AsgiWebSocket, "write", wrong)
 
 
 def replays_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:

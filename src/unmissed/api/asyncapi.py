@@ -138,7 +138,14 @@ def _security_schemes(manager: ConnectionManager) -> Schema:
 _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
     "connected": (
         "The first frame: where delivery starts, and how complete the recovery is.",
-        {"connection_id": _TEXT, "epoch": _TEXT, "oldest": _NUMBER, "latest": _NUMBER, "sequence_number": _NUMBER},
+        {
+            "connection_id": _TEXT,
+            "epoch": _TEXT,
+            "oldest": _NUMBER,
+            "latest": _NUMBER,
+            "sequence_number": _NUMBER,
+            "heartbeat_seconds": {"type": "number", "description": "Seconds between two heartbeats."},
+        },
         {"outcome": _OUTCOME, "topics": _TOPICS, "expires_at": _TIME},
     ),
     "heartbeat": ("The position of a client that is up to date.", {"sequence_number": _NUMBER}, {}),

@@ -21,6 +21,7 @@ from unmissed.settings import Settings
 AUTHENTICATION_SECONDS = 5.0
 
 _SCOPE_KEY = "unmissed.bearer"
+_QUERY_KEY = "unmissed.query_token"
 _STATE_NAME = "unmissed_bearer"
 _MANAGER_NAME = "unmissed_manager"
 
@@ -36,8 +37,8 @@ class _BearerScheme(SecurityBase):
 class Bearer(_BearerScheme):
     """A dependency that returns the Identity of a request's bearer token, or answers 401.
 
-    The token is in the ``Authorization`` header (RFC 6750). A WebSocket may also send it as a subprotocol, in its first
-    frame or, only where allowed, as ``?token=``.
+    The token is in the ``Authorization`` header (RFC 6750). A WebSocket may also send it as a subprotocol or in its
+    first frame, and, only where allowed, a WebSocket or an event stream as ``?token=``.
     """
 
     def __init__(self, verifier: TokenVerifier, *, allow_query_token: bool = False) -> None:
@@ -69,9 +70,9 @@ class Bearer(_BearerScheme):
 
     def identity(self, connection: HTTPConnection) -> Identity | None:
         """Return the identity of the token in the headers or the URL, or None without a token. Raises HTTPException."""
-        token = _header_token(connection)
-        if token is None and connection.scope["type"] == "websocket":
-            token = _subprotocol_token(connection) or self._query_token(connection)
+        token = _header_token(connection) or _subprotocol_token(connection)
+        if token is None and (connection.scope["type"] == "websocket" or _QUERY_KEY in connection.scope):
+            token = self._query_token(connection)
         return None if token is None else self._verified(token)
 
     def _verified(self, token: str) -> Identity:
@@ -80,9 +81,9 @@ class Bearer(_BearerScheme):
         except InvalidToken as error:
             raise _unauthorized(str(error)) from None
 
-    def _query_token(self, websocket: HTTPConnection) -> str | None:
+    def _query_token(self, connection: HTTPConnection) -> str | None:
         """Return ``?token=``. A client that sends one where it is not allowed would wait for the timeout in vain."""
-        token = websocket.query_params.get("token")
+        token = connection.query_params.get("token")
         if token is not None and not self._allow_query_token:
             raise _unauthorized(
                 "?token= is not accepted: set UNMISSED_ALLOW_QUERY_TOKEN, or send it in a header or the first frame"
@@ -133,6 +134,11 @@ def checked(identity: object, manager: ConnectionManager) -> Identity:
 def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:
     """Let ``get_identity`` use this bearer for one request or WebSocket."""
     connection.scope[_SCOPE_KEY] = bearer
+
+
+def may_have_query_token(request: HTTPConnection) -> None:
+    """Let a ``Bearer`` that allows it accept ``?token=`` of this request: an EventSource cannot send a header."""
+    request.scope[_QUERY_KEY] = True
 
 
 def share_bearer(app: Starlette, bearer: Bearer | None, manager: ConnectionManager) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from unmissed.api.direct import direct
 from unmissed.api.errors import known, refuse
-from unmissed.api.identity import Bearer, remember_bearer
+from unmissed.api.identity import Bearer, may_have_query_token, remember_bearer
 from unmissed.security.origins import Origins
 
 
@@ -52,8 +52,11 @@ def add_options_route(router: APIRouter, path: str, *, methods: str) -> None:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": methods})
 
 
-def problem_route(origins: Origins, *, bearer: Bearer | None) -> type[APIRoute]:
-    """Return a route class whose errors are problems, and whose allowed origins get CORS headers."""
+def problem_route(origins: Origins, *, bearer: Bearer | None, query_token: bool = False) -> type[APIRoute]:
+    """Return a route class whose errors are problems, and whose allowed origins get CORS headers.
+
+    ``query_token``: whether a token may be in the URL, where the settings allow that.
+    """
 
     class ProblemRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -61,6 +64,8 @@ def problem_route(origins: Origins, *, bearer: Bearer | None) -> type[APIRoute]:
 
             async def handler(request: Request) -> Any:
                 remember_bearer(request, bearer)
+                if query_token:
+                    may_have_query_token(request)
                 try:
                     response = await handle(request)
                 except Exception as error:

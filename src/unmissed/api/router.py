@@ -9,6 +9,7 @@ from starlette.routing import WebSocketRoute
 
 from unmissed.api.asyncapi import add_asyncapi_route
 from unmissed.api.connections import add_connection_routes
+from unmissed.api.event_stream import add_event_stream_route
 from unmissed.api.health import add_health_routes
 from unmissed.api.identity import Bearer, get_identity, share_bearer
 from unmissed.api.messages import add_message_routes
@@ -77,6 +78,14 @@ def _fill(
     router.routes.append(WebSocketRoute(PATH, endpoint))
     access = Access(authorize=authorize)
     add_message_routes(router, manager, authenticate=authenticate, access=access)
+    add_event_stream_route(
+        router,
+        manager,
+        authenticate=authenticate,
+        access=access,
+        origins=origins,
+        route_class=problem_route(origins, bearer=bearer, query_token=True),
+    )
     add_presence_route(router, manager, authenticate=authenticate, access=access)
     add_connection_routes(router, manager, authenticate=authenticate)
     add_metrics_route(router, manager, authenticate=authenticate)

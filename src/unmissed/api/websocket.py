@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any, TypedDict, TypeGuard
+from typing import Annotated, Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, FastAPI, WebSocket
@@ -14,15 +14,15 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
-from unmissed.api.identity import Bearer, checked
-from unmissed.api.query import parameter, since_parameter, topics_parameter
+from unmissed.api.identity import Bearer
+from unmissed.api.subscription import Subscription, subscription
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
 from unmissed.delivery.access import Access, Authorize
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
-from unmissed.transports.asgi import AsgiSocket
+from unmissed.transports.websocket import AsgiWebSocket
 
 PATH = "/ws"
 MAX_AUTHENTICATING = 1_000
@@ -30,17 +30,6 @@ MAX_AUTHENTICATING = 1_000
 
 _SCOPE_KEY = "unmissed.authentication"
 _FOR_REQUESTS_ONLY = (BaseHTTPMiddleware.__call__, CORSMiddleware.__call__, GZipMiddleware.__call__)
-
-
-class _Wanted(TypedDict):
-    """Who connects, from which position, and which topics are wanted."""
-
-    identity: Identity
-    since: int | None
-    epoch: str | None
-    topics: list[str] | None
-    authorized: frozenset[str] | None
-    client: str | None
 
 
 class WebSocketEndpoint:
@@ -127,23 +116,12 @@ class WebSocketEndpoint:
             self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, access=access)
             self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
             return
-        socket = AsgiSocket(websocket.receive, websocket.send)
+        socket = AsgiWebSocket(websocket.receive, websocket.send)
         self._manager.connect(socket, **wanted, access=access)
         await socket.run()
 
-    def _wanted(self, connection: HTTPConnection, identity: Identity) -> _Wanted:
-        """Return the arguments of ``connect``. Raises what refuses a handshake with a valid token."""
-        if refusal := self._origins.refusal(connection):
-            raise refusal
-        since, epoch = since_parameter(connection), parameter(connection, "epoch")
-        return {
-            "identity": checked(identity, self._manager),
-            "since": since,
-            "epoch": epoch,
-            "topics": topics_parameter(connection),
-            "authorized": None,
-            "client": connection.client and connection.client.host,
-        }
+    def _wanted(self, connection: HTTPConnection, identity: Identity) -> Subscription:
+        return subscription(connection, identity, manager=self._manager, origins=self._origins)
 
     # Admission
 

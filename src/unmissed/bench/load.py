@@ -11,10 +11,15 @@ from typing import cast
 from unmissed.bench.server import Target
 
 _MARK = b'"t":'
-_HANDSHAKE = (
-    "GET /ws{query} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n"
-)
+_OPENINGS = {
+    "websocket": (
+        "GET /ws{query} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Authorization: Bearer {token}\r\n\r\n"
+    ),
+    "events": ("GET /websocket/events{query} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n\r\n"),
+}
+_OPENED = (b"HTTP/1.1 101 ", b"HTTP/1.1 200 ")
 _REQUEST = (
     "{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n"
     "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
@@ -46,28 +51,28 @@ class Arrivals:
 
 
 class BenchClient(asyncio.Protocol):
-    """One WebSocket that reads as fast as it can and never answers."""
+    """One WebSocket or event stream that reads as fast as it can and never answers."""
 
-    def __init__(self, arrivals: Arrivals, handshake: bytes) -> None:
+    def __init__(self, arrivals: Arrivals, opening: bytes) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._arrivals = arrivals
-        self._handshake = handshake
+        self._opening = opening
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the handshake."""
+        """Send the request."""
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._handshake)
+        self.transport.write(self._opening)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Report a lost connection to the waiting handshake."""
+        """Report a lost connection to who waits for it to open."""
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionError("the server closed the connection"))
 
     def data_received(self, data: bytes) -> None:
         """Count messages by ``_MARK``. A mark that is split between two segments is counted with the second."""
         if not self.ready.done():
-            if not data.startswith(b"HTTP/1.1 101"):
+            if not data.startswith(_OPENED):
                 self.transport.abort()
                 return
             self.ready.set_result(None)
@@ -134,11 +139,12 @@ class Requests(asyncio.Protocol):
 
 
 class Crowd:
-    """Many clients of one server."""
+    """Many clients of one server. ``transport`` is ``websocket`` or ``events``."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, transport: str = "websocket") -> None:
         self.arrivals = Arrivals()
         self._target = target
+        self._opening = _OPENINGS[transport]
         self._clients: list[BenchClient] = []
 
     def __len__(self) -> int:
@@ -165,11 +171,9 @@ class Crowd:
 
     async def _connect(self, query: str) -> BenchClient:
         target = self._target
-        handshake = _HANDSHAKE.format(query=query, host=target.host, port=target.port, token=target.token).encode()
+        opening = self._opening.format(query=query, host=target.host, port=target.port, token=target.token).encode()
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(
-            lambda: BenchClient(self.arrivals, handshake), target.host, target.port
-        )
+        _, client = await loop.create_connection(lambda: BenchClient(self.arrivals, opening), target.host, target.port)
         await client.ready
         return client
 

@@ -1,4 +1,4 @@
-"""The scenarios: idle memory, fan-out, bursts, handshakes, a reconnect of all clients, recoveries."""
+"""The scenarios: idle memory, fan-out, bursts, event streams, handshakes, a reconnect of all clients, recoveries."""
 
 import asyncio
 import time
@@ -54,31 +54,39 @@ async def measure(target: Target, load: Load, *, show: Callable[[str], None]) ->
 
 
 async def _scenarios(target: Target, load: Load) -> AsyncIterator[list[Figure]]:
-    crowd = Crowd(target)
-    await crowd.join(_WARM_UP)
+    crowd, streams = Crowd(target), Crowd(target, transport="events")
     if target.pid:
-        yield await _memory(target, crowd, load)
+        yield await _memory("idle connection", target, crowd, load)
+        if target.recovers:
+            # Beside the others, because memory that they have left would be used again.
+            yield await _memory("idle event stream", target, streams, load)
+            await streams.leave()
     else:
-        await crowd.join(load.connections)
+        await crowd.join(_WARM_UP + load.connections)
     yield await _fan_out("one at a time", target, crowd, load, in_flight=1)
     yield await _fan_out(f"{_BURST} at a time", target, crowd, load, in_flight=_BURST)
     await crowd.leave()
     yield await _connects(target, crowd, load)
     await crowd.leave()
     if target.recovers:
+        await streams.join(_WARM_UP + load.connections)
+        yield await _fan_out("event streams, one at a time", target, streams, load, in_flight=1)
+        yield await _fan_out(f"event streams, {_BURST} at a time", target, streams, load, in_flight=_BURST)
+        await streams.leave()
         await publish(target, count=_LOG, size=load.size, in_flight=_BURST)
         for missed in (_LOG, _MISSED):
             yield await _recoveries(target, missed=missed)
         yield await _storm(target, load)
 
 
-async def _memory(target: Target, crowd: Crowd, load: Load) -> list[Figure]:
+async def _memory(name: str, target: Target, crowd: Crowd, load: Load) -> list[Figure]:
     """Connect all clients, and measure the memory of an idle connection."""
+    await crowd.join(_WARM_UP)
     before = target.resident_bytes()
     await crowd.join(load.connections)
     await asyncio.sleep(0.5)
     each = (target.resident_bytes() - before) / load.connections
-    return [Figure("memory", "idle connection", "kB", each / 1_000)]
+    return [Figure("memory", name, "kB", each / 1_000)]
 
 
 async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Load, *, in_flight: int) -> list[Figure]:

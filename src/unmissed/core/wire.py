@@ -98,6 +98,7 @@ def connected(
     latest: int,
     outcome: str | None,
     start: int,
+    heartbeat_seconds: float,
     topics: Iterable[str] = (),
     expires_at: float | None = None,
 ) -> bytes:
@@ -109,6 +110,7 @@ def connected(
         "oldest": oldest,
         "latest": latest,
         "sequence_number": start,
+        "heartbeat_seconds": _short(heartbeat_seconds),
     }
     if outcome is not None:
         frame["outcome"] = outcome
@@ -124,10 +126,15 @@ def authenticated(*, expires_at: float | None, topics: Iterable[str], position: 
 
 
 def _expiry(unix_time: float | None) -> dict[str, float]:
-    """Return the field for an expiry, if there is one. Whole seconds are an integer, as in tokens."""
+    """Return the field for an expiry, if there is one."""
     if unix_time is None or not isfinite(unix_time):
         return {}
-    return {"expires_at": int(unix_time) if int(unix_time) == unix_time else unix_time}
+    return {"expires_at": _short(unix_time)}
+
+
+def _short(seconds: float) -> float:
+    """Return whole seconds as an integer, as in tokens."""
+    return int(seconds) if int(seconds) == seconds else seconds
 
 
 def following(topics: Iterable[str], *, position: int, outcome: str | None = None) -> bytes:

@@ -14,6 +14,7 @@ class Checks:
     """Expires messages, sends heartbeats and pings, and ends expired, stalled and dead connections.
 
     ``clock`` returns monotonic seconds, and ``wall_clock`` the Unix seconds at which tokens must not have expired.
+    When ``server_stops`` returns True, connections that it would wait for are closed within ``drain_seconds``.
     """
 
     def __init__(
@@ -24,8 +25,12 @@ class Checks:
         expire: Callable[[], None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        server_stops: Callable[[], bool],
+        drain_seconds: float,
     ) -> None:
         self._fan_out = fan_out
+        self._server_stops = server_stops
+        self._drain_seconds = drain_seconds
         self._expire = expire
         self._clock = clock
         self._wall_clock = wall_clock
@@ -34,6 +39,7 @@ class Checks:
     def run_once(self) -> None:
         """Check all connections now."""
         self._expire()
+        self._check_server()
         self._check(self._fan_out.connections)
 
     async def run(self) -> None:
@@ -43,7 +49,12 @@ class Checks:
             connections = tuple(self._fan_out.connections)
             for part in range(_PARTS):
                 await asyncio.sleep(self._interval / _PARTS)
+                self._check_server()
                 self._check(connections[part::_PARTS])
+
+    def _check_server(self) -> None:
+        if self._server_stops():
+            self._fan_out.drain_bounded(seconds=self._drain_seconds)
 
     def _check(self, connections: Iterable[Connection]) -> None:
         self._fan_out.check(connections, self._clock(), unix_time=self._wall_clock())

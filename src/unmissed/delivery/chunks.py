@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from unmissed.core.audience import EVERYONE, visible
+from unmissed.core.event_stream import event, events, http_chunk
 from unmissed.core.frames import text_frames
 from unmissed.core.messages import Message
 from unmissed.core.window import Window
@@ -14,7 +15,7 @@ _CACHED_CHUNKS = 64
 
 
 class Chunk:
-    """Payloads to be written together. A socket sends either ``frames`` or ``texts``."""
+    """Payloads to be written together. A socket sends one of the forms of them: each is encoded when it is needed."""
 
     def __init__(self, *payloads: bytes) -> None:
         self.payloads = payloads
@@ -29,6 +30,19 @@ class Chunk:
         """The payloads as text, one for each WebSocket message."""
         return tuple(payload.decode() for payload in self.payloads)
 
+    @cached_property
+    def events(self) -> bytes:
+        """The payloads as Server-Sent Events, joined."""
+        return self._events()
+
+    @cached_property
+    def http_chunk(self) -> bytes:
+        """The events as one chunk of an HTTP body. They are not kept in both forms, which are large."""
+        return http_chunk(self._events())
+
+    def _events(self) -> bytes:
+        return events(self.payloads)
+
 
 class JoinedChunk(Chunk):
     """Several chunks that are sent to one connection in one write."""
@@ -41,6 +55,14 @@ class JoinedChunk(Chunk):
     def frames(self) -> bytes:
         """The frames of the parts, which other connections may share."""
         return b"".join([part.frames for part in self.parts])
+
+    @cached_property
+    def http_chunk(self) -> bytes:
+        """The chunks of the parts, which other connections may share."""
+        return b"".join([part.http_chunk for part in self.parts])
+
+    def _events(self) -> bytes:
+        return b"".join([part.events for part in self.parts])
 
 
 class MessageChunk(Chunk):
@@ -60,6 +82,9 @@ class MessageChunk(Chunk):
     def through(self, last: int) -> "MessageChunk":
         """Return a chunk of the messages up to ``last``."""
         return MessageChunk(tuple(each for each in self.messages if each.sequence_number <= last), last=last)
+
+    def _events(self) -> bytes:
+        return b"".join([event(message.payload, message.sequence_number) for message in self.messages])
 
 
 class Chunks:

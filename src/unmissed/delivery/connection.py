@@ -66,11 +66,13 @@ class Connection:
         "_socket",
         "client",
         "earlier",
+        "ends_at",
         "expires_at",
         "id",
         "identity",
         "liveness",
         "opened_at",
+        "transport",
     )
 
     def __init__(
@@ -79,12 +81,14 @@ class Connection:
         *,
         identity: Identity,
         client: str | None,
+        transport: str,
         socket: Socket,
         position: int,
         following: Following,
         access: Access,
         opened_at: float,
         expires_at: float,
+        ends_at: float,
         liveness: Liveness,
         host: Host,
     ) -> None:
@@ -94,10 +98,14 @@ class Connection:
         """The identities of the last tokens that were renewed on this connection."""
         self.client = client
         """The address of the client, if the server knows it."""
+        self.transport = transport
+        """How the client is connected: a name for operators."""
         self.opened_at = opened_at
         """Monotonic time in seconds at which delivery began."""
         self.expires_at = expires_at
         """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
+        self.ends_at = ends_at
+        """Monotonic time in seconds at which the client is asked to reconnect; infinity if it never is."""
         self.liveness = liveness
         self._socket = socket
         self._host = host
@@ -119,11 +127,6 @@ class Connection:
     def topics(self) -> frozenset[str]:
         """The topics that the client follows."""
         return self._following.topics
-
-    @property
-    def transport(self) -> str:
-        """How the client is connected."""
-        return "websocket"
 
     @property
     def position(self) -> int:
@@ -309,6 +312,8 @@ class Connection:
         """
         if self._inbox is not None:
             self._inbox.begin_interval()
+        if now >= self.ends_at and not self.closing:
+            self.ask_to_reconnect("the connection has reached its maximum duration: reconnect", after=0.0)
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one", discard=True)
         if self.liveness.is_stalled(now, stall_seconds=stall_seconds, closing=self.closing):
@@ -324,8 +329,13 @@ class Connection:
             self.deliver()
         self.liveness.ping_if_due(now)
 
+    def ask_to_reconnect(self, reason: str, *, after: float, discard: bool = False) -> None:
+        """Ask the client to reconnect after so many seconds, and close its connection."""
+        self.send_frame(wire.reconnect(after_ms=round(after * 1000)))
+        self.close(CloseCode.SERVICE_RESTART, reason, discard=discard)
+
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        """Close the WebSocket after everything that was sent or published before, or, with ``discard``, only written.
+        """Close the socket after everything that was sent or published before, or, with ``discard``, only written.
 
         Frames received after this call are ignored. A client that does not take everything within the time after which
         a connection counts as stalled is disconnected.

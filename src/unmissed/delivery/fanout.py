@@ -1,6 +1,7 @@
 """The fan-out: delivers the messages of one window to every open connection."""
 
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ logger = logging.getLogger("unmissed")
 SLICE = 800
 """Connections that are brought up to date in one iteration of the event loop: about 7 ms of work."""
 
+_JITTER = 0.2
 _SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
 _NEW_EPOCH = "the log has begun a new epoch: reconnect"
 
@@ -97,6 +99,8 @@ class FanOut:
         epoch: str | None,
         expires_at: float,
         access: Access,
+        transport: str,
+        max_seconds: float,
     ) -> Connection:
         """Deliver to this socket the messages after ``since``, or only new ones. Raises TooManyConnections."""
         now = self._clock()
@@ -106,12 +110,15 @@ class FanOut:
             f"{self._node_id}.{secrets.token_urlsafe(9)}",
             identity=identity,
             client=client,
+            transport=transport,
             socket=socket,
             position=start,
             following=Following(identity.user_id, topics, chosen=chose_topics, start=start),
             access=access,
             opened_at=now,
             expires_at=expires_at,
+            # At random times, so that clients that connected at the same time do not reconnect at the same time.
+            ends_at=now + max_seconds * random.uniform(1 - _JITTER, 1),
             # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
             liveness=Liveness(socket, ping_at=now + PING_SECONDS * random.random()),
             host=self,
@@ -123,6 +130,7 @@ class FanOut:
             latest=self.window.latest,
             outcome=outcome,
             start=start,
+            heartbeat_seconds=self._limits.heartbeat_seconds,
             topics=topics,
             expires_at=identity.expires_at,
         )
@@ -205,6 +213,7 @@ class FanOut:
     def check(self, connections: Iterable[Connection], now: float, *, unix_time: float) -> None:
         """Send the heartbeats that are due, and end connections that are stalled, dead or expired."""
         heartbeat, stall = self._limits.heartbeat_seconds, self._limits.stall_seconds
+
         _for_each(
             connections,
             lambda connection: connection.check(
@@ -217,19 +226,25 @@ class FanOut:
 
         What was published before is delivered first.
         """
-        self._reconnect_all(_SHUTTING_DOWN, seconds=seconds, discard=False)
+        self._reconnect_all(self.connections, _SHUTTING_DOWN, seconds=seconds)
+
+    def drain_bounded(self, *, seconds: float) -> None:
+        """Do the same for the connections whose duration is bounded, and that are not closing yet."""
+        bounded = [each for each in self.connections if each.ends_at < math.inf and not each.closing]
+        self._reconnect_all(bounded, _SHUTTING_DOWN, seconds=seconds)
 
     def before_restart(self, *, seconds: float) -> None:
         """Deliver what the sockets accept now, and close all connections as ``drain`` does: their epoch ends."""
         self.flush()
-        self._reconnect_all(_NEW_EPOCH, seconds=seconds, discard=True)
+        self._reconnect_all(self.connections, _NEW_EPOCH, seconds=seconds, discard=True)
 
-    def _reconnect_all(self, reason: str, *, seconds: float, discard: bool) -> None:
-        def reconnect(connection: Connection) -> None:
-            connection.send_frame(wire.reconnect(after_ms=round(random.uniform(0, seconds) * 1000)))
-            connection.close(CloseCode.SERVICE_RESTART, reason, discard=discard)
-
-        _for_each(self.connections, reconnect)
+    def _reconnect_all(
+        self, connections: Iterable[Connection], reason: str, *, seconds: float, discard: bool = False
+    ) -> None:
+        _for_each(
+            connections,
+            lambda connection: connection.ask_to_reconnect(reason, after=random.uniform(0, seconds), discard=discard),
+        )
 
     def close(self) -> None:
         """Deliver what the sockets accept now, and close every connection with code 1012.

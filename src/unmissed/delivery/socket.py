@@ -15,6 +15,14 @@ After that call, it passes further plain handshakes for the same path and host d
 """
 
 
+BODY_EXTENSION = "unmissed.body"
+"""Key in ``scope["extensions"]`` of a request under which a server may offer a function that hands its response over.
+
+When the application has sent the head, it returns a native ``Socket`` that sends events as the rest of the response,
+after which the application must send nothing; or None if the head has not left, or the body cannot be sent that way.
+"""
+
+
 class SocketListener(Protocol):
     """Receives the events of a socket, always on the event loop."""
 
@@ -32,7 +40,7 @@ class SocketListener(Protocol):
 
 
 class Socket(Protocol):
-    """One accepted WebSocket. It never blocks: the listener is notified when ``write`` may be called again."""
+    """A WebSocket or an event stream. It never blocks: the listener is notified when ``write`` may be called again."""
 
     @property
     def writable(self) -> bool:
@@ -59,15 +67,15 @@ class Socket(Protocol):
         ...
 
     def write(self, chunk: Chunk) -> None:
-        """Send these payloads in order, each as one text message. Call it only when ``writable``."""
+        """Send these payloads in order, each as one message. Call it only when ``writable``."""
         ...
 
     def keepalive(self) -> bool:
-        """Send a ping and return True, or return False if the server itself detects dead clients."""
+        """Send a ping and return True, or return False if nothing can be sent that clients answer."""
         ...
 
     def close(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake after the data written so far. The listener is told when the socket is closed."""
+        """Tell the client this code and reason after the data written so far, and close. The listener is told then."""
         ...
 
     def abort(self) -> None:

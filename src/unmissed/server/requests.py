@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import httptools
 
+from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.server.deadlines import Deadlines
+from unmissed.server.event_stream import EventStreamProtocol
 from unmissed.server.uvicorn_names import (
     ASGI3Application,
     Config,
@@ -128,6 +131,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        cast("dict[str, Any]", cycle.scope)["extensions"] = {BODY_EXTENSION: partial(self._hand_over, cycle)}
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -185,7 +189,24 @@ class RequestProtocol(HttpToolsProtocol):
         if rest and isinstance(protocol, asyncio.Protocol):
             protocol.data_received(rest)
 
-    # Closing
+    # The end of requests
+
+    def _hand_over(self, cycle: RequestResponseCycle) -> Socket | None:
+        """Return a socket for the body of this response, which the rest of the connection belongs to.
+
+        Requests that the client has sent meanwhile are not answered: the response says ``Connection: close``. To the
+        cycle, it looks as if the client had disconnected.
+        """
+        if not _is_open(cycle) or cycle.scope["http_version"] != "1.1" or self.transport.is_closing():
+            return None
+        cycle.disconnected = True
+        self._deadlines.stop()
+        self.pipeline.clear()
+        self._unparsed = b""
+        self.parser = None  # type: ignore[assignment]  # as in uvicorn: the parser refers to this object
+        self.connections.discard(self)
+        self.flow.resume_reading()
+        return EventStreamProtocol(self.transport, self.server_state, self.loop, writable=not self.flow.write_paused)
 
     def _linger(self) -> None:
         """Discard input for 2 seconds. A close with unread input would reset the connection and lose the response."""
@@ -199,6 +220,17 @@ class RequestProtocol(HttpToolsProtocol):
         self._body_bytes += size
         if self._body_bytes > _LINGER_BYTES:
             self.transport.abort()
+
+
+def _is_open(cycle: RequestResponseCycle) -> bool:
+    """Return whether a complete request was answered with a head, and its body may have any length."""
+    return (
+        not cycle.disconnected
+        and not cycle.more_body
+        and cycle.response_started
+        and not cycle.response_complete
+        and bool(cycle.chunked_encoding)
+    )
 
 
 class _ReadFlow(FlowControl):

@@ -54,11 +54,29 @@ ATTRIBUTES = {
 """Methods that are called or overridden, by class."""
 
 INSTANCE_ATTRIBUTES = {
-    FlowControl: ("_transport", "read_paused"),
-    HttpToolsProtocol: ("cycle", "flow", "loop", "parser", "pipeline", "transport", "url"),
+    FlowControl: ("_transport", "read_paused", "write_paused"),
+    HttpToolsProtocol: (
+        "connections",
+        "cycle",
+        "flow",
+        "loop",
+        "parser",
+        "pipeline",
+        "server_state",
+        "transport",
+        "url",
+    ),
     Server: ("servers", "server_state", "should_exit", "started"),
     ServerState: ("connections", "tasks"),
-    RequestResponseCycle: ("disconnected", "message_event", "response_complete"),
+    RequestResponseCycle: (
+        "chunked_encoding",
+        "disconnected",
+        "message_event",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "scope",
+    ),
     Config: (
         "asgi_version",
         "forwarded_allow_ips",

@@ -18,15 +18,13 @@ from unmissed.delivery.socket import SocketListener
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.asgi import AsgiBridge
 from unmissed.server.frames import Frames
-from unmissed.server.kernel import unacknowledged_bytes
+from unmissed.server.native_socket import NativeSocket
 from unmissed.server.uvicorn_names import Config, ServerState
 
 MAX_MESSAGE_BYTES = 65_536
 """Largest client message in bytes, unless uvicorn's ``--ws-max-size`` differs from its default."""
 
 _UVICORN_MAX_SIZE = 16 * 1024 * 1024
-_WRITE_BUFFER_BYTES = 16_384
-_CLOSE_SECONDS = 10.0
 _LINGER_SECONDS = 1.0
 _PING = b"\x89\x00"
 _PONG_OPCODE = 0x8A
@@ -38,7 +36,7 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length
 _silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001
 
 
-class WebSocketProtocol(asyncio.Protocol):
+class WebSocketProtocol(NativeSocket):
     """A WebSocket protocol class for uvicorn: ``uvicorn app:app --ws unmissed.server:WebSocketProtocol``.
 
     Handshake and frames use the public sans-I/O API of ``websockets``. A WebSocket starts with an ASGI application; an
@@ -48,22 +46,7 @@ class WebSocketProtocol(asyncio.Protocol):
     are never compressed: that costs memory for each connection, and compressed frames cannot be shared.
     """
 
-    __slots__ = (
-        "_close_timer",
-        "_frames",
-        "_listener",
-        "_loop",
-        "_opened_plainly",
-        "_pinged",
-        "_response",
-        "_state",
-        "_written",
-        "app_state",
-        "config",
-        "receive_progress",
-        "transport",
-        "writable",
-    )
+    __slots__ = ("_frames", "_opened_plainly", "_pinged", "_response", "app_state", "config", "receive_progress")
 
     def __init__(
         self,
@@ -75,43 +58,25 @@ class WebSocketProtocol(asyncio.Protocol):
         transport: asyncio.Transport | None = None,
         response: bytes | None = None,
     ) -> None:
+        super().__init__(server_state, _loop or asyncio.get_running_loop())
         if transport is not None:
             self.transport = transport
         self.config = config
         self.app_state = app_state
-        self.writable = True
-        """Whether the transport accepts data. False once the WebSocket is closing."""
         self.receive_progress = 0
         """Bytes received so far, including pongs."""
-        self._state = server_state
-        self._loop = _loop or asyncio.get_running_loop()
         self._opened_plainly = response is not None
         self._response = response or b""
         self._frames: Frames | None = None
-        self._listener: SocketListener | None = None
-        self._close_timer: asyncio.TimerHandle | None = None
         self._pinged = False
-        self._written = 0
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport over from the HTTP protocol."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type names only its classes
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio passes it
+    def connection_lost(self, exc: Exception | None) -> None:
         """Report the disconnect to the listener."""
-        self._state.connections.discard(self)
-        self.writable = False
         if self._frames is not None:
             self._frames.end()
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.socket_closed(*self.close_code)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse client data. The parser is created for the first data that is not the answer to a ping."""
@@ -120,19 +85,6 @@ class WebSocketProtocol(asyncio.Protocol):
             self._pinged = False
         else:
             self._incoming.feed(data)
-
-    def eof_received(self) -> None:
-        """Let the transport close: a WebSocket cannot be half-closed."""
-
-    def pause_writing(self) -> None:
-        """Stop writing: the transport's buffer is full."""
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        """Report to the listener that the transport accepts data again."""
-        self.writable = self._parser_state is OPEN
-        if self.writable and self._listener is not None:
-            self._listener.socket_writable()
 
     def shutdown(self) -> None:
         """Close the WebSocket because uvicorn is shutting down."""
@@ -143,17 +95,6 @@ class WebSocketProtocol(asyncio.Protocol):
             self._close_transport()
 
     # Socket
-
-    @property
-    def buffer_empty(self) -> bool:
-        """Whether the kernel has accepted everything. Always False while the WebSocket is closing."""
-        return self._close_timer is None and not self.transport.get_write_buffer_size()
-
-    @property
-    def write_progress(self) -> int:
-        """Number of bytes that the client's TCP stack has acknowledged; outside Linux, that the kernel has accepted."""
-        unsent = self.transport.get_write_buffer_size()
-        return self._written - unsent - unacknowledged_bytes(self.transport)
 
     def attach(self, listener: SocketListener) -> None:
         """Report events to this listener, including frames that the ASGI application has not read."""
@@ -186,10 +127,6 @@ class WebSocketProtocol(asyncio.Protocol):
             self.send_output()
             self.writable = False
             self._abort_later()
-
-    def abort(self) -> None:
-        """Reset the connection and discard unsent data."""
-        self.transport.abort()
 
     # WebSocketTransport, for the ASGI application
 
@@ -323,15 +260,4 @@ class WebSocketProtocol(asyncio.Protocol):
         """Write to the transport: the first time, together with the response to a plain handshake."""
         if self._response:
             data, self._response = self._response + data, b""
-        self._written += len(data)
-        self.transport.write(data)
-
-    def _close_transport(self) -> None:
-        """Close the transport, and abort it 10 seconds later: a close waits for a peer that may never read."""
-        self.writable = False
-        self.transport.close()
-        self._abort_later()
-
-    def _abort_later(self) -> None:
-        if self._close_timer is None:
-            self._close_timer = self._loop.call_later(_CLOSE_SECONDS, self.transport.abort)
+        super()._write(data)

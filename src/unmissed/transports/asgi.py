@@ -1,6 +1,7 @@
-"""The portable socket, for any ASGI server."""
+"""The portable sockets, for any ASGI server: what WebSockets and event streams have in common."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -8,14 +9,15 @@ from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk
 from unmissed.delivery.socket import SocketListener
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
 
 CLOSE_SECONDS = 10.0
-"""Seconds that a client has to take the last chunk and to answer the close frame."""
+"""Seconds that a client has to take the last chunk and to answer the close."""
 
 
-class AsgiSocket:
+class AsgiSocket(ABC):
     """A ``Socket`` over ASGI's ``receive`` and ``send``, already accepted. It holds one chunk at a time.
 
     ASGI signals flow control only by making ``send`` wait, so only the writer task of this class awaits ``send``.
@@ -31,6 +33,8 @@ class AsgiSocket:
         self._ends_at: float | None = None
         self._end: asyncio.Timeout | None = None
         """Set while ``run`` reads."""
+        self._listener: SocketListener | None = None
+        """None as long as nothing is delivered to this socket."""
         self._closed_with: tuple[int, str] = (CloseCode.LOST, "")
         self.write_progress = 0
         self.receive_progress = 0
@@ -55,7 +59,7 @@ class AsgiSocket:
         self._wake.set()
 
     def keepalive(self) -> bool:
-        """Return False: ASGI has no pings, and servers send their own."""
+        """Return False: ASGI has no pings, and tells nothing about acknowledgements. Servers send their own pings."""
         return False
 
     def close(self, code: int, reason: str = "") -> None:
@@ -80,7 +84,8 @@ class AsgiSocket:
         finally:
             self._end = None
             writer.cancel()
-            self._listener.socket_closed(*self._closed_with)
+            if self._listener is not None:
+                self._listener.socket_closed(*self._closed_with)
 
     def _end_by(self, time: float) -> None:
         """Make ``run`` return at this time of the event loop, unless it does earlier."""
@@ -89,34 +94,31 @@ class AsgiSocket:
             if self._end is not None and not self._end.expired():
                 self._end.reschedule(time)
 
-    async def _read(self) -> None:
-        while True:
-            event = await self._receive()
-            if event["type"] != "websocket.receive":
-                self._closed_with = event.get("code") or CloseCode.LOST, event.get("reason") or ""
-                return
-            self.receive_progress += 1
-            text = event.get("text")
-            self._listener.socket_received(event["bytes"] if text is None else text)
-
     async def _write(self) -> None:
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await self._send_pending()
+                if self._pending is not None:
+                    await self._send_chunk(self._pending)
+                    self._pending = None
                 if self._close is not None:
-                    code, reason = self._close
-                    await self._send({"type": "websocket.close", "code": code, "reason": reason})
+                    await self._send_close(*self._close)
                     return
-                self._listener.socket_writable()
+                if self._listener is not None:
+                    self._listener.socket_writable()
         except (OSError, RuntimeError):
             # Servers raise different errors after a disconnect, and ``receive`` may report it only after a timeout.
             self.abort()
 
-    async def _send_pending(self) -> None:
-        if self._pending is not None:
-            for text in self._pending.texts:
-                await self._send({"type": "websocket.send", "text": text})
-                self.write_progress += 1
-            self._pending = None
+    @abstractmethod
+    async def _read(self) -> None:
+        """Report what the client sends, until it has disconnected."""
+
+    @abstractmethod
+    async def _send_chunk(self, chunk: Chunk) -> None:
+        """Send a chunk, and count what the server accepts in ``write_progress``."""
+
+    @abstractmethod
+    async def _send_close(self, code: int, reason: str) -> None:
+        """Tell the client why, and close."""

@@ -78,7 +78,9 @@ def test_what_is_read_as_a_position_is_written_as_it_was(text: str) -> None:
 
 
 def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None:
-    frame = wire.connected(connection_id="c", epoch="e", oldest=3, latest=9, outcome="gap", start=2)
+    frame = wire.connected(
+        connection_id="c", epoch="e", oldest=3, latest=9, outcome="gap", start=2, heartbeat_seconds=25.0
+    )
 
     expected = {
         "type": "connected",
@@ -87,15 +89,20 @@ def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None
         "oldest": 3,
         "latest": 9,
         "sequence_number": 2,
+        "heartbeat_seconds": 25,
         "outcome": "gap",
     }
     assert expected == json.loads(frame)
+    assert b'"heartbeat_seconds":25,' in frame
 
 
 def test_a_greeting_without_a_position_has_no_outcome() -> None:
-    frame = wire.connected(connection_id="c", epoch="e", oldest=1, latest=0, outcome=None, start=0)
+    frame = wire.connected(
+        connection_id="c", epoch="e", oldest=1, latest=0, outcome=None, start=0, heartbeat_seconds=0.5
+    )
 
     assert "outcome" not in json.loads(frame)
+    assert 0.5 == json.loads(frame)["heartbeat_seconds"]
 
 
 @pytest.mark.parametrize(

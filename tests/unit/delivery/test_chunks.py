@@ -1,6 +1,8 @@
 """Chunks: built and encoded once, and shared."""
 
+from unmissed.core import wire
 from unmissed.core.audience import EVERYONE, Audience, keys_of
+from unmissed.core.event_stream import http_chunk
 from unmissed.core.messages import Message
 from unmissed.core.window import Retention, Window
 from unmissed.delivery.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
@@ -22,6 +24,8 @@ def test_everyone_at_one_position_shares_one_chunk_and_its_frames() -> None:
 
     assert first is second
     assert first.frames is second.frames
+    assert first.events is second.events
+    assert first.http_chunk is second.http_chunk
     assert first.visible_to(ALICE) is first.visible_to(BOB)
 
 
@@ -61,3 +65,19 @@ def test_a_joined_chunk_has_the_frames_of_its_parts() -> None:
     assert (b"a", b"b", b"c") == joined.payloads
     assert b"\x81\x01a\x81\x01b\x81\x01c" == joined.frames
     assert ("a", "b", "c") == joined.texts
+
+
+def test_the_messages_of_a_chunk_are_events_with_their_numbers() -> None:
+    chunk = Chunks(window_of(b"a", b"b")).after(0)
+
+    assert b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n" == chunk.events
+    assert http_chunk(chunk.events) == chunk.http_chunk
+
+
+def test_a_joined_chunk_has_the_events_of_its_parts_in_http_chunks_of_their_own() -> None:
+    joined = JoinedChunk(Chunk(wire.heartbeat(position=4)), Chunk(), Chunks(window_of(b"a")).after(0))
+
+    heartbeat, message = (part.events for part in joined.parts if part.payloads)
+    assert b"id: 4\n" == heartbeat[:6]
+    assert heartbeat + message == joined.events
+    assert http_chunk(heartbeat) + http_chunk(message) == joined.http_chunk

@@ -115,6 +115,13 @@ async def test_an_identity_that_never_expires_is_told_no_expiry(manager: Connect
     assert "expires_at" not in socket.frames[0]
 
 
+async def test_a_client_is_told_how_often_heartbeats_come(clock: ManualClock) -> None:
+    async with managed(clock, heartbeat_seconds=2.5) as manager:
+        socket, _ = connect(manager)
+
+        assert 2.5 == socket.frames[0]["heartbeat_seconds"]
+
+
 async def test_a_connection_that_cannot_be_greeted_leaves_nothing_behind(manager: ConnectionManager) -> None:
     with pytest.raises(ValueError, match="surrogate"):
         connect(manager, Identity("alice", topics=frozenset({"\ud800"})))

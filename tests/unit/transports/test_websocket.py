@@ -1,4 +1,4 @@
-"""The portable socket, over the ``receive`` and ``send`` of a server in memory."""
+"""The portable WebSocket, over the ``receive`` and ``send`` of a server in memory."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from support import ALICE
 from unmissed import ConnectionManager
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk
-from unmissed.transports.asgi import AsgiSocket
+from unmissed.transports.websocket import AsgiWebSocket
 
 
 class Server:
@@ -57,14 +57,14 @@ class Recorder:
         self.told.append(f"closed {code} {reason}".strip())
 
 
-async def served(socket: AsgiSocket) -> None:
+async def served(socket: AsgiWebSocket) -> None:
     async with asyncio.timeout(10):
         await socket.run()
 
 
 async def test_everything_before_a_drain_arrives_before_the_close(manager: ConnectionManager) -> None:
     server = Server()
-    socket = AsgiSocket(server.receive, server.send)
+    socket = AsgiWebSocket(server.receive, server.send)
     manager.connect(socket, identity=ALICE)
     for _ in range(3):
         await manager.emit("a")
@@ -77,7 +77,7 @@ async def test_everything_before_a_drain_arrives_before_the_close(manager: Conne
 
 async def test_every_answer_to_a_bad_client_arrives_before_the_close(manager: ConnectionManager) -> None:
     server = Server()
-    socket = AsgiSocket(server.receive, server.send)
+    socket = AsgiWebSocket(server.receive, server.send)
     connection = manager.connect(socket, identity=ALICE)
     for frame in ("", "[]", b"binary"):
         connection.socket_received(frame)
@@ -90,7 +90,7 @@ async def test_every_answer_to_a_bad_client_arrives_before_the_close(manager: Co
 async def test_a_client_that_reads_again_gets_what_was_before_the_close(manager: ConnectionManager) -> None:
     server = Server()
     server.taking.clear()
-    socket = AsgiSocket(server.receive, server.send)
+    socket = AsgiWebSocket(server.receive, server.send)
     serving = asyncio.create_task(served(socket))
     manager.connect(socket, identity=ALICE)
     await asyncio.sleep(0)
@@ -105,7 +105,7 @@ async def test_a_client_that_reads_again_gets_what_was_before_the_close(manager:
 @pytest.mark.parametrize("write", [True, False])
 async def test_a_chunk_that_was_written_before_the_close_is_sent_before_it(*, write: bool) -> None:
     server, listener = Server(), Recorder()
-    socket = AsgiSocket(server.receive, server.send)
+    socket = AsgiWebSocket(server.receive, server.send)
     socket.attach(listener)
     if write:
         socket.write(Chunk(b'{"type":"a"}', b'{"type":"b"}'))
@@ -121,7 +121,7 @@ async def test_a_chunk_that_was_written_before_the_close_is_sent_before_it(*, wr
 async def test_a_client_that_takes_nothing_is_left_soon_after_the_close() -> None:
     server, listener = Server(), Recorder()
     server.taking.clear()
-    socket = AsgiSocket(server.receive, server.send, close_seconds=0.001)
+    socket = AsgiWebSocket(server.receive, server.send, close_seconds=0.001)
     socket.attach(listener)
     socket.write(Chunk(b'{"type":"a"}'))
     socket.close(CloseCode.NORMAL)
@@ -136,7 +136,7 @@ async def test_a_client_that_takes_nothing_is_left_soon_after_the_close() -> Non
 async def test_an_abort_waits_for_no_close(*, running: bool) -> None:
     server, listener = Server(), Recorder()
     server.taking.clear()
-    socket = AsgiSocket(server.receive, server.send)
+    socket = AsgiWebSocket(server.receive, server.send)
     socket.attach(listener)
     serving = asyncio.create_task(served(socket))
     if running:
@@ -154,7 +154,7 @@ async def test_an_abort_waits_for_no_close(*, running: bool) -> None:
 async def test_an_abort_in_the_moment_in_which_the_time_of_a_close_ends_has_no_effect() -> None:
     server, listener = Server(), Recorder()
     server.taking.clear()
-    socket = AsgiSocket(server.receive, server.send, close_seconds=0)
+    socket = AsgiWebSocket(server.receive, server.send, close_seconds=0)
     socket.attach(listener)
     serving = asyncio.create_task(served(socket))
     await asyncio.sleep(0)
@@ -171,7 +171,7 @@ async def test_an_abort_in_the_moment_in_which_the_time_of_a_close_ends_has_no_e
 
 async def test_an_abort_after_the_end_has_no_effect() -> None:
     server, listener = Server(), Recorder()
-    socket = AsgiSocket(server.receive, server.send)
+    socket = AsgiWebSocket(server.receive, server.send)
     socket.attach(listener)
     server.leave()
     await served(socket)
