@@ -136,6 +136,10 @@ class RawClient:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.socket.close()
 
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on reading."""
+        self.socket.shutdown(socket.SHUT_WR)
+
     def silence(self) -> None:
         """Acknowledge nothing from now on, like a peer behind a cut cable. Close with an RST in the end.
 

@@ -110,6 +110,16 @@ class ServerProcess:
         client = RawClient(self.url, receive_buffer=4_096)
         return client.handshake(f"Authorization: Bearer {self.token(user_id)}")
 
+    def event_stream(self, user_id: str) -> RawClient:
+        """Open an event stream that reads only when it is told to, and has a small buffer."""
+        client = RawClient(self.url, receive_buffer=4_096)
+        client.send(
+            b"GET /websocket/events HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer %b\r\n\r\n"
+            % self.token(user_id).encode()
+        )
+        assert client.head().startswith(b"HTTP/1.1 200")
+        return client
+
     def slow_post(self) -> RawClient:
         """Begin a request whose body does not come."""
         client = RawClient(self.url)

@@ -74,12 +74,12 @@ def flood(peer: RawClient) -> None:
             peer.send(b"\x81\x8f\0\0\0\0" + b'{"type":"ping"}')
 
 
-def stall(server: ServerProcess, peers: ExitStack) -> RawClient:
-    """Return a WebSocket that does not read, and for which more waits than the systems take."""
-    peer = peers.enter_context(server.websocket("stalled"))
+def stall(server: ServerProcess, peers: ExitStack) -> None:
+    """Open a WebSocket and an event stream that do not read, and for which more waits than the systems take."""
+    peers.enter_context(server.websocket("stalled"))
+    peers.enter_context(server.event_stream("stalled"))
     for _ in range(8):
         server.publish(*BACKLOG)
-    return peer
 
 
 def test_a_stop_waits_for_no_client_longer_than_the_drain_time(server: ServerProcess) -> None:
@@ -88,6 +88,7 @@ def test_a_stop_waits_for_no_client_longer_than_the_drain_time(server: ServerPro
         healthy = peers.enter_context(
             connect(f"{server.url.replace('http', 'ws')}/ws", additional_headers=server.headers(), proxy=None)
         )
+        events = peers.enter_context(server.event_stream("healthy"))
         for _ in range(20):
             peers.enter_context(server.slow_post())
         flooding = threading.Thread(target=flood, args=[peers.enter_context(server.websocket("flooding"))])
@@ -99,6 +100,7 @@ def test_a_stop_waits_for_no_client_longer_than_the_drain_time(server: ServerPro
             pass
         with pytest.raises(ConnectionClosed):
             healthy.recv(timeout=20)
+        assert b'"type":"reconnect"' in events.rest()
         assert server.exit_code(seconds=DRAIN_SECONDS + 3) in (0, -signal.SIGTERM)
         flooding.join()
         assert 1012 == healthy.close_code
@@ -152,5 +154,16 @@ def test_plain_uvicorn_with_the_protocol_classes_stops_in_spite_of_slow_clients(
 
         server.signal(signal.SIGTERM)
 
+        assert server.exit_code(seconds=20) in (0, -signal.SIGTERM)
+    assert "Traceback" not in server.output
+
+
+def test_plain_uvicorn_stops_in_spite_of_event_streams_which_it_waits_for(tmp_path: Path) -> None:
+    with ServerProcess("uvicorn", "unmissed.main:app", log=tmp_path / "log") as server, ExitStack() as peers:
+        streams = [peers.enter_context(server.event_stream("healthy")) for _ in range(3)]
+
+        server.signal(signal.SIGTERM)
+
+        assert [True] * 3 == [b'"type":"reconnect"' in stream.rest() for stream in streams]
         assert server.exit_code(seconds=20) in (0, -signal.SIGTERM)
     assert "Traceback" not in server.output

@@ -43,11 +43,13 @@ class Liveness:
         """Send a ping, unless the server sends its own pings."""
         self._ping_at = now + PING_SECONDS
         socket = self._socket
+        # Before the ping, because on this machine it is acknowledged at once.
+        progress = socket.receive_progress, socket.write_progress
         if not socket.keepalive():
             return
-        if self._pinged is None or socket.receive_progress != self._pinged[0]:
+        if self._pinged is None or progress[0] != self._pinged[0]:
             self._unanswered_since = now
-        self._pinged = (socket.receive_progress, socket.write_progress)
+        self._pinged = progress
 
     def silent_for(self, now: float) -> float:
         """Return the seconds since the first unanswered ping, or 0 if every ping was answered."""

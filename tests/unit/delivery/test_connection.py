@@ -259,6 +259,60 @@ async def test_greeting_missed_messages_and_heartbeat_are_one_write(manager: Con
     assert 1 == socket.write_progress
 
 
+async def test_a_ping_that_is_acknowledged_at_once_shows_that_the_client_is_there(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    class NearSocket(FakeSocket):
+        def keepalive(self) -> bool:
+            self.write_progress += 1
+            return super().keepalive()
+
+    socket = NearSocket()
+    manager.connect(socket, identity=ALICE)
+
+    for _ in range(200):
+        clock.advance(1)
+        manager.check()
+
+    assert not socket.aborted
+    assert socket.pings > 1
+
+
+async def test_a_connection_whose_duration_is_bounded_is_asked_to_reconnect_within_the_last_fifth_of_it(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, _ = connect(manager, max_seconds=100.0)
+    clock.advance(79)
+    manager.check()
+    socket.pong()
+    assert "reconnect" not in [kind for kind, _ in shape(socket)]
+    await manager.emit("a")
+
+    clock.advance(21)
+    manager.check()
+
+    assert {"type": "reconnect", "after_ms": 0} in socket.frames
+    assert "a" in [kind for kind, _ in shape(socket)]
+    assert (CloseCode.SERVICE_RESTART, "the connection has reached its maximum duration: reconnect") == (
+        socket.closed_with
+    )
+
+
+async def test_a_bounded_connection_that_does_not_read_is_asked_once_and_aborted_when_it_stalls(
+    clock: ManualClock,
+) -> None:
+    async with managed(clock, stall_seconds=3) as manager:
+        socket, _ = connect(manager, max_seconds=1.0)
+        socket.pause()
+
+        for _ in range(5):
+            clock.advance(1)
+            manager.check()
+
+        assert socket.aborted
+        assert ["connected"] == [kind for kind, _ in shape(socket)]
+
+
 async def test_a_client_that_answers_no_ping_and_acknowledges_nothing_is_dropped_within_a_minute(
     manager: ConnectionManager, clock: ManualClock
 ) -> None:
