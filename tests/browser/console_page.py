@@ -19,6 +19,8 @@ class ConsolePage:
         self.errors: list[str] = []
         """What the browser reported: exceptions, blocked resources, failed requests."""
         self.requested: set[str] = set()
+        # It goes on by itself, until a test lets it jump.
+        page.clock.install()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: self.requested.add(request.url))
@@ -31,6 +33,12 @@ class ConsolePage:
     def press(self, name: str) -> None:
         """Press the button with this name."""
         self.page.get_by_role("button", name=name).click()
+
+    def end_drop(self) -> None:
+        """Let the rest of a drop pass at once."""
+        self.wait_for("waiting")
+        self.page.clock.fast_forward(5_000)
+        self.wait_for("live")
 
     def wait_for(self, status: str) -> "ConsolePage":
         """Wait for a status of the connection."""

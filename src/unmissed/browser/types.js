@@ -72,6 +72,8 @@
  *   position?: number,
  *   epoch?: string,
  *   topics?: string[],
+ *   readonly transport?: string,
+ *   readonly connectionId?: string,
  *   on: On,
  *   publish: Publish,
  *   command: Command,

@@ -226,6 +226,14 @@ class Stream extends EventTarget {
     this.#open();
   }
 
+  get transport() {
+    return this.#link?.transport;
+  }
+
+  get connectionId() {
+    return this.#link?.greeting?.connection_id;
+  }
+
   /** @type {is.On} */
   on(type, handler) {
     const listener = (/** @type {any} */ { detail }) => handler(detail);

@@ -172,6 +172,6 @@ export class Session extends EventTarget {
 
   /** @param {string} type @param {(detail: any) => void} handler */
   #listen(type, handler) {
-    this.stream.addEventListener(type, (/** @type {CustomEvent} */ event) => handler(event.detail));
+    this.stream.addEventListener(type, (event) => handler(/** @type {CustomEvent} */ (event).detail));
   }
 }
