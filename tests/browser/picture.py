@@ -25,7 +25,7 @@ SIZE = {"width": 1200, "height": 750}
 def main() -> None:
     """Show a recovery, and another one a while later, which is the picture."""
     chromium = find_chromium() or sys.exit("Chromium is not installed, or set CHROMIUM to its path")
-    settings = Settings.load(jwt_secret=SECRET)
+    settings = Settings.load(jwt_secret=SECRET, console=True)
     with ExitStack() as stack:
         server = stack.enter_context(LiveServer(settings=settings, **SOCKETS["native"]))
         browser = stack.enter_context(launched(chromium))

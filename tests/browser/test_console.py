@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI
 from websockets.sync.client import connect
 
 from browser.chromium import REMOTE_HOST, find_chromium, launched
 from browser.console_page import PATH, SCOPES, ConsolePage
 from support import SOCKETS
-from unmissed import Settings
+from unmissed import ConnectionManager, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def start() -> Iterator[Callable[..., LiveServer]]:
 
         def start(**settings: Any) -> LiveServer:
             return stack.enter_context(
-                LiveServer(settings=Settings.load(jwt_secret=SECRET, **settings), **SOCKETS["native"])
+                LiveServer(settings=Settings.load(jwt_secret=SECRET, console=True, **settings), **SOCKETS["native"])
             )
 
         yield start
@@ -111,7 +112,7 @@ def test_every_message_is_compared_by_number(server: LiveServer, opened: OpenCon
     server.publish("for bob", users=["bob"])
     server.publish("for everyone")
 
-    page.wait_until("document.getElementById('check').textContent.startsWith('2 messages compared')")
+    page.wait_until("document.getElementById('check').textContent.startsWith('2 of 2 messages compared')")
     assert (2, 0) == (page.counters()["received"], page.counters()["lost"])
 
 
@@ -148,6 +149,21 @@ def test_the_page_keeps_to_its_policy_and_to_its_server(server: LiveServer, open
 
     assert [] == page.errors
     assert [] == [url for url in page.requested if not url.startswith((server.url, server.websocket_url))]
+
+
+def test_the_page_works_under_a_prefix(show: ShowConsole) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET, console=True))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager), prefix="/live")
+
+    with LiveServer(app, manager=manager, **SOCKETS["native"]) as server:
+        page = show(server)
+        page.url += "/live"
+        page.open(token_for(server))
+        page.press("Publish P")
+        page.wait_until("count('received') === 1 && document.querySelector('#connections tr')")
+
+        assert [] == page.errors
 
 
 # Tokens

@@ -77,6 +77,7 @@ export class Console extends EventTarget {
 
   /** @param {import("./session.js").Note} note */
   #note(note) {
+    if (note.recovered) this.#timeline.fill();
     this.#list.note(note);
     this.#state.announce(noteWords(note));
   }

@@ -7,7 +7,8 @@ import { noteWords } from "./words.js";
 /** @typedef {import("./session.js").Message} Message */
 /** @typedef {import("./session.js").Note} Note */
 
-const MOST_ROWS = 1_000;
+/** More than a recovery of the whole default log, so that the row of a gap before it remains. */
+const MOST_ROWS = 600;
 const HOLD_MS = 6_000;
 const DATA_LENGTH = 300;
 const LAST_DIGITS = 4;

@@ -50,8 +50,7 @@ function showCounter(id, value) {
 }
 
 /** @param {import("./ledger.js").Ledger} ledger */
-function checkWords({ compared, unannounced }) {
+function checkWords({ received, compared, unannounced }) {
   if (unannounced > 0) return `${messages(unannounced)} of the log did not arrive`;
-  if (compared === 0) return "Compared by number with the server's log";
-  return `${messages(compared)} compared by number with the server's log`;
+  return `${count(compared)} of ${messages(received)} compared by number with the server's log`;
 }

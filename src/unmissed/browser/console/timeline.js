@@ -6,6 +6,7 @@ import { sum } from "./seconds.js";
 
 const HEIGHT = 100;
 const GAP = 0.25;
+const FILL_MS = 1_000;
 /** From the bottom to the top of a bar. */
 const FATES = /** @type {const} */ (["live", "recovered", "missed", "lost"]);
 /** The ends of the axis, times a power of ten: few of them, so that the chart does not change its scale all the time. */
@@ -19,6 +20,12 @@ export class Timeline {
   #peak = element("peak", HTMLElement);
   /** @type {Map<number, Record<string, SVGRectElement>>} */
   #bars = new Map();
+
+  /** Animate the next changes, which fill the bars of what was missed. */
+  fill() {
+    this.#chart.classList.add("filling");
+    setTimeout(() => this.#chart.classList.remove("filling"), FILL_MS);
+  }
 
   /** Show these seconds, oldest first. @param {[number, Second][]} seconds */
   show(seconds) {
