@@ -41,8 +41,9 @@ export class Controls extends EventTarget {
     setText(this.#stallLabel, stalled ? "Read on" : "Stall reading");
     // They are not disabled, because a disabled button loses the focus.
     for (const button of this.#drops) button.setAttribute("aria-disabled", String(!this.#live));
-    this.#flow.classList.toggle("next", this.#live && !flowing && !this.#dropped);
-    this.#drops[0].classList.toggle("next", this.#live && flowing && !this.#dropped);
+    const suggests = this.#live && !stalled && !this.#dropped;
+    this.#flow.classList.toggle("next", suggests && !flowing);
+    this.#drops[0].classList.toggle("next", suggests && flowing);
   }
 
   /** Say why something did not work. @param {string} text */

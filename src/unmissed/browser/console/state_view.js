@@ -52,5 +52,6 @@ function showCounter(id, value) {
 /** @param {import("./ledger.js").Ledger} ledger */
 function checkWords({ received, compared, unannounced }) {
   if (unannounced > 0) return `${messages(unannounced)} of the log did not arrive`;
+  if (received === 0) return "Compared by number with the server's log";
   return `${count(compared)} of ${messages(received)} compared by number with the server's log`;
 }
