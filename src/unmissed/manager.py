@@ -16,6 +16,7 @@ from unmissed.application.people import ConnectionInfo, People
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of, topic_key
+from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
     AlreadyRunning,
     Draining,
@@ -384,6 +385,14 @@ class ConnectionManager(Registration):
         """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
         self._check_accepting("the event loop that the manager was started on")
         self._running.connections.check_limits(user_id, now=self._clock())
+
+    async def run_command(self, identity: Identity, command: Command) -> bytes:
+        """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
+
+        Repeating its id does nothing again, whichever way it comes. Raises TooManyRequests, NotRunning or Draining.
+        """
+        self._check_accepting("the event loop that the manager was started on")
+        return await self._requests.answer_alone(identity, command)
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""

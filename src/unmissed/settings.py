@@ -71,14 +71,26 @@ class Settings(BaseSettings):
             "Default: the server's own host."
         ),
     )
-    allow_query_token: bool = Field(default=False, description="Accept ?token= in the WebSocket URL.")
+    allow_query_token: bool = Field(
+        default=False, description="Accept ?token= in the URLs of WebSockets and event streams."
+    )
+    console: bool = Field(
+        default=False, description="Serve /websocket/console/, which needs a token with the scope admin."
+    )
     docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
     client_rate: Positive = Field(
-        default=10.0, description="Messages a second that one WebSocket may publish or send as commands."
+        default=10.0,
+        description=(
+            "Messages a second that one WebSocket may publish or send as commands, and a user as commands over HTTP."
+        ),
     )
     client_burst: Count = Field(default=20, description="Messages that one WebSocket may send at once.")
-    max_connections: Count | None = Field(default=None, description="Maximum number of WebSockets in total.")
-    max_connections_per_user: Count | None = Field(default=None, description="Maximum number of WebSockets per user.")
+    max_connections: Count | None = Field(
+        default=None, description="Maximum number of WebSockets and event streams in total."
+    )
+    max_connections_per_user: Count | None = Field(
+        default=None, description="Maximum number of WebSockets and event streams per user."
+    )
     log_url: str = Field(
         default="memory:",
         description="Where the log is: memory:, or a URL such as sqlite:unmissed.db, redis://host, nats://host.",

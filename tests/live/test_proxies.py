@@ -15,6 +15,8 @@ import pytest
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from event_client import parsed
+from unmissed.core.event_stream import PATH
 from unmissed.testing import LiveServer
 
 DEPLOYMENT = (Path(__file__).parent.parent.parent / ".github" / "docs" / "deployment.md").read_text()
@@ -78,6 +80,17 @@ def test_a_page_of_the_proxys_host_connects_through_it_and_receives_messages(add
         frames.append(json.loads(websocket.recv(10)))
 
     assert ["connected", "heartbeat", "a"] == [frame["type"] for frame in frames]
+
+
+def test_events_pass_the_proxy_at_once(address: str, server: LiveServer) -> None:
+    url, headers = f"http://{address}{PATH}?since=0", {**server.headers(), "Accept-Encoding": "gzip"}
+    with httpx.stream("GET", url, headers=headers, timeout=10) as response:
+        events = parsed(response.iter_lines())
+        types = [next(events).type for _ in range(2)]
+        server.publish("a")
+        types.append(next(events).type)
+
+    assert ["connected", "heartbeat", "a"] == types
 
 
 def test_recovery_and_publishing_pass_the_proxy(address: str, server: LiveServer) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,12 @@ from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 from websockets.sync.client import connect
 
+from event_client import parsed
 from unmissed import issue_token
 from unmissed.cli.app import app
 from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET
 
 TOKEN = issue_token(SECRET, user_id="alice", scope="messages:publish", expires_in=3600)
@@ -109,6 +112,20 @@ def test_serve_speaks_tls_to_publish_and_tail(
     assert "-- received 1, recovered 1, lost 0, duplicates 0" == tally
 
 
+def test_serve_streams_events_over_tls(tls_url: str, certificate: tuple[Path, Path]) -> None:
+    headers, context = {"Authorization": f"Bearer {TOKEN}"}, ssl.create_default_context(cafile=certificate[0])
+    with (
+        httpx.Client(base_url=tls_url, headers=headers, verify=context) as http,
+        http.stream("GET", PATH, params={"since": 0}) as response,
+    ):
+        events = parsed(response.iter_lines())
+        types = [next(events).type for _ in range(2)]
+        http.post("/websocket/messages", json={"type": "a", "data": "x" * 60_000})
+        types.append(next(events).type)
+
+    assert ["connected", "heartbeat", "a"] == types
+
+
 async def test_tail_tells_that_a_certificate_is_not_trusted(tls_url: str) -> None:
     lines: list[str] = []
 
@@ -157,6 +174,7 @@ def test_dev_prints_addresses_with_tls(certificate: tuple[Path, Path]) -> None:
         printed = list(takewhile(lambda line: "running on" not in line, lines))
 
     assert any("wss://127.0.0.1:0/ws?token=" in line for line in printed)
+    assert any("https://127.0.0.1:0/websocket/console/#token=" in line for line in printed)
     assert any("UNMISSED_URL=https://127.0.0.1:0 " in line for line in printed)
 
 

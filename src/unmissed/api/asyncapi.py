@@ -45,7 +45,8 @@ _CLOSE_CODES = {
 
 _DESCRIPTION = """\
 Messages that survive reconnects. A client's position is the `sequence_number` of `connected`, and from then on the \
-highest one in any frame. It reconnects with `?since=` its position, and receives exactly what it missed."""
+highest one in any frame. It reconnects with `?since=` its position, and receives exactly what it missed. What the \
+server sends is also available as Server-Sent Events, at `/websocket/events`."""
 
 
 def add_asyncapi_route(router: APIRouter, manager: ConnectionManager) -> None:

@@ -15,6 +15,7 @@ logger = logging.getLogger("unmissed")
 
 
 _RETRY_AFTER_SECONDS = "1"
+_TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ TABLE = (
     Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row.of(errors.TooManyConnections, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
+    Row.of(errors.TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
     Row.of(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, logging.INFO),
     Row.of(errors.LogUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, logging.WARNING),
     Row.of(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, logging.ERROR),
@@ -89,6 +91,12 @@ def refuse(error: Exception, *, where: str) -> Refusal:
     return refusal
 
 
+def refusal_of(code: int, detail: str) -> Refusal:
+    """Return what a client is told over HTTP when it would get an ``error`` frame with this code."""
+    row = next((row for row in TABLE if row.close_code == code), _UNKNOWN)
+    return Refusal(row.status, row.close_code, detail, _headers(row))
+
+
 def _row(error: Exception) -> Row:
     if isinstance(error, HTTPException):
         return _row_of_status(error.status_code)
@@ -106,7 +114,7 @@ def _row_of_status(status: int) -> Row:
 
 
 def _headers(row: Row) -> Mapping[str, str] | None:
-    return {"Retry-After": _RETRY_AFTER_SECONDS} if row.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return {"Retry-After": _RETRY_AFTER_SECONDS} if row.status in _TEMPORARY else None
 
 
 def _detail(error: Exception) -> str:

@@ -1,14 +1,14 @@
 """``/websocket/messages``: recovery and publishing over REST."""
 
-import re
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from starlette.requests import ClientDisconnect
+from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
+from unmissed.api.body import json_body
+from unmissed.api.idempotency import idempotency_key
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described, limit_parameter, parameter, since_parameter, topics_parameter
@@ -25,9 +25,6 @@ from unmissed.manager import ConnectionManager
 PATH = "/websocket/messages"
 BATCH_FACTOR = 16
 """Maximum size of the body of a publish request, as a multiple of the maximum size of one message."""
-
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-_JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
 def add_message_routes(
@@ -63,8 +60,8 @@ def add_message_routes(
         the same key with the same messages returns the first answer and publishes nothing; with others it answers 422.
         """
         checked(identity, manager).require(PUBLISH_SCOPE, what="publishing")
-        key = _idempotency_key(request)
-        body = await _json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
+        key = idempotency_key(request)
+        body = await json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
             _items(body, max_item_bytes=manager.settings.max_message_bytes),
             idempotency_key=key and key_of_user(identity.user_id, key),
@@ -87,32 +84,6 @@ def _stamps(publication: Publication) -> list[bytes]:
         stamp_body(number, epoch=receipt.epoch, timestamp=receipt.timestamp)
         for number in range(receipt.first, receipt.first + receipt.count)
     ]
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise HTTPException(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID"
-        )
-    return key
-
-
-async def _json_body(request: Request, *, limit: int) -> bytes:
-    """Return a body that is declared as JSON. Reading it here, after authentication, bounds what it costs."""
-    if not _JSON_TYPES.fullmatch(request.headers.get("content-type", "")):
-        raise HTTPException(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
-        )
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise MessageTooLarge("the body", limit=limit)
-    except ClientDisconnect:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "the body is incomplete: the client disconnected") from None
-    return bytes(body)
 
 
 def _items(body: bytes, *, max_item_bytes: int) -> Iterator[Any]:

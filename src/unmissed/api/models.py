@@ -120,6 +120,38 @@ def answer(body: BaseModel) -> Response:
     return Response(body.model_dump_json(), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
+class LogBody(BaseModel):
+    """How full the log is, and its limits."""
+
+    messages: int
+    bytes: int
+    reach_seconds: float = Field(description="The age of the oldest message.")
+    max_messages: int
+    max_bytes: int
+    max_age: float = Field(description="Seconds that a message is retained.")
+
+
+class StatusBody(BaseModel):
+    """The log as this node sees it, and counters since its start."""
+
+    node_id: str = Field(description="The ids of the connections to this node begin with it.", examples=["5kVt0p3y"])
+    epoch: str = Field(examples=["k3J9x0aQ_2fM"])
+    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
+    latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
+    log: LogBody
+    connections: int = Field(description="The open connections to this node.")
+    published: int = Field(description="Messages of this epoch, by any node.")
+    delivered: int = Field(description="Messages written to connections.")
+    gaps: int = Field(description="Gaps that connected clients were told about.")
+    stalls: int = Field(description="Connections that were dropped because their client took nothing.")
+
+
+class ResultBody(BaseModel):
+    """The answer to a command."""
+
+    data: Any = Field(description="What the command returned.")
+
+
 class StampBody(BaseModel):
     """The stamp of a published message."""
 

@@ -8,6 +8,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import WebSocketRoute
 
 from unmissed.api.asyncapi import add_asyncapi_route
+from unmissed.api.browser import add_browser_routes
+from unmissed.api.commands import add_command_route
 from unmissed.api.connections import add_connection_routes
 from unmissed.api.event_stream import add_event_stream_route
 from unmissed.api.health import add_health_routes
@@ -16,6 +18,7 @@ from unmissed.api.messages import add_message_routes
 from unmissed.api.metrics import add_metrics_route
 from unmissed.api.presence import add_presence_route
 from unmissed.api.problems import problem_route
+from unmissed.api.status import add_status_route
 from unmissed.api.websocket import PATH, WebSocketEndpoint
 from unmissed.delivery.access import Access, Authorize
 from unmissed.manager import ConnectionManager
@@ -86,12 +89,15 @@ def _fill(
         origins=origins,
         route_class=problem_route(origins, bearer=bearer, query_token=True),
     )
+    add_command_route(router, manager, authenticate=authenticate)
     add_presence_route(router, manager, authenticate=authenticate, access=access)
     add_connection_routes(router, manager, authenticate=authenticate)
+    add_status_route(router, manager, authenticate=authenticate)
     add_metrics_route(router, manager, authenticate=authenticate)
     if manager.settings.docs:
         add_asyncapi_route(router, manager)
     add_health_routes(router, manager)
+    add_browser_routes(router, console=manager.settings.console)
 
 
 def _bearer(manager: ConnectionManager, authenticate: Callable[..., Any] | None) -> Bearer | None:

@@ -83,6 +83,9 @@ class Commands:
         """Iterate over the commands in the order in which they were added."""
         return iter(self._functions.values())
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._functions
+
     def add(self, name: str, function: Callable[..., Any]) -> None:
         """Let clients call a function by this name. Raises ConfigurationError."""
         if name in self._functions:

@@ -10,7 +10,7 @@ from unmissed.application.results import Results
 from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
-from unmissed.core.errors import UnmissedError
+from unmissed.core.errors import TooManyRequests, UnmissedError
 from unmissed.core.rate import TokenBucket
 from unmissed.core.receipts import key_of_user
 from unmissed.delivery.inbox import Answer
@@ -19,8 +19,8 @@ from unmissed.settings import Settings
 
 logger = logging.getLogger("unmissed")
 
-MAX_EMPTIED = 10_000
-"""Users with an empty bucket that are remembered."""
+MAX_REMEMBERED = 10_000
+"""Users whose bucket is remembered."""
 
 
 class ClientRequests:
@@ -40,28 +40,36 @@ class ClientRequests:
         self._rate, self._burst = settings.client_rate, settings.client_burst
         self._publish = publish
         self._commands = commands
-        self._emptied: dict[str, TokenBucket] = {}
-        """The empty buckets by user, the one that was used last at the end."""
+        self._remembered: dict[str, TokenBucket] = {}
+        """Buckets that may not be full, by user, the one that was used last at the end."""
         self._results = Results(max_age=settings.max_age, clock=clock)
         self._tasks = set[asyncio.Task[None]]()
 
     def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a new client: a full bucket, unless its user has just emptied one.
+        """Return the limit for the requests of a new client: a full bucket, unless one of its user is remembered.
 
         A client that is closed because of too many messages gains nothing by reconnecting.
         """
         full_after = self._burst / self._rate
-        while self._emptied:
-            oldest = next(iter(self._emptied))
-            if len(self._emptied) <= MAX_EMPTIED and self._emptied[oldest].idle_for(self.clock()) < full_after:
+        while self._remembered:
+            oldest = next(iter(self._remembered))
+            if len(self._remembered) <= MAX_REMEMBERED and self._remembered[oldest].idle_for(self.clock()) < full_after:
                 break
-            del self._emptied[oldest]
-        return self._emptied.get(user_id) or TokenBucket(rate=self._rate, burst=self._burst, now=self.clock())
+            del self._remembered[oldest]
+        return self._remembered.get(user_id) or TokenBucket(rate=self._rate, burst=self._burst, now=self.clock())
 
-    def emptied(self, user_id: str, bucket: TokenBucket) -> None:
-        """Remember a bucket that is empty until it is full again."""
-        self._emptied.pop(user_id, None)
-        self._emptied[user_id] = bucket
+    def remember(self, user_id: str, bucket: TokenBucket) -> None:
+        """Remember a bucket until it is full again."""
+        self._remembered.pop(user_id, None)
+        self._remembered[user_id] = bucket
+
+    async def answer_alone(self, identity: Identity, request: Request) -> bytes:
+        """Answer a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
+        bucket = self.bucket(identity.user_id)
+        self.remember(identity.user_id, bucket)
+        if not bucket.take(self.clock()):
+            raise TooManyRequests
+        return (await self.answer(identity, request)).payload
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task that ends with the manager."""

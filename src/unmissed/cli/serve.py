@@ -12,6 +12,7 @@ import typer
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
+from unmissed.api.browser import CONSOLE_PATH
 from unmissed.api.messages import PATH as MESSAGES_PATH
 from unmissed.cli.options import is_loopback, with_settings
 from unmissed.cli.workers import freeze_what_is_loaded, run_workers
@@ -112,7 +113,7 @@ def _development(settings: Settings, overrides: dict[str, Any], *, host: str) ->
         raise ConfigurationError(
             "--dev serves this machine only: leave --host out, or leave --dev out and set a secret"
         )
-    defaults: dict[str, Any] = {"allow_query_token": True}
+    defaults: dict[str, Any] = {"allow_query_token": True, "console": True}
     if settings.jwt_secret is None and settings.jwt_secret_file is None:
         defaults["jwt_secret"] = secrets.token_urlsafe(48)
     if not settings.allowed_origins:
@@ -123,10 +124,11 @@ def _development(settings: Settings, overrides: dict[str, Any], *, host: str) ->
 def _welcome(settings: Settings, *, origin: str, tls: str) -> str:
     scope = f"{PUBLISH_SCOPE} {ADMIN_SCOPE}"
     ready = issue_token_under(settings, user_id="dev", scope=scope, topics=["*"], expires_in=_DEV_TOKEN_SECONDS)
+    console = f"\n  Console     http{tls}://{origin}{CONSOLE_PATH}/#token={ready}" if settings.console else ""
     docs = f"\n  Docs        http{tls}://{origin}/docs" if settings.docs else ""
     return f"""
 NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.
-
+{console}
   WebSocket   ws{tls}://{origin}/ws?token={ready}
   Messages    http{tls}://{origin}{MESSAGES_PATH}?since=0{docs}
 

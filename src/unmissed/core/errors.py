@@ -17,6 +17,7 @@
     ├── OriginRefused           a page from an origin that is not allowed requested a WebSocket
     ├── UnknownConnection       no open connection has this id
     ├── TooManyConnections      a limit on connections is reached
+    ├── TooManyRequests         a user sends more than the limit allows
     ├── NotRunning              the manager was used before its start or after its stop
     ├── AlreadyRunning          the manager was started twice
     ├── Draining                the server is shutting down and accepts no new connections or messages
@@ -122,6 +123,13 @@ class UnknownConnection(UnmissedError, LookupError):
 
 class TooManyConnections(UnmissedError):
     """A limit on connections, in total or of one user, is reached."""
+
+
+class TooManyRequests(UnmissedError):
+    """A user sends more commands than the limit allows."""
+
+    def __init__(self) -> None:
+        super().__init__("too many commands: retry later, and send fewer, or raise UNMISSED_CLIENT_RATE on the server")
 
 
 class NotRunning(UnmissedError, RuntimeError):

@@ -64,6 +64,7 @@ CLOSE_CODES: Mapping[type[UnmissedError], CloseCode] = {
     errors.InvalidFrame: CloseCode.BAD_MESSAGE,
     errors.CommandError: CloseCode.BAD_MESSAGE,
     errors.TooManyConnections: CloseCode.TOO_MANY,
+    errors.TooManyRequests: CloseCode.TOO_MANY,
     errors.Draining: CloseCode.SERVICE_RESTART,
     errors.NotRunning: CloseCode.SERVICE_RESTART,
     errors.LogUnavailable: CloseCode.TRY_AGAIN_LATER,

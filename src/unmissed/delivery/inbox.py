@@ -60,8 +60,8 @@ class Requests(Protocol):
         """Return the limit for the requests of a new client."""
         ...
 
-    def emptied(self, user_id: str, bucket: TokenBucket) -> None:
-        """Let the next client of this user begin with this empty bucket."""
+    def remember(self, user_id: str, bucket: TokenBucket) -> None:
+        """Let the next client of this user begin with this bucket, unless it is full until then."""
         ...
 
     def admit(self, identity: Identity) -> float:
@@ -178,7 +178,7 @@ class Inbox:
         if self._bucket.take(self._requests.clock()):
             self._add(self._lane, lambda: self._respond(request))
         else:
-            self._requests.emptied(self._client.identity.user_id, self._bucket)
+            self._requests.remember(self._client.identity.user_id, self._bucket)
             self._refuse_flood("too many messages")
 
     async def _respond(self, request: Request) -> None:

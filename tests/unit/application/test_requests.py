@@ -186,8 +186,8 @@ async def test_a_client_that_reconnects_after_a_flood_does_not_begin_with_a_full
         assert not again.closed_with
 
 
-async def test_only_so_many_empty_buckets_are_remembered(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MAX_EMPTIED", 1)
+async def test_only_so_many_buckets_are_remembered(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_REMEMBERED", 1)
     async with managed(clock, client_rate=1.0, client_burst=1) as manager:
         for user_id in ("a", "b", "c"):
             socket, _ = connect(manager, Identity(user_id))

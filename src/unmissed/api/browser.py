@@ -1,0 +1,77 @@
+"""``/websocket/client.js`` and ``/websocket/console/``: files for browsers. They are public, and contain no secrets."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+CLIENT_PATH = "/websocket/client.js"
+CONSOLE_PATH = "/websocket/console"
+FOLDER = Path(str(files("unmissed") / "browser"))
+
+_CLIENT = "unmissed.js"
+_REVALIDATED = {"Cache-Control": "no-cache"}
+_PUBLIC = {"Access-Control-Allow-Origin": "*"}
+_CONFINED = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""Media types, which Python would take from the system, where ``.js`` may be anything."""
+
+
+def add_browser_routes(router: APIRouter, *, console: bool) -> None:
+    """Add the browser client and, if wanted, the console."""
+    client = _Files(FOLDER, _PUBLIC)
+
+    async def client_file(request: Request) -> Response:
+        return await client.get_response(_CLIENT, request.scope)
+
+    router.add_route(CLIENT_PATH, client_file, methods=["GET"], include_in_schema=False)
+    if console:
+        _add_console(router, _Files(FOLDER / "console", _CONFINED))
+
+
+def _add_console(router: APIRouter, pages: "_Files") -> None:
+    async def console(request: Request) -> Response:
+        path = request.path_params["path"] or "index.html"
+        return await pages.get_response(path, request.scope)
+
+    async def with_slash(_: Request) -> Response:
+        # A relative URL is right under every prefix. It has no query, which would be repeated in logs.
+        return RedirectResponse("console/")
+
+    router.add_route(CONSOLE_PATH, with_slash, methods=["GET"], include_in_schema=False)
+    router.add_route(f"{CONSOLE_PATH}/{{path:path}}", console, methods=["GET"], include_in_schema=False)
+
+
+class _Files(StaticFiles):
+    """The files in a folder, with these headers. Browsers ask each time whether a file has changed."""
+
+    def __init__(self, folder: Path, headers: dict[str, str]) -> None:
+        super().__init__(directory=folder, check_dir=False)
+        self._headers = {**_REVALIDATED, **headers}
+
+    def file_response(
+        self, full_path: Any, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(self._headers)
+        kind = _TYPES.get(Path(full_path).suffix)
+        if kind and "content-type" in response.headers:
+            response.headers["Content-Type"] = kind
+        return response

@@ -1,0 +1,58 @@
+"""``/websocket/status``: how full the log of this node is, and what the node has done."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from unmissed.api import models
+from unmissed.api.identity import checked
+from unmissed.api.problems import add_options_route, documented
+from unmissed.core.audience import ADMIN_SCOPE, Identity
+from unmissed.manager import ConnectionManager
+
+PATH = "/websocket/status"
+
+
+def add_status_route(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:
+    """Add the route. ``authenticate`` is a dependency that returns an Identity, which needs the scope ``admin``."""
+
+    @router.get(PATH, tags=["operators"], summary="How full is the log?", response_class=Response, **_DOCS)
+    async def status(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # direct() passes it
+        """Return how full the log is, how far it reaches back, and counters since the start of this node."""
+        checked(identity, manager).require(ADMIN_SCOPE, what="reading the status")
+        return models.answer(_body(manager))
+
+    add_options_route(router, PATH, methods="GET, OPTIONS")
+
+
+def _body(manager: ConnectionManager) -> models.StatusBody:
+    window, measures = manager.window, manager.measures
+    return models.StatusBody(
+        node_id=manager.node_id,
+        epoch=window.epoch,
+        oldest=window.oldest,
+        latest=window.latest,
+        log=models.LogBody(
+            messages=len(window),
+            bytes=window.size,
+            reach_seconds=manager.log_reach,
+            max_messages=window.retention.max_messages,
+            max_bytes=window.retention.max_bytes,
+            max_age=window.retention.max_age,
+        ),
+        connections=len(manager.connections),
+        published=window.latest - window.first_number + 1,
+        delivered=measures.delivered,
+        gaps=measures.gaps,
+        stalls=measures.stalls,
+    )
+
+
+_DOCS: dict[str, Any] = {
+    "responses": {
+        200: {"model": models.StatusBody},
+        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE),
+    },
+}

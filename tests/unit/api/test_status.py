@@ -1,0 +1,72 @@
+"""What operators see of the log and of a node."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from support import connect, flushed
+from unit.api.conftest import headers
+from unmissed import ConnectionManager
+from unmissed.testing import ManualClock
+
+PATH = "/websocket/status"
+
+
+@pytest.fixture
+def admin(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    client.headers.update(headers("ops", scope="admin"))
+    return client
+
+
+async def test_it_tells_how_full_the_log_is_and_what_was_done(
+    admin: httpx.AsyncClient, manager: ConnectionManager, clock: ManualClock
+) -> None:
+    connect(manager)
+    await manager.emit("a")
+    clock.advance(2.5)
+    await manager.emit("b")
+    await flushed(manager)
+
+    body = (await admin.get(PATH)).json()
+
+    assert 2 * 256 < body["log"].pop("bytes") < 2 * 512
+    assert {
+        "node_id": manager.node_id,
+        "epoch": manager.epoch,
+        "oldest": 1,
+        "latest": 2,
+        "log": {
+            "messages": 2,
+            "reach_seconds": 2.5,
+            "max_messages": 500,
+            "max_bytes": 33_554_432,
+            "max_age": 900.0,
+        },
+        "connections": 1,
+        "published": 2,
+        "delivered": 2,
+        "gaps": 0,
+        "stalls": 0,
+    } == body
+
+
+async def test_an_empty_log_reaches_nowhere(admin: httpx.AsyncClient) -> None:
+    body = (await admin.get(PATH)).json()
+
+    assert (1, 0, 0.0) == (body["oldest"], body["latest"], body["log"]["reach_seconds"])
+
+
+async def test_it_is_for_operators(client: httpx.AsyncClient) -> None:
+    forbidden = await client.get(PATH)
+    del client.headers["Authorization"]
+    unknown = await client.get(PATH)
+
+    assert (403, 401) == (forbidden.status_code, unknown.status_code)
+    assert "reading the status needs a token with the scope admin" == forbidden.json()["detail"]
+
+
+async def test_it_is_unavailable_before_the_start(app: FastAPI) -> None:
+    transport = httpx.ASGITransport(app)
+    admin = headers("ops", scope="admin")
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=admin) as client:
+        assert 503 == (await client.get(PATH)).status_code
