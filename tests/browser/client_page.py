@@ -1,12 +1,9 @@
 """The client in a page of a browser, as tests use it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-CLIENT = Path(__file__).parents[2] / "src" / "unmissed" / "browser" / "unmissed.js"
 
 _SCRIPT = """
 globalThis.begin = async (token, { stored, snapshots, ...options }) => {

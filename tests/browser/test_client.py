@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from browser.chromium import find_chromium
-from browser.client_page import CLIENT, ClientPage
+from browser.client_page import ClientPage
 from browser.devtools import debugged
 from browser.proxy import Proxy
 from support import LOGGED, SOCKETS
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-CLIENT_URL = "**/websocket/client.js"
 PROTOCOL = Path(__file__).parents[2] / ".github" / "docs" / "protocol.md"
 
 Start = Callable[..., LiveServer]
@@ -44,7 +43,6 @@ def context(chromium: "Browser") -> Iterator["BrowserContext"]:
     """Return a profile: its pages share storage, locks and channels."""
     context = chromium.new_context()
     context.set_default_timeout(15_000)
-    context.route(CLIENT_URL, lambda route: route.fulfill(path=CLIENT))
     yield context
     context.close()
 
@@ -185,8 +183,7 @@ def test_what_is_published_without_a_connection_arrives_once(
 
 
 def test_a_page_that_was_frozen_resumes_when_it_wakes(server: LiveServer, chromium: "Browser") -> None:
-    [context] = chromium.contexts[:1]
-    context.route(CLIENT_URL, lambda route: route.fulfill(path=CLIENT))
+    context = chromium.contexts[0]
     page = ClientPage(context.new_page(), server.url).connect(server.token()).live()
     lifecycle = context.new_cdp_session(page.page)
 

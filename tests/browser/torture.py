@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from browser.chromium import find_chromium
-from browser.client_page import CLIENT
 from browser.devtools import debugged
 from browser.proxy import Proxy
 from support import LOGGED, SOCKETS
@@ -25,7 +24,7 @@ from unmissed.core.errors import UnmissedError
 from unmissed.testing import SECRET, LiveServer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
 RATE = 50
 PATIENCE = 60.0
@@ -103,7 +102,9 @@ class Publisher:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(1 / RATE):
+        due = time.monotonic()
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            due += 1 / RATE
             manager = self._server.manager
             try:
                 number = manager.publish_threadsafe({"type": "tick"}, timeout=5).sequence_number
@@ -146,16 +147,9 @@ def _serve(stack: ExitStack, **settings: Any) -> LiveServer:
     return stack.enter_context(LiveServer(settings=loaded, **SOCKETS["native"], **LOGGED))
 
 
-def _context(browser: "Browser") -> "BrowserContext":
-    context = browser.new_context()
-    context.route("**/websocket/client.js", lambda route: route.fulfill(path=CLIENT))
-    return context
-
-
 def faults(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:
     """Drop, cut, freeze and reload a page, and restart the server, about 200 times in 300 seconds."""
     context = browser.contexts[0]
-    context.route("**/websocket/client.js", lambda route: route.fulfill(path=CLIENT))
     counts = Counter[str]()
     with ExitStack() as stack:
         server = _serve(stack)
@@ -191,7 +185,7 @@ def faults(browser: "Browser", *, seconds: float, chance: random.Random, transpo
 
 def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
     """Kill the leader of 20 shared tabs 20 times, and open another tab for each."""
-    context = _context(browser)
+    context = browser.new_context()
     leaders: list[Page] = []
     counts = Counter[str]()
     with ExitStack() as stack:
@@ -223,7 +217,7 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
 
 def publishes(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
     """Publish 1,000 messages from a page whose network is cut every second."""
-    context = _context(browser)
+    context = browser.new_context()
     counts = Counter[str]()
     with ExitStack() as stack:
         stack.callback(context.close)
