@@ -7,9 +7,8 @@ from typing import Any, Self
 
 import httpx
 
+from unmissed.core.event_stream import PATH
 from unmissed.testing import LiveServer
-
-PATH = "/websocket/events"
 
 
 @dataclass(frozen=True)

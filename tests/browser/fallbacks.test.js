@@ -54,13 +54,13 @@ class FakeLog {
 }
 
 /** Connects where WebSockets are blocked, and returns what a test needs. */
-async function opened(options = {}, { log = new FakeLog() } = {}) {
+async function opened(options = {}, { log = new FakeLog(), attempts = options.transports ? 0 : 2 } = {}) {
   const sockets = fakeSockets();
   const http = fakeHttp(log.answer);
   const stream = connect("http://server.test", { token: async () => "t", ...options });
   const events = record(stream);
   const statuses = recordStatus(stream);
-  for (let attempt = 0; attempt < 2 && !options.transports; attempt++) {
+  for (let attempt = 0; attempt < attempts; attempt++) {
     await settled();
     await sockets.at(-1).end();
     await pass(500);
@@ -90,6 +90,17 @@ test("failures of a page that is offline do not count", async () => {
   const { http, sockets } = await opened();
 
   assert.deepEqual([http.requests.length, sockets.length], [0, 3]);
+});
+
+test("failures of the provider do not count", async () => {
+  const tokens = [null, null, null, "t"];
+  const { http, sockets } = await opened({
+    token: async () => tokens.shift() ?? Promise.reject(new Error("away")),
+  }, { attempts: 0 });
+
+  await pass(10_000);
+
+  assert.deepEqual([http.requests.length, sockets.length], [0, 1]);
 });
 
 test("events that do not come in 10 seconds are a failure, and polling follows", async () => {

@@ -11,10 +11,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
-from event_client import PATH, EventClient
+from event_client import EventClient
 from raw_client import RawClient, authorization
 from support import LOGGED, SOCKETS, Serve, native_only, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
+from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET, LiveServer
 
 MESSAGES_PER_MEGABYTE = 16

@@ -9,9 +9,10 @@ import pytest
 from fastapi import FastAPI, HTTPException, Query
 from websockets.sync.client import connect
 
-from event_client import PATH, EventClient
+from event_client import EventClient
 from support import LOGGED, SOCKETS, Serve, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
+from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET, LiveServer
 
 

@@ -15,7 +15,8 @@ import pytest
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from event_client import PATH, parsed
+from event_client import parsed
+from unmissed.core.event_stream import PATH
 from unmissed.testing import LiveServer
 
 DEPLOYMENT = (Path(__file__).parent.parent.parent / ".github" / "docs" / "deployment.md").read_text()

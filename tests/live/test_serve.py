@@ -23,11 +23,12 @@ from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 from websockets.sync.client import connect
 
-from event_client import PATH, parsed
+from event_client import parsed
 from unmissed import issue_token
 from unmissed.cli.app import app
 from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET
 
 TOKEN = issue_token(SECRET, user_id="alice", scope="messages:publish", expires_in=3600)

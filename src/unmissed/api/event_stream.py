@@ -14,6 +14,7 @@ from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described
 from unmissed.api.subscription import subscription
 from unmissed.core.audience import Identity
+from unmissed.core.event_stream import PATH
 from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER
 from unmissed.delivery.access import Access
@@ -22,7 +23,6 @@ from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.transports.event_stream import AsgiEventStream
 
-PATH = "/websocket/events"
 TRANSPORT = "events"
 """How operators see the connections."""
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import cast
 
 from unmissed.bench.server import Target
+from unmissed.core.event_stream import PATH as EVENTS_PATH
 
 _MARK = b'"t":'
 _OPENINGS = {
@@ -17,7 +18,9 @@ _OPENINGS = {
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         "Authorization: Bearer {token}\r\n\r\n"
     ),
-    "events": ("GET /websocket/events{query} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n\r\n"),
+    "events": (
+        f"GET {EVENTS_PATH}{{query}} HTTP/1.1\r\nHost: {{host}}:{{port}}\r\nAuthorization: Bearer {{token}}\r\n\r\n"
+    ),
 }
 _OPENED = (b"HTTP/1.1 101 ", b"HTTP/1.1 200 ")
 _REQUEST = (

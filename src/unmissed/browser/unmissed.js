@@ -376,6 +376,7 @@ class Stream extends EventTarget {
     const { token } = this.#options;
     this.#token = typeof token === "function" ? await token() : token;
     link.signal.throwIfAborted();
+    if (link === this.#link && !link.connected && globalThis.navigator?.onLine !== false) this.#misses++;
     return this.#token;
   }
 
@@ -403,7 +404,6 @@ class Stream extends EventTarget {
     }
     if (action === "renew") this.#renewed = true;
     if (action === "slow" && connected) this.#slow();
-    if (!connected && globalThis.navigator?.onLine !== false) this.#misses++;
     if (connected && Date.now() - connected > 5000) this.#failures = 0;
     const pause = action === "renew" && !this.#failures ? 0 : backoff(this.#failures);
     this.#failures = Math.min(this.#failures + 1, connected ? 3 : 6);

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from unmissed.core import wire
 from unmissed.core.encoding import decode_json
 
+PATH = "/websocket/events"
+"""Where servers offer event streams."""
+
 COMMENT = b":\n\n"
 """Clients ignore it. Their acknowledgement shows that they are there."""
 

@@ -12,7 +12,7 @@ from unmissed.server.scope import AsgiScope
 from unmissed.server.uvicorn_names import Config, ProxyHeadersMiddleware, ServerState
 
 HANDSHAKES_PER_TURN = 8
-"""How many handshakes are answered in one iteration of the event loop.
+"""How many handshakes are answered, or requests for event streams begun, in one iteration of the event loop.
 
 One poll returns up to 1,024 connections after a restart. Established connections are served between two iterations.
 """

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any, cast
 
+from unmissed.core.event_stream import PATH
 from unmissed.delivery.socket import Socket
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.deadlines import HEAD_SECONDS
@@ -12,6 +13,8 @@ from unmissed.server.requests import RequestProtocol
 from unmissed.server.scope import address_and_path, handshake_scope
 from unmissed.server.uvicorn_names import Config, ServerState, get_remote_addr
 from unmissed.server.websocket import WebSocketProtocol
+
+_EVENT_STREAM = PATH.encode()
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -22,6 +25,7 @@ class HttpProtocol(asyncio.Protocol):
     It waits for the first data of a connection. A plain handshake for a path that has led to ``/ws`` before is passed
     to that endpoint, without a request and a task: after a restart every client reconnects at once. Everything else,
     and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why.
+    Handshakes and requests for event streams wait for their turn.
     """
 
     __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
@@ -61,11 +65,11 @@ class HttpProtocol(asyncio.Protocol):
         self._leave()
 
     def data_received(self, data: bytes) -> None:
-        """Let a handshake wait for its turn. Requests do not wait."""
+        """Let a handshake or a request for an event stream wait for its turn. Other requests do not wait."""
         waiting, self._data = bool(self._data), self._data + data
         if waiting and len(self._data) <= MAX_BYTES:
             return
-        if may_be_plain(self._data):
+        if may_be_plain(self._data) or _may_be_event_stream(self._data):
             self._arrivals.wait(self)
         else:
             self._start_request()
@@ -83,7 +87,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def arrive(self) -> None:
         """Answer the handshake, if it is plain and admitted. Does nothing if it was answered otherwise."""
-        if self._data and not self.transport.is_closing() and not self._is_admitted():
+        if not self._data or self.transport.is_closing():
+            return
+        if not may_be_plain(self._data) or not self._is_admitted():
             self._start_request()
 
     # Admission
@@ -141,3 +147,8 @@ class HttpProtocol(asyncio.Protocol):
         self._data = b""
         self._head_timer.cancel()
         self._state.connections.discard(self)
+
+
+def _may_be_event_stream(data: bytes) -> bool:
+    """Return whether the first bytes of a connection look like a request for an event stream, under any prefix."""
+    return data.startswith(b"GET /") and _EVENT_STREAM in data.partition(b"\r\n")[0]

@@ -1,5 +1,6 @@
 """Which streams the native server takes over from the application, and which it leaves to ASGI."""
 
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,10 +12,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from event_client import PATH, EventClient
+from event_client import EventClient
 from raw_client import RawClient, authorization
 from support import BOB, LOGGED, SOCKETS
 from unmissed import ConnectionManager, Settings, create_app, create_router
+from unmissed.core.event_stream import PATH
 from unmissed.server.event_stream import EventStreamProtocol
 from unmissed.testing import SECRET, FakeSocket, LiveServer
 
@@ -185,6 +187,34 @@ def test_a_connection_that_has_served_requests_becomes_a_stream_and_ends_with_it
         server.call(lambda: server.manager.drain(seconds=0))
         assert client.rest().endswith(b"\r\n0\r\n\r\n")
     assert 1 == len(native)
+
+
+def test_many_streams_that_open_at_once_let_other_requests_in(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """The server's event loop is blocked until everything is sent, so its own order decides and no thread's luck."""
+    server = start(built_in())
+    blocked, sent = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        sent.wait(20)
+
+    blocking = threading.Thread(target=server.call, args=[block])
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.url)) for _ in range(41)]
+        blocking.start()
+        blocked.wait(20)
+        for client in clients[1:]:
+            client.send(f"GET {PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode())
+        clients[0].send(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")
+        sent.set()
+        assert 200 == clients[0].answer()[0]
+        for client in clients[1:]:
+            assert client.head().startswith(b"HTTP/1.1 200")
+        blocking.join()
+
+    answered = ["/livez" in message for message in caplog.messages if '"GET ' in message]
+    assert 41 == len(answered)
+    assert answered.index(True) < 20
 
 
 def test_the_response_is_in_the_access_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
