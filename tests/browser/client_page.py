@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 _SCRIPT = """
-globalThis.begin = async (token, { stored, snapshots, ...options }) => {
+globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   const { connect } = await import("/websocket/client.js");
   const seen = { messages: [], events: [], statuses: [], errors: [], snapshots: 0, tokens: 0 };
   const provider = async () => {
@@ -16,7 +16,7 @@ globalThis.begin = async (token, { stored, snapshots, ...options }) => {
     return next;
   };
   addEventListener("error", (event) => seen.errors.push(event.message));
-  const stream = connect(location.origin, {
+  const stream = connect(url ?? location.origin, {
     token: provider,
     storage: stored ? sessionStorage : undefined,
     snapshot: snapshots ? async () => void seen.snapshots++ : undefined,

@@ -14,10 +14,12 @@ export function restoreGlobals() {
 }
 
 /** Replaces a global until the end of the test. */
-export function setGlobal(name, value) {
-  const before = Object.getOwnPropertyDescriptor(globalThis, name);
-  Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
-  restores.push(() => (before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]));
+export const setGlobal = (name, value) => replace(globalThis, name, value);
+
+function replace(target, name, value) {
+  const before = Object.getOwnPropertyDescriptor(target, name);
+  Object.defineProperty(target, name, { value, configurable: true, writable: true });
+  restores.push(() => (before ? Object.defineProperty(target, name, before) : delete target[name]));
 }
 
 /** Runs everything that waits for promises alone. */
@@ -85,9 +87,8 @@ export function fakeSockets({ random = 0.5 } = {}) {
     },
   );
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
-  const chance = Math.random;
-  Math.random = () => random;
-  restores.push(() => (Math.random = chance));
+  replace(performance, "now", () => Date.now());
+  replace(Math, "random", () => random);
   return sockets;
 }
 
@@ -212,9 +213,13 @@ class FakeLocks {
   }
 }
 
-/** Replaces Web Locks and BroadcastChannel: every stream is then a tab. Returns what was posted. */
+/**
+ * Replaces Web Locks and BroadcastChannel: every stream is then a tab. Returns what was posted, and `mute`, which lets
+ * nobody hear the tabs that are open.
+ */
 export function fakeTabs() {
   const open = new Set();
+  const muted = new Set();
   const posted = [];
   setGlobal("navigator", { locks: new FakeLocks() });
   setGlobal(
@@ -228,6 +233,7 @@ export function fakeTabs() {
       postMessage(data) {
         if (!open.has(this)) throw new DOMException("the channel is closed", "InvalidStateError");
         posted.push(data);
+        if (muted.has(this)) return;
         for (const other of open) {
           if (other === this || other.name !== this.name) continue;
           const copy = structuredClone(data);
@@ -240,5 +246,5 @@ export function fakeTabs() {
       }
     },
   );
-  return posted;
+  return { posted, mute: () => open.forEach((channel) => muted.add(channel)) };
 }

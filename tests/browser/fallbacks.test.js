@@ -170,6 +170,18 @@ test("a status that refuses for good ends the stream with its explanation", asyn
   assert.deepEqual([stream.status, sockets.length], ["closed", 0]);
 });
 
+test("a position that the server refuses ends the stream as on a WebSocket", async () => {
+  fakeSockets();
+  fakeHttp(() => problem(422, "since must be a whole number"));
+  const told = [];
+  const stream = connect("http://server.test", { ...onEvents, token: "t", since: -1 });
+  stream.addEventListener("refused", ({ detail }) => told.push(detail.code));
+
+  await pass(0);
+
+  assert.deepEqual(told, [4400]);
+});
+
 test("a proxy's page of an error is a failed attempt", async () => {
   fakeSockets();
   fakeHttp(() => new Response("<html>", { status: 502 }));

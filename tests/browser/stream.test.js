@@ -152,6 +152,27 @@ test("for await gets all messages, and ends when the stream is closed", async ()
   assert.deepEqual(numbers, [8, 9, 10]);
 });
 
+test("for await misses nothing while its body waits", async () => {
+  const { stream, sockets } = await opened();
+  const numbers = [];
+  let release;
+  const gate = new Promise((resolve) => (release = resolve));
+  (async () => {
+    for await (const { sequence_number } of stream) {
+      numbers.push(sequence_number);
+      await gate;
+    }
+  })();
+  await settled();
+
+  for (const number of [8, 9, 10]) await sockets[0].receive(message(number));
+  assert.deepEqual(numbers, [8]);
+  release();
+  await settled();
+
+  assert.deepEqual(numbers, [8, 9, 10]);
+});
+
 test("a loop that is left does not keep messages", async () => {
   const { stream, sockets } = await opened();
   const reading = (async () => {
@@ -412,6 +433,22 @@ test("a drop closes the connection and keeps it down as long as asked", async ()
   assert.equal(sockets.length, 2);
 });
 
+test("the pause is told, also when a drop makes it longer", async () => {
+  const { stream, sockets } = await opened();
+  const told = [];
+  stream.addEventListener("status", ({ detail }) => told.push(detail));
+
+  await sockets[0].end(1012, "restart");
+  stream.drop(5000);
+  await pass(4900);
+
+  assert.deepEqual(told, [
+    { status: "waiting", code: 1012, reason: "restart", milliseconds: 250 },
+    { status: "waiting", milliseconds: 5000 },
+  ]);
+  assert.equal(sockets.length, 1);
+});
+
 test("a closed stream stays closed", async () => {
   const wake = fakeWindow();
   const { stream, sockets, statuses } = await opened();
@@ -480,6 +517,16 @@ test("a page that is hidden does not wake the stream", async () => {
   document.hidden = true;
 
   await wake("visibilitychange");
+
+  assert.equal(sockets.length, 1);
+});
+
+test("a page that goes offline while it waits does not try at once", async () => {
+  const wake = fakeWindow();
+  const { sockets } = await opened();
+  await sockets[0].end();
+
+  await wake("offline");
 
   assert.equal(sockets.length, 1);
 });
@@ -585,12 +632,26 @@ test("a snapshot that fails is reported and taken again", async () => {
   const { sockets, events } = await opened({ snapshot });
 
   calls[0].reject(new Error("away"));
-  await pass(500);
+  await pass(400);
+  assert.equal(calls.length, 1);
+  await pass(100);
   await sockets[0].receive(message(8));
   calls[1].resolve();
   await pass(0);
 
   assert.deepEqual(events, [["message", 8, false]]);
+});
+
+test("a closed stream takes no more snapshots", async () => {
+  setGlobal("reportError", () => {});
+  const { calls, snapshot } = fakeSnapshot();
+  const { stream } = await opened({ snapshot });
+
+  stream.close();
+  calls[0].reject(new Error("away"));
+  await pass(60_000);
+
+  assert.equal(calls.length, 1);
 });
 
 test("a loss during a snapshot needs another one, which is the only one that counts", async () => {

@@ -153,11 +153,11 @@ def test_a_page_that_was_offline_recovers_and_publishes_once(
 ) -> None:
     page = open_page().connect(server.token(), transports=["events"]).live()
 
-    context.set_offline(True)  # noqa: FBT003  # its only argument
+    context.set_offline(True)
     page.wait_until("stream.status === 'waiting'")
     publish(server, 2)
     page.evaluate("void (globalThis.answer = stream.publish({ type: 'mine' }))")
-    context.set_offline(False)  # noqa: FBT003  # its only argument
+    context.set_offline(False)
     answer = page.evaluate("answer")
     page.received(3)
 
@@ -165,15 +165,15 @@ def test_a_page_that_was_offline_recovers_and_publishes_once(
     assert [1, 2, 3] == page.numbers
 
 
-def test_what_is_published_without_a_connection_arrives_once(
-    server: LiveServer, proxy: Proxy, open_page: Open
-) -> None:
+def test_what_is_published_without_a_connection_arrives_once(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
     page = open_page(proxy.url).connect(server.token()).live()
 
     proxy.refuses = True
     proxy.cut()
     page.wait_until("stream.status === 'waiting'")
-    page.evaluate("void (globalThis.answers = Promise.all([1, 2, 3].map((data) => stream.publish({ type: 'a', data }))))")
+    page.evaluate(
+        "void (globalThis.answers = Promise.all([1, 2, 3].map((data) => stream.publish({ type: 'a', data }))))"
+    )
     proxy.refuses = False
     answers = page.evaluate("answers")
     page.received(3)
@@ -278,7 +278,7 @@ def test_a_provider_that_fails_is_asked_again(server: LiveServer, open_page: Ope
     assert 3 == page.evaluate("seen.tokens")
 
 
-def test_a_token_that_is_refused_twice_ends_the_stream(server: LiveServer, open_page: Open) -> None:
+def test_a_token_that_is_refused_twice_ends_the_stream(open_page: Open) -> None:
     page = open_page().connect("garbage").wait_until("stream.status === 'closed'")
 
     detail = {"code": 4401, "reason": "the token is invalid or expired"}
@@ -319,6 +319,33 @@ def test_polling_is_the_last_resort(server: LiveServer, open_page: Open) -> None
 
     assert 4 == number
     assert [3, 4] == page.numbers
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+def test_commands_and_topics_work_on_every_transport(server: LiveServer, open_page: Open, transport: str) -> None:
+    @server.manager.command("double")
+    def double(number: int) -> int:
+        return 2 * number
+
+    page = open_page().connect(server.token(topics=["a", "b"]), transports=[transport], topics=["a"]).live()
+
+    assert 42 == page.evaluate("stream.command('double', 21)")
+    assert 4400 == page.evaluate("stream.command('double', 'x').catch(({ code }) => code)")
+    assert ["a", "b"] == page.evaluate("stream.follow('b')")
+    page.live()
+    server.publish("chat", topics=["b"])
+    page.received(1)
+
+
+def test_a_page_of_another_origin_uses_events(start: Start, context: "BrowserContext") -> None:
+    server, other = start(allowed_origins="http://127.0.0.1:*"), start()
+    page = ClientPage(context.new_page(), other.url)
+
+    page.connect(server.token(), url=server.url, transports=["events"]).live()
+    number = page.evaluate("stream.publish({ type: 'chat' })")
+    page.received(1)
+
+    assert [number] == page.numbers
 
 
 def test_a_handler_that_throws_is_reported_and_stops_nothing(server: LiveServer, open_page: Open) -> None:

@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SOURCE = ROOT / "src" / "unmissed" / "browser"
 MODULES = HERE / "node_modules"
-MAX_BYTES = 6_400
+TYPESCRIPT = MODULES / ".bin" / "tsc"
+MAX_BYTES = 6_656
 
 pytestmark = pytest.mark.live
 
@@ -53,6 +54,23 @@ def test_the_package_works_as_it_is_installed(package: Path) -> None:
     run("node", "--test", "package.test.js")
 
 
+def test_applications_in_typescript_can_use_the_package(package: Path) -> None:
+    assert package.exists()
+    options = (
+        "--strict",
+        "--noEmit",
+        "--target",
+        "es2022",
+        "--module",
+        "nodenext",
+        "--lib",
+        "es2022,dom",
+        "--skipLibCheck",
+    )
+
+    run(TYPESCRIPT, *options, "usage.ts")
+
+
 def test_the_package_contains_what_it_needs_and_nothing_else(package: Path) -> None:
     modules = ["react", "types", "unmissed", "vue"]
     expected = {f"{module}{suffix}" for module in modules for suffix in (".js", ".d.ts")}
@@ -73,7 +91,7 @@ def test_the_types_are_sound_and_the_declarations_are_in_step(tmp_path: Path) ->
     (tmp_path / "tests" / "browser").mkdir(parents=True)
     (tmp_path / "tests" / "browser" / "node_modules").symlink_to(MODULES)
 
-    run(MODULES / ".bin" / "tsc", "-p", copy)
+    run(TYPESCRIPT, "-p", copy)
 
     declarations = {each.name: each.read_text() for each in SOURCE.glob("*.d.ts")}
     generated = {each.name: each.read_text() for each in copy.glob("*.d.ts")}

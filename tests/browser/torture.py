@@ -13,7 +13,8 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
 
 from browser.chromium import find_chromium
 from browser.devtools import debugged
@@ -69,7 +70,7 @@ class Account:
 
     def figures(self, published: dict[str, list[int]]) -> Counter[str]:
         """Return the counts. What an epoch had after the last message that was seen is told by the reset."""
-        counts = Counter(dict.fromkeys(FIGURES, 0), recovered=self.recovered)
+        counts = Counter({**dict.fromkeys(FIGURES, 0), "recovered": self.recovered})
         for epoch, seen in self.seen.items():
             first = self.first.get(epoch, 0)
             expected = {number for number in published[epoch] if first < number <= max(seen)}
@@ -77,7 +78,7 @@ class Account:
             counts["told as lost"] += len(expected & self.told.get(epoch, set()) - set(seen))
             counts["lost"] += len(expected - set(seen) - self.told.get(epoch, set()))
             counts["duplicates"] += len(seen) - len(set(seen))
-            counts["out of order"] += sum(after <= before for before, after in zip(seen, seen[1:], strict=False))
+            counts["out of order"] += sum(after <= before for before, after in pairwise(seen))
         return counts
 
 
@@ -90,7 +91,7 @@ class Publisher:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Publisher":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -177,7 +178,9 @@ def faults(browser: "Browser", *, seconds: float, chance: random.Random, transpo
             recorder.page.wait_for_timeout(chance.uniform(0, 2500))
             recorder.collect()
         publisher.stop()
-        recorder.wait_until(f"stream.epoch === '{server.manager.epoch}' && stream.position >= {server.manager.window.latest}")
+        recorder.wait_until(
+            f"stream.epoch === '{server.manager.epoch}' && stream.position >= {server.manager.window.latest}"
+        )
         recorder.collect()
         counts.update(recorder.account.figures(publisher.published))
         return counts
@@ -263,7 +266,7 @@ def main() -> None:
             chance=random.Random(arguments.seed),
             transports=arguments.transports.split(","),
         )
-    print(", ".join(f"{name} {count}" for name, count in counts.items()))
+    sys.stdout.write(", ".join(f"{name} {count}" for name, count in counts.items()) + "\n")
     bad = ("lost", "duplicates", "out of order", "wrong answers", "more than one socket")
     sys.exit(any(counts[name] for name in bad))
 

@@ -88,12 +88,17 @@ export type Place = {
  *   an HTTP status; `detail.reason` explains it
  *
  * Requests are repeated after a reconnect, and done once. They are rejected with an error that has a `code` and a `detail`.
+ *
+ * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
+ * follows all that the token grants by name.
+ * `transport` and `connectionId` say how it is connected now, and under which id the server lists it.
  */
-export type Stream = EventTarget & AsyncIterable<Message> & {
-    status: Status;
-    position?: number;
-    epoch?: string;
-    topics?: string[];
+export type Stream = {
+    addEventListener(type: "status" | "gap" | "reset" | "unauthorized" | "refused", listener: (event: any) => void, options?: boolean | AddEventListenerOptions): void;
+    readonly status: Status;
+    readonly position?: number;
+    readonly epoch?: string;
+    readonly topics?: string[];
     readonly transport?: string;
     readonly connectionId?: string;
     on: On;
@@ -103,7 +108,7 @@ export type Stream = EventTarget & AsyncIterable<Message> & {
     unfollow: Follow;
     drop: Drop;
     close: () => void;
-};
+} & EventTarget & AsyncIterable<Message>;
 /**
  * Connects to a server, such as `location.origin`, and returns at once.
  */
@@ -142,18 +147,20 @@ export type Frame = {
     [field: string]: any;
 };
 /**
- * Returns the frame that a text contains, or undefined.
+ * Returns the value of a JSON text, or undefined.
  */
 export type Read = (text: any) => any;
 /**
- * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event.
+ * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
+ * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * they have filled or noticed already: it is none for them.
  */
 export type Advance = (place: Place, frame: Frame) => Place & {
     loss: any;
 };
 /**
- * Returns the milliseconds before the next attempt. `random` is a number from 0 to 1: full jitter, so that clients do not
- * return together.
+ * Returns the milliseconds before the next attempt: up to twice as many after every failure, from half a second to 30
+ * seconds. `random` is a number from 0 to 1: full jitter, so that clients do not return together.
  */
 export type Backoff = (failures: number, random?: number) => number;
 /**
@@ -166,7 +173,8 @@ export type Actions = Record<number, Action>;
  */
 export type Next = (code: number) => Action;
 /**
- * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames.
+ * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames. An event of the
+ * server has one line of data.
  */
 export type EventParser = (take: (frame: any) => void) => (piece: string) => void;
 /**
@@ -181,16 +189,17 @@ export type Cause = {
     reason?: string;
 };
 /**
- * One connection, from the attempt to its end. It is aborted when it ended or is not needed. After that, `take` and `end`
- * do nothing, so that what comes late from an old socket has no effect.
+ * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
+ * `end` do nothing, so that what comes late from an old socket has no effect.
  *
  * - `token` returns the token of this connection
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
- * - `deadline` is the time at which it counts as dead: `silence` milliseconds after the last frame
- * - `tries` counts the attempts to come back to the best transport
+ * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
+ * - `renewal` is when the token is renewed
+ * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
  */
 export type Link = {
     signal: AbortSignal;
@@ -202,14 +211,17 @@ export type Link = {
     greeting?: any;
     silence: number;
     deadline: number;
+    renewal: number;
+    upgrade: number;
+    timer?: number;
     token: () => Promise<string | undefined>;
     take: (frame?: any) => void;
     end: (cause?: Cause) => void;
     send?: Send;
-    timer?: number;
-    renewal: number;
-    upgrade: number;
 };
+/**
+ * What transports need to know of a stream. The position moves while they run.
+ */
 export type Source = Place & {
     url: string;
     topics?: string[];
@@ -224,10 +236,30 @@ export type Refused = (code: number, reason: string) => Error & {
     code: number;
 };
 export type Address = (source: Source, path: string) => string;
+/**
+ * The close codes of statuses that have one. The other codes are 4000 and the status.
+ */
+export type Codes = Record<number, number>;
+/**
+ * Returns the response to a request. Rejects with a `Cause`.
+ */
 export type Call = (source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>;
+/**
+ * Returns how to send requests over HTTP. They keep their order: each waits for the one before. An answer becomes a
+ * `result` without a sequence number, because it is not in order with the messages and must not move the position. Other
+ * topics need another request for events, so they end the connection.
+ */
 export type Requests = (source: Source, link: Link) => Send;
+/**
+ * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
+ * nothing is lost, the messages, and `heartbeat`.
+ */
 export type Recover = (source: Source, link: Link, begun?: boolean) => Promise<any>;
 export type Poll = (begun?: boolean) => Promise<any>;
+/**
+ * Takes a frame of the tab that leads. The channel between tabs keeps their order, so a tab can only be behind where the
+ * connection of a leader begins, and after its gaps. Then it recovers over REST what it lacks.
+ */
 export type Forward = (frame: Frame) => Promise<void>;
 export type Hear = (event: MessageEvent) => void;
 export type Settings = Omit<Options, "transports"> & {
@@ -235,19 +267,38 @@ export type Settings = Omit<Options, "transports"> & {
     queue: number;
     key: string;
 };
-export type Start = (transport: string, tries?: number) => Link;
+export type Start = (transport: string) => Link;
+/**
+ * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
+ */
 export type Watch = (link: Link) => void;
 export type Fresh = (link: Link) => Promise<string | undefined>;
+export type Renew = (link: Link) => Promise<void>;
+/**
+ * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
+ * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
+ */
 export type Lost = (link: Link, cause: Cause) => void;
 export type Wait = (pause?: number, cause?: Cause) => void;
+/**
+ * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
+ * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
+ */
 export type Wake = (event: {
     type: string;
 }) => void;
-export type Renew = (link: Link) => Promise<void>;
-export type Expire = (link: Link, expires_at: number) => void;
 export type Tell = (type: string, detail: any) => void;
 export type Become = (status: Status, detail?: any) => void;
+/**
+ * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
+ * The server answers changes of topics in order and without an id, so the first one that was sent is meant.
+ */
 export type Take = (link: Link, frame: any) => void;
 export type Move = (frame: Frame) => any;
+/**
+ * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
+ * the connection with 4401, and a fresh token heals it.
+ */
+export type Expire = (link: Link, expires_at: number) => void;
 export type Deliver = (message: any) => void;
 export type Request = (frame: Frame) => Promise<any>;

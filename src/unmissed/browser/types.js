@@ -67,11 +67,20 @@
  *
  * Requests are repeated after a reconnect, and done once. They are rejected with an error that has a `code` and a `detail`.
  *
- * @typedef {EventTarget & AsyncIterable<Message> & {
- *   status: Status,
- *   position?: number,
- *   epoch?: string,
- *   topics?: string[],
+ * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
+ * follows all that the token grants by name.
+ * `transport` and `connectionId` say how it is connected now, and under which id the server lists it.
+ *
+ * @typedef {{
+ *   addEventListener(
+ *     type: "status" | "gap" | "reset" | "unauthorized" | "refused",
+ *     listener: (event: any) => void,
+ *     options?: boolean | AddEventListenerOptions,
+ *   ): void,
+ *   readonly status: Status,
+ *   readonly position?: number,
+ *   readonly epoch?: string,
+ *   readonly topics?: string[],
  *   readonly transport?: string,
  *   readonly connectionId?: string,
  *   on: On,
@@ -81,7 +90,7 @@
  *   unfollow: Follow,
  *   drop: Drop,
  *   close: () => void,
- * }} Stream
+ * } & EventTarget & AsyncIterable<Message>} Stream
  */
 
 /**
@@ -130,20 +139,22 @@
  */
 
 /**
- * Returns the frame that a text contains, or undefined.
+ * Returns the value of a JSON text, or undefined.
  *
  * @typedef {(text: any) => any} Read
  */
 
 /**
- * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event.
+ * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
+ * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * they have filled or noticed already: it is none for them.
  *
  * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
  */
 
 /**
- * Returns the milliseconds before the next attempt. `random` is a number from 0 to 1: full jitter, so that clients do not
- * return together.
+ * Returns the milliseconds before the next attempt: up to twice as many after every failure, from half a second to 30
+ * seconds. `random` is a number from 0 to 1: full jitter, so that clients do not return together.
  *
  * @typedef {(failures: number, random?: number) => number} Backoff
  */
@@ -163,7 +174,8 @@
  */
 
 /**
- * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames.
+ * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames. An event of the
+ * server has one line of data.
  *
  * @typedef {(take: (frame: any) => void) => (piece: string) => void} EventParser
  */
@@ -183,16 +195,17 @@
  */
 
 /**
- * One connection, from the attempt to its end. It is aborted when it ended or is not needed. After that, `take` and `end`
- * do nothing, so that what comes late from an old socket has no effect.
+ * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
+ * `end` do nothing, so that what comes late from an old socket has no effect.
  *
  * - `token` returns the token of this connection
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
- * - `deadline` is the time at which it counts as dead: `silence` milliseconds after the last frame
- * - `tries` counts the attempts to come back to the best transport
+ * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
+ * - `renewal` is when the token is renewed
+ * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
  *
  * @typedef {{
  *   signal: AbortSignal,
@@ -204,17 +217,21 @@
  *   greeting?: any,
  *   silence: number,
  *   deadline: number,
+ *   renewal: number,
+ *   upgrade: number,
+ *   timer?: number,
  *   token: () => Promise<string | undefined>,
  *   take: (frame?: any) => void,
  *   end: (cause?: Cause) => void,
  *   send?: Send,
- *   timer?: number,
- *   renewal: number,
- *   upgrade: number,
  * }} Link
  */
 
-/** @typedef {Place & { url: string, topics?: string[] }} Source */
+/**
+ * What transports need to know of a stream. The position moves while they run.
+ *
+ * @typedef {Place & { url: string, topics?: string[] }} Source
+ */
 
 /**
  * Opens a connection, and returns how to send a frame. Rejects with a `Cause`.
@@ -230,15 +247,41 @@
 
 /** @typedef {(source: Source, path: string) => string} Address */
 
-/** @typedef {(source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>} Call */
+/**
+ * The close codes of statuses that have one. The other codes are 4000 and the status.
+ *
+ * @typedef {Record<number, number>} Codes
+ */
 
-/** @typedef {(source: Source, link: Link) => Send} Requests */
+/**
+ * Returns the response to a request. Rejects with a `Cause`.
+ *
+ * @typedef {(source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>} Call
+ */
 
-/** @typedef {(source: Source, link: Link, begun?: boolean) => Promise<any>} Recover */
+/**
+ * Returns how to send requests over HTTP. They keep their order: each waits for the one before. An answer becomes a
+ * `result` without a sequence number, because it is not in order with the messages and must not move the position. Other
+ * topics need another request for events, so they end the connection.
+ *
+ * @typedef {(source: Source, link: Link) => Send} Requests
+ */
+
+/**
+ * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
+ * nothing is lost, the messages, and `heartbeat`.
+ *
+ * @typedef {(source: Source, link: Link, begun?: boolean) => Promise<any>} Recover
+ */
 
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
 
-/** @typedef {(frame: Frame) => Promise<void>} Forward */
+/**
+ * Takes a frame of the tab that leads. The channel between tabs keeps their order, so a tab can only be behind where the
+ * connection of a leader begins, and after its gaps. Then it recovers over REST what it lacks.
+ *
+ * @typedef {(frame: Frame) => Promise<void>} Forward
+ */
 
 /** @typedef {(event: MessageEvent) => void} Hear */
 
@@ -246,29 +289,53 @@
 
 /** @typedef {Omit<Options, "transports"> & { transports: string[], queue: number, key: string }} Settings */
 
-/** @typedef {(transport: string, tries?: number) => Link} Start */
+/** @typedef {(transport: string) => Link} Start */
 
-/** @typedef {(link: Link) => void} Watch */
+/**
+ * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
+ *
+ * @typedef {(link: Link) => void} Watch
+ */
 
 /** @typedef {(link: Link) => Promise<string | undefined>} Fresh */
 
-/** @typedef {(link: Link, cause: Cause) => void} Lost */
+/** @typedef {(link: Link) => Promise<void>} Renew */
+
+/**
+ * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
+ * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
+ *
+ * @typedef {(link: Link, cause: Cause) => void} Lost
+ */
 
 /** @typedef {(pause?: number, cause?: Cause) => void} Wait */
 
-/** @typedef {(event: { type: string }) => void} Wake */
-
-/** @typedef {(link: Link) => Promise<void>} Renew */
-
-/** @typedef {(link: Link, expires_at: number) => void} Expire */
+/**
+ * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
+ * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
+ *
+ * @typedef {(event: { type: string }) => void} Wake
+ */
 
 /** @typedef {(type: string, detail: any) => void} Tell */
 
 /** @typedef {(status: Status, detail?: any) => void} Become */
 
-/** @typedef {(link: Link, frame: any) => void} Take */
+/**
+ * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
+ * The server answers changes of topics in order and without an id, so the first one that was sent is meant.
+ *
+ * @typedef {(link: Link, frame: any) => void} Take
+ */
 
 /** @typedef {(frame: Frame) => any} Move */
+
+/**
+ * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
+ * the connection with 4401, and a fresh token heals it.
+ *
+ * @typedef {(link: Link, expires_at: number) => void} Expire
+ */
 
 /** @typedef {(message: any) => void} Deliver */
 

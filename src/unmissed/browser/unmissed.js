@@ -25,7 +25,7 @@ export const advance = ({ position, epoch }, { type, sequence_number: number = p
 export const backoff = (failures, random = Math.random()) => random * Math.min(30_000, 500 * 2 ** failures);
 
 /** @type {is.Actions} */
-const actions = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408: "renew", 4422: "stop", 4429: "slow" };
+const actions = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408: "renew", 4429: "slow" };
 
 /** @type {is.Next} */
 export const next = (code) => actions[code] ?? "resume";
@@ -60,6 +60,9 @@ const address = ({ url, position: since, epoch, topics }, path) => {
   return target.href;
 };
 
+/** @type {is.Codes} */
+const codes = { 422: 4400, 502: 1013, 503: 1013, 504: 1013 };
+
 /** @type {is.Call} */
 const call = async (stream, link, path, id, body) => {
   const token = await link.token();
@@ -74,7 +77,7 @@ const call = async (stream, link, path, id, body) => {
   });
   if (response.ok) return response;
   const { detail = response.statusText } = await response.json().catch(() => ({}));
-  throw refused(response.status > 501 ? 1013 : 4000 + response.status, detail);
+  throw refused(codes[response.status] ?? 4000 + response.status, detail);
 };
 
 /** @type {is.Requests} */
@@ -101,11 +104,10 @@ const recover = async (stream, link, begun) => {
   const { position } = stream;
   const { messages, ...page } = await (await call(stream, link, "messages")).json();
   const complete = page.outcome === "complete";
-  const fresh = position === undefined;
-  const start = fresh ? page.latest : complete ? position : page.oldest - 1;
-  if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number: start });
-  if (!fresh) messages.forEach(link.take);
-  if (page.has_more && !fresh) return recover(stream, link, true);
+  const start = complete ? position : page.oldest - 1;
+  if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number: position === undefined ? page.latest : start });
+  messages.forEach(link.take);
+  if (page.has_more) return recover(stream, link, true);
   link.take({ type: "heartbeat", sequence_number: page.latest });
 };
 
@@ -174,8 +176,6 @@ const transports = {
 
 // The stream.
 
-const fallbacks = ["websocket", "events", "polling"];
-
 const lifecycle = ["online", "offline", "visibilitychange", "pageshow", "resume", "pagehide", "freeze"];
 
 class Stream extends EventTarget {
@@ -212,7 +212,7 @@ class Stream extends EventTarget {
 
   constructor(/** @type {string} */ url, /** @type {is.Options} */ options) {
     super();
-    this.#options = { transports: fallbacks, queue: 1000, key: `unmissed:${url}`, ...options };
+    this.#options = { transports: ["websocket", "events", "polling"], queue: 1000, key: `unmissed:${url}`, ...options };
     const { storage, key, shared, topics, since, epoch } = this.#options;
     const [position, known] = read(storage?.getItem(key)) ?? [since, epoch];
     this.url = url;
@@ -249,9 +249,9 @@ class Stream extends EventTarget {
     const stop = this.on("*", (message) => wake(waiting.push(message)));
     this.#ended.signal.addEventListener("abort", () => wake());
     try {
-      while (this.status !== "closed") {
-        yield* waiting.splice(0);
-        await new Promise((resolve) => (wake = resolve));
+      while (waiting.length || this.status !== "closed") {
+        if (!waiting.length) await new Promise((resolve) => (wake = resolve));
+        yield* waiting.splice(0, 1);
       }
     } finally {
       stop();
@@ -323,7 +323,7 @@ class Stream extends EventTarget {
   }
 
   /** @type {is.Start} */
-  #start(transport, tries = 0) {
+  #start(transport) {
     const control = new AbortController();
     const { signal } = control;
     /** @type {Promise<string | undefined>} */
@@ -331,7 +331,7 @@ class Stream extends EventTarget {
     /** @type {is.Link} */
     const link = {
       transport,
-      tries,
+      tries: 0,
       signal,
       port: this.#port,
       connected: 0,
@@ -366,7 +366,8 @@ class Stream extends EventTarget {
     }
     if (now >= link.upgrade) {
       link.upgrade = Infinity;
-      this.#beside = this.#start(this.#options.transports[0], link.tries++);
+      link.tries++;
+      this.#beside = this.#start(this.#options.transports[0]);
     }
     link.timer = setTimeout(() => this.#watch(link), Math.min(deadline, link.renewal, link.upgrade) - now);
   }
@@ -391,16 +392,16 @@ class Stream extends EventTarget {
   #lost(link, { code = 1006, reason = "" }) {
     link.abort();
     if (this.#link && link !== this.#link) {
-      this.#link.upgrade = Date.now() + 2 * backoff(this.#link.tries);
+      this.#link.upgrade = Date.now() + 2 * backoff(this.#link.tries - 1);
       return this.#watch(this.#link);
     }
     this.#end();
-    const action = next(code);
     const { connected } = link;
-    const renewable = typeof this.#options.token === "function" && !this.#renewed;
-    if (action === "stop" || (action === "renew" && !renewable)) {
+    const action = next(code);
+    const renewed = action === "renew" && (this.#renewed || typeof this.#options.token !== "function");
+    if (renewed || action === "stop") {
       this.close();
-      return this.#tell(action === "stop" ? "refused" : "unauthorized", { code, reason });
+      return this.#tell(renewed ? "unauthorized" : "refused", { code, reason });
     }
     if (action === "renew") this.#renewed = true;
     if (action === "slow" && connected) this.#slow();
@@ -443,7 +444,7 @@ class Stream extends EventTarget {
 
   /** @type {is.Become} */
   #become(status, detail) {
-    if (status === this.status) return;
+    if (status === this.status && !detail) return;
     this.status = status;
     if (this.#leads) this.#port?.postMessage({ status });
     this.#tell("status", { status, ...detail });
@@ -496,7 +497,7 @@ class Stream extends EventTarget {
     link.deadline = link.connected + link.silence;
     this.#renewed = false;
     this.topics = frame.chosen ?? this.topics;
-    this.#recoveredThrough = frame.outcome ? frame.latest : 0;
+    this.#recoveredThrough = frame.latest;
     this.#become(frame.outcome ? "recovering" : "live");
     this.#misses = 2 * Math.max(0, this.#options.transports.indexOf(link.transport));
     if (this.#misses) link.upgrade = 0;
@@ -573,7 +574,7 @@ class Stream extends EventTarget {
 
   #slow() {
     this.#pace = Math.min(1600, 2 * this.#pace);
-    this.#paced = Date.now() + 1600;
+    this.#paced = performance.now() + 1600;
   }
 
   #send() {
@@ -581,13 +582,13 @@ class Stream extends EventTarget {
     const waiting = all.filter(({ sent }) => !sent);
     clearTimeout(this.#pump);
     for (const request of waiting.slice(0, 16 - all.length + waiting.length)) {
-      const early = this.#paced - Date.now() - 1600;
+      const early = this.#paced - performance.now() - 1600;
       if (!this.#link?.connected) return;
       if (early > 0) {
         this.#pump = setTimeout(() => this.#send(), early);
         return;
       }
-      this.#paced = Math.max(this.#paced, Date.now()) + this.#pace;
+      this.#paced = Math.max(this.#paced, performance.now()) + this.#pace;
       request.sent = true;
       this.#link.send?.(request.frame);
     }
@@ -600,7 +601,7 @@ class Stream extends EventTarget {
     if (code === 4429) this.#slow();
     if (code === 1012 || code === 1013 || code === 4429) {
       request.sent = false;
-      this.#paced = Date.now() + 2600 + 1000 * Math.random();
+      this.#paced = performance.now() + 2600 + 1000 * Math.random();
     } else {
       this.#requests.delete(id);
       if (type === "error") request.reject(refused(code, detail));
@@ -619,9 +620,10 @@ class Stream extends EventTarget {
         this.#release = release;
         this.#lead(true);
       });
-    navigator.locks.request(this.#group, { steal }, lead).catch(() => {
+    navigator.locks.request(this.#group, { steal }, lead).catch(({ name }) => {
       if (turn !== this.#turn) return;
-      this.#compete();
+      if (name === "AbortError") this.#compete();
+      else this.#group = "";
       this.#lead(false);
     });
   }
@@ -633,17 +635,15 @@ class Stream extends EventTarget {
   }
 
   /** @type {is.Send} */
-  #serve(frame) {
-    if (frame.type === "ping") {
+  #serve(request) {
+    if (request.type === "ping") {
       const { position: sequence_number, topics: chosen, status } = this;
       const { greeting } = this.#link ?? {};
-      this.#port?.postMessage({
-        status,
-        frame: greeting && { ...greeting, outcome: undefined, sequence_number, chosen },
-      });
-      this.#wake(frame);
-    } else if (!this.#requests.has(frame.id)) {
-      this.#requests.set(frame.id, { frame, resolve() {}, reject() {} });
+      const frame = greeting && { ...greeting, outcome: undefined, sequence_number, chosen };
+      this.#port?.postMessage({ frame, status });
+      this.#wake(request);
+    } else if (!this.#requests.has(request.id)) {
+      this.#requests.set(request.id, { frame: request, resolve() {}, reject() {} });
       this.#send();
     }
   }
