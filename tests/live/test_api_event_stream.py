@@ -238,6 +238,14 @@ def test_a_stop_says_when_to_come_back_and_ends_the_stream(server: LiveServer) -
         stopping.join()
 
 
+def test_a_server_that_is_draining_refuses_with_503(server: LiveServer) -> None:
+    server.call(lambda: server.manager.drain(seconds=1))
+
+    with EventClient(server) as client:
+        assert (503, "the server is shutting down: reconnect or retry shortly") == client.problem()
+        assert "1" == client.response.headers["retry-after"]
+
+
 def test_a_close_of_the_application_is_told(server: LiveServer) -> None:
     with EventClient(server) as client:
         client.events(1)

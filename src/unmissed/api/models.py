@@ -98,7 +98,7 @@ class ConnectionBody(BaseModel):
     position: int = Field(description="The last sequence number that was sent or skipped.")
     lag: int = Field(description="How many sequence numbers the position is behind the latest message.")
     topics: list[str] = Field(description="The topics that the client follows.")
-    transport: str = Field(examples=["websocket"])
+    transport: str = Field(description="websocket or events.", examples=["websocket"])
     client: str | None = Field(description="The client's address, if the server knows it.", examples=["192.0.2.7"])
 
 

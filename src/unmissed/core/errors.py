@@ -14,7 +14,7 @@
     ├── CommandError            raised by a command of the application: the text is sent to the client
     ├── InvalidFrame            a client frame that was refused
     ├── InvalidToken            a token that was not accepted
-    ├── OriginRefused           a page from an origin that is not allowed requested a WebSocket
+    ├── OriginRefused           a page from an origin that is not allowed wanted to connect
     ├── UnknownConnection       no open connection has this id
     ├── TooManyConnections      a limit on connections is reached
     ├── TooManyRequests         a user sends more than the limit allows
@@ -96,7 +96,7 @@ class InvalidToken(UnmissedError):
 
 
 class OriginRefused(UnmissedError):
-    """A WebSocket handshake from a page whose origin is neither the server's own host nor allowed."""
+    """A WebSocket or an event stream for a page whose origin is neither the server's own host nor allowed."""
 
     def __init__(self, origin: str, *, host: str | None) -> None:
         self.origin = origin

@@ -29,7 +29,7 @@ class Measures:
 
     def __init__(self) -> None:
         self.recoveries = Counter[tuple[str, str]]()
-        """Recoveries by transport, ``websocket`` or ``rest``, and outcome."""
+        """Recoveries by transport, ``websocket``, ``events`` or ``rest``, and outcome."""
         self.closes = Counter[int]()
         """Ended connections by close code."""
         self.gaps = 0

@@ -1,4 +1,4 @@
-"""Which browser pages may use the server: the origin check of the WebSocket, and CORS for the REST routes."""
+"""Which browser pages may use the server: the origin check of connections, and CORS for the routes over HTTP."""
 
 import re
 from collections.abc import Iterable
@@ -27,9 +27,9 @@ class Origins:
             return True
         return bool(host) and origin.partition("://")[2].lower() == str(host).lower()
 
-    def refusal(self, websocket: HTTPConnection) -> OriginRefused | None:
-        """Return why this handshake is refused, or None if it comes from a page that may connect or from no page."""
-        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+    def refusal(self, connection: HTTPConnection) -> OriginRefused | None:
+        """Return why this connection is refused, or None if it comes from a page that may connect or from no page."""
+        origin, host = connection.headers.get("origin"), connection.headers.get("host")
         if origin is None or self.allow(origin, host=host):
             return None
         return OriginRefused(origin, host=host)

@@ -43,7 +43,7 @@ class EventStreamProtocol(NativeSocket):
 
     def shutdown(self) -> None:
         """End the stream because uvicorn is shutting down."""
-        self.close(CloseCode.SERVICE_RESTART, "the server is shutting down: reconnect shortly")
+        self.close(CloseCode.SERVICE_RESTART)
 
     # Socket
 

@@ -223,13 +223,9 @@ class RequestProtocol(HttpToolsProtocol):
 
 
 def _is_open(cycle: RequestResponseCycle) -> bool:
-    """Return whether a complete request was answered with a head, and its body may have any length."""
+    """Return whether a complete request was answered with a head, and with a body in chunks that has not ended."""
     return (
-        not cycle.disconnected
-        and not cycle.more_body
-        and cycle.response_started
-        and not cycle.response_complete
-        and bool(cycle.chunked_encoding)
+        not cycle.disconnected and not cycle.more_body and not cycle.response_complete and bool(cycle.chunked_encoding)
     )
 
 

@@ -74,7 +74,6 @@ INSTANCE_ATTRIBUTES = {
         "message_event",
         "more_body",
         "response_complete",
-        "response_started",
         "scope",
     ),
     Config: (
