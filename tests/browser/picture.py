@@ -1,6 +1,6 @@
 """Takes the picture of the README: the console in the middle of a recovery, of a real server and real messages.
 
-python tests/browser/picture.py
+Run it with ``python tests/browser/picture.py`` after a change of the console.
 """
 
 import sys
