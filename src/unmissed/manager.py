@@ -411,6 +411,10 @@ class ConnectionManager(Registration):
         """Close a connection to any node with code 4401, and refuse its tokens. Raises UnknownConnection."""
         await self._everybody.log_out_connection(connection_id)
 
+    async def reconnect(self, connection_id: str) -> None:
+        """Close a connection to any node with code 1012: its client reconnects. Raises UnknownConnection."""
+        await self._everybody.reconnect(connection_id)
+
     def check_identity(self, identity: Identity) -> None:
         """Raise InvalidToken if the user, or the token, was logged out."""
         self._revocations.check(identity)

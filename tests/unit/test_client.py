@@ -1,11 +1,13 @@
 """The client against a live server that drops it, forgets and restarts."""
 
 import asyncio
+import json
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from unmissed.testing import LiveServer
 
 PATIENCE = 20.0
 NOWHERE = "http://127.0.0.1:1"
+FRAMES = json.loads((Path(__file__).parents[1] / "browser" / "frames.json").read_text())
+"""What both clients make of the frames of a server: the tests of the browser client read them, too."""
 
 
 @pytest.fixture
@@ -598,3 +602,30 @@ async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -
         events, stream = await taken(url, 1)
 
     assert ([7], 7) == (numbers(events), stream.sequence_number)
+
+
+def shape(event: Event) -> list[Any]:
+    """Return an event in the form of ``FRAMES``."""
+    match event:
+        case ReceivedMessage(sequence_number=number, recovered=recovered):
+            return ["message", number, recovered]
+        case Gap(first=first, last=last):
+            return ["gap", first, last]
+        case Reset(epoch=epoch):
+            return ["reset", epoch]
+        case _:
+            return ["unreadable"]
+
+
+@pytest.mark.parametrize("case", FRAMES, ids=lambda case: case["name"])
+async def test_frames_mean_the_same_as_in_a_browser(case: dict[str, Any]) -> None:
+    frames = map(json.dumps, case["frames"])
+    async with (
+        scripted(*frames) as url,
+        asyncio.timeout(PATIENCE),
+        connect(url, token="x", since=case.get("since"), epoch=case.get("epoch_before")) as stream,
+    ):
+        events = await take(stream, len(case["events"]))
+
+    assert case["events"] == [shape(event) for event in events]
+    assert (case["position"], case["epoch"]) == (stream.sequence_number, stream.epoch)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.query import described, limit_parameter, parameter
+from unmissed.api.query import described, flag_parameter, limit_parameter, parameter
 from unmissed.application.people import ConnectionInfo
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.core.errors import UnknownConnection
@@ -41,20 +41,24 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
     async def log_out(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Close the connections of a user, or one connection, with code 4401.
 
-        Tokens of that user that were issued up to now, or the token of that connection, are refused from now on.
+        Tokens of that user that were issued up to now, or the token of that connection, are refused from now on. With
+        `reconnect=true`, one connection is closed with code 1012 and nothing is refused: its client reconnects.
         """
         checked(identity, manager).require(ADMIN_SCOPE, what="closing connections")
-        match parameter(request, "user"), parameter(request, "connection_id"):
-            case str(user_id), None if user_id:
+        match parameter(request, "user"), parameter(request, "connection_id"), flag_parameter(request, "reconnect"):
+            case str(user_id), None, False if user_id:
                 return models.answer(models.ClosedBody(closed=await manager.log_out(user_id)))
-            case None, str(connection_id) if connection_id:
+            case None, str(connection_id), reconnects if connection_id:
                 try:
-                    await manager.log_out_connection(connection_id)
+                    await (manager.reconnect if reconnects else manager.log_out_connection)(connection_id)
                 except UnknownConnection:
                     raise HTTPException(HTTPStatus.NOT_FOUND, "no open connection has this id") from None
                 return models.answer(models.ClosedBody(closed=1))
             case _:
-                raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "give either user or connection_id")
+                raise HTTPException(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    "give either user or connection_id, and reconnect only with the latter",
+                )
 
     add_options_route(router, PATH, methods="GET, DELETE, OPTIONS")
 
@@ -92,7 +96,12 @@ _DELETE_DOCS: dict[str, Any] = {
                 **described("whom", "Either user, to log out, or connection_id, to close.", _WHOM, required=True),
                 "style": "form",
                 "explode": True,
-            }
+            },
+            described(
+                "reconnect",
+                "With connection_id: let the client reconnect, instead of refusing its token.",
+                {"type": "boolean", "default": False},
+            ),
         ]
     },
 }

@@ -32,6 +32,14 @@ def topics_parameter(connection: HTTPConnection) -> list[str] | None:
     return text.split(",") if text else []
 
 
+def flag_parameter(connection: HTTPConnection, name: str) -> bool:
+    """Return whether a parameter is ``true``; it may be left out. Raises HTTPException with status 422."""
+    text = parameter(connection, name)
+    if text not in (None, "true", "false"):
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} must be true or false")
+    return text == "true"
+
+
 def limit_parameter(connection: HTTPConnection, *, default: int = MAX_SEQUENCE_NUMBER, most: int | None = None) -> int:
     """Return ``limit``, at least 1, or the default when it is absent. Raises HTTPException with status 422."""
     text = parameter(connection, "limit")

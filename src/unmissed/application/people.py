@@ -15,6 +15,7 @@ from unmissed.delivery.registry import Registry
 from unmissed.logs.base import Channel
 
 _LOGGED_OUT = "logged out: log in again"
+_RECONNECT = "disconnected by an operator: reconnect"
 _NOTE_ENTRIES = 1_000
 """Revocations in one note."""
 
@@ -61,6 +62,7 @@ class People:
                 "connections": lambda content: [asdict(info) for info in self._listed(**content)],
                 "log_out": lambda content: self._log_out(*content),
                 "log_out_connection": self._log_out_connection,
+                "reconnect": self._reconnect,
                 "revoked": self._revoke,
             },
             introduce=self._revoked,
@@ -100,6 +102,11 @@ class People:
         self._revoke({"tokens": tokens})
         await self.nodes.tell("revoked", {"tokens": tokens})
 
+    async def reconnect(self, connection_id: str) -> None:
+        """Close a connection whose client then reconnects and resumes. Raises UnknownConnection."""
+        if not self._reconnect(connection_id) and not any(await self.nodes.ask("reconnect", connection_id)):
+            raise UnknownConnection(connection_id)
+
     def _listed(self, *, after: str, limit: int, user_id: str | None) -> list[ConnectionInfo]:
         return [self._info(each) for each in self._connections.page(after, limit=limit, user_id=user_id)]
 
@@ -132,6 +139,15 @@ class People:
         self._revoke({"tokens": tokens})
         _close(connection)
         return tokens
+
+    def _reconnect(self, connection_id: str) -> bool:
+        """Close a connection to this node, and return whether there is one."""
+        try:
+            connection = self._connections[connection_id]
+        except UnknownConnection:
+            return False
+        connection.close(CloseCode.SERVICE_RESTART, _RECONNECT, discard=True)
+        return True
 
     def _revoke(self, content: dict[str, Any]) -> None:
         """Refuse tokens that another node refuses, and close the connections of users that used them."""

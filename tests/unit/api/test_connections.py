@@ -214,9 +214,32 @@ async def test_one_connection_is_logged_out_with_its_token(
     assert not open_with(manager, tokens[1]).closed_with
 
 
+async def test_a_client_that_is_to_reconnect_keeps_its_token(
+    admin: httpx.AsyncClient, manager: ConnectionManager
+) -> None:
+    token = issue_token(SECRET, user_id="alice", expires_in=60)
+    closed, stays = open_with(manager, token), open_with(manager, token)
+
+    response = await admin.delete(
+        PATH, params={"connection_id": closed.frames[0]["connection_id"], "reconnect": "true"}
+    )
+
+    assert (200, {"closed": 1}) == (response.status_code, response.json())
+    assert ((1012, "disconnected by an operator: reconnect"), None) == (closed.closed_with, stays.closed_with)
+    assert 200 == await status(admin, token)
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
-    [({}, 422), ({"user": ""}, 422), ({"user": "a", "connection_id": "b"}, 422), ({"connection_id": "unknown"}, 404)],
+    [
+        ({}, 422),
+        ({"user": ""}, 422),
+        ({"user": "a", "connection_id": "b"}, 422),
+        ({"user": "a", "reconnect": "true"}, 422),
+        ({"connection_id": "b", "reconnect": "yes"}, 422),
+        ({"connection_id": "unknown"}, 404),
+        ({"connection_id": "unknown", "reconnect": "true"}, 404),
+    ],
 )
 async def test_a_logout_of_nobody_is_refused(admin: httpx.AsyncClient, query: dict[str, Any], expected: int) -> None:
     assert expected == (await admin.delete(PATH, params=query)).status_code

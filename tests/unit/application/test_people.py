@@ -91,9 +91,20 @@ async def test_one_connection_of_another_node_is_logged_out(managers: Managers) 
             manager.check_identity(first)
 
 
-async def test_a_connection_that_no_node_has_cannot_be_logged_out(managers: Managers) -> None:
-    with pytest.raises(UnknownConnection):
-        await managers[0].log_out_connection("nobody")
+async def test_a_client_of_another_node_is_told_to_reconnect(managers: Managers) -> None:
+    socket, connection = connect(managers[0], ALICE)
+    stays, _ = connect(managers[1], ALICE)
+
+    await managers[2].reconnect(connection.id)
+
+    assert (1012, "disconnected by an operator: reconnect") == socket.closed_with
+    assert stays.closed_with is None
+
+
+async def test_a_connection_that_no_node_has_cannot_be_closed(managers: Managers) -> None:
+    for close in (managers[0].log_out_connection, managers[0].reconnect):
+        with pytest.raises(UnknownConnection):
+            await close("nobody")
 
 
 async def test_a_node_that_starts_later_knows_who_was_logged_out(managers: Managers) -> None:

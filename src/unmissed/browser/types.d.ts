@@ -1,0 +1,304 @@
+/**
+ * What `connect` takes besides the address of the server.
+ */
+export type Options = {
+    /**
+     * A JWT, or a function that returns a fresh one. It is called
+     * for every attempt to connect, and again before the token expires. If it fails, it is called again after a pause. If
+     * its token is refused, it is called once more before `unauthorized`. Leave it out where cookies authenticate.
+     */
+    token?: string | (() => string | Promise<string>) | undefined;
+    /**
+     * The topics to follow; by default all that the token grants by name.
+     */
+    topics?: string[] | undefined;
+    /**
+     * Start after this sequence number instead of with the next message. 0 starts with everything
+     * that the server retains.
+     */
+    since?: number | undefined;
+    /**
+     * The epoch of `since`.
+     */
+    epoch?: string | undefined;
+    /**
+     * Keeps the position, which wins over `since`: with `sessionStorage`, a tab continues after
+     * a reload. `localStorage` is for applications with one tab: tabs would move the position of each other.
+     */
+    storage?: Storage | undefined;
+    /**
+     * The key in `storage`; by default `unmissed:` and the address of the server.
+     */
+    key?: string | undefined;
+    /**
+     * Use one connection for all tabs of this origin with the same address, key and
+     * topics, and the same name if this is a string. They must belong to the same user. Without HTTPS, browsers have no
+     * locks, and every tab has its own connection.
+     */
+    shared?: string | boolean | undefined;
+    /**
+     * Loads the state that the messages change. It is called when there is
+     * no position yet, and after every `gap` and `reset`. Messages wait until it is done. If it returns the sequence number
+     * that the state includes, messages up to it are dropped. If it fails, the error is reported, and it is called again
+     * after a pause.
+     */
+    snapshot?: (() => Promise<number | void>) | undefined;
+    /**
+     * How to connect, the best first; by default all three
+     * in this order. The next one is tried after two failed attempts, and the best one again while another is used.
+     */
+    transports?: ("websocket" | "events" | "polling")[] | undefined;
+    /**
+     * How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
+     * Further requests are rejected. Further messages are covered by another snapshot.
+     */
+    queue?: number | undefined;
+};
+/**
+ * What a stream is doing. `recovering`: it is connected, and receives what it missed. `waiting`: until the next attempt.
+ */
+export type Status = "connecting" | "recovering" | "live" | "waiting" | "closed";
+/**
+ * A message. `recovered` is true if it was missed, and came after a reconnect. Fields that its publisher added are kept.
+ */
+export type Message = {
+    type: string;
+    sequence_number: number;
+    timestamp: string;
+    data?: any;
+    topics?: string[];
+    recovered: boolean;
+    [field: string]: any;
+};
+/**
+ * Where a client stands: the highest sequence number that it has seen, and the epoch of the server's log.
+ */
+export type Place = {
+    position?: any;
+    epoch?: any;
+};
+/**
+ * A client that lasts: it reconnects by itself, and continues from its position. It has these events:
+ *
+ * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
+ * - `gap`: the messages `detail.from` to `detail.to` are lost
+ * - `reset`: the server lost its log, and what was missed is unknown; `detail.epoch` is the new epoch
+ * - `unauthorized`: a fresh token was refused, too, and the stream is closed
+ * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
+ *   an HTTP status; `detail.reason` explains it
+ *
+ * Requests are repeated after a reconnect, and done once. They are rejected with an error that has a `code` and a `detail`.
+ *
+ * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
+ * follows all that the token grants by name.
+ * `transport` and `connectionId` say how it is connected now, and under which id the server lists it.
+ */
+export type Stream = {
+    addEventListener(type: "status" | "gap" | "reset" | "unauthorized" | "refused", listener: (event: any) => void, options?: boolean | AddEventListenerOptions): void;
+    readonly status: Status;
+    readonly position?: number;
+    readonly epoch?: string;
+    readonly topics?: string[];
+    readonly transport?: string;
+    readonly connectionId?: string;
+    on: On;
+    publish: Publish;
+    command: Command;
+    follow: Follow;
+    unfollow: Follow;
+    drop: Drop;
+    close: () => void;
+} & EventTarget & AsyncIterable<Message>;
+/**
+ * Connects to a server, such as `location.origin`, and returns at once.
+ */
+export type Connect = (url: string, options?: Options) => Stream;
+/**
+ * Calls a function with every message of a type, or of all types for `"*"`. Returns a function that ends this.
+ */
+export type On = (type: string, handler: (message: Message) => void) => () => void;
+/**
+ * Publishes a message, and returns a promise of its sequence number.
+ */
+export type Publish = (message: {
+    type: string;
+    data?: any;
+    users?: string[];
+    topics?: string[];
+    [field: string]: any;
+}) => Promise<number>;
+/**
+ * Calls a command of the application, and returns a promise of its result.
+ */
+export type Command = (name: string, data?: any) => Promise<any>;
+/**
+ * Follows more topics, or fewer, and returns a promise of all that are followed.
+ */
+export type Follow = (...topics: string[]) => Promise<string[]>;
+/**
+ * Drops the connection, as a network failure would, and reconnects after these milliseconds at the earliest.
+ */
+export type Drop = (milliseconds?: number) => void;
+/**
+ * What the server sends: a message, or a frame such as `connected`.
+ */
+export type Frame = {
+    type: string;
+    [field: string]: any;
+};
+/**
+ * Returns the value of a JSON text, or undefined.
+ */
+export type Read = (text: any) => any;
+/**
+ * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
+ * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * they have filled or noticed already: it is none for them.
+ */
+export type Advance = (place: Place, frame: Frame) => Place & {
+    loss: any;
+};
+/**
+ * Returns the milliseconds before the next attempt: up to twice as many after every failure, from half a second to 30
+ * seconds. `random` is a number from 0 to 1: full jitter, so that clients do not return together.
+ */
+export type Backoff = (failures: number, random?: number) => number;
+/**
+ * `stop`: the next attempt would fail, too. `renew`: come back with a fresh token. `slow`: send less. `resume`: come back.
+ */
+export type Action = "stop" | "renew" | "slow" | "resume";
+export type Actions = Record<number, Action>;
+/**
+ * Returns what to do after a close code. An HTTP status is one when 4000 is added.
+ */
+export type Next = (code: number) => Action;
+/**
+ * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames. An event of the
+ * server has one line of data.
+ */
+export type EventParser = (take: (frame: any) => void) => (piece: string) => void;
+/**
+ * Sends a frame of the client, or does its equivalent.
+ */
+export type Send = (frame: Frame) => void;
+/**
+ * Why a connection ended.
+ */
+export type Cause = {
+    code?: number;
+    reason?: string;
+};
+/**
+ * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
+ * `end` do nothing, so that what comes late from an old socket has no effect.
+ *
+ * - `token` returns the token of this connection
+ * - `take` receives a frame of the server
+ * - `end` is called when the connection has ended
+ * - `send` exists as soon as the transport is open
+ * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
+ * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
+ * - `renewal` is when the token is renewed
+ * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
+ */
+export type Link = {
+    signal: AbortSignal;
+    abort: () => void;
+    transport: string;
+    port: any;
+    tries: number;
+    connected: number;
+    greeting?: any;
+    silence: number;
+    deadline: number;
+    renewal: number;
+    upgrade: number;
+    timer?: number;
+    token: () => Promise<string | undefined>;
+    take: (frame?: any) => void;
+    end: (cause?: Cause) => void;
+    send?: Send;
+};
+/**
+ * What transports need to know of a stream. The position moves while they run.
+ */
+export type Source = Place & {
+    url: string;
+    topics?: string[];
+};
+/**
+ * Opens a connection, and returns how to send a frame. Rejects with a `Cause`.
+ */
+export type Transport = (source: Source, link: Link) => Promise<Send>;
+export type Transports = Record<string, Transport>;
+export type Report = (error: unknown) => void;
+export type Refused = (code: number, reason: string) => Error & {
+    code: number;
+};
+export type Address = (source: Source, path: string) => string;
+/**
+ * The close codes of statuses that have one. The other codes are 4000 and the status.
+ */
+export type Codes = Record<number, number>;
+/**
+ * Returns the response to a request. Rejects with a `Cause`.
+ */
+export type Call = (source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>;
+/**
+ * Returns how to send requests over HTTP. They keep their order: each waits for the one before. An answer becomes a
+ * `result` without a sequence number, because it is not in order with the messages and must not move the position. Other
+ * topics need another request for events, so they end the connection.
+ */
+export type Requests = (source: Source, link: Link) => Send;
+/**
+ * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
+ * nothing is lost, the messages, and `heartbeat`.
+ */
+export type Recover = (source: Source, link: Link, begun?: boolean) => Promise<any>;
+export type Poll = (begun?: boolean) => Promise<any>;
+/**
+ * Takes a frame of the tab that leads. The channel between tabs keeps their order, so a tab can only be behind where the
+ * connection of a leader begins, and after its gaps. Then it recovers over REST what it lacks.
+ */
+export type Forward = (frame: Frame) => Promise<void>;
+export type Hear = (event: MessageEvent) => void;
+export type Settings = Omit<Options, "transports"> & {
+    transports: string[];
+    queue: number;
+    key: string;
+};
+export type Start = (transport: string) => Link;
+/**
+ * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
+ */
+export type Watch = (link: Link) => void;
+export type Fresh = (link: Link) => Promise<string | undefined>;
+export type Renew = (link: Link) => Promise<void>;
+/**
+ * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
+ * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
+ */
+export type Lost = (link: Link, cause: Cause) => void;
+export type Wait = (pause?: number, cause?: Cause) => void;
+/**
+ * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
+ * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
+ */
+export type Wake = (event: {
+    type: string;
+}) => void;
+export type Tell = (type: string, detail: any) => void;
+export type Become = (status: Status, detail?: any) => void;
+/**
+ * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
+ * The server answers changes of topics in order and without an id, so the first one that was sent is meant.
+ */
+export type Take = (link: Link, frame: any) => void;
+export type Move = (frame: Frame) => any;
+/**
+ * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
+ * the connection with 4401, and a fresh token heals it.
+ */
+export type Expire = (link: Link, expires_at: number) => void;
+export type Deliver = (message: any) => void;
+export type Request = (frame: Frame) => Promise<any>;

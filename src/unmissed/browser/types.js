@@ -1,0 +1,344 @@
+/**
+ * The types of unmissed.js, which imports them in type comments alone: browsers never load this file.
+ */
+
+/**
+ * What `connect` takes besides the address of the server.
+ *
+ * @typedef {object} Options
+ * @property {string | (() => string | Promise<string>)} [token] A JWT, or a function that returns a fresh one. It is called
+ *   for every attempt to connect, and again before the token expires. If it fails, it is called again after a pause. If
+ *   its token is refused, it is called once more before `unauthorized`. Leave it out where cookies authenticate.
+ * @property {string[]} [topics] The topics to follow; by default all that the token grants by name.
+ * @property {number} [since] Start after this sequence number instead of with the next message. 0 starts with everything
+ *   that the server retains.
+ * @property {string} [epoch] The epoch of `since`.
+ * @property {Storage} [storage] Keeps the position, which wins over `since`: with `sessionStorage`, a tab continues after
+ *   a reload. `localStorage` is for applications with one tab: tabs would move the position of each other.
+ * @property {string} [key] The key in `storage`; by default `unmissed:` and the address of the server.
+ * @property {boolean | string} [shared] Use one connection for all tabs of this origin with the same address, key and
+ *   topics, and the same name if this is a string. They must belong to the same user. Without HTTPS, browsers have no
+ *   locks, and every tab has its own connection.
+ * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called when there is
+ *   no position yet, and after every `gap` and `reset`. Messages wait until it is done. If it returns the sequence number
+ *   that the state includes, messages up to it are dropped. If it fails, the error is reported, and it is called again
+ *   after a pause.
+ * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
+ *   in this order. The next one is tried after two failed attempts, and the best one again while another is used.
+ * @property {number} [queue] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
+ *   Further requests are rejected. Further messages are covered by another snapshot.
+ */
+
+/**
+ * What a stream is doing. `recovering`: it is connected, and receives what it missed. `waiting`: until the next attempt.
+ *
+ * @typedef {"connecting" | "recovering" | "live" | "waiting" | "closed"} Status
+ */
+
+/**
+ * A message. `recovered` is true if it was missed, and came after a reconnect. Fields that its publisher added are kept.
+ *
+ * @typedef {{
+ *   type: string,
+ *   sequence_number: number,
+ *   timestamp: string,
+ *   data?: any,
+ *   topics?: string[],
+ *   recovered: boolean,
+ *   [field: string]: any,
+ * }} Message
+ */
+
+/**
+ * Where a client stands: the highest sequence number that it has seen, and the epoch of the server's log.
+ *
+ * @typedef {{ position?: any, epoch?: any }} Place
+ */
+
+/**
+ * A client that lasts: it reconnects by itself, and continues from its position. It has these events:
+ *
+ * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
+ * - `gap`: the messages `detail.from` to `detail.to` are lost
+ * - `reset`: the server lost its log, and what was missed is unknown; `detail.epoch` is the new epoch
+ * - `unauthorized`: a fresh token was refused, too, and the stream is closed
+ * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
+ *   an HTTP status; `detail.reason` explains it
+ *
+ * Requests are repeated after a reconnect, and done once. They are rejected with an error that has a `code` and a `detail`.
+ *
+ * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
+ * follows all that the token grants by name.
+ * `transport` and `connectionId` say how it is connected now, and under which id the server lists it.
+ *
+ * @typedef {{
+ *   addEventListener(
+ *     type: "status" | "gap" | "reset" | "unauthorized" | "refused",
+ *     listener: (event: any) => void,
+ *     options?: boolean | AddEventListenerOptions,
+ *   ): void,
+ *   readonly status: Status,
+ *   readonly position?: number,
+ *   readonly epoch?: string,
+ *   readonly topics?: string[],
+ *   readonly transport?: string,
+ *   readonly connectionId?: string,
+ *   on: On,
+ *   publish: Publish,
+ *   command: Command,
+ *   follow: Follow,
+ *   unfollow: Follow,
+ *   drop: Drop,
+ *   close: () => void,
+ * } & EventTarget & AsyncIterable<Message>} Stream
+ */
+
+/**
+ * Connects to a server, such as `location.origin`, and returns at once.
+ *
+ * @typedef {(url: string, options?: Options) => Stream} Connect
+ */
+
+/**
+ * Calls a function with every message of a type, or of all types for `"*"`. Returns a function that ends this.
+ *
+ * @typedef {(type: string, handler: (message: Message) => void) => () => void} On
+ */
+
+/**
+ * Publishes a message, and returns a promise of its sequence number.
+ *
+ * @typedef {(message: { type: string, data?: any, users?: string[], topics?: string[], [field: string]: any }) =>
+ *   Promise<number>} Publish
+ */
+
+/**
+ * Calls a command of the application, and returns a promise of its result.
+ *
+ * @typedef {(name: string, data?: any) => Promise<any>} Command
+ */
+
+/**
+ * Follows more topics, or fewer, and returns a promise of all that are followed.
+ *
+ * @typedef {(...topics: string[]) => Promise<string[]>} Follow
+ */
+
+/**
+ * Drops the connection, as a network failure would, and reconnects after these milliseconds at the earliest.
+ *
+ * @typedef {(milliseconds?: number) => void} Drop
+ */
+
+// Decisions.
+
+/**
+ * What the server sends: a message, or a frame such as `connected`.
+ *
+ * @typedef {{ type: string, [field: string]: any }} Frame
+ */
+
+/**
+ * Returns the value of a JSON text, or undefined.
+ *
+ * @typedef {(text: any) => any} Read
+ */
+
+/**
+ * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
+ * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * they have filled or noticed already: it is none for them.
+ *
+ * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
+ */
+
+/**
+ * Returns the milliseconds before the next attempt: up to twice as many after every failure, from half a second to 30
+ * seconds. `random` is a number from 0 to 1: full jitter, so that clients do not return together.
+ *
+ * @typedef {(failures: number, random?: number) => number} Backoff
+ */
+
+/**
+ * `stop`: the next attempt would fail, too. `renew`: come back with a fresh token. `slow`: send less. `resume`: come back.
+ *
+ * @typedef {"stop" | "renew" | "slow" | "resume"} Action
+ */
+
+/** @typedef {Record<number, Action>} Actions */
+
+/**
+ * Returns what to do after a close code. An HTTP status is one when 4000 is added.
+ *
+ * @typedef {(code: number) => Action} Next
+ */
+
+/**
+ * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames. An event of the
+ * server has one line of data.
+ *
+ * @typedef {(take: (frame: any) => void) => (piece: string) => void} EventParser
+ */
+
+// Transports.
+
+/**
+ * Sends a frame of the client, or does its equivalent.
+ *
+ * @typedef {(frame: Frame) => void} Send
+ */
+
+/**
+ * Why a connection ended.
+ *
+ * @typedef {{ code?: number, reason?: string }} Cause
+ */
+
+/**
+ * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
+ * `end` do nothing, so that what comes late from an old socket has no effect.
+ *
+ * - `token` returns the token of this connection
+ * - `take` receives a frame of the server
+ * - `end` is called when the connection has ended
+ * - `send` exists as soon as the transport is open
+ * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
+ * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
+ * - `renewal` is when the token is renewed
+ * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
+ *
+ * @typedef {{
+ *   signal: AbortSignal,
+ *   abort: () => void,
+ *   transport: string,
+ *   port: any,
+ *   tries: number,
+ *   connected: number,
+ *   greeting?: any,
+ *   silence: number,
+ *   deadline: number,
+ *   renewal: number,
+ *   upgrade: number,
+ *   timer?: number,
+ *   token: () => Promise<string | undefined>,
+ *   take: (frame?: any) => void,
+ *   end: (cause?: Cause) => void,
+ *   send?: Send,
+ * }} Link
+ */
+
+/**
+ * What transports need to know of a stream. The position moves while they run.
+ *
+ * @typedef {Place & { url: string, topics?: string[] }} Source
+ */
+
+/**
+ * Opens a connection, and returns how to send a frame. Rejects with a `Cause`.
+ *
+ * @typedef {(source: Source, link: Link) => Promise<Send>} Transport
+ */
+
+/** @typedef {Record<string, Transport>} Transports */
+
+/** @typedef {(error: unknown) => void} Report */
+
+/** @typedef {(code: number, reason: string) => Error & { code: number }} Refused */
+
+/** @typedef {(source: Source, path: string) => string} Address */
+
+/**
+ * The close codes of statuses that have one. The other codes are 4000 and the status.
+ *
+ * @typedef {Record<number, number>} Codes
+ */
+
+/**
+ * Returns the response to a request. Rejects with a `Cause`.
+ *
+ * @typedef {(source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>} Call
+ */
+
+/**
+ * Returns how to send requests over HTTP. They keep their order: each waits for the one before. An answer becomes a
+ * `result` without a sequence number, because it is not in order with the messages and must not move the position. Other
+ * topics need another request for events, so they end the connection.
+ *
+ * @typedef {(source: Source, link: Link) => Send} Requests
+ */
+
+/**
+ * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
+ * nothing is lost, the messages, and `heartbeat`.
+ *
+ * @typedef {(source: Source, link: Link, begun?: boolean) => Promise<any>} Recover
+ */
+
+/** @typedef {(begun?: boolean) => Promise<any>} Poll */
+
+/**
+ * Takes a frame of the tab that leads. The channel between tabs keeps their order, so a tab can only be behind where the
+ * connection of a leader begins, and after its gaps. Then it recovers over REST what it lacks.
+ *
+ * @typedef {(frame: Frame) => Promise<void>} Forward
+ */
+
+/** @typedef {(event: MessageEvent) => void} Hear */
+
+// The stream.
+
+/** @typedef {Omit<Options, "transports"> & { transports: string[], queue: number, key: string }} Settings */
+
+/** @typedef {(transport: string) => Link} Start */
+
+/**
+ * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
+ *
+ * @typedef {(link: Link) => void} Watch
+ */
+
+/** @typedef {(link: Link) => Promise<string | undefined>} Fresh */
+
+/** @typedef {(link: Link) => Promise<void>} Renew */
+
+/**
+ * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
+ * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
+ *
+ * @typedef {(link: Link, cause: Cause) => void} Lost
+ */
+
+/** @typedef {(pause?: number, cause?: Cause) => void} Wait */
+
+/**
+ * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
+ * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
+ *
+ * @typedef {(event: { type: string }) => void} Wake
+ */
+
+/** @typedef {(type: string, detail: any) => void} Tell */
+
+/** @typedef {(status: Status, detail?: any) => void} Become */
+
+/**
+ * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
+ * The server answers changes of topics in order and without an id, so the first one that was sent is meant.
+ *
+ * @typedef {(link: Link, frame: any) => void} Take
+ */
+
+/** @typedef {(frame: Frame) => any} Move */
+
+/**
+ * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
+ * the connection with 4401, and a fresh token heals it.
+ *
+ * @typedef {(link: Link, expires_at: number) => void} Expire
+ */
+
+/** @typedef {(message: any) => void} Deliver */
+
+/** @typedef {(frame: Frame) => Promise<any>} Request */
+
+export {};

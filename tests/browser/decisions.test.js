@@ -1,0 +1,80 @@
+/** The pure parts of the client. */
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { advance, backoff, eventParser, next, read } from "../../src/unmissed/browser/unmissed.js";
+
+test("a text that is not JSON is no frame", () => {
+  assert.equal(read("nonsense"), undefined);
+  assert.equal(read(undefined), undefined);
+});
+
+test("JSON that is nested deeply is read", () => {
+  const deep = "[".repeat(100_000) + "]".repeat(100_000);
+
+  assert.equal(read(`{"type":"a","data":${deep}}`).type, "a");
+});
+
+test("a frame without a number leaves the position", () => {
+  assert.equal(advance({ position: 5, epoch: "e" }, { type: "pong" }).position, 5);
+  assert.equal(advance({}, { type: "pong" }).position, undefined);
+});
+
+test("the position does not move back within an epoch", () => {
+  const place = { position: 9, epoch: "e" };
+
+  assert.equal(advance(place, { type: "published", sequence_number: 3 }).position, 9);
+  assert.equal(
+    advance(place, { type: "connected", epoch: "e", outcome: "complete", sequence_number: 3 }).position,
+    9,
+  );
+});
+
+test("a gap that was filled already is none", () => {
+  const place = { position: 20, epoch: "e" };
+
+  assert.ok(!advance(place, { type: "gap", from: 9, to: 20, sequence_number: 20 }).loss);
+  assert.ok(!advance(place, { type: "connected", epoch: "e", outcome: "gap", sequence_number: 15 }).loss);
+});
+
+test("a reset that was noticed already is none", () => {
+  const reset = { type: "connected", epoch: "f", outcome: "reset", sequence_number: 3 };
+
+  const { position, loss } = advance({ position: 5, epoch: "f" }, reset);
+
+  assert.deepEqual([position, Boolean(loss)], [5, false]);
+});
+
+test("pauses are random up to twice as long after every failure, and at most 30 seconds", () => {
+  assert.deepEqual([0, 1, 2, 3].map((failures) => backoff(failures, 1)), [500, 1000, 2000, 4000]);
+  assert.equal(backoff(60, 1), 30_000);
+  assert.equal(backoff(3, 0.25), 1000);
+  assert.equal(backoff(3, 0), 0);
+});
+
+test("the close codes of the protocol lead to what it says", () => {
+  assert.deepEqual([1009, 4400, 4403].map(next), ["stop", "stop", "stop"]);
+  assert.deepEqual([4401, 4408].map(next), ["renew", "renew"]);
+  assert.equal(next(4429), "slow");
+  assert.deepEqual([1000, 1001, 1006, 1011, 1012, 1013, 3000, 4999].map(next), Array(8).fill("resume"));
+});
+
+test("statuses of HTTP are close codes, too", () => {
+  assert.deepEqual(
+    [400, 401, 403, 404, 429, 500].map((status) => next(4000 + status)),
+    ["stop", "renew", "stop", "resume", "slow", "resume"],
+  );
+});
+
+test("events are read from pieces of any size", () => {
+  const stream = 'id: 7\ndata: {"type":"a","data":"x\\ny"}\n\n: comment\r\n\r\nid: 8\r\ndata:{"type":"b"}\r\n\r\n';
+
+  for (let size = 1; size <= stream.length; size++) {
+    const frames = [];
+    const parse = eventParser((frame) => frames.push(frame));
+    for (let start = 0; start < stream.length; start += size) parse(stream.slice(start, start + size));
+
+    assert.deepEqual(frames, [{ type: "a", data: "x\ny" }, { type: "b" }]);
+  }
+});

@@ -1,0 +1,250 @@
+/** A server and a browser in memory, for the tests of the client. */
+
+import { mock } from "node:test";
+
+/** Milliseconds at once: a timer that starts another one needs the time in between. */
+const STEP = 100;
+
+/** Ends every stream and restores the globals that a test replaced. */
+const restores = [];
+
+export function restoreGlobals() {
+  for (const restore of restores.splice(0).reverse()) restore();
+  mock.timers.reset();
+}
+
+/** Replaces a global until the end of the test. */
+export const setGlobal = (name, value) => replace(globalThis, name, value);
+
+function replace(target, name, value) {
+  const before = Object.getOwnPropertyDescriptor(target, name);
+  Object.defineProperty(target, name, { value, configurable: true, writable: true });
+  restores.push(() => (before ? Object.defineProperty(target, name, before) : delete target[name]));
+}
+
+/** Runs everything that waits for promises alone. */
+export async function settled() {
+  for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+}
+
+/** Moves the clock, and runs what is due. */
+export async function pass(milliseconds) {
+  await settled();
+  for (let left = milliseconds; left >= 0; left -= STEP) {
+    mock.timers.tick(Math.min(left, STEP));
+    await settled();
+  }
+}
+
+export const CONNECTED = { type: "connected", connection_id: "c", epoch: "e", oldest: 1, latest: 7, sequence_number: 7 };
+
+/** A message of the server. */
+export const message = (sequence_number, fields = {}) => ({
+  type: "chat",
+  sequence_number,
+  timestamp: "2026-01-31T12:00:00.000Z",
+  ...fields,
+});
+
+class FakeSocket {
+  sent = [];
+  closed = false;
+
+  constructor(url, protocols) {
+    Object.assign(this, { url, protocols });
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.closed = true;
+  }
+
+  /** What the server does. */
+  async receive(...frames) {
+    for (const frame of frames) this.onmessage({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
+    await settled();
+  }
+
+  async end(code = 1006, reason = "") {
+    this.onclose({ code, reason });
+    await settled();
+  }
+}
+
+/** Replaces WebSocket, clock and random numbers. Returns the sockets that are opened; `sockets.at(-1)` is the newest. */
+export function fakeSockets({ random = 0.5 } = {}) {
+  const sockets = [];
+  setGlobal(
+    "WebSocket",
+    class extends FakeSocket {
+      constructor(...parameters) {
+        super(...parameters);
+        sockets.push(this);
+      }
+    },
+  );
+  mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  replace(performance, "now", () => Date.now());
+  replace(Math, "random", () => random);
+  return sockets;
+}
+
+/** Replaces the events of the window. Returns a function that dispatches one. */
+export function fakeWindow() {
+  const target = new EventTarget();
+  setGlobal("addEventListener", target.addEventListener.bind(target));
+  setGlobal("document", { hidden: false });
+  return async (type) => {
+    target.dispatchEvent(new Event(type));
+    await pass(0);
+  };
+}
+
+/** A Storage in memory. */
+export class FakeStorage extends Map {
+  getItem(key) {
+    return this.get(key) ?? null;
+  }
+
+  setItem(key, value) {
+    this.set(key, value);
+  }
+}
+
+/** Records the messages and events of a stream, in the form of frames.json. */
+export function record(stream) {
+  const events = [];
+  stream.on("*", ({ sequence_number, recovered }) => events.push(["message", sequence_number, recovered]));
+  stream.addEventListener("gap", ({ detail }) => events.push(["gap", detail.from, detail.to]));
+  stream.addEventListener("reset", ({ detail }) => events.push(["reset", detail.epoch]));
+  return events;
+}
+
+/** Records the values of a stream's status. */
+export function recordStatus(stream) {
+  const statuses = [];
+  stream.addEventListener("status", ({ detail }) => statuses.push(detail.status));
+  return statuses;
+}
+
+/** An open response of Server-Sent Events. */
+class FakeEvents {
+  #encoder = new TextEncoder();
+
+  constructor(request) {
+    Object.assign(this, request);
+    const stream = new ReadableStream({ start: (controller) => (this.controller = controller) });
+    this.response = new Response(stream);
+    request.signal.addEventListener("abort", () => this.controller.error(request.signal.reason));
+  }
+
+  async receive(...frames) {
+    for (const frame of frames) {
+      this.controller.enqueue(this.#encoder.encode(`id: ${frame.sequence_number}\ndata: ${JSON.stringify(frame)}\n\n`));
+    }
+    await settled();
+  }
+
+  async end() {
+    this.controller.close();
+    await settled();
+  }
+}
+
+/**
+ * Replaces fetch. `answer` gets every request, and returns the JSON of the answer, a Response, or what is thrown as an
+ * Error. Returns the requests, and the streams of events that were opened.
+ */
+export function fakeHttp(answer = () => new Error("blocked")) {
+  const http = { requests: [], events: [], answer };
+  setGlobal("fetch", async (url, { method, headers, body, signal }) => {
+    signal.throwIfAborted();
+    const { pathname, searchParams } = new URL(url);
+    const query = Object.fromEntries(searchParams);
+    const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal };
+    http.requests.push(request);
+    const answered = await http.answer(request);
+    signal.throwIfAborted();
+    if (answered instanceof Error) throw answered;
+    if (answered === "events") return http.events[http.events.push(new FakeEvents(request)) - 1].response;
+    return answered instanceof Response ? answered : Response.json(answered);
+  });
+  return http;
+}
+
+/** A response that refuses a request. */
+export const problem = (status, detail) => Response.json({ status, detail }, { status });
+
+/** Web Locks: the first in the queue of a name has it. */
+class FakeLocks {
+  #queues = new Map();
+
+  request(name, { signal, steal = false }, callback) {
+    const queue = this.#queues.get(name) ?? [];
+    this.#queues.set(name, queue);
+    return new Promise((resolve, reject) => {
+      const entry = { callback, resolve, reject, signal, granted: false };
+      if (steal && queue[0]?.granted) queue.shift().reject(new DOMException("stolen", "AbortError"));
+      if (steal) queue.unshift(entry);
+      else queue.push(entry);
+      signal?.addEventListener("abort", () => this.#withdraw(queue, entry));
+      this.#grant(queue);
+    });
+  }
+
+  #withdraw(queue, entry) {
+    if (entry.granted || !queue.includes(entry)) return;
+    queue.splice(queue.indexOf(entry), 1);
+    entry.reject(entry.signal.reason);
+  }
+
+  async #grant(queue) {
+    await null;
+    const [entry] = queue;
+    if (!entry || entry.granted) return;
+    entry.granted = true;
+    entry.resolve(await entry.callback());
+    if (queue[0] !== entry) return;
+    queue.shift();
+    this.#grant(queue);
+  }
+}
+
+/**
+ * Replaces Web Locks and BroadcastChannel: every stream is then a tab. Returns what was posted, and `mute`, which lets
+ * nobody hear the tabs that are open.
+ */
+export function fakeTabs() {
+  const open = new Set();
+  const muted = new Set();
+  const posted = [];
+  setGlobal("navigator", { locks: new FakeLocks() });
+  setGlobal(
+    "BroadcastChannel",
+    class {
+      constructor(name) {
+        this.name = name;
+        open.add(this);
+      }
+
+      postMessage(data) {
+        if (!open.has(this)) throw new DOMException("the channel is closed", "InvalidStateError");
+        posted.push(data);
+        if (muted.has(this)) return;
+        for (const other of open) {
+          if (other === this || other.name !== this.name) continue;
+          const copy = structuredClone(data);
+          queueMicrotask(() => open.has(other) && other.onmessage?.({ data: copy }));
+        }
+      }
+
+      close() {
+        open.delete(this);
+      }
+    },
+  );
+  return { posted, mute: () => open.forEach((channel) => muted.add(channel)) };
+}

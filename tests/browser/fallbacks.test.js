@@ -1,0 +1,407 @@
+/** Server-Sent Events and polling where WebSockets are blocked, and the way back. */
+
+import assert from "node:assert/strict";
+import test, { afterEach } from "node:test";
+
+import { connect } from "../../src/unmissed/browser/unmissed.js";
+import {
+  CONNECTED,
+  fakeHttp,
+  fakeSockets,
+  message,
+  pass,
+  problem,
+  record,
+  recordStatus,
+  restoreGlobals,
+  setGlobal,
+  settled,
+} from "./fakes.js";
+
+afterEach(restoreGlobals);
+
+/** Answers GET requests of messages from a log in memory, and opens streams of events. */
+class FakeLog {
+  epoch = "e";
+  oldest = 1;
+  messages = [];
+  limit = Infinity;
+  events = true;
+
+  get latest() {
+    return this.messages.at(-1)?.sequence_number ?? this.oldest - 1;
+  }
+
+  add(...numbers) {
+    this.messages.push(...numbers.map((number) => message(number)));
+  }
+
+  answer = ({ path, query, method }) => {
+    if (path === "/websocket/events") return this.events ? "events" : new Error("blocked");
+    if (method !== "GET") return problem(404, "no such command");
+    const since = Number(query.since ?? 0);
+    const reset = (query.epoch ?? this.epoch) !== this.epoch;
+    const rest = this.messages.filter(({ sequence_number }) => reset || sequence_number > since);
+    return {
+      messages: rest.slice(0, this.limit),
+      epoch: this.epoch,
+      oldest: this.oldest,
+      latest: this.latest,
+      outcome: reset ? "reset" : since < this.oldest - 1 ? "gap" : "complete",
+      has_more: rest.length > this.limit,
+    };
+  };
+}
+
+/** Connects where WebSockets are blocked, and returns what a test needs. */
+async function opened(options = {}, { log = new FakeLog(), attempts = options.transports ? 0 : 2 } = {}) {
+  const sockets = fakeSockets();
+  const http = fakeHttp(log.answer);
+  const stream = connect("http://server.test", { token: async () => "t", ...options });
+  const events = record(stream);
+  const statuses = recordStatus(stream);
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    await settled();
+    await sockets.at(-1).end();
+    await pass(500);
+  }
+  await settled();
+  return { stream, sockets, http, log, events, statuses };
+}
+
+const onEvents = { transports: ["events"] };
+const onPolling = { transports: ["polling"] };
+
+test("after two failures of WebSockets, events are tried", async () => {
+  const { stream, http, events } = await opened({ since: 5, topics: ["a"] });
+  const [first] = http.events;
+
+  await first.receive({ ...CONNECTED, outcome: "complete", sequence_number: 5 }, message(6));
+  await first.receive({ type: "heartbeat", sequence_number: 7 }, message(8));
+
+  assert.deepEqual([first.path, first.query], ["/websocket/events", { since: "5", topics: "a" }]);
+  assert.equal(first.headers.Authorization, "Bearer t");
+  assert.deepEqual(events, [["message", 6, true], ["message", 8, false]]);
+  assert.equal(stream.status, "live");
+});
+
+test("failures of a page that is offline do not count", async () => {
+  setGlobal("navigator", { onLine: false });
+  const { http, sockets } = await opened();
+
+  assert.deepEqual([http.requests.length, sockets.length], [0, 3]);
+});
+
+test("failures of the provider do not count", async () => {
+  const tokens = [null, null, null, "t"];
+  const { http, sockets } = await opened({
+    token: async () => tokens.shift() ?? Promise.reject(new Error("away")),
+  }, { attempts: 0 });
+
+  await pass(10_000);
+
+  assert.deepEqual([http.requests.length, sockets.length], [0, 1]);
+});
+
+test("events that do not come in 10 seconds are a failure, and polling follows", async () => {
+  const log = new FakeLog();
+  log.add(1, 2);
+  const { stream, http, sockets } = await opened({}, { log });
+  await pass(10_000);
+  await pass(4000);
+  await pass(10_000);
+
+  await pass(16_000);
+
+  assert.equal(http.events.length, 2);
+  assert.equal(http.requests.at(-1).path, "/websocket/messages");
+  assert.deepEqual([stream.status, stream.position, sockets.length > 2], ["live", 2, true]);
+});
+
+test("a server that is down is left the usual pauses, whatever is tried", async () => {
+  const sockets = fakeSockets({ random: 1 });
+  const http = fakeHttp();
+  connect("http://server.test", { token: "t" });
+  let attempts = 0;
+
+  for (let second = 0; second < 120; second++) {
+    await pass(1000);
+    if (sockets.length + http.requests.length > attempts) attempts = sockets.length + http.requests.length;
+    for (const socket of sockets.filter(({ ended }) => !ended)) {
+      socket.ended = true;
+      await socket.end();
+    }
+  }
+
+  assert.ok(attempts <= 10, `${attempts}`);
+});
+
+test("events end with the reason in an error frame", async () => {
+  const tokens = ["one", "two"];
+  const { http } = await opened({ ...onEvents, token: async () => tokens.shift() });
+  await http.events[0].receive(CONNECTED, { type: "error", code: 4401, detail: "expired" });
+
+  await http.events[0].end();
+  await pass(0);
+
+  assert.equal(http.events[1].headers.Authorization, "Bearer two");
+});
+
+test("a token is renewed by opening events again, before it expires", async () => {
+  const { http, statuses } = await opened(onEvents);
+  await http.events[0].receive({ ...CONNECTED, expires_at: 1010 });
+
+  await pass(8100);
+
+  assert.deepEqual([http.events.length, http.events[0].signal.aborted], [2, true]);
+  assert.ok(!statuses.includes("waiting"));
+});
+
+test("a status that refuses for good ends the stream with its explanation", async () => {
+  const told = [];
+  const sockets = fakeSockets();
+  fakeHttp(() => problem(403, "the topic secret is not granted"));
+  const stream = connect("http://server.test", { ...onEvents, token: "t" });
+  stream.addEventListener("refused", ({ detail }) => told.push(detail));
+
+  await pass(0);
+
+  assert.deepEqual(told, [{ code: 4403, reason: "the topic secret is not granted" }]);
+  assert.deepEqual([stream.status, sockets.length], ["closed", 0]);
+});
+
+test("a position that the server refuses ends the stream as on a WebSocket", async () => {
+  fakeSockets();
+  fakeHttp(() => problem(422, "since must be a whole number"));
+  const told = [];
+  const stream = connect("http://server.test", { ...onEvents, token: "t", since: -1 });
+  stream.addEventListener("refused", ({ detail }) => told.push(detail.code));
+
+  await pass(0);
+
+  assert.deepEqual(told, [4400]);
+});
+
+test("a proxy's page of an error is a failed attempt", async () => {
+  fakeSockets();
+  fakeHttp(() => new Response("<html>", { status: 502 }));
+
+  const stream = connect("http://server.test", { ...onEvents, token: "t" });
+  await pass(0);
+
+  assert.equal(stream.status, "waiting");
+});
+
+// Polling
+
+test("polling starts with the next message", async () => {
+  const log = new FakeLog();
+  log.add(1, 2);
+  const { events, stream } = await opened(onPolling, { log });
+  assert.deepEqual([stream.status, stream.position, stream.epoch], ["live", 2, "e"]);
+
+  log.add(3);
+  await pass(5000);
+
+  assert.deepEqual(events, [["message", 3, false]]);
+});
+
+test("polling resumes, and follows has_more", async () => {
+  const log = new FakeLog();
+  log.add(1, 2, 3, 4, 5);
+  log.limit = 2;
+
+  const { events, http } = await opened({ ...onPolling, since: 0 }, { log });
+
+  assert.deepEqual(events, [1, 2, 3, 4, 5].map((number) => ["message", number, true]));
+  assert.deepEqual(http.requests.map(({ query }) => query.since), ["0", "2", "4"]);
+});
+
+test("polling tells gaps and resets", async () => {
+  const log = new FakeLog();
+  log.add(1, 2);
+  const { events } = await opened({ ...onPolling, since: 2 }, { log });
+
+  log.messages = [];
+  log.oldest = 10;
+  log.add(10);
+  await pass(5000);
+  log.epoch = "f";
+  log.messages = [];
+  log.oldest = 1;
+  log.add(1);
+  await pass(5000);
+
+  assert.deepEqual(events, [["gap", 3, 9], ["message", 10, true], ["reset", "f"], ["message", 1, true]]);
+});
+
+test("polling stops with the stream", async () => {
+  const { stream, http } = await opened(onPolling);
+
+  stream.close();
+  await pass(20_000);
+
+  assert.equal(http.requests.length, 1);
+});
+
+test("a poll that fails is repeated after a pause", async () => {
+  const { stream, http, log } = await opened(onPolling);
+  http.answer = () => problem(503, "the log is unavailable");
+  await pass(5000);
+  assert.equal(stream.status, "waiting");
+
+  http.answer = log.answer;
+  await pass(4000);
+
+  assert.equal(stream.status, "live");
+});
+
+// Requests over HTTP
+
+test("a publish and a command are requests with their ids as idempotency keys", async () => {
+  const { stream, http, log } = await opened(onPolling);
+  http.answer = (request) => {
+    if (request.method === "GET") return log.answer(request);
+    return request.path.endsWith("/messages") ? { sequence_number: 9, epoch: "e" } : { data: { ok: true } };
+  };
+
+  const answers = await Promise.all([stream.publish({ type: "a" }), stream.command("do it/now", { x: 1 })]);
+
+  const [publish, command] = http.requests.filter(({ method }) => method === "POST");
+  assert.deepEqual(answers, [9, { ok: true }]);
+  assert.deepEqual([publish.path, publish.body], ["/websocket/messages", { type: "a" }]);
+  assert.deepEqual([command.path, command.body], ["/websocket/commands/do%20it%2Fnow", { x: 1 }]);
+  assert.notEqual(publish.headers["Idempotency-Key"], command.headers["Idempotency-Key"]);
+  assert.deepEqual(publish.query, {});
+  assert.equal(stream.position, 0, "an answer over HTTP is not in order with the messages");
+});
+
+test("requests over HTTP are sent one after another", async () => {
+  const { stream, http, log } = await opened(onPolling);
+  const waiting = [];
+  http.answer = (request) =>
+    request.method === "GET" ? log.answer(request) : new Promise((resolve) => waiting.push(resolve));
+  const answers = [stream.publish({ type: "a" }), stream.publish({ type: "b" })];
+  await settled();
+  assert.equal(waiting.length, 1);
+
+  waiting[0]({ sequence_number: 1 });
+  await settled();
+  waiting[1]({ sequence_number: 2 });
+
+  assert.deepEqual(await Promise.all(answers), [1, 2]);
+});
+
+for (const failure of [() => problem(503, "later"), () => problem(429, "later"), () => new TypeError("no network")]) {
+  test(`a request is repeated with its key after ${failure() instanceof Response ? failure().status : "a failure"}`, async () => {
+    const { stream, http, log } = await opened(onPolling);
+    let failures = 1;
+    http.answer = (request) => {
+      if (request.method === "GET") return log.answer(request);
+      return failures-- > 0 ? failure() : { sequence_number: 5 };
+    };
+    const answer = stream.publish({ type: "a" });
+
+    await pass(4000);
+
+    const keys = http.requests.filter(({ method }) => method === "POST").map(({ headers }) => headers["Idempotency-Key"]);
+    assert.equal(await answer, 5);
+    assert.deepEqual([keys.length, keys[0] === keys[1]], [2, true]);
+  });
+}
+
+test("a refused request rejects with the code and the detail of the problem", async () => {
+  const { stream } = await opened(onPolling);
+
+  await assert.rejects(stream.command("nothing"), { code: 4404, detail: "no such command" });
+});
+
+test("a request whose token has expired is repeated with a fresh one", async () => {
+  const tokens = ["old", "new"];
+  const { stream, http, log } = await opened({ ...onPolling, token: async () => tokens.shift() });
+  http.answer = (request) => {
+    if (request.method === "GET") return log.answer(request);
+    return request.headers.Authorization === "Bearer new" ? { sequence_number: 5 } : problem(401, "expired");
+  };
+
+  const answer = stream.publish({ type: "a" });
+  await pass(1000);
+
+  assert.equal(await answer, 5);
+});
+
+test("topics that are followed over HTTP are followed from the next attempt on", async () => {
+  const { stream, http } = await opened({ ...onEvents, topics: ["a", "b"] });
+  await http.events[0].receive({ ...CONNECTED, topics: ["a", "b"] });
+
+  const answers = [stream.follow("c"), stream.unfollow("a")];
+  await pass(500);
+  await http.events.at(-1).receive({ ...CONNECTED, outcome: "complete", topics: ["a", "b", "c"] });
+  await pass(1000);
+
+  assert.deepEqual(await Promise.all(answers), [["a", "b", "c"], ["b", "c"]]);
+  assert.equal(http.events.at(-1).query.topics, "b,c");
+});
+
+// The way back
+
+test("a WebSocket that works again takes over without loss or duplicates", async () => {
+  const { stream, sockets, http, events } = await opened();
+  await http.events[0].receive({ ...CONNECTED, sequence_number: 5, latest: 5 }, message(6));
+  await pass(0);
+  const candidate = sockets.at(-1);
+  await http.events[0].receive(message(7), message(8));
+
+  await candidate.receive({ ...CONNECTED, outcome: "complete", sequence_number: 6, latest: 9 });
+  await candidate.receive(message(7), message(8), message(9), { type: "heartbeat", sequence_number: 9 });
+  await http.events[0].receive(message(9)).catch(() => {});
+
+  assert.equal(new URL(candidate.url).searchParams.get("since"), "5");
+  assert.deepEqual(events.map(([, number]) => number), [6, 7, 8, 9]);
+  assert.deepEqual([stream.status, http.events[0].signal.aborted], ["live", true]);
+});
+
+test("a WebSocket that is still blocked is tried again after longer and longer pauses", async () => {
+  const { stream, sockets, http } = await opened();
+  await http.events[0].receive(CONNECTED);
+  await pass(0);
+  const times = [];
+
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const count = sockets.length;
+    const before = Date.now();
+    await sockets.at(-1).end();
+    while (sockets.length === count) {
+      await pass(500);
+      await http.events[0].receive({ type: "heartbeat", sequence_number: 7 });
+    }
+    times.push(Date.now() - before);
+  }
+
+  assert.ok(times[0] <= 1000 && times.every((time, index) => time <= 60_000 && time >= (times[index - 1] ?? 0)), `${times}`);
+  assert.ok(times.at(-1) >= 30_000, `${times}`);
+  assert.equal(stream.status, "live");
+});
+
+test("a connection that is lost is replaced by one of the same kind", async () => {
+  const { sockets, http } = await opened();
+  await http.events[0].receive(CONNECTED);
+  await pass(0);
+  await sockets.at(-1).end();
+
+  await http.events[0].end();
+  await pass(1000);
+
+  assert.equal(http.events.length, 2);
+});
+
+test("an attempt to come back ends with the connection beside it", async () => {
+  const { sockets, http } = await opened();
+  await http.events[0].receive(CONNECTED);
+  await pass(0);
+  const candidate = sockets.at(-1);
+
+  await http.events[0].end();
+
+  assert.ok(candidate.closed);
+});

@@ -1,0 +1,381 @@
+/** Tabs that share one connection. Every stream here is a tab. */
+
+import assert from "node:assert/strict";
+import test, { afterEach } from "node:test";
+
+import { connect } from "../../src/unmissed/browser/unmissed.js";
+import {
+  CONNECTED,
+  fakeHttp,
+  fakeSockets,
+  fakeTabs,
+  fakeWindow,
+  message,
+  pass,
+  record,
+  restoreGlobals,
+  settled,
+} from "./fakes.js";
+
+const RESUMED = { ...CONNECTED, connection_id: "d", outcome: "complete" };
+
+const streams = [];
+
+afterEach(() => {
+  for (const stream of streams.splice(0)) stream.close();
+  restoreGlobals();
+});
+
+/** Opens a tab. */
+async function tab(options = {}) {
+  const stream = connect("http://server.test", { token: async () => "t", shared: true, ...options });
+  streams.push(stream);
+  const events = record(stream);
+  await settled();
+  return { stream, events };
+}
+
+/** Opens the first tab, which leads, and others. */
+async function opened(followers, options = {}) {
+  const tabs = fakeTabs();
+  const http = fakeHttp();
+  const sockets = fakeSockets();
+  const leader = await tab(options);
+  await sockets[0].receive(CONNECTED);
+  const others = [];
+  for (let count = 0; count < followers; count++) others.push(await tab(options));
+  return { ...tabs, http, sockets, leader, others };
+}
+
+const page = (messages, fields = {}) => ({
+  messages,
+  epoch: "e",
+  oldest: 1,
+  latest: messages.at(-1)?.sequence_number ?? 7,
+  outcome: "complete",
+  has_more: false,
+  ...fields,
+});
+
+test("all tabs receive what one connection brings", async () => {
+  const { sockets, leader, others } = await opened(3);
+
+  await sockets[0].receive(message(8), { type: "heartbeat", sequence_number: 20 });
+
+  assert.equal(sockets.length, 1);
+  for (const { stream, events } of [leader, ...others]) {
+    assert.deepEqual(events, [["message", 8, false]]);
+    assert.deepEqual([stream.status, stream.position, stream.epoch], ["live", 20, "e"]);
+  }
+});
+
+test("only one tab needs a token, and no token is told to the others", async () => {
+  let tokens = 0;
+  const { posted } = await opened(3, { token: async () => `secret ${++tokens}` });
+
+  assert.equal(tokens, 1);
+  assert.doesNotMatch(JSON.stringify(posted), /secret/);
+});
+
+test("tabs with other topics or another name have a connection of their own", async () => {
+  const { sockets } = await opened(0);
+
+  await tab({ shared: "admin" });
+  await tab({ topics: ["a"] });
+
+  assert.equal(sockets.length, 3);
+});
+
+test("without locks every tab has its own connection", async () => {
+  const sockets = fakeSockets();
+
+  await tab();
+  await tab();
+
+  assert.equal(sockets.length, 2);
+});
+
+test("a tab that closes hands over at once, without loss or duplicates", async () => {
+  const { sockets, leader, others } = await opened(2);
+  await sockets[0].receive(message(8));
+
+  leader.stream.close();
+  await settled();
+  await sockets[1].receive({ ...RESUMED, sequence_number: 8, latest: 9 }, message(9));
+  await sockets[1].receive({ type: "heartbeat", sequence_number: 9 }, message(10));
+
+  assert.equal(new URL(sockets[1].url).searchParams.get("since"), "8");
+  for (const { stream, events } of others) {
+    assert.deepEqual(events, [["message", 8, false], ["message", 9, true], ["message", 10, false]]);
+    assert.equal(stream.status, "live");
+  }
+});
+
+test("a tab that is behind fills its hole over REST before it continues", async () => {
+  const { sockets, http, leader } = await opened(0);
+  await sockets[0].receive(message(8), message(9), message(10));
+  let answer;
+  http.answer = () => new Promise((resolve) => (answer = resolve));
+  const late = await tab({ since: 7, epoch: "e" });
+  await sockets[0].receive(message(11));
+
+  answer(page([message(8), message(9), message(10)]));
+  await settled();
+  await sockets[0].receive(message(12));
+
+  assert.deepEqual(http.requests.map(({ query }) => query), [{ since: "7", epoch: "e" }]);
+  assert.deepEqual(late.events.map(([, number]) => number), [8, 9, 10, 11, 12]);
+  assert.deepEqual(leader.events.map(([, number]) => number), [8, 9, 10, 11, 12]);
+});
+
+test("a tab that is ahead of its leader receives nothing twice", async () => {
+  const { sockets, others } = await opened(1);
+  await sockets[0].receive(message(8), message(9));
+  await sockets[0].end();
+  await pass(500);
+
+  await sockets[1].receive({ ...RESUMED, sequence_number: 7, latest: 9 }, message(8), message(9), message(10));
+
+  assert.deepEqual(others[0].events.map(([, number]) => number), [8, 9, 10]);
+});
+
+test("every tab is told once about a gap and a reset", async () => {
+  const { sockets, http, leader, others } = await opened(2);
+  http.answer = ({ query }) =>
+    query.since === "7" ? page([], { outcome: "gap", oldest: 21, latest: 20 }) : page([message(1)], { epoch: "f", outcome: "reset", latest: 1 });
+
+  await sockets[0].receive({ type: "gap", from: 8, to: 20, sequence_number: 20 }, message(21));
+  await sockets[0].end();
+  await pass(500);
+  await sockets[1].receive({ ...RESUMED, epoch: "f", outcome: "reset", sequence_number: 0, latest: 1 }, message(1), message(2));
+
+  for (const { events } of [leader, ...others]) {
+    assert.deepEqual(
+      events.map((event) => event.slice(0, 2)),
+      [["gap", 8], ["message", 21], ["reset", "f"], ["message", 1], ["message", 2]],
+    );
+  }
+});
+
+test("a tab whose position is of an earlier epoch is reset", async () => {
+  const { sockets, http } = await opened(0);
+  await sockets[0].receive(message(8));
+  http.answer = () => page([message(8)], { outcome: "reset" });
+
+  const { events, stream } = await tab({ since: 900, epoch: "earlier" });
+
+  assert.deepEqual(events, [["reset", "e"], ["message", 8, true]]);
+  assert.equal(stream.position, 8);
+});
+
+test("a recovery that fails begins again", async () => {
+  const { sockets, http } = await opened(0);
+  await sockets[0].receive(message(8));
+  const late = await tab({ since: 7, epoch: "e" });
+  assert.equal(late.stream.status, "waiting");
+
+  http.answer = () => page([message(8)]);
+  await pass(1000);
+
+  assert.deepEqual(late.events, [["message", 8, true]]);
+});
+
+test("requests of a tab are sent by the leader, and answered", async () => {
+  const { sockets, others } = await opened(1);
+  const answer = others[0].stream.publish({ type: "chat" });
+  await settled();
+  const [{ id, type }] = sockets[0].sent;
+
+  await sockets[0].receive({ type: "published", id, sequence_number: 9 });
+
+  assert.equal(type, "publish");
+  assert.equal(await answer, 9);
+});
+
+test("requests that the leader did not answer are repeated by the next one", async () => {
+  const { sockets, leader, others } = await opened(2);
+  const answer = others[1].stream.publish({ type: "chat" });
+  await settled();
+  const [{ id }] = sockets[0].sent;
+
+  leader.stream.close();
+  await settled();
+  await sockets[1].receive(RESUMED);
+  await sockets[1].receive({ type: "published", id, sequence_number: 9 });
+
+  assert.deepEqual(sockets[1].sent.map((frame) => frame.id), [id]);
+  assert.equal(await answer, 9);
+});
+
+test("topics are followed for all tabs, also after the leader has changed", async () => {
+  const { sockets, leader, others } = await opened(2, { topics: ["a"] });
+  const answer = others[0].stream.follow("b");
+  await settled();
+  await sockets[0].receive({ type: "following", topics: ["a", "b"], sequence_number: 7 });
+  const late = await tab({ topics: ["a"] });
+
+  leader.stream.close();
+  others[0].stream.close();
+  others[1].stream.close();
+  await settled();
+
+  assert.deepEqual(await answer, ["a", "b"]);
+  assert.deepEqual(late.stream.topics, ["a", "b"]);
+  assert.equal(new URL(sockets.at(-1).url).searchParams.get("topics"), "a,b");
+});
+
+test("a topic that is refused rejects the request of the tab that made it", async () => {
+  const { sockets, leader, others } = await opened(1);
+  const good = leader.stream.follow("a");
+  const bad = assert.rejects(others[0].stream.follow("secret"), { code: 4403 });
+  await settled();
+
+  await sockets[0].receive(
+    { type: "following", topics: ["a"], sequence_number: 7 },
+    { type: "error", code: 4403, detail: "the topic secret is not granted" },
+  );
+
+  assert.deepEqual(await good, ["a"]);
+  await bad;
+});
+
+test("the tabs show what their leader is doing", async () => {
+  const { sockets, others } = await opened(1);
+  const [{ stream }] = others;
+
+  await sockets[0].end();
+  await settled();
+  assert.equal(stream.status, "waiting");
+  await pass(500);
+  assert.equal(stream.status, "connecting");
+  await sockets[1].receive(RESUMED, { type: "heartbeat", sequence_number: 7 });
+
+  assert.equal(stream.status, "live");
+});
+
+test("a leader that waits for its server is not replaced", async () => {
+  const { sockets, others } = await opened(1);
+
+  for (let second = 0; second < 300; second++) {
+    if (!sockets.at(-1).ended) await sockets.at(-1).end();
+    sockets.at(-1).ended = true;
+    await pass(1000);
+  }
+
+  assert.notEqual(others[0].stream.status, "closed");
+  assert.ok(sockets.every(({ closed }) => closed !== undefined));
+});
+
+test("a leader that nobody hears for two and a half heartbeats loses the lead", async () => {
+  const { sockets, mute } = await opened(0);
+  mute();
+  const { stream, events } = await tab({ since: 7, epoch: "e" });
+  assert.equal(stream.status, "connecting");
+
+  await pass(10_000);
+  await sockets[1].receive({ ...RESUMED, sequence_number: 7 }, message(8));
+
+  assert.ok(sockets[0].closed);
+  assert.deepEqual(events.map(([, number]) => number), [8]);
+});
+
+test("a leader that waits tries at once when another tab asks", async () => {
+  const { sockets } = await opened(0);
+  for (let attempt = 0; attempt < 5; attempt++) {
+    await sockets.at(-1).end();
+    await pass(attempt < 4 ? 4000 : 0);
+    if (attempt < 4) await sockets.at(-1).receive(RESUMED);
+  }
+  const count = sockets.length;
+
+  await tab();
+  await pass(0);
+
+  assert.equal(sockets.length, count + 1);
+});
+
+test("what a leader passes on before a tab has begun is not taken for all", async () => {
+  const { mute } = fakeTabs();
+  const http = fakeHttp(() => page([message(8), message(9)]));
+  fakeSockets();
+  const name = "unmissed:http://server.test,true,";
+  navigator.locks.request(name, {}, () => new Promise(() => {}));
+  const leader = new BroadcastChannel(name);
+  const { events, stream } = await tab({ since: 7, epoch: "e" });
+
+  leader.postMessage({ frame: message(10) });
+  await settled();
+  leader.postMessage({ frame: { ...CONNECTED, sequence_number: 10 } });
+  await settled();
+  mute();
+
+  assert.equal(http.requests.length, 1);
+  assert.deepEqual(events.map(([, number]) => number), [8, 9]);
+  assert.equal(stream.position, 9);
+});
+
+test("a tab that joins a leader that has recovered is live", async () => {
+  const { sockets } = await opened(0);
+  await sockets[0].end();
+  await pass(500);
+  await sockets[1].receive(RESUMED, { type: "heartbeat", sequence_number: 7 });
+
+  const { stream } = await tab();
+
+  assert.equal(stream.status, "live");
+});
+
+test("the token of the leader is no matter of the other tabs", async () => {
+  const { posted, sockets } = await opened(0);
+  await sockets[0].end();
+  await pass(500);
+  await sockets[1].receive({ ...RESUMED, expires_at: Date.now() / 1000 + 10 });
+  await tab();
+  const asked = posted.length;
+
+  await pass(9000);
+
+  assert.equal(posted.slice(asked).filter(({ request }) => request).length, 0);
+});
+
+test("a request that a tab repeats is sent once", async () => {
+  const { sockets, others } = await opened(1);
+  others[0].stream.publish({ type: "chat" }).catch(() => {});
+  await settled();
+
+  others[0].stream.drop();
+  await pass(500);
+
+  assert.equal(sockets[0].sent.length, 1);
+});
+
+test("a page without the right to locks has its own connection", async () => {
+  const { sockets } = await opened(0);
+  navigator.locks.request = () => Promise.reject(new DOMException("sandboxed", "SecurityError"));
+
+  await tab();
+
+  assert.equal(sockets.length, 2);
+});
+
+test("a page that freezes gives up the lead, and comes back as one of the others", async () => {
+  const wake = fakeWindow();
+  const { sockets, leader } = await opened(0);
+
+  await wake("freeze");
+  assert.ok(sockets[0].closed);
+  const next = await tab();
+  await sockets[1].receive({ ...CONNECTED, connection_id: "d" });
+  await wake("resume");
+
+  assert.equal(sockets.length, 2);
+  assert.deepEqual([leader.stream.status, next.stream.status], ["live", "live"]);
+});
+
+test("a tab takes a snapshot of its own", async () => {
+  let snapshots = 0;
+  await opened(2, { snapshot: async () => void snapshots++ });
+  await pass(0);
+
+  assert.equal(snapshots, 3);
+});

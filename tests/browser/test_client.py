@@ -1,0 +1,381 @@
+"""The client in a real browser, on live servers and networks that fail."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from browser.chromium import find_chromium
+from browser.client_page import ClientPage
+from browser.devtools import debugged
+from browser.proxy import Proxy
+from support import LOGGED, SOCKETS
+from unmissed import Settings
+from unmissed.testing import SECRET, LiveServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+pytestmark = pytest.mark.live
+
+PROTOCOL = Path(__file__).parents[2] / ".github" / "docs" / "protocol.md"
+
+Start = Callable[..., LiveServer]
+Open = Callable[..., ClientPage]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """Return a browser that the tests share; each test has its own profile."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    path = find_chromium()
+    if path is None:
+        pytest.skip("Chromium is not installed, or set CHROMIUM to its path")
+    with debugged(path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(chromium: "Browser") -> Iterator["BrowserContext"]:
+    """Return a profile: its pages share storage, locks and channels."""
+    context = chromium.new_context()
+    context.set_default_timeout(15_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return a function that starts a server with these settings."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> LiveServer:
+            settings = {"drain_seconds": 0.1, **settings}
+            return stack.enter_context(
+                LiveServer(settings=Settings.load(jwt_secret=SECRET, **settings), **SOCKETS["native"], **LOGGED)
+            )
+
+        yield start
+
+
+@pytest.fixture
+def server(start: Start) -> LiveServer:
+    return start()
+
+
+@pytest.fixture
+def proxy(server: LiveServer) -> Iterator[Proxy]:
+    """Return a network in front of the server."""
+    with Proxy(int(server.url.rpartition(":")[2])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def open_page(context: "BrowserContext", server: LiveServer) -> Open:
+    """Return a function that opens a page with a client of the server, or of what is at another URL."""
+
+    def open_page(url: str | None = None) -> ClientPage:
+        return ClientPage(context.new_page(), url or server.url)
+
+    return open_page
+
+
+def publish(server: LiveServer, count: int = 1, size: int = 1) -> None:
+    for _ in range(count):
+        server.publish("chat", "x" * size)
+
+
+def until(condition: Callable[[], object], page: ClientPage) -> None:
+    """Let the browser run until this holds."""
+    for _ in range(1_000):
+        if condition():
+            return
+        page.page.wait_for_timeout(10)
+    raise TimeoutError("the condition did not become true")
+
+
+def flags(page: ClientPage) -> list[tuple[int, bool]]:
+    return [(number, recovered) for number, recovered, _ in page.evaluate("seen.messages")]
+
+
+def test_a_dropped_connection_recovers_what_it_missed(server: LiveServer, open_page: Open) -> None:
+    page = open_page().connect(server.token()).live()
+    publish(server, 2)
+    page.received(2)
+
+    page.evaluate("stream.drop(300)")
+    publish(server, 3)
+    page.received(5).live()
+    publish(server)
+    page.received(6)
+
+    assert [(1, False), (2, False), (3, True), (4, True), (5, True), (6, False)] == flags(page)
+    assert ["live", "waiting", "connecting", "recovering", "live"] == page.evaluate("seen.statuses")
+
+
+def test_a_page_that_is_reloaded_continues_at_its_position(server: LiveServer, open_page: Open) -> None:
+    page = open_page().connect(server.token(), stored=True).live()
+    publish(server, 2)
+    page.received(2)
+
+    page.page.reload()
+    publish(server, 2)
+    page.connect(server.token(), stored=True).received(2)
+
+    assert [(3, True), (4, True)] == flags(page)
+
+
+def test_tabs_share_one_connection_and_lose_nothing_when_the_leader_closes(server: LiveServer, open_page: Open) -> None:
+    leader, *others = [open_page().connect(server.token(), shared=True).live() for _ in range(3)]
+    publish(server, 2)
+    for page in (leader, *others):
+        page.received(2)
+    assert 1 == len(server.manager.connections)
+
+    leader.page.close()
+    publish(server, 2)
+    for page in others:
+        page.received(4)
+    answer = others[1].evaluate("stream.publish({ type: 'chat' })")
+
+    assert 5 == answer
+    assert 1 == len(server.manager.connections)
+    for page in others:
+        page.received(5)
+        assert [1, 2, 3, 4, 5] == page.numbers
+
+
+def test_a_page_that_was_offline_recovers_and_publishes_once(
+    server: LiveServer, context: "BrowserContext", open_page: Open
+) -> None:
+    page = open_page().connect(server.token(), transports=["events"]).live()
+
+    context.set_offline(True)
+    page.wait_until("stream.status === 'waiting'")
+    publish(server, 2)
+    page.evaluate("void (globalThis.answer = stream.publish({ type: 'mine' }))")
+    context.set_offline(False)
+    answer = page.evaluate("answer")
+    page.received(3)
+
+    assert 3 == answer
+    assert [1, 2, 3] == page.numbers
+
+
+def test_what_is_published_without_a_connection_arrives_once(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
+    page = open_page(proxy.url).connect(server.token()).live()
+
+    proxy.refuses = True
+    proxy.cut()
+    page.wait_until("stream.status === 'waiting'")
+    page.evaluate(
+        "void (globalThis.answers = Promise.all([1, 2, 3].map((data) => stream.publish({ type: 'a', data }))))"
+    )
+    proxy.refuses = False
+    answers = page.evaluate("answers")
+    page.received(3)
+
+    assert [1, 2, 3] == answers
+    assert [[1, 1], [2, 2], [3, 3]] == [[number, data] for number, _, data in page.evaluate("seen.messages")]
+
+
+def test_a_page_that_was_frozen_resumes_when_it_wakes(server: LiveServer, chromium: "Browser") -> None:
+    context = chromium.contexts[0]
+    page = ClientPage(context.new_page(), server.url).connect(server.token()).live()
+    lifecycle = context.new_cdp_session(page.page)
+
+    lifecycle.send("Page.setWebLifecycleState", {"state": "frozen"})
+    until(lambda: not server.manager.connections, page)
+    publish(server, 2)
+    lifecycle.send("Page.setWebLifecycleState", {"state": "active"})
+    page.received(2)
+
+    assert [(1, True), (2, True)] == flags(page)
+
+
+def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
+    page = open_page(proxy.url).connect(server.token()).live()
+
+    proxy.limit = 100_000
+    proxy.cut()
+    publish(server, 60, size=10_000)
+    page.received(9).wait_until("seen.statuses.filter((status) => status === 'recovering').length > 2")
+    proxy.limit = None
+    page.received(60)
+
+    assert list(range(1, 61)) == page.numbers
+
+
+def test_what_is_lost_is_told(start: Start, context: "BrowserContext") -> None:
+    server = start(max_messages=5)
+    page = ClientPage(context.new_page(), server.url).connect(server.token(), snapshots=True).live()
+
+    page.evaluate("stream.drop(500)")
+    publish(server, 10)
+    page.received(5)
+
+    assert [["gap", {"type": "gap", "from": 1, "to": 5}]] == page.events
+    assert [6, 7, 8, 9, 10] == page.numbers
+    assert 2 == page.evaluate("seen.snapshots")
+
+
+def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer, open_page: Open) -> None:
+    page = open_page().connect(server.token()).live()
+    publish(server, 3)
+    page.received(3)
+
+    server.restart()
+    publish(server, 2)
+    page.received(5)
+
+    assert [["reset", {"type": "reset", "epoch": server.manager.epoch}]] == page.events
+    assert [1, 2, 3, 1, 2] == page.numbers
+
+
+def test_a_hand_written_client_receives_the_same(server: LiveServer, open_page: Open) -> None:
+    [example] = re.findall(r"```javascript\n(.*?)```", PROTOCOL.read_text(), re.DOTALL)
+    page = open_page().connect(server.token()).live()
+    page.evaluate(f"() => {{ {example}; globalThis.byHand = connect; }}")
+    page.page.evaluate(
+        """async ([url, token]) => {
+            globalThis.theirs = [];
+            const getToken = async () => token;
+            const onMessage = ({ sequence_number }) => theirs.push(sequence_number);
+            byHand(url, { getToken, onMessage, onLoss() {}, onRefused() {} });
+        }""",
+        [server.websocket_url, server.token()],
+    )
+    until(lambda: len(server.manager.connections) == 2, page)
+
+    publish(server, 2)
+    page.wait_until("theirs.length === 2")
+    server.drop()
+    publish(server, 3)
+    page.received(5).wait_until("theirs.length === 5")
+
+    assert [1, 2, 3, 4, 5] == page.numbers == page.evaluate("theirs")
+
+
+def test_a_token_is_renewed_while_the_connection_stays(server: LiveServer, open_page: Open) -> None:
+    tokens: list[str | None] = [server.token(expires_in=2), server.token()]
+    page = open_page().connect(tokens).live()
+    [connection] = server.manager.connections
+
+    until(lambda: connection.earlier, page)
+    publish(server)
+    page.received(1)
+
+    assert [connection] == list(server.manager.connections)
+    assert ["live"] == page.evaluate("seen.statuses")
+
+
+def test_a_provider_that_fails_is_asked_again(server: LiveServer, open_page: Open) -> None:
+    page = open_page().connect([None, None, server.token()]).live()
+
+    assert 3 == page.evaluate("seen.tokens")
+
+
+def test_a_token_that_is_refused_twice_ends_the_stream(open_page: Open) -> None:
+    page = open_page().connect("garbage").wait_until("stream.status === 'closed'")
+
+    detail = {"code": 4401, "reason": "the token is invalid or expired"}
+    assert [["unauthorized", detail]] == page.events
+    assert 2 == page.evaluate("seen.tokens")
+
+
+def test_events_replace_websockets_that_are_blocked_and_give_way_to_them_again(
+    server: LiveServer, proxy: Proxy, open_page: Open
+) -> None:
+    proxy.blocks_websockets = True
+    page = open_page(proxy.url).connect(server.token()).live()
+    publish(server, 2)
+    page.received(2)
+    assert ["events"] == [each.transport for each in server.manager.connections]
+    number = page.evaluate("stream.publish({ type: 'chat' })")
+    page.received(3)
+
+    proxy.blocks_websockets = False
+    while "websocket" not in [each.transport for each in server.manager.connections]:
+        publish(server)
+        page.received(server.manager.window.latest)
+    publish(server, 2)
+    page.received(server.manager.window.latest)
+
+    assert 3 == number
+    assert list(range(1, server.manager.window.latest + 1)) == page.numbers
+    assert [] == page.events
+
+
+def test_polling_is_the_last_resort(server: LiveServer, open_page: Open) -> None:
+    publish(server, 2)
+    page = open_page().connect(server.token(), transports=["polling"]).live()
+
+    publish(server)
+    number = page.evaluate("stream.publish({ type: 'chat' })")
+    page.received(2)
+
+    assert 4 == number
+    assert [3, 4] == page.numbers
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+def test_commands_and_topics_work_on_every_transport(server: LiveServer, open_page: Open, transport: str) -> None:
+    @server.manager.command("double")
+    def double(number: int) -> int:
+        return 2 * number
+
+    page = open_page().connect(server.token(topics=["a", "b"]), transports=[transport], topics=["a"]).live()
+
+    assert 42 == page.evaluate("stream.command('double', 21)")
+    assert 4400 == page.evaluate("stream.command('double', 'x').catch(({ code }) => code)")
+    assert ["a", "b"] == page.evaluate("stream.follow('b')")
+    page.live()
+    server.publish("chat", topics=["b"])
+    page.received(1)
+
+
+def test_a_page_of_another_origin_uses_events(start: Start, context: "BrowserContext") -> None:
+    server, other = start(allowed_origins="http://127.0.0.1:*"), start()
+    page = ClientPage(context.new_page(), other.url)
+
+    page.connect(server.token(), url=server.url, transports=["events"]).live()
+    number = page.evaluate("stream.publish({ type: 'chat' })")
+    page.received(1)
+
+    assert [number] == page.numbers
+
+
+def test_a_handler_that_throws_is_reported_and_stops_nothing(server: LiveServer, open_page: Open) -> None:
+    page = open_page().connect(server.token())
+    page.evaluate("void stream.on('chat', () => { throw new Error('of a handler'); })")
+    page.evaluate("void stream.on('chat', () => { globalThis.called = true; })")
+    page.live()
+
+    publish(server, 2)
+    page.received(2).wait_until("globalThis.called")
+
+    assert ["Uncaught Error: of a handler"] * 2 == page.evaluate("seen.errors")
+
+
+def test_a_worker_may_use_the_client(server: LiveServer, open_page: Open) -> None:
+    page = open_page()
+    page.page.evaluate(
+        """(token) => {
+            const source = `
+                import { connect } from "${location.origin}/websocket/client.js";
+                const stream = connect("${location.origin}", { token: "${token}" });
+                stream.addEventListener("status", ({ detail }) => postMessage(detail.status));
+            `;
+            const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+            globalThis.statuses = [];
+            new Worker(url, { type: "module" }).onmessage = ({ data }) => statuses.push(data);
+        }""",
+        server.token(),
+    )
+
+    page.wait_until("statuses.includes('live')")
+
+    assert 1 == len(server.manager.connections)

@@ -1,0 +1,474 @@
+"""The console in a real browser."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI
+from websockets.sync.client import connect
+
+from browser.chromium import REMOTE_HOST, find_chromium, launched
+from browser.console_page import PATH, SCOPES, ConsolePage
+from support import SOCKETS
+from unmissed import ConnectionManager, Settings, create_router
+from unmissed.testing import SECRET, LiveServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, WebSocketRoute
+
+pytestmark = pytest.mark.live
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 812}
+
+ShowConsole = Callable[..., ConsolePage]
+OpenConsole = Callable[..., ConsolePage]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """Return a browser that the tests share; each test has its own profile."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    path = find_chromium()
+    if path is None:
+        pytest.skip("Chromium is not installed, or set CHROMIUM to its path")
+    with launched(path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., LiveServer]]:
+    """Return a function that starts a server with these settings."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> LiveServer:
+            return stack.enter_context(
+                LiveServer(settings=Settings.load(jwt_secret=SECRET, console=True, **settings), **SOCKETS["native"])
+            )
+
+        yield start
+
+
+@pytest.fixture
+def server(start: Callable[..., LiveServer]) -> LiveServer:
+    return start()
+
+
+@pytest.fixture
+def show(chromium: "Browser") -> Iterator[ShowConsole]:
+    """Return a function that prepares a page for a server. Its options are those of a browser context."""
+    with ExitStack() as stack:
+
+        def show(server: LiveServer, **options: Any) -> ConsolePage:
+            context = stack.enter_context(chromium.new_context(**{"viewport": DESKTOP, **options}))
+            context.set_default_timeout(15_000)
+            return ConsolePage(context.new_page(), server.url)
+
+        yield show
+
+
+@pytest.fixture
+def opened(show: ShowConsole) -> OpenConsole:
+    """Return a function that opens the console of a server with all rights."""
+    return lambda server, **options: show(server, **options).open(token_for(server))
+
+
+def token_for(server: LiveServer, scope: str = SCOPES) -> str:
+    return server.token("dev", scope=scope, topics=["*"])
+
+
+# A first visit
+
+
+def test_two_clicks_show_a_recovery(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    page.press("Publish 50/s")
+    page.wait_until("count('received') > 20")
+    page.press("Drop 5 s")
+    page.wait_for("waiting")
+    page.wait_until("count('missed') > 100")
+    page.wait_for("live")
+    page.wait_until("document.querySelector('#messages .back')")
+    page.press("Publish 50/s")
+
+    counters = page.counters()
+    assert counters["recovered"] > 100
+    assert (0, 0, 0) == (counters["missed"], counters["lost"], counters["duplicates"])
+    assert "None was lost." in page.rows(".note")[0]
+    assert page.rows(".recovered")[0].endswith("recovered")
+    assert page.page.locator("#timeline rect.recovered").count() > 0
+
+
+def test_every_message_is_compared_by_number(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    server.publish("for everyone")
+    server.publish("for bob", users=["bob"])
+    server.publish("for everyone")
+
+    page.wait_until("document.getElementById('check').textContent.startsWith('2 of 2 messages compared')")
+    assert (2, 0) == (page.counters()["received"], page.counters()["lost"])
+
+
+def test_a_drop_without_traffic_has_something_to_miss(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    page.press("Drop 5 s")
+    page.wait_until("count('missed') > 5")
+    page.end_drop()
+    page.wait_until("document.querySelector('#messages .back')")
+
+    counters = page.counters()
+    assert counters["recovered"] > 5
+    assert (0, 0, 0) == (counters["missed"], counters["lost"], counters["duplicates"])
+
+
+def test_a_message_is_listed_with_its_number_and_its_text_as_text(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    page.page.get_by_label("Text of the message").fill("<b>Hello</b>")
+    page.press("Publish P")
+    page.wait_until("count('received') === 1")
+
+    [row] = page.rows()
+    assert row.startswith("1 ")
+    assert 'note {"text":"<b>Hello</b>"}' in row
+
+
+def test_the_page_keeps_to_its_policy_and_to_its_server(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    page.press("Publish P")
+    page.wait_until("count('received') === 1")
+
+    assert [] == page.errors
+    assert [] == [url for url in page.requested if not url.startswith((server.url, server.websocket_url))]
+
+
+def test_the_page_works_under_a_prefix(show: ShowConsole) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET, console=True))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager), prefix="/live")
+
+    with LiveServer(app, manager=manager, **SOCKETS["native"]) as server:
+        page = show(server)
+        page.url += "/live"
+        page.open(token_for(server))
+        page.press("Publish P")
+        page.wait_until("count('received') === 1 && document.querySelector('#connections tr')")
+
+        assert [] == page.errors
+
+
+# Tokens
+
+
+def test_the_token_leaves_the_address_and_lasts_over_a_reload(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    assert f"{server.url}{PATH}" == page.page.url
+    page.page.reload()
+    page.wait_for("live")
+
+
+def test_a_token_may_be_pasted_and_forgotten(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server)
+    page.page.goto(f"{server.url}{PATH}")
+
+    page.page.get_by_label("Token").fill(token_for(server))
+    page.press("Connect")
+    page.wait_for("live")
+    page.press("Forget token")
+
+    page.page.get_by_label("Token").wait_for()
+
+
+def test_a_refused_token_is_explained(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server)
+
+    page.page.goto(f"{server.url}{PATH}#token=expired")
+
+    page.page.get_by_text("The token was refused, or it has expired.").wait_for()
+    assert "Closed" == page.text("#state-title")
+
+
+def test_a_token_without_rights_shows_messages_and_says_what_is_missing(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server).open(token_for(server, scope=""))
+
+    server.publish("a")
+    page.wait_until("count('received') === 1")
+    page.press("Publish P")
+
+    page.page.get_by_text("Publishing failed: ").wait_for()
+    assert "admin" in page.text("#connections-refusal")
+
+
+def test_test_messages_for_another_machine_are_confirmed_first(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server)
+    page.url = server.url.replace("127.0.0.1", REMOTE_HOST)
+    page.open(token_for(server))
+
+    page.press("Publish P")
+    page.press("Cancel")
+    assert 0 == server.manager.window.latest
+    page.press("Publish P")
+    page.page.get_by_role("dialog").get_by_role("button", name="Publish").click()
+    page.wait_until("count('received') === 1")
+    page.press("Publish P")
+    page.wait_until("count('received') === 2")
+
+
+# Losses
+
+
+def test_a_gap_is_a_red_row_with_what_is_lost(start: Callable[..., LiveServer], opened: OpenConsole) -> None:
+    server = start(max_messages=20)
+    page = opened(server)
+    server.publish("seen")
+    page.wait_until("count('received') === 1")
+
+    page.press("Drop 5 s")
+    page.wait_for("waiting")
+    for _ in range(2):
+        listed = server.manager.window.latest + 10
+        for number in range(10):
+            server.publish("published meanwhile", number)
+        page.wait_until(f"count('missed') + count('lost') >= {listed - 1}")
+    page.end_drop()
+    page.wait_until("document.querySelectorAll('#messages .bad').length === 2")
+
+    back, gap = page.rows(".bad")
+    lost = page.counters()["lost"]
+    assert f"{lost} could not be recovered" in back
+    assert f"Gap: {lost} messages are lost (numbers 2 to {1 + lost})" in gap
+    assert (20, 0) == (page.counters()["recovered"], page.counters()["missed"])
+
+
+def test_a_message_that_is_lost_without_notice_is_found(server: LiveServer, show: ShowConsole) -> None:
+    page = show(server)
+    page.page.route_web_socket("**/ws*", swallow("lost"))
+    page.open(token_for(server))
+
+    for kind in ("seen", "lost", "seen"):
+        server.publish(kind)
+    page.wait_until("count('lost') === 1")
+
+    assert "1 message did not arrive, and no gap was announced." in page.rows(".bad")[0]
+    assert "1 message of the log did not arrive" == page.text("#check")
+
+
+def swallow(kind: str) -> Callable[["WebSocketRoute"], None]:
+    """Return a handler that passes on all messages of the server but those of this type."""
+
+    def handle(route: "WebSocketRoute") -> None:
+        server = route.connect_to_server()
+        server.on_message(lambda frame: None if f'"{kind}"' in str(frame) else route.send(frame))
+
+    return handle
+
+
+def test_a_server_that_lost_its_log_is_told_as_a_reset(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    server.publish("a")
+    page.wait_until("count('received') === 1")
+
+    server.restart()
+    page.wait_until("document.querySelectorAll('#messages .bad').length === 2")
+    server.publish("b")
+    page.wait_until("count('received') === 2")
+
+    renewed, reset = page.rows(".bad")
+    assert "Reset: the server has started with an empty log." in reset
+    assert "What the old log held is unknown." in renewed
+    assert (0, 0) == (page.counters()["lost"], page.counters()["duplicates"])
+
+
+def test_a_reload_recovers_what_was_published_meanwhile(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    server.publish("before")
+    page.wait_until("count('received') === 1")
+
+    page.page.goto("about:blank")
+    server.publish("meanwhile")
+    page.page.goto(f"{server.url}{PATH}")
+    page.wait_for("live")
+
+    page.page.get_by_text("Recovered 1 message after the page was loaded again. None was lost.").first.wait_for()
+
+
+# Connections
+
+
+def test_a_disconnected_client_reconnects_and_is_listed_again(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    page.wait_until("document.querySelector('#connections tr')")
+    [connection] = server.manager.connections
+
+    page.press(f"Disconnect {connection.id}")
+    page.page.get_by_text("Connected again after").first.wait_for()
+    page.wait_for("live")
+
+    page.wait_until(
+        f"document.querySelector('#connections tr') && !document.querySelector('[title=\"{connection.id}\"]')"
+    )
+    assert [] == [each for each in server.manager.connections if each.id == connection.id]
+
+
+def test_connections_are_shown_in_pages(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    with ExitStack() as stack:
+        for number in range(12):
+            headers = server.headers(f"user-{number}")
+            stack.enter_context(connect(server.websocket_url, additional_headers=headers, proxy=None))
+
+        page.wait_until("document.querySelectorAll('#connections tr').length === 10")
+        page.press("Next")
+        page.wait_until("document.querySelectorAll('#connections tr').length === 3")
+        page.press("Previous")
+        page.wait_until("document.querySelectorAll('#connections tr').length === 10")
+
+
+def test_a_stalled_reader_falls_behind_alone_and_catches_up(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    page.press("Stall reading")
+    page.page.get_by_text("messages behind. All others go on, and so does this page.").wait_for()
+    own = [each.lag for each in server.manager.connections if each.transport == "websocket"]
+    page.press("Read on")
+    page.page.get_by_text("The second connection has caught up").wait_for()
+
+    assert [0] == own
+    assert 0 == page.counters()["lost"]
+
+
+# Code
+
+
+@pytest.mark.parametrize("language", ["curl", "Python"])
+def test_the_code_for_publishing_publishes(server: LiveServer, opened: OpenConsole, language: str) -> None:
+    page = opened(server)
+    page.page.get_by_label("Text of the message").fill("It's here")
+    page.press("Publish P")
+    page.page.get_by_role("tab", name=language).click()
+    code = page.text("#code")
+
+    command = ["bash", "-c", code] if language == "curl" else [sys.executable, "-c", code]
+    variables = {"UNMISSED_URL": server.url, "UNMISSED_TOKEN": token_for(server)}
+    subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, timeout=30)  # noqa: S603  # the code under test
+    page.wait_until("count('received') === 2")
+
+    published, clicked = (row.split(" ", 2)[2] for row in page.rows())
+    assert clicked == published
+
+
+def test_code_is_copied_without_the_token_and_the_token_on_its_own(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server, permissions=["clipboard-read", "clipboard-write"])
+
+    copied = []
+    for button in ("#copy-code", "#copy-token"):
+        page.page.click(button)
+        page.page.locator(button, has_text="Copied").wait_for()
+        copied.append(page.page.evaluate("navigator.clipboard.readText()"))
+
+    assert "$UNMISSED_TOKEN" in copied[0]
+    assert "eyJ" not in copied[0]
+    assert copied[1].startswith(f"export UNMISSED_URL={server.url} UNMISSED_TOKEN=eyJ")
+
+
+# Keyboard, sizes and colours
+
+
+def test_keys_press_buttons_unless_somebody_types_or_turns_them_off(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    flow = page.page.get_by_role("button", name="Publish 50/s")
+    keyboard = page.page.keyboard
+
+    keyboard.press("f")
+    assert "true" == flow.get_attribute("aria-pressed")
+    keyboard.press("f")
+    assert "false" == flow.get_attribute("aria-pressed")
+
+    page.page.get_by_label("Text of the message").focus()
+    keyboard.press("f")
+    page.page.get_by_label("Keyboard shortcuts").focus()
+    keyboard.press("Space")
+    keyboard.press("f")
+    assert "false" == flow.get_attribute("aria-pressed")
+
+
+def test_the_tab_key_reaches_the_controls_in_reading_order(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    reached = []
+    for _ in range(8):
+        page.page.keyboard.press("Tab")
+        reached.append(page.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+
+    assert ["theme", "forget", "text", "Publish P", "flow", "drop-5", "drop-30", "stall"] == reached
+
+
+def test_a_drop_keeps_the_focus_on_its_button(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    page.page.get_by_role("button", name="Drop 5 s").focus()
+    page.page.keyboard.press("Enter")
+    page.wait_for("waiting")
+    page.page.keyboard.press("Enter")
+
+    assert "drop-5" == page.page.evaluate("document.activeElement.id")
+
+
+def test_a_phone_shows_everything_in_its_width(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server, viewport=PHONE, has_touch=True, is_mobile=True)
+    page.press("Publish 50/s")
+    page.wait_until("count('received') > 20")
+
+    assert PHONE["width"] == page.page.evaluate("document.documentElement.scrollWidth")
+    heights = page.page.locator(".actions button").evaluate_all("all => all.map((each) => each.offsetHeight)")
+    assert 44 == min(heights)
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server, color_scheme="dark")
+
+    colours = [background(page)]
+    for _ in range(2):
+        page.press("Theme")
+        colours.append(background(page))
+    page.page.reload()
+    page.wait_for("live")
+
+    dark, light = colours[0], colours[1]
+    assert [dark, light, dark] == colours
+    assert dark == background(page)
+    assert "Theme: dark" in page.text("#theme")
+
+
+def background(page: ConsolePage) -> str:
+    colour: str = page.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return colour
+
+
+def test_axe_finds_nothing_serious(server: LiveServer, show: ShowConsole) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm ci --prefix tests/browser")
+    page = show(server, bypass_csp=True, reduced_motion="reduce")
+    page.page.goto(f"{server.url}{PATH}")
+    page.page.get_by_label("Token").wait_for()
+    axe = AXE.read_text()
+
+    assert [] == page.violations(axe)
+    page.open(token_for(server))
+    page.press("Publish P")
+    page.press("Drop 5 s")
+    page.wait_until("count('missed') > 1 && document.querySelector('#messages .dropped')")
+    assert [] == page.violations(axe)
+    page.end_drop()
+    page.wait_until("document.querySelector('#messages .recovered') && document.querySelector('#connections tr')")
+    assert [] == page.violations(axe)

@@ -1,0 +1,111 @@
+"""The JavaScript of the client: its tests in Node.js, its types, its size, and its npm package."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SOURCE = ROOT / "src" / "unmissed" / "browser"
+MODULES = HERE / "node_modules"
+TYPESCRIPT = MODULES / ".bin" / "tsc"
+MAX_BYTES = 6_656
+
+pytestmark = pytest.mark.live
+
+
+def run(*command: str | Path, cwd: Path = HERE) -> str:
+    """Run a program of Node.js, and return its output, also as the message of a failure."""
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"{command[0]} is not installed: install Node.js 20, and run npm ci --prefix tests/browser")
+    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # noqa: S603  # our own
+    assert 0 == done.returncode, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the package as npm installs it, where the tests in Node.js find it."""
+    folder = tmp_path_factory.mktemp("package")
+    [packed] = json.loads(run("npm", "pack", SOURCE, "--json", "--pack-destination", folder))
+    installed = MODULES / "unmissed"
+    shutil.rmtree(installed, ignore_errors=True)
+    with tarfile.open(folder / packed["filename"]) as archive:
+        archive.extractall(folder, filter="data")
+    return shutil.copytree(folder / "package", installed)
+
+
+@pytest.mark.parametrize("script", sorted(each.name for each in HERE.glob("*.test.js") if "package" not in each.name))
+def test_the_tests_in_node_pass(script: str) -> None:
+    run("node", "--test", script)
+
+
+def test_the_package_works_as_it_is_installed(package: Path) -> None:
+    if not (MODULES / "vue").exists():
+        pytest.skip("the packages of the tests are not installed: run npm ci --prefix tests/browser")
+
+    assert package.exists()
+    run("node", "--test", "package.test.js")
+
+
+def test_applications_in_typescript_can_use_the_package(package: Path) -> None:
+    assert package.exists()
+    options = (
+        "--strict",
+        "--noEmit",
+        "--target",
+        "es2022",
+        "--module",
+        "nodenext",
+        "--lib",
+        "es2022,dom",
+        "--skipLibCheck",
+    )
+
+    run(TYPESCRIPT, *options, "usage.ts")
+
+
+def test_the_package_contains_what_it_needs_and_nothing_else(package: Path) -> None:
+    modules = ["react", "types", "unmissed", "vue"]
+    expected = {f"{module}{suffix}" for module in modules for suffix in (".js", ".d.ts")}
+
+    assert expected | {"README.md", "package.json"} == {each.name for each in package.iterdir()}
+
+
+def test_the_package_has_the_version_of_the_server() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["version"] == json.loads((SOURCE / "package.json").read_text())["version"]
+
+
+def test_the_types_are_sound_and_the_declarations_are_in_step(tmp_path: Path) -> None:
+    """They are generated in a copy: TypeScript would read the declarations that are there in place of the sources."""
+    copy = tmp_path / "src" / "unmissed" / "browser"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("*.d.ts"))
+    (tmp_path / "tests" / "browser").mkdir(parents=True)
+    (tmp_path / "tests" / "browser" / "node_modules").symlink_to(MODULES)
+
+    run(TYPESCRIPT, "-p", copy)
+
+    declarations = {each.name: each.read_text() for each in SOURCE.glob("*.d.ts")}
+    generated = {each.name: each.read_text() for each in copy.glob("*.d.ts")}
+    assert generated == declarations, "run: npm run types --prefix tests/browser"
+
+
+def test_the_client_is_small() -> None:
+    assert len(gzip.compress((SOURCE / "unmissed.js").read_bytes(), 9)) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("wrapper", ["react.js", "vue.js"])
+def test_the_wrappers_of_frameworks_are_short(wrapper: str) -> None:
+    assert len((SOURCE / wrapper).read_text().splitlines()) < 40
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    assert "resolved" not in (HERE / "package-lock.json").read_text()

@@ -1,0 +1,275 @@
+"""Hard use of the client in Chromium: prints what was received, recovered, lost and doubled, and fails if it should.
+
+Run it with ``PYTHONPATH=src:tests python tests/browser/torture.py faults --seconds 300 --seed 7 --transports events``.
+``faults`` drops, freezes and reloads a page and restarts the server. ``tabs`` kills the leader of shared tabs.
+``publishes`` cuts the network of a page that publishes.
+"""
+
+import argparse
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+from browser.chromium import find_chromium
+from browser.devtools import debugged
+from browser.proxy import Proxy
+from support import LOGGED, SOCKETS
+from unmissed import Settings
+from unmissed.core.errors import UnmissedError
+from unmissed.testing import SECRET, LiveServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+RATE = 50
+PATIENCE = 60.0
+FIGURES = ("received", "recovered", "told as lost", "lost", "duplicates", "out of order")
+
+_RECORDING = """
+globalThis.record = async (token, options) => {
+  const { connect } = await import("/websocket/client.js");
+  const note = (...facts) => {
+    sessionStorage.notes = (sessionStorage.notes ?? "") + JSON.stringify([stream.epoch, ...facts]) + "\\n";
+  };
+  globalThis.stream = connect(location.origin, { token: async () => token, storage: sessionStorage, ...options });
+  stream.on("*", ({ sequence_number, recovered }) => note("message", sequence_number, recovered));
+  stream.addEventListener("gap", ({ detail }) => note("gap", detail.from, detail.to));
+};
+globalThis.takeNotes = () => {
+  const notes = (sessionStorage.notes ?? "").split("\\n").filter(Boolean).map((line) => JSON.parse(line));
+  delete sessionStorage.notes;
+  return notes;
+};
+"""
+
+
+@dataclass
+class Account:
+    """What one page received, checked against what was published."""
+
+    first: dict[str, int] = field(default_factory=dict)
+    """For each epoch, the number after which the page must see everything."""
+    seen: dict[str, list[int]] = field(default_factory=dict)
+    told: dict[str, set[int]] = field(default_factory=dict)
+    """The numbers that gaps told about."""
+    recovered: int = 0
+
+    def add(self, notes: list[list[Any]]) -> None:
+        for epoch, kind, *facts in notes:
+            if kind == "gap":
+                self.told.setdefault(epoch, set()).update(range(facts[0], facts[1] + 1))
+            else:
+                self.seen.setdefault(epoch, []).append(facts[0])
+                self.recovered += facts[1]
+
+    def figures(self, published: dict[str, list[int]]) -> Counter[str]:
+        """Return the counts. What an epoch had after the last message that was seen is told by the reset."""
+        counts = Counter({**dict.fromkeys(FIGURES, 0), "recovered": self.recovered})
+        for epoch, seen in self.seen.items():
+            first = self.first.get(epoch, 0)
+            expected = {number for number in published[epoch] if first < number <= max(seen)}
+            counts["received"] += len(seen)
+            counts["told as lost"] += len(expected & self.told.get(epoch, set()) - set(seen))
+            counts["lost"] += len(expected - set(seen) - self.told.get(epoch, set()))
+            counts["duplicates"] += len(seen) - len(set(seen))
+            counts["out of order"] += sum(after <= before for before, after in pairwise(seen))
+        return counts
+
+
+class Publisher:
+    """Publishes ``RATE`` messages a second in a thread, whatever the server does."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.published: dict[str, list[int]] = {}
+        self._server = server
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            due += 1 / RATE
+            manager = self._server.manager
+            try:
+                number = manager.publish_threadsafe({"type": "tick"}, timeout=5).sequence_number
+                self.published.setdefault(manager.epoch, []).append(number)
+            except (UnmissedError, TimeoutError, RuntimeError):
+                continue
+
+
+class Recorder:
+    """One page that records what its stream receives, also over reloads."""
+
+    def __init__(self, page: "Page", url: str, *, token: str, **options: Any) -> None:
+        self.page = page
+        self.account = Account()
+        self._arguments = [token, options]
+        page.add_init_script(_RECORDING)
+        page.goto(f"{url}/livez")
+        self.connect()
+        self.wait_until("stream.status === 'live'")
+        epoch, position = page.evaluate("[stream.epoch, stream.position]")
+        self.account.first[epoch] = position
+
+    def connect(self) -> None:
+        self.page.evaluate("([token, options]) => record(token, options)", self._arguments)
+
+    def collect(self) -> None:
+        self.account.add(self.page.evaluate("takeNotes()"))
+
+    def reload(self) -> None:
+        """Reload the page, as soon as the server is there."""
+        self.page.reload()
+        self.connect()
+
+    def wait_until(self, condition: str) -> None:
+        self.page.wait_for_function(condition, polling=50, timeout=PATIENCE * 1000)
+
+
+def _serve(stack: ExitStack, **settings: Any) -> LiveServer:
+    loaded = Settings.load(jwt_secret=SECRET, drain_seconds=0.2, max_messages=5_000, **settings)
+    return stack.enter_context(LiveServer(settings=loaded, **SOCKETS["native"], **LOGGED))
+
+
+def faults(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:
+    """Drop, cut, freeze and reload a page, and restart the server, about 200 times in 300 seconds."""
+    context = browser.contexts[0]
+    counts = Counter[str]()
+    with ExitStack() as stack:
+        server = _serve(stack)
+        proxy = stack.enter_context(Proxy(int(server.url.rpartition(":")[2])))
+        recorder = Recorder(context.new_page(), proxy.url, token=server.token(), transports=transports)
+        publisher = stack.enter_context(Publisher(server))
+        lifecycle = context.new_cdp_session(recorder.page)
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            fault = chance.choices(["drop", "cut", "freeze", "reload", "restart"], [8, 6, 3, 2, 1])[0]
+            counts[fault] += 1
+            match fault:
+                case "drop":
+                    recorder.page.evaluate("(pause) => stream.drop(pause)", chance.uniform(0, 1500))
+                case "cut":
+                    proxy.cut()
+                case "freeze":
+                    lifecycle.send("Page.setWebLifecycleState", {"state": "frozen"})
+                    time.sleep(chance.uniform(0.1, 2))
+                    lifecycle.send("Page.setWebLifecycleState", {"state": "active"})
+                case "reload":
+                    recorder.reload()
+                case "restart":
+                    server.restart()
+            recorder.page.wait_for_timeout(chance.uniform(0, 2500))
+            recorder.collect()
+        publisher.stop()
+        recorder.wait_until(
+            f"stream.epoch === '{server.manager.epoch}' && stream.position >= {server.manager.window.latest}"
+        )
+        recorder.collect()
+        counts.update(recorder.account.figures(publisher.published))
+        return counts
+
+
+def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
+    """Kill the leader of 20 shared tabs 20 times, and open another tab for each."""
+    context = browser.new_context()
+    leaders: list[Page] = []
+    counts = Counter[str]()
+    with ExitStack() as stack:
+        stack.callback(context.close)
+        server = _serve(stack)
+        publisher = stack.enter_context(Publisher(server))
+
+        def opened() -> Recorder:
+            page = context.new_page()
+            page.on("websocket", lambda _: leaders.append(page))
+            return Recorder(page, server.url, token=server.token(), shared=True, transports=transports)
+
+        recorders = [opened() for _ in range(20)]
+        for _ in range(20):
+            counts["more than one socket"] += len(server.manager.connections) > 1
+            [killed] = [each for each in recorders if each.page is leaders[-1]]
+            recorders.remove(killed)
+            killed.page.close()
+            counts["killed"] += 1
+            recorders.append(opened())
+            recorders[0].page.wait_for_timeout(chance.uniform(0, 2_000))
+        publisher.stop()
+        for recorder in recorders:
+            recorder.wait_until(f"stream.position >= {server.manager.window.latest}")
+            recorder.collect()
+            counts.update(recorder.account.figures(publisher.published))
+        return counts
+
+
+def publishes(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
+    """Publish 1,000 messages from a page whose network is cut every second."""
+    context = browser.new_context()
+    counts = Counter[str]()
+    with ExitStack() as stack:
+        stack.callback(context.close)
+        server = _serve(stack)
+        proxy = stack.enter_context(Proxy(int(server.url.rpartition(":")[2])))
+        recorder = Recorder(context.new_page(), proxy.url, token=server.token(), transports=transports)
+        recorder.page.evaluate(
+            """() => {
+                globalThis.answers = [];
+                for (let data = 0; data < 1000; data++) {
+                    stream.publish({ type: "a", data }).then((number) => answers.push([data, number]));
+                }
+            }"""
+        )
+        while recorder.page.evaluate("answers.length") < 1000:
+            recorder.page.wait_for_timeout(1000)
+            proxy.cut()
+            counts["cuts"] += 1
+        stored = {message["sequence_number"]: message["data"] for message in server.manager.get_messages_since(0)}
+        answers = recorder.page.evaluate("answers")
+        counts["received"] = len(stored)
+        counts["lost"] = 1000 - len(set(stored.values()))
+        counts["duplicates"] = len(stored) - len(set(stored.values()))
+        counts["wrong answers"] = sum(stored.get(number) != data for data, number in answers)
+        return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", choices=["faults", "tabs", "publishes"])
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long faults lasts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--transports", default="websocket,events,polling")
+    arguments = parser.parse_args()
+    scenario = {"faults": faults, "tabs": tabs, "publishes": publishes}[arguments.scenario]
+    path = find_chromium()
+    if path is None:
+        sys.exit("Chromium is not installed: install it, or set CHROMIUM to its path")
+    with debugged(path) as browser:
+        counts = scenario(
+            browser,
+            seconds=arguments.seconds,
+            chance=random.Random(arguments.seed),
+            transports=arguments.transports.split(","),
+        )
+    sys.stdout.write(", ".join(f"{name} {count}" for name, count in counts.items()) + "\n")
+    bad = ("lost", "duplicates", "out of order", "wrong answers", "more than one socket")
+    sys.exit(any(counts[name] for name in bad))
+
+
+if __name__ == "__main__":
+    main()
