@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser.chromium import find_chromium
 from browser.client_page import ClientPage
 from browser.devtools import debugged
 from browser.proxy import Proxy
@@ -28,13 +27,9 @@ Open = Callable[..., ClientPage]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator["Browser"]:
+def chromium(chromium_path: str) -> Iterator["Browser"]:
     """Return a browser that the tests share; each test has its own profile."""
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium is not installed, or set CHROMIUM to its path")
-    with debugged(path) as browser:
+    with debugged(chromium_path) as browser:
         yield browser
 
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from websockets.sync.client import connect
 
-from browser.chromium import REMOTE_HOST, find_chromium, launched
+from browser.chromium import REMOTE_HOST, launched
 from browser.console_page import PATH, SCOPES, ConsolePage
 from support import SOCKETS
 from unmissed import ConnectionManager, Settings, create_router
@@ -31,13 +31,9 @@ OpenConsole = Callable[..., ConsolePage]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator["Browser"]:
+def chromium(chromium_path: str) -> Iterator["Browser"]:
     """Return a browser that the tests share; each test has its own profile."""
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium is not installed, or set CHROMIUM to its path")
-    with launched(path) as browser:
+    with launched(chromium_path) as browser:
         yield browser
 
 

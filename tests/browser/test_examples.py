@@ -1,0 +1,67 @@
+"""The pages of the examples in a real browser."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.chromium import launched
+from support import SOCKETS
+from unmissed.examples import agent, chat
+from unmissed.testing import LiveServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_path: str) -> Iterator["Browser"]:
+    with launched(chromium_path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(chromium: "Browser") -> Iterator["Page"]:
+    with chromium.new_context() as context:
+        context.set_default_timeout(15_000)
+        yield context.new_page()
+
+
+def test_the_answer_of_the_agent_survives_a_refresh(page: "Page", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model writes on while nobody is there, and waits only before its last words."""
+    refreshed = asyncio.Event()
+
+    async def think(question: str) -> AsyncIterator[str]:
+        yield f"{question} One "
+        await refreshed.wait()
+        yield "two "
+        yield "three."
+
+    monkeypatch.setattr(agent, "think", think)
+    with LiveServer(agent.app, manager=agent.manager, **SOCKETS["native"]) as server:
+        page.goto(server.url)
+        page.get_by_label("Question").fill("Count?")
+        page.get_by_role("button", name="Ask").click()
+        page.get_by_text("Count? One").wait_for()
+        page.goto("about:blank")
+        server.call(refreshed.set)
+        page.go_back()
+
+        page.get_by_text("Count? One two three.", exact=True).wait_for()
+
+
+def test_what_somebody_says_in_the_chat_is_there_for_who_comes_later(chromium: "Browser") -> None:
+    with LiveServer(chat.app, manager=chat.manager, **SOCKETS["native"]) as server, chromium.new_context() as context:
+        pages = [context.new_page(), context.new_page()]
+        for page, name in zip(pages, ("alice", "bob"), strict=True):
+            page.once("dialog", lambda dialog, name=name: dialog.accept(name))
+            page.goto(server.url)
+            page.get_by_label("Message").fill(f"I am {name}")
+            page.get_by_role("button", name="Send").click()
+
+        for page in pages:
+            page.get_by_text("bob: I am bob").wait_for()
+            assert "alice: I am alicebob: I am bob" == page.locator("p").text_content()
