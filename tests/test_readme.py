@@ -68,9 +68,8 @@ def test_the_example_application_publishes_and_recovers(served: LiveServer) -> N
     assert ["order", "report"] == [message["type"] for message in messages]
 
 
-async def test_the_example_client_prints_what_comes(
-    example: dict[str, Any], served: LiveServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
+    example = executed("applications.md", DOCS["applications.md"])
     watching = asyncio.create_task(example["watch"](served.url, served.token()))
     while "hello" not in capsys.readouterr().out:
         await asyncio.to_thread(served.publish, "chat", "hello")
