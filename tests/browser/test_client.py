@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-PROTOCOL = Path(__file__).parents[2] / ".github" / "docs" / "protocol.md"
+ROOT = Path(__file__).parents[2]
+PROTOCOL = ROOT / ".github" / "docs" / "protocol.md"
+PAGES = [ROOT / ".github" / "docs" / "browser.md", ROOT / "src" / "unmissed" / "browser" / "README.md"]
 
 Start = Callable[..., LiveServer]
 Open = Callable[..., ClientPage]
@@ -83,6 +85,10 @@ def publish(server: LiveServer, count: int = 1, size: int = 1) -> None:
         server.publish("chat", "x" * size)
 
 
+def examples(page: Path) -> list[str]:
+    return re.findall(r"```javascript\n(.*?)```", page.read_text(), re.DOTALL)
+
+
 def until(condition: Callable[[], object], page: ClientPage) -> None:
     """Let the browser run until this holds."""
     for _ in range(1_000):
@@ -143,15 +149,15 @@ def test_tabs_share_one_connection_and_lose_nothing_when_the_leader_closes(serve
         assert [1, 2, 3, 4, 5] == page.numbers
 
 
-def test_a_page_that_was_offline_recovers_and_publishes_once(
+def test_a_page_that_was_offline_receives_everything_and_publishes_once(
     server: LiveServer, context: "BrowserContext", open_page: Open
 ) -> None:
     page = open_page().connect(server.token(), transports=["events"]).live()
 
     context.set_offline(True)
-    page.wait_until("stream.status === 'waiting'")
+    with page.page.expect_event("requestfailed"):
+        page.evaluate("void (globalThis.answer = stream.publish({ type: 'mine' }))")
     publish(server, 2)
-    page.evaluate("void (globalThis.answer = stream.publish({ type: 'mine' }))")
     context.set_offline(False)
     answer = page.evaluate("answer")
     page.received(3)
@@ -231,7 +237,7 @@ def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer, open_page
 
 
 def test_a_hand_written_client_receives_the_same(server: LiveServer, open_page: Open) -> None:
-    [example] = re.findall(r"```javascript\n(.*?)```", PROTOCOL.read_text(), re.DOTALL)
+    [example] = examples(PROTOCOL)
     page = open_page().connect(server.token()).live()
     page.evaluate(f"() => {{ {example}; globalThis.byHand = connect; }}")
     page.page.evaluate(
@@ -353,6 +359,18 @@ def test_a_handler_that_throws_is_reported_and_stops_nothing(server: LiveServer,
     page.received(2).wait_until("globalThis.called")
 
     assert ["Uncaught Error: of a handler"] * 2 == page.evaluate("seen.errors")
+
+
+@pytest.mark.parametrize("example", [each for page in PAGES for each in examples(page)])
+def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, open_page: Open, example: str) -> None:
+    page = open_page()
+    page.page.route("**/token", lambda route: route.fulfill(body=server.token()))
+    page.page.route("**/orders", lambda route: route.fulfill(json={"items": [{"id": 1}], "sequence_number": 0}))
+    source = example.replace('"unmissed"', '"/websocket/client.js"').replace("https://api.example.com", server.url)
+
+    page.page.add_script_tag(type="module", content=f"{source}\nstream.on('order', () => (globalThis.done = true));")
+
+    until(lambda: server.publish("order", {"id": 2}) and page.evaluate("globalThis.done"), page)
 
 
 def test_a_worker_may_use_the_client(server: LiveServer, open_page: Open) -> None:
