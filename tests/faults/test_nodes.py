@@ -125,7 +125,7 @@ async def test_all_workers_drain(workers: ServerProcess) -> None:
         streams = await node_ids(stack, workers, count=2)
         workers.signal(signal.SIGTERM)
 
-        assert 0 == await asyncio.to_thread(workers.exit_code, seconds=10)
+        assert 0 == await asyncio.to_thread(workers.exit_code, seconds=30)
         assert 2 == len(streams)
     assert 2 == workers.output.count("Finished server process")
 
