@@ -44,7 +44,7 @@ def chromium() -> Iterator["Browser"]:
 def context(chromium: "Browser") -> Iterator["BrowserContext"]:
     """Return a profile: its pages share storage, locks and channels."""
     context = chromium.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     yield context
     context.close()
 
