@@ -175,7 +175,7 @@ def faults(browser: "Browser", *, seconds: float, chance: random.Random, transpo
                     recorder.reload()
                 case "restart":
                     server.restart()
-            recorder.page.wait_for_timeout(chance.uniform(0, 2500))
+            recorder.page.wait_for_timeout(chance.uniform(0, 2000))
             recorder.collect()
         publisher.stop()
         recorder.wait_until(

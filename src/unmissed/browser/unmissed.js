@@ -16,8 +16,11 @@ export const read = (text) => {
 /** @type {is.Advance} */
 export const advance = ({ position, epoch }, { type, sequence_number: number = position, ...frame }) => {
   const { outcome, epoch: now = epoch } = type === "connected" ? frame : { outcome: type };
-  if (outcome === "reset" && now !== epoch) return { position: number, epoch: now, loss: { type: outcome, epoch: now } };
-  const loss = outcome === "gap" && number > position && { type: outcome, from: frame.from ?? position + 1, to: number };
+  if (outcome === "reset" && now !== epoch) {
+    return { position: number, epoch: now, loss: { type: outcome, epoch: now } };
+  }
+  const gap = { type: outcome, from: frame.from ?? position + 1, to: number };
+  const loss = outcome === "gap" && number > position && gap;
   return { position: position > number ? position : number, epoch: now, loss };
 };
 
@@ -92,8 +95,9 @@ const requests = (stream, link) => {
     const fail = (/** @type {any} */ error) =>
       error.code === 4401 ? link.end(error) : link.take({ type: "error", id, code: 1013, ...error });
     if (topics) {
-      const others = (stream.topics ?? link.greeting.topics ?? []).filter((/** @type {string} */ each) => !topics.includes(each));
-      link.take({ type: "following", id, topics: type === "follow" ? [...others, ...topics] : others });
+      const followed = new Set(stream.topics ?? link.greeting.topics);
+      for (const topic of topics) type === "follow" ? followed.add(topic) : followed.delete(topic);
+      link.take({ type: "following", id, topics: [...followed] });
       link.end();
     } else if (id) last = last.then(ask).catch(fail);
   };
@@ -105,7 +109,8 @@ const recover = async (stream, link, begun) => {
   const { messages, ...page } = await (await call(stream, link, "messages")).json();
   const complete = page.outcome === "complete";
   const start = complete ? position : page.oldest - 1;
-  if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number: position === undefined ? page.latest : start });
+  const sequence_number = position === undefined ? page.latest : start;
+  if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number });
   messages.forEach(link.take);
   if (page.has_more) return recover(stream, link, true);
   link.take({ type: "heartbeat", sequence_number: page.latest });
@@ -115,6 +120,7 @@ const recover = async (stream, link, begun) => {
 const transports = {
   async websocket(stream, link) {
     const token = await link.token();
+    link.signal.throwIfAborted();
     const url = address(stream, "/ws").replace("http", "ws");
     const socket = new WebSocket(url, token ? ["unmissed.bearer", token] : []);
     socket.onmessage = ({ data }) => link.take(read(data));
@@ -219,7 +225,8 @@ class Stream extends EventTarget {
     this.position = position;
     this.epoch = known;
     this.topics = topics;
-    if (shared && globalThis.navigator?.locks && globalThis.BroadcastChannel) this.#group = [key, shared, topics].join();
+    const sharable = globalThis.navigator?.locks && globalThis.BroadcastChannel;
+    if (shared && sharable) this.#group = [key, shared, topics].join();
     for (const type of lifecycle) {
       globalThis.addEventListener?.(type, this.#wake, { capture: true, signal: this.#ended.signal });
     }
@@ -376,7 +383,6 @@ class Stream extends EventTarget {
   async #fresh(link) {
     const { token } = this.#options;
     this.#token = typeof token === "function" ? await token() : token;
-    link.signal.throwIfAborted();
     if (link === this.#link && !link.connected && globalThis.navigator?.onLine !== false) this.#misses++;
     return this.#token;
   }
@@ -565,8 +571,9 @@ class Stream extends EventTarget {
   #request(frame) {
     return new Promise((resolve, reject) => {
       const id = newId();
+      const full = this.#requests.size >= this.#options.queue;
       if (this.status === "closed") throw refused(1000, "the stream is closed");
-      if (this.#requests.size >= this.#options.queue) throw refused(4429, "too many requests wait: send fewer, or raise queue");
+      if (full) throw refused(4429, "too many requests wait: send fewer, or raise queue");
       this.#requests.set(id, { frame: JSON.parse(JSON.stringify({ ...frame, id })), resolve, reject });
       this.#send();
     });
