@@ -57,7 +57,7 @@ def test_what_somebody_says_in_the_chat_is_there_for_who_comes_later(chromium: "
     with LiveServer(chat.app, manager=chat.manager, **SOCKETS["native"]) as server, chromium.new_context() as context:
         pages = [context.new_page(), context.new_page()]
         for page, name in zip(pages, ("alice", "bob"), strict=True):
-            page.once("dialog", lambda dialog, name=name: dialog.accept(name))
+            page.add_init_script(f"globalThis.prompt = () => '{name}'")
             page.goto(server.url)
             page.get_by_label("Message").fill(f"I am {name}")
             page.get_by_role("button", name="Send").click()
