@@ -199,6 +199,7 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
         def opened() -> Recorder:
             page = context.new_page()
             page.on("websocket", lambda _: leaders.append(page))
+            page.on("request", lambda request: leaders.append(page) if "/websocket/events" in request.url else None)
             return Recorder(page, server.url, token=server.token(), shared=True, transports=transports)
 
         recorders = [opened() for _ in range(20)]
