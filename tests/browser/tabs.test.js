@@ -303,15 +303,34 @@ test("what a leader passes on before a tab has begun is not taken for all", asyn
   const leader = new BroadcastChannel(name);
   const { events, stream } = await tab({ since: 7, epoch: "e" });
 
-  leader.postMessage({ frame: message(10) });
+  leader.postMessage({ frame: message(10), epoch: "e", previous: 9 });
   await settled();
-  leader.postMessage({ frame: { ...CONNECTED, sequence_number: 10 } });
+  leader.postMessage({ frame: { ...CONNECTED, sequence_number: 10 }, epoch: "e", previous: 10 });
   await settled();
   mute();
 
   assert.equal(http.requests.length, 1);
   assert.deepEqual(events.map(([, number]) => number), [8, 9]);
   assert.equal(stream.position, 9);
+});
+
+test("frames of a leader that is ahead of the one that a tab follows leave no hole", async () => {
+  fakeTabs();
+  const http = fakeHttp(() => page([8, 9, 10, 11].map((number) => message(number))));
+  fakeSockets();
+  const name = "unmissed:http://server.test,true,";
+  navigator.locks.request(name, {}, () => new Promise(() => {}));
+  const leader = new BroadcastChannel(name);
+  const { events } = await tab({ since: 7, epoch: "e" });
+  leader.postMessage({ frame: CONNECTED, epoch: "e", previous: 7 });
+  leader.postMessage({ frame: message(8), epoch: "e", previous: 7 });
+
+  leader.postMessage({ frame: message(11), epoch: "e", previous: 10 });
+  leader.postMessage({ frame: message(9), epoch: "e", previous: 8 });
+  await settled();
+
+  assert.deepEqual(events.map(([, number]) => number), [8, 9, 10, 11]);
+  assert.deepEqual(http.requests.map(({ query }) => query.since), ["8"]);
 });
 
 test("a tab that joins a leader that has recovered is live", async () => {

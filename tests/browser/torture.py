@@ -199,17 +199,22 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
         def opened() -> Recorder:
             page = context.new_page()
             page.on("websocket", lambda _: leaders.append(page))
+            page.on("request", lambda request: leaders.append(page) if "/websocket/events" in request.url else None)
             return Recorder(page, server.url, token=server.token(), shared=True, transports=transports)
 
         recorders = [opened() for _ in range(20)]
         for _ in range(20):
             counts["more than one socket"] += len(server.manager.connections) > 1
-            [killed] = [each for each in recorders if each.page is leaders[-1]]
+            while not (leading := [each for each in recorders if each.page is leaders[-1]]):
+                recorders[0].page.wait_for_timeout(50)
+            killed = leading[0]
             recorders.remove(killed)
             killed.page.close()
             counts["killed"] += 1
             recorders.append(opened())
             recorders[0].page.wait_for_timeout(chance.uniform(0, 2_000))
+            for recorder in recorders:
+                recorder.collect()
         publisher.stop()
         for recorder in recorders:
             recorder.wait_until(f"stream.position >= {server.manager.window.latest}")

@@ -257,10 +257,18 @@ export type Requests = (source: Source, link: Link) => Send;
 export type Recover = (source: Source, link: Link, begun?: boolean) => Promise<any>;
 export type Poll = (begun?: boolean) => Promise<any>;
 /**
- * Takes a frame of the tab that leads. The channel between tabs keeps their order, so a tab can only be behind where the
- * connection of a leader begins, and after its gaps. Then it recovers over REST what it lacks.
+ * A frame of the server, and the place of the tab that leads before it.
  */
-export type Forward = (frame: Frame) => Promise<void>;
+export type Shared = {
+    frame: Frame;
+    epoch: any;
+    previous: any;
+};
+/**
+ * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which
+ * it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ */
+export type Forward = (shared: Shared) => Promise<void>;
 export type Hear = (event: MessageEvent) => void;
 export type Settings = Omit<Options, "transports"> & {
     transports: string[];
@@ -295,6 +303,7 @@ export type Become = (status: Status, detail?: any) => void;
  */
 export type Take = (link: Link, frame: any) => void;
 export type Move = (frame: Frame) => any;
+export type Share = (frame: Frame, before?: number) => void;
 /**
  * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
  * the connection with 4401, and a fresh token heals it.

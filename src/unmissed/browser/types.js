@@ -277,10 +277,16 @@
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
 
 /**
- * Takes a frame of the tab that leads. The channel between tabs keeps their order, so a tab can only be behind where the
- * connection of a leader begins, and after its gaps. Then it recovers over REST what it lacks.
+ * A frame of the server, and the place of the tab that leads before it.
  *
- * @typedef {(frame: Frame) => Promise<void>} Forward
+ * @typedef {{ frame: Frame, epoch: any, previous: any }} Shared
+ */
+
+/**
+ * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which
+ * it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ *
+ * @typedef {(shared: Shared) => Promise<void>} Forward
  */
 
 /** @typedef {(event: MessageEvent) => void} Hear */
@@ -329,6 +335,8 @@
  */
 
 /** @typedef {(frame: Frame) => any} Move */
+
+/** @typedef {(frame: Frame, before?: number) => void} Share */
 
 /**
  * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends

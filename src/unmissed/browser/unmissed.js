@@ -159,19 +159,18 @@ const transports = {
     let begun = false;
     let last = Promise.resolve();
     /** @type {is.Forward} */
-    const forward = async (frame) => {
-      const { type, sequence_number, epoch = stream.epoch } = frame;
-      const behind = () => stream.position < sequence_number || (stream.epoch ?? epoch) !== epoch;
-      const start = type === "connected" || type === "gap";
-      if (start && behind()) await recover(stream, link);
-      if (start && behind()) link.end();
+    const forward = async ({ frame, epoch, previous }) => {
+      const behind = () => stream.position < previous || (stream.epoch ?? epoch) !== epoch;
+      if (behind()) await recover(stream, link);
+      if (behind()) link.end();
       link.take(frame);
     };
     /** @type {is.Hear} */
-    link.port.onmessage = ({ data: { frame, status } }) => {
+    link.port.onmessage = ({ data }) => {
+      const { frame, status } = data;
       if (status) link.take({ type: "status", status });
       begun ||= frame?.type === "connected";
-      if (frame && begun) last = last.then(() => forward(frame)).catch(link.end);
+      if (frame && begun) last = last.then(() => forward(data)).catch(link.end);
     };
     /** @type {is.Send} */
     const send = (request) => link.port.postMessage({ request });
@@ -467,7 +466,7 @@ class Stream extends EventTarget {
     if (frame.type === "following" || (frame.type === "error" && frame.code !== 4401)) {
       frame.id ??= [...this.#requests.values()].find(({ sent, frame }) => sent && frame.topics)?.frame.id;
     }
-    if (this.#leads) this.#port?.postMessage({ frame });
+    if (this.#leads) this.#share(frame, before);
     if (!frame.timestamp) this.#obey(link, frame);
     else if (frame.sequence_number > before) this.#deliver(frame);
     if (loss) this.#tell(loss.type, loss);
@@ -641,13 +640,19 @@ class Stream extends EventTarget {
     this.#open();
   }
 
+  /** @type {is.Share} */
+  #share(frame, before) {
+    const start = frame.type === "connected" || frame.type === "gap";
+    this.#port?.postMessage({ frame, epoch: this.epoch, previous: start ? frame.sequence_number : before });
+  }
+
   /** @type {is.Send} */
   #serve(request) {
     if (request.type === "ping") {
       const { position: sequence_number, topics: chosen, status } = this;
       const { greeting } = this.#link ?? {};
-      const frame = greeting && { ...greeting, outcome: undefined, sequence_number, chosen };
-      this.#port?.postMessage({ frame, status });
+      this.#port?.postMessage({ status });
+      if (greeting) this.#share({ ...greeting, outcome: undefined, sequence_number, chosen });
       this.#wake(request);
     } else if (!this.#requests.has(request.id)) {
       this.#requests.set(request.id, { frame: request, resolve() {}, reject() {} });
