@@ -22,7 +22,11 @@ pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = ROOT / ".github" / "docs" / "protocol.md"
-PAGES = [ROOT / "README.md", ROOT / ".github" / "docs" / "browser.md", ROOT / "src" / "unmissed" / "browser" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / ".github" / "docs" / "browser.md",
+    ROOT / "src" / "unmissed" / "browser" / "README.md",
+]
 
 Start = Callable[..., LiveServer]
 Open = Callable[..., ClientPage]

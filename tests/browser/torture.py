@@ -32,20 +32,16 @@ PATIENCE = 60.0
 FIGURES = ("received", "recovered", "told as lost", "lost", "duplicates", "out of order")
 
 _RECORDING = """
+const notes = JSON.parse(sessionStorage.notes ?? "[]");
+addEventListener("pagehide", () => (sessionStorage.notes = JSON.stringify(notes)));
 globalThis.record = async (token, options) => {
   const { connect } = await import("/websocket/client.js");
-  const note = (...facts) => {
-    sessionStorage.notes = (sessionStorage.notes ?? "") + JSON.stringify([stream.epoch, ...facts]) + "\\n";
-  };
+  const note = (...facts) => notes.push([stream.epoch, ...facts]);
   globalThis.stream = connect(location.origin, { token: async () => token, storage: sessionStorage, ...options });
   stream.on("*", ({ sequence_number, recovered }) => note("message", sequence_number, recovered));
   stream.addEventListener("gap", ({ detail }) => note("gap", detail.from, detail.to));
 };
-globalThis.takeNotes = () => {
-  const notes = (sessionStorage.notes ?? "").split("\\n").filter(Boolean).map((line) => JSON.parse(line));
-  delete sessionStorage.notes;
-  return notes;
-};
+globalThis.takeNotes = () => notes.splice(0);
 """
 
 

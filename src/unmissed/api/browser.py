@@ -1,12 +1,15 @@
 """``/websocket/client.js`` and ``/websocket/console/``: files for browsers. They are public, and contain no secrets."""
 
 import os
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import RedirectResponse
+from starlette.routing import request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -14,7 +17,7 @@ CLIENT_PATH = "/websocket/client.js"
 CONSOLE_PATH = "/websocket/console"
 FOLDER = Path(str(files("unmissed") / "browser"))
 
-_CLIENT = "unmissed.js"
+_CLIENT = "unmissed.min.js"
 _REVALIDATED = {"Cache-Control": "no-cache"}
 _PUBLIC = {"Access-Control-Allow-Origin": "*"}
 _CONFINED = {
@@ -41,7 +44,7 @@ def add_browser_routes(router: APIRouter, *, console: bool) -> None:
     async def client_file(request: Request) -> Response:
         return await client.get_response(_CLIENT, request.scope)
 
-    router.add_route(CLIENT_PATH, client_file, methods=["GET"], include_in_schema=False)
+    router.add_route(CLIENT_PATH, _compressed(client_file), methods=["GET"], include_in_schema=False)
     if console:
         _add_console(router, _Files(FOLDER / "console", _CONFINED))
 
@@ -56,7 +59,12 @@ def _add_console(router: APIRouter, pages: "_Files") -> None:
         return RedirectResponse("console/")
 
     router.add_route(CONSOLE_PATH, with_slash, methods=["GET"], include_in_schema=False)
-    router.add_route(f"{CONSOLE_PATH}/{{path:path}}", console, methods=["GET"], include_in_schema=False)
+    router.add_route(f"{CONSOLE_PATH}/{{path:path}}", _compressed(console), methods=["GET"], include_in_schema=False)
+
+
+def _compressed(respond: Callable[[Request], Awaitable[Response]]) -> Any:
+    """Return an endpoint. Routes take applications, too, but their types do not tell."""
+    return GZipMiddleware(request_response(respond))
 
 
 class _Files(StaticFiles):

@@ -1,4 +1,4 @@
-// The server serves unmissed.js under this name.
+// The server serves unmissed.min.js under this name.
 declare module "*/client.js" {
   export const connect: import("../../../src/unmissed/browser/types.js").Connect;
 }

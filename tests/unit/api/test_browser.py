@@ -20,7 +20,7 @@ SCRIPT = "export const connect = () => {};"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "browser"
     (folder / "console").mkdir(parents=True)
-    (folder / "unmissed.js").write_text(SCRIPT)
+    (folder / "unmissed.min.js").write_text(SCRIPT)
     for name in ("index.html", "console.js", "console.css", "icon.svg"):
         (folder / "console" / name).write_text(name)
     (tmp_path / "secret.html").write_text("secret")
@@ -81,12 +81,27 @@ async def test_a_browser_that_has_the_client_gets_it_again_only_if_it_has_change
     async with serving() as client:
         headers = {"If-None-Match": (await client.get(CLIENT)).headers["etag"]}
         same = await client.get(CLIENT, headers=headers)
-        (folder / "unmissed.js").write_text(SCRIPT + " // changed")
+        (folder / "unmissed.min.js").write_text(SCRIPT + " // changed")
         changed = await client.get(CLIENT, headers=headers)
 
     assert (304, b"") == (same.status_code, same.content)
     assert ("no-cache", "*") == (same.headers["cache-control"], same.headers["access-control-allow-origin"])
     assert (200, SCRIPT + " // changed") == (changed.status_code, changed.text)
+
+
+@pytest.mark.parametrize("path", [CLIENT, f"{CONSOLE}/console.js"])
+async def test_the_files_are_compressed_for_browsers_that_accept_it(folder: Path, path: str) -> None:
+    for file in (folder / "unmissed.min.js", folder / "console" / "console.js"):
+        file.write_text(SCRIPT * 100)
+
+    async with serving() as client:
+        compressed = await client.get(path, headers={"Accept-Encoding": "gzip"})
+        plain = await client.get(path, headers={"Accept-Encoding": "identity"})
+
+    assert ("gzip", None) == tuple(each.headers.get("content-encoding") for each in (compressed, plain))
+    assert int(compressed.headers["content-length"]) < len(plain.content)
+    assert SCRIPT * 100 == compressed.text == plain.text
+    assert "Accept-Encoding" == compressed.headers["vary"]
 
 
 @BUILDS
