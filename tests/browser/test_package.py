@@ -3,31 +3,21 @@
 import gzip
 import json
 import shutil
-import subprocess
 import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+from browser.node import FOLDER, MODULES, TYPESCRIPT, run, run_tests
+
+ROOT = FOLDER.parents[1]
 SOURCE = ROOT / "src" / "unmissed" / "browser"
-MODULES = HERE / "node_modules"
-TYPESCRIPT = MODULES / ".bin" / "tsc"
 MAX_BYTES = 5_000
+PACKAGE_TESTS = FOLDER / "package.test.js"
 GENERATED = ("*.d.ts", "unmissed.min.js")
 
 pytestmark = pytest.mark.live
-
-
-def run(*command: str | Path, cwd: Path = HERE) -> str:
-    """Run a program of Node.js, and return its output, also as the message of a failure."""
-    if shutil.which(str(command[0])) is None:
-        pytest.skip(f"{command[0]} is not installed: install Node.js 20, and run npm ci --prefix tests/browser")
-    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # noqa: S603  # our own
-    assert 0 == done.returncode, done.stdout
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +32,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(folder / "package", installed)
 
 
-@pytest.mark.parametrize("script", sorted(each.name for each in HERE.glob("*.test.js") if "package" not in each.name))
-def test_the_tests_in_node_pass(script: str) -> None:
-    run("node", "--test", script)
+@pytest.mark.parametrize("script", sorted(set(FOLDER.glob("*.test.js")) - {PACKAGE_TESTS}), ids=lambda each: each.name)
+def test_the_tests_in_node_pass(script: Path) -> None:
+    run_tests(script)
 
 
 def test_the_package_works_as_it_is_installed(package: Path) -> None:
@@ -52,7 +42,7 @@ def test_the_package_works_as_it_is_installed(package: Path) -> None:
         pytest.skip("the packages of the tests are not installed: run npm ci --prefix tests/browser")
 
     assert package.exists()
-    run("node", "--test", "package.test.js")
+    run_tests(PACKAGE_TESTS)
 
 
 def test_applications_in_typescript_can_use_the_package(package: Path) -> None:
@@ -90,7 +80,7 @@ def test_the_types_are_sound_and_what_is_generated_is_in_step(tmp_path: Path) ->
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*GENERATED))
     tests = tmp_path / "tests" / "browser"
     tests.mkdir(parents=True)
-    shutil.copy(HERE / "package.json", tests)
+    shutil.copy(FOLDER / "package.json", tests)
     (tests / "node_modules").symlink_to(MODULES)
 
     run("npm", "run", "generate", cwd=tests)
@@ -112,4 +102,4 @@ def test_the_wrappers_of_frameworks_are_short(wrapper: str) -> None:
 
 
 def test_the_lock_file_names_no_registry() -> None:
-    assert "resolved" not in (HERE / "package-lock.json").read_text()
+    assert "resolved" not in (FOLDER / "package-lock.json").read_text()
