@@ -1,7 +1,7 @@
 """Hard use of the client in Chromium: prints what was received, recovered, lost and doubled, and fails if it should.
 
 Run it with ``PYTHONPATH=src:tests python tests/browser/torture.py faults --seconds 300 --seed 7 --transports events``.
-``faults`` drops, freezes and reloads a page and restarts the server. ``tabs`` kills the leader of shared tabs.
+``faults`` drops, freezes and reloads a page and restarts the server. ``tabs`` closes and crashes leaders of shared tabs.
 ``publishes`` cuts the network of a page that publishes.
 """
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
@@ -183,7 +183,7 @@ def faults(browser: "Browser", *, seconds: float, chance: random.Random, transpo
 
 
 def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
-    """Kill the leader of 20 shared tabs 20 times, and open another tab for each."""
+    """Close or crash the leader of 20 shared tabs 20 times, and open another tab for each."""
     context = browser.new_context()
     leaders: list[Page] = []
     counts = Counter[str]()
@@ -205,8 +205,7 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
                 recorders[0].page.wait_for_timeout(50)
             killed = leading[0]
             recorders.remove(killed)
-            killed.page.close()
-            counts["killed"] += 1
+            counts[_kill(killed.page, chance)] += 1
             recorders.append(opened())
             recorders[0].page.wait_for_timeout(chance.uniform(0, 2_000))
             for recorder in recorders:
@@ -217,6 +216,17 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
             recorder.collect()
             counts.update(recorder.account.figures(publisher.published))
         return counts
+
+
+def _kill(page: "Page", chance: random.Random) -> str:
+    from playwright.sync_api import Error  # noqa: PLC0415  # only where Chromium is
+
+    kind = chance.choice(["closed", "crashed"])
+    if kind == "crashed":
+        with suppress(Error):
+            page.goto("chrome://crash")
+    page.close()
+    return kind
 
 
 def publishes(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
