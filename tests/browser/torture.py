@@ -1,8 +1,8 @@
 """Hard use of the client in Chromium: prints what was received, recovered, lost and doubled, and fails if it should.
 
 Run it with ``PYTHONPATH=src:tests python tests/browser/torture.py faults --seconds 300 --seed 7 --transports events``.
-``faults`` drops, freezes and reloads a page and restarts the server. ``tabs`` closes and crashes leaders of shared tabs.
-``publishes`` cuts the network of a page that publishes.
+``faults`` drops, freezes and reloads a page and restarts the server. ``tabs`` closes and crashes leaders
+of shared tabs. ``publishes`` cuts the network of a page that publishes.
 """
 
 import argparse
@@ -65,11 +65,14 @@ class Account:
                 self.recovered += facts[1]
 
     def figures(self, published: dict[str, list[int]]) -> Counter[str]:
-        """Return the counts. What an epoch had after the last message that was seen is told by the reset."""
+        """Return the counts. What an earlier epoch had after the last message that was seen is told by the reset."""
         counts = Counter({**dict.fromkeys(FIGURES, 0), "recovered": self.recovered})
-        for epoch, seen in self.seen.items():
+        last = [*published][-1]
+        for epoch in {*self.seen, last}:
+            seen = self.seen.get(epoch, [])
             first = self.first.get(epoch, 0)
-            expected = {number for number in published[epoch] if first < number <= max(seen)}
+            through = max(published[epoch] if epoch == last else seen)
+            expected = {number for number in published[epoch] if first < number <= through}
             counts["received"] += len(seen)
             counts["told as lost"] += len(expected & self.told.get(epoch, set()) - set(seen))
             counts["lost"] += len(expected - set(seen) - self.told.get(epoch, set()))
@@ -139,39 +142,49 @@ class Recorder:
         self.page.wait_for_function(condition, polling=50, timeout=PATIENCE * 1000)
 
 
+@dataclass
+class Run:
+    """What a scenario is given."""
+
+    browser: "Browser"
+    seconds: float
+    chance: random.Random
+    transports: list[str]
+
+
 def _serve(stack: ExitStack, **settings: Any) -> LiveServer:
     loaded = Settings.load(jwt_secret=SECRET, drain_seconds=0.2, max_messages=5_000, **settings)
     return stack.enter_context(LiveServer(settings=loaded, **SOCKETS["native"], **LOGGED))
 
 
-def faults(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:
+def faults(run: Run) -> Counter[str]:
     """Drop, cut, freeze and reload a page, and restart the server, about 200 times in 300 seconds."""
-    context = browser.contexts[0]
+    context = run.browser.contexts[0]
     counts = Counter[str]()
     with ExitStack() as stack:
         server = _serve(stack)
         proxy = stack.enter_context(Proxy(int(server.url.rpartition(":")[2])))
-        recorder = Recorder(context.new_page(), proxy.url, token=server.token(), transports=transports)
+        recorder = Recorder(context.new_page(), proxy.url, token=server.token(), transports=run.transports)
         publisher = stack.enter_context(Publisher(server))
         lifecycle = context.new_cdp_session(recorder.page)
-        ends = time.monotonic() + seconds
+        ends = time.monotonic() + run.seconds
         while time.monotonic() < ends:
-            fault = chance.choices(["drop", "cut", "freeze", "reload", "restart"], [8, 6, 3, 2, 1])[0]
+            fault = run.chance.choices(["drop", "cut", "freeze", "reload", "restart"], [8, 6, 3, 2, 1])[0]
             counts[fault] += 1
             match fault:
                 case "drop":
-                    recorder.page.evaluate("(pause) => stream.drop(pause)", chance.uniform(0, 1500))
+                    recorder.page.evaluate("(pause) => stream.drop(pause)", run.chance.uniform(0, 1500))
                 case "cut":
                     proxy.cut()
                 case "freeze":
                     lifecycle.send("Page.setWebLifecycleState", {"state": "frozen"})
-                    time.sleep(chance.uniform(0.1, 2))
+                    time.sleep(run.chance.uniform(0.1, 2))
                     lifecycle.send("Page.setWebLifecycleState", {"state": "active"})
                 case "reload":
                     recorder.reload()
                 case "restart":
                     server.restart()
-            recorder.page.wait_for_timeout(chance.uniform(0, 2000))
+            recorder.page.wait_for_timeout(run.chance.uniform(0, 2000))
             recorder.collect()
         publisher.stop()
         recorder.wait_until(
@@ -182,9 +195,9 @@ def faults(browser: "Browser", *, seconds: float, chance: random.Random, transpo
         return counts
 
 
-def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
+def tabs(run: Run) -> Counter[str]:
     """Close or crash the leader of 20 shared tabs 20 times, and open another tab for each."""
-    context = browser.new_context()
+    context = run.browser.new_context()
     leaders: list[Page] = []
     counts = Counter[str]()
     with ExitStack() as stack:
@@ -196,7 +209,7 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
             page = context.new_page()
             page.on("websocket", lambda _: leaders.append(page))
             page.on("request", lambda request: leaders.append(page) if "/websocket/events" in request.url else None)
-            return Recorder(page, server.url, token=server.token(), shared=True, transports=transports)
+            return Recorder(page, server.url, token=server.token(), shared=True, transports=run.transports)
 
         recorders = [opened() for _ in range(20)]
         for _ in range(20):
@@ -205,9 +218,9 @@ def tabs(browser: "Browser", *, seconds: float, chance: random.Random, transport
                 recorders[0].page.wait_for_timeout(50)
             killed = leading[0]
             recorders.remove(killed)
-            counts[_kill(killed.page, chance)] += 1
+            counts[_kill(killed.page, run.chance)] += 1
             recorders.append(opened())
-            recorders[0].page.wait_for_timeout(chance.uniform(0, 2_000))
+            recorders[0].page.wait_for_timeout(run.chance.uniform(0, 2_000))
             for recorder in recorders:
                 recorder.collect()
         publisher.stop()
@@ -229,15 +242,15 @@ def _kill(page: "Page", chance: random.Random) -> str:
     return kind
 
 
-def publishes(browser: "Browser", *, seconds: float, chance: random.Random, transports: list[str]) -> Counter[str]:  # noqa: ARG001  # the same form as the others
+def publishes(run: Run) -> Counter[str]:
     """Publish 1,000 messages from a page whose network is cut every second."""
-    context = browser.new_context()
+    context = run.browser.new_context()
     counts = Counter[str]()
     with ExitStack() as stack:
         stack.callback(context.close)
         server = _serve(stack)
         proxy = stack.enter_context(Proxy(int(server.url.rpartition(":")[2])))
-        recorder = Recorder(context.new_page(), proxy.url, token=server.token(), transports=transports)
+        recorder = Recorder(context.new_page(), proxy.url, token=server.token(), transports=run.transports)
         recorder.page.evaluate(
             """() => {
                 globalThis.answers = [];
@@ -272,10 +285,12 @@ def main() -> None:
         sys.exit("Chromium is not installed: install it, or set CHROMIUM to its path")
     with debugged(path) as browser:
         counts = scenario(
-            browser,
-            seconds=arguments.seconds,
-            chance=random.Random(arguments.seed),
-            transports=arguments.transports.split(","),
+            Run(
+                browser,
+                seconds=arguments.seconds,
+                chance=random.Random(arguments.seed),
+                transports=arguments.transports.split(","),
+            )
         )
     sys.stdout.write(", ".join(f"{name} {count}" for name, count in counts.items()) + "\n")
     bad = ("lost", "duplicates", "out of order", "wrong answers", "more than one socket")
