@@ -381,7 +381,7 @@ class ConnectionManager(Registration):
             max_seconds=max_seconds,
         )
 
-    def check_room(self, user_id: str) -> None:
+    def check_capacity(self, user_id: str) -> None:
         """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
         self._check_accepting("the event loop that the manager was started on")
         self._running.connections.check_limits(user_id, now=self._clock())
@@ -392,7 +392,7 @@ class ConnectionManager(Registration):
         Repeating its id does nothing again, whichever way it comes. Raises TooManyRequests, NotRunning or Draining.
         """
         self._check_accepting("the event loop that the manager was started on")
-        return await self._requests.answer_alone(identity, command)
+        return await self._requests.answer_without_connection(identity, command)
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 CLIENT_PATH = "/websocket/client.js"
 CONSOLE_PATH = "/websocket/console"
+"""Of its redirect; its files are below."""
 FOLDER = Path(str(files("unmissed") / "browser"))
 
 _CLIENT = "unmissed.min.js"
@@ -22,8 +23,8 @@ _REVALIDATED = {"Cache-Control": "no-cache"}
 _PUBLIC = {"Access-Control-Allow-Origin": "*"}
 _CONFINED = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

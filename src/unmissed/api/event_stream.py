@@ -54,7 +54,7 @@ def add_event_stream_route(
         wanted = subscription(request, identity, manager=manager, origins=origins)
         wanted["authorized"] = await access.granted(identity, wanted["topics"])
         await manager.catch_up(wanted["since"])
-        manager.check_room(identity.user_id)
+        manager.check_capacity(identity.user_id)
         seconds = manager.settings.events_seconds
         return EventStreamResponse(partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds))
 
@@ -63,13 +63,14 @@ def add_event_stream_route(
 
 
 class EventStreamResponse(Response):
-    """A response that connects its body: ``connect(socket)`` raises what refuses it.
+    """A response that connects its body: ``connect(socket)``, whose errors are told in the last event.
 
     The server's native socket needs no task. Without one, or if a middleware has not passed the head on yet, events are
     sent in the ASGI way.
     """
 
     def __init__(self, connect: Callable[[Socket], object]) -> None:
+        # Response.__init__ would render a body and set its length.
         self.status_code = HTTPStatus.OK
         self.background = None
         self._connect = connect
@@ -90,7 +91,7 @@ class EventStreamResponse(Response):
             await portable.run()
 
     def _deliver(self, socket: Socket, *, path: str) -> None:
-        """Connect a socket, or tell the client why not: the last room may have been taken since the head was sent."""
+        """Connect a socket, or tell the client why not: since the head was sent, a limit may have been reached."""
         try:
             self._connect(socket)
         except Exception as error:  # noqa: BLE001  # refuse() logs it

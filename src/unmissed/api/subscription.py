@@ -29,7 +29,10 @@ class Subscription(TypedDict):
 def subscription(
     connection: HTTPConnection, identity: Identity, *, manager: ConnectionManager, origins: Origins
 ) -> Subscription:
-    """Return what an authenticated client wants. Raises what refuses it."""
+    """Return what an authenticated client wants.
+
+    Raises HTTPException, InvalidPosition, or what ``checked`` raises.
+    """
     if refusal := origins.refusal(connection):
         raise refusal
     since, epoch = _position(connection)

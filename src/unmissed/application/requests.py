@@ -63,7 +63,7 @@ class ClientRequests:
         self._remembered.pop(user_id, None)
         self._remembered[user_id] = bucket
 
-    async def answer_alone(self, identity: Identity, request: Request) -> bytes:
+    async def answer_without_connection(self, identity: Identity, request: Request) -> bytes:
         """Answer a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
         bucket = self.bucket(identity.user_id)
         self.remember(identity.user_id, bucket)

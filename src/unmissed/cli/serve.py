@@ -54,7 +54,7 @@ def serve(
     ssl_keyfile: Annotated[Path | None, _FileOption(help="Its private key, unless the chain contains it.")] = None,
     overrides: dict[str, Any],
 ) -> None:
-    """Serve /ws, /websocket/messages and /docs."""
+    """Serve the WebSocket, event streams, REST routes and the browser client; with --dev, a console, too."""
     settings = Settings.load(**overrides)
     if dev:
         settings = _development(settings, overrides, host=host)

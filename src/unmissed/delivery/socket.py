@@ -14,13 +14,19 @@ LEARN_EXTENSION = "unmissed.learn"
 After that call, it passes further plain handshakes for the same path and host directly to the ``Admission``.
 """
 
-
 BODY_EXTENSION = "unmissed.body"
 """Key in ``scope["extensions"]`` of a request under which a server may offer a function that hands its response over.
 
 When the application has sent the head, it returns a native ``Socket`` that sends events as the rest of the response,
 after which the application must send nothing; or None if the head has not left, or the body cannot be sent that way.
 """
+
+
+CLOSE_SECONDS = 10.0
+"""Seconds that a client has to take what was written, and to answer a close."""
+
+MAX_BYTES_DISCARDED = 65_536
+"""Bytes that a client may send when nothing that it sends is read any more."""
 
 
 class SocketListener(Protocol):

@@ -5,11 +5,9 @@ import asyncio
 from unmissed.core.event_stream import COMMENT, LAST_HTTP_CHUNK, http_chunk, last_event
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk
+from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 from unmissed.server.native_socket import NativeSocket
 from unmissed.server.uvicorn_names import ServerState
-
-MAX_BYTES_DISCARDED = 65_536
-"""What a client may send after its request, such as another request that is never answered."""
 
 _PING = http_chunk(COMMENT)
 

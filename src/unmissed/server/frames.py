@@ -10,6 +10,7 @@ from websockets.protocol import CLOSING, OPEN
 from websockets.protocol import Protocol as WebSocketParser
 
 from unmissed.core.wire import CloseCode
+from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 
 _MIN_SEGMENT_BYTES = 1_024
 _MAX_SEGMENT_BYTES = 16_384
@@ -17,7 +18,6 @@ _MANY_FRAMES = 16
 _MIN_FRAGMENT_BYTES = 64
 _MAX_CONTROL_FRAMES_PER_SECOND = 100
 _MAX_BYTES_WHILE_CLOSING = 4_096
-_MAX_BYTES_DISCARDED = 65_536
 
 
 class FrameReceiver(Protocol):
@@ -165,7 +165,7 @@ class Frames:
         self._unparsed = b""
         if before <= _MAX_BYTES_WHILE_CLOSING:
             self._receiver.linger()
-        if self._bytes_while_closing > _MAX_BYTES_DISCARDED:
+        if self._bytes_while_closing > MAX_BYTES_DISCARDED:
             self.pause()
         return True
 

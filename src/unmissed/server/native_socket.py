@@ -3,12 +3,11 @@
 import asyncio
 from typing import cast
 
-from unmissed.delivery.socket import SocketListener
+from unmissed.delivery.socket import CLOSE_SECONDS, SocketListener
 from unmissed.server.kernel import unacknowledged_bytes
 from unmissed.server.uvicorn_names import ServerState
 
 _WRITE_BUFFER_BYTES = 16_384
-_CLOSE_SECONDS = 10.0
 
 
 class NativeSocket(asyncio.Protocol):
@@ -101,4 +100,4 @@ class NativeSocket(asyncio.Protocol):
 
     def _abort_later(self) -> None:
         if self._close_timer is None:
-            self._close_timer = self._loop.call_later(_CLOSE_SECONDS, self.transport.abort)
+            self._close_timer = self._loop.call_later(CLOSE_SECONDS, self.transport.abort)

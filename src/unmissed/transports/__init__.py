@@ -1,1 +1,1 @@
-"""Transports: implementations of ``Socket`` other than the native one in ``unmissed.server``."""
+"""Transports for any ASGI server: portable implementations of ``Socket``, and how they learn of a shutdown."""

@@ -7,14 +7,11 @@ from typing import Any
 
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.chunks import Chunk
-from unmissed.delivery.socket import SocketListener
+from unmissed.delivery.socket import CLOSE_SECONDS, SocketListener
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
-
-CLOSE_SECONDS = 10.0
-"""Seconds that a client has to take the last chunk and to answer the close."""
 
 
 class AsgiSocket(ABC):

@@ -2,10 +2,8 @@
 
 from unmissed.core.event_stream import last_event
 from unmissed.delivery.chunks import Chunk
+from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 from unmissed.transports.asgi import AsgiSocket
-
-MAX_BYTES_DISCARDED = 65_536
-"""What a client may send as the body of its request."""
 
 
 class AsgiEventStream(AsgiSocket):

@@ -8,7 +8,8 @@ from event_client import Event, parsed
 from support import ALICE
 from unmissed import ConnectionManager
 from unmissed.core.wire import CloseCode
-from unmissed.transports.event_stream import MAX_BYTES_DISCARDED, AsgiEventStream
+from unmissed.delivery.socket import MAX_BYTES_DISCARDED
+from unmissed.transports.event_stream import AsgiEventStream
 
 
 class Server:

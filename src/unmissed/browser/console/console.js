@@ -7,7 +7,7 @@ import { Controls } from "./controls.js";
 import { LogView } from "./log_view.js";
 import { MessageList } from "./message_list.js";
 import { Server } from "./server.js";
-import { Session } from "./session.js";
+import { Receiver } from "./receiver.js";
 import { StallView } from "./stall_view.js";
 import { StalledReader } from "./stalled_reader.js";
 import { StateView } from "./state_view.js";
@@ -27,7 +27,7 @@ const STALL_BYTES = 32_768;
 
 /** Dispatches `ended` with the reason why the server does not accept this page. */
 export class Console extends EventTarget {
-  #session;
+  #receiver;
   #server;
   #traffic;
   #reader;
@@ -45,10 +45,10 @@ export class Console extends EventTarget {
   /** @param {string} base the server's address @param {string} token */
   constructor(base, token) {
     super();
-    this.#session = new Session(base, token);
-    this.#server = new Server(this.#session.api);
-    this.#traffic = new Traffic(this.#session.api);
-    this.#reader = new StalledReader(this.#session.api);
+    this.#receiver = new Receiver(base, token);
+    this.#server = new Server(this.#receiver.api);
+    this.#traffic = new Traffic(this.#receiver.api);
+    this.#reader = new StalledReader(this.#receiver.api);
     this.#code = new CodeView({ base, position: 0, seconds: 5, text: "Hello", connectionId: "" }, token);
     this.#listenToSession();
     this.#listenToControls();
@@ -57,10 +57,10 @@ export class Console extends EventTarget {
   }
 
   #listenToSession() {
-    listen(this.#session, "message", (message) => this.#list.add(message));
-    listen(this.#session, "note", (note) => this.#note(note));
-    listen(this.#session, "status", () => this.#statusChanged());
-    listen(this.#session, "ended", (reason) => this.dispatchEvent(new CustomEvent("ended", { detail: reason })));
+    listen(this.#receiver, "message", (message) => this.#list.add(message));
+    listen(this.#receiver, "note", (note) => this.#note(note));
+    listen(this.#receiver, "status", () => this.#statusChanged());
+    listen(this.#receiver, "ended", (reason) => this.dispatchEvent(new CustomEvent("ended", { detail: reason })));
     listen(this.#traffic, "failure", (error) => this.#stopPublishing(error));
   }
 
@@ -75,7 +75,7 @@ export class Console extends EventTarget {
 
   // What happens to the stream
 
-  /** @param {import("./session.js").Note} note */
+  /** @param {import("./receiver.js").Note} note */
   #note(note) {
     if (note.recovered) this.#timeline.fill();
     this.#list.note(note);
@@ -83,7 +83,7 @@ export class Console extends EventTarget {
   }
 
   #statusChanged() {
-    if (this.#session.status === "live") {
+    if (this.#receiver.status === "live") {
       this.#dropped = false;
       this.#controls.explain("");
     }
@@ -98,7 +98,7 @@ export class Console extends EventTarget {
   async #publish(text) {
     this.#code.show("publish", { text });
     try {
-      await this.#session.api.publish([{ type: "note", data: { text } }]);
+      await this.#receiver.api.publish([{ type: "note", data: { text } }]);
       this.#controls.explain("");
     } catch (error) {
       this.#fail("Publishing failed", error);
@@ -115,8 +115,8 @@ export class Console extends EventTarget {
   /** @param {number} seconds */
   #drop(seconds) {
     this.#dropped = true;
-    this.#code.show("drop", { seconds, position: this.#session.stream.position ?? 0 });
-    this.#session.stream.drop(seconds * 1000);
+    this.#code.show("drop", { seconds, position: this.#receiver.stream.position ?? 0 });
+    this.#receiver.stream.drop(seconds * 1000);
     this.#adjustTraffic();
   }
 
@@ -134,7 +134,7 @@ export class Console extends EventTarget {
   }
 
   async #readOn() {
-    const reading = this.#reader.resume(this.#session.stream.position ?? 0);
+    const reading = this.#reader.resume(this.#receiver.stream.position ?? 0);
     this.#adjustTraffic();
     this.#render();
     await reading;
@@ -145,7 +145,7 @@ export class Console extends EventTarget {
   async #disconnect(id) {
     this.#code.show("disconnect", { connectionId: id });
     try {
-      await this.#session.api.disconnect(id);
+      await this.#receiver.api.disconnect(id);
     } catch (error) {
       this.#fail("Disconnecting failed", error);
     }
@@ -180,8 +180,8 @@ export class Console extends EventTarget {
   // What is shown
 
   #render() {
-    const { status, ledger, seconds } = this.#session;
-    this.#state.show(this.#session);
+    const { status, ledger, seconds } = this.#receiver;
+    this.#state.show(this.#receiver);
     this.#timeline.show(seconds.last(TIMELINE_SECONDS, ledger.missing()));
     this.#controls.show({ status, flowing: this.#flowing, stalled: this.#reader.running });
     this.#stall.show(this.#reader);
@@ -193,17 +193,17 @@ export class Console extends EventTarget {
 
   /** Ask the server now, and then again and again. A hidden page does not ask. */
   async #poll() {
-    if (this.#session.status === "closed") return;
+    if (this.#receiver.status === "closed") return;
     if (!document.hidden) {
-      await Promise.allSettled([this.#server.poll(), this.#session.check(), this.#reader.look()]);
+      await Promise.allSettled([this.#server.poll(), this.#receiver.check(), this.#reader.look()]);
       this.#adjustTraffic();
       this.#log.show(this.#server);
       this.#connections.show(this.#server, {
-        own: this.#session.stream.connectionId,
+        own: this.#receiver.stream.connectionId,
         stalled: this.#reader.connectionId,
       });
     }
-    const often = this.#session.awaySince !== null || this.#reader.running;
+    const often = this.#receiver.awaySince !== null || this.#reader.running;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#poll(), often ? POLL_OFTEN_MS : POLL_MS);
   }

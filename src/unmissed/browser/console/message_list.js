@@ -4,8 +4,8 @@ import { create, element, setText } from "./elements.js";
 import { count, time } from "./format.js";
 import { noteWords } from "./words.js";
 
-/** @typedef {import("./session.js").Message} Message */
-/** @typedef {import("./session.js").Note} Note */
+/** @typedef {import("./receiver.js").Message} Message */
+/** @typedef {import("./receiver.js").Note} Note */
 
 /** More than a recovery of the whole default log, so that the row of a gap before it remains. */
 const MOST_ROWS = 600;

@@ -4,7 +4,7 @@ import { element, setText } from "./elements.js";
 import { count, messages } from "./format.js";
 import { countdown, stateWords } from "./words.js";
 
-/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./receiver.js").Receiver} Receiver */
 
 const COUNTERS = /** @type {const} */ (["received", "recovered", "lost", "duplicates"]);
 
@@ -19,9 +19,9 @@ export class StateView {
   #announcement = element("announcement", HTMLElement);
   #pageTitle = document.title;
 
-  /** @param {Session} session */
-  show(session) {
-    const { status, ledger, missed, retryAt, stream } = session;
+  /** @param {Receiver} receiver */
+  show(receiver) {
+    const { status, ledger, missed, retryAt, stream } = receiver;
     const [title, text] = stateWords(status, stream.transport);
     this.#root.dataset.status = status;
     setText(this.#title, title);

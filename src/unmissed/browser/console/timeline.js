@@ -8,7 +8,7 @@ const HEIGHT = 100;
 const GAP = 0.25;
 const FILL_MS = 1_000;
 /** From the bottom to the top of a bar. */
-const FATES = /** @type {const} */ (["live", "recovered", "missed", "lost"]);
+const OUTCOMES = /** @type {const} */ (["live", "recovered", "missed", "lost"]);
 /** The ends of the axis, times a power of ten: few of them, so that the chart does not change its scale all the time. */
 const SCALES = [1, 2, 3, 4, 6, 8, 10];
 const LEAST_SCALE = 6;
@@ -39,13 +39,13 @@ export class Timeline {
   /** @param {Record<string, SVGRectElement>} bar @param {Second} second @param {number} x @param {number} scale */
   #draw(bar, second, x, scale) {
     let top = HEIGHT;
-    for (const fate of FATES) {
-      const height = second[fate] * scale;
+    for (const outcome of OUTCOMES) {
+      const height = second[outcome] * scale;
       top -= height;
-      bar[fate].setAttribute("x", String(x + GAP / 2));
+      bar[outcome].setAttribute("x", String(x + GAP / 2));
       // As styles and not as attributes, so that the style sheet can animate them.
-      bar[fate].style.y = `${top}px`;
-      bar[fate].style.height = `${height}px`;
+      bar[outcome].style.y = `${top}px`;
+      bar[outcome].style.height = `${height}px`;
     }
   }
 
@@ -53,7 +53,7 @@ export class Timeline {
   #bar(number) {
     let bar = this.#bars.get(number);
     if (!bar) {
-      bar = Object.fromEntries(FATES.map((fate) => [fate, createSvg("rect", { class: fate, width: 1 - GAP })]));
+      bar = Object.fromEntries(OUTCOMES.map((outcome) => [outcome, createSvg("rect", { class: outcome, width: 1 - GAP })]));
       this.#chart.append(...Object.values(bar));
       this.#bars.set(number, bar);
     }
@@ -78,6 +78,6 @@ function scale(highest) {
 
 /** @param {[number, Second][]} seconds */
 function describe(seconds) {
-  const totals = FATES.map((fate) => `${fate} ${count(seconds.reduce((total, [, second]) => total + second[fate], 0))}`);
+  const totals = OUTCOMES.map((outcome) => `${outcome} ${count(seconds.reduce((total, [, second]) => total + second[outcome], 0))}`);
   return `Messages of the last minute by the second in which they were published: ${totals.join(", ")}.`;
 }

@@ -2,7 +2,7 @@
 
 import { count, duration, messages } from "./format.js";
 
-/** @typedef {import("./session.js").Note} Note */
+/** @typedef {import("./receiver.js").Note} Note */
 
 /** @type {Record<string, string>} */
 const LIVE = {
@@ -84,7 +84,7 @@ function reset({ lost = 0 }) {
  */
 export function reachWords({ reach, rate }) {
   if (rate < 0.5) return `The log keeps a message for ${duration(reach)}.`;
-  return `At ${count(Math.round(rate))} messages a second, the log reaches ${duration(reach)} back: ${fate(reach)}.`;
+  return `At ${count(Math.round(rate))} messages a second, the log reaches ${duration(reach)} back: ${outcome(reach)}.`;
 }
 
 /** @param {number} number */
@@ -93,7 +93,7 @@ function lostWords(number) {
 }
 
 /** @param {number} reach */
-function fate(reach) {
+function outcome(reach) {
   if (reach > 30) return "drops of 5 s and 30 s lose nothing";
   return reach > 5 ? "a drop of 5 s loses nothing, one of 30 s ends in a gap" : "drops of 5 s and 30 s end in a gap";
 }

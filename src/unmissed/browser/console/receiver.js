@@ -21,7 +21,7 @@ import { POSITION_KEY } from "./token.js";
 const MOST_PAGES = 8;
 
 /** Dispatches `message`, `note`, `status`, and `ended` with the reason why the server does not accept this page. */
-export class Session extends EventTarget {
+export class Receiver extends EventTarget {
   ledger = new Ledger();
   seconds = new Seconds();
   /** When the connection was lost, in milliseconds, or null while there is one. @type {number | null} */
