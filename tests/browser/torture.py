@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RATE = 50
 PATIENCE = 60.0
-FIGURES = ("received", "recovered", "told as lost", "lost", "duplicates", "out of order")
+FIGURES = ("received", "recovered", "resets", "told as lost", "lost", "duplicates", "out of order")
 
 _RECORDING = """
 const notes = JSON.parse(sessionStorage.notes ?? "[]");
@@ -40,6 +40,7 @@ globalThis.record = async (token, options) => {
   globalThis.stream = connect(location.origin, { token: async () => token, storage: sessionStorage, ...options });
   stream.on("*", ({ sequence_number, recovered }) => note("message", sequence_number, recovered));
   stream.addEventListener("gap", ({ detail }) => note("gap", detail.from, detail.to));
+  stream.addEventListener("reset", () => note("reset"));
 };
 globalThis.takeNotes = () => notes.splice(0);
 """
@@ -54,28 +55,35 @@ class Account:
     seen: dict[str, list[int]] = field(default_factory=dict)
     told: dict[str, set[int]] = field(default_factory=dict)
     """The numbers that gaps told about."""
+    resets: list[str] = field(default_factory=list)
+    """The epochs that began with a reset."""
     recovered: int = 0
 
     def add(self, notes: list[list[Any]]) -> None:
         for epoch, kind, *facts in notes:
-            if kind == "gap":
-                self.told.setdefault(epoch, set()).update(range(facts[0], facts[1] + 1))
-            else:
-                self.seen.setdefault(epoch, []).append(facts[0])
-                self.recovered += facts[1]
+            match kind:
+                case "message":
+                    self.seen.setdefault(epoch, []).append(facts[0])
+                    self.recovered += facts[1]
+                case "gap":
+                    self.told.setdefault(epoch, set()).update(range(facts[0], facts[1] + 1))
+                case "reset":
+                    self.resets.append(epoch)
 
     def figures(self, published: dict[str, list[int]]) -> Counter[str]:
-        """Return the counts. What an earlier epoch had after the last message that was seen is told by the reset."""
-        counts = Counter({**dict.fromkeys(FIGURES, 0), "recovered": self.recovered})
-        last = [*published][-1]
-        for epoch in {*self.seen, last}:
+        """Return the counts. A reset tells that the rest of the epochs before it is lost."""
+        counts = Counter({**dict.fromkeys(FIGURES, 0), "recovered": self.recovered, "resets": len(self.resets)})
+        epochs = [*published]
+        for index, epoch in enumerate(epochs):
             seen = self.seen.get(epoch, [])
-            first = self.first.get(epoch, 0)
-            through = max(published[epoch] if epoch == last else seen)
-            expected = {number for number in published[epoch] if first < number <= through}
+            missing = {number for number in published[epoch] if number > self.first.get(epoch, 0)} - set(seen)
+            told = self.told.get(epoch, set())
+            if set(epochs[index + 1 :]) & set(self.resets):
+                told = told | {number for number in missing if number > max(seen, default=0)}
+            counts["untold resets"] += bool(seen) and epoch not in {*self.first, *self.resets}
             counts["received"] += len(seen)
-            counts["told as lost"] += len(expected & self.told.get(epoch, set()) - set(seen))
-            counts["lost"] += len(expected - set(seen) - self.told.get(epoch, set()))
+            counts["told as lost"] += len(missing & told)
+            counts["lost"] += len(missing - told)
             counts["duplicates"] += len(seen) - len(set(seen))
             counts["out of order"] += sum(after <= before for before, after in pairwise(seen))
         return counts
@@ -259,7 +267,8 @@ def publishes(run: Run) -> Counter[str]:
                 }
             }"""
         )
-        while recorder.page.evaluate("answers.length") < 1000:
+        ends = time.monotonic() + run.seconds
+        while recorder.page.evaluate("answers.length") < 1000 and time.monotonic() < ends:
             recorder.page.wait_for_timeout(1000)
             proxy.cut()
             counts["cuts"] += 1
@@ -267,6 +276,7 @@ def publishes(run: Run) -> Counter[str]:
         answers = recorder.page.evaluate("answers")
         counts["received"] = len(stored)
         counts["lost"] = 1000 - len(set(stored.values()))
+        counts["unanswered"] = 1000 - len(answers)
         counts["duplicates"] = len(stored) - len(set(stored.values()))
         counts["wrong answers"] = sum(stored.get(number) != data for data, number in answers)
         return counts
@@ -275,7 +285,7 @@ def publishes(run: Run) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", choices=["faults", "tabs", "publishes"])
-    parser.add_argument("--seconds", type=float, default=300.0, help="how long faults lasts")
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long faults lasts, publishes at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--transports", default="websocket,events,polling")
     arguments = parser.parse_args()
@@ -293,7 +303,7 @@ def main() -> None:
             )
         )
     sys.stdout.write(", ".join(f"{name} {count}" for name, count in counts.items()) + "\n")
-    bad = ("lost", "duplicates", "out of order", "wrong answers", "more than one socket")
+    bad = ("lost", "duplicates", "out of order", "untold resets", "wrong answers", "unanswered", "more than one socket")
     sys.exit(any(counts[name] for name in bad))
 
 
