@@ -146,6 +146,7 @@ _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
             "latest": _NUMBER,
             "sequence_number": _NUMBER,
             "heartbeat_seconds": {"type": "number", "description": "Seconds between two heartbeats."},
+            "max_age": {"type": "number", "description": "Seconds that messages and answers are retained."},
         },
         {"outcome": _OUTCOME, "topics": _TOPICS, "expires_at": _TIME},
     ),
@@ -166,7 +167,7 @@ _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
     "following": (
         "The answer to follow and unfollow.",
         {"topics": _TOPICS, "sequence_number": _NUMBER},
-        {"outcome": _OUTCOME},
+        {"outcome": _OUTCOME, "id": _ID},
     ),
     "published": ("The answer to publish.", {"id": _ID, "sequence_number": _NUMBER}, {}),
     "result": ("The answer to command.", {"id": _ID, "data": _ANY}, {}),
@@ -174,8 +175,8 @@ _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
 _RECEIVED: Mapping[str, tuple[str, Schema, Schema]] = {
     "ping": ("Asks for pong.", {}, {}),
     "authenticate": ("The first frame without a token in the handshake; later, a renewed token.", {"token": _TEXT}, {}),
-    "follow": ("Follow topics, too.", {"topics": _TOPICS}, {"since": _NUMBER, "epoch": _TEXT}),
-    "unfollow": ("Stop following topics.", {"topics": _TOPICS}, {}),
+    "follow": ("Follow topics, too.", {"topics": _TOPICS}, {"since": _NUMBER, "epoch": _TEXT, "id": _ID}),
+    "unfollow": ("Stop following topics.", {"topics": _TOPICS}, {"id": _ID}),
     "publish": (
         "Publish a message. Repeating an id publishes nothing.",
         {"id": _ID, "message": _ANY},

@@ -49,6 +49,7 @@ def add_message_routes(
             latest=page.latest,
             outcome=page.outcome,
             has_more=page.has_more,
+            topics=topics,
         )
         return _json(body, HTTPStatus.OK)
 

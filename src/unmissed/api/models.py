@@ -40,6 +40,7 @@ class RecoveryBody(BaseModel):
     has_more: bool = Field(
         description="Whether limit or 1 MiB truncated the list. Request the rest with the last number."
     )
+    topics: list[str] = Field(description="The topics whose messages are included.", examples=[["orders.42"]])
 
 
 class PublishBody(BaseModel):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from unmissed.core.encoding import decode_json
 from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
@@ -24,22 +24,25 @@ class Authenticate:
     """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token in its handshake."""
 
     token: str
+    id: None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """``{"type": "follow", "topics": [...], "since"?: N, "epoch"?: E}``, answered by ``following``."""
+    """``{"type": "follow", "topics": [...], "since"?: N, "epoch"?: E, "id"?: "..."}``, answered by ``following``."""
 
     topics: tuple[str, ...]
     since: int | None = None
     epoch: str | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unfollow:
-    """``{"type": "unfollow", "topics": [...]}``, answered by ``following``."""
+    """``{"type": "unfollow", "topics": [...], "id"?: "..."}``, answered by ``following``."""
 
     topics: tuple[str, ...]
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ ClientFrame = Ping | Change | Request
 
 
 def parse_client_frame(text: str | bytes) -> ClientFrame:
-    """Parse a client frame. Raises InvalidFrame, whose text is safe to send back."""
+    """Parse a client frame. Raises InvalidFrame, whose text and request id are safe to send back."""
     if len(text) > MAX_CLIENT_FRAME_BYTES:
         raise InvalidFrame(f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
     if isinstance(text, bytes):
@@ -92,9 +95,18 @@ def parse_client_frame(text: str | bytes) -> ClientFrame:
         raise InvalidFrame('the frame is not JSON: send an object such as {"type": "ping"}') from None
     match frame:
         case {"type": str(kind)} if kind in _PARSERS:
-            return _PARSERS[kind](frame)
+            return _parse(_PARSERS[kind], frame)
         case _:
             raise InvalidFrame(f"unknown frame: type must be one of {', '.join(_PARSERS)}")
+
+
+def _parse(parser: Callable[[Mapping[str, Any]], ClientFrame], frame: Mapping[str, Any]) -> ClientFrame:
+    try:
+        return parser(frame)
+    except InvalidFrame as error:
+        if _is_request_id(frame.get("id")):
+            error.request_id = frame["id"]
+        raise
 
 
 def _ping(frame: Mapping[str, Any]) -> Ping:  # noqa: ARG001  # the same form as the others
@@ -108,11 +120,11 @@ def _authenticate(frame: Mapping[str, Any]) -> Authenticate:
 
 
 def _follow(frame: Mapping[str, Any]) -> Follow:
-    return Follow(_topics(frame), _since(frame.get("since")), _epoch(frame.get("epoch")))
+    return Follow(_topics(frame), _since(frame.get("since")), _epoch(frame.get("epoch")), _optional_id(frame))
 
 
 def _unfollow(frame: Mapping[str, Any]) -> Unfollow:
-    return Unfollow(_topics(frame))
+    return Unfollow(_topics(frame), _optional_id(frame))
 
 
 def _publish(frame: Mapping[str, Any]) -> Publish:
@@ -138,11 +150,21 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], ClientFrame]] = {
 
 
 def _request_id(frame: Mapping[str, Any]) -> str:
-    match frame.get("id"):
-        case str(request_id) if _REQUEST_ID.fullmatch(request_id):
-            return request_id
-        case _:
-            raise InvalidFrame("publish and command need an id: a string of 1 to 255 visible ASCII characters")
+    request_id = frame.get("id")
+    if _is_request_id(request_id):
+        return request_id
+    raise InvalidFrame("publish and command need an id: a string of 1 to 255 visible ASCII characters")
+
+
+def _optional_id(frame: Mapping[str, Any]) -> str | None:
+    request_id = frame.get("id")
+    if request_id is None or _is_request_id(request_id):
+        return request_id
+    raise InvalidFrame("an id must be a string of 1 to 255 visible ASCII characters")
+
+
+def _is_request_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
 
 
 def _topics(frame: Mapping[str, Any]) -> tuple[str, ...]:

@@ -90,6 +90,9 @@ class CommandError(UnmissedError):
 class InvalidFrame(UnmissedError, ValueError):
     """A client frame that was refused. The text is sent to the client in an ``error`` frame."""
 
+    request_id: str | None = None
+    """The id of the frame, if it has one."""
+
 
 class InvalidToken(UnmissedError):
     """A token that was not accepted. The text never contains any part of the token."""

@@ -100,6 +100,7 @@ def connected(
     outcome: str | None,
     start: int,
     heartbeat_seconds: float,
+    max_age: float,
     topics: Iterable[str] = (),
     expires_at: float | None = None,
 ) -> bytes:
@@ -112,6 +113,7 @@ def connected(
         "latest": latest,
         "sequence_number": start,
         "heartbeat_seconds": _short(heartbeat_seconds),
+        "max_age": _short(max_age),
     }
     if outcome is not None:
         frame["outcome"] = outcome
@@ -138,13 +140,19 @@ def _short(seconds: float) -> float:
     return int(seconds) if int(seconds) == seconds else seconds
 
 
-def following(topics: Iterable[str], *, position: int, outcome: str | None = None) -> bytes:
+def following(
+    topics: Iterable[str], *, position: int, outcome: str | None = None, request_id: str | None = None
+) -> bytes:
     """Return the answer to ``follow`` and ``unfollow``: the topics that are followed after the position.
 
     ``outcome`` tells how complete the past was that ``follow`` requested.
     """
-    frame = {"type": "following", "topics": sorted(topics), "sequence_number": position}
-    return encode_json(frame if outcome is None else {**frame, "outcome": outcome})
+    frame: dict[str, object] = {"type": "following", "topics": sorted(topics), "sequence_number": position}
+    if outcome is not None:
+        frame["outcome"] = outcome
+    if request_id is not None:
+        frame["id"] = request_id
+    return encode_json(frame)
 
 
 def heartbeat(*, position: int) -> bytes:
@@ -187,16 +195,24 @@ PONG = b'{"type":"pong"}'
 
 
 def recovery_body(
-    payloads: Iterable[bytes], *, epoch: str, oldest: int, latest: int, outcome: str, has_more: bool
+    payloads: Iterable[bytes],
+    *,
+    epoch: str,
+    oldest: int,
+    latest: int,
+    outcome: str,
+    has_more: bool,
+    topics: Iterable[str] = (),
 ) -> bytes:
     """Return the body of ``GET /websocket/messages``; the payloads are included byte for byte."""
-    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b}' % (
+    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,"topics":%b}' % (
         b",".join(payloads),
         epoch.encode(),
         oldest,
         latest,
         outcome.encode(),
         b"true" if has_more else b"false",
+        encode_json(sorted(topics)),
     )
 
 

@@ -222,7 +222,7 @@ class Connection:
         if not past.complete:
             return chunk
         self._frames.past = None
-        answer = wire.following(self.topics, position=self._position, outcome=past.outcome)
+        answer = wire.following(self.topics, position=self._position, outcome=past.outcome, request_id=past.request_id)
         return JoinedChunk(chunk, Chunk(answer))
 
     @property
@@ -248,7 +248,14 @@ class Connection:
         """Whether the client chose its topics, instead of following those that it was granted by name."""
         return self._following.chosen
 
-    def follow(self, topics: frozenset[str], *, since: int | None = None, epoch: str | None = None) -> None:
+    def follow(
+        self,
+        topics: frozenset[str],
+        *,
+        since: int | None = None,
+        epoch: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
         """Follow these topics, too, from the position on, or first their messages after ``since``.
 
         Answers with a ``following`` frame. Raises InvalidTopic, and InvalidFrame while the past of other topics is
@@ -261,21 +268,22 @@ class Connection:
             raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
         self._change_topics(self.topics | new)
         if since is None:
-            self.send_frame(wire.following(self.topics, position=self.position))
+            self.send_frame(wire.following(self.topics, position=self.position, request_id=request_id))
             return
         past = self._following.past(
             new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
         )
+        past.request_id = request_id
         self._frames.begin_past(past)
         self.deliver()
 
-    def unfollow(self, topics: Iterable[str]) -> None:
+    def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> None:
         """Stop following these topics. Answers with a ``following`` frame."""
         left = self.topics.difference(topics)
         if left != self.topics:
             self._following.chosen = True
         self._change_topics(left)
-        self.send_frame(wire.following(self.topics, position=self.position))
+        self.send_frame(wire.following(self.topics, position=self.position, request_id=request_id))
 
     def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
         """Use another identity of the same user from now on, and follow these topics.

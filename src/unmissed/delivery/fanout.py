@@ -131,6 +131,7 @@ class FanOut:
             outcome=outcome,
             start=start,
             heartbeat_seconds=self._limits.heartbeat_seconds,
+            max_age=self.window.retention.max_age,
             topics=topics,
             expires_at=identity.expires_at,
         )

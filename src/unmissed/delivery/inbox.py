@@ -102,11 +102,11 @@ class Client(Protocol):
         """Send a frame at once, or after all messages up to a number."""
         ...
 
-    def follow(self, topics: frozenset[str], *, since: int | None, epoch: str | None) -> None:
+    def follow(self, topics: frozenset[str], *, since: int | None, epoch: str | None, request_id: str | None) -> None:
         """Follow these topics, too."""
         ...
 
-    def unfollow(self, topics: Iterable[str]) -> None:
+    def unfollow(self, topics: Iterable[str], *, request_id: str | None) -> None:
         """Stop following these topics."""
         ...
 
@@ -152,7 +152,7 @@ class Inbox:
         try:
             self._answer(parse_client_frame(frame))
         except InvalidFrame as error:
-            self._refuse(error)
+            self._refuse(error, error.request_id)
 
     def begin_interval(self) -> None:
         """Allow further frames: the limits are for the time between two checks."""
@@ -192,16 +192,16 @@ class Inbox:
             match frame:
                 case Follow(topics=topics, since=since, epoch=epoch):
                     granted = await self._access.granted(self._client.identity, topics)
-                    self._client.follow(granted, since=since, epoch=epoch)
+                    self._client.follow(granted, since=since, epoch=epoch, request_id=frame.id)
                 case Unfollow(topics=topics):
-                    self._client.unfollow(topics)
+                    self._client.unfollow(topics, request_id=frame.id)
                 case Authenticate(token=token):
                     await self._renew(token)
         except (InvalidFrame, InvalidToken, InvalidTopic, TopicRefused) as error:
-            self._refuse(error)
+            self._refuse(error, frame.id)
         except Exception:
             logger.exception("authorize() failed: connection_id=%s", self._client.id)
-            self._client.send_frame(wire.internal_error())
+            self._client.send_frame(wire.internal_error(frame.id))
 
     async def _renew(self, token: str) -> None:
         """Replace the token, and keep the topics that the new one may follow."""
@@ -220,10 +220,11 @@ class Inbox:
         else:
             self._refuse_flood("too many requests are waiting for a slow one")
 
-    def _refuse(self, error: UnmissedError) -> None:
+    def _refuse(self, error: UnmissedError, request_id: str | None) -> None:
+        """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
         code = wire.code_of(error)
-        self._client.send_frame(wire.error(code=code, detail=str(error)))
-        if not isinstance(error, TopicRefused):
+        self._client.send_frame(wire.error(code=code, detail=str(error), request_id=request_id))
+        if request_id is None and not isinstance(error, TopicRefused):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:
                 self._client.close(code, "too many frames were refused")

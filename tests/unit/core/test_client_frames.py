@@ -88,7 +88,9 @@ def test_a_refusal_never_repeats_what_the_client_sent() -> None:
     [
         ('{"type":"follow","topics":["a","b"]}', Follow(("a", "b"))),
         ('{"type":"follow","topics":[],"since":7,"epoch":"e"}', Follow((), 7, "e")),
+        ('{"type":"follow","topics":["a"],"id":"f1"}', Follow(("a",), id="f1")),
         ('{"type":"unfollow","topics":["a"]}', Unfollow(("a",))),
+        ('{"type":"unfollow","topics":["a"],"id":"f2"}', Unfollow(("a",), id="f2")),
         ('{"type":"publish","id":"c1","message":{"type":"chat"}}', Publish("c1", {"type": "chat"})),
         ('{"type":"publish","id":"~","message":null}', Publish("~", None)),
         ('{"type":"command","id":"7","name":"cart.add"}', Command("7", "cart.add")),
@@ -97,6 +99,21 @@ def test_a_refusal_never_repeats_what_the_client_sent() -> None:
 )
 def test_a_request_or_a_change_is_understood(text: str, expected: ClientFrame) -> None:
     assert expected == parse_client_frame(text)
+
+
+@pytest.mark.parametrize("kind", ["follow", "unfollow"])
+def test_the_id_of_a_change_of_topics_has_the_form_of_other_ids(kind: str) -> None:
+    with pytest.raises(InvalidFrame, match="an id must be a string of 1 to 255 visible ASCII characters"):
+        parse_client_frame(json.dumps({"type": kind, "topics": [], "id": "with space"}))
+
+
+@pytest.mark.parametrize(("request_id", "told"), [("c1", "c1"), ("with space", None), (7, None), (None, None)])
+@pytest.mark.parametrize("kind", ["publish", "command", "follow", "unfollow", "authenticate"])
+def test_a_refusal_tells_the_id_of_its_frame(kind: str, request_id: object, told: str | None) -> None:
+    with pytest.raises(InvalidFrame) as refusal:
+        parse_client_frame(json.dumps({"type": kind, "id": request_id}))
+
+    assert told == refusal.value.request_id
 
 
 @pytest.mark.parametrize("request_id", [None, 7, "", "with space", "é", "x" * 256, "a\n"])

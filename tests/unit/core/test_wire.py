@@ -79,7 +79,7 @@ def test_what_is_read_as_a_position_is_written_as_it_was(text: str) -> None:
 
 def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None:
     frame = wire.connected(
-        connection_id="c", epoch="e", oldest=3, latest=9, outcome="gap", start=2, heartbeat_seconds=25.0
+        connection_id="c", epoch="e", oldest=3, latest=9, outcome="gap", start=2, heartbeat_seconds=25.0, max_age=900.0
     )
 
     expected = {
@@ -90,6 +90,7 @@ def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None
         "latest": 9,
         "sequence_number": 2,
         "heartbeat_seconds": 25,
+        "max_age": 900,
         "outcome": "gap",
     }
     assert expected == json.loads(frame)
@@ -98,7 +99,7 @@ def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None
 
 def test_a_greeting_without_a_position_has_no_outcome() -> None:
     frame = wire.connected(
-        connection_id="c", epoch="e", oldest=1, latest=0, outcome=None, start=0, heartbeat_seconds=0.5
+        connection_id="c", epoch="e", oldest=1, latest=0, outcome=None, start=0, heartbeat_seconds=0.5, max_age=900.0
     )
 
     assert "outcome" not in json.loads(frame)
@@ -124,7 +125,9 @@ def test_server_frames_are_json(frame: bytes, expected: dict[str, object]) -> No
 def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
     payloads = [b'{"type":"a","data":1.0}', '{"type":"é"}'.encode()]
 
-    body = wire.recovery_body(payloads, epoch="e", oldest=1, latest=2, outcome="complete", has_more=bool(has_more))
+    body = wire.recovery_body(
+        payloads, epoch="e", oldest=1, latest=2, outcome="complete", has_more=bool(has_more), topics={"b", "a"}
+    )
 
     expected = {
         "messages": [{"type": "a", "data": 1.0}, {"type": "é"}],
@@ -133,6 +136,7 @@ def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
         "latest": 2,
         "outcome": "complete",
         "has_more": has_more,
+        "topics": ["a", "b"],
     }
     assert expected == json.loads(body)
     assert b",".join(payloads) in body

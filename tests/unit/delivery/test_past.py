@@ -51,6 +51,33 @@ async def test_a_topic_is_followed_from_the_position_on(manager: ConnectionManag
     assert [2] == numbers(socket)
 
 
+@pytest.mark.parametrize("more", [{}, {"since": 0}])
+@pytest.mark.parametrize("kind", ["follow", "unfollow"])
+async def test_the_answer_has_the_id_of_the_frame(manager: ConnectionManager, kind: str, more: dict[str, int]) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+
+    answer = ask(socket, kind, "news", id="f1", **more)
+
+    assert ("following", "f1") == (answer["type"], answer["id"])
+
+
+async def test_a_refused_topic_is_told_with_the_id_of_the_frame(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager, ALICE, topics=[])
+
+    answer = ask(socket, "follow", "secret", id="f1")
+
+    assert ("error", "f1", 4403) == (answer["type"], answer["id"], answer["code"])
+
+
+async def test_frames_with_an_id_may_be_refused_without_an_end_of_the_connection(manager: ConnectionManager) -> None:
+    socket, connection = connect(manager, ALICE, topics=[])
+
+    answers = [ask(socket, "follow", "no name", id=f"f{number}")["id"] for number in range(5)]
+
+    assert [f"f{number}" for number in range(5)] == answers
+    assert not connection.closing
+
+
 async def test_the_answer_tells_the_position_of_a_client_that_is_behind(manager: ConnectionManager) -> None:
     """With another number, a client that reconnects at that moment would lose what it has not read."""
     socket, connection = connect(manager, ALICE, topics=[])
