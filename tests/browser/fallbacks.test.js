@@ -27,6 +27,7 @@ class FakeLog {
   messages = [];
   limit = Infinity;
   events = true;
+  topics = [];
 
   get latest() {
     return this.messages.at(-1)?.sequence_number ?? this.oldest - 1;
@@ -39,6 +40,7 @@ class FakeLog {
   answer = ({ path, query, method }) => {
     if (path === "/websocket/events") return this.events ? "events" : new Error("blocked");
     if (method !== "GET") return problem(404, "no such command");
+    if (query.topics?.includes("secret")) return problem(403, "the topic secret is not granted");
     const since = Number(query.since ?? 0);
     const reset = (query.epoch ?? this.epoch) !== this.epoch;
     const rest = this.messages.filter(({ sequence_number }) => reset || sequence_number > since);
@@ -49,6 +51,7 @@ class FakeLog {
       latest: this.latest,
       outcome: reset ? "reset" : since < this.oldest - 1 ? "gap" : "complete",
       has_more: rest.length > this.limit,
+      topics: query.topics?.split(",") ?? this.topics,
     };
   };
 }
@@ -83,6 +86,26 @@ test("after two failures of WebSockets, events are tried", async () => {
   assert.equal(first.headers.Authorization, "Bearer t");
   assert.deepEqual(events, [["message", 6, true], ["message", 8, false]]);
   assert.equal(stream.status, "live");
+});
+
+for (const token of [undefined, "t"]) {
+  test(`events are tried, too, with the token ${token}`, async () => {
+    const { http } = await opened({ token });
+
+    assert.equal(http.events.length, 1);
+  });
+}
+
+test("a proxy that forbids events does not end the stream, and polling follows", async () => {
+  const log = new FakeLog();
+  const { stream, http } = await opened({ transports: ["events", "polling"] }, { log });
+  http.answer = (request) =>
+    request.path === "/websocket/events" ? new Response("<h1>Blocked</h1>", { status: 403 }) : log.answer(request);
+  await http.events[0].end();
+
+  await pass(3000);
+
+  assert.deepEqual([stream.transport, stream.status], ["polling", "live"]);
 });
 
 test("failures of a page that is offline do not count", async () => {
@@ -152,9 +175,25 @@ test("a token is renewed by opening events again, before it expires", async () =
   await http.events[0].receive({ ...CONNECTED, expires_at: 1010 });
 
   await pass(8100);
+  assert.deepEqual([http.events.length, http.events[0].signal.aborted], [2, false]);
+  await http.events[1].receive(CONNECTED);
 
-  assert.deepEqual([http.events.length, http.events[0].signal.aborted], [2, true]);
+  assert.ok(http.events[0].signal.aborted);
   assert.ok(!statuses.includes("waiting"));
+});
+
+test("a renewal that fails leaves the connection, and is tried again", async () => {
+  const { http, log } = await opened(onEvents);
+  await http.events[0].receive({ ...CONNECTED, expires_at: 1060 });
+  log.events = false;
+
+  await pass(49_000);
+  assert.deepEqual([http.requests.length > 1, http.events[0].signal.aborted], [true, false]);
+  log.events = true;
+  await pass(5000);
+  await http.events[1].receive(CONNECTED);
+
+  assert.ok(http.events[0].signal.aborted);
 });
 
 test("a status that refuses for good ends the stream with its explanation", async () => {
@@ -330,6 +369,48 @@ test("a request whose token has expired is repeated with a fresh one", async () 
   assert.equal(await answer, 5);
 });
 
+test("a failure of the network does not change the order of requests", async () => {
+  const { stream, http, log } = await opened(onPolling);
+  const arrived = [];
+  let failures = 1;
+  http.answer = (request) => {
+    if (request.method === "GET") return log.answer(request);
+    if (failures-- > 0) return new TypeError("no network");
+    return { sequence_number: arrived.push(request.body.data) };
+  };
+
+  const answers = [1, 2, 3].map((data) => stream.publish({ type: "a", data }));
+  await pass(2000);
+
+  assert.deepEqual(await Promise.all(answers), [1, 2, 3]);
+  assert.deepEqual(arrived, [1, 2, 3]);
+});
+
+for (const transport of ["events", "polling"]) {
+  test(`a topic that is not granted is rejected over ${transport}, and the stream goes on`, async () => {
+    const { stream, http } = await opened({ transports: [transport], topics: ["a"] });
+    await http.events[0]?.receive({ ...CONNECTED, topics: ["a"] });
+
+    await assert.rejects(stream.follow("secret"), { code: 4403, detail: "the topic secret is not granted" });
+    await pass(6000);
+
+    assert.notEqual(stream.status, "closed");
+    assert.deepEqual(stream.topics, ["a"]);
+  });
+}
+
+test("over polling, topics are followed in addition to those that the token grants", async () => {
+  const log = new FakeLog();
+  log.topics = ["granted"];
+  const { stream, http } = await opened(onPolling, { log });
+
+  const answer = await stream.follow("b");
+  await pass(1000);
+
+  assert.deepEqual(answer, ["granted", "b"]);
+  assert.equal(http.requests.at(-1).query.topics, "granted,b");
+});
+
 test("topics that are followed over HTTP are followed from the next attempt on", async () => {
   const { stream, http } = await opened({ ...onEvents, topics: ["a", "b"] });
   await http.events[0].receive({ ...CONNECTED, topics: ["a", "b"] });
@@ -393,6 +474,21 @@ test("a connection that is lost is replaced by one of the same kind", async () =
   await pass(1000);
 
   assert.equal(http.events.length, 2);
+});
+
+test("a gap while a WebSocket is tried again leaves no second attempt", async () => {
+  const log = new FakeLog();
+  log.events = false;
+  const { stream, sockets } = await opened({ transports: ["websocket", "polling"] }, { log, attempts: 2 });
+  await pass(0);
+  log.oldest = 20;
+  log.add(20);
+  await pass(6000);
+
+  stream.close();
+
+  assert.ok(sockets.slice(2).length > 1);
+  assert.ok(sockets.slice(2).every(({ closed }) => closed));
 });
 
 test("an attempt to come back ends with the connection beside it", async () => {

@@ -1,7 +1,7 @@
 /** What a page publishes, calls and follows, whatever the connection does. */
 
 import assert from "node:assert/strict";
-import test, { afterEach } from "node:test";
+import test, { afterEach, mock } from "node:test";
 
 import { connect } from "../../src/unmissed/browser/unmissed.js";
 import { CONNECTED, fakeSockets, pass, restoreGlobals, setGlobal, settled } from "./fakes.js";
@@ -37,12 +37,16 @@ test("a publish is answered with the number of the message", async () => {
 
 test("a command is answered with its result, also one that means nothing", async () => {
   const { stream, sockets } = await opened();
-  const answers = [stream.command("say", "hello"), stream.command("count")];
-  const [first, second] = ids(sockets[0]);
+  const answers = [stream.command("say", "hello"), stream.command("count"), stream.command("find")];
+  const [first, second, third] = ids(sockets[0]);
 
-  await sockets[0].receive({ type: "result", id: second, data: 0 }, { type: "result", id: first, data: { a: 1 } });
+  await sockets[0].receive(
+    { type: "result", id: second, data: 0 },
+    { type: "result", id: first, data: { a: 1 } },
+    { type: "result", id: third, data: null },
+  );
 
-  assert.deepEqual(await Promise.all(answers), [{ a: 1 }, 0]);
+  assert.deepEqual(await Promise.all(answers), [{ a: 1 }, 0, null]);
 });
 
 test("an error rejects with its code and its explanation", async () => {
@@ -162,14 +166,49 @@ for (const code of [1012, 1013, 4429]) {
 }
 
 test("more requests than may wait are rejected, and say why", async () => {
-  const { stream } = await opened({ queue: 2 });
+  const { stream } = await opened({ limit: 2 });
   stream.publish({ type: "chat" });
   stream.publish({ type: "chat" });
 
   const { code, detail } = await outcome(stream.publish({ type: "chat" }));
 
   assert.equal(code, 4429);
-  assert.match(detail, /queue/);
+  assert.match(detail, /raise limit/);
+});
+
+test("a request that no server accepts is rejected, and not sent", async () => {
+  const { stream, sockets } = await opened();
+
+  const { code, detail } = await outcome(stream.publish({ type: "chat", data: "é".repeat(32_768) }));
+
+  assert.deepEqual([code, detail], [1009, "requests have at most 65,536 bytes"]);
+  assert.deepEqual(sockets[0].sent, []);
+});
+
+test("what may have been done and forgotten is not repeated", async () => {
+  const { stream, sockets } = await opened();
+  const sent = outcome(stream.publish({ type: "chat", data: "sent" }));
+  await sockets[0].end();
+  stream.publish({ type: "chat", data: "waiting" });
+  await pass(500);
+  mock.timers.setTime(Date.now() + 61_000);
+
+  await sockets.at(-1).receive({ ...RESUMED, max_age: 60 });
+
+  assert.deepEqual(await sent, { code: 4408, detail: "unknown whether this was done" });
+  assert.deepEqual(sockets.at(-1).sent.map(({ message }) => message.data), ["waiting"]);
+});
+
+test("what may not have been forgotten yet is repeated", async () => {
+  const { stream, sockets } = await opened();
+  stream.publish({ type: "chat" });
+  await sockets[0].end();
+  await pass(500);
+  mock.timers.setTime(Date.now() + 59_000);
+
+  await sockets.at(-1).receive({ ...RESUMED, max_age: 60 });
+
+  assert.deepEqual(ids(sockets.at(-1)), ids(sockets[0]));
 });
 
 test("a closed stream rejects what waits and what comes", async () => {
@@ -203,9 +242,10 @@ test("topics are followed in order, and the answers tell all of them", async () 
     [["follow", ["a", "b"]], ["unfollow", ["a"]]],
   );
 
+  const [follow, unfollow] = ids(sockets[0]);
   await sockets[0].receive(
-    { type: "following", topics: ["a", "b"], sequence_number: 7 },
-    { type: "following", topics: ["b"], sequence_number: 7 },
+    { type: "following", id: follow, topics: ["a", "b"], sequence_number: 7 },
+    { type: "following", id: unfollow, topics: ["b"], sequence_number: 7 },
   );
 
   assert.deepEqual(await Promise.all(answers), [["a", "b"], ["b"]]);
@@ -215,10 +255,11 @@ test("topics are followed in order, and the answers tell all of them", async () 
 test("a topic that is not granted rejects its request alone", async () => {
   const { stream, sockets } = await opened();
   const answers = [outcome(stream.follow("secret")), outcome(stream.follow("a"))];
+  const [secret, granted] = ids(sockets[0]);
 
   await sockets[0].receive(
-    { type: "error", code: 4403, detail: "the topic secret is not granted" },
-    { type: "following", topics: ["a"], sequence_number: 7 },
+    { type: "error", id: secret, code: 4403, detail: "the topic secret is not granted" },
+    { type: "following", id: granted, topics: ["a"], sequence_number: 7 },
   );
 
   assert.deepEqual(await Promise.all(answers), [
@@ -232,8 +273,8 @@ test("a token that was not accepted in band rejects no topic", async () => {
   const answer = outcome(stream.follow("a"));
 
   await sockets[0].receive(
-    { type: "error", code: 4401, detail: "the token is invalid" },
-    { type: "following", topics: ["a"], sequence_number: 7 },
+    { type: "error", code: 4400, detail: "the token of this connection cannot be renewed" },
+    { type: "following", id: ids(sockets[0])[0], topics: ["a"], sequence_number: 7 },
   );
 
   assert.deepEqual(await answer, { value: ["a"] });
@@ -242,7 +283,7 @@ test("a token that was not accepted in band rejects no topic", async () => {
 test("a reconnect follows the topics that were told last, and repeats what was not answered", async () => {
   const { stream, sockets } = await opened({ topics: ["a"] });
   stream.follow("b");
-  await sockets[0].receive({ type: "following", topics: ["a", "b"], sequence_number: 7 });
+  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], topics: ["a", "b"], sequence_number: 7 });
   stream.follow("c");
 
   await sockets[0].end();

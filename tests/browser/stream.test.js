@@ -96,7 +96,7 @@ test("the position is moved and stored before the handler is called", async () =
   const storage = new FakeStorage();
   const { stream, sockets } = await opened({ storage });
   const seen = [];
-  stream.on("chat", () => seen.push([stream.position, storage.getItem("unmissed:http://server.test")]));
+  stream.on("chat", () => seen.push([stream.position, ...storage.values()]));
 
   await sockets[0].receive(message(8));
 
@@ -109,6 +109,37 @@ test("a stored position wins over since, and the key can be chosen", async () =>
   const { sockets } = await opened({ storage, key: "mine", since: 3 });
 
   assert.equal(sockets[0].url, "ws://server.test/ws?since=20&epoch=e");
+});
+
+for (const foreign of ["5", "{}", "true", "null", "[null,null]", "no JSON"]) {
+  test(`what another program stored is no position: ${foreign}`, async () => {
+    const { sockets } = await opened({ storage: new FakeStorage([["mine", foreign]]), key: "mine", since: 3 });
+
+    assert.equal(sockets[0].url, "ws://server.test/ws?since=3");
+  });
+}
+
+test("streams with other topics do not move the stored position of each other", async () => {
+  const storage = new FakeStorage();
+  const sockets = fakeSockets();
+  for (const [topic, number] of [["a", 8], ["b", 9]]) {
+    const { stream } = await opened({ storage, topics: [topic] }, { sockets });
+    await sockets.at(-1).receive(message(number));
+    stream.close();
+  }
+
+  await opened({ storage, topics: ["a"] }, { sockets });
+
+  assert.equal(new URL(sockets.at(-1).url).searchParams.get("since"), "8");
+});
+
+test("nothing is stored before the server has told a position", async () => {
+  const storage = new FakeStorage();
+  const { sockets } = await opened({ storage }, { connected: null });
+
+  await sockets[0].receive({ type: "error", code: 4401, detail: "expired" });
+
+  assert.equal(storage.size, 0);
 });
 
 test("a full storage stops no message", async () => {
@@ -134,6 +165,14 @@ test("handlers are called by type, as often as they were added, until they are r
   await sockets[0].receive(message(9));
 
   assert.deepEqual(calls, [8, 8, 9]);
+});
+
+test("a message whose type is a star comes once", async () => {
+  const { sockets, events } = await opened();
+
+  await sockets[0].receive(message(8, { type: "*" }));
+
+  assert.deepEqual(events, [["message", 8, false]]);
 });
 
 test("for await gets all messages, and ends when the stream is closed", async () => {
@@ -206,6 +245,18 @@ test("a provider is called for every attempt, and its failure is a failed attemp
   await pass(500);
 
   assert.deepEqual(sockets.map(({ protocols }) => protocols[1]), ["one", "two"]);
+});
+
+test("the reason of a failed attempt is told", async () => {
+  const sockets = fakeSockets();
+  const told = [];
+  const stream = connect(URL_OF_SERVER, { token: async () => { throw new DOMException("the login is away", "TimeoutError"); } });
+  stream.addEventListener("status", ({ detail }) => told.push(detail));
+
+  await pass(0);
+
+  assert.deepEqual(told, [{ status: "waiting", code: 1006, reason: "the login is away", milliseconds: 250 }]);
+  assert.equal(sockets.length, 0);
 });
 
 test("a refused token is replaced at once, and a second one ends the stream", async () => {
@@ -360,6 +411,16 @@ test("no frame for two and a half heartbeats is a dead connection", async () => 
   assert.deepEqual([stream.status, sockets[0].closed], ["waiting", true]);
 });
 
+test("a clock that is set back does not keep a dead connection", async () => {
+  const { sockets } = await opened();
+  const now = Date.now;
+  Date.now = () => now() - 900_000;
+
+  await pass(130_000);
+
+  assert.ok(sockets[0].closed);
+});
+
 test("what comes late from an old socket has no effect", async () => {
   const { stream, sockets, events } = await opened();
   stream.drop();
@@ -459,6 +520,17 @@ test("a closed stream stays closed", async () => {
 
   assert.deepEqual(statuses, ["live", "closed"]);
   assert.deepEqual([sockets.length, sockets[0].closed], [1, true]);
+});
+
+test("a stream that a handler closes while it connects stays closed", async () => {
+  const { stream, sockets } = await opened();
+  stream.addEventListener("status", () => stream.status === "connecting" && stream.close());
+  await sockets[0].end();
+  await pass(500);
+
+  await sockets.at(-1).receive?.(CONNECTED, message(8));
+
+  assert.deepEqual([stream.status, stream.position], ["closed", 7]);
 });
 
 // The life of a page
@@ -604,14 +676,36 @@ test("messages that the snapshot includes are dropped, also when they come later
   assert.deepEqual(events.map(([, number]) => number), [11]);
 });
 
-test("a stream with a position needs no snapshot", async () => {
+test("a page that is reloaded takes a snapshot although its position is stored", async () => {
   const { calls, snapshot } = fakeSnapshot();
-  await opened({ snapshot, since: 7 }, { connected: { ...CONNECTED, outcome: "complete" } });
+  const storage = new FakeStorage([["mine", '[6,"e"]']]);
+  const { sockets, events } = await opened(
+    { snapshot, storage, key: "mine" },
+    { connected: { ...CONNECTED, outcome: "complete", sequence_number: 6 } },
+  );
+  await sockets[0].receive(message(7), message(8));
 
-  assert.equal(calls.length, 0);
+  calls[0].resolve(7);
+  await pass(0);
+
+  assert.deepEqual(events, [["message", 8, false]]);
 });
 
-test("a gap and a reset need one, and it comes after the event", async () => {
+test("a reconnect needs no snapshot", async () => {
+  const { calls, snapshot } = fakeSnapshot();
+  const { sockets } = await opened({ snapshot });
+  calls[0].resolve();
+  await pass(0);
+
+  await sockets[0].end();
+  await pass(500);
+  await sockets[1].receive({ ...CONNECTED, outcome: "complete" });
+  await pass(0);
+
+  assert.equal(calls.length, 1);
+});
+
+test("a gap and a reset each need another snapshot, after the event", async () => {
   const told = [];
   const { stream, sockets } = await opened({ snapshot: async () => void told.push("snapshot") });
   for (const type of ["gap", "reset"]) stream.addEventListener(type, () => told.push(type));
@@ -654,6 +748,34 @@ test("a closed stream takes no more snapshots", async () => {
   assert.equal(calls.length, 1);
 });
 
+test("a closed stream does not store the position of messages that it did not deliver", async () => {
+  setGlobal("reportError", () => {});
+  const storage = new FakeStorage();
+  const { calls, snapshot } = fakeSnapshot();
+  const { stream, sockets } = await opened({ snapshot, storage });
+  await sockets[0].receive(message(8), message(9));
+  calls[0].reject(new Error("away"));
+  await settled();
+
+  stream.close();
+  await pass(60_000);
+
+  assert.deepEqual([calls.length, storage.size], [1, 0]);
+});
+
+test("a handler that closes the stream gets the rest of the messages after a reload", async () => {
+  const storage = new FakeStorage([["mine", '[7,"e"]']]);
+  const { calls, snapshot } = fakeSnapshot();
+  const { stream, sockets } = await opened({ snapshot, storage, key: "mine" });
+  stream.on("*", () => stream.close());
+  await sockets[0].receive(message(8), message(9));
+
+  calls[0].resolve(7);
+  await pass(0);
+
+  assert.equal(storage.getItem("mine"), '[7,"e"]');
+});
+
 test("a loss during a snapshot needs another one, which is the only one that counts", async () => {
   const { calls, snapshot } = fakeSnapshot();
   const { sockets, events } = await opened({ snapshot });
@@ -670,7 +792,7 @@ test("a loss during a snapshot needs another one, which is the only one that cou
 
 test("more messages than may wait are covered by another snapshot", async () => {
   const { calls, snapshot } = fakeSnapshot();
-  const { sockets, events } = await opened({ snapshot, queue: 3 });
+  const { sockets, events } = await opened({ snapshot, limit: 3 });
   await sockets[0].receive(...[8, 9, 10, 11, 12].map((number) => message(number)));
 
   calls[0].resolve();

@@ -6,6 +6,7 @@ import test, { afterEach } from "node:test";
 import { connect } from "../../src/unmissed/browser/unmissed.js";
 import {
   CONNECTED,
+  FakeStorage,
   fakeHttp,
   fakeSockets,
   fakeTabs,
@@ -128,6 +129,47 @@ test("a tab that is behind fills its hole over REST before it continues", async 
   assert.deepEqual(leader.events.map(([, number]) => number), [8, 9, 10, 11, 12]);
 });
 
+test("a recovery ends where the frames of the leader begin, whatever topics they are about", async () => {
+  const { sockets, http } = await opened(0, { topics: ["a"] });
+  await sockets[0].receive(message(8));
+  let answer;
+  http.answer = () => new Promise((resolve) => (answer = resolve));
+  const late = await tab({ since: 7, epoch: "e", topics: ["a"] });
+  await sockets[0].receive({ type: "following", topics: ["a", "b"], sequence_number: 8 }, message(9), message(10));
+
+  // The request was made with the topics of before, so it does not have 9.
+  answer(page([message(8), message(10)]));
+  await settled();
+
+  assert.deepEqual(late.events.map(([, number]) => number), [8, 9, 10]);
+});
+
+test("a slow recovery does not take the lead from a leader that is heard", async () => {
+  const { sockets, http } = await opened(0);
+  await sockets[0].receive(message(8));
+  http.answer = () => new Promise(() => {});
+  await tab({ since: 7, epoch: "e" });
+
+  for (let number = 9; number < 29; number++) {
+    await pass(1000);
+    await sockets[0].receive(message(number));
+  }
+
+  assert.deepEqual([sockets.length, sockets[0].closed], [1, false]);
+});
+
+test("a tab that has heard only the status of its leader stores no position", async () => {
+  const storage = new FakeStorage();
+  fakeTabs();
+  fakeHttp();
+  fakeSockets();
+  await tab();
+
+  const { stream } = await tab({ storage });
+
+  assert.deepEqual([stream.status, storage.size], ["connecting", 0]);
+});
+
 test("a tab that is ahead of its leader receives nothing twice", async () => {
   const { sockets, others } = await opened(1);
   await sockets[0].receive(message(8), message(9));
@@ -211,7 +253,8 @@ test("topics are followed for all tabs, also after the leader has changed", asyn
   const { sockets, leader, others } = await opened(2, { topics: ["a"] });
   const answer = others[0].stream.follow("b");
   await settled();
-  await sockets[0].receive({ type: "following", topics: ["a", "b"], sequence_number: 7 });
+  const [{ id }] = sockets[0].sent;
+  await sockets[0].receive({ type: "following", id, topics: ["a", "b"], sequence_number: 7 });
   const late = await tab({ topics: ["a"] });
 
   leader.stream.close();
@@ -229,10 +272,11 @@ test("a topic that is refused rejects the request of the tab that made it", asyn
   const good = leader.stream.follow("a");
   const bad = assert.rejects(others[0].stream.follow("secret"), { code: 4403 });
   await settled();
+  const [first, second] = sockets[0].sent;
 
   await sockets[0].receive(
-    { type: "following", topics: ["a"], sequence_number: 7 },
-    { type: "error", code: 4403, detail: "the topic secret is not granted" },
+    { type: "following", id: first.id, topics: ["a"], sequence_number: 7 },
+    { type: "error", id: second.id, code: 4403, detail: "the topic secret is not granted" },
   );
 
   assert.deepEqual(await good, ["a"]);
@@ -298,7 +342,7 @@ test("what a leader passes on before a tab has begun is not taken for all", asyn
   const { mute } = fakeTabs();
   const http = fakeHttp(() => page([message(8), message(9)]));
   fakeSockets();
-  const name = "unmissed:http://server.test,true,";
+  const name = "unmissed:http://server.test,,true";
   navigator.locks.request(name, {}, () => new Promise(() => {}));
   const leader = new BroadcastChannel(name);
   const { events, stream } = await tab({ since: 7, epoch: "e" });
@@ -318,7 +362,7 @@ test("frames of a leader that is ahead of the one that a tab follows leave no ho
   fakeTabs();
   const http = fakeHttp(() => page([8, 9, 10, 11].map((number) => message(number))));
   fakeSockets();
-  const name = "unmissed:http://server.test,true,";
+  const name = "unmissed:http://server.test,,true";
   navigator.locks.request(name, {}, () => new Promise(() => {}));
   const leader = new BroadcastChannel(name);
   const { events } = await tab({ since: 7, epoch: "e" });
@@ -344,7 +388,7 @@ test("a tab that joins a leader that has recovered is live", async () => {
   assert.equal(stream.status, "live");
 });
 
-test("the token of the leader is no matter of the other tabs", async () => {
+test("an error about the token of the leader does not reach the other tabs", async () => {
   const { posted, sockets } = await opened(0);
   await sockets[0].end();
   await pass(500);

@@ -27,7 +27,8 @@ export type Options = {
      */
     storage?: Storage | undefined;
     /**
-     * The key in `storage`; by default `unmissed:` and the address of the server.
+     * The key in `storage`; by default `unmissed:`, the address of the server, and the topics. Each
+     * stream of a page needs its own.
      */
     key?: string | undefined;
     /**
@@ -37,10 +38,10 @@ export type Options = {
      */
     shared?: string | boolean | undefined;
     /**
-     * Loads the state that the messages change. It is called when there is
-     * no position yet, and after every `gap` and `reset`. Messages wait until it is done. If it returns the sequence number
-     * that the state includes, messages up to it are dropped. If it fails, the error is reported, and it is called again
-     * after a pause.
+     * Loads the state that the messages change. It is called when the
+     * stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
+     * returns the sequence number that the state includes, messages up to it are dropped. If it fails, the error is reported,
+     * and it is called again after a pause.
      */
     snapshot?: (() => Promise<number | void>) | undefined;
     /**
@@ -52,7 +53,7 @@ export type Options = {
      * How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
      * Further requests are rejected. Further messages are covered by another snapshot.
      */
-    queue?: number | undefined;
+    limit?: number | undefined;
 };
 /**
  * What a stream is doing. `recovering`: it is connected, and receives what it missed. `waiting`: until the next attempt.
@@ -78,7 +79,7 @@ export type Place = {
     epoch?: any;
 };
 /**
- * A client that lasts: it reconnects by itself, and continues from its position. It has these events:
+ * A connection that reconnects by itself, and resumes from its position. It has these events:
  *
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
  * - `gap`: the messages `detail.from` to `detail.to` are lost
@@ -87,7 +88,9 @@ export type Place = {
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
  *   an HTTP status; `detail.reason` explains it
  *
- * Requests are repeated after a reconnect, and done once. They are rejected with an error that has a `code` and a `detail`.
+ * Requests are repeated after a reconnect, and executed once: the server remembers what it has done. When it does not
+ * remember any more whether it did, because the answer was lost and the client was away too long, the code is 4408.
+ * Requests are rejected with an error that has a `code` and a `detail`.
  *
  * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
  * follows all that the token grants by name.
@@ -153,7 +156,7 @@ export type Read = (text: any) => any;
 /**
  * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
  * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
- * they have filled or noticed already: it is none for them.
+ * they have filled or noticed already, which is ignored.
  */
 export type Advance = (place: Place, frame: Frame) => Place & {
     loss: any;
@@ -182,11 +185,12 @@ export type EventParser = (take: (frame: any) => void) => (piece: string) => voi
  */
 export type Send = (frame: Frame) => void;
 /**
- * Why a connection ended.
+ * Why a connection ended: a close event, or an error.
  */
 export type Cause = {
-    code?: number;
+    code?: any;
     reason?: string;
+    message?: string;
 };
 /**
  * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
@@ -245,16 +249,18 @@ export type Codes = Record<number, number>;
  */
 export type Call = (source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>;
 /**
- * Returns how to send requests over HTTP. They keep their order: each waits for the one before. An answer becomes a
- * `result` without a sequence number, because it is not in order with the messages and must not move the position. Other
- * topics need another request for events, so they end the connection.
+ * Returns how to send requests over HTTP. They keep their order: each waits for the one before, and a failure of the
+ * network ends the connection, after which all are repeated. An answer becomes a `result` without a sequence number,
+ * because it is not in order with the messages and must not move the position. Other topics need another request for
+ * events, so they end the connection when the server has accepted them. A ping is not sent: nothing would answer it, which
+ * leads to another connection.
  */
 export type Requests = (source: Source, link: Link) => Send;
 /**
  * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
- * nothing is lost, the messages, and `heartbeat`.
+ * nothing is lost, the messages up to the number `through`, and `heartbeat`.
  */
-export type Recover = (source: Source, link: Link, begun?: boolean) => Promise<any>;
+export type Recover = (source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>;
 export type Poll = (begun?: boolean) => Promise<any>;
 /**
  * A frame of the server, and the place of the tab that leads before it.
@@ -272,10 +278,14 @@ export type Forward = (shared: Shared) => Promise<void>;
 export type Hear = (event: MessageEvent) => void;
 export type Settings = Omit<Options, "transports"> & {
     transports: string[];
-    queue: number;
+    limit: number;
     key: string;
 };
 export type Start = (transport: string) => Link;
+/**
+ * Begins a connection that replaces the present one as soon as it is connected.
+ */
+export type Replace = (transport: string) => void;
 /**
  * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
  */
@@ -299,15 +309,18 @@ export type Tell = (type: string, detail: any) => void;
 export type Become = (status: Status, detail?: any) => void;
 /**
  * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
- * The server answers changes of topics in order and without an id, so the first one that was sent is meant.
  */
 export type Take = (link: Link, frame: any) => void;
 export type Move = (frame: Frame) => any;
 export type Share = (frame: Frame, before?: number) => void;
 /**
  * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
- * the connection with 4401, and a fresh token heals it.
+ * the connection with 4401, and the client reconnects with a fresh token.
  */
 export type Expire = (link: Link, expires_at: number) => void;
 export type Deliver = (message: any) => void;
+/**
+ * Delivers the messages that waited for a snapshot, except those that it includes.
+ */
+export type Resume = (held: Message[], number: number) => void;
 export type Request = (frame: Frame) => Promise<any>;

@@ -15,17 +15,18 @@
  * @property {string} [epoch] The epoch of `since`.
  * @property {Storage} [storage] Keeps the position, which wins over `since`: with `sessionStorage`, a tab continues after
  *   a reload. `localStorage` is for applications with one tab: tabs would move the position of each other.
- * @property {string} [key] The key in `storage`; by default `unmissed:` and the address of the server.
+ * @property {string} [key] The key in `storage`; by default `unmissed:`, the address of the server, and the topics. Each
+ *   stream of a page needs its own.
  * @property {boolean | string} [shared] Use one connection for all tabs of this origin with the same address, key and
  *   topics, and the same name if this is a string. They must belong to the same user. Without HTTPS, browsers have no
  *   locks, and every tab has its own connection.
- * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called when there is
- *   no position yet, and after every `gap` and `reset`. Messages wait until it is done. If it returns the sequence number
- *   that the state includes, messages up to it are dropped. If it fails, the error is reported, and it is called again
- *   after a pause.
+ * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called when the
+ *   stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
+ *   returns the sequence number that the state includes, messages up to it are dropped. If it fails, the error is reported,
+ *   and it is called again after a pause.
  * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
  *   in this order. The next one is tried after two failed attempts, and the best one again while another is used.
- * @property {number} [queue] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
+ * @property {number} [limit] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
  *   Further requests are rejected. Further messages are covered by another snapshot.
  */
 
@@ -56,7 +57,7 @@
  */
 
 /**
- * A client that lasts: it reconnects by itself, and continues from its position. It has these events:
+ * A connection that reconnects by itself, and resumes from its position. It has these events:
  *
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
  * - `gap`: the messages `detail.from` to `detail.to` are lost
@@ -65,7 +66,9 @@
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
  *   an HTTP status; `detail.reason` explains it
  *
- * Requests are repeated after a reconnect, and done once. They are rejected with an error that has a `code` and a `detail`.
+ * Requests are repeated after a reconnect, and executed once: the server remembers what it has done. When it does not
+ * remember any more whether it did, because the answer was lost and the client was away too long, the code is 4408.
+ * Requests are rejected with an error that has a `code` and a `detail`.
  *
  * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
  * follows all that the token grants by name.
@@ -147,7 +150,7 @@
 /**
  * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
  * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
- * they have filled or noticed already: it is none for them.
+ * they have filled or noticed already, which is ignored.
  *
  * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
  */
@@ -189,9 +192,9 @@
  */
 
 /**
- * Why a connection ended.
+ * Why a connection ended: a close event, or an error.
  *
- * @typedef {{ code?: number, reason?: string }} Cause
+ * @typedef {{ code?: any, reason?: string, message?: string }} Cause
  */
 
 /**
@@ -260,18 +263,20 @@
  */
 
 /**
- * Returns how to send requests over HTTP. They keep their order: each waits for the one before. An answer becomes a
- * `result` without a sequence number, because it is not in order with the messages and must not move the position. Other
- * topics need another request for events, so they end the connection.
+ * Returns how to send requests over HTTP. They keep their order: each waits for the one before, and a failure of the
+ * network ends the connection, after which all are repeated. An answer becomes a `result` without a sequence number,
+ * because it is not in order with the messages and must not move the position. Other topics need another request for
+ * events, so they end the connection when the server has accepted them. A ping is not sent: nothing would answer it, which
+ * leads to another connection.
  *
  * @typedef {(source: Source, link: Link) => Send} Requests
  */
 
 /**
  * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
- * nothing is lost, the messages, and `heartbeat`.
+ * nothing is lost, the messages up to the number `through`, and `heartbeat`.
  *
- * @typedef {(source: Source, link: Link, begun?: boolean) => Promise<any>} Recover
+ * @typedef {(source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>} Recover
  */
 
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
@@ -293,9 +298,15 @@
 
 // The stream.
 
-/** @typedef {Omit<Options, "transports"> & { transports: string[], queue: number, key: string }} Settings */
+/** @typedef {Omit<Options, "transports"> & { transports: string[], limit: number, key: string }} Settings */
 
 /** @typedef {(transport: string) => Link} Start */
+
+/**
+ * Begins a connection that replaces the present one as soon as it is connected.
+ *
+ * @typedef {(transport: string) => void} Replace
+ */
 
 /**
  * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
@@ -329,7 +340,6 @@
 
 /**
  * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
- * The server answers changes of topics in order and without an id, so the first one that was sent is meant.
  *
  * @typedef {(link: Link, frame: any) => void} Take
  */
@@ -340,12 +350,18 @@
 
 /**
  * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
- * the connection with 4401, and a fresh token heals it.
+ * the connection with 4401, and the client reconnects with a fresh token.
  *
  * @typedef {(link: Link, expires_at: number) => void} Expire
  */
 
 /** @typedef {(message: any) => void} Deliver */
+
+/**
+ * Delivers the messages that waited for a snapshot, except those that it includes.
+ *
+ * @typedef {(held: Message[], number: number) => void} Resume
+ */
 
 /** @typedef {(frame: Frame) => Promise<any>} Request */
 

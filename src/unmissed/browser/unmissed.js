@@ -1,19 +1,19 @@
 /**
  * Unmissed in the browser: messages that survive reconnects. The options and types are in types.js.
  *
- * @import * as is from "./types.js"
+ * @import * as types from "./types.js"
  */
 
-// Decisions, without a socket, timer or clock.
+// Decisions, without a socket, timer or clock: exported for tests.
 
-/** @type {is.Read} */
+/** @type {types.Read} */
 export const read = (text) => {
   try {
     return JSON.parse(text);
   } catch {}
 };
 
-/** @type {is.Advance} */
+/** @type {types.Advance} */
 export const advance = ({ position, epoch }, { type, sequence_number: number = position, ...frame }) => {
   const { outcome, epoch: now = epoch } = type === "connected" ? frame : { outcome: type };
   if (outcome === "reset" && now !== epoch) {
@@ -24,16 +24,16 @@ export const advance = ({ position, epoch }, { type, sequence_number: number = p
   return { position: position > number ? position : number, epoch: now, loss };
 };
 
-/** @type {is.Backoff} */
+/** @type {types.Backoff} */
 export const backoff = (failures, random = Math.random()) => random * Math.min(30_000, 500 * 2 ** failures);
 
-/** @type {is.Actions} */
+/** @type {types.Actions} */
 const actions = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408: "renew", 4429: "slow" };
 
-/** @type {is.Next} */
+/** @type {types.Next} */
 export const next = (code) => actions[code] ?? "resume";
 
-/** @type {is.EventParser} */
+/** @type {types.EventParser} */
 export const eventParser = (take) => {
   let rest = "";
   return (piece) => {
@@ -45,16 +45,16 @@ export const eventParser = (take) => {
 
 // Transports: each passes on the frames of the server, and returns how to send one.
 
-/** @type {is.Refused} */
+/** @type {types.Refused} */
 const refused = (code, reason) => Object.assign(new Error(reason), { code, reason, detail: reason });
 
-// Pages without HTTPS have no randomUUID.
-const newId = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
+// Not randomUUID, which pages without HTTPS do not have.
+const newId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
-/** @type {is.Report} */
+/** @type {types.Report} */
 const report = (error) => (globalThis.reportError ?? console.error)(error);
 
-/** @type {is.Address} */
+/** @type {types.Address} */
 const address = ({ url, position: since, epoch, topics }, path) => {
   const target = new URL(url.replace(/\/?$/, path));
   for (const [name, value] of Object.entries({ since, epoch, topics })) {
@@ -63,10 +63,10 @@ const address = ({ url, position: since, epoch, topics }, path) => {
   return target.href;
 };
 
-/** @type {is.Codes} */
-const codes = { 422: 4400, 502: 1013, 503: 1013, 504: 1013 };
+/** @type {types.Codes} */
+const codes = { 422: 4400, 503: 1013 };
 
-/** @type {is.Call} */
+/** @type {types.Call} */
 const call = async (stream, link, path, id, body) => {
   const token = await link.token();
   const response = await fetch(address(id ? { url: stream.url } : stream, `/websocket/${path}`), {
@@ -79,44 +79,48 @@ const call = async (stream, link, path, id, body) => {
     signal: link.signal,
   });
   if (response.ok) return response;
-  const { detail = response.statusText } = await response.json().catch(() => ({}));
-  throw refused(codes[response.status] ?? 4000 + response.status, detail);
+  const { status, statusText } = response;
+  const { detail } = await response.json().catch(() => ({}));
+  // Without an explanation in JSON, it is not the server that answers, but a proxy.
+  throw detail ? refused(codes[status] ?? 4000 + status, detail) : refused(1006, statusText);
 };
 
-/** @type {is.Requests} */
+/** @type {types.Requests} */
 const requests = (stream, link) => {
   let last = Promise.resolve();
   return ({ id, type, topics, name, message, data }) => {
     const ask = async () => {
       const path = name ? `commands/${encodeURIComponent(name)}` : "messages";
       const answer = await (await call(stream, link, path, id, message ?? data)).json();
-      link.take({ type: "result", id, data: answer.data ?? answer.sequence_number });
+      link.take({ type: "result", id, data: name ? answer.data : answer.sequence_number });
     };
-    const fail = (/** @type {any} */ error) =>
-      error.code === 4401 ? link.end(error) : link.take({ type: "error", id, code: 1013, ...error });
-    if (topics) {
+    const change = async () => {
       const followed = new Set(stream.topics ?? link.greeting.topics);
       for (const topic of topics) type === "follow" ? followed.add(topic) : followed.delete(topic);
-      link.take({ type: "following", id, topics: [...followed] });
+      const page = await (await call({ url: stream.url, topics: [...followed] }, link, "messages?limit=1")).json();
+      link.take({ type: "following", id, topics: page.topics });
       link.end();
-    } else if (id) last = last.then(ask).catch(fail);
+    };
+    const fail = (/** @type {any} */ error) =>
+      error.code > 1006 && error.code !== 4401 ? link.take({ type: "error", id, ...error }) : link.end(error);
+    if (id) last = last.then(topics ? change : ask).catch(fail);
   };
 };
 
-/** @type {is.Recover} */
-const recover = async (stream, link, begun) => {
+/** @type {types.Recover} */
+const recover = async (stream, link, begun, through = Infinity) => {
   const { position } = stream;
   const { messages, ...page } = await (await call(stream, link, "messages")).json();
   const complete = page.outcome === "complete";
   const start = complete ? position : page.oldest - 1;
   const sequence_number = position === undefined ? page.latest : start;
   if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number });
-  messages.forEach(link.take);
-  if (page.has_more) return recover(stream, link, true);
-  link.take({ type: "heartbeat", sequence_number: page.latest });
+  for (const message of messages) if (message.sequence_number <= through) link.take(message);
+  if (page.has_more && stream.position < through) return recover(stream, link, true, through);
+  link.take({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
 };
 
-/** @type {is.Transports} */
+/** @type {types.Transports} */
 const transports = {
   async websocket(stream, link) {
     const token = await link.token();
@@ -146,7 +150,7 @@ const transports = {
   },
 
   async polling(stream, link) {
-    /** @type {is.Poll} */
+    /** @type {types.Poll} */
     const poll = (begun) =>
       recover(stream, link, begun)
         .then(() => setTimeout(poll, 2000 + 3000 * Math.random(), true))
@@ -158,21 +162,22 @@ const transports = {
   async tabs(stream, link) {
     let begun = false;
     let last = Promise.resolve();
-    /** @type {is.Forward} */
+    /** @type {types.Forward} */
     const forward = async ({ frame, epoch, previous }) => {
       const behind = () => stream.position < previous || (stream.epoch ?? epoch) !== epoch;
-      if (behind()) await recover(stream, link);
+      if (behind()) await recover(stream, link, false, previous);
       if (behind()) link.end();
       link.take(frame);
     };
-    /** @type {is.Hear} */
+    /** @type {types.Hear} */
     link.port.onmessage = ({ data }) => {
       const { frame, status } = data;
+      link.deadline = Date.now() + link.silence;
       if (status) link.take({ type: "status", status });
       begun ||= frame?.type === "connected";
       if (frame && begun) last = last.then(() => forward(data)).catch(link.end);
     };
-    /** @type {is.Send} */
+    /** @type {types.Send} */
     const send = (request) => link.port.postMessage({ request });
     send({ type: "ping" });
     return send;
@@ -184,48 +189,60 @@ const transports = {
 const lifecycle = ["online", "offline", "visibilitychange", "pageshow", "resume", "pagehide", "freeze"];
 
 class Stream extends EventTarget {
-  /** @type {is.Status} */
+  /** @type {types.Status} */
   status = "connecting";
-  #failures = 0;
-  #misses = 0;
-  #renewed = false;
-  #notBefore = 0;
-  #recoveredThrough = 0;
-  #requests = new Map();
-  #pace = 100;
-  #paced = 0;
-  #leads = false;
-  #turn = {};
-  /** @type {(value?: unknown) => void} */
-  #release = () => {};
-  #ended = new AbortController();
-  #timer = 0;
-  #pump = 0;
-  #group = "";
-  /** @type {is.Settings} */
+  /** @type {types.Settings} */
   #options;
-  /** @type {is.Link | undefined} */
+  #ended = new AbortController();
+
+  /** @type {types.Link | undefined} The connection or the attempt. */
   #link;
-  /** @type {is.Link | undefined} */
-  #beside;
-  /** @type {BroadcastChannel | undefined} */
-  #port;
+  /** @type {types.Link | undefined} An attempt beside it, to replace it. */
+  #candidate;
+  #openTimer = 0;
+  #failures = 0;
+  // Two lead to the next transport.
+  #transportFailures = 0;
+  #notBefore = 0;
   /** @type {string | undefined} */
   #token;
-  /** @type {is.Message[] | undefined} */
+  // Whether a token was refused, and none was accepted since.
+  #renewed = false;
+
+  #begun = false;
+  #recoveredThrough = 0;
+  /** @type {types.Message[] | undefined} The messages that wait for a snapshot. */
   #held;
 
-  constructor(/** @type {string} */ url, /** @type {is.Options} */ options) {
+  #requests = new Map();
+  // Milliseconds between requests, and when the budget for them is full again.
+  #interval = 100;
+  #budgetFull = 0;
+  #sendTimer = 0;
+
+  // The tabs that share a connection, and the claim to their lock.
+  #group = "";
+  /** @type {BroadcastChannel | undefined} */
+  #port;
+  #claim = {};
+  #leads = false;
+  /** @type {(value?: unknown) => void} */
+  #release = () => {};
+
+  constructor(/** @type {string} */ url, /** @type {types.Options} */ options) {
     super();
-    this.#options = { transports: ["websocket", "events", "polling"], queue: 1000, key: `unmissed:${url}`, ...options };
-    const { storage, key, shared, topics, since, epoch } = this.#options;
-    const [position, known] = read(storage?.getItem(key)) ?? [since, epoch];
+    const { topics, since, epoch } = options;
+    const key = ["unmissed:" + url, topics].join();
+    this.#options = { transports: ["websocket", "events", "polling"], limit: 1000, key, ...options };
+    const { storage, shared } = this.#options;
+    const stored = read(storage?.getItem(this.#options.key));
+    const [position, known] = stored?.[1] ? stored : [since, epoch];
     this.url = url;
     this.position = position;
     this.epoch = known;
     this.topics = topics;
     const sharable = globalThis.navigator?.locks && globalThis.BroadcastChannel;
-    if (shared && sharable) this.#group = [key, shared, topics].join();
+    if (shared && sharable) this.#group = [this.#options.key, shared].join();
     for (const type of lifecycle) {
       globalThis.addEventListener?.(type, this.#wake, { capture: true, signal: this.#ended.signal });
     }
@@ -240,7 +257,7 @@ class Stream extends EventTarget {
     return this.#link?.greeting?.connection_id;
   }
 
-  /** @type {is.On} */
+  /** @type {types.On} */
   on(type, handler) {
     const listener = (/** @type {any} */ { detail }) => handler(detail);
     this.addEventListener(`message:${type}`, listener);
@@ -248,7 +265,7 @@ class Stream extends EventTarget {
   }
 
   async *[Symbol.asyncIterator]() {
-    /** @type {is.Message[]} */
+    /** @type {types.Message[]} */
     const waiting = [];
     /** @type {(value?: any) => void} */
     let wake = () => {};
@@ -264,22 +281,22 @@ class Stream extends EventTarget {
     }
   }
 
-  /** @type {is.Publish} */
+  /** @type {types.Publish} */
   publish(message) {
     return this.#request({ type: "publish", message });
   }
 
-  /** @type {is.Command} */
+  /** @type {types.Command} */
   command(name, data) {
     return this.#request({ type: "command", name, data });
   }
 
-  /** @type {is.Follow} */
+  /** @type {types.Follow} */
   follow(...topics) {
     return this.#request({ type: "follow", topics });
   }
 
-  /** @type {is.Follow} */
+  /** @type {types.Follow} */
   unfollow(...topics) {
     return this.#request({ type: "unfollow", topics });
   }
@@ -308,33 +325,39 @@ class Stream extends EventTarget {
     }
     const names = this.#options.transports;
     this.#end();
+    this.#link = this.#start(this.#group && !this.#leads ? "tabs" : names[(this.#transportFailures >> 1) % names.length]);
     this.#become("connecting");
-    this.#link = this.#start(this.#group && !this.#leads ? "tabs" : names[(this.#misses >> 1) % names.length]);
+  }
+
+  /** @type {types.Replace} */
+  #replace(transport) {
+    this.#candidate?.abort();
+    this.#candidate = this.#start(transport);
   }
 
   #end() {
-    clearTimeout(this.#timer);
+    clearTimeout(this.#openTimer);
     this.#link?.abort();
-    this.#beside?.abort();
-    this.#link = undefined;
+    this.#candidate?.abort();
+    this.#link = this.#candidate = undefined;
   }
 
   #stop() {
     this.#leads = false;
-    this.#turn = {};
+    this.#claim = {};
     this.#release();
     this.#port?.close();
     this.#port = undefined;
     this.#end();
   }
 
-  /** @type {is.Start} */
+  /** @type {types.Start} */
   #start(transport) {
     const control = new AbortController();
     const { signal } = control;
     /** @type {Promise<string | undefined>} */
     let token;
-    /** @type {is.Link} */
+    /** @type {types.Link} */
     const link = {
       transport,
       tries: 0,
@@ -355,47 +378,52 @@ class Stream extends EventTarget {
     return link;
   }
 
-  /** @type {is.Watch} */
+  /** @type {types.Watch} */
   #watch(link) {
     const now = Date.now();
-    const { transport, deadline, signal } = link;
+    const { transport, signal } = link;
     clearTimeout(link.timer);
     if (signal.aborted) return;
+    // A clock may be set back.
+    const deadline = (link.deadline = Math.min(link.deadline, now + link.silence));
     if (now >= deadline) {
       if (transport === "tabs") this.#compete(true);
       return link.end();
     }
     if (now >= link.renewal) {
       link.renewal = Infinity;
-      if (transport !== "websocket") return this.#open();
-      this.#renew(link).catch(report);
+      if (transport === "websocket") this.#renew(link).catch(report);
+      else this.#replace(transport);
     }
     if (now >= link.upgrade) {
       link.upgrade = Infinity;
       link.tries++;
-      this.#beside = this.#start(this.#options.transports[0]);
+      this.#replace(this.#options.transports[0]);
     }
     link.timer = setTimeout(() => this.#watch(link), Math.min(deadline, link.renewal, link.upgrade) - now);
   }
 
-  /** @type {is.Fresh} */
+  /** @type {types.Fresh} */
   async #fresh(link) {
     const { token } = this.#options;
-    this.#token = typeof token === "function" ? await token() : token;
-    if (link === this.#link && !link.connected && globalThis.navigator?.onLine !== false) this.#misses++;
+    this.#token = await (typeof token === "function" ? token() : token);
+    if (link === this.#link && !link.connected && globalThis.navigator?.onLine !== false) this.#transportFailures++;
     return this.#token;
   }
 
-  /** @type {is.Renew} */
+  /** @type {types.Renew} */
   async #renew(link) {
     const known = this.#token;
     const token = await this.#fresh(link);
     if (token !== known) link.send?.({ type: "authenticate", token });
   }
 
-  /** @type {is.Lost} */
-  #lost(link, { code = 1006, reason = "" }) {
+  /** @type {types.Lost} */
+  #lost(link, cause) {
     link.abort();
+    // Errors of the browser have other codes, and a message.
+    const code = cause.code > 999 ? cause.code : 1006;
+    const reason = cause.reason ?? cause.message ?? "";
     if (this.#link && link !== this.#link) {
       this.#link.upgrade = Date.now() + 2 * backoff(this.#link.tries - 1);
       return this.#watch(this.#link);
@@ -416,15 +444,15 @@ class Stream extends EventTarget {
     this.#wait(pause, { code, reason });
   }
 
-  /** @type {is.Wait} */
+  /** @type {types.Wait} */
   #wait(pause = 0, cause = {}) {
     const milliseconds = Math.max(pause, this.#notBefore - Date.now());
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#open(), milliseconds);
+    clearTimeout(this.#openTimer);
+    this.#openTimer = setTimeout(() => this.#open(), milliseconds);
     this.#become("waiting", { ...cause, milliseconds });
   }
 
-  /** @type {is.Wake} */
+  /** @type {types.Wake} */
   #wake = ({ type }) => {
     const link = this.#link;
     if (type === "freeze" || type === "pagehide") {
@@ -442,12 +470,12 @@ class Stream extends EventTarget {
 
   // Frames.
 
-  /** @type {is.Tell} */
+  /** @type {types.Tell} */
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  /** @type {is.Become} */
+  /** @type {types.Become} */
   #become(status, detail) {
     if (status === this.status && !detail) return;
     this.status = status;
@@ -455,34 +483,35 @@ class Stream extends EventTarget {
     this.#tell("status", { status, ...detail });
   }
 
-  /** @type {is.Take} */
+  /** @type {types.Take} */
   #take(link, frame) {
     const before = this.position;
     if (!frame?.type) return;
-    if (link !== this.#link) this.#link?.abort();
-    this.#link = link;
+    if (link !== this.#link) {
+      this.#link?.abort();
+      this.#link = link;
+      this.#candidate = undefined;
+    }
     link.deadline = Date.now() + link.silence;
     const loss = this.#move(frame);
-    if (frame.type === "following" || (frame.type === "error" && frame.code !== 4401)) {
-      frame.id ??= [...this.#requests.values()].find(({ sent, frame }) => sent && frame.topics)?.frame.id;
-    }
     if (this.#leads) this.#share(frame, before);
     if (!frame.timestamp) this.#obey(link, frame);
     else if (frame.sequence_number > before) this.#deliver(frame);
     if (loss) this.#tell(loss.type, loss);
   }
 
-  /** @type {is.Move} */
+  /** @type {types.Move} */
   #move(frame) {
-    const first = frame.type === "connected" && this.position === undefined;
+    const first = frame.type === "connected" && !this.#begun;
     const { loss, ...place } = advance(this, frame);
     Object.assign(this, place);
+    this.#begun ||= first;
     if (first || loss) this.#hold();
     this.#save();
     return loss;
   }
 
-  /** @type {is.Take} */
+  /** @type {types.Take} */
   #obey(link, frame) {
     const { type, topics } = frame;
     if (type === "connected") this.#connected(link, frame);
@@ -494,7 +523,7 @@ class Stream extends EventTarget {
     this.#settle(frame);
   }
 
-  /** @type {is.Take} */
+  /** @type {types.Take} */
   #connected(link, frame) {
     link.connected = Date.now();
     link.greeting = frame;
@@ -504,14 +533,20 @@ class Stream extends EventTarget {
     this.topics = frame.chosen ?? this.topics;
     this.#recoveredThrough = frame.latest;
     this.#become(frame.outcome ? "recovering" : "live");
-    this.#misses = 2 * Math.max(0, this.#options.transports.indexOf(link.transport));
-    if (this.#misses) link.upgrade = 0;
+    this.#transportFailures = 2 * Math.max(0, this.#options.transports.indexOf(link.transport));
+    if (this.#transportFailures) link.upgrade = 0;
     this.#expire(link, frame.expires_at);
-    for (const request of this.#requests.values()) request.sent = false;
+    for (const [id, request] of this.#requests) {
+      request.sent = false;
+      if (link.connected - request.since > 1000 * (frame.max_age ?? 900)) {
+        this.#requests.delete(id);
+        request.reject(refused(4408, "unknown whether this was done"));
+      }
+    }
     this.#send();
   }
 
-  /** @type {is.Expire} */
+  /** @type {types.Expire} */
   #expire(link, expires_at) {
     const left = expires_at * 1000 - Date.now();
     const renews = left > 0 && typeof this.#options.token === "function" && link.transport !== "tabs";
@@ -522,19 +557,20 @@ class Stream extends EventTarget {
   #save() {
     const { storage, key } = this.#options;
     try {
-      if (!this.#held) storage?.setItem(key, JSON.stringify([this.position, this.epoch]));
+      if (this.epoch && !this.#held && this.status !== "closed") {
+        storage?.setItem(key, JSON.stringify([this.position, this.epoch]));
+      }
     } catch (error) {
       report(error);
     }
   }
 
-  /** @type {is.Deliver} */
+  /** @type {types.Deliver} */
   #deliver(frame) {
     const message = { ...frame, recovered: frame.sequence_number <= this.#recoveredThrough };
-    if (this.#held && this.#held.push(message) > this.#options.queue) this.#held = [];
+    if (this.#held && this.#held.push(message) > this.#options.limit) this.#held = [];
     if (this.#held || this.status === "closed") return;
-    this.#tell(`message:${message.type}`, message);
-    this.#tell("message:*", message);
+    for (const type of new Set([message.type, "*"])) this.#tell(`message:${type}`, message);
   }
 
   #hold() {
@@ -546,9 +582,10 @@ class Stream extends EventTarget {
   async #reload(failures = 0) {
     await new Promise((resolve) => setTimeout(resolve, failures && backoff(failures)));
     const held = this.#held;
+    if (!held) return;
     try {
       const number = (await this.#options.snapshot?.()) ?? 0;
-      if (held === this.#held) return this.#resume(number);
+      if (held === this.#held) return this.#resume(held, number);
     } catch (error) {
       report(error);
       failures++;
@@ -556,8 +593,8 @@ class Stream extends EventTarget {
     if (this.#held) this.#reload(failures);
   }
 
-  #resume(number = 0) {
-    const held = this.#held ?? [];
+  /** @type {types.Resume} */
+  #resume(held, number) {
     this.#held = undefined;
     this.position = Math.max(this.position, number);
     for (const each of held) if (each.sequence_number > number) this.#deliver(each);
@@ -566,52 +603,55 @@ class Stream extends EventTarget {
 
   // Requests.
 
-  /** @type {is.Request} */
+  /** @type {types.Request} */
   #request(frame) {
     return new Promise((resolve, reject) => {
       const id = newId();
-      const full = this.#requests.size >= this.#options.queue;
+      const text = JSON.stringify({ ...frame, id });
+      const full = this.#requests.size >= this.#options.limit;
       if (this.status === "closed") throw refused(1000, "the stream is closed");
-      if (full) throw refused(4429, "too many requests wait: send fewer, or raise queue");
-      this.#requests.set(id, { frame: JSON.parse(JSON.stringify({ ...frame, id })), resolve, reject });
+      if (full) throw refused(4429, "too many requests wait: raise limit");
+      if (new Blob([text]).size > 65_536) throw refused(1009, "requests have at most 65,536 bytes");
+      this.#requests.set(id, { frame: JSON.parse(text), resolve, reject });
       this.#send();
     });
   }
 
   #slow() {
-    this.#pace = Math.min(1600, 2 * this.#pace);
-    this.#paced = performance.now() + 1600;
+    this.#interval = Math.min(1600, 2 * this.#interval);
+    this.#budgetFull = performance.now() + 1600;
   }
 
   #send() {
     const all = [...this.#requests.values()];
     const waiting = all.filter(({ sent }) => !sent);
-    clearTimeout(this.#pump);
+    clearTimeout(this.#sendTimer);
     for (const request of waiting.slice(0, 16 - all.length + waiting.length)) {
-      const early = this.#paced - performance.now() - 1600;
+      const early = this.#budgetFull - performance.now() - 1600;
       if (!this.#link?.connected) return;
       if (early > 0) {
-        this.#pump = setTimeout(() => this.#send(), early);
+        this.#sendTimer = setTimeout(() => this.#send(), early);
         return;
       }
-      this.#paced = Math.max(this.#paced, performance.now()) + this.#pace;
+      this.#budgetFull = Math.max(this.#budgetFull, performance.now()) + this.#interval;
       request.sent = true;
+      request.since ??= Date.now();
       this.#link.send?.(request.frame);
     }
   }
 
-  /** @type {is.Deliver} */
+  /** @type {types.Deliver} */
   #settle({ id, type, code, detail, data, topics, sequence_number }) {
     const request = this.#requests.get(id);
     if (!request) return;
     if (code === 4429) this.#slow();
     if (code === 1012 || code === 1013 || code === 4429) {
       request.sent = false;
-      this.#paced = performance.now() + 2600 + 1000 * Math.random();
+      this.#budgetFull = performance.now() + 2600 + 1000 * Math.random();
     } else {
       this.#requests.delete(id);
       if (type === "error") request.reject(refused(code, detail));
-      else request.resolve(data ?? topics ?? sequence_number);
+      else request.resolve(data === undefined ? (topics ?? sequence_number) : data);
     }
     this.#send();
   }
@@ -619,15 +659,15 @@ class Stream extends EventTarget {
   // Tabs.
 
   #compete(steal = false) {
-    const turn = (this.#turn = {});
+    const claim = (this.#claim = {});
     const lead = () =>
-      turn === this.#turn &&
+      claim === this.#claim &&
       new Promise((release) => {
         this.#release = release;
         this.#lead(true);
       });
     navigator.locks.request(this.#group, { steal }, lead).catch(({ name }) => {
-      if (turn !== this.#turn) return;
+      if (claim !== this.#claim) return;
       if (name === "AbortError") this.#compete();
       else this.#group = "";
       this.#lead(false);
@@ -640,13 +680,13 @@ class Stream extends EventTarget {
     this.#open();
   }
 
-  /** @type {is.Share} */
+  /** @type {types.Share} */
   #share(frame, before) {
     const start = frame.type === "connected" || frame.type === "gap";
     this.#port?.postMessage({ frame, epoch: this.epoch, previous: start ? frame.sequence_number : before });
   }
 
-  /** @type {is.Send} */
+  /** @type {types.Send} */
   #serve(request) {
     if (request.type === "ping") {
       const { position: sequence_number, topics: chosen, status } = this;
@@ -661,5 +701,5 @@ class Stream extends EventTarget {
   }
 }
 
-/** @type {is.Connect} */
+/** @type {types.Connect} */
 export const connect = (url, options = {}) => new Stream(url, options);
