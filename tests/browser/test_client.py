@@ -373,7 +373,7 @@ def test_a_handler_that_throws_is_reported_and_stops_nothing(server: LiveServer,
 @pytest.mark.parametrize("example", [each for page in PAGES for each in examples(page)])
 def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, open_page: Open, example: str) -> None:
     page = open_page()
-    page.page.route("**/token", lambda route: route.fulfill(body=server.token()))
+    page.page.route("**/token", lambda route: route.fulfill(json=server.token()))
     page.page.route("**/orders", lambda route: route.fulfill(json={"items": [{"id": 1}], "sequence_number": 0}))
     source = as_served(example).replace("https://api.example.com", server.url)
 
