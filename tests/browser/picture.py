@@ -1,4 +1,4 @@
-"""Takes the picture of the README: the console in the middle of a recovery, of a real server and real messages.
+"""Takes the picture of the README: the console just after a recovery, of a real server and real messages.
 
 Run it with ``python tests/browser/picture.py`` after a change of the console.
 """
