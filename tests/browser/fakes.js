@@ -5,6 +5,9 @@ import { mock } from "node:test";
 /** Milliseconds at once: a timer that starts another one needs the time in between. */
 const STEP = 100;
 
+// Node.js does not have it.
+globalThis.reportError ??= console.error;
+
 /** Ends every stream and restores the globals that a test replaced. */
 const restores = [];
 

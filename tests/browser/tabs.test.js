@@ -377,6 +377,24 @@ test("frames of a leader that is ahead of the one that a tab follows leave no ho
   assert.deepEqual(http.requests.map(({ query }) => query.since), ["8"]);
 });
 
+test("a tab is live when it knows its position, and not before", async () => {
+  const { leader, http, sockets } = await opened(0);
+  await sockets[0].receive(message(8));
+  const [first] = [await tab()];
+  const positions = [];
+  let answer;
+  http.answer = () => new Promise((resolve) => (answer = resolve));
+  const late = await tab({ since: 7, epoch: "e" });
+  late.stream.addEventListener("status", ({ detail }) => positions.push([detail.status, late.stream.position]));
+  assert.equal(late.stream.status, "connecting");
+
+  answer(page([message(8)]));
+  await settled();
+
+  assert.deepEqual([leader, first].map(({ stream }) => [stream.status, stream.position]), [["live", 8], ["live", 8]]);
+  assert.deepEqual(positions, [["recovering", 7], ["live", 8]]);
+});
+
 test("a tab that joins a leader that has recovered is live", async () => {
   const { sockets } = await opened(0);
   await sockets[0].end();

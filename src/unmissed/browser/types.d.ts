@@ -235,7 +235,6 @@ export type Source = Place & {
  */
 export type Transport = (source: Source, link: Link) => Promise<Send>;
 export type Transports = Record<string, Transport>;
-export type Report = (error: unknown) => void;
 export type Refused = (code: number, reason: string) => Error & {
     code: number;
 };
@@ -263,12 +262,16 @@ export type Requests = (source: Source, link: Link) => Send;
 export type Recover = (source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>;
 export type Poll = (begun?: boolean) => Promise<any>;
 /**
- * A frame of the server, and the place of the tab that leads before it.
+ * What the tab that leads is doing; or a frame of the server, and the place of that tab before it.
  */
 export type Shared = {
     frame: Frame;
+    status?: undefined;
     epoch: any;
     previous: any;
+} | {
+    status: Status;
+    [field: string]: any;
 };
 /**
  * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which

@@ -244,8 +244,6 @@
 
 /** @typedef {Record<string, Transport>} Transports */
 
-/** @typedef {(error: unknown) => void} Report */
-
 /** @typedef {(code: number, reason: string) => Error & { code: number }} Refused */
 
 /** @typedef {(source: Source, path: string) => string} Address */
@@ -282,9 +280,9 @@
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
 
 /**
- * A frame of the server, and the place of the tab that leads before it.
+ * What the tab that leads is doing; or a frame of the server, and the place of that tab before it.
  *
- * @typedef {{ frame: Frame, epoch: any, previous: any }} Shared
+ * @typedef {{ frame: Frame, status?: undefined, epoch: any, previous: any } | { status: Status, [field: string]: any }} Shared
  */
 
 /**

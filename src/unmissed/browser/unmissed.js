@@ -51,9 +51,6 @@ const refused = (code, reason) => Object.assign(new Error(reason), { code, reaso
 // Not randomUUID, which pages without HTTPS do not have.
 const newId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
-/** @type {types.Report} */
-const report = (error) => (globalThis.reportError ?? console.error)(error);
-
 /** @type {types.Address} */
 const address = ({ url, position: since, epoch, topics }, path) => {
   const target = new URL(url.replace(/\/?$/, path));
@@ -163,7 +160,8 @@ const transports = {
     let begun = false;
     let last = Promise.resolve();
     /** @type {types.Forward} */
-    const forward = async ({ frame, epoch, previous }) => {
+    const forward = async ({ frame, status, epoch, previous }) => {
+      if (status) return link.take({ type: "status", status });
       const behind = () => stream.position < previous || (stream.epoch ?? epoch) !== epoch;
       if (behind()) await recover(stream, link, false, previous);
       if (behind()) link.end();
@@ -173,9 +171,8 @@ const transports = {
     link.port.onmessage = ({ data }) => {
       const { frame, status } = data;
       link.deadline = Date.now() + link.silence;
-      if (status) link.take({ type: "status", status });
       begun ||= frame?.type === "connected";
-      if (frame && begun) last = last.then(() => forward(data)).catch(link.end);
+      if (status || (frame && begun)) last = last.then(() => forward(data)).catch(link.end);
     };
     /** @type {types.Send} */
     const send = (request) => link.port.postMessage({ request });
@@ -392,7 +389,7 @@ class Stream extends EventTarget {
     }
     if (now >= link.renewal) {
       link.renewal = Infinity;
-      if (transport === "websocket") this.#renew(link).catch(report);
+      if (transport === "websocket") this.#renew(link).catch(reportError);
       else this.#replace(transport);
     }
     if (now >= link.upgrade) {
@@ -532,7 +529,7 @@ class Stream extends EventTarget {
     this.#renewed = false;
     this.topics = frame.chosen ?? this.topics;
     this.#recoveredThrough = frame.latest;
-    this.#become(frame.outcome ? "recovering" : "live");
+    this.#become(frame.status ?? (frame.outcome ? "recovering" : "live"));
     this.#transportFailures = 2 * Math.max(0, this.#options.transports.indexOf(link.transport));
     if (this.#transportFailures) link.upgrade = 0;
     this.#expire(link, frame.expires_at);
@@ -561,7 +558,7 @@ class Stream extends EventTarget {
         storage?.setItem(key, JSON.stringify([this.position, this.epoch]));
       }
     } catch (error) {
-      report(error);
+      reportError(error);
     }
   }
 
@@ -587,7 +584,7 @@ class Stream extends EventTarget {
       const number = (await this.#options.snapshot?.()) ?? 0;
       if (held === this.#held) return this.#resume(held, number);
     } catch (error) {
-      report(error);
+      reportError(error);
       failures++;
     }
     if (this.#held) this.#reload(failures);
@@ -691,8 +688,8 @@ class Stream extends EventTarget {
     if (request.type === "ping") {
       const { position: sequence_number, topics: chosen, status } = this;
       const { greeting } = this.#link ?? {};
-      this.#port?.postMessage({ status });
-      if (greeting) this.#share({ ...greeting, outcome: undefined, sequence_number, chosen });
+      if (greeting) this.#share({ ...greeting, outcome: undefined, sequence_number, chosen, status });
+      else this.#port?.postMessage({ status });
       this.#wake(request);
     } else if (!this.#requests.has(request.id)) {
       this.#requests.set(request.id, { frame: request, resolve() {}, reject() {} });
