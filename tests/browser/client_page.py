@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 _SCRIPT = """
 globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   const { connect } = await import("/websocket/client.js");
-  const seen = { messages: [], events: [], statuses: [], errors: [], snapshots: 0, tokens: 0 };
+  const seen = { messages: [], events: [], statuses: [], pauses: [], errors: [], snapshots: 0, tokens: 0 };
   const provider = async () => {
     const next = Array.isArray(token) ? token[Math.min(seen.tokens, token.length - 1)] : token;
     seen.tokens++;
@@ -26,7 +26,10 @@ globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   for (const type of ["gap", "reset", "unauthorized", "refused"]) {
     stream.addEventListener(type, ({ detail }) => seen.events.push([type, detail]));
   }
-  stream.addEventListener("status", ({ detail }) => seen.statuses.push(detail.status));
+  stream.addEventListener("status", ({ detail }) => {
+    seen.statuses.push(detail.status);
+    if (detail.status === "waiting") seen.pauses.push(detail.milliseconds);
+  });
   Object.assign(globalThis, { stream, seen });
 };
 """

@@ -65,12 +65,22 @@ class ConsolePage:
         rows: list[str] = self.page.locator(f"#messages {selector}").evaluate_all(texts)
         return rows
 
+    def colours(self) -> set[str]:
+        """Return the colours that are shown, each with the element and the property that have it."""
+        colours: list[str] = self.page.evaluate(
+            """[...document.querySelectorAll("body, body *")]
+                .filter((each) => each.checkVisibility())
+                .flatMap((each) => [
+                    `text of ${each.localName}: ${getComputedStyle(each).color}`,
+                    `background of ${each.localName}: ${getComputedStyle(each).backgroundColor}`,
+                ])
+                .filter((colour) => !colour.endsWith("rgba(0, 0, 0, 0)"))"""
+        )
+        return {*colours}
+
     def violations(self, axe: str) -> list[tuple[str, str]]:
-        """Return the serious findings of axe-core, whose source is given, in light and in dark."""
-        self.page.evaluate("(source) => { (0, eval)(source); }", axe)
-        findings: list[dict[str, Any]] = []
-        for scheme in SCHEMES:
-            self.page.emulate_media(color_scheme=scheme)
-            findings += self.page.evaluate("async () => (await axe.run()).violations")
+        """Return the serious findings of axe-core, whose source is given."""
+        self.page.evaluate("(source) => { globalThis.axe || (0, eval)(source); }", axe)
+        findings: list[dict[str, Any]] = self.page.evaluate("async () => (await axe.run()).violations")
         serious = [each for each in findings if each["impact"] in ("serious", "critical")]
         return [(each["id"], str([node["target"] for node in each["nodes"]])) for each in serious]

@@ -3,10 +3,12 @@
 Its default profile is as a user's: playwright would keep all pages visible, and a visible page cannot be frozen.
 """
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 from browser.chromium import ARGUMENTS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 _STOP_SECONDS = 10
 _ADDRESS = re.compile(r"listening on ws://([\d.:]+)/")
@@ -33,6 +35,33 @@ def debugged(path: str) -> Iterator["Browser"]:
         browser = playwright.chromium.connect_over_cdp(url, no_defaults=True)
         yield browser
         browser.close()
+
+
+def crash(page: "Page") -> None:
+    """Crash the process of this page."""
+    from playwright.sync_api import Error  # noqa: PLC0415  # tests are skipped without it
+
+    with suppress(Error):
+        page.goto("chrome://crash")
+
+
+@contextmanager
+def asleep(browser: "Browser") -> Iterator[None]:
+    """Stop the processes of all pages, which are told neither before nor after."""
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    renderers = [each["id"] for each in processes if each["type"] == "renderer"]
+    try:
+        _signal(renderers, signal.SIGSTOP)
+        yield
+    finally:
+        _signal(renderers, signal.SIGCONT)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        # Chromium may have ended the process of a page that was closed.
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ _READ_BYTES = 16_384
 
 
 class Proxy:
-    """Forwards to a local port: ``with Proxy(port) as proxy:``. It may cut, limit and refuse connections."""
+    """Forwards to a local port: ``with Proxy(port) as proxy:``. It may cut, silence, limit and refuse connections."""
 
     def __init__(self, upstream_port: int) -> None:
         self.port = 0
@@ -25,6 +25,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -47,6 +48,10 @@ class Proxy:
     def cut(self) -> None:
         """Cut all connections."""
         self._run(self._cut())
+
+    def silence(self) -> None:
+        """From now on, discard what the server sends on the connections that are open."""
+        self._loop.call_soon_threadsafe(lambda: self._silent.update(self._writers))
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
@@ -79,6 +84,7 @@ class Proxy:
             pass
         finally:
             self._writers.discard(writer)
+            self._silent.discard(writer)
             writer.transport.abort()
 
     async def _exchange(
@@ -87,7 +93,7 @@ class Proxy:
         down: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         """Forward in both directions until one of them ends."""
-        pumps = [asyncio.create_task(_forward(*up, None)), asyncio.create_task(_forward(*down, self.limit))]
+        pumps = [asyncio.create_task(self._forward(*up, None)), asyncio.create_task(self._forward(*down, self.limit))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -95,14 +101,14 @@ class Proxy:
                 pump.cancel()
             up[1].transport.abort()
 
-
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
-    """Forward until the end, or a number of bytes."""
-    left = limit
-    with suppress(OSError):
-        while data := await reader.read(_READ_BYTES if left is None else min(_READ_BYTES, left)):
-            writer.write(data)
-            await writer.drain()
-            left = None if left is None else left - len(data)
-            if left == 0:
-                return
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
+        """Forward until the end, or a number of bytes."""
+        left = limit
+        with suppress(OSError):
+            while data := await reader.read(_READ_BYTES if left is None else min(_READ_BYTES, left)):
+                if writer not in self._silent:
+                    writer.write(data)
+                    await writer.drain()
+                left = None if left is None else left - len(data)
+                if left == 0:
+                    return

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets.sync.client import connect
 
 from browser.client_page import ClientPage
-from browser.devtools import debugged
+from browser.devtools import asleep, crash, debugged
 from browser.proxy import Proxy
 from support import LOGGED, SOCKETS
 from unmissed import Settings
 from unmissed.testing import SECRET, LiveServer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.live
 
@@ -30,6 +31,9 @@ PAGES = [
 
 Start = Callable[..., LiveServer]
 Open = Callable[..., ClientPage]
+
+streaming = pytest.mark.parametrize("transport", ["websocket", "events"])
+"""Run a test on both transports that the server writes to."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def server(start: Start) -> LiveServer:
 @pytest.fixture
 def proxy(server: LiveServer) -> Iterator[Proxy]:
     """Return a network in front of the server."""
-    with Proxy(int(server.url.rpartition(":")[2])) as proxy:
+    with proxied(server) as proxy:
         yield proxy
 
 
@@ -82,6 +86,10 @@ def open_page(context: "BrowserContext", server: LiveServer) -> Open:
         return ClientPage(context.new_page(), url or server.url)
 
     return open_page
+
+
+def proxied(server: LiveServer) -> Proxy:
+    return Proxy(int(server.url.rpartition(":")[2]))
 
 
 def publish(server: LiveServer, count: int = 1, size: int = 1) -> None:
@@ -111,8 +119,9 @@ def flags(page: ClientPage) -> list[tuple[int, bool]]:
     return [(number, recovered) for number, recovered, _ in page.evaluate("seen.messages")]
 
 
-def test_a_dropped_connection_recovers_what_it_missed(server: LiveServer, open_page: Open) -> None:
-    page = open_page().connect(server.token()).live()
+@streaming
+def test_a_dropped_connection_recovers_what_it_missed(server: LiveServer, open_page: Open, transport: str) -> None:
+    page = open_page().connect(server.token(), transports=[transport]).live()
     publish(server, 2)
     page.received(2)
 
@@ -138,21 +147,30 @@ def test_a_page_that_is_reloaded_continues_at_its_position(server: LiveServer, o
     assert [(3, True), (4, True)] == flags(page)
 
 
-def test_tabs_share_one_connection_and_lose_nothing_when_the_leader_closes(server: LiveServer, open_page: Open) -> None:
-    leader, *others = [open_page().connect(server.token(), shared=True).live() for _ in range(3)]
+def close(page: "Page") -> None:
+    page.close()
+
+
+@streaming
+@pytest.mark.parametrize("end", [close, crash])
+def test_tabs_share_one_connection_and_lose_nothing_when_the_leader_ends(
+    server: LiveServer, open_page: Open, end: Callable[["Page"], None], transport: str
+) -> None:
+    options = {"shared": True, "transports": [transport]}
+    leader, *others = [open_page().connect(server.token(), **options).live() for _ in range(3)]
     publish(server, 2)
     for page in (leader, *others):
         page.received(2)
-    assert 1 == len(server.manager.connections)
+    assert [transport] == [each.transport for each in server.manager.connections]
 
-    leader.page.close()
+    end(leader.page)
     publish(server, 2)
     for page in others:
         page.received(4)
     answer = others[1].evaluate("stream.publish({ type: 'chat' })")
 
     assert 5 == answer
-    assert 1 == len(server.manager.connections)
+    assert [transport] == [each.transport for each in server.manager.connections]
     for page in others:
         page.received(5)
         assert [1, 2, 3, 4, 5] == page.numbers
@@ -173,6 +191,31 @@ def test_a_page_that_was_offline_receives_everything_and_publishes_once(
 
     assert 3 == answer
     assert [1, 2, 3] == page.numbers
+
+
+@pytest.mark.parametrize(("transport", "end"), [("websocket", ""), ("events", "stream.drop()")])
+def test_a_page_that_comes_online_resumes_at_once(
+    server: LiveServer, context: "BrowserContext", open_page: Open, transport: str, end: str
+) -> None:
+    """Chromium's emulation silences open WebSockets, but not the open responses of requests, which the page drops.
+
+    New connections of both kinds fail.
+    """
+    page = open_page().connect(server.token(), transports=[transport]).live()
+    # Makes pauses long.
+    page.evaluate("void (Math.random = () => 1)")
+
+    context.set_offline(True)
+    page.evaluate(f"void (globalThis.answer = stream.publish({{ type: 'mine' }})); {end}")
+    page.wait_until("stream.status === 'waiting'")
+    publish(server, 2)
+    context.set_offline(False)
+    answer = page.evaluate("answer")
+    page.received(3)
+
+    assert 3 == answer
+    assert [1, 2, 3] == page.numbers
+    assert 0 == page.evaluate("seen.pauses.at(-1)")
 
 
 def test_what_is_published_without_a_connection_arrives_once(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
@@ -206,6 +249,46 @@ def test_a_page_that_was_frozen_resumes_when_it_wakes(server: LiveServer, chromi
     assert [(1, True), (2, True)] == flags(page)
 
 
+def test_a_page_from_the_back_forward_cache_resumes(server: LiveServer, chromium: "Browser") -> None:
+    page = ClientPage(chromium.contexts[0].new_page(), server.url).connect(server.token()).live()
+    page.evaluate("addEventListener('pageshow', ({ persisted }) => (globalThis.persisted = persisted))")
+    publish(server)
+    page.received(1)
+
+    page.page.goto("about:blank")
+    until(lambda: not server.manager.connections, page)
+    publish(server, 2)
+    page.page.go_back(wait_until="commit")
+    page.received(3)
+
+    assert page.evaluate("persisted")
+    assert [(1, False), (2, True), (3, True)] == flags(page)
+
+
+def test_a_page_that_slept_without_being_told_notices_that_its_connection_is_dead(
+    start: Start, chromium: "Browser"
+) -> None:
+    server = start(heartbeat_seconds=0.2)
+    with proxied(server) as proxy:
+        page = ClientPage(chromium.contexts[0].new_page(), proxy.url).connect(server.token()).live()
+
+        with asleep(chromium):
+            proxy.silence()
+            publish(server, 3)
+            wait_for_heartbeats(server, 4)
+        page.received(3).live()
+
+        assert [(1, True), (2, True), (3, True)] == flags(page)
+        assert ["live", "waiting", "connecting", "recovering", "live"] == page.evaluate("seen.statuses")
+
+
+def wait_for_heartbeats(server: LiveServer, count: int) -> None:
+    """Let so many heartbeats pass. The first one comes early."""
+    with connect(server.websocket_url, additional_headers=server.headers("bob"), proxy=None) as websocket:
+        for _ in range(1 + count):
+            websocket.recv()
+
+
 def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
     page = open_page(proxy.url).connect(server.token()).live()
 
@@ -219,9 +302,11 @@ def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, prox
     assert list(range(1, 61)) == page.numbers
 
 
-def test_what_is_lost_is_told(start: Start, context: "BrowserContext") -> None:
+@streaming
+def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport: str) -> None:
     server = start(max_messages=5)
-    page = ClientPage(context.new_page(), server.url).connect(server.token(), snapshots=True).live()
+    options = {"snapshots": True, "transports": [transport]}
+    page = ClientPage(context.new_page(), server.url).connect(server.token(), **options).live()
 
     page.evaluate("stream.drop(500)")
     publish(server, 10)
@@ -232,8 +317,9 @@ def test_what_is_lost_is_told(start: Start, context: "BrowserContext") -> None:
     assert 2 == page.evaluate("seen.snapshots")
 
 
-def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer, open_page: Open) -> None:
-    page = open_page().connect(server.token()).live()
+@streaming
+def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer, open_page: Open, transport: str) -> None:
+    page = open_page().connect(server.token(), transports=[transport]).live()
     publish(server, 3)
     page.received(3)
 
@@ -296,21 +382,22 @@ def test_a_token_that_is_refused_twice_ends_the_stream(open_page: Open) -> None:
     assert 2 == page.evaluate("seen.tokens")
 
 
-def test_events_replace_websockets_that_are_blocked_and_give_way_to_them_again(
-    server: LiveServer, proxy: Proxy, open_page: Open
+@pytest.mark.parametrize("transports", [["websocket", "events", "polling"], ["websocket", "polling"]])
+def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to_them_again(
+    server: LiveServer, proxy: Proxy, open_page: Open, transports: list[str]
 ) -> None:
     proxy.blocks_websockets = True
-    page = open_page(proxy.url).connect(server.token()).live()
+    page = open_page(proxy.url)
+    # Makes all pauses short.
+    page.evaluate("void (Math.random = () => 0.1)")
+    page.connect(server.token(), transports=transports).live()
     publish(server, 2)
-    page.received(2)
-    assert ["events"] == [each.transport for each in server.manager.connections]
     number = page.evaluate("stream.publish({ type: 'chat' })")
     page.received(3)
+    assert transports[1] == page.evaluate("stream.transport")
 
     proxy.blocks_websockets = False
-    while "websocket" not in [each.transport for each in server.manager.connections]:
-        publish(server)
-        page.received(server.manager.window.latest)
+    until(lambda: server.publish("chat") and page.evaluate("stream.transport") == "websocket", page)
     publish(server, 2)
     page.received(server.manager.window.latest)
 

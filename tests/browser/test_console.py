@@ -1,6 +1,7 @@
 """The console in a real browser."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 from websockets.sync.client import connect
 
 from browser.chromium import REMOTE_HOST, launched
-from browser.console_page import PATH, SCOPES, ConsolePage
+from browser.console_page import PATH, SCHEMES, SCOPES, ConsolePage
 from support import SOCKETS
 from unmissed import ConnectionManager, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.live
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 812}
+DEVICES: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": DESKTOP},
+    "phone": {"viewport": PHONE, "has_touch": True, "is_mobile": True},
+}
 
 ShowConsole = Callable[..., ConsolePage]
 OpenConsole = Callable[..., ConsolePage]
@@ -99,6 +104,25 @@ def test_two_clicks_show_a_recovery(server: LiveServer, opened: OpenConsole) -> 
     assert "None was lost." in page.rows(".note")[0]
     assert page.rows(".recovered")[0].endswith("recovered")
     assert page.page.locator("#timeline rect.recovered").count() > 0
+
+
+def test_a_newcomer_is_led_from_step_to_step(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+
+    suggested = [(page.page.locator("#steps").is_visible(), next_steps(page))]
+    page.press("Publish 50/s")
+    page.wait_until("count('received') > 0")
+    suggested.append((page.page.locator("#steps").is_visible(), next_steps(page)))
+    page.press("Drop 5 s")
+    page.end_drop()
+    page.wait_until("document.querySelector('#messages .back')")
+    suggested.append((page.page.locator("#steps").is_visible(), next_steps(page)))
+
+    assert [(True, ["Publish 50/s F"]), (False, ["Drop 5 s D"]), (False, [])] == suggested
+
+
+def next_steps(page: ConsolePage) -> list[str]:
+    return [" ".join(text.split()) for text in page.page.locator("button.next:visible").all_inner_texts()]
 
 
 def test_every_message_is_compared_by_number(server: LiveServer, opened: OpenConsole) -> None:
@@ -298,7 +322,45 @@ def test_a_reload_recovers_what_was_published_meanwhile(server: LiveServer, open
     page.page.get_by_text("Recovered 1 message after the page was loaded again. None was lost.").first.wait_for()
 
 
-# Connections
+# The log and the connections
+
+
+def test_the_log_shows_how_full_it_is_and_how_far_it_reaches_back(
+    start: Callable[..., LiveServer], opened: OpenConsole
+) -> None:
+    server = start(max_messages=200)
+    page = opened(server)
+
+    page.page.get_by_text("reaches 15 min back", exact=True).wait_for()
+    assert "The log keeps a message for 15 min." == page.text("#forecast")
+    for _ in range(50):
+        server.publish("a", "x" * 1_000)
+    page.page.clock.fast_forward(5_000)
+    page.page.get_by_text("50 of 200", exact=True).wait_for()
+
+    retained = server.manager.window.size
+    assert f"{retained / 1000:.0f} kB of 34 MB" == page.text("#log-bytes-text")
+    reach = re.fullmatch(r"reaches (\d+) s back", page.text("#log-reach"))
+    assert reach is not None
+    assert pytest.approx(200 / (50 / 5), abs=5) == int(reach[1])
+    assert page.text("#forecast").endswith("a drop of 5 s loses nothing, one of 30 s ends in a gap.")
+
+
+def test_connections_are_listed_with_their_topics(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    token = server.token("alice", topics=["orders.42", "orders.43"])
+
+    headers = {"Authorization": f"Bearer {token}"}
+    with connect(server.websocket_url, additional_headers=headers, proxy=None):
+        page.wait_until("document.querySelectorAll('#connections tr').length === 2")
+        listed = {tuple(cells(page, user, ".transport", ".topics", ".lag")) for user in ("dev", "alice")}
+
+    assert {("websocket", "none", "0"), ("websocket", "orders.42, orders.43", "0")} == listed
+
+
+def cells(page: ConsolePage, user: str, *selectors: str) -> list[str]:
+    row = page.page.locator("#connections tr", has=page.page.locator(".user", has_text=user))
+    return [row.locator(selector).inner_text() for selector in selectors]
 
 
 def test_a_disconnected_client_reconnects_and_is_listed_again(server: LiveServer, opened: OpenConsole) -> None:
@@ -335,12 +397,22 @@ def test_a_stalled_reader_falls_behind_alone_and_catches_up(server: LiveServer, 
 
     page.press("Stall reading")
     page.page.get_by_text("messages behind. All others go on, and so does this page.").wait_for()
+    page.page.locator("tr.behind .lag").wait_for()
+    levels = [level(page, "this page"), level(page, "stalled reader")]
     own = [each.lag for each in server.manager.connections if each.transport == "websocket"]
     page.press("Read on")
     page.page.get_by_text("The second connection has caught up").wait_for()
 
     assert [0] == own
     assert 0 == page.counters()["lost"]
+    assert [0, 1] == levels
+
+
+def level(page: ConsolePage, mark: str) -> float:
+    """Return the newest value in the chart of a connection, from 0 at the bottom to 1 at the top."""
+    row = page.page.locator("#connections tr", has_text=mark)
+    points = row.locator("polyline").get_attribute("points") or ""
+    return (19 - float(points.rpartition(",")[2])) / 18
 
 
 # Code
@@ -451,20 +523,50 @@ def background(page: ConsolePage) -> str:
     return colour
 
 
-def test_axe_finds_nothing_serious(server: LiveServer, show: ShowConsole) -> None:
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed: npm ci --prefix tests/browser")
-    page = show(server, bypass_csp=True, reduced_motion="reduce")
-    page.page.goto(f"{server.url}{PATH}")
-    page.page.get_by_label("Token").wait_for()
-    axe = AXE.read_text()
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    """Return the folder for screenshots: ``SCREENSHOTS`` keeps them."""
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
-    assert [] == page.violations(axe)
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_everything_is_accessible_and_fits_in_light_and_dark(
+    start: Callable[..., LiveServer], show: ShowConsole, screenshots: Path, device: str
+) -> None:
+    server = start(max_messages=30)
+    page = show(server, bypass_csp=True, reduced_motion="reduce", **DEVICES[device])
+    page.url = server.url.replace("127.0.0.1", REMOTE_HOST)
+
+    page.page.goto(f"{page.url}{PATH}")
+    page.page.get_by_label("Token").wait_for()
+    look(page, screenshots / f"{device}-token")
     page.open(token_for(server))
-    page.press("Publish P")
+    page.page.click("#publish-form button")
+    look(page, screenshots / f"{device}-confirmation")
+    page.page.get_by_role("dialog").get_by_role("button", name="Publish").click()
+    page.wait_until("count('received') === 1")
     page.press("Drop 5 s")
-    page.wait_until("count('missed') > 1 && document.querySelector('#messages .dropped')")
-    assert [] == page.violations(axe)
+    page.wait_until("document.querySelector('#messages .dropped')")
+    look(page, screenshots / f"{device}-drop")
+    for number in range(60):
+        server.publish("published meanwhile", number)
     page.end_drop()
     page.wait_until("document.querySelector('#messages .recovered') && document.querySelector('#connections tr')")
-    assert [] == page.violations(axe)
+    page.page.get_by_text("Gap: ").scroll_into_view_if_needed()
+    look(page, screenshots / f"{device}-gap")
+
+
+def look(page: ConsolePage, path: Path) -> None:
+    """Look at a page in light and in dark."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm ci --prefix tests/browser")
+    colours = []
+    for scheme in SCHEMES:
+        page.page.emulate_media(color_scheme=scheme)
+        page.page.screenshot(path=path.with_name(f"{path.name}-{scheme}.png"), full_page=True)
+        colours.append(page.colours())
+        assert [] == page.violations(AXE.read_text())
+        assert page.page.evaluate("document.documentElement.scrollWidth <= screen.width")
+    assert set() == set.intersection(*colours)

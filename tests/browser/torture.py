@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 from browser.chromium import find_chromium
-from browser.devtools import debugged
+from browser.devtools import crash, debugged
 from browser.proxy import Proxy
 from support import LOGGED, SOCKETS
 from unmissed import Settings
@@ -240,12 +240,9 @@ def tabs(run: Run) -> Counter[str]:
 
 
 def _kill(page: "Page", chance: random.Random) -> str:
-    from playwright.sync_api import Error  # noqa: PLC0415  # only where Chromium is
-
     kind = chance.choice(["closed", "crashed"])
     if kind == "crashed":
-        with suppress(Error):
-            page.goto("chrome://crash")
+        crash(page)
     page.close()
     return kind
 
