@@ -51,7 +51,7 @@ class Proxy:
 
     def silence(self) -> None:
         """From now on, discard what the server sends on the connections that are open."""
-        self._loop.call_soon_threadsafe(lambda: self._silent.update(self._writers))
+        self._run(self._silence())
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
@@ -59,6 +59,9 @@ class Proxy:
     async def _cut(self) -> None:
         for writer in tuple(self._writers):
             writer.transport.abort()
+
+    async def _silence(self) -> None:
+        self._silent.update(self._writers)
 
     async def _stop(self) -> None:
         self._server.close()
