@@ -96,6 +96,19 @@ for (const token of [undefined, "t"]) {
   });
 }
 
+test("answers to requests do not keep events that have gone silent", async () => {
+  const { stream, http } = await opened({ transports: ["events"] });
+  await http.events[0].receive({ ...CONNECTED, heartbeat_seconds: 4 });
+  http.answer = ({ method }) => (method === "POST" ? { sequence_number: 9 } : "events");
+
+  for (let second = 0; second < 12; second++) {
+    stream.publish({ type: "a" });
+    await pass(1000);
+  }
+
+  assert.ok(http.events[0].signal.aborted);
+});
+
 test("a proxy that forbids events does not end the stream, and polling follows", async () => {
   const log = new FakeLog();
   const { stream, http } = await opened({ transports: ["events", "polling"] }, { log });

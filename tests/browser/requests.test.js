@@ -112,8 +112,9 @@ test("a thousand messages at once stay within the limit of the server", async ()
   let tokens = 20;
   let answered = 0;
 
-  while (answered < 1000) {
+  while (answered < 1000 && Date.now() - started < 105_000) {
     await pass(100);
+    await sockets[0].receive({ type: "heartbeat", sequence_number: 7 });
     tokens = Math.min(20, tokens + 1);
     for (const { id } of sockets[0].sent.slice(answered)) {
       assert.ok(tokens-- >= 1, `too fast after ${answered} messages`);
@@ -121,8 +122,8 @@ test("a thousand messages at once stay within the limit of the server", async ()
     }
   }
 
+  assert.equal(answered, 1000);
   assert.deepEqual(await Promise.all(answers), answers.map((_, index) => 8 + index));
-  assert.ok(Date.now() - started < 105_000);
 });
 
 test("a server that finds them too many gets fewer", async () => {

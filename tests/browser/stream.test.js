@@ -582,6 +582,15 @@ for (const type of ["online", "visibilitychange", "pageshow", "resume"]) {
   });
 }
 
+test("online replaces an attempt that began without a network", async () => {
+  const wake = fakeWindow();
+  const { sockets } = await opened({}, { connected: null });
+
+  await wake("online");
+
+  assert.deepEqual(sockets.map(({ closed }) => closed), [true, false]);
+});
+
 test("a page that is hidden does not wake the stream", async () => {
   const wake = fakeWindow();
   const { sockets } = await opened();

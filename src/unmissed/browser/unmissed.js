@@ -456,7 +456,7 @@ class Stream extends EventTarget {
       this.#stop();
       this.#become("waiting");
     } else if (type === "visibilitychange" && document.hidden) return;
-    else if (!link) {
+    else if (!link || (type === "online" && !link.connected)) {
       if (type !== "offline") this.#wait();
     } else if (link.connected && (type === "offline" || link.deadline - Date.now() < link.silence - 5000)) {
       link.send?.({ type: "ping" });
@@ -489,7 +489,8 @@ class Stream extends EventTarget {
       this.#link = link;
       this.#candidate = undefined;
     }
-    link.deadline = Date.now() + link.silence;
+    // The answer to a request over HTTP does not show that events arrive.
+    if (frame.timestamp || !frame.id) link.deadline = Date.now() + link.silence;
     const loss = this.#move(frame);
     if (this.#leads) this.#share(frame, before);
     if (!frame.timestamp) this.#obey(link, frame);

@@ -50,13 +50,13 @@ export class Console extends EventTarget {
     this.#traffic = new Traffic(this.#receiver.api);
     this.#reader = new StalledReader(this.#receiver.api);
     this.#code = new CodeView({ base, position: 0, seconds: 5, text: "Hello", connectionId: "" }, token);
-    this.#listenToSession();
+    this.#listenToReceiver();
     this.#listenToControls();
     setInterval(() => this.#render(), RENDER_MS);
     this.#poll();
   }
 
-  #listenToSession() {
+  #listenToReceiver() {
     listen(this.#receiver, "message", (message) => this.#list.add(message));
     listen(this.#receiver, "note", (note) => this.#note(note));
     listen(this.#receiver, "status", () => this.#statusChanged());

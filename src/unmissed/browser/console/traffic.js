@@ -5,6 +5,8 @@
 const INTERVAL_MS = 100;
 /** A timer of a hidden page runs once a second or less. What was not published meanwhile is not made up for. */
 const MOST_AT_ONCE = 50;
+/** The log must have room for a batch. */
+const BATCH = 5;
 
 export class Traffic extends EventTarget {
   #api;
@@ -40,7 +42,9 @@ export class Traffic extends EventTarget {
     this.#last = now;
     const whole = Math.floor(this.#due);
     this.#due -= whole;
-    if (whole > 0) this.#publish(Array.from({ length: whole }, () => this.#next()));
+    for (let left = whole; left > 0; left -= BATCH) {
+      this.#publish(Array.from({ length: Math.min(BATCH, left) }, () => this.#next()));
+    }
   }
 
   #next() {

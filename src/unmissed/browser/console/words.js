@@ -84,7 +84,7 @@ function reset({ lost = 0 }) {
  */
 export function reachWords({ reach, rate }) {
   if (rate < 0.5) return `The log keeps a message for ${duration(reach)}.`;
-  return `At ${count(Math.round(rate))} messages a second, the log reaches ${duration(reach)} back: ${outcome(reach)}.`;
+  return `At ${messages(Math.round(rate))} a second, the log reaches ${duration(reach)} back: ${outcome(reach)}.`;
 }
 
 /** @param {number} number */
