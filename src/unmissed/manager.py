@@ -389,7 +389,8 @@ class ConnectionManager(Registration):
     async def run_command(self, identity: Identity, command: Command) -> bytes:
         """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
 
-        A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises TooManyRequests, NotRunning or Draining.
+        A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises TooManyRequests,
+        NotRunning or Draining.
         """
         self._check_accepting("the event loop that the manager was started on")
         return await self._requests.answer_without_connection(identity, command)

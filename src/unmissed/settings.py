@@ -84,7 +84,9 @@ class Settings(BaseSettings):
             "Messages a second that one WebSocket may publish or send as commands, and a user as commands over HTTP."
         ),
     )
-    client_burst: Count = Field(default=20, description="Messages that one WebSocket may send at once, and commands over HTTP.")
+    client_burst: Count = Field(
+        default=20, description="Messages that one WebSocket may send at once, and commands over HTTP."
+    )
     max_connections: Count | None = Field(
         default=None, description="Maximum number of WebSockets and event streams in total."
     )

@@ -39,7 +39,16 @@ export async function pass(milliseconds) {
   }
 }
 
-export const CONNECTED = { type: "connected", connection_id: "c", epoch: "e", oldest: 1, latest: 7, sequence_number: 7 };
+export const CONNECTED = {
+  type: "connected",
+  connection_id: "c",
+  epoch: "e",
+  oldest: 1,
+  latest: 7,
+  sequence_number: 7,
+  heartbeat_seconds: 25,
+  max_age: 900,
+};
 
 /** A message of the server. */
 export const message = (sequence_number, fields = {}) => ({

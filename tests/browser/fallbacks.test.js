@@ -209,6 +209,18 @@ test("a renewal that fails leaves the connection, and is tried again", async () 
   assert.ok(http.events[0].signal.aborted);
 });
 
+test("a renewal that is refused in its first event leaves the connection", async () => {
+  const { stream, http } = await opened(onEvents);
+  await http.events[0].receive({ ...CONNECTED, expires_at: 1010 });
+  await pass(8100);
+
+  await http.events[1].receive({ type: "error", code: 4429, detail: "too many connections" });
+  await http.events[1].end();
+
+  assert.ok(!http.events[0].signal.aborted);
+  assert.equal(stream.status, "live");
+});
+
 test("a status that refuses for good ends the stream with its explanation", async () => {
   const told = [];
   const sockets = fakeSockets();
@@ -267,6 +279,17 @@ test("polling resumes, and follows has_more", async () => {
 
   assert.deepEqual(events, [1, 2, 3, 4, 5].map((number) => ["message", number, true]));
   assert.deepEqual(http.requests.map(({ query }) => query.since), ["0", "2", "4"]);
+});
+
+test("polling knows how long the server remembers requests", async () => {
+  const { stream, http, log } = await opened(onPolling);
+  const poll = log.answer;
+  http.answer = (request) => (request.method === "GET" ? { ...poll(request), max_age: 60 } : new TypeError("no network"));
+  const answer = assert.rejects(stream.publish({ type: "a" }), { code: 4408 });
+
+  await pass(70_000);
+
+  await answer;
 });
 
 test("polling tells gaps and resets", async () => {
@@ -380,6 +403,16 @@ test("a request whose token has expired is repeated with a fresh one", async () 
   await pass(1000);
 
   assert.equal(await answer, 5);
+});
+
+test("a proxy that forbids a request rejects it, and the stream goes on", async () => {
+  const { stream, http, log } = await opened(onPolling);
+  http.answer = (request) => (request.method === "GET" ? log.answer(request) : new Response("<h1>No</h1>", { status: 413 }));
+
+  await assert.rejects(stream.publish({ type: "a" }), { code: 4413 });
+
+  await pass(6000);
+  assert.equal(stream.status, "live");
 });
 
 test("a failure of the network does not change the order of requests", async () => {

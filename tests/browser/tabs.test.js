@@ -144,6 +144,51 @@ test("a recovery ends where the frames of the leader begin, whatever topics they
   assert.deepEqual(late.events.map(([, number]) => number), [8, 9, 10]);
 });
 
+test("a recovery ends with a page that is behind it, although there is more", async () => {
+  const { sockets, http } = await opened(0);
+  await sockets[0].receive({ type: "heartbeat", sequence_number: 10 });
+  http.answer = () => page([message(20)], { has_more: true });
+
+  const late = await tab({ since: 7, epoch: "e" });
+  await sockets[0].receive(message(11));
+
+  assert.equal(http.requests.length, 1);
+  assert.deepEqual(late.events.map(([, number]) => number), [11]);
+});
+
+test("a recovery that is never answered is tried again", async () => {
+  const { sockets, http } = await opened(0);
+  await sockets[0].receive(message(8));
+  http.answer = () => new Promise(() => {});
+  const late = await tab({ since: 7, epoch: "e" });
+  for (let second = 0; second < 59; second++) {
+    await pass(1000);
+    await sockets[0].receive({ type: "heartbeat", sequence_number: 8 });
+  }
+
+  http.answer = () => page([message(8)]);
+  await pass(2000);
+
+  assert.deepEqual(late.events.map(([, number]) => number), [8]);
+});
+
+test("what other tabs ask for does not show that the leader is there", async () => {
+  fakeTabs();
+  fakeHttp();
+  const sockets = fakeSockets();
+  const name = "unmissed:http://server.test,,true";
+  navigator.locks.request(name, {}, () => new Promise(() => {})).catch(() => {});
+  const tabs = [await tab(), await tab()];
+  new BroadcastChannel(name).postMessage({ frame: CONNECTED, epoch: "e", previous: 7 });
+
+  for (let round = 0; round < 7; round++) {
+    for (const { stream } of tabs) stream.publish({ type: "a" }).catch(() => {});
+    await pass(10_000);
+  }
+
+  assert.ok(sockets.length > 0);
+});
+
 test("a slow recovery does not take the lead from a leader that is heard", async () => {
   const { sockets, http } = await opened(0);
   await sockets[0].receive(message(8));

@@ -50,6 +50,8 @@ def add_message_routes(
             outcome=page.outcome,
             has_more=page.has_more,
             topics=topics,
+            heartbeat_seconds=manager.settings.heartbeat_seconds,
+            max_age=manager.window.retention.max_age,
         )
         return _json(body, HTTPStatus.OK)
 

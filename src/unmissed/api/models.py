@@ -41,6 +41,8 @@ class RecoveryBody(BaseModel):
         description="Whether limit or 1 MiB truncated the list. Request the rest with the last number."
     )
     topics: list[str] = Field(description="The topics whose messages are included.", examples=[["orders.42"]])
+    heartbeat_seconds: float = Field(description="Seconds between two heartbeats of a connection.", examples=[25])
+    max_age: float = Field(description="Seconds that messages and answers are retained.", examples=[900])
 
 
 class PublishBody(BaseModel):

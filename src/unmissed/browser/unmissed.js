@@ -46,7 +46,7 @@ export const eventParser = (take) => {
 // Transports: each passes on the frames of the server, and returns how to send one.
 
 /** @type {types.Refused} */
-const refused = (code, reason) => Object.assign(new Error(reason), { code, reason, detail: reason });
+const refused = (code, detail) => Object.assign(new Error(detail), { code, detail });
 
 // Not randomUUID, which pages without HTTPS do not have.
 const newId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
@@ -78,8 +78,9 @@ const call = async (stream, link, path, id, body) => {
   if (response.ok) return response;
   const { status, statusText } = response;
   const { detail } = await response.json().catch(() => ({}));
-  // Without an explanation in JSON, it is not the server that answers, but a proxy.
-  throw detail ? refused(codes[status] ?? 4000 + status, detail) : refused(1006, statusText);
+  // Without an explanation in JSON, it is a proxy that answers: it may do so for a while, but always to some requests.
+  const final = detail || (id && status < 500);
+  throw refused(final ? (codes[status] ?? 4000 + status) : 1006, detail ?? statusText);
 };
 
 /** @type {types.Requests} */
@@ -113,7 +114,7 @@ const recover = async (stream, link, begun, through = Infinity) => {
   const sequence_number = position === undefined ? page.latest : start;
   if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number });
   for (const message of messages) if (message.sequence_number <= through) link.take(message);
-  if (page.has_more && stream.position < through) return recover(stream, link, true, through);
+  if (page.has_more && messages.at(-1).sequence_number < through) return recover(stream, link, true, through);
   link.take({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
 };
 
@@ -136,7 +137,7 @@ const transports = {
     let cause = refused(1006, "");
     const parse = eventParser((frame) => {
       if (frame?.type === "error") cause = refused(frame.code, frame.detail);
-      link.take(frame);
+      else link.take(frame);
     });
     const run = async () => {
       for (let part; !(part = await reader.read()).done; ) parse(part.value);
@@ -163,14 +164,16 @@ const transports = {
     const forward = async ({ frame, status, epoch, previous }) => {
       if (status) return link.take({ type: "status", status });
       const behind = () => stream.position < previous || (stream.epoch ?? epoch) !== epoch;
+      const timer = setTimeout(link.end, 60_000);
       if (behind()) await recover(stream, link, false, previous);
+      clearTimeout(timer);
       if (behind()) link.end();
       link.take(frame);
     };
     /** @type {types.Hear} */
     link.port.onmessage = ({ data }) => {
       const { frame, status } = data;
-      link.deadline = Date.now() + link.silence;
+      if (status || frame) link.deadline = Date.now() + link.silence;
       begun ||= frame?.type === "connected";
       if (status || (frame && begun)) last = last.then(() => forward(data)).catch(link.end);
     };
@@ -229,7 +232,7 @@ class Stream extends EventTarget {
   constructor(/** @type {string} */ url, /** @type {types.Options} */ options) {
     super();
     const { topics, since, epoch } = options;
-    const key = ["unmissed:" + url, topics].join();
+    const key = "unmissed:" + [url, topics];
     this.#options = { transports: ["websocket", "events", "polling"], limit: 1000, key, ...options };
     const { storage, shared } = this.#options;
     const stored = read(storage?.getItem(this.#options.key));
@@ -239,7 +242,7 @@ class Stream extends EventTarget {
     this.epoch = known;
     this.topics = topics;
     const sharable = globalThis.navigator?.locks && globalThis.BroadcastChannel;
-    if (shared && sharable) this.#group = [this.#options.key, shared].join();
+    if (shared && sharable) this.#group = this.#options.key + "," + shared;
     for (const type of lifecycle) {
       globalThis.addEventListener?.(type, this.#wake, { capture: true, signal: this.#ended.signal });
     }
@@ -530,17 +533,17 @@ class Stream extends EventTarget {
     this.#renewed = false;
     this.topics = frame.chosen ?? this.topics;
     this.#recoveredThrough = frame.latest;
-    this.#become(frame.status ?? (frame.outcome ? "recovering" : "live"));
     this.#transportFailures = 2 * Math.max(0, this.#options.transports.indexOf(link.transport));
     if (this.#transportFailures) link.upgrade = 0;
     this.#expire(link, frame.expires_at);
     for (const [id, request] of this.#requests) {
       request.sent = false;
-      if (link.connected - request.since > 1000 * (frame.max_age ?? 900)) {
+      if (link.connected - request.since > 1000 * frame.max_age) {
         this.#requests.delete(id);
         request.reject(refused(4408, "unknown whether this was done"));
       }
     }
+    this.#become(frame.status ?? (frame.outcome ? "recovering" : "live"));
     this.#send();
   }
 
@@ -609,7 +612,7 @@ class Stream extends EventTarget {
       const full = this.#requests.size >= this.#options.limit;
       if (this.status === "closed") throw refused(1000, "the stream is closed");
       if (full) throw refused(4429, "too many requests wait: raise limit");
-      if (new Blob([text]).size > 65_536) throw refused(1009, "requests have at most 65,536 bytes");
+      if (new Blob([text]).size > 65_536) throw refused(1009, "a request has at most 64 kB");
       this.#requests.set(id, { frame: JSON.parse(text), resolve, reject });
       this.#send();
     });

@@ -113,26 +113,26 @@ def connected(
         "latest": latest,
         "sequence_number": start,
         "heartbeat_seconds": _short(heartbeat_seconds),
-        "max_age": _short(max_age),
+        **_finite("max_age", max_age),
     }
     if outcome is not None:
         frame["outcome"] = outcome
     if followed := sorted(topics):
         frame["topics"] = followed
-    return encode_json({**frame, **_expiry(expires_at)})
+    return encode_json({**frame, **_finite("expires_at", expires_at)})
 
 
 def authenticated(*, expires_at: float | None, topics: Iterable[str], position: int) -> bytes:
     """Return the answer to a token that was renewed. The topics are those that are followed after the position."""
     frame = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
-    return encode_json({**frame, **_expiry(expires_at)})
+    return encode_json({**frame, **_finite("expires_at", expires_at)})
 
 
-def _expiry(unix_time: float | None) -> dict[str, float]:
-    """Return the field for an expiry, if there is one."""
-    if unix_time is None or not isfinite(unix_time):
+def _finite(name: str, seconds: float | None) -> dict[str, float]:
+    """Return the field for a time, if there is one that ends."""
+    if seconds is None or not isfinite(seconds):
         return {}
-    return {"expires_at": _short(unix_time)}
+    return {name: _short(seconds)}
 
 
 def _short(seconds: float) -> float:
@@ -202,17 +202,20 @@ def recovery_body(
     latest: int,
     outcome: str,
     has_more: bool,
+    heartbeat_seconds: float,
+    max_age: float,
     topics: Iterable[str] = (),
 ) -> bytes:
     """Return the body of ``GET /websocket/messages``; the payloads are included byte for byte."""
-    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,"topics":%b}' % (
+    rest = {"topics": sorted(topics), "heartbeat_seconds": _short(heartbeat_seconds), **_finite("max_age", max_age)}
+    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
         b",".join(payloads),
         epoch.encode(),
         oldest,
         latest,
         outcome.encode(),
         b"true" if has_more else b"false",
-        encode_json(sorted(topics)),
+        encode_json(rest)[1:],
     )
 
 

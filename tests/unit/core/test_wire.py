@@ -126,7 +126,15 @@ def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
     payloads = [b'{"type":"a","data":1.0}', '{"type":"é"}'.encode()]
 
     body = wire.recovery_body(
-        payloads, epoch="e", oldest=1, latest=2, outcome="complete", has_more=bool(has_more), topics={"b", "a"}
+        payloads,
+        epoch="e",
+        oldest=1,
+        latest=2,
+        outcome="complete",
+        has_more=bool(has_more),
+        heartbeat_seconds=25.0,
+        max_age=900.0,
+        topics={"b", "a"},
     )
 
     expected = {
@@ -137,13 +145,17 @@ def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
         "outcome": "complete",
         "has_more": has_more,
         "topics": ["a", "b"],
+        "heartbeat_seconds": 25,
+        "max_age": 900,
     }
     assert expected == json.loads(body)
     assert b",".join(payloads) in body
 
 
 def test_a_recovery_without_messages_is_json_too() -> None:
-    body = wire.recovery_body([], epoch="e", oldest=1, latest=0, outcome="complete", has_more=False)
+    body = wire.recovery_body(
+        [], epoch="e", oldest=1, latest=0, outcome="complete", has_more=False, heartbeat_seconds=25.0, max_age=900.0
+    )
 
     assert [] == json.loads(body)["messages"]
 

@@ -23,7 +23,16 @@ def test_a_message_of_others_has_neither() -> None:
 
 
 def test_a_message_has_the_same_digest_in_a_page() -> None:
-    body = recovery_body([RAW, OTHER], epoch="e", oldest=7, latest=9, outcome="complete", has_more=True)
+    body = recovery_body(
+        [RAW, OTHER],
+        epoch="e",
+        oldest=7,
+        latest=9,
+        outcome="complete",
+        has_more=True,
+        heartbeat_seconds=25.0,
+        max_age=900.0,
+    )
 
     page = page_of(body.decode())
 
