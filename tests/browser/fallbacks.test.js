@@ -445,6 +445,19 @@ for (const transport of ["events", "polling"]) {
   });
 }
 
+test("following what is followed already does not open another connection", async () => {
+  const log = new FakeLog();
+  log.topics = ["a"];
+  const { stream, http } = await opened(onEvents, { log });
+  await http.events[0].receive({ ...CONNECTED, topics: ["a"] });
+
+  const answer = await stream.follow("a");
+  await pass(5000);
+
+  assert.deepEqual(answer, ["a"]);
+  assert.equal(http.events.length, 1);
+});
+
 test("over polling, topics are followed in addition to those that the token grants", async () => {
   const log = new FakeLog();
   log.topics = ["granted"];

@@ -196,7 +196,7 @@ test("what may have been done and forgotten is not repeated", async () => {
 
   await sockets.at(-1).receive({ ...RESUMED, max_age: 60 });
 
-  assert.deepEqual(await sent, { code: 4408, detail: "unknown whether this was done" });
+  assert.deepEqual(await sent, { code: 4408, detail: "it may have been done" });
   assert.deepEqual(sockets.at(-1).sent.map(({ message }) => message.data), ["waiting"]);
 });
 

@@ -49,7 +49,7 @@ export const eventParser = (take) => {
 const refused = (code, detail) => Object.assign(new Error(detail), { code, detail });
 
 // Not randomUUID, which pages without HTTPS do not have.
-const newId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+const newId = () => crypto.getRandomValues(new Uint32Array(4)).join();
 
 /** @type {types.Address} */
 const address = ({ url, position: since, epoch, topics }, path) => {
@@ -97,7 +97,7 @@ const requests = (stream, link) => {
       for (const topic of topics) type === "follow" ? followed.add(topic) : followed.delete(topic);
       const page = await (await call({ url: stream.url, topics: [...followed] }, link, "messages?limit=1")).json();
       link.take({ type: "following", id, topics: page.topics });
-      link.end();
+      if (`${page.topics}` !== `${link.greeting.topics ?? ""}`) link.end();
     };
     const fail = (/** @type {any} */ error) =>
       error.code > 1006 && error.code !== 4401 ? link.take({ type: "error", id, ...error }) : link.end(error);
@@ -540,7 +540,7 @@ class Stream extends EventTarget {
       request.sent = false;
       if (link.connected - request.since > 1000 * frame.max_age) {
         this.#requests.delete(id);
-        request.reject(refused(4408, "unknown whether this was done"));
+        request.reject(refused(4408, "it may have been done"));
       }
     }
     this.#become(frame.status ?? (frame.outcome ? "recovering" : "live"));
@@ -611,7 +611,7 @@ class Stream extends EventTarget {
       const text = JSON.stringify({ ...frame, id });
       const full = this.#requests.size >= this.#options.limit;
       if (this.status === "closed") throw refused(1000, "the stream is closed");
-      if (full) throw refused(4429, "too many requests wait: raise limit");
+      if (full) throw refused(4429, "too many requests: raise limit");
       if (new Blob([text]).size > 65_536) throw refused(1009, "a request has at most 64 kB");
       this.#requests.set(id, { frame: JSON.parse(text), resolve, reject });
       this.#send();
