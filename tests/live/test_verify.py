@@ -192,9 +192,9 @@ def acknowledges_what_it_does_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine, few clients may meet the fault in two seconds: there are three runs."""
+    """On a busy machine, few clients may meet the fault in two seconds: there are up to ten runs."""
     plant(monkeypatch)
-    for seed in range(7, 10):
+    for seed in range(7, 17):
         with LiveServer(settings=Settings.load(), **PORTABLE) as server:
             result = verify("--url", server.url, "--seed", str(seed))
         broken = {name for name, verdict in verdicts(result.output).items() if verdict == "broken"}

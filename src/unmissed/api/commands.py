@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from starlette.convertors import Convertor, register_url_convertor
 
 from unmissed.api import models
 from unmissed.api.body import json_body
@@ -18,7 +19,22 @@ from unmissed.core.encoding import decode_json
 from unmissed.core.errors import InvalidMessage
 from unmissed.manager import ConnectionManager
 
-PATH = "/websocket/commands/{name:path}"
+PATH = "/websocket/commands/{name:unmissed_command}"
+
+
+class _CommandName(Convertor[str]):
+    """Any text, also with slashes and line breaks."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("unmissed_command", _CommandName())
 
 
 def add_command_route(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:

@@ -82,10 +82,24 @@ _GET_DOCS: dict[str, Any] = {
         ]
     },
 }
+_NAME = {"type": "string", "minLength": 1}
 _WHOM = {
-    "type": "object",
-    "properties": {name: {"type": "string", "minLength": 1} for name in ("user", "connection_id")},
-    "oneOf": [{"required": ["user"]}, {"required": ["connection_id"]}],
+    "oneOf": [
+        {"type": "object", "properties": {"user": _NAME}, "required": ["user"], "additionalProperties": False},
+        {
+            "type": "object",
+            "properties": {
+                "connection_id": _NAME,
+                "reconnect": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "Let the client reconnect, instead of refusing its token.",
+                },
+            },
+            "required": ["connection_id"],
+            "additionalProperties": False,
+        },
+    ]
 }
 _DELETE_DOCS: dict[str, Any] = {
     "responses": {200: {"model": models.ClosedBody}, **_REFUSALS, **documented(HTTPStatus.NOT_FOUND)},
@@ -96,12 +110,7 @@ _DELETE_DOCS: dict[str, Any] = {
                 **described("whom", "Either user, to log out, or connection_id, to close.", _WHOM, required=True),
                 "style": "form",
                 "explode": True,
-            },
-            described(
-                "reconnect",
-                "With connection_id: let the client reconnect, instead of refusing its token.",
-                {"type": "boolean", "default": False},
-            ),
+            }
         ]
     },
 }

@@ -101,6 +101,7 @@ async def test_two_calls_at_once_with_one_key_are_one_call(client: httpx.AsyncCl
     ("name", "options", "status", "detail"),
     [
         ("unknown", {}, 404, "no command has this name"),
+        ("a%0Ab", {}, 404, "no command has this name"),
         ("say", {"key": None}, 422, "the header Idempotency-Key is required, such as a UUID"),
         ("say", {"key": "two words"}, 422, "Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID"),
         ("say", {}, 422, "Input should be an object"),

@@ -33,6 +33,11 @@ def test_a_binary_frame_is_refused() -> None:
         parse_client_frame(b'{"type":"ping"}')
 
 
+def test_a_frame_that_is_too_long_is_refused() -> None:
+    with pytest.raises(InvalidFrame, match="a frame must have at most 65536 bytes"):
+        parse_client_frame('{"type":"ping"}'.ljust(65_537))
+
+
 @pytest.mark.parametrize("text", ["", "{", "ping", '{"type":NaN}', "[" * 3_000, "9" * 5_000])
 def test_a_frame_that_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(InvalidFrame, match="the frame is not JSON: send an object"):
