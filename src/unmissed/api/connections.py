@@ -45,10 +45,11 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
         `reconnect=true`, one connection is closed with code 1012 and nothing is refused: its client reconnects.
         """
         checked(identity, manager).require(ADMIN_SCOPE, what="closing connections")
-        match parameter(request, "user"), parameter(request, "connection_id"), flag_parameter(request, "reconnect"):
-            case str(user_id), None, False if user_id:
+        match parameter(request, "user"), parameter(request, "connection_id"), parameter(request, "reconnect"):
+            case str(user_id), None, None if user_id:
                 return models.answer(models.ClosedBody(closed=await manager.log_out(user_id)))
-            case None, str(connection_id), reconnects if connection_id:
+            case None, str(connection_id), _ if connection_id:
+                reconnects = flag_parameter(request, "reconnect")
                 try:
                     await (manager.reconnect if reconnects else manager.log_out_connection)(connection_id)
                 except UnknownConnection:
@@ -84,22 +85,19 @@ _GET_DOCS: dict[str, Any] = {
 }
 _NAME = {"type": "string", "minLength": 1}
 _WHOM = {
-    "oneOf": [
-        {"type": "object", "properties": {"user": _NAME}, "required": ["user"], "additionalProperties": False},
-        {
-            "type": "object",
-            "properties": {
-                "connection_id": _NAME,
-                "reconnect": {
-                    "type": "boolean",
-                    "default": False,
-                    "description": "Let the client reconnect, instead of refusing its token.",
-                },
-            },
-            "required": ["connection_id"],
-            "additionalProperties": False,
+    "type": "object",
+    "properties": {
+        "user": _NAME,
+        "connection_id": _NAME,
+        "reconnect": {
+            "type": "boolean",
+            "description": "With connection_id: let the client reconnect, instead of refusing its token.",
         },
-    ]
+    },
+    "oneOf": [
+        {"required": ["user"], "properties": {"connection_id": False, "reconnect": False}},
+        {"required": ["connection_id"], "properties": {"user": False}},
+    ],
 }
 _DELETE_DOCS: dict[str, Any] = {
     "responses": {200: {"model": models.ClosedBody}, **_REFUSALS, **documented(HTTPStatus.NOT_FOUND)},
