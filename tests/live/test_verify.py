@@ -63,7 +63,7 @@ def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path)
     assert {"kept"} == set(verdicts(result.output).values())
     assert count(result.output, "kill -9 of a node") >= 1
     assert count(result.output, "resets") > 0
-    assert count(result.output, "delivered") > 500
+    assert count(result.output, "delivered") > 100
     assert "--seed 7" in result.output
     assert file.read_bytes().startswith(b"\x89PNG")
 
