@@ -97,6 +97,15 @@ def publish(server: LiveServer, count: int = 1, size: int = 1) -> None:
         server.publish("chat", "x" * size)
 
 
+def come_online(server: LiveServer, context: "BrowserContext", page: ClientPage) -> int:
+    """Publish two messages, end the offline state, and return the answer to what the page published."""
+    publish(server, 2)
+    context.set_offline(False)
+    answer: int = page.evaluate("answer")
+    page.received(3)
+    return answer
+
+
 def examples(page: Path) -> list[str]:
     return re.findall(r"```javascript\n(.*?)```", page.read_text(), re.DOTALL)
 
@@ -184,10 +193,7 @@ def test_a_page_that_was_offline_receives_everything_and_publishes_once(
     context.set_offline(True)
     with page.page.expect_event("requestfailed"):
         page.evaluate("void (globalThis.answer = stream.publish({ type: 'mine' }))")
-    publish(server, 2)
-    context.set_offline(False)
-    answer = page.evaluate("answer")
-    page.received(3)
+    answer = come_online(server, context, page)
 
     assert 3 == answer
     assert [1, 2, 3] == page.numbers
@@ -208,10 +214,7 @@ def test_a_page_that_comes_online_resumes_at_once(
     context.set_offline(True)
     page.evaluate(f"void (globalThis.answer = stream.publish({{ type: 'mine' }})); {end}")
     page.wait_until("stream.status === 'waiting'")
-    publish(server, 2)
-    context.set_offline(False)
-    answer = page.evaluate("answer")
-    page.received(3)
+    answer = come_online(server, context, page)
 
     assert 3 == answer
     assert [1, 2, 3] == page.numbers

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 CLIENT_PATH = "/websocket/client.js"
 CONSOLE_PATH = "/websocket/console"
-"""Of its redirect; its files are below."""
+"""Redirects to the folder below it, where the files are."""
 FOLDER = Path(str(files("unmissed") / "browser"))
 
 _CLIENT = "unmissed.min.js"

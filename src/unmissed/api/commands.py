@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from unmissed.api import models
 from unmissed.api.body import json_body
@@ -22,16 +22,10 @@ from unmissed.manager import ConnectionManager
 PATH = "/websocket/commands/{name:unmissed_command}"
 
 
-class _CommandName(Convertor[str]):
-    """Any text, also with slashes and line breaks."""
+class _CommandName(PathConvertor):
+    """Any text, with slashes as in other paths, and with line breaks."""
 
     regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("unmissed_command", _CommandName())
