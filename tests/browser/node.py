@@ -13,6 +13,12 @@ TYPESCRIPT = MODULES / ".bin" / "tsc"
 _SECONDS = 90
 
 
+def need_packages() -> None:
+    """Skip the test if the npm packages are not installed."""
+    if not TYPESCRIPT.exists():
+        pytest.skip("the packages of the tests are not installed: run npm ci --prefix tests/browser")
+
+
 def run(program: str | Path, *arguments: str | Path, cwd: Path = FOLDER) -> str:
     """Run a program and return its output, which is also the message of a failure. Skips if it is not installed."""
     if shutil.which(program) is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.node import FOLDER, MODULES, TYPESCRIPT, run, run_tests
+from browser.node import FOLDER, MODULES, TYPESCRIPT, need_packages, run, run_tests
 
 ROOT = FOLDER.parents[1]
 SOURCE = ROOT / "src" / "unmissed" / "browser"
@@ -38,8 +38,7 @@ def test_the_tests_in_node_pass(script: Path) -> None:
 
 
 def test_the_package_works_as_it_is_installed(package: Path) -> None:
-    if not (MODULES / "vue").exists():
-        pytest.skip("the packages of the tests are not installed: run npm ci --prefix tests/browser")
+    need_packages()
 
     assert package.exists()
     run_tests(PACKAGE_TESTS)
@@ -76,6 +75,7 @@ def test_the_package_has_the_version_of_the_server() -> None:
 
 
 def test_the_types_are_sound_and_what_is_generated_is_in_step(tmp_path: Path) -> None:
+    need_packages()
     copy = tmp_path / "src" / "unmissed" / "browser"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*GENERATED))
     tests = tmp_path / "tests" / "browser"
