@@ -46,7 +46,8 @@ class Following:
         sent_after = {key: after.get(key, self._start) for key in keys}
         outcome, start = window.locate(since, epoch=epoch)
         if outcome is Outcome.GAP:
-            outcome, start = Outcome.COMPLETE, since
+            # What was evicted may not have been for the new topics. 0 stands for the start of this epoch.
+            outcome, start = Outcome.COMPLETE, max(since, window.first_number - 1)
         new = frozenset(map(topic_key, topics))
         self._after = {**after, **dict.fromkeys(new, start)}
         return Past(outcome, start, until, new, sent_after)

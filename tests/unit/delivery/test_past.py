@@ -103,6 +103,24 @@ async def test_an_unfollowed_topic_is_silent(manager: ConnectionManager) -> None
     assert [] == numbers(socket)
 
 
+async def test_the_past_from_0_is_the_past_from_the_start_of_the_epoch(clock: ManualClock) -> None:
+    """What was evicted was for others: neither way of saying where the epoch starts may declare a gap."""
+    first = 1_796_000_000_000_001
+    async with managed(clock, max_messages=2, first_number=first) as manager:
+        for _ in range(3):
+            await manager.emit("noise")
+        await manager.emit("a", topics=["news"])
+        sockets = [connect(manager, ALICE, topics=[])[0] for _ in range(2)]
+
+        answers = [
+            ask(socket, "follow", "news", since=since)["outcome"]
+            for socket, since in zip(sockets, (0, first - 1), strict=True)
+        ]
+
+        assert ["complete", "complete"] == answers
+        assert [[first + 3], [first + 3]] == [numbers(socket) for socket in sockets]
+
+
 @pytest.mark.parametrize("topic", ["sport", "orders.bob", "room"])
 async def test_a_topic_that_is_not_granted_is_refused_and_nothing_changes(
     manager: ConnectionManager, topic: str
