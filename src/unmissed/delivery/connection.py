@@ -42,6 +42,10 @@ class Host(Protocol):
         """Forget a connection that was closed or lost."""
         ...
 
+    def changed(self, connection: "Connection", *, up_to_date: bool) -> None:
+        """Record that a connection has caught up, or has fallen behind."""
+        ...
+
     def change_topics(self, connection: "Connection", topics: frozenset[str]) -> None:
         """Find a connection by these topics, in place of those that it follows."""
         ...
@@ -141,6 +145,11 @@ class Connection:
         """How many sequence numbers the position is behind the latest message."""
         return 0 if self._current else self._chunks.window.latest - self._position
 
+    @property
+    def write_progress(self) -> int:
+        """A counter that increases whenever the client takes data."""
+        return self._socket.write_progress
+
     def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float) -> None:
         """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
         due = self._due = Due()
@@ -171,7 +180,10 @@ class Connection:
                 socket.write(chunk)
             elif self._position >= last:
                 break
-        self._current = self._position >= last and self._closing is None
+        current = self._position >= last and self._closing is None
+        if current is not self._current:
+            self._current = current
+            self._host.changed(self, up_to_date=current)
         if self._closing is not None and self._position >= last and self._due is None:
             socket.close(*self._closing)
 

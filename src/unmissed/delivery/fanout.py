@@ -15,6 +15,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.access import Access
+from unmissed.delivery.behind import Behind
 from unmissed.delivery.chunks import Chunks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.following import Following
@@ -76,6 +77,7 @@ class FanOut:
         self.requests = requests
         self.measures = Measures()
         self.chunks = Chunks(window)
+        self.behind = Behind()
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
         )
@@ -139,6 +141,7 @@ class FanOut:
         if outcome is not None:
             self.measures.count_recovery(connection.transport, outcome)
         self.connections.add(connection)
+        self.behind.add(connection)
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
         connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
         self._events.opened(connection)
@@ -146,9 +149,17 @@ class FanOut:
 
     def ended(self, connection: Connection, code: int, reason: str) -> None:
         """Forget a connection that was closed or lost."""
+        self.behind.discard(connection)
         if self.connections.remove(connection):
             self.measures.closes[code] += 1
             self._events.ended(connection, code, reason)
+
+    def changed(self, connection: Connection, *, up_to_date: bool) -> None:
+        """Record that a connection has caught up, or has fallen behind."""
+        if up_to_date:
+            self.behind.discard(connection)
+        elif connection in self.connections:
+            self.behind.add(connection)
 
     def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
         """Find a connection by these topics, in place of those that it follows."""
@@ -268,10 +279,6 @@ class FanOut:
             count + len(drafts) > retention.max_messages
             or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
         )
-
-    def behind(self, latest: int) -> int:
-        """Return how many deliveries of messages up to ``latest`` are still pending."""
-        return sum(latest - connection.position for connection in self.connections if connection.position < latest)
 
 
 @dataclass(frozen=True, slots=True)
