@@ -46,9 +46,7 @@ async def test_a_reader_that_catches_up_ends_the_wait(manager: ConnectionManager
         await waiting
 
 
-async def test_a_reader_that_takes_data_is_waited_for_longer_than_one_that_does_not(
-    manager: ConnectionManager, behind: Behind
-) -> None:
+async def test_a_reader_that_takes_data_is_waited_for_longer_than_one_that_does_not(manager: ConnectionManager) -> None:
     before = manager.window.latest
     (stuck_socket, stuck), (slow_socket, slow) = connect(manager), connect(manager)
     for socket in (stuck_socket, slow_socket):
