@@ -24,6 +24,9 @@ SPARSE = 8
 """A client that sees less than one in so many messages of a chunk continues with the next messages that it sees."""
 
 
+TURN = 2_000
+"""Sequence numbers through which a connection is brought before others have their turn."""
+
 MAX_DUE_BYTES = 1_048_576
 """Bytes of answers that may wait for a client that does not read them."""
 
@@ -44,6 +47,10 @@ class Host(Protocol):
 
     def changed(self, connection: "Connection", *, up_to_date: bool) -> None:
         """Record that a connection has caught up, or has fallen behind."""
+        ...
+
+    def continue_later(self, connection: "Connection") -> None:
+        """Let a connection deliver again in a later turn of the event loop."""
         ...
 
     def change_topics(self, connection: "Connection", topics: frozenset[str]) -> None:
@@ -162,11 +169,13 @@ class Connection:
     def deliver(self) -> None:
         """Write the messages after the position until the socket accepts no more data or none are left.
 
-        If none are left and the connection is closing, close the socket.
+        A connection with more than TURN messages before it, or with the past of topics, continues in a later turn of
+        the event loop. If none are left and the connection is closing, close the socket.
         """
         socket, window = self._socket, self._chunks.window
         last = window.latest if self._closing is None else self._last
         self._position = self.position
+        turn_ends = self._position + TURN
         while socket.writable:
             if self._due is not None:
                 chunk = self._next_with_frames(self._due, window, last)
@@ -178,7 +187,11 @@ class Connection:
                 chunk = self._next_messages(last)
             if chunk.payloads:
                 socket.write(chunk)
-            elif self._position >= last:
+            in_past = self._due is not None and self._due.past is not None
+            if self._position >= last and not in_past:
+                break
+            if self._position >= turn_ends or in_past:
+                self._host.continue_later(self)
                 break
         current = self._position >= last and self._closing is None
         if current is not self._current:

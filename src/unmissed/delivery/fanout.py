@@ -24,6 +24,7 @@ from unmissed.delivery.liveness import PING_SECONDS, Liveness
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
+from unmissed.delivery.turns import Turns
 
 logger = logging.getLogger("unmissed")
 
@@ -78,6 +79,7 @@ class FanOut:
         self.measures = Measures()
         self.chunks = Chunks(window)
         self.behind = Behind()
+        self._turns = Turns(lambda connection: _for_each((connection,), Connection.deliver))
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
         )
@@ -160,6 +162,10 @@ class FanOut:
             self.behind.discard(connection)
         elif connection in self.connections:
             self.behind.add(connection)
+
+    def continue_later(self, connection: Connection) -> None:
+        """Let a connection deliver again in a later turn of the event loop."""
+        self._turns.add(connection)
 
     def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
         """Find a connection by these topics, in place of those that it follows."""

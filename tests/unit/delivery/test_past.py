@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from support import connect, flushed, managed, shape
+from support import connect, flushed, managed, shape, until
 from unmissed import ConnectionManager, Identity
 from unmissed.core.topics import MAX_TOPICS
 from unmissed.testing import FakeSocket, ManualClock
@@ -270,6 +270,24 @@ async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is
     assert ["connected", "error", "following"] == [kind for kind in kinds if kind != "heartbeat"]
     answer = next(frame for frame in socket.frames if frame["type"] == "following")
     assert (4, "gap") == (answer["sequence_number"], answer["outcome"])
+
+
+async def test_a_past_that_was_sent_before_is_gone_through_in_steps_that_let_others_run(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=20_000, first_number=1_796_000_000_000_001) as manager:
+        for _ in range(20):
+            await manager.publish_batch([{"type": "a", "topics": ["rooms.1", "rooms.2"]}] * 1_000)
+        await flushed(manager)
+        socket, _ = connect(manager, ALICE, topics=["rooms.1"], since=0)
+        await flushed(manager)
+        assert 20_000 == len(numbers(socket))
+
+        socket.receive('{"type":"follow","topics":["rooms.2"],"since":0}')
+        socket.receive('{"type":"ping"}')
+        assert "pong" == socket.frames[-1]["type"]
+        await until(lambda: socket.payloads[-1].startswith(b'{"type":"following"'))
+
+        assert "complete" == socket.frames[-1]["outcome"]
+        assert 20_000 == len(numbers(socket))
 
 
 async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
