@@ -127,9 +127,9 @@ def connected(
     return encode_json({**frame, **_finite("expires_at", expires_at)})
 
 
-def authenticated(*, expires_at: float | None, topics: Iterable[str], position: int) -> bytes:
-    """Return the answer to a token that was renewed. The topics are those that are followed after the position."""
-    frame = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
+def authenticated(*, expires_at: float | None, added: Iterable[str], removed: Iterable[str], position: int) -> bytes:
+    """Return the answer to a token that was renewed, with the topics that it changed after the position."""
+    frame = {"type": "authenticated", **_changes(added, removed), "sequence_number": position}
     return encode_json({**frame, **_finite("expires_at", expires_at)})
 
 
@@ -146,18 +146,28 @@ def _short(seconds: float) -> float:
 
 
 def following(
-    topics: Iterable[str], *, position: int, outcome: str | None = None, request_id: str | None = None
+    *,
+    position: int,
+    added: Iterable[str] = (),
+    removed: Iterable[str] = (),
+    outcome: str | None = None,
+    request_id: str | None = None,
 ) -> bytes:
-    """Return the answer to ``follow`` and ``unfollow``: the topics that are followed after the position.
+    """Return the answer to ``follow`` and ``unfollow``: the topics that changed after the position.
 
-    ``outcome`` tells how complete the past was that ``follow`` requested.
+    ``outcome`` says how complete the past was that ``follow`` requested.
     """
-    frame: dict[str, object] = {"type": "following", "topics": sorted(topics), "sequence_number": position}
+    frame: dict[str, object] = {"type": "following", **_changes(added, removed), "sequence_number": position}
     if outcome is not None:
         frame["outcome"] = outcome
     if request_id is not None:
         frame["id"] = request_id
     return encode_json(frame)
+
+
+def _changes(added: Iterable[str], removed: Iterable[str]) -> dict[str, list[str]]:
+    """Return the fields for changed topics. An answer with all topics could be thousands of times its request."""
+    return {"added": sorted(added), "removed": sorted(removed)}
 
 
 def heartbeat(*, position: int) -> bytes:

@@ -247,7 +247,9 @@ class Connection:
         if not past.complete:
             return chunk
         self._frames.past = None
-        answer = wire.following(self.topics, position=self._position, outcome=past.outcome, request_id=past.request_id)
+        # Some of them may have been unfollowed in the meantime, which was answered before this.
+        added = past.topics & self.topics
+        answer = wire.following(added=added, position=self._position, outcome=past.outcome, request_id=past.request_id)
         return JoinedChunk(chunk, Chunk(answer))
 
     @property
@@ -293,7 +295,7 @@ class Connection:
             raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
         self._change_topics(self.topics | new)
         if since is None:
-            self.send_frame(wire.following(self.topics, position=self.position, request_id=request_id))
+            self.send_frame(wire.following(added=new, position=self.position, request_id=request_id))
             return
         past = self._following.past(
             new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
@@ -304,11 +306,11 @@ class Connection:
 
     def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> None:
         """Stop following these topics. Answers with a ``following`` frame."""
-        left = self.topics.difference(topics)
-        if left != self.topics:
+        removed = self.topics.intersection(topics)
+        if removed:
             self._following.chosen = True
-        self._change_topics(left)
-        self.send_frame(wire.following(self.topics, position=self.position, request_id=request_id))
+            self._change_topics(self.topics - removed)
+        self.send_frame(wire.following(removed=removed, position=self.position, request_id=request_id))
 
     def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
         """Use another identity of the same user from now on, and follow these topics.
@@ -322,8 +324,11 @@ class Connection:
             raise InvalidToken(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
         self.earlier = (*self.earlier, self.identity)[-MAX_EARLIER:]
         self.identity, self.expires_at = identity, expires_at
+        added, removed = topics - self.topics, self.topics - topics
         self._change_topics(topics)
-        self.send_frame(wire.authenticated(expires_at=identity.expires_at, topics=topics, position=self.position))
+        self.send_frame(
+            wire.authenticated(expires_at=identity.expires_at, added=added, removed=removed, position=self.position)
+        )
 
     def _change_topics(self, topics: frozenset[str]) -> None:
         if self._due is not None and self._due.past is not None:

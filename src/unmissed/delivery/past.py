@@ -21,6 +21,8 @@ class Past:
     until: int
     keys: frozenset[str]
     sent_after: Mapping[str, int]
+    topics: frozenset[str]
+    """The topics, for the answer that comes after their messages."""
     request_id: str | None = None
     """The id of the frame that requested this."""
 

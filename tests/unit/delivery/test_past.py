@@ -45,7 +45,7 @@ async def test_a_topic_is_followed_from_the_position_on(manager: ConnectionManag
 
     answer = ask(socket, "follow", "news", "rooms.1")
 
-    assert {"type": "following", "topics": ["news", "rooms.1"], "sequence_number": 1} == answer
+    assert {"type": "following", "added": ["news", "rooms.1"], "removed": [], "sequence_number": 1} == answer
     await manager.emit("after", topics=["news"])
     await flushed(manager)
     assert [2] == numbers(socket)
@@ -97,7 +97,7 @@ async def test_an_unfollowed_topic_is_silent(manager: ConnectionManager) -> None
 
     answer = ask(socket, "unfollow", "news", "never.followed")
 
-    assert {"type": "following", "topics": ["orders.alice"], "sequence_number": 0} == answer
+    assert {"type": "following", "added": [], "removed": ["news"], "sequence_number": 0} == answer
     await manager.emit("a", topics=["news"])
     await flushed(manager)
     assert [] == numbers(socket)
@@ -119,6 +119,16 @@ async def test_the_past_from_0_is_the_past_from_the_start_of_the_epoch(clock: Ma
 
         assert ["complete", "complete"] == answers
         assert [[first + 3], [first + 3]] == [numbers(socket) for socket in sockets]
+
+
+async def test_an_answer_is_no_larger_than_what_it_changes(manager: ConnectionManager) -> None:
+    """A frame of 30 bytes must not be answered with the names of a thousand topics."""
+    socket, _ = connect(manager, ALICE, topics=[f"rooms.{'x' * 180}.{number}" for number in range(200)])
+
+    for kind in ("follow", "unfollow"):
+        ask(socket, kind)
+
+    assert max(map(len, socket.payloads[1:])) < 100
 
 
 @pytest.mark.parametrize("topic", ["sport", "orders.bob", "room"])
@@ -299,7 +309,8 @@ async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
         socket.resume()
 
     assert [1, 2] == numbers(socket)
-    assert [] == socket.frames[-1]["topics"]
+    changes = [(frame["added"], frame["removed"]) for frame in socket.frames if frame["type"] == "following"]
+    assert [([], ["news"]), ([], [])] == changes
 
 
 def numbers(socket: FakeSocket) -> list[int]:
