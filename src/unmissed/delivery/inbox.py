@@ -167,19 +167,15 @@ class Inbox:
         match frame:
             case Ping():
                 self._client.send_frame(wire.PONG)
+            case _ if not self._bucket.take(self._requests.clock()):
+                self._requests.remember(self._client.identity.user_id, self._bucket)
+                self._refuse_flood("too many messages")
             case Publish() | Command():
-                self._request(frame)
+                self._add(self._lane, lambda: self._respond(frame))
             case _ if self._access.authorize is None:
                 _run_now(self._change(frame))
             case _:
                 self._add(self._changes, lambda: self._change(frame))
-
-    def _request(self, request: Request) -> None:
-        if self._bucket.take(self._requests.clock()):
-            self._add(self._lane, lambda: self._respond(request))
-        else:
-            self._requests.remember(self._client.identity.user_id, self._bucket)
-            self._refuse_flood("too many messages")
 
     async def _respond(self, request: Request) -> None:
         await self._changes.wait()

@@ -143,3 +143,31 @@ async def test_a_topic_that_was_unfollowed_stays_so_after_a_renewal(manager: Con
 
     assert "authenticated" == socket.frames[-1]["type"]
     assert {"b"} == connection.topics
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("follow", {"topics": []}),
+        ("unfollow", {"topics": []}),
+        ("authenticate", {"token": "alice"}),
+        ("command", {"id": "c", "name": "none"}),
+        ("publish", {"id": "p", "message": {"type": "a"}}),
+    ],
+)
+async def test_every_request_counts_in_the_rate_of_its_client(
+    clock: ManualClock, kind: str, fields: dict[str, Any]
+) -> None:
+    async with managed(clock, client_burst=5) as manager:
+        socket, _ = connect(manager, ALICE, access=Access(lambda _: ALICE))
+        for _ in range(5):
+            send(socket, kind, **fields)
+        clock.advance(0.1)
+        send(socket, kind, **fields)
+        send(socket, "ping")
+        assert not socket.closed_with
+
+        send(socket, kind, **fields)
+
+        assert socket.closed_with
+        assert CloseCode.TOO_MANY == socket.closed_with[0]

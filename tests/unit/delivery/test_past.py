@@ -252,14 +252,16 @@ async def test_messages_for_everyone_are_no_part_of_the_past_of_a_topic(topic: s
         assert [1, 2, 3, 4, 5] == numbers(socket)
 
 
-async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(manager: ConnectionManager) -> None:
-    socket, connection = connect(manager, ALICE, topics=[])
-    for number in range(90):
-        kind = "unfollow" if number % 2 else "follow"
-        ask(socket, kind, f"rooms.{number // 2}")
+async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(clock: ManualClock) -> None:
+    async with managed(clock, client_burst=90) as manager:
+        socket, connection = connect(manager, ALICE, topics=[])
+        for number in range(90):
+            kind = "unfollow" if number % 2 else "follow"
+            ask(socket, kind, f"rooms.{number // 2}")
 
-    assert not connection.topics
-    assert not cast("Any", connection)._following._after  # noqa: SLF001
+        assert not connection.topics
+        assert not connection.closing
+        assert not cast("Any", connection)._following._after  # noqa: SLF001
 
 
 async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is_a_gap(
