@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, topic_key
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
-from unmissed.core.topics import MAX_TOPICS
+from unmissed.core.topics import check_topics
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.access import Access
@@ -26,10 +27,6 @@ SPARSE = 8
 
 TURN = 2_000
 """Sequence numbers through which a connection is brought before others have their turn."""
-
-MAX_DUE_BYTES = 1_048_576
-"""Bytes of answers that may wait for a client that does not read them."""
-
 MAX_EARLIER = 16
 """How many renewed tokens of a connection are remembered."""
 
@@ -226,6 +223,8 @@ class Connection:
             due.discard_waiting()
         if not due:
             self._due = None
+        if self._inbox is not None:
+            self._inbox.check_room()
         return JoinedChunk(*parts)
 
     def _gap(self, window: Window) -> Iterator[Chunk]:
@@ -265,8 +264,19 @@ class Connection:
         elif self._closing is None:
             self._frames.add_after(after, payload)
         self.deliver()
-        if self._due is not None and self._due.size > MAX_DUE_BYTES:
-            self.close(CloseCode.TOO_MANY, "the client does not read the answers to its frames", discard=True)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of frames that wait for the client to read."""
+        return 0 if self._due is None else self._due.size
+
+    def pause_reading(self) -> None:
+        """Take no more frames from the client. Those that were read already may still arrive."""
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take frames from the client again."""
+        self._socket.resume_reading()
 
     # Topics and tokens
 
@@ -290,10 +300,13 @@ class Connection:
         """
         if self._due is not None and self._due.past is not None:
             raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        if since is not None and since > self.position:
+            # What the client has seen elsewhere of the new topics is behind it, and not sent again.
+            self.deliver()
         new, keys = topics - self.topics, self._following.keys
-        if len(self.topics) + len(new) > MAX_TOPICS:
-            raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        self._change_topics(self.topics | new)
+        followed = self.topics | new
+        check_topics(followed)
+        self._change_topics(followed)
         if since is None:
             self.send_frame(wire.following(added=new, position=self.position, request_id=request_id))
             return
@@ -320,9 +333,13 @@ class Connection:
         """
         if identity.user_id != self.identity.user_id:
             raise InvalidToken("the token is for another user: open another connection")
-        if len(topics) > MAX_TOPICS:
-            raise InvalidToken(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        self.earlier = (*self.earlier, self.identity)[-MAX_EARLIER:]
+        try:
+            check_topics(topics)
+        except InvalidTopic as error:
+            raise InvalidToken(str(error)) from None
+        # Without topics and scopes, which may take a hundred times as much as the rest.
+        earlier = replace(self.identity, topics=frozenset(), scopes=frozenset())
+        self.earlier = (*self.earlier, earlier)[-MAX_EARLIER:]
         self.identity, self.expires_at = identity, expires_at
         added, removed = topics - self.topics, self.topics - topics
         self._change_topics(topics)
