@@ -100,6 +100,8 @@ class ConnectionManager(Registration):
             self.settings,
             publish=self.publish_batch,
             admit=self._admit,
+            is_behind=self.is_behind,
+            catch_up=self.catch_up,
             commands=self.commands,
             clock=self._clock,
         )

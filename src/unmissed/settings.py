@@ -81,11 +81,12 @@ class Settings(BaseSettings):
     client_rate: Positive = Field(
         default=10.0,
         description=(
-            "Messages a second that one WebSocket may publish or send as commands, and a user as commands over HTTP."
+            "Requests a second that one WebSocket may send (publish, command, follow, unfollow and authenticate), "
+            "and commands a second of a user over HTTP."
         ),
     )
     client_burst: Count = Field(
-        default=20, description="Messages that one WebSocket may send at once, and commands over HTTP."
+        default=20, description="Requests that one WebSocket may send at once, and commands over HTTP."
     )
     max_connections: Count | None = Field(
         default=None, description="Maximum number of WebSockets and event streams in total."

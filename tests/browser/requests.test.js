@@ -235,8 +235,9 @@ test("a page without HTTPS has ids, too", async () => {
 
 // Topics
 
-test("topics are followed in order, and the answers tell all of them", async () => {
+test("topics are followed in order, and each promise has all of them although an answer has its changes", async () => {
   const { stream, sockets } = await opened();
+  await sockets[0].receive({ ...CONNECTED, topics: ["granted"] });
   const answers = [stream.follow("a", "b"), stream.unfollow("a")];
   assert.deepEqual(
     sockets[0].sent.map(({ type, topics }) => [type, topics]),
@@ -245,12 +246,13 @@ test("topics are followed in order, and the answers tell all of them", async () 
 
   const [follow, unfollow] = ids(sockets[0]);
   await sockets[0].receive(
-    { type: "following", id: follow, topics: ["a", "b"], sequence_number: 7 },
-    { type: "following", id: unfollow, topics: ["b"], sequence_number: 7 },
+    { type: "following", id: follow, added: ["a", "b"], removed: [], sequence_number: 7 },
+    { type: "authenticated", added: ["c"], removed: ["granted"], sequence_number: 7 },
+    { type: "following", id: unfollow, added: [], removed: ["a"], sequence_number: 7 },
   );
 
-  assert.deepEqual(await Promise.all(answers), [["a", "b"], ["b"]]);
-  assert.deepEqual(stream.topics, ["b"]);
+  assert.deepEqual(await Promise.all(answers), [["a", "b", "granted"], ["b", "c"]]);
+  assert.deepEqual(stream.topics, ["b", "c"]);
 });
 
 test("a topic that is not granted rejects its request alone", async () => {

@@ -52,6 +52,12 @@ class ServerProcess:
     def file_descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))  # noqa: PTH208  # files of the kernel
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the process takes now."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
+
     def start(self) -> None:
         """Start, and return when the server answers. A second start keeps the port."""
         with self._log.open("a") as log:

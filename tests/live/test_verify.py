@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,10 @@ def advances_before_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def replays_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Window, "visible_after", lambda self, position, *_, **__: iter(self.messages_after(position)))
+    def wrong(self: Window, position: int, *_: object, **__: object) -> tuple[int, Iterator[Message]]:
+        return self.latest, iter(self.messages_after(position))
+
+    monkeypatch.setattr(Window, "next_visible", wrong)
 
 
 def uses_a_number_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,10 +300,10 @@ class Promises(RuleBasedStateMachine):
                     self.nothing_is_missing(client, client.position, number)
                 case _:
                     self.nothing_is_missing(client, client.position, number)
-        if frame["type"] == "authenticated":
-            assert set(frame["topics"]) <= client.renewals.pop(0), "P8: not granted any more"
         if frame["type"] in ("following", "authenticated"):
-            client.topics = set(frame["topics"])
+            client.topics = (client.topics | set(frame["added"])) - set(frame["removed"])
+        if frame["type"] == "authenticated":
+            assert client.topics <= client.renewals.pop(0), "P8: not granted any more"
         client.position = number
 
     def take_connected(self, client: Client, frame: dict[str, Any]) -> None:

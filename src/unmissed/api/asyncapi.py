@@ -142,6 +142,7 @@ _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
         {
             "connection_id": _TEXT,
             "epoch": _TEXT,
+            "first": {**_NUMBER, "description": "The number with which this epoch began."},
             "oldest": _NUMBER,
             "latest": _NUMBER,
             "sequence_number": _NUMBER,
@@ -160,13 +161,13 @@ _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
     ),
     "pong": ("The answer to ping.", {}, {}),
     "authenticated": (
-        "The answer to a renewed token.",
-        {"topics": _TOPICS, "sequence_number": _NUMBER},
+        "The answer to a renewed token, with the topics that it added and removed.",
+        {"added": _TOPICS, "removed": _TOPICS, "sequence_number": _NUMBER},
         {"expires_at": _TIME},
     ),
     "following": (
-        "The answer to follow and unfollow.",
-        {"topics": _TOPICS, "sequence_number": _NUMBER},
+        "The answer to follow and unfollow: the topics that it added or removed.",
+        {"added": _TOPICS, "removed": _TOPICS, "sequence_number": _NUMBER},
         {"outcome": _OUTCOME, "id": _ID},
     ),
     "published": ("The answer to publish.", {"id": _ID, "sequence_number": _NUMBER}, {}),

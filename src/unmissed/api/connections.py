@@ -28,7 +28,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
     async def connections(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the open connections, or those of one user, a page at a time."""
         checked(identity, manager).require(ADMIN_SCOPE, what="listing connections")
-        limit = limit_parameter(request, default=DEFAULT_LIMIT, most=MAX_LIMIT)
+        limit = limit_parameter(request, most=MAX_LIMIT) or DEFAULT_LIMIT
         after, user_id = parameter(request, "after") or "", parameter(request, "user")
         found = await manager.connections_page(after=after, limit=limit + 1, user_id=user_id)
         body = models.ConnectionsBody(

@@ -36,7 +36,7 @@ def add_presence_route(
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "topic is required, such as ?topic=rooms.1")
         await access.granted(identity, [topic])
         users = await manager.users(topic)
-        listed = sorted(users.items())[: limit_parameter(request, default=MAX_USERS, most=MAX_USERS)]
+        listed = sorted(users.items())[: limit_parameter(request, most=MAX_USERS) or MAX_USERS]
         body = models.PresenceBody(
             topic=topic,
             users=[models.PresentUser(user_id=user_id, connections=count) for user_id, count in listed],

@@ -7,7 +7,7 @@ from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from unmissed.core.errors import InvalidPosition
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER, parse_sequence_number
+from unmissed.core.wire import parse_sequence_number
 
 
 def parameter(connection: HTTPConnection, name: str) -> str | None:
@@ -40,11 +40,11 @@ def flag_parameter(connection: HTTPConnection, name: str) -> bool:
     return text == "true"
 
 
-def limit_parameter(connection: HTTPConnection, *, default: int = MAX_SEQUENCE_NUMBER, most: int | None = None) -> int:
-    """Return ``limit``, at least 1, or the default when it is absent. Raises HTTPException with status 422."""
+def limit_parameter(connection: HTTPConnection, *, most: int | None = None) -> int | None:
+    """Return ``limit``, at least 1, or None when it is absent. Raises HTTPException with status 422."""
     text = parameter(connection, "limit")
     if text is None:
-        return default
+        return None
     try:
         limit = parse_sequence_number(text)
     except InvalidPosition:

@@ -100,12 +100,11 @@ class Commands:
         function = self._functions.get(command.name)
         if function is None:
             raise CommandError("no command has this name")
-        data = _encoded(command.data)
-        arguments = function.arguments(identity, data)
+        arguments = function.arguments(identity, command.data)
         return await results.once(
             key_of_user(identity.user_id, command.id),
             lambda: _frame(function, arguments, command),
-            fingerprint=sha256(encode_json(command.name) + (data or b"")).digest(),
+            fingerprint=sha256(encode_json(command.name) + (command.data or b"")).digest(),
         )
 
 
@@ -164,10 +163,3 @@ def _explanation(error: ValidationError) -> str:
         f"{'.'.join(map(str, detail['loc'])) or 'data'}: {detail['msg']}"
         for detail in error.errors(include_input=False)
     )
-
-
-def _encoded(data: object) -> bytes | None:
-    try:
-        return None if data is ... else encode_json(data)
-    except ValueError as error:
-        raise CommandError(f"the data is not valid: {error}") from None

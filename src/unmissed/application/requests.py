@@ -22,6 +22,12 @@ logger = logging.getLogger("unmissed")
 MAX_REMEMBERED = 10_000
 """Users whose bucket is remembered."""
 
+MAX_RUNNING_BYTES = 131_072
+"""Bytes of one user's commands over HTTP that run at the same time."""
+
+COMMAND_OVERHEAD = 4_096
+"""Bytes that a running command takes besides its data."""
+
 
 class ClientRequests:
     """The requests of all clients, from the start of a manager to its stop."""
@@ -32,16 +38,22 @@ class ClientRequests:
         *,
         publish: Callable[..., Awaitable[Publication]],
         admit: Callable[[Identity], float],
+        is_behind: Callable[[int | None], bool],
+        catch_up: Callable[[int | None], Awaitable[None]],
         commands: Commands,
         clock: Callable[[], float],
     ) -> None:
         self.clock = clock
         self.admit = admit
+        self.is_behind = is_behind
+        self.catch_up = catch_up
         self._rate, self._burst = settings.client_rate, settings.client_burst
         self._publish = publish
         self._commands = commands
         self._remembered: dict[str, TokenBucket] = {}
         """Buckets that may not be full, by user, the one that was used last at the end."""
+        self._running: dict[str, int] = {}
+        """Bytes of the commands without a connection that are running, by user."""
         self._results = Results(max_age=settings.max_age, clock=clock)
         self._tasks = set[asyncio.Task[None]]()
 
@@ -63,13 +75,24 @@ class ClientRequests:
         self._remembered.pop(user_id, None)
         self._remembered[user_id] = bucket
 
-    async def answer_without_connection(self, identity: Identity, request: Request) -> bytes:
-        """Answer a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
-        bucket = self.bucket(identity.user_id)
-        self.remember(identity.user_id, bucket)
-        if not bucket.take(self.clock()):
+    async def answer_without_connection(self, identity: Identity, command: Command) -> bytes:
+        """Answer a command that comes without a connection. Raises TooManyRequests over the limits of its user.
+
+        Nothing orders such commands, so they run at the same time: MAX_RUNNING_BYTES of them, but at least one.
+        """
+        user_id, size = identity.user_id, command.size + COMMAND_OVERHEAD
+        bucket = self.bucket(user_id)
+        self.remember(user_id, bucket)
+        running = self._running.get(user_id, 0)
+        if not bucket.take(self.clock()) or (running and running + size > MAX_RUNNING_BYTES):
             raise TooManyRequests
-        return (await self.answer(identity, request)).payload
+        self._running[user_id] = running + size
+        try:
+            return (await self.answer(identity, command)).payload
+        finally:
+            self._running[user_id] -= size
+            if not self._running[user_id]:
+                del self._running[user_id]
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task that ends with the manager."""
@@ -100,6 +123,6 @@ class ClientRequests:
     async def _answer_publish(self, identity: Identity, request: Publish) -> Answer:
         identity.require(PUBLISH_SCOPE, what="publishing")
         key = key_of_user(identity.user_id, request.id)
-        publication = await self._publish([request.message], idempotency_key=key)
+        publication = await self._publish(request.messages(), idempotency_key=key)
         number = publication.receipt.first
         return Answer(wire.published(request.id, sequence_number=number), after=number)

@@ -240,6 +240,10 @@ export type Refused = (code: number, reason: string) => Error & {
 };
 export type Address = (source: Source, path: string) => string;
 /**
+ * All topics after a change.
+ */
+export type Merged = (topics: string[] | undefined, added: string[], removed: string[]) => string[];
+/**
  * The close codes of statuses that have one. The other codes are 4000 and the status.
  */
 export type Codes = Record<number, number>;

@@ -249,6 +249,12 @@
 /** @typedef {(source: Source, path: string) => string} Address */
 
 /**
+ * All topics after a change.
+ *
+ * @typedef {(topics: string[] | undefined, added: string[], removed: string[]) => string[]} Merged
+ */
+
+/**
  * The close codes of statuses that have one. The other codes are 4000 and the status.
  *
  * @typedef {Record<number, number>} Codes

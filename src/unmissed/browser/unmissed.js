@@ -60,6 +60,10 @@ const address = ({ url, position: since, epoch, topics }, path) => {
   return target.href;
 };
 
+/** @type {types.Merged} */
+const merged = (topics = [], added, removed) =>
+  [...new Set([...topics, ...added])].filter((topic) => !removed.includes(topic)).sort();
+
 /** @type {types.Codes} */
 const codes = { 422: 4400, 503: 1013 };
 
@@ -514,14 +518,16 @@ class Stream extends EventTarget {
 
   /** @type {types.Take} */
   #obey(link, frame) {
-    const { type, topics } = frame;
+    const { type, added, removed } = frame;
+    const { topics = added && merged(link.greeting?.topics, added, removed) } = frame;
     if (type === "connected") this.#connected(link, frame);
     if (type === "authenticated") this.#expire(link, frame.expires_at);
     if (type === "heartbeat") this.#become("live");
     if (type === "status") this.#become(frame.status);
     if (type === "reconnect") this.#notBefore = Date.now() + frame.after_ms;
+    if (added && link.greeting) link.greeting.topics = topics;
     if (type === "following" || (type === "authenticated" && this.topics)) this.topics = topics;
-    this.#settle(frame);
+    this.#settle({ ...frame, topics });
   }
 
   /** @type {types.Take} */

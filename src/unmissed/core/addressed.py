@@ -41,7 +41,7 @@ class Addressed:
     def after(self, position: int, keys: Iterable[str], *, everyone: bool, limit: int) -> list[int] | None:
         """Return the numbers above ``position`` that are for one of these keys, or for everyone unless that is false.
 
-        Return None if there may be more than ``limit`` of them.
+        Return None if there may be more than ``limit`` of them. The work is bounded by the keys and the limit.
         """
         found: list[int] = []
         if everyone and not self._for_everyone.copy_after(position, into=found, limit=limit):
@@ -53,7 +53,19 @@ class Addressed:
                 case _Numbers() as numbers:
                     if not numbers.copy_after(position, into=found, limit=limit):
                         return None
+            if len(found) > limit:
+                return None
         return sorted(set(found)) if len(found) <= limit else None
+
+    def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> int | None:
+        """Return the lowest number above ``position`` that is for one of these keys, or for everyone, if any."""
+        first = self._for_everyone.first_after(position) if everyone else None
+        for key in keys:
+            found = self._by_key.get(key)
+            number = found.first_after(position) if isinstance(found, _Numbers) else found
+            if number is not None and number > position and (first is None or number < first):
+                first = number
+        return first
 
 
 class _Numbers:
@@ -75,6 +87,11 @@ class _Numbers:
             del self._numbers[: self._start]
             self._start = 0
         return bool(self._numbers)
+
+    def first_after(self, position: int) -> int | None:
+        """Return the lowest number above ``position``, if there is one."""
+        place = bisect_right(self._numbers, position, self._start)
+        return self._numbers[place] if place < len(self._numbers) else None
 
     def copy_after(self, position: int, *, into: list[int], limit: int) -> bool:
         """Append the numbers above ``position``, unless they are more than ``limit``. Return whether they were not."""

@@ -1,5 +1,6 @@
 """Users, the audience of a message, and the one function that decides who sees what."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -77,8 +78,8 @@ def user_key(user_id: str) -> str:
 
 
 def topic_key(topic: str) -> str:
-    """Return the key that the followers of a topic have."""
-    return f"#{topic}"
+    """Return the key that the followers of a topic have: the same object wherever it is used, which saves memory."""
+    return sys.intern(f"#{topic}")
 
 
 def keys_of(user_id: str, topics: Iterable[str] = ()) -> frozenset[str]:

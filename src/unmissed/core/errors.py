@@ -132,7 +132,10 @@ class TooManyRequests(UnmissedError):
     """A user sends more commands than the limit allows."""
 
     def __init__(self) -> None:
-        super().__init__("too many commands: retry later, and send fewer, or raise UNMISSED_CLIENT_RATE on the server")
+        super().__init__(
+            "too many commands, or too many at the same time: retry later, and send fewer, or raise "
+            "UNMISSED_CLIENT_RATE on the server"
+        )
 
 
 class NotRunning(UnmissedError, RuntimeError):

@@ -1,12 +1,15 @@
 """Topics: their names, which ones a user may follow, and which ones a connection follows."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from unmissed.core.errors import InvalidTopic, TopicRefused
 
 MAX_TOPICS = 1_000
 """The most topics that one message addresses, and that one connection follows."""
+
+MAX_TOPICS_BYTES = 65_536
+"""The most bytes of the names of all topics that one connection follows."""
 
 MAX_TOPIC_BYTES = 200
 
@@ -42,6 +45,20 @@ def is_granted(topic: str, grants: frozenset[str]) -> bool:
     return topic in grants or any(grant.endswith(_PREFIX) and topic.startswith(grant[:-1]) for grant in grants)
 
 
+def check_topics(topics: Collection[str]) -> None:
+    """Raise InvalidTopic if these are too many for one connection."""
+    if len(topics) > MAX_TOPICS:
+        raise InvalidTopic(
+            f"a connection follows at most {MAX_TOPICS} topics, and this one {len(topics)}: unfollow some, "
+            "or open another connection"
+        )
+    if (size := sum(map(len, topics))) > MAX_TOPICS_BYTES:
+        raise InvalidTopic(
+            f"the topics of a connection have names of at most {MAX_TOPICS_BYTES} bytes together, and these {size}: "
+            "unfollow some, open another connection, or shorten the names"
+        )
+
+
 def named_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
     """Return the topics that a client asked for, or, if it asked for none, all that are granted by their name.
 
@@ -51,8 +68,7 @@ def named_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozens
         topics = frozenset(grant for grant in grants if not grant.endswith(_PREFIX)) if grants else grants
     else:
         topics = frozenset(map(checked_topic, asked))
-    if len(topics) > MAX_TOPICS:
-        raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics, and this one {len(topics)}")
+    check_topics(topics)
     # The same object for each connection of a user takes no memory.
     return grants if topics == grants else topics
 

@@ -14,6 +14,12 @@ from unmissed.core.messages import Message
 PAGE_BYTES = 1_048_576
 """The most bytes of messages in one page, unless a single message is larger."""
 
+SCAN = 2_000
+"""The most messages that one step looks at for a client that does not see all of them: about 1 ms of work."""
+
+_PAGE_SCAN = 10_000
+"""The same for a page over REST, which has no next step: more than 1 MiB of messages of common size."""
+
 _SCAN_FACTOR = 8
 """Reading this many neighbouring messages takes about as long as finding one by its number."""
 
@@ -174,43 +180,65 @@ class Window:
     ) -> Page:
         """Return what these keys make visible after ``position`` at ``now`` (monotonic seconds), up to PAGE_BYTES.
 
-        At least one message is returned if there is one. Nothing is read beyond the first message that did not fit.
+        At least one message is returned if there is one. Nothing is read beyond the first message that did not fit, and
+        not more than some thousand messages after the first that is visible: the rest is for the next page.
         """
         self.expire(now)
         outcome, start = self.locate(position, epoch=epoch, keys=keys)
-        seen = self.visible_after(max(start, self.evicted_through), keys)
+        start = max(start, self.evicted_through)
         if max_messages is None and self._bytes <= PAGE_BYTES:
+            _, seen = self.next_visible(start, keys, most=len(self))
             return Page(outcome, self.oldest, self.latest, tuple(seen), has_more=False)
+        through, seen = self.next_visible(start, keys, most=_PAGE_SCAN)
         messages, has_more = _cut(seen, max_messages=max_messages)
+        if not has_more and through < self.latest:
+            has_more = self._addressed.first_after(through, keys, everyone=True) is not None
         return Page(outcome, self.oldest, self.latest, messages, has_more)
 
-    def messages_after(self, position: int) -> Iterable[Message]:
+    def messages_after(self, position: int, *, through: int | None = None) -> Iterable[Message]:
         """Return the messages after a position that is not below ``evicted_through``, oldest first.
+
+        Read them before the next append or expiry. ``through`` is the last of them, by default ``latest``.
+        """
+        after = self.latest - position
+        left = 0 if through is None else self.latest - through
+        before = len(self._messages) - after
+        if before < left or before < after - left:
+            return islice(self._messages, before, len(self._messages) - left)
+        return reversed(tuple(islice(reversed(self._messages), left, after)))
+
+    def visible_after(self, position: int, keys: frozenset[str]) -> Iterator[Message]:
+        """Return all messages after a position that is not below ``evicted_through`` that these keys make visible.
 
         Read them before the next append or expiry.
         """
-        after = self.latest - position
-        before = len(self._messages) - after
-        if before < after:
-            return islice(self._messages, before, None)
-        return reversed(tuple(islice(reversed(self._messages), after)))
+        while position < self.latest:
+            position, messages = self.next_visible(position, keys)
+            yield from messages
 
-    def visible_after(self, position: int, keys: frozenset[str], *, everyone: bool = True) -> Iterator[Message]:
-        """Return the messages after a position that is not below ``evicted_through`` that these keys make visible.
+    def next_visible(
+        self, position: int, keys: frozenset[str], *, everyone: bool = True, most: int = SCAN
+    ) -> tuple[int, Iterator[Message]]:
+        """Return a later position, and the messages between the two that these keys make visible.
 
-        Without ``everyone``, only those that are addressed to one of the keys. Read them before the next append or
-        expiry.
+        The position must not be below ``evicted_through``. Without ``everyone``, only messages that are addressed to
+        one of the keys are returned. What comes before the first of them is skipped, and ``most`` messages are looked
+        at after that: where nothing is visible, the later position is ``latest``. Read the messages before the next
+        append or expiry.
         """
-        limit = (self.latest - position) // _SCAN_FACTOR
+        limit = min((self.latest - position) // _SCAN_FACTOR, most)
         numbers = self._addressed.after(position, keys, everyone=everyone, limit=limit)
         if numbers is None:
-            candidates = self.messages_after(position)
+            first = self._addressed.first_after(position, keys, everyone=everyone) or position + 1
+            through = min(first - 1 + most, self.latest)
+            candidates: Iterable[Message] = self.messages_after(first - 1, through=through)
         else:
+            through = self.latest
             candidates = (self._messages[number - self.oldest] for number in numbers)
         # Most messages are for everyone. Calling ``visible`` for those, too, would double the time of a large page.
         if everyone:
-            return (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
-        return (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
+            return through, (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
+        return through, (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
 
     def _clear(self) -> None:
         self._messages.clear()

@@ -95,6 +95,7 @@ def connected(
     *,
     connection_id: str,
     epoch: str,
+    first: int,
     oldest: int,
     latest: int,
     outcome: str | None,
@@ -104,11 +105,15 @@ def connected(
     topics: Iterable[str] = (),
     expires_at: float | None = None,
 ) -> bytes:
-    """Return the first frame of a connection. Everything visible after ``start`` follows."""
+    """Return the first frame of a connection. Everything visible after ``start`` follows.
+
+    ``first`` is the number with which the epoch begins: a client that starts from 0 counts what it lost from there.
+    """
     frame: dict[str, object] = {
         "type": "connected",
         "connection_id": connection_id,
         "epoch": epoch,
+        "first": first,
         "oldest": oldest,
         "latest": latest,
         "sequence_number": start,
@@ -122,9 +127,9 @@ def connected(
     return encode_json({**frame, **_finite("expires_at", expires_at)})
 
 
-def authenticated(*, expires_at: float | None, topics: Iterable[str], position: int) -> bytes:
-    """Return the answer to a token that was renewed. The topics are those that are followed after the position."""
-    frame = {"type": "authenticated", "topics": sorted(topics), "sequence_number": position}
+def authenticated(*, expires_at: float | None, added: Iterable[str], removed: Iterable[str], position: int) -> bytes:
+    """Return the answer to a token that was renewed, with the topics that it changed after the position."""
+    frame = {"type": "authenticated", **_changes(added, removed), "sequence_number": position}
     return encode_json({**frame, **_finite("expires_at", expires_at)})
 
 
@@ -141,18 +146,28 @@ def _short(seconds: float) -> float:
 
 
 def following(
-    topics: Iterable[str], *, position: int, outcome: str | None = None, request_id: str | None = None
+    *,
+    position: int,
+    added: Iterable[str] = (),
+    removed: Iterable[str] = (),
+    outcome: str | None = None,
+    request_id: str | None = None,
 ) -> bytes:
-    """Return the answer to ``follow`` and ``unfollow``: the topics that are followed after the position.
+    """Return the answer to ``follow`` and ``unfollow``: the topics that changed after the position.
 
-    ``outcome`` tells how complete the past was that ``follow`` requested.
+    ``outcome`` says how complete the past was that ``follow`` requested.
     """
-    frame: dict[str, object] = {"type": "following", "topics": sorted(topics), "sequence_number": position}
+    frame: dict[str, object] = {"type": "following", **_changes(added, removed), "sequence_number": position}
     if outcome is not None:
         frame["outcome"] = outcome
     if request_id is not None:
         frame["id"] = request_id
     return encode_json(frame)
+
+
+def _changes(added: Iterable[str], removed: Iterable[str]) -> dict[str, list[str]]:
+    """Return the fields for changed topics. An answer with all topics could be thousands of times its request."""
+    return {"added": sorted(added), "removed": sorted(removed)}
 
 
 def heartbeat(*, position: int) -> bytes:
@@ -198,6 +213,7 @@ def recovery_body(
     payloads: Iterable[bytes],
     *,
     epoch: str,
+    first: int,
     oldest: int,
     latest: int,
     outcome: str,
@@ -208,9 +224,10 @@ def recovery_body(
 ) -> bytes:
     """Return the body of ``GET /websocket/messages``; the payloads are included byte for byte."""
     rest = {"topics": sorted(topics), "heartbeat_seconds": _short(heartbeat_seconds), **_finite("max_age", max_age)}
-    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
+    return b'{"messages":[%b],"epoch":"%b","first":%d,"oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
         b",".join(payloads),
         epoch.encode(),
+        first,
         oldest,
         latest,
         outcome.encode(),

@@ -7,6 +7,7 @@ from inspect import isawaitable
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TopicRefused
 from unmissed.core.topics import granted_topics, named_topics
+from unmissed.delivery.pace import Pace
 
 Authorize = Callable[[Identity, str], bool | Awaitable[bool]]
 """A function of the application, async or not: whether this identity may follow this topic."""
@@ -24,22 +25,32 @@ class Access:
     async def granted(self, identity: Identity, asked: Iterable[str] | None) -> frozenset[str]:
         """Return the topics that a client asked for, or, if it asked for none, those that it follows by default.
 
-        Raises InvalidTopic, and TopicRefused for a topic that it may not follow.
+        Raises InvalidTopic, and TopicRefused for the first topic that it may not follow: no others are authorized then.
         """
         if self.authorize is None:
             return granted_topics(asked, identity.topics)
-        topics = named_topics(asked, identity.topics)
-        allowed = await self.kept(identity, topics)
-        if asked is not None and (refused := topics - allowed):
-            raise TopicRefused(min(refused), reason="the application does not allow it")
-        return allowed
+        if asked is None:
+            return await self.kept(identity, named_topics(None, identity.topics))
+        in_order = dict.fromkeys(asked)
+        topics, pace = named_topics(in_order, identity.topics), Pace()
+        for topic in in_order:
+            if not await _allows(self.authorize, identity, topic):
+                raise TopicRefused(topic, reason="the application does not allow it")
+            await pace.keep()
+        return topics
 
     async def kept(self, identity: Identity, topics: Iterable[str]) -> frozenset[str]:
         """Return which of these topics this identity may follow."""
-        return frozenset([topic for topic in topics if await self._allows(identity, topic)])
-
-    async def _allows(self, identity: Identity, topic: str) -> bool:
         if self.authorize is None:
-            return identity.grants(topic)
-        decision = self.authorize(identity, topic)
-        return bool(await decision if isawaitable(decision) else decision)
+            return frozenset(filter(identity.grants, topics))
+        kept, pace = set[str](), Pace()
+        for topic in topics:
+            if await _allows(self.authorize, identity, topic):
+                kept.add(topic)
+            await pace.keep()
+        return frozenset(kept)
+
+
+async def _allows(authorize: Authorize, identity: Identity, topic: str) -> bool:
+    decision = authorize(identity, topic)
+    return bool(await decision if isawaitable(decision) else decision)

@@ -108,17 +108,18 @@ class Chunks:
         return found
 
     def visible_after(self, position: int, keys: frozenset[str], *, last: int) -> MessageChunk:
-        """Return up to CHUNK_BYTES of the messages through ``last`` that these keys make visible."""
+        """Return up to CHUNK_BYTES of the next messages through ``last`` that these keys make visible, if any are."""
         messages: list[Message] = []
         size = 0
-        for message in self.window.visible_after(position, keys):
+        through, visible = self.window.next_visible(position, keys)
+        for message in visible:
             if message.sequence_number > last:
                 break
             size += len(message.payload)
             if messages and size > CHUNK_BYTES:
                 return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
             messages.append(message)
-        return MessageChunk(tuple(messages), last=last)
+        return MessageChunk(tuple(messages), last=min(through, last))
 
     def _build(self, position: int) -> MessageChunk:
         messages: list[Message] = []

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, topic_key
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
-from unmissed.core.topics import MAX_TOPICS
+from unmissed.core.topics import check_topics
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.access import Access
@@ -24,9 +25,8 @@ SPARSE = 8
 """A client that sees less than one in so many messages of a chunk continues with the next messages that it sees."""
 
 
-MAX_DUE_BYTES = 1_048_576
-"""Bytes of answers that may wait for a client that does not read them."""
-
+TURN = 2_000
+"""Sequence numbers through which a connection is brought before others have their turn."""
 MAX_EARLIER = 16
 """How many renewed tokens of a connection are remembered."""
 
@@ -40,6 +40,14 @@ class Host(Protocol):
 
     def ended(self, connection: "Connection", code: int, reason: str) -> None:
         """Forget a connection that was closed or lost."""
+        ...
+
+    def changed(self, connection: "Connection", *, up_to_date: bool) -> None:
+        """Record that a connection has caught up, or has fallen behind."""
+        ...
+
+    def continue_later(self, connection: "Connection") -> None:
+        """Let a connection deliver again in a later turn of the event loop."""
         ...
 
     def change_topics(self, connection: "Connection", topics: frozenset[str]) -> None:
@@ -141,6 +149,11 @@ class Connection:
         """How many sequence numbers the position is behind the latest message."""
         return 0 if self._current else self._chunks.window.latest - self._position
 
+    @property
+    def write_progress(self) -> int:
+        """A counter that increases whenever the client takes data."""
+        return self._socket.write_progress
+
     def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float) -> None:
         """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
         due = self._due = Due()
@@ -153,11 +166,13 @@ class Connection:
     def deliver(self) -> None:
         """Write the messages after the position until the socket accepts no more data or none are left.
 
-        If none are left and the connection is closing, close the socket.
+        A connection with more than TURN messages before it, or with the past of topics, continues in a later turn of
+        the event loop. If none are left and the connection is closing, close the socket.
         """
         socket, window = self._socket, self._chunks.window
         last = window.latest if self._closing is None else self._last
         self._position = self.position
+        turn_ends = self._position + TURN
         while socket.writable:
             if self._due is not None:
                 chunk = self._next_with_frames(self._due, window, last)
@@ -169,9 +184,16 @@ class Connection:
                 chunk = self._next_messages(last)
             if chunk.payloads:
                 socket.write(chunk)
-            elif self._position >= last:
+            in_past = self._due is not None and self._due.past is not None
+            if self._position >= last and not in_past:
                 break
-        self._current = self._position >= last and self._closing is None
+            if self._position >= turn_ends or in_past:
+                self._host.continue_later(self)
+                break
+        current = self._position >= last and self._closing is None
+        if current is not self._current:
+            self._current = current
+            self._host.changed(self, up_to_date=current)
         if self._closing is not None and self._position >= last and self._due is None:
             socket.close(*self._closing)
 
@@ -201,6 +223,8 @@ class Connection:
             due.discard_waiting()
         if not due:
             self._due = None
+        if self._inbox is not None:
+            self._inbox.check_room()
         return JoinedChunk(*parts)
 
     def _gap(self, window: Window) -> Iterator[Chunk]:
@@ -222,7 +246,9 @@ class Connection:
         if not past.complete:
             return chunk
         self._frames.past = None
-        answer = wire.following(self.topics, position=self._position, outcome=past.outcome, request_id=past.request_id)
+        # Some of them may have been unfollowed in the meantime, which was answered before this.
+        added = past.topics & self.topics
+        answer = wire.following(added=added, position=self._position, outcome=past.outcome, request_id=past.request_id)
         return JoinedChunk(chunk, Chunk(answer))
 
     @property
@@ -238,8 +264,19 @@ class Connection:
         elif self._closing is None:
             self._frames.add_after(after, payload)
         self.deliver()
-        if self._due is not None and self._due.size > MAX_DUE_BYTES:
-            self.close(CloseCode.TOO_MANY, "the client does not read the answers to its frames", discard=True)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of frames that wait for the client to read."""
+        return 0 if self._due is None else self._due.size
+
+    def pause_reading(self) -> None:
+        """Take no more frames from the client. Those that were read already may still arrive."""
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take frames from the client again."""
+        self._socket.resume_reading()
 
     # Topics and tokens
 
@@ -263,12 +300,15 @@ class Connection:
         """
         if self._due is not None and self._due.past is not None:
             raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        if since is not None and since > self.position:
+            # What the client has seen elsewhere of the new topics is behind it, and not sent again.
+            self.deliver()
         new, keys = topics - self.topics, self._following.keys
-        if len(self.topics) + len(new) > MAX_TOPICS:
-            raise InvalidTopic(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        self._change_topics(self.topics | new)
+        followed = self.topics | new
+        check_topics(followed)
+        self._change_topics(followed)
         if since is None:
-            self.send_frame(wire.following(self.topics, position=self.position, request_id=request_id))
+            self.send_frame(wire.following(added=new, position=self.position, request_id=request_id))
             return
         past = self._following.past(
             new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
@@ -279,11 +319,11 @@ class Connection:
 
     def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> None:
         """Stop following these topics. Answers with a ``following`` frame."""
-        left = self.topics.difference(topics)
-        if left != self.topics:
+        removed = self.topics.intersection(topics)
+        if removed:
             self._following.chosen = True
-        self._change_topics(left)
-        self.send_frame(wire.following(self.topics, position=self.position, request_id=request_id))
+            self._change_topics(self.topics - removed)
+        self.send_frame(wire.following(removed=removed, position=self.position, request_id=request_id))
 
     def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
         """Use another identity of the same user from now on, and follow these topics.
@@ -293,12 +333,19 @@ class Connection:
         """
         if identity.user_id != self.identity.user_id:
             raise InvalidToken("the token is for another user: open another connection")
-        if len(topics) > MAX_TOPICS:
-            raise InvalidToken(f"a connection follows at most {MAX_TOPICS} topics: unfollow some")
-        self.earlier = (*self.earlier, self.identity)[-MAX_EARLIER:]
+        try:
+            check_topics(topics)
+        except InvalidTopic as error:
+            raise InvalidToken(str(error)) from None
+        # Without topics and scopes, which may take a hundred times as much as the rest.
+        earlier = replace(self.identity, topics=frozenset(), scopes=frozenset())
+        self.earlier = (*self.earlier, earlier)[-MAX_EARLIER:]
         self.identity, self.expires_at = identity, expires_at
+        added, removed = topics - self.topics, self.topics - topics
         self._change_topics(topics)
-        self.send_frame(wire.authenticated(expires_at=identity.expires_at, topics=topics, position=self.position))
+        self.send_frame(
+            wire.authenticated(expires_at=identity.expires_at, added=added, removed=removed, position=self.position)
+        )
 
     def _change_topics(self, topics: frozenset[str]) -> None:
         if self._due is not None and self._due.past is not None:

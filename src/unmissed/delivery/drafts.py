@@ -1,14 +1,12 @@
 """Builds the drafts of a batch without blocking the event loop for long."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention
-
-_SLICE_SECONDS = 0.005
+from unmissed.delivery.pace import Pace
 
 
 async def drafts_of(
@@ -18,8 +16,7 @@ async def drafts_of(
 
     Raises InvalidMessage, also for no messages and for more than the log retains.
     """
-    loop = asyncio.get_running_loop()
-    drafts, size, pause_at = list[Draft](), 0, loop.time() + _SLICE_SECONDS
+    drafts, size, pace = list[Draft](), 0, Pace()
     for message in messages:
         drafts.append(Draft.of(message, max_bytes=max_message_bytes))
         size += drafts[-1].size_in_log
@@ -27,9 +24,7 @@ async def drafts_of(
             raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
         if len(drafts) > retention.max_messages:
             break
-        if loop.time() >= pause_at:
-            await asyncio.sleep(0)
-            pause_at = loop.time() + _SLICE_SECONDS
+        await pace.keep()
     if not 0 < len(drafts) <= retention.max_messages:
         raise InvalidMessage(f"a batch has 1 to {retention.max_messages} messages, as many as the log retains")
     return drafts

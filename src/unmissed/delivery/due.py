@@ -1,7 +1,12 @@
 """What is due on one connection besides the messages after its position."""
 
+from collections.abc import Iterable
+
 from unmissed.core import wire
 from unmissed.delivery.past import Past
+
+FRAME_OVERHEAD = 192
+"""Bytes that a frame takes besides its payload: up to 33 for the bytes, 96 for its number, and a slot in a list."""
 
 
 class Due:
@@ -15,7 +20,7 @@ class Due:
         self.heartbeat = False
         """Whether a heartbeat is due when no messages are left."""
         self.size = 0
-        """Bytes of the frames that are waiting."""
+        """Bytes that the waiting frames take."""
         self._before: list[bytes] = []
         self._after: list[tuple[int, bytes]] = []
 
@@ -29,17 +34,17 @@ class Due:
     def add(self, payload: bytes) -> None:
         """Send a frame as soon as the socket accepts data."""
         self._before.append(payload)
-        self.size += len(payload)
+        self.size += len(payload) + FRAME_OVERHEAD
 
     def add_after(self, number: int, payload: bytes) -> None:
         """Send a frame with this sequence number when all messages up to that number have been sent."""
         self._after.append((number, payload))
-        self.size += len(payload)
+        self.size += len(payload) + FRAME_OVERHEAD
 
     def take_before(self) -> list[bytes]:
         """Return the frames that come before the messages, and forget them."""
         taken, self._before = self._before, []
-        self.size -= sum(map(len, taken))
+        self.size -= _size(taken)
         return taken
 
     def take_after(self, position: int, *, last: bool) -> list[bytes]:
@@ -51,7 +56,7 @@ class Due:
         ready = [(number, payload) for number, payload in self._after if number <= position]
         self._after = [(number, payload) for number, payload in self._after if number > position]
         taken = [payload for _, payload in ready]
-        self.size -= sum(map(len, taken))
+        self.size -= _size(taken)
         if any(number < position for number, _ in ready) or (self.heartbeat and last):
             taken.append(wire.heartbeat(position=position))
             self.heartbeat = False
@@ -59,5 +64,9 @@ class Due:
 
     def discard_waiting(self) -> None:
         """Forget the frames whose messages will not be sent."""
-        self.size -= sum(len(payload) for _, payload in self._after)
+        self.size -= _size(payload for _, payload in self._after)
         self._after.clear()
+
+
+def _size(payloads: Iterable[bytes]) -> int:
+    return sum(len(payload) + FRAME_OVERHEAD for payload in payloads)

@@ -15,6 +15,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.access import Access
+from unmissed.delivery.behind import Behind
 from unmissed.delivery.chunks import Chunks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.following import Following
@@ -23,6 +24,7 @@ from unmissed.delivery.liveness import PING_SECONDS, Liveness
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
+from unmissed.delivery.turns import Turns
 
 logger = logging.getLogger("unmissed")
 
@@ -76,6 +78,8 @@ class FanOut:
         self.requests = requests
         self.measures = Measures()
         self.chunks = Chunks(window)
+        self.behind = Behind()
+        self._turns = Turns(lambda connection: _for_each((connection,), Connection.deliver))
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
         )
@@ -126,6 +130,7 @@ class FanOut:
         greeting = wire.connected(
             connection_id=connection.id,
             epoch=self.window.epoch,
+            first=self.window.first_number,
             oldest=self.window.oldest,
             latest=self.window.latest,
             outcome=outcome,
@@ -138,6 +143,7 @@ class FanOut:
         if outcome is not None:
             self.measures.count_recovery(connection.transport, outcome)
         self.connections.add(connection)
+        self.behind.add(connection)
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
         connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
         self._events.opened(connection)
@@ -145,9 +151,21 @@ class FanOut:
 
     def ended(self, connection: Connection, code: int, reason: str) -> None:
         """Forget a connection that was closed or lost."""
+        self.behind.discard(connection)
         if self.connections.remove(connection):
             self.measures.closes[code] += 1
             self._events.ended(connection, code, reason)
+
+    def changed(self, connection: Connection, *, up_to_date: bool) -> None:
+        """Record that a connection has caught up, or has fallen behind."""
+        if up_to_date:
+            self.behind.discard(connection)
+        elif connection in self.connections:
+            self.behind.add(connection)
+
+    def continue_later(self, connection: Connection) -> None:
+        """Let a connection deliver again in a later turn of the event loop."""
+        self._turns.add(connection)
 
     def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
         """Find a connection by these topics, in place of those that it follows."""
@@ -267,10 +285,6 @@ class FanOut:
             count + len(drafts) > retention.max_messages
             or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
         )
-
-    def behind(self, latest: int) -> int:
-        """Return how many deliveries of messages up to ``latest`` are still pending."""
-        return sum(latest - connection.position for connection in self.connections if connection.position < latest)
 
 
 @dataclass(frozen=True, slots=True)

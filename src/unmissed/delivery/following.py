@@ -1,7 +1,5 @@
 """The topics that one connection follows, since when, and the keys that make messages visible to it."""
 
-from collections.abc import Iterable
-
 from unmissed.core.audience import keys_of, topic_key
 from unmissed.core.window import Outcome, Window
 from unmissed.delivery.past import Past
@@ -39,14 +37,15 @@ class Following:
         self.topics = topics
 
     def past(
-        self, topics: Iterable[str], *, keys: frozenset[str], since: int, epoch: str | None, until: int, window: Window
+        self, topics: frozenset[str], *, keys: frozenset[str], since: int, epoch: str | None, until: int, window: Window
     ) -> Past:
         """Return the messages of new topics after ``since`` that were not sent for the ``keys`` followed before."""
         after = self._after or {}
         sent_after = {key: after.get(key, self._start) for key in keys}
         outcome, start = window.locate(since, epoch=epoch)
         if outcome is Outcome.GAP:
-            outcome, start = Outcome.COMPLETE, since
+            # What was evicted may not have been for the new topics. 0 stands for the start of this epoch.
+            outcome, start = Outcome.COMPLETE, max(since, window.first_number - 1)
         new = frozenset(map(topic_key, topics))
         self._after = {**after, **dict.fromkeys(new, start)}
-        return Past(outcome, start, until, new, sent_after)
+        return Past(outcome, start, until, new, sent_after, topics)

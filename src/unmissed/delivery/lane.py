@@ -27,8 +27,10 @@ class Lane:
         self._idle: asyncio.Event | None = None
         """Set when the last job has ended; None while there are no jobs."""
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    @property
+    def busy(self) -> bool:
+        """Whether there are any jobs."""
+        return self._idle is not None
 
     def add(self, job: Job) -> None:
         """Run a job after those that were added before."""

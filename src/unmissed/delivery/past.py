@@ -21,6 +21,8 @@ class Past:
     until: int
     keys: frozenset[str]
     sent_after: Mapping[str, int]
+    topics: frozenset[str]
+    """The topics, for the answer that comes after their messages."""
     request_id: str | None = None
     """The id of the frame that requested this."""
 
@@ -30,12 +32,17 @@ class Past:
         return self.position >= self.until
 
     def next_chunk(self, window: Window) -> Chunk:
-        """Return the next CHUNK_BYTES, or less at the end. What was evicted meanwhile makes the outcome a gap."""
+        """Return up to CHUNK_BYTES of the next messages, if any. What was evicted in the meantime makes a gap.
+
+        One call looks at a bounded number of messages, however many of them the connection has sent before.
+        """
         if self.position < window.lost_through(self.keys, everyone=False):
             self.outcome = Outcome.GAP
         payloads: list[bytes] = []
         size = 0
-        for message in window.visible_after(max(self.position, window.evicted_through), self.keys, everyone=False):
+        position = max(self.position, window.evicted_through)
+        through, messages = window.next_visible(position, self.keys, everyone=False)
+        for message in messages:
             if message.sequence_number > self.until:
                 break
             if self._includes(message):
@@ -44,7 +51,7 @@ class Past:
             if size >= CHUNK_BYTES:
                 self.position = message.sequence_number
                 return Chunk(*payloads)
-        self.position = self.until
+        self.position = min(through, self.until)
         return Chunk(*payloads)
 
     def _includes(self, message: Message) -> bool:

@@ -26,6 +26,9 @@ class Registry:
         """Iterate over a snapshot, because connections may open and close during the iteration."""
         return iter(tuple(self._by_id.values()))
 
+    def __contains__(self, connection: Connection) -> bool:
+        return connection.id in self._by_id
+
     def __getitem__(self, connection_id: str) -> Connection:
         try:
             return self._by_id[connection_id]

@@ -71,6 +71,14 @@ class Socket(Protocol):
         """Report events to this listener from now on."""
         ...
 
+    def pause_reading(self) -> None:
+        """Report no more frames of the client, apart from those that have arrived. Further calls have no effect."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Report frames again."""
+        ...
+
     def write(self, chunk: Chunk) -> None:
         """Send these payloads in order, each as one message. Call it only when ``writable``."""
         ...

@@ -248,7 +248,8 @@ class AsgiBridge:
             self._schedule_ping()
 
     def _check_pong(self) -> None:
-        if self._pinged is None:
+        # A pong is not read while the application has not received what came before it.
+        if self._pinged is None or self._reading_paused:
             self._schedule_ping()
         else:
             self._websocket.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")

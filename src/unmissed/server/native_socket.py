@@ -72,6 +72,15 @@ class NativeSocket(asyncio.Protocol):
         """Report events to this listener from now on."""
         self._listener = listener
 
+    def pause_reading(self) -> None:
+        """Stop reading client data."""
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Continue reading client data."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def abort(self) -> None:
         """Reset the connection and discard unsent data."""
         self.transport.abort()

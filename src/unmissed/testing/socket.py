@@ -16,6 +16,7 @@ class FakeSocket:
         self.closed_with: tuple[int, str] | None = None
         self.aborted = False
         self.writable = True
+        self.reading_paused = False
         self.write_progress = 0
         self.receive_progress = 0
         self.pings = 0
@@ -39,6 +40,14 @@ class FakeSocket:
     def attach(self, listener: SocketListener) -> None:
         """Report events to this listener from now on."""
         self._listener = listener
+
+    def pause_reading(self) -> None:
+        """Record that the server wants no more frames."""
+        self.reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Record that the server wants frames again."""
+        self.reading_paused = False
 
     def write(self, chunk: Chunk) -> None:
         """Record a chunk."""

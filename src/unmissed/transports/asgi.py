@@ -26,6 +26,9 @@ class AsgiSocket(ABC):
         self._pending: Chunk | None = None
         self._close: tuple[int, str] | None = None
         self._wake = asyncio.Event()
+        self._readable = asyncio.Event()
+        """Cleared while the listener wants no more frames."""
+        self._readable.set()
         self._close_seconds = close_seconds
         self._ends_at: float | None = None
         self._end: asyncio.Timeout | None = None
@@ -49,6 +52,14 @@ class AsgiSocket(ABC):
     def attach(self, listener: SocketListener) -> None:
         """Report events to this listener from now on."""
         self._listener = listener
+
+    def pause_reading(self) -> None:
+        """Receive nothing from the server, which then stops reading from the client."""
+        self._readable.clear()
+
+    def resume_reading(self) -> None:
+        """Receive again."""
+        self._readable.set()
 
     def write(self, chunk: Chunk) -> None:
         """Hand a chunk to the writer task."""

@@ -10,6 +10,7 @@ class AsgiWebSocket(AsgiSocket):
 
     async def _read(self) -> None:
         while True:
+            await self._readable.wait()
             event = await self._receive()
             if event["type"] != "websocket.receive":
                 self._closed_with = event.get("code") or CloseCode.LOST, event.get("reason") or ""

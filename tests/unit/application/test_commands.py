@@ -357,16 +357,3 @@ async def test_a_command_that_awaits_something_cancelled_is_answered_and_the_nex
 
     assert [("1", "error"), ("2", "result")] == [(each["id"], each["type"]) for each in await answers(socket, 2)]
     assert "the command cancelled was cancelled" in caplog.text
-
-
-async def test_a_client_that_does_not_read_its_answers_is_disconnected(manager: ConnectionManager) -> None:
-    manager.command("large")(lambda: "x" * 600_000)
-    socket, _ = connect(manager)
-    socket.pause()
-    send(socket, "large")
-    send(socket, "large", request_id="2")
-
-    await until(lambda: socket.closed_with)
-
-    assert (4429, "the client does not read the answers to its frames") == socket.closed_with
-    assert ["connected"] == [frame["type"] for frame in socket.frames]

@@ -1,5 +1,6 @@
 """What clients ask for: publishing, and the limits for all requests."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 from support import ManualLog, connect, flushed, managed, shape, until
 from unmissed import ConnectionManager, Draft, Identity, Publication, Settings
 from unmissed.application import requests
+from unmissed.core.client_frames import Command
+from unmissed.core.errors import TooManyRequests
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -221,3 +224,32 @@ async def test_a_publish_that_cannot_be_stored_is_answered_with_an_error_and_may
         publish(socket, "c2")
 
         assert {"type": "published", "id": "c2", "sequence_number": 1} == await answer_of(socket, "c2")
+
+
+async def test_commands_over_http_that_run_at_the_same_time_are_bounded_in_bytes_for_each_user(
+    unstarted: ConnectionManager,
+) -> None:
+    gate = asyncio.Event()
+
+    @unstarted.command("slow")
+    async def slow(data: str) -> int:
+        await gate.wait()
+        return len(data)
+
+    async with unstarted as manager:
+
+        def call(user_id: str, number: int, *, size: int) -> asyncio.Task[bytes]:
+            command = Command(f"{user_id}{number}", "slow", b'"%b"' % (b"x" * size))
+            return asyncio.create_task(manager.run_command(Identity(user_id), command))
+
+        large = [call("alice", number, size=60_000) for number in range(3)]
+        small = [call("bob", number, size=10) for number in range(15)]
+        await until(large[2].done)
+        with pytest.raises(TooManyRequests, match="too many at the same time"):
+            large[2].result()
+        gate.set()
+        answers = await asyncio.gather(*large[:2], *small)
+        again = json.loads(await call("alice", 3, size=60_000))
+
+    assert [60_000] * 2 + [10] * 15 == [json.loads(answer)["data"] for answer in answers]
+    assert 60_000 == again["data"]

@@ -1,5 +1,7 @@
 """Finding the messages of one user or topic among many others."""
 
+from collections.abc import Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +52,34 @@ def test_more_than_the_limit_is_not_looked_up() -> None:
     assert None is index.after(0, ["@alice"], everyone=False, limit=2)
     assert None is index.after(1, ["@alice"], everyone=True, limit=3)
     assert [4, 5] == index.after(3, ["@alice"], everyone=True, limit=2)
+
+
+@given(audiences=st.lists(AUDIENCES, max_size=40), keys=st.sets(st.sampled_from(KEYS)), everyone=st.booleans())
+def test_the_first_is_the_lowest_of_all_that_are_found(
+    audiences: list[Audience], keys: set[str], *, everyone: bool
+) -> None:
+    index = addressed(*audiences)
+
+    for position in range(len(audiences) + 1):
+        found = index.after(position, keys, everyone=everyone, limit=1_000)
+
+        assert (found[0] if found else None) == index.first_after(position, keys, everyone=everyone)
+
+
+def test_a_message_for_many_keys_costs_no_more_than_the_limit() -> None:
+    """Without a bound for all keys together, 1,000 topics would be copied 1,000 times."""
+    asked = list[str]()
+
+    def keys() -> Iterator[str]:
+        for number in range(1_000):
+            asked.append(f"#{number}")
+            yield asked[-1]
+
+    for_many = Audience(frozenset(f"#{number}" for number in range(1_000)))
+    index = addressed(*[for_many] * 3)
+
+    assert None is index.after(0, keys(), everyone=False, limit=9)
+    assert 4 == len(asked)
 
 
 @given(audiences=st.lists(AUDIENCES, max_size=40), evicted=st.integers(0, 40), position=st.integers(0, 40))

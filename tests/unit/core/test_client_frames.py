@@ -18,10 +18,20 @@ from unmissed.core.client_frames import (
 )
 from unmissed.core.errors import InvalidFrame
 
+PUBLISH = '{"type":"publish","id":"c1","message":{"type":"chat","data":"\u00e9"}}'
+
 
 @pytest.mark.parametrize("text", ['{"type":"ping"}', ' { "type" : "ping", "other" : [1] } '])
 def test_a_ping_is_understood(text: str) -> None:
     assert Ping() == parse_client_frame(text)
+
+
+def test_a_frame_names_at_most_as_many_topics_as_a_connection_follows() -> None:
+    topics = [f"t{number}" for number in range(1_001)]
+
+    assert Follow(tuple(topics[1:])) == parse_client_frame(json.dumps({"type": "follow", "topics": topics[1:]}))
+    with pytest.raises(InvalidFrame, match="a frame names at most 1000 topics, and this one 1001"):
+        parse_client_frame(json.dumps({"type": "follow", "topics": topics}))
 
 
 def test_an_authentication_is_understood() -> None:
@@ -96,10 +106,9 @@ def test_a_refusal_never_repeats_what_the_client_sent() -> None:
         ('{"type":"follow","topics":["a"],"id":"f1"}', Follow(("a",), id="f1")),
         ('{"type":"unfollow","topics":["a"]}', Unfollow(("a",))),
         ('{"type":"unfollow","topics":["a"],"id":"f2"}', Unfollow(("a",), id="f2")),
-        ('{"type":"publish","id":"c1","message":{"type":"chat"}}', Publish("c1", {"type": "chat"})),
-        ('{"type":"publish","id":"~","message":null}', Publish("~", None)),
+        (PUBLISH, Publish("c1", PUBLISH.encode())),
         ('{"type":"command","id":"7","name":"cart.add"}', Command("7", "cart.add")),
-        ('{"type":"command","id":"7","name":"cart.add","data":null}', Command("7", "cart.add", None)),
+        ('{"type":"command","id":"7","name":"cart.add","data":null}', Command("7", "cart.add", b"null")),
     ],
 )
 def test_a_request_or_a_change_is_understood(text: str, expected: ClientFrame) -> None:

@@ -49,6 +49,16 @@ def test_what_is_not_granted_is_refused_by_its_name(topic: str) -> None:
         granted_topics(["news", topic], GRANTS)
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_the_names_of_all_topics_have_a_bound_in_bytes(*, by_name: bool) -> None:
+    topics = frozenset(f"rooms.{number:03}.{'x' * 118}" for number in range(512))
+    one_more = topics | {"rooms.more"}
+
+    assert topics == granted_topics(None if by_name else topics, topics)
+    with pytest.raises(InvalidTopic, match="at most 65536 bytes together, and these 65546: unfollow some"):
+        granted_topics(None if by_name else one_more, one_more)
+
+
 def test_a_star_grants_every_topic() -> None:
     assert {"anything"} == granted_topics(["anything"], frozenset("*"))
 

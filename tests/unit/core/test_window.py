@@ -1,5 +1,6 @@
 """The window against a plain list of everything that was ever appended."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
-from unmissed.core.window import PAGE_BYTES, Outcome, Page, Recovery, Retention, Window
+from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Recovery, Retention, Window
+
+FIRST = 1_796_000_000_000_001
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
@@ -348,6 +351,73 @@ def test_pages_joined_are_everything_that_a_user_sees(
         got += page
 
     assert [number for number in range(1, len(messages) + 1) if number not in others] == got
+
+
+@given(
+    for_bob=st.lists(st.booleans(), max_size=60),
+    evicted=st.integers(0, 20),
+    most=st.integers(1, 9),
+    everyone=st.booleans(),
+)
+def test_steps_joined_are_everything_that_a_user_sees_and_each_is_bounded(
+    for_bob: list[bool], evicted: int, most: int, *, everyone: bool
+) -> None:
+    bob, rest = Audience.of(users=["bob"]), EVERYONE if everyone else Audience.of(users=["carol"])
+    window = empty_window(Retention(max_messages=max(1, len(for_bob) - evicted)), first_number=FIRST)
+    for number, mine in enumerate(for_bob, start=FIRST):
+        window.append(Message(number, "", b"{}", bob if mine else rest, 0.0))
+    position, got = window.evicted_through, list[int]()
+
+    while position < window.latest:
+        before = position
+        position, messages = window.next_visible(position, keys_of("bob"), everyone=everyone, most=most)
+        found = [each.sequence_number for each in messages]
+        assert before < position
+        assert len(found) <= most
+        got += found
+
+    visible = [number for number, mine in enumerate(for_bob, start=FIRST) if mine or everyone]
+    assert [number for number in visible if number > window.evicted_through] == got
+
+
+def sparse_and_then_dense(*, sparse: int, dense: int) -> Window:
+    """Return a window with one message for bob, many for carol, and then many for bob."""
+    window = empty_window(Retention(max_messages=1_000_000, max_bytes=2**40), first_number=FIRST)
+    carol, bob = Audience.of(users=["carol"]), Audience.of(users=["bob"])
+    for place in range(1 + sparse + dense):
+        window.append(Message(FIRST + place, "", b"{}", carol if 0 < place <= sparse else bob, 0.0))
+    return window
+
+
+def test_a_step_looks_at_a_bounded_number_of_messages_and_skips_those_before_the_first_visible_one() -> None:
+    window = sparse_and_then_dense(sparse=10_000, dense=10_000)
+
+    first, messages = window.next_visible(FIRST - 1, keys_of("bob"))
+    assert (FIRST - 1 + SCAN, [FIRST]) == (first, [each.sequence_number for each in messages])
+    second, messages = window.next_visible(first, keys_of("bob"))
+    dense = FIRST + 1 + 10_000
+    assert (dense - 1 + SCAN, dense) == (second, next(messages).sequence_number)
+
+
+def test_nothing_is_looked_at_where_nothing_is_visible() -> None:
+    window = sparse_and_then_dense(sparse=10_000, dense=0)
+
+    assert (window.latest, []) == _listed(window.next_visible(FIRST, keys_of("bob")))
+    assert (window.latest, []) == _listed(window.next_visible(FIRST - 1, frozenset()))
+
+
+def _listed(step: tuple[int, Iterable[Message]]) -> tuple[int, list[Message]]:
+    return step[0], [*step[1]]
+
+
+def test_a_page_of_a_user_who_sees_little_ends_early_and_the_next_one_continues() -> None:
+    window = sparse_and_then_dense(sparse=30_000, dense=9_000)
+
+    pages = [window.page(FIRST - 1, keys=keys_of("bob"), now=0.0)]
+    while pages[-1].has_more:
+        pages.append(window.page(pages[-1].messages[-1].sequence_number, keys=keys_of("bob"), now=0.0))
+
+    assert [1, 9_000] == [len(page.messages) for page in pages]
 
 
 def skipped_to(number: int) -> Window:

@@ -1,6 +1,7 @@
 """Backpressure: a publisher that never awaits."""
 
 import asyncio
+from contextlib import suppress
 
 from support import connect, flushed, managed, shape
 from unmissed import ConnectionManager
@@ -46,6 +47,33 @@ async def test_a_publisher_that_never_waits_gives_way_but_not_to_a_client_that_n
             await asyncio.sleep(0)
 
     assert list(range(1, 601)) == [number for kind, number in shape(reading) if "a" == kind]
+
+
+async def test_a_client_that_never_reads_costs_publishers_nothing_after_the_first_wait(
+    manager: ConnectionManager,
+) -> None:
+    stalled, _ = connect(manager)
+    stalled.pause()
+    for _ in range(300):
+        await manager.emit("a")
+
+    others = asyncio.create_task(count_turns())
+    for _ in range(2_000):
+        await manager.emit("a")
+    others.cancel()
+
+    # One turn for each quarter of the log, and no more: nobody spins or sleeps for the client.
+    assert await others <= 2_000 // 125 + 1
+
+
+async def count_turns() -> int:
+    """Return how often the event loop turned until this task is cancelled."""
+    turns = 0
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+    return turns
 
 
 async def test_a_full_log_does_not_hurry_flushes(clock: ManualClock) -> None:

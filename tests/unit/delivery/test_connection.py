@@ -36,6 +36,46 @@ async def test_a_client_that_is_too_slow_is_told_its_gap(clock: ManualClock) -> 
         assert (1, 3) == (socket.frames[1]["from"], socket.frames[1]["to"])
 
 
+async def test_a_gap_begins_with_the_epoch_for_a_client_that_began_before_its_first_message(
+    clock: ManualClock,
+) -> None:
+    first = 1_796_000_000_000_001
+    async with managed(clock, max_messages=2, first_number=first) as manager:
+        socket, _ = connect(manager, since=0)
+        socket.pause()
+        for _ in range(5):
+            await manager.emit("a")
+
+        socket.resume()
+
+        [gap] = [frame for frame in socket.frames if frame["type"] == "gap"]
+        assert (first, first + 2) == (gap["from"], gap["to"])
+
+
+@pytest.mark.parametrize("topics", [None, ["few"]])
+async def test_a_client_that_is_far_behind_continues_in_later_turns_and_in_order(
+    clock: ManualClock, topics: list[str] | None
+) -> None:
+    """For a client that sees few messages, as for one that sees all, one callback does a bounded part."""
+    first = 1_796_000_000_000_001
+    others: dict[str, Any] = {"type": "a"} if topics is None else {"type": "a", "topics": ["many"]}
+    batch = [*[others] * 9, {"type": "a", "topics": ["few"]}] * 100
+    identity = Identity("alice", topics=frozenset({"few", "many"} if topics is None else {"few"}))
+    async with managed(clock, max_messages=20_000, first_number=first) as manager:
+        for _ in range(10):
+            await manager.publish_batch(batch)
+        await flushed(manager)
+
+        socket, connection = connect(manager, identity, topics=topics, since=first - 1)
+        taken = connection.position - first + 1
+        await manager.emit("a")
+        await flushed(manager)
+
+        assert 0 < taken < 10_000
+        expected = [first + n for n in range(10_001) if topics is None or n % 10 == 9 or n == 10_000]
+        assert expected == [number for kind, number in shape(socket) if kind == "a"]
+
+
 async def test_numbers_of_others_are_passed_over_and_told_by_a_heartbeat(
     manager: ConnectionManager, clock: ManualClock
 ) -> None:
@@ -157,7 +197,8 @@ async def test_a_renewed_token_keeps_the_connection_and_its_position(clock: Manu
         assert {
             "type": "authenticated",
             "expires_at": clock() + 600.5,
-            "topics": ["news", "rooms.1"],
+            "added": [],
+            "removed": [],
             "sequence_number": 1,
         } == answer
         clock.advance(600)
@@ -186,8 +227,11 @@ async def test_changed_topics_apply_at_once(
     async with managed(clock) as manager:
         socket = renewing(manager, clock, topics=asked)
 
-        assert followed == renew(socket, token)["topics"]
+        before = set(socket.frames[0].get("topics", ()))
+        answer = renew(socket, token)
 
+        assert sorted(set(followed) - before) == answer["added"]
+        assert sorted(before - set(followed)) == answer["removed"]
         for topic in ("news", "sport", "rooms.1"):
             await manager.emit(topic, topics=[topic])
         await flushed(manager)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from support import connect, flushed, managed, shape
+from support import connect, flushed, managed, shape, until
 from unmissed import ConnectionManager, Identity
 from unmissed.core.topics import MAX_TOPICS
 from unmissed.testing import FakeSocket, ManualClock
@@ -45,7 +45,7 @@ async def test_a_topic_is_followed_from_the_position_on(manager: ConnectionManag
 
     answer = ask(socket, "follow", "news", "rooms.1")
 
-    assert {"type": "following", "topics": ["news", "rooms.1"], "sequence_number": 1} == answer
+    assert {"type": "following", "added": ["news", "rooms.1"], "removed": [], "sequence_number": 1} == answer
     await manager.emit("after", topics=["news"])
     await flushed(manager)
     assert [2] == numbers(socket)
@@ -97,10 +97,38 @@ async def test_an_unfollowed_topic_is_silent(manager: ConnectionManager) -> None
 
     answer = ask(socket, "unfollow", "news", "never.followed")
 
-    assert {"type": "following", "topics": ["orders.alice"], "sequence_number": 0} == answer
+    assert {"type": "following", "added": [], "removed": ["news"], "sequence_number": 0} == answer
     await manager.emit("a", topics=["news"])
     await flushed(manager)
     assert [] == numbers(socket)
+
+
+async def test_the_past_from_0_is_the_past_from_the_start_of_the_epoch(clock: ManualClock) -> None:
+    """What was evicted was for others: neither way of saying where the epoch starts may declare a gap."""
+    first = 1_796_000_000_000_001
+    async with managed(clock, max_messages=2, first_number=first) as manager:
+        for _ in range(3):
+            await manager.emit("noise")
+        await manager.emit("a", topics=["news"])
+        sockets = [connect(manager, ALICE, topics=[])[0] for _ in range(2)]
+
+        answers = [
+            ask(socket, "follow", "news", since=since)["outcome"]
+            for socket, since in zip(sockets, (0, first - 1), strict=True)
+        ]
+
+        assert ["complete", "complete"] == answers
+        assert [[first + 3], [first + 3]] == [numbers(socket) for socket in sockets]
+
+
+async def test_an_answer_is_no_larger_than_what_it_changes(manager: ConnectionManager) -> None:
+    """A frame of 30 bytes must not be answered with the names of a thousand topics."""
+    socket, _ = connect(manager, ALICE, topics=[f"rooms.{'x' * 180}.{number}" for number in range(200)])
+
+    for kind in ("follow", "unfollow"):
+        ask(socket, kind)
+
+    assert max(map(len, socket.payloads[1:])) < 100
 
 
 @pytest.mark.parametrize("topic", ["sport", "orders.bob", "room"])
@@ -224,14 +252,16 @@ async def test_messages_for_everyone_are_no_part_of_the_past_of_a_topic(topic: s
         assert [1, 2, 3, 4, 5] == numbers(socket)
 
 
-async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(manager: ConnectionManager) -> None:
-    socket, connection = connect(manager, ALICE, topics=[])
-    for number in range(90):
-        kind = "unfollow" if number % 2 else "follow"
-        ask(socket, kind, f"rooms.{number // 2}")
+async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(clock: ManualClock) -> None:
+    async with managed(clock, client_burst=90) as manager:
+        socket, connection = connect(manager, ALICE, topics=[])
+        for number in range(90):
+            kind = "unfollow" if number % 2 else "follow"
+            ask(socket, kind, f"rooms.{number // 2}")
 
-    assert not connection.topics
-    assert not cast("Any", connection)._following._after  # noqa: SLF001
+        assert not connection.topics
+        assert not connection.closing
+        assert not cast("Any", connection)._following._after  # noqa: SLF001
 
 
 async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is_a_gap(
@@ -254,6 +284,24 @@ async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is
     assert (4, "gap") == (answer["sequence_number"], answer["outcome"])
 
 
+async def test_a_past_that_was_sent_before_is_gone_through_in_steps_that_let_others_run(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=20_000, first_number=1_796_000_000_000_001) as manager:
+        for _ in range(20):
+            await manager.publish_batch([{"type": "a", "topics": ["rooms.1", "rooms.2"]}] * 1_000)
+        await flushed(manager)
+        socket, _ = connect(manager, ALICE, topics=["rooms.1"], since=0)
+        await flushed(manager)
+        assert 20_000 == len(numbers(socket))
+
+        socket.receive('{"type":"follow","topics":["rooms.2"],"since":0}')
+        socket.receive('{"type":"ping"}')
+        assert "pong" == socket.frames[-1]["type"]
+        await until(lambda: socket.payloads[-1].startswith(b'{"type":"following"'))
+
+        assert "complete" == socket.frames[-1]["outcome"]
+        assert 20_000 == len(numbers(socket))
+
+
 async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
     socket = await with_a_long_past(manager)
 
@@ -263,7 +311,8 @@ async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
         socket.resume()
 
     assert [1, 2] == numbers(socket)
-    assert [] == socket.frames[-1]["topics"]
+    changes = [(frame["added"], frame["removed"]) for frame in socket.frames if frame["type"] == "following"]
+    assert [([], ["news"]), ([], [])] == changes
 
 
 def numbers(socket: FakeSocket) -> list[int]:
