@@ -43,6 +43,7 @@ TABLE = (
     Row(None, HTTPStatus.REQUEST_TIMEOUT, CloseCode.AUTHENTICATION_TIMEOUT, logging.DEBUG),
     Row(errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row.of(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
+    Row.of(errors.CommandError, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row.of(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
@@ -79,7 +80,7 @@ def refuse(error: Exception, *, where: str) -> Refusal:
     if isinstance(error, HTTPException):
         refusal = Refusal(error.status_code, row.close_code, str(error.detail), error.headers)
     else:
-        refusal = Refusal(row.status, row.close_code, _detail(error), _headers(row))
+        refusal = Refusal(row.status, row.close_code, _detail(error), _headers(row, error))
     logger.log(
         row.log_level,
         "%s refused with status %d or close code %d: %s",
@@ -94,7 +95,7 @@ def refuse(error: Exception, *, where: str) -> Refusal:
 def refusal_of(code: int, detail: str) -> Refusal:
     """Return what a client is told over HTTP when it would get an ``error`` frame with this code."""
     row = next((row for row in TABLE if row.close_code == code), _UNKNOWN)
-    return Refusal(row.status, row.close_code, detail, _headers(row))
+    return Refusal(row.status, row.close_code, detail, _headers(row, None))
 
 
 def _row(error: Exception) -> Row:
@@ -113,7 +114,9 @@ def _row_of_status(status: int) -> Row:
     return Row(None, HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, logging.DEBUG)
 
 
-def _headers(row: Row) -> Mapping[str, str] | None:
+def _headers(row: Row, error: Exception | None) -> Mapping[str, str] | None:
+    if isinstance(error, errors.TooManyRequests):
+        return {"Retry-After": str(error.retry_after)}
     return {"Retry-After": _RETRY_AFTER_SECONDS} if row.status in _TEMPORARY else None
 
 

@@ -18,7 +18,6 @@ from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Command
 from unmissed.core.encoding import encode_json
 from unmissed.core.errors import CommandError, ConfigurationError
-from unmissed.core.receipts import key_of_user
 from unmissed.delivery.lane import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
@@ -103,7 +102,8 @@ class Commands:
         data = _encoded(command.data)
         arguments = function.arguments(identity, data)
         return await results.once(
-            key_of_user(identity.user_id, command.id),
+            identity.user_id,
+            command.id,
             lambda: _frame(function, arguments, command),
             fingerprint=sha256(encode_json(command.name) + (data or b"")).digest(),
         )

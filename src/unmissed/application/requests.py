@@ -12,12 +12,13 @@ from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
 from unmissed.core.errors import TooManyRequests, UnmissedError
 from unmissed.core.rate import TokenBucket
-from unmissed.core.receipts import key_of_user
 from unmissed.delivery.inbox import Answer
 from unmissed.logs.base import Publication
 from unmissed.settings import Settings
 
 logger = logging.getLogger("unmissed")
+
+_TOO_FAST = "too many commands: send fewer, or raise UNMISSED_CLIENT_RATE on the server"
 
 MAX_REMEMBERED = 10_000
 """Users whose bucket is remembered."""
@@ -63,13 +64,13 @@ class ClientRequests:
         self._remembered.pop(user_id, None)
         self._remembered[user_id] = bucket
 
-    async def answer_without_connection(self, identity: Identity, request: Request) -> bytes:
-        """Answer a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
+    async def run(self, identity: Identity, command: Command) -> bytes:
+        """Run a command that comes without a connection. Raises TooManyRequests over the limit of its user."""
         bucket = self.bucket(identity.user_id)
         self.remember(identity.user_id, bucket)
         if not bucket.take(self.clock()):
-            raise TooManyRequests
-        return (await self.answer(identity, request)).payload
+            raise TooManyRequests(_TOO_FAST, retry_after=1 / self._rate)
+        return await self._commands.run(identity, command, results=self._results)
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task that ends with the manager."""
@@ -99,7 +100,6 @@ class ClientRequests:
 
     async def _answer_publish(self, identity: Identity, request: Publish) -> Answer:
         identity.require(PUBLISH_SCOPE, what="publishing")
-        key = key_of_user(identity.user_id, request.id)
-        publication = await self._publish([request.message], idempotency_key=key)
+        publication = await self._publish([request.message], idempotency_key=request.id, publisher=identity.user_id)
         number = publication.receipt.first
         return Answer(wire.published(request.id, sequence_number=number), after=number)

@@ -1,0 +1,122 @@
+"""Row 31: no limit is reset by a reconnect, by another connection, or by another user."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from unmissed import ConnectionManager, Identity, Settings, create_router
+from unmissed.core.window import Retention
+from unmissed.logs.memory import MemoryLog
+from unmissed.server import HttpProtocol, WebSocketProtocol
+from unmissed.testing import SECRET, LiveServer
+
+FLOOD: dict[str, Any] = {"client_rate": 100_000.0, "client_burst": 100_000}
+"""Settings for floods that another limit than the rate has to stop."""
+
+
+class Bank:
+    """An application that counts how often a user has paid."""
+
+    def __init__(self, log: MemoryLog | None = None, **settings: Any) -> None:
+        self.paid = Counter[str]()
+        self.manager = ConnectionManager(Settings.load(jwt_secret=SECRET, **settings), log=log)
+        self.manager.command("pay")(self.pay)
+        self.manager.command("echo")(self.echo)
+        self.app = FastAPI(lifespan=self.manager.lifespan)
+        self.app.include_router(create_router(self.manager))
+
+    async def pay(self, amount: int, identity: Identity) -> int:
+        self.paid[identity.user_id] += amount
+        return self.paid[identity.user_id]
+
+    async def echo(self, data: Any) -> Any:
+        return data
+
+    def serve(self) -> LiveServer:
+        return LiveServer(self.app, manager=self.manager, http=HttpProtocol, ws=WebSocketProtocol)
+
+
+class Visitor:
+    """A user of a server, over HTTP."""
+
+    def __init__(self, server: LiveServer, user_id: str) -> None:
+        self.http = httpx.Client(base_url=server.url, headers=server.headers(user_id), timeout=60)
+
+    def command(self, name: str, data: Any, *, key: str) -> httpx.Response:
+        return self.http.post(f"/websocket/commands/{name}", json=data, headers={"Idempotency-Key": key})
+
+    def publish(self, message: dict[str, Any], *, key: str) -> httpx.Response:
+        return self.http.post("/websocket/messages", json=message, headers={"Idempotency-Key": key})
+
+
+@pytest.fixture
+def visitors() -> Iterator[list[Visitor]]:
+    """Those whose connections end with the test."""
+    visitors: list[Visitor] = []
+    yield visitors
+    for visitor in visitors:
+        visitor.http.close()
+
+
+def visit(visitors: list[Visitor], server: LiveServer, *user_ids: str) -> list[Visitor]:
+    visitors.extend(arrived := [Visitor(server, user_id) for user_id in user_ids])
+    return arrived
+
+
+# Idempotency keys
+
+
+def test_the_large_answers_of_one_user_do_not_make_the_command_of_another_run_twice(visitors: list[Visitor]) -> None:
+    bank = Bank(**FLOOD)
+    with bank.serve() as server:
+        bob, mallory = visit(visitors, server, "bob", "mallory")
+        bob.command("pay", 100, key="payment")
+        for number in range(600):
+            assert 200 == mallory.command("echo", "x" * 60_000, key=str(number)).status_code
+
+        again, forgotten = bob.command("pay", 100, key="payment"), mallory.command("echo", "x" * 60_000, key="0")
+
+    assert (200, {"data": 100}) == (again.status_code, again.json())
+    assert 100 == bank.paid["bob"]
+    assert 422 == forgotten.status_code
+    assert "its answer is forgotten: it is not done again" in forgotten.json()["detail"]
+
+
+def test_more_than_ten_thousand_keys_of_others_do_not_make_a_publish_run_twice(visitors: list[Visitor]) -> None:
+    bank = Bank()
+    with bank.serve() as server:
+        bob, mallory = visit(visitors, server, "bob", "mallory")
+        first = bob.publish({"type": "order"}, key="order")
+        server.run(publish_keys(bank.manager, 20_001))
+
+        again, first_of_flood = bob.publish({"type": "order"}, key="order"), mallory.publish({"type": "x"}, key="0")
+
+    assert (201, 200) == (first.status_code, again.status_code)
+    assert first.json() == again.json()
+    assert 200 == first_of_flood.status_code
+
+
+async def publish_keys(manager: ConnectionManager, count: int) -> None:
+    for number in range(count):
+        await manager.publish_batch([{"type": "x"}], idempotency_key=str(number), publisher="mallory")
+
+
+def test_a_publish_whose_key_cannot_be_kept_is_refused_and_another_user_is_not(visitors: list[Visitor]) -> None:
+    bank = Bank(MemoryLog(retention=Retention(max_keys=40)))
+    with bank.serve() as server:
+        bob, mallory = visit(visitors, server, "bob", "mallory")
+        responses = [mallory.publish({"type": "x"}, key=str(number)) for number in range(30)]
+        stored = bank.manager.window.latest - bank.manager.window.first_number + 1
+        repeated, other = mallory.publish({"type": "x"}, key="0"), bob.publish({"type": "x"}, key="0")
+        with_other_content = mallory.publish({"type": "y"}, key="0")
+
+    accepted = sum(response.status_code == 201 for response in responses)
+    assert 10 < accepted < 20
+    assert [201] * accepted + [429] * (30 - accepted) == [response.status_code for response in responses]
+    assert 900 < int(responses[-1].headers["retry-after"]) < 1_100
+    assert accepted == stored
+    assert (200, 201, 422) == (repeated.status_code, other.status_code, with_other_content.status_code)
