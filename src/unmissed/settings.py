@@ -80,12 +80,10 @@ class Settings(BaseSettings):
     docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
     client_rate: Positive = Field(
         default=10.0,
-        description=(
-            "Messages a second that one WebSocket may publish or send as commands, and a user as commands over HTTP."
-        ),
+        description="Messages and commands a second that a user may send, over all WebSockets and HTTP together.",
     )
     client_burst: Count = Field(
-        default=20, description="Messages that one WebSocket may send at once, and commands over HTTP."
+        default=20, description="Messages and commands that a user may send at once, over all WebSockets and HTTP."
     )
     max_connections: Count | None = Field(
         default=None, description="Maximum number of WebSockets and event streams in total."

@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
+from support import next_frame
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.core.window import Retention
 from unmissed.logs.memory import MemoryLog
@@ -120,3 +124,63 @@ def test_a_publish_whose_key_cannot_be_kept_is_refused_and_another_user_is_not(v
     assert 900 < int(responses[-1].headers["retry-after"]) < 1_100
     assert accepted == stored
     assert (200, 201, 422) == (repeated.status_code, other.status_code, with_other_content.status_code)
+
+
+# The rate
+
+
+async def commands_until_refused(server: LiveServer, user_id: str, *, connections: int) -> int:
+    """Return how many commands were done over new WebSockets, one after another, and then over HTTP."""
+    done = 0
+    headers = server.headers(user_id)
+    for connection in range(connections):
+        async with connect(server.websocket_url, additional_headers=headers, compression=None) as websocket:
+            assert "connected" == (await next_frame(websocket))["type"]
+            with suppress(ConnectionClosed):
+                for number in range(10):
+                    request_id = f"{connection}.{number}"
+                    await websocket.send(f'{{"type":"command","id":"{request_id}","name":"echo","data":1}}')
+                    assert {"type": "result", "id": request_id, "data": 1} == await next_frame(websocket)
+                    done += 1
+            if websocket.close_code is not None:
+                assert 4429 == websocket.close_code
+    return done
+
+
+@pytest.mark.parametrize("connections", [1, 5])
+async def test_the_rate_of_a_user_is_not_reset_by_a_reconnect_nor_by_http(
+    visitors: list[Visitor], connections: int
+) -> None:
+    bank = Bank(client_rate=0.001, client_burst=7)
+    with bank.serve() as server:
+        mallory, bob = visit(visitors, server, "mallory", "bob")
+
+        done = await commands_until_refused(server, "mallory", connections=connections)
+        over_http, of_another = mallory.command("echo", 1, key="http"), bob.command("echo", 1, key="http")
+
+    assert 7 == done
+    assert (429, "1000") == (over_http.status_code, over_http.headers["retry-after"])
+    assert 200 == of_another.status_code
+
+
+async def test_the_open_connections_of_a_user_share_one_rate() -> None:
+    bank = Bank(client_rate=0.001, client_burst=7)
+    with bank.serve() as server:
+        headers = server.headers("mallory")
+        async with AsyncExitStack() as stack:
+            websockets = [
+                await stack.enter_async_context(connect(server.websocket_url, additional_headers=headers))
+                for _ in range(3)
+            ]
+            for websocket in websockets:
+                assert "connected" == (await next_frame(websocket))["type"]
+            done = 0
+            for number in range(7):
+                await websockets[number % 3].send(f'{{"type":"command","id":"{number}","name":"echo","data":1}}')
+                done += (await next_frame(websockets[number % 3]))["type"] == "result"
+            for number, websocket in enumerate(websockets):
+                await websocket.send(f'{{"type":"command","id":"more-{number}","name":"echo","data":1}}')
+                await websocket.wait_closed()
+
+            assert [4429] * 3 == [websocket.close_code for websocket in websockets]
+    assert 7 == done

@@ -11,17 +11,14 @@ from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
 from unmissed.core.errors import TooManyRequests, UnmissedError
-from unmissed.core.rate import TokenBucket
+from unmissed.core.rate import TokenBucket, TokenBuckets
 from unmissed.delivery.inbox import Answer
 from unmissed.logs.base import Publication
 from unmissed.settings import Settings
 
 logger = logging.getLogger("unmissed")
 
-_TOO_FAST = "too many commands: send fewer, or raise UNMISSED_CLIENT_RATE on the server"
-
-MAX_REMEMBERED = 10_000
-"""Users whose bucket is remembered."""
+_TOO_FAST = "too many requests: send fewer, or raise UNMISSED_CLIENT_RATE on the server"
 
 
 class ClientRequests:
@@ -38,38 +35,25 @@ class ClientRequests:
     ) -> None:
         self.clock = clock
         self.admit = admit
-        self._rate, self._burst = settings.client_rate, settings.client_burst
+        self._buckets = TokenBuckets(rate=settings.client_rate, burst=settings.client_burst)
+        self._retry_seconds = 1 / settings.client_rate
         self._publish = publish
         self._commands = commands
-        self._remembered: dict[str, TokenBucket] = {}
-        """Buckets that may not be full, by user, the one that was used last at the end."""
         self._results = Results(max_age=settings.max_age, clock=clock)
         self._tasks = set[asyncio.Task[None]]()
 
     def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a new client: a full bucket, unless one of its user is remembered.
+        """Return the limit for the requests of a user, which all connections and HTTP requests of the user share."""
+        return TokenBucket(self._buckets, user_id)
 
-        A client that is closed because of too many messages gains nothing by reconnecting.
-        """
-        full_after = self._burst / self._rate
-        while self._remembered:
-            oldest = next(iter(self._remembered))
-            if len(self._remembered) <= MAX_REMEMBERED and self._remembered[oldest].idle_for(self.clock()) < full_after:
-                break
-            del self._remembered[oldest]
-        return self._remembered.get(user_id) or TokenBucket(rate=self._rate, burst=self._burst, now=self.clock())
-
-    def remember(self, user_id: str, bucket: TokenBucket) -> None:
-        """Remember a bucket until it is full again."""
-        self._remembered.pop(user_id, None)
-        self._remembered[user_id] = bucket
+    def count(self, user_id: str) -> None:
+        """Count a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
+        if not self._buckets.take(user_id, self.clock()):
+            raise TooManyRequests(_TOO_FAST, retry_after=self._retry_seconds)
 
     async def run(self, identity: Identity, command: Command) -> bytes:
         """Run a command that comes without a connection. Raises TooManyRequests over the limit of its user."""
-        bucket = self.bucket(identity.user_id)
-        self.remember(identity.user_id, bucket)
-        if not bucket.take(self.clock()):
-            raise TooManyRequests(_TOO_FAST, retry_after=1 / self._rate)
+        self.count(identity.user_id)
         return await self._commands.run(identity, command, results=self._results)
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:

@@ -57,11 +57,7 @@ class Requests(Protocol):
         ...
 
     def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a new client."""
-        ...
-
-    def remember(self, user_id: str, bucket: TokenBucket) -> None:
-        """Let the next client of this user begin with this bucket, unless it is full until then."""
+        """Return the limit for the requests of a user, over all connections."""
         ...
 
     def admit(self, identity: Identity) -> float:
@@ -178,7 +174,6 @@ class Inbox:
         if self._bucket.take(self._requests.clock()):
             self._add(self._lane, lambda: self._respond(request))
         else:
-            self._requests.remember(self._client.identity.user_id, self._bucket)
             self._refuse_flood("too many messages")
 
     async def _respond(self, request: Request) -> None:
