@@ -9,12 +9,13 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from starlette.exceptions import HTTPException
 
 from unmissed.core import errors
-from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode
+from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode, error_detail
 
 logger = logging.getLogger("unmissed")
 
 
 _RETRY_AFTER_SECONDS = "1"
+_MOST_NAMED = 5
 _TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -78,9 +79,9 @@ def refuse(error: Exception, *, where: str) -> Refusal:
         logger.error("%s failed with an unexpected error", where, exc_info=error)
         return Refusal(row.status, row.close_code, INTERNAL_ERROR)
     if isinstance(error, HTTPException):
-        refusal = Refusal(error.status_code, row.close_code, str(error.detail), error.headers)
+        refusal = Refusal(error.status_code, row.close_code, error_detail(str(error.detail)), error.headers)
     else:
-        refusal = Refusal(row.status, row.close_code, _detail(error), _headers(row, error))
+        refusal = Refusal(row.status, row.close_code, error_detail(_text(error)), _headers(row, error))
     logger.log(
         row.log_level,
         "%s refused with status %d or close code %d: %s",
@@ -120,7 +121,8 @@ def _headers(row: Row, error: Exception | None) -> Mapping[str, str] | None:
     return {"Retry-After": _RETRY_AFTER_SECONDS} if row.status in _TEMPORARY else None
 
 
-def _detail(error: Exception) -> str:
+def _text(error: Exception) -> str:
     if isinstance(error, RequestValidationError | WebSocketRequestValidationError):
-        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        first = error.errors()[:_MOST_NAMED]
+        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in first)
     return str(error)

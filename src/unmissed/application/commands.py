@@ -10,9 +10,10 @@ from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
-from pydantic_core import to_jsonable_python
+from pydantic_core import SchemaValidator, to_jsonable_python
 
 from unmissed.application.results import Results
+from unmissed.application.validation import explanation, validator_of
 from unmissed.core import wire
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Command
@@ -33,6 +34,7 @@ class CommandFunction:
     function: Callable[..., Any]
     data_name: str | None
     data_type: TypeAdapter[Any] | None
+    data_validator: SchemaValidator | None
     data_required: bool
     identity_name: str | None
 
@@ -40,11 +42,13 @@ class CommandFunction:
     def of(cls, name: str, function: Callable[..., Any]) -> "CommandFunction":
         """Inspect a function. Raises ConfigurationError, which says what parameters it may have."""
         data, identity = _parameters(name, function)
+        data_type = _type_adapter(name, data) if data else None
         return cls(
             name,
             function,
             data_name=data.name if data else None,
-            data_type=_type_adapter(name, data) if data else None,
+            data_type=data_type,
+            data_validator=validator_of(data_type) if data_type else None,
             data_required=data is not None and data.default is inspect.Parameter.empty,
             identity_name=identity.name if identity else None,
         )
@@ -54,14 +58,14 @@ class CommandFunction:
         arguments: dict[str, Any] = {}
         if self.identity_name is not None:
             arguments[self.identity_name] = identity
-        if self.data_name is None or self.data_type is None:
+        if self.data_name is None or self.data_validator is None:
             if data is not None:
                 raise CommandError(f"the command {self.name} takes no data")
         elif data is not None or self.data_required:
             try:
-                arguments[self.data_name] = self.data_type.validate_json(data or b"null")
+                arguments[self.data_name] = self.data_validator.validate_json(data or b"null")
             except ValidationError as error:
-                raise CommandError(_explanation(error)) from None
+                raise CommandError(explanation(error)) from None
         return arguments
 
     async def call(self, arguments: Mapping[str, Any]) -> object:
@@ -156,14 +160,6 @@ def _type_adapter(name: str, parameter: inspect.Parameter) -> TypeAdapter[Any]:
         raise ConfigurationError(
             f"the command {name!r}: {parameter.name} must be a Pydantic model or another type that JSON becomes"
         ) from None
-
-
-def _explanation(error: ValidationError) -> str:
-    """Return one line that names each invalid field, without the values."""
-    return "; ".join(
-        f"{'.'.join(map(str, detail['loc'])) or 'data'}: {detail['msg']}"
-        for detail in error.errors(include_input=False)
-    )
 
 
 def _encoded(data: object) -> bytes | None:
