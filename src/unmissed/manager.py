@@ -394,8 +394,18 @@ class ConnectionManager(Registration):
         self._check_accepting("the event loop that the manager was started on")
         self._running.connections.check_limits(user_id, now=self._clock())
 
+    def count_request(self, identity: Identity) -> None:
+        """Count a request that comes without a connection against the rate of its user.
+
+        Raises TooManyRequests over ``UNMISSED_CLIENT_RATE``, NotRunning or Draining.
+        """
+        self._check_accepting("the event loop that the manager was started on")
+        self._requests.count(identity.user_id)
+
     async def run_command(self, identity: Identity, command: Command) -> bytes:
         """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
+
+        Its data is compact JSON. Call ``count_request`` before, so that the rate of its user includes it.
 
         A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises CommandError, also
         if the id was used for another command or its answer is forgotten, TooManyRequests, NotRunning or Draining.

@@ -1,8 +1,10 @@
 """Row 31: no limit is reset by a reconnect, by another connection, or by another user."""
 
+import asyncio
+import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -11,8 +13,8 @@ from fastapi import FastAPI
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from support import next_frame
-from unmissed import ConnectionManager, Identity, Settings, create_router
+from support import next_frame, until
+from unmissed import Connected, ConnectionManager, Identity, Settings, create_router
 from unmissed.core.window import Retention
 from unmissed.logs.memory import MemoryLog
 from unmissed.server import HttpProtocol, WebSocketProtocol
@@ -184,3 +186,110 @@ async def test_the_open_connections_of_a_user_share_one_rate() -> None:
 
             assert [4429] * 3 == [websocket.close_code for websocket in websockets]
     assert 7 == done
+
+
+# Commands that run
+
+
+class SlowBank(Bank):
+    """It has commands that run until they may end: ``wait`` on the event loop, and ``report`` in a thread."""
+
+    def __init__(self) -> None:
+        super().__init__(**FLOOD)
+        self.running: list[str] = []
+        self.may_end, self._may_end_waiting = threading.Event(), asyncio.Event()
+        self.manager.command("wait")(self.wait)
+        self.manager.command("report")(self.report)
+
+    async def wait(self, data: Any, identity: Identity) -> None:
+        assert data
+        self.running.append(identity.user_id)
+        await self._may_end_waiting.wait()
+
+    def report(self, identity: Identity) -> None:
+        self.running.append(identity.user_id)
+        assert self.may_end.wait(60)
+
+    def end(self, server: LiveServer) -> None:
+        self.may_end.set()
+        server.call(self._may_end_waiting.set)
+
+
+@asynccontextmanager
+async def http_of(server: LiveServer, user_id: str) -> AsyncIterator[Callable[..., Coroutine[Any, Any, int]]]:
+    """Return a function that calls a command as a user and returns the status."""
+    limits = httpx.Limits(max_connections=None)
+    headers = server.headers(user_id)
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as http:
+
+        async def call(name: str, data: Any, *, key: str) -> int:
+            response = await http.post(f"/websocket/commands/{name}", json=data, headers={"Idempotency-Key": key})
+            return response.status_code
+
+        yield call
+
+
+async def test_a_user_has_only_so_many_commands_running_over_http_and_websockets() -> None:
+    bank = SlowBank()
+    with bank.serve() as server:
+        async with (
+            http_of(server, "mallory") as call,
+            connect(server.websocket_url, additional_headers=server.headers("mallory")) as websocket,
+            connect(server.websocket_url, additional_headers=server.headers("bob")) as other,
+        ):
+            running = [asyncio.create_task(call("wait", 1, key=str(number))) for number in range(100)]
+            await until(lambda: len(bank.running) == 100)
+            with_another_key, with_a_known_key = await call("wait", 1, key="another"), await call("wait", 1, key="0")
+            for each in (websocket, other):
+                assert "connected" == (await next_frame(each))["type"]
+                await each.send('{"type":"command","id":"w","name":"echo","data":1}')
+            on_a_websocket, of_another_user = await next_frame(websocket), await next_frame(other)
+            bank.end(server)
+            statuses = await asyncio.gather(*running)
+
+    assert [200] * 100 == statuses
+    assert (429, 429) == (with_another_key, with_a_known_key)
+    assert (4429, "too many commands are running: retry in 1 s") == (on_a_websocket["code"], on_a_websocket["detail"])
+    assert "result" == of_another_user["type"]
+
+
+async def test_the_running_commands_of_a_user_hold_only_so_much_data() -> None:
+    bank = SlowBank()
+    with bank.serve() as server:
+        async with http_of(server, "mallory") as call, http_of(server, "bob") as call_as_bob:
+            calls = [asyncio.create_task(call("wait", "x" * 60_000, key=str(number))) for number in range(20)]
+            await until(lambda: sum(each.done() for each in calls) == 16)
+            of_another_user = asyncio.create_task(call_as_bob("wait", "x" * 60_000, key="0"))
+            await until(lambda: "bob" in bank.running)
+            bank.end(server)
+            statuses = await asyncio.gather(*calls)
+
+            assert 200 == await of_another_user
+            assert 200 == await call("wait", "x" * 60_000, key="later")
+    assert [200] * 4 + [429] * 16 == sorted(statuses)
+
+
+async def test_slow_commands_in_threads_delay_neither_those_of_another_user_nor_hooks() -> None:
+    bank, came = SlowBank(), list[str]()
+
+    @bank.manager.command("fast")
+    def fast() -> str:
+        return "done"
+
+    @bank.manager.on_connect
+    def note(event: Connected) -> None:
+        came.append(event.identity.user_id)
+
+    with bank.serve() as server:
+        async with http_of(server, "mallory") as call, http_of(server, "bob") as call_as_bob:
+            calls = [asyncio.create_task(call("report", None, key=str(number))) for number in range(100)]
+            await until(lambda: len(bank.running) >= 10)
+
+            statuses = [await call_as_bob("fast", None, key=str(number)) for number in range(3)]
+            async with connect(server.websocket_url, additional_headers=server.headers("carol")):
+                await until(lambda: came)
+            assert not any(each.done() for each in calls)
+
+            bank.end(server)
+            assert {200} == set(await asyncio.gather(*calls))
+    assert ([200] * 3, ["carol"]) == (statuses, came)

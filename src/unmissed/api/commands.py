@@ -15,7 +15,7 @@ from unmissed.api.identity import checked
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES, REQUEST_ID_PATTERN, Command
-from unmissed.core.encoding import decode_json
+from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage
 from unmissed.manager import ConnectionManager
 
@@ -45,15 +45,18 @@ def add_command_route(router: APIRouter, manager: ConnectionManager, *, authenti
         if name not in manager.commands:
             raise HTTPException(HTTPStatus.NOT_FOUND, "no command has this name")
         key = required_idempotency_key(request)
+        # Before the body is read and decoded, which costs more than refusing it.
+        manager.count_request(identity)
         body = await json_body(request, limit=MAX_CLIENT_FRAME_BYTES, may_be_empty=True)
         return _response(await manager.run_command(identity, Command(key, name, _data(body))))
 
     add_options_route(router, PATH, methods="POST, OPTIONS")
 
 
-def _data(body: bytes) -> Any:
+def _data(body: bytes) -> bytes | None:
+    """Return the same JSON as in a frame, so that a command may be repeated on a WebSocket."""
     try:
-        return decode_json(body) if body else ...
+        return encode_json(decode_json(body)) if body else None
     except ValueError as error:
         raise InvalidMessage(f"the body is not JSON: {error}") from None
 

@@ -3,8 +3,9 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, get_args, get_origin
 
@@ -13,6 +14,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from pydantic_core import SchemaValidator, to_jsonable_python
 
 from unmissed.application.results import Results
+from unmissed.application.threads import FairThreads
 from unmissed.application.validation import explanation, validator_of
 from unmissed.core import wire
 from unmissed.core.audience import Identity
@@ -68,11 +70,11 @@ class CommandFunction:
                 raise CommandError(explanation(error)) from None
         return arguments
 
-    async def call(self, arguments: Mapping[str, Any]) -> object:
-        """Call the function: on the event loop if it is async, else in a thread."""
+    async def call(self, arguments: Mapping[str, Any], *, user_id: str, threads: FairThreads) -> object:
+        """Call the function: on the event loop if it is async, else in one of the threads, as this user."""
         if inspect.iscoroutinefunction(self.function):
             return await self.function(**arguments)
-        result = await asyncio.to_thread(self.function, **arguments)
+        result = await threads.run(user_id, partial(self.function, **arguments))
         return await result if inspect.isawaitable(result) else result
 
 
@@ -95,7 +97,7 @@ class Commands:
             raise ConfigurationError(f"two commands have the name {name!r}: rename one")
         self._functions[name] = CommandFunction.of(name, function)
 
-    async def run(self, identity: Identity, command: Command, *, results: Results) -> bytes:
+    async def run(self, identity: Identity, command: Command, *, results: Results, threads: FairThreads) -> bytes:
         """Run a command, or repeat the answer of an earlier one with this id. Return the frame that answers it.
 
         Raises CommandError if there is no such command, or its data is invalid.
@@ -103,30 +105,33 @@ class Commands:
         function = self._functions.get(command.name)
         if function is None:
             raise CommandError("no command has this name")
-        data = _encoded(command.data)
-        arguments = function.arguments(identity, data)
-        return await results.once(
-            identity.user_id,
-            command.id,
-            lambda: _frame(function, arguments, command),
-            fingerprint=sha256(encode_json(command.name) + (data or b"")).digest(),
-        )
+
+        def run() -> Coroutine[Any, Any, bytes]:
+            arguments = function.arguments(identity, command.data)
+            return _frame(command.id, function, arguments, user_id=identity.user_id, threads=threads)
+
+        data = command.data or b""
+        fingerprint = sha256(encode_json(command.name) + data).digest()
+        return await results.once(identity.user_id, command.id, run, size=len(data), fingerprint=fingerprint)
 
 
-async def _frame(function: CommandFunction, arguments: Mapping[str, Any], command: Command) -> bytes:
+async def _frame(
+    command_id: str, function: CommandFunction, arguments: Mapping[str, Any], *, user_id: str, threads: FairThreads
+) -> bytes:
     """Return the ``result`` frame, or the ``error`` frame for what the function has raised."""
     try:
-        return wire.result(command.id, data=to_jsonable_python(await function.call(arguments)))
+        returned = await function.call(arguments, user_id=user_id, threads=threads)
+        return wire.result(command_id, data=to_jsonable_python(returned))
     except CommandError as error:
-        return wire.error(code=wire.code_of(error), detail=str(error), request_id=command.id)
+        return wire.error(code=wire.code_of(error), detail=str(error), request_id=command_id)
     except asyncio.CancelledError:
         if is_being_cancelled():
             raise
-        logger.exception("the command %s was cancelled", command.name)
-        return wire.internal_error(command.id)
+        logger.exception("the command %s was cancelled", function.name)
+        return wire.internal_error(command_id)
     except Exception:
-        logger.exception("the command %s failed", command.name)
-        return wire.internal_error(command.id)
+        logger.exception("the command %s failed", function.name)
+        return wire.internal_error(command_id)
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
@@ -160,10 +165,3 @@ def _type_adapter(name: str, parameter: inspect.Parameter) -> TypeAdapter[Any]:
         raise ConfigurationError(
             f"the command {name!r}: {parameter.name} must be a Pydantic model or another type that JSON becomes"
         ) from None
-
-
-def _encoded(data: object) -> bytes | None:
-    try:
-        return None if data is ... else encode_json(data)
-    except ValueError as error:
-        raise CommandError(f"the data is not valid: {error}") from None

@@ -7,6 +7,7 @@ from typing import Any
 
 from unmissed.application.commands import Commands
 from unmissed.application.results import Results
+from unmissed.application.threads import FairThreads
 from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
@@ -40,6 +41,7 @@ class ClientRequests:
         self._publish = publish
         self._commands = commands
         self._results = Results(max_age=settings.max_age, clock=clock)
+        self._threads = FairThreads()
         self._tasks = set[asyncio.Task[None]]()
 
     def bucket(self, user_id: str) -> TokenBucket:
@@ -52,9 +54,8 @@ class ClientRequests:
             raise TooManyRequests(_TOO_FAST, retry_after=self._retry_seconds)
 
     async def run(self, identity: Identity, command: Command) -> bytes:
-        """Run a command that comes without a connection. Raises TooManyRequests over the limit of its user."""
-        self.count(identity.user_id)
-        return await self._commands.run(identity, command, results=self._results)
+        """Run a command, or repeat the answer of an earlier one. See ``Commands.run`` for what is raised."""
+        return await self._commands.run(identity, command, results=self._results, threads=self._threads)
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task that ends with the manager."""
@@ -65,6 +66,7 @@ class ClientRequests:
     def stop(self) -> None:
         """Cancel what is running."""
         self._results.cancel()
+        self._threads.close()
         for task in self._tasks:
             task.cancel()
 
@@ -75,7 +77,7 @@ class ClientRequests:
                 case Publish():
                     return await self._answer_publish(identity, request)
                 case Command():
-                    return Answer(await self._commands.run(identity, request, results=self._results))
+                    return Answer(await self.run(identity, request))
         except UnmissedError as error:
             return Answer(wire.error(code=wire.code_of(error), detail=str(error), request_id=request.id))
         except Exception:

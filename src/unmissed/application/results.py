@@ -1,16 +1,28 @@
 """The answers of commands by their id, so that a repeated command is answered like the first time, and never run."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from unmissed.core.errors import CommandError
+from unmissed.core.errors import CommandError, TooManyRequests
 from unmissed.core.receipts import MAX_KEYS, Keys, has_room, key_of_user
 
 MAX_ANSWER_BYTES = 33_554_432
 """The most bytes of answers that are kept. The keys of the commands are kept longer, without their answers."""
+
+MAX_RUNNING_OF_USER = 100
+"""The most commands of one user that run, or wait for a thread, at a time."""
+
+MAX_RUNNING_BYTES = 4_194_304
+"""The most bytes of JSON that the running commands of all users have; a sixteenth of them of one user.
+
+Values take up to 45 times the memory of their JSON, such as lists in lists.
+"""
+
+RUNNING_OVERHEAD = 1_000
+"""Bytes that count for a running command besides its data."""
 
 ANSWER_OVERHEAD = 800
 """Bytes that an answer takes besides its text, with a user who has no other: tracemalloc counts 760 on CPython 3.11."""
@@ -40,19 +52,33 @@ class Results:
         clock: Callable[[], float],
         max_keys: int = MAX_KEYS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        max_running: int = MAX_RUNNING_OF_USER,
+        max_running_bytes: int = MAX_RUNNING_BYTES,
     ) -> None:
         self._clock = clock
+        self._max_running = max_running
+        self._max_running_bytes = max_running_bytes
+        self._running_of_user, self._running_bytes_of_user = Counter[str](), Counter[str]()
+        self._running_bytes = 0
         self._done = Keys(max_age=max_age, max_keys=max_keys)
         self._answers = Answers(max_age=max_age, max_bytes=max_answer_bytes)
         self._running: dict[str, _Run] = {}
 
     async def once(
-        self, user_id: str, command_id: str, run: Callable[[], Coroutine[Any, Any, bytes]], *, fingerprint: bytes
+        self,
+        user_id: str,
+        command_id: str,
+        run: Callable[[], Coroutine[Any, Any, bytes]],
+        *,
+        size: int,
+        fingerprint: bytes,
     ) -> bytes:
         """Return the answer to this command: of the earlier run, of one that has not ended yet, or of a new one.
 
-        A run continues when its caller is cancelled. Raises CommandError when the id was used with another fingerprint,
-        or the answer was dropped, and TooManyRequests when the id of a new command could not be remembered.
+        ``run`` is called for a new one only, and may refuse it. The run continues when its caller is cancelled. The
+        data have ``size`` bytes. Raises CommandError when the id was used with another fingerprint, or the answer was
+        dropped, and TooManyRequests when the id of a new command could not be remembered, or too many commands of the
+        user are running or waiting.
         """
         key, now = key_of_user(user_id, command_id), self._clock()
         running = self._running.get(key)
@@ -65,21 +91,48 @@ class Results:
             if answer is None:
                 raise CommandError("this command was done, and its answer is forgotten: it is not done again")
             return answer
-        if running is None:
-            self._done.check_room(key, now=now)
-            # Before the command runs: what it does must be remembered, however it ends.
-            self._done.keep(key, fingerprint, now=now)
-            running = self._running[key] = _Run(fingerprint, asyncio.create_task(run()))
-            running.task.add_done_callback(lambda _: self._end(user_id, key))
-        return await asyncio.shield(running.task)
+        size += RUNNING_OVERHEAD
+        self._check_running(user_id, size)
+        if running is not None:
+            # It holds its data, too, while it waits for the run of another caller.
+            self._count_running(user_id, 1, size)
+            try:
+                return await asyncio.shield(running.task)
+            finally:
+                self._count_running(user_id, -1, -size)
+        self._done.check_room(key, now=now)
+        task = asyncio.create_task(run())
+        # Before the command runs: what it does must be remembered, however it ends.
+        self._done.keep(key, fingerprint, now=now)
+        self._running[key] = _Run(fingerprint, task)
+        self._count_running(user_id, 1, size)
+        task.add_done_callback(lambda _: self._end(user_id, key, size))
+        return await asyncio.shield(task)
 
     def cancel(self) -> None:
         """Cancel the commands that are running."""
         for run in self._running.values():
             run.task.cancel()
 
-    def _end(self, user_id: str, key: str) -> None:
+    def _check_running(self, user_id: str, size: int) -> None:
+        mine = self._running_bytes_of_user[user_id] + size
+        if (
+            self._running_of_user[user_id] >= self._max_running
+            or mine > self._max_running_bytes // 16
+            or not has_room(mine=mine, used=self._running_bytes + size, total=self._max_running_bytes)
+        ):
+            raise TooManyRequests("too many commands are running", retry_after=1.0)
+
+    def _count_running(self, user_id: str, count: int, size: int) -> None:
+        self._running_bytes += size
+        for counter, change in ((self._running_of_user, count), (self._running_bytes_of_user, size)):
+            counter[user_id] += change
+            if not counter[user_id]:
+                del counter[user_id]
+
+    def _end(self, user_id: str, key: str, size: int) -> None:
         run, now = self._running.pop(key), self._clock()
+        self._count_running(user_id, -1, -size)
         if run.task.cancelled():
             return
         if self._done.find(key, now=now) is None:  # It has run for longer than ``max_age``.

@@ -2,6 +2,7 @@
 
 import asyncio
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ class Runs:
             self.count += 1
             return b"x" * size
 
-        answer = await self.results.once(user_id, command_id, run, fingerprint=fingerprint)
+        answer = await self.results.once(user_id, command_id, run, size=1, fingerprint=fingerprint)
         await asyncio.sleep(0)
         return answer
 
@@ -119,13 +120,13 @@ async def test_a_run_goes_on_when_its_caller_is_cancelled(clock: ManualClock) ->
         done.append(True)
         return b"done"
 
-    caller = asyncio.create_task(results.once("alice", "a", run, fingerprint=SAME))
+    caller = asyncio.create_task(results.once("alice", "a", run, size=1, fingerprint=SAME))
     await asyncio.sleep(0)
     caller.cancel()
     await asyncio.sleep(0)
     may_end.set()
 
-    assert b"done" == await results.once("alice", "a", run, fingerprint=SAME)
+    assert b"done" == await results.once("alice", "a", run, size=1, fingerprint=SAME)
     assert [True] == done
 
 
@@ -137,16 +138,16 @@ async def test_a_run_that_takes_longer_than_max_age_is_known_for_as_long_after_i
         await may_end.wait()
         return b"done"
 
-    callers = [asyncio.create_task(results.once("alice", "a", run, fingerprint=SAME))]
+    callers = [asyncio.create_task(results.once("alice", "a", run, size=1, fingerprint=SAME))]
     await asyncio.sleep(0)
     clock.advance(100.0)
-    callers.append(asyncio.create_task(results.once("alice", "a", run, fingerprint=SAME)))
+    callers.append(asyncio.create_task(results.once("alice", "a", run, size=1, fingerprint=SAME)))
     await asyncio.sleep(0)
     may_end.set()
     await asyncio.gather(*callers)
     clock.advance(9.999)
 
-    assert b"done" == await results.once("alice", "a", run, fingerprint=SAME)
+    assert b"done" == await results.once("alice", "a", run, size=1, fingerprint=SAME)
     assert [1] == runs
 
 
@@ -157,7 +158,9 @@ async def test_the_commands_that_are_running_are_cancelled_at_the_stop(clock: Ma
         await asyncio.Event().wait()
         return b""
 
-    callers = [asyncio.create_task(results.once("alice", str(number), run, fingerprint=SAME)) for number in range(2)]
+    callers = [
+        asyncio.create_task(results.once("alice", str(number), run, size=1, fingerprint=SAME)) for number in range(2)
+    ]
     await asyncio.sleep(0)
     results.cancel()
 
@@ -188,3 +191,93 @@ def test_an_answer_takes_no_more_memory_than_is_counted(users: int) -> None:
     tracemalloc.stop()
 
     assert (after - before) / 2_000 < 100 + ANSWER_OVERHEAD
+
+
+class Waiting:
+    """Commands that run until they may end."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.may_end = asyncio.Event()
+        self.begun: list[str] = []
+
+    async def start(self, user_id: str, command_id: str, *, size: int = 0) -> asyncio.Task[bytes]:
+        async def run() -> bytes:
+            self.begun.append(user_id)
+            await self.may_end.wait()
+            return b"done"
+
+        task = asyncio.create_task(self.results.once(user_id, command_id, run, size=size, fingerprint=SAME))
+        await asyncio.sleep(0)
+        return task
+
+
+async def test_only_so_many_commands_of_a_user_run_at_a_time(clock: ManualClock) -> None:
+    waiting = Waiting(Results(max_age=10.0, clock=clock, max_running=3))
+
+    mallory = [await waiting.start("mallory", str(number)) for number in range(5)]
+    bob = await waiting.start("bob", "0")
+    await asyncio.sleep(0)
+    waiting.may_end.set()
+    ends = await asyncio.gather(*mallory, return_exceptions=True)
+
+    assert [b"done"] * 3 == ends[:3]
+    assert ["too many commands are running: retry in 1 s"] * 2 == [str(end) for end in ends[3:]]
+    assert b"done" == await bob
+    assert b"done" == await (await waiting.start("mallory", "4"))
+
+
+async def test_callers_that_wait_for_one_run_count_as_well(clock: ManualClock) -> None:
+    waiting = Waiting(Results(max_age=10.0, clock=clock, max_running=3))
+
+    callers = [await waiting.start("mallory", "0") for _ in range(5)]
+    callers[1].cancel()
+    await asyncio.sleep(0)
+    callers.append(await waiting.start("mallory", "0"))
+    waiting.may_end.set()
+    ends = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert [bytes, asyncio.CancelledError, bytes, TooManyRequests, TooManyRequests, bytes] == [
+        type(end) for end in ends
+    ]
+
+
+async def test_the_running_commands_of_a_user_have_only_so_many_bytes(clock: ManualClock) -> None:
+    waiting = Waiting(Results(max_age=10.0, clock=clock, max_running_bytes=16 * 100_000))
+
+    users = ("mallory", "bob", "carol") * 3
+    calls = [await waiting.start(user, str(number), size=40_000) for number, user in enumerate(users)]
+    await asyncio.sleep(0)
+    begun = [*waiting.begun]
+    waiting.may_end.set()
+    await asyncio.gather(*calls, return_exceptions=True)
+    again = await (await waiting.start("mallory", "6", size=40_000))
+
+    assert [*users[:6]] == begun
+    assert b"done" == again
+
+
+async def test_the_running_commands_of_many_users_leave_room_for_another(clock: ManualClock) -> None:
+    waiting = Waiting(Results(max_age=10.0, clock=clock, max_running_bytes=16 * 100_000))
+    calls = [await waiting.start(f"mallory {number % 50}", str(number), size=20_000) for number in range(500)]
+    await asyncio.sleep(0)
+
+    bob = await waiting.start("bob", "0")
+    await asyncio.sleep(0)
+    waiting.may_end.set()
+
+    assert b"done" == await bob
+    refused = [end for end in await asyncio.gather(*calls, return_exceptions=True) if isinstance(end, TooManyRequests)]
+    assert 400 < len(refused) < 500
+
+
+async def test_a_command_that_is_refused_at_its_start_leaves_its_id_unused(clock: ManualClock) -> None:
+    results = Results(max_age=10.0, clock=clock)
+
+    def refuse() -> Any:
+        raise CommandError("not valid")
+
+    with pytest.raises(CommandError, match="not valid"):
+        await results.once("alice", "a", refuse, size=0, fingerprint=OTHER)
+
+    assert b"x" == await Runs(results).do("alice", "a")

@@ -99,7 +99,7 @@ def test_a_refusal_never_repeats_what_the_client_sent() -> None:
         ('{"type":"publish","id":"c1","message":{"type":"chat"}}', Publish("c1", {"type": "chat"})),
         ('{"type":"publish","id":"~","message":null}', Publish("~", None)),
         ('{"type":"command","id":"7","name":"cart.add"}', Command("7", "cart.add")),
-        ('{"type":"command","id":"7","name":"cart.add","data":null}', Command("7", "cart.add", None)),
+        ('{"type":"command","id":"7","name":"cart.add","data":null}', Command("7", "cart.add", b"null")),
     ],
 )
 def test_a_request_or_a_change_is_understood(text: str, expected: ClientFrame) -> None:
