@@ -374,6 +374,7 @@ class ConnectionManager(Registration):
         TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
+        self.hooks.check_room()
         self._log.expire()
         return self._running.connect(
             socket,
@@ -392,6 +393,7 @@ class ConnectionManager(Registration):
     def check_capacity(self, user_id: str) -> None:
         """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
         self._check_accepting("the event loop that the manager was started on")
+        self.hooks.check_room()
         self._running.connections.check_limits(user_id, now=self._clock())
 
     def count_request(self, identity: Identity) -> None:

@@ -19,6 +19,7 @@ from unmissed.settings import Settings
 
 logger = logging.getLogger("unmissed")
 
+COMMAND_THREADS = 32
 _TOO_FAST = "too many requests: send fewer, or raise UNMISSED_CLIENT_RATE on the server"
 
 
@@ -41,7 +42,7 @@ class ClientRequests:
         self._publish = publish
         self._commands = commands
         self._results = Results(max_age=settings.max_age, clock=clock)
-        self._threads = FairThreads()
+        self._threads = FairThreads(COMMAND_THREADS, name="unmissed-command")
         self._tasks = set[asyncio.Task[None]]()
 
     def bucket(self, user_id: str) -> TokenBucket:

@@ -1,4 +1,4 @@
-"""Threads for functions that block, shared fairly by the users who call them."""
+"""Threads for functions of the application that block, shared fairly by the users that they are called for."""
 
 import asyncio
 import contextvars
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmissed.core.receipts import has_room
-
-COMMAND_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +26,9 @@ class FairThreads:
     A user who has one may take as many as are free, without an eighth for users who have none: see ``has_room``.
     """
 
-    def __init__(self, count: int = COMMAND_THREADS) -> None:
+    def __init__(self, count: int, *, name: str) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="unmissed-command")
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._running = Counter[str]()
         self._waiting = OrderedDict[str, deque[_Call]]()
         """By user. The one who has had a thread last is at the end."""

@@ -43,7 +43,7 @@ def started(threads: FairThreads, blocking: Blocking, user_id: str, count: int) 
 
 
 async def test_a_result_and_an_exception_come_back() -> None:
-    threads = FairThreads(2)
+    threads = FairThreads(2, name="test")
 
     assert 3 == await threads.run("alice", lambda: 1 + 2)
     with pytest.raises(ZeroDivisionError):
@@ -53,7 +53,7 @@ async def test_a_result_and_an_exception_come_back() -> None:
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt])
 async def test_what_no_future_can_raise_is_an_error_as_any_other(error: type[BaseException]) -> None:
-    threads = FairThreads(2)
+    threads = FairThreads(2, name="test")
 
     def end() -> None:
         raise error
@@ -64,7 +64,7 @@ async def test_what_no_future_can_raise_is_an_error_as_any_other(error: type[Bas
 
 
 async def test_a_function_sees_the_context_of_its_caller() -> None:
-    threads, variable = FairThreads(2), contextvars.ContextVar[str]("variable")
+    threads, variable = FairThreads(2, name="test"), contextvars.ContextVar[str]("variable")
     variable.set("here")
 
     assert "here" == await threads.run("alice", variable.get)
@@ -72,7 +72,7 @@ async def test_a_function_sees_the_context_of_its_caller() -> None:
 
 
 async def test_a_user_cannot_occupy_all_threads(blocking: Blocking) -> None:
-    threads = FairThreads(16)
+    threads = FairThreads(16, name="test")
     slow = started(threads, blocking, "mallory", 100)
     await until(lambda: len(blocking.began) >= 7)
 
@@ -84,7 +84,7 @@ async def test_a_user_cannot_occupy_all_threads(blocking: Blocking) -> None:
 
 
 async def test_a_user_without_a_thread_finds_one_beside_several_busy_ones(blocking: Blocking) -> None:
-    threads = FairThreads(16)
+    threads = FairThreads(16, name="test")
     slow = [task for number in range(4) for task in started(threads, blocking, f"mallory {number}", 20)]
     await until(lambda: len(blocking.began) >= 14)
 
@@ -95,7 +95,7 @@ async def test_a_user_without_a_thread_finds_one_beside_several_busy_ones(blocki
 
 
 async def test_those_who_wait_get_a_thread_in_turn(blocking: Blocking) -> None:
-    threads = FairThreads(1)
+    threads = FairThreads(1, name="test")
     calls = started(threads, blocking, "alice", 1)
     await until(lambda: blocking.began)
     for user_id, count in (("alice", 4), ("bob", 2), ("carol", 1)):
@@ -110,7 +110,7 @@ async def test_those_who_wait_get_a_thread_in_turn(blocking: Blocking) -> None:
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_is_not_made(blocking: Blocking) -> None:
-    threads = FairThreads(1)
+    threads = FairThreads(1, name="test")
     [slow] = started(threads, blocking, "alice", 1)
     await until(lambda: blocking.began)
     [cancelled, later] = started(threads, blocking, "bob", 2)
@@ -124,7 +124,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_not_made(blocking: Blo
 
 
 async def test_nothing_is_started_after_the_end(blocking: Blocking) -> None:
-    threads = FairThreads(1)
+    threads = FairThreads(1, name="test")
     calls = started(threads, blocking, "alice", 2)
     await until(lambda: blocking.began)
 
