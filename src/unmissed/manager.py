@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from unmissed.application.lifecycle import Lifecycle
 from unmissed.application.people import ConnectionInfo, People
+from unmissed.application.presence import Followers
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of, topic_key
@@ -333,6 +334,13 @@ class ConnectionManager(Registration):
         reach each other.
         """
         return await self._everybody.users(topic)
+
+    async def followers(self, topic: str, *, limit: int) -> Followers:
+        """Return the first ``limit`` users, alphabetically, that follow a topic now, on all nodes, and how many do.
+
+        Questions at the same time share one answer of the other nodes. Raises what ``users`` raises.
+        """
+        return await self._everybody.presence.of(topic, limit=limit)
 
     async def connections_page(
         self, *, after: str = "", limit: int, user_id: str | None = None
