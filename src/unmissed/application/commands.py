@@ -93,6 +93,10 @@ class Commands:
 
     def add(self, name: str, function: Callable[..., Any]) -> None:
         """Let clients call a function by this name. Raises ConfigurationError."""
+        if not name or not callable(function):
+            raise ConfigurationError(
+                f'a command is a function with a name, not {function!r} with the name {name!r}: @manager.command("say")'
+            )
         if name in self._functions:
             raise ConfigurationError(f"two commands have the name {name!r}: rename one")
         self._functions[name] = CommandFunction.of(name, function)
