@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from unmissed.application.lifecycle import Lifecycle
 from unmissed.application.people import ConnectionInfo, People
+from unmissed.application.presence import Followers
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of, topic_key
@@ -27,6 +28,7 @@ from unmissed.core.errors import (
     WrongThread,
 )
 from unmissed.core.messages import Message, addressed
+from unmissed.core.receipts import key_of_user
 from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
@@ -228,13 +230,19 @@ class ConnectionManager(Registration):
         return publication.messages[0]
 
     async def publish_batch(
-        self, messages: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        publisher: str | None = None,
     ) -> Publication:
         """Publish messages as one block of contiguous numbers. If one message is refused, none is published.
 
-        Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. Raises
-        IdempotencyConflict when they are others, and Draining when the server is shutting down and nobody would receive
-        them. Raises LogUnavailable when the log has not stored them after ``publish_seconds``.
+        Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. A key
+        belongs to the application, or to the user whose id is ``publisher``; each has a share of the keys that are
+        known at a time. Raises IdempotencyConflict when the messages are others, TooManyRequests when the share is used
+        up, and Draining when the server is shutting down and nobody would receive them. Raises LogUnavailable when the
+        log has not stored them after ``publish_seconds``.
         """
         self._check_accepting(_OTHER_THREADS)
         drafts = await drafts_of(
@@ -242,7 +250,8 @@ class ConnectionManager(Registration):
         )
         # The manager may have stopped while they were built.
         self._check_accepting(_OTHER_THREADS)
-        publishing = self._log.publish(drafts, idempotency_key=idempotency_key)
+        key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
+        publishing = self._log.publish(drafts, idempotency_key=key)
         return await self._in_time(publishing, otherwise="the log did not store the message in time")
 
     def publish_threadsafe(
@@ -328,6 +337,13 @@ class ConnectionManager(Registration):
         """
         return await self._everybody.users(topic)
 
+    async def followers(self, topic: str, *, limit: int) -> Followers:
+        """Return the first ``limit`` users, alphabetically, that follow a topic now, on all nodes, and how many do.
+
+        Questions at the same time share one answer of the other nodes. Raises what ``users`` raises.
+        """
+        return await self._everybody.presence.of(topic, limit=limit)
+
     async def connections_page(
         self, *, after: str = "", limit: int, user_id: str | None = None
     ) -> list[ConnectionInfo]:
@@ -368,6 +384,7 @@ class ConnectionManager(Registration):
         TooManyConnections is raised, the socket is unchanged.
         """
         self._check_accepting("the event loop that the manager was started on")
+        self.hooks.check_room()
         self._log.expire()
         return self._running.connect(
             socket,
@@ -386,16 +403,27 @@ class ConnectionManager(Registration):
     def check_capacity(self, user_id: str) -> None:
         """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
         self._check_accepting("the event loop that the manager was started on")
+        self.hooks.check_room()
         self._running.connections.check_limits(user_id, now=self._clock())
+
+    def count_request(self, identity: Identity) -> None:
+        """Count a request that comes without a connection against the rate of its user.
+
+        Raises TooManyRequests over ``UNMISSED_CLIENT_RATE``, NotRunning or Draining.
+        """
+        self._check_accepting("the event loop that the manager was started on")
+        self._requests.count(identity.user_id)
 
     async def run_command(self, identity: Identity, command: Command) -> bytes:
         """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
 
-        A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises TooManyRequests,
-        NotRunning or Draining.
+        Its data is compact JSON. Call ``count_request`` before, so that the rate of its user includes it.
+
+        A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises CommandError, also
+        if the id was used for another command or its answer is forgotten, TooManyRequests, NotRunning or Draining.
         """
         self._check_accepting("the event loop that the manager was started on")
-        return await self._requests.answer_without_connection(identity, command)
+        return await self._requests.run(identity, command)
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""

@@ -81,12 +81,12 @@ class Settings(BaseSettings):
     client_rate: Positive = Field(
         default=10.0,
         description=(
-            "Requests a second that one WebSocket may send (publish, command, follow, unfollow and authenticate), "
-            "and commands a second of a user over HTTP."
+            "Requests a second that a user may send: publish, command, follow, unfollow and authenticate frames over "
+            "all WebSockets, and commands and questions about presence over HTTP."
         ),
     )
     client_burst: Count = Field(
-        default=20, description="Requests that one WebSocket may send at once, and commands over HTTP."
+        default=20, description="Requests that a user may send at once, over all WebSockets and HTTP together."
     )
     max_connections: Count | None = Field(
         default=None, description="Maximum number of WebSockets and event streams in total."

@@ -45,14 +45,16 @@ def add_command_route(router: APIRouter, manager: ConnectionManager, *, authenti
         if name not in manager.commands:
             raise HTTPException(HTTPStatus.NOT_FOUND, "no command has this name")
         key = required_idempotency_key(request)
+        # Before the body is read and decoded, which costs more than refusing it.
+        manager.count_request(identity)
         body = await json_body(request, limit=MAX_CLIENT_FRAME_BYTES, may_be_empty=True)
-        return _response(await manager.run_command(identity, Command(key, name, _json(body))))
+        return _response(await manager.run_command(identity, Command(key, name, _data(body))))
 
     add_options_route(router, PATH, methods="POST, OPTIONS")
 
 
-def _json(body: bytes) -> bytes | None:
-    """Return the data in the form in which a frame has it. It is not kept decoded while the command runs."""
+def _data(body: bytes) -> bytes | None:
+    """Return the same JSON as in a frame, so that a command may be repeated on a WebSocket."""
     try:
         return encode_json(decode_json(body)) if body else None
     except ValueError as error:

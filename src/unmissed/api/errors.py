@@ -9,12 +9,13 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from starlette.exceptions import HTTPException
 
 from unmissed.core import errors
-from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode
+from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode, error_detail
 
 logger = logging.getLogger("unmissed")
 
 
 _RETRY_AFTER_SECONDS = "1"
+_MOST_NAMED = 5
 _TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -43,6 +44,7 @@ TABLE = (
     Row(None, HTTPStatus.REQUEST_TIMEOUT, CloseCode.AUTHENTICATION_TIMEOUT, logging.DEBUG),
     Row(errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row.of(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
+    Row.of(errors.CommandError, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row.of(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
@@ -77,9 +79,9 @@ def refuse(error: Exception, *, where: str) -> Refusal:
         logger.error("%s failed with an unexpected error", where, exc_info=error)
         return Refusal(row.status, row.close_code, INTERNAL_ERROR)
     if isinstance(error, HTTPException):
-        refusal = Refusal(error.status_code, row.close_code, str(error.detail), error.headers)
+        refusal = Refusal(error.status_code, row.close_code, error_detail(str(error.detail)), error.headers)
     else:
-        refusal = Refusal(row.status, row.close_code, _detail(error), _headers(row))
+        refusal = Refusal(row.status, row.close_code, error_detail(_text(error)), _headers(row, error))
     logger.log(
         row.log_level,
         "%s refused with status %d or close code %d: %s",
@@ -94,7 +96,7 @@ def refuse(error: Exception, *, where: str) -> Refusal:
 def refusal_of(code: int, detail: str) -> Refusal:
     """Return what a client is told over HTTP when it would get an ``error`` frame with this code."""
     row = next((row for row in TABLE if row.close_code == code), _UNKNOWN)
-    return Refusal(row.status, row.close_code, detail, _headers(row))
+    return Refusal(row.status, row.close_code, detail, _headers(row, None))
 
 
 def _row(error: Exception) -> Row:
@@ -113,11 +115,14 @@ def _row_of_status(status: int) -> Row:
     return Row(None, HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, logging.DEBUG)
 
 
-def _headers(row: Row) -> Mapping[str, str] | None:
+def _headers(row: Row, error: Exception | None) -> Mapping[str, str] | None:
+    if isinstance(error, errors.TooManyRequests):
+        return {"Retry-After": str(error.retry_after)}
     return {"Retry-After": _RETRY_AFTER_SECONDS} if row.status in _TEMPORARY else None
 
 
-def _detail(error: Exception) -> str:
+def _text(error: Exception) -> str:
     if isinstance(error, RequestValidationError | WebSocketRequestValidationError):
-        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        first = error.errors()[:_MOST_NAMED]
+        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in first)
     return str(error)

@@ -15,7 +15,6 @@ from unmissed.api.query import described, limit_parameter, parameter, since_para
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
-from unmissed.core.receipts import key_of_user
 from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
 from unmissed.delivery.access import Access
@@ -68,7 +67,8 @@ def add_message_routes(
         body = await json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         publication = await manager.publish_batch(
             _items(body, max_item_bytes=manager.settings.max_message_bytes),
-            idempotency_key=key and key_of_user(identity.user_id, key),
+            idempotency_key=key,
+            publisher=identity.user_id,
         )
         stamps = _stamps(publication)
         status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
@@ -149,6 +149,7 @@ _POST_DOCS: dict[str, Any] = {
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
             HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     },

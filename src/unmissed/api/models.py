@@ -92,7 +92,11 @@ class PresenceBody(BaseModel):
 
     topic: str = Field(examples=["rooms.1"])
     users: list[PresentUser] = Field(description="The users in alphabetical order, at most limit of them.")
-    total_users: int = Field(examples=[1])
+    total_users: int = Field(
+        description="How many users follow the topic. If there are more on a node than the limit, "
+        "a user who is connected to several nodes may count more than once.",
+        examples=[1],
+    )
     total_connections: int = Field(examples=[2])
 
 

@@ -31,17 +31,18 @@ def add_presence_route(
     async def presence(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the users that follow a topic now, which the client itself must be allowed to follow."""
         checked(identity, manager)
+        manager.count_request(identity)
         topic = parameter(request, "topic")
         if topic is None:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "topic is required, such as ?topic=rooms.1")
         await access.granted(identity, [topic])
-        users = await manager.users(topic)
-        listed = sorted(users.items())[: limit_parameter(request, most=MAX_USERS) or MAX_USERS]
+        limit = limit_parameter(request, most=MAX_USERS) or MAX_USERS
+        followers = await manager.followers(topic, limit=limit)
         body = models.PresenceBody(
             topic=topic,
-            users=[models.PresentUser(user_id=user_id, connections=count) for user_id, count in listed],
-            total_users=len(users),
-            total_connections=sum(users.values()),
+            users=[models.PresentUser(user_id=user_id, connections=n) for user_id, n in followers.users.items()],
+            total_users=followers.total_users,
+            total_connections=followers.total_connections,
         )
         return models.answer(body)
 
@@ -52,7 +53,13 @@ _LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_USERS, "default": MAX_
 _DOCS: dict[str, Any] = {
     "responses": {
         200: {"model": models.PresenceBody},
-        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **documented(
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
     },
     "openapi_extra": {
         "parameters": [

@@ -3,22 +3,24 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
-from pydantic_core import to_jsonable_python
+from pydantic_core import SchemaValidator, to_jsonable_python
 
 from unmissed.application.results import Results
+from unmissed.application.threads import FairThreads
+from unmissed.application.validation import explanation, validator_of
 from unmissed.core import wire
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Command
 from unmissed.core.encoding import encode_json
 from unmissed.core.errors import CommandError, ConfigurationError
-from unmissed.core.receipts import key_of_user
 from unmissed.delivery.lane import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
@@ -34,6 +36,7 @@ class CommandFunction:
     function: Callable[..., Any]
     data_name: str | None
     data_type: TypeAdapter[Any] | None
+    data_validator: SchemaValidator | None
     data_required: bool
     identity_name: str | None
 
@@ -41,11 +44,13 @@ class CommandFunction:
     def of(cls, name: str, function: Callable[..., Any]) -> "CommandFunction":
         """Inspect a function. Raises ConfigurationError, which says what parameters it may have."""
         data, identity = _parameters(name, function)
+        data_type = _type_adapter(name, data) if data else None
         return cls(
             name,
             function,
             data_name=data.name if data else None,
-            data_type=_type_adapter(name, data) if data else None,
+            data_type=data_type,
+            data_validator=validator_of(data_type) if data_type else None,
             data_required=data is not None and data.default is inspect.Parameter.empty,
             identity_name=identity.name if identity else None,
         )
@@ -55,21 +60,21 @@ class CommandFunction:
         arguments: dict[str, Any] = {}
         if self.identity_name is not None:
             arguments[self.identity_name] = identity
-        if self.data_name is None or self.data_type is None:
+        if self.data_name is None or self.data_validator is None:
             if data is not None:
                 raise CommandError(f"the command {self.name} takes no data")
         elif data is not None or self.data_required:
             try:
-                arguments[self.data_name] = self.data_type.validate_json(data or b"null")
+                arguments[self.data_name] = self.data_validator.validate_json(data or b"null")
             except ValidationError as error:
-                raise CommandError(_explanation(error)) from None
+                raise CommandError(explanation(error)) from None
         return arguments
 
-    async def call(self, arguments: Mapping[str, Any]) -> object:
-        """Call the function: on the event loop if it is async, else in a thread."""
+    async def call(self, arguments: Mapping[str, Any], *, user_id: str, threads: FairThreads) -> object:
+        """Call the function: on the event loop if it is async, else in one of the threads, as this user."""
         if inspect.iscoroutinefunction(self.function):
             return await self.function(**arguments)
-        result = await asyncio.to_thread(self.function, **arguments)
+        result = await threads.run(user_id, partial(self.function, **arguments))
         return await result if inspect.isawaitable(result) else result
 
 
@@ -88,11 +93,15 @@ class Commands:
 
     def add(self, name: str, function: Callable[..., Any]) -> None:
         """Let clients call a function by this name. Raises ConfigurationError."""
+        if not name or not callable(function):
+            raise ConfigurationError(
+                f'a command is a function with a name, not {function!r} with the name {name!r}: @manager.command("say")'
+            )
         if name in self._functions:
             raise ConfigurationError(f"two commands have the name {name!r}: rename one")
         self._functions[name] = CommandFunction.of(name, function)
 
-    async def run(self, identity: Identity, command: Command, *, results: Results) -> bytes:
+    async def run(self, identity: Identity, command: Command, *, results: Results, threads: FairThreads) -> bytes:
         """Run a command, or repeat the answer of an earlier one with this id. Return the frame that answers it.
 
         Raises CommandError if there is no such command, or its data is invalid.
@@ -100,28 +109,33 @@ class Commands:
         function = self._functions.get(command.name)
         if function is None:
             raise CommandError("no command has this name")
-        arguments = function.arguments(identity, command.data)
-        return await results.once(
-            key_of_user(identity.user_id, command.id),
-            lambda: _frame(function, arguments, command),
-            fingerprint=sha256(encode_json(command.name) + (command.data or b"")).digest(),
-        )
+
+        def run() -> Coroutine[Any, Any, bytes]:
+            arguments = function.arguments(identity, command.data)
+            return _frame(command.id, function, arguments, user_id=identity.user_id, threads=threads)
+
+        data = command.data or b""
+        fingerprint = sha256(encode_json(command.name) + data).digest()
+        return await results.once(identity.user_id, command.id, run, size=len(data), fingerprint=fingerprint)
 
 
-async def _frame(function: CommandFunction, arguments: Mapping[str, Any], command: Command) -> bytes:
+async def _frame(
+    command_id: str, function: CommandFunction, arguments: Mapping[str, Any], *, user_id: str, threads: FairThreads
+) -> bytes:
     """Return the ``result`` frame, or the ``error`` frame for what the function has raised."""
     try:
-        return wire.result(command.id, data=to_jsonable_python(await function.call(arguments)))
+        returned = await function.call(arguments, user_id=user_id, threads=threads)
+        return wire.result(command_id, data=to_jsonable_python(returned))
     except CommandError as error:
-        return wire.error(code=wire.code_of(error), detail=str(error), request_id=command.id)
+        return wire.error(code=wire.code_of(error), detail=str(error), request_id=command_id)
     except asyncio.CancelledError:
         if is_being_cancelled():
             raise
-        logger.exception("the command %s was cancelled", command.name)
-        return wire.internal_error(command.id)
+        logger.exception("the command %s was cancelled", function.name)
+        return wire.internal_error(command_id)
     except Exception:
-        logger.exception("the command %s failed", command.name)
-        return wire.internal_error(command.id)
+        logger.exception("the command %s failed", function.name)
+        return wire.internal_error(command_id)
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
@@ -155,11 +169,3 @@ def _type_adapter(name: str, parameter: inspect.Parameter) -> TypeAdapter[Any]:
         raise ConfigurationError(
             f"the command {name!r}: {parameter.name} must be a Pydantic model or another type that JSON becomes"
         ) from None
-
-
-def _explanation(error: ValidationError) -> str:
-    """Return one line that names each invalid field, without the values."""
-    return "; ".join(
-        f"{'.'.join(map(str, detail['loc'])) or 'data'}: {detail['msg']}"
-        for detail in error.errors(include_input=False)
-    )

@@ -21,6 +21,8 @@ class Events:
 
     def add(self, model: type[BaseModel], message_type: str) -> None:
         """Let a model stand for a message type. Raises ConfigurationError."""
+        if not isinstance(model, type) or not issubclass(model, BaseModel):
+            raise ConfigurationError(f"{model!r} is no event: decorate a Pydantic model, class Shipped(BaseModel)")
         if message_type in RESERVED_TYPES or not message_type:
             raise ConfigurationError(f"the type {message_type!r} is reserved for the protocol: choose another name")
         if message_type in self._types.values():

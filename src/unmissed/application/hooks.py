@@ -3,17 +3,26 @@
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from unmissed.application.threads import FairThreads
 from unmissed.core.audience import Identity
+from unmissed.core.errors import TooManyConnections
 from unmissed.delivery.lane import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
 
-MAX_PENDING = 10_000
-"""Calls that may wait for slow hooks. Beyond that, events are logged and dropped."""
+MAX_RUNNING = 1_000
+"""Connections whose hooks run at a time. Those of the others wait."""
+
+MAX_WAITING = 100_000
+"""Events that may wait for slow hooks, about 500 bytes each. Beyond that, no new connections are accepted."""
+
+HOOK_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,7 @@ class Disconnected:
     """How many sequence numbers its position was behind the latest message."""
 
 
+Event = Connected | Disconnected
 ConnectHook = Callable[[Connected], object]
 DisconnectHook = Callable[[Disconnected], object]
 
@@ -48,60 +58,91 @@ DisconnectHook = Callable[[Disconnected], object]
 class Hooks:
     """The hooks of one application. They run beside the delivery, those of one connection one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING) -> None:
         self.on_connect: list[ConnectHook] = []
         self.on_disconnect: list[DisconnectHook] = []
-        self._running: dict[str, asyncio.Task[None]] = {}
-        """The last task of each connection, until it is done."""
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._waiting = deque[Event]()
+        self._calling: dict[str, deque[Event]] = {}
+        """The connections whose hooks run, and the events of each that come after the one that is handled."""
+        self._workers = set[asyncio.Task[None]]()
+        self._threads: FairThreads | None = None
+
+    def check_room(self) -> None:
+        """Raise TooManyConnections if so many events wait that there is no room for those of another connection."""
+        if len(self._waiting) >= self._max_waiting:
+            raise TooManyConnections("the hooks of the application are too slow: reconnect later")
 
     def connected(self, event: Connected) -> None:
         """Call the hooks for a new connection."""
-        self._start(self.on_connect, event)
+        self._add(event)
 
     def disconnected(self, event: Disconnected) -> None:
         """Call the hooks for the end of a connection."""
-        self._start(self.on_disconnect, event)
+        self._add(event)
 
     async def finish(self, *, seconds: float) -> None:
-        """Wait for the running hooks, and cancel those that take longer."""
-        running = tuple(self._running.values())
-        if running:
-            _, late = await asyncio.wait(running, timeout=seconds)
-            for task in late:
-                task.cancel()
+        """Let the hooks run for so long, then cancel those that are running, and log how many did not run."""
+        workers = tuple(self._workers)
+        late = (await asyncio.wait(workers, timeout=seconds))[1] if workers else ()
+        missed = len(self._waiting) + sum(map(len, self._calling.values()))
+        self._waiting.clear()
+        for worker in late:
+            worker.cancel()
+        if late:
+            logger.error(
+                "hooks are too slow: at the stop, those of %d events were cancelled, and those of %d did not run",
+                len(late),
+                missed,
+            )
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
 
-    def _start(self, hooks: list[Any], event: Connected | Disconnected) -> None:
-        if len(self._running) >= MAX_PENDING:
-            logger.error("hooks are too slow: dropped %s", type(event).__name__)
+    def _add(self, event: Event) -> None:
+        self._waiting.append(event)
+        if len(self._workers) < self._max_running:
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        """Handle waiting events, as one of several tasks that do."""
+        while self._waiting:
+            event = self._waiting.popleft()
+            later = self._calling.get(event.connection_id)
+            if later is not None:
+                # Its connection has another one that is being handled: this one comes after that.
+                later.append(event)
+                continue
+            events = self._calling[event.connection_id] = deque((event,))
+            try:
+                while events:
+                    await self._handle(events.popleft())
+            finally:
+                del self._calling[event.connection_id]
+            # Hooks that never wait must not keep the event loop.
+            await asyncio.sleep(0)
+
+    async def _handle(self, event: Event) -> None:
+        """Call each hook. One that raises is logged, and the others are called."""
+        hooks: list[Any] = [*(self.on_connect if isinstance(event, Connected) else self.on_disconnect)]
+        for hook in hooks:
+            try:
+                await self._call(hook, event)
+            except (Exception, asyncio.CancelledError):
+                if is_being_cancelled():
+                    raise
+                logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
+
+    async def _call(self, hook: Callable[..., Any], event: Event) -> None:
+        """Run a hook: on the event loop if it is async, else in a thread, where it may block."""
+        if inspect.iscoroutinefunction(hook):
+            await hook(event)
             return
-        name = event.connection_id
-        task = asyncio.create_task(_call(tuple(hooks), event, after=self._running.get(name)))
-        self._running[name] = task
-        task.add_done_callback(lambda _: self._done(name, task))
-
-    def _done(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._running.get(name) is task:
-            del self._running[name]
-
-
-async def _call(hooks: tuple[Any, ...], event: object, *, after: asyncio.Task[None] | None) -> None:
-    """Call each hook. One that raises is logged, and the others are called."""
-    if after is not None:
-        await asyncio.wait([after])
-    for hook in hooks:
-        try:
-            await _result_of(hook, event)
-        except (Exception, asyncio.CancelledError):
-            if is_being_cancelled():
-                raise
-            logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
-
-
-async def _result_of(hook: Callable[..., Any], event: object) -> None:
-    """Run a hook: on the event loop if it is async, else in a thread, where it may block."""
-    if inspect.iscoroutinefunction(hook):
-        await hook(event)
-        return
-    result = await asyncio.to_thread(hook, event)
-    if inspect.isawaitable(result):
-        await result
+        if self._threads is None:
+            self._threads = FairThreads(HOOK_THREADS, name="unmissed-hook")
+        result = await self._threads.run(event.identity.user_id, partial(hook, event))
+        if inspect.isawaitable(result):
+            await result

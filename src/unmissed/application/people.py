@@ -7,6 +7,7 @@ from heapq import nsmallest
 from typing import Any
 
 from unmissed.application.nodes import Nodes
+from unmissed.application.presence import Presence, answer_to_node
 from unmissed.core.errors import UnknownConnection
 from unmissed.core.revocations import Revocations
 from unmissed.core.wire import CloseCode
@@ -59,6 +60,7 @@ class People:
             node_id=node_id,
             handlers={
                 "users": connections.users,
+                "followers": lambda question: answer_to_node(connections, question),
                 "connections": lambda content: [asdict(info) for info in self._listed(**content)],
                 "log_out": lambda content: self._log_out(*content),
                 "log_out_connection": self._log_out_connection,
@@ -68,6 +70,7 @@ class People:
             introduce=self._revoked,
             clock=clock,
         )
+        self.presence = Presence(connections, ask=self.nodes.ask)
 
     async def users(self, topic: str | None = None) -> dict[str, int]:
         """Return how many connections each user has, or only those that follow a topic."""

@@ -8,10 +8,12 @@ from pydantic import BaseModel
 from unmissed.application.commands import Commands
 from unmissed.application.events import Events
 from unmissed.application.hooks import ConnectHook, DisconnectHook, Hooks
+from unmissed.core.errors import ConfigurationError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _ConnectHook = TypeVar("_ConnectHook", bound=ConnectHook)
 _DisconnectHook = TypeVar("_DisconnectHook", bound=DisconnectHook)
+_Hook = TypeVar("_Hook")
 _Model = TypeVar("_Model", bound=type[BaseModel])
 
 
@@ -23,28 +25,41 @@ class Registration:
         self.events = Events()
         self.hooks = Hooks()
 
-    def command(self, name: str) -> Callable[[_Function], _Function]:
-        """Let clients call a function: ``@manager.command("cart.add")``.
+    @overload
+    def command(self, name_or_function: str) -> Callable[[_Function], _Function]: ...
+    @overload
+    def command(self, name_or_function: _Function) -> _Function: ...
+    def command(self, name_or_function: str | _Function) -> Callable[[_Function], _Function] | _Function:
+        """Let clients call a function: ``@manager.command("cart.add")``, or ``@manager.command`` for its own name.
 
         The function, async or not, has at most one parameter for the data that the client sends, a Pydantic model or
         another type that JSON becomes, and at most one of the type ``Identity``. What it returns is sent back. It may
         raise CommandError to refuse. A function that is not async runs in a thread. Raises ConfigurationError.
         """
+        if not isinstance(name_or_function, str):
+            self.commands.add(_name_of(name_or_function), name_or_function)
+            return name_or_function
 
         def register(function: _Function) -> _Function:
-            self.commands.add(name, function)
+            self.commands.add(name_or_function, function)
             return function
 
         return register
 
     def on_connect(self, hook: _ConnectHook) -> _ConnectHook:
-        """Call a function, async or not, with a ``Connected`` when a client has connected: ``@manager.on_connect``."""
-        self.hooks.on_connect.append(hook)
+        """Call a function, async or not, with a ``Connected`` when a client has connected: ``@manager.on_connect``.
+
+        Raises ConfigurationError.
+        """
+        self.hooks.on_connect.append(_checked_hook(hook, "on_connect"))
         return hook
 
     def on_disconnect(self, hook: _DisconnectHook) -> _DisconnectHook:
-        """Call a function, async or not, with a ``Disconnected`` when a connection ends: ``@manager.on_disconnect``."""
-        self.hooks.on_disconnect.append(hook)
+        """Call a function, async or not, with a ``Disconnected`` when a connection ends: ``@manager.on_disconnect``.
+
+        Raises ConfigurationError.
+        """
+        self.hooks.on_disconnect.append(_checked_hook(hook, "on_disconnect"))
         return hook
 
     @overload
@@ -57,7 +72,7 @@ class Registration:
         ``emit(model)`` publishes it with that type, by default the name of its class. Raises ConfigurationError.
         """
         if not isinstance(name_or_model, str):
-            self.events.add(name_or_model, name_or_model.__name__)
+            self.events.add(name_or_model, getattr(name_or_model, "__name__", ""))
             return name_or_model
 
         def register(model: _Model) -> _Model:
@@ -65,3 +80,19 @@ class Registration:
             return model
 
         return register
+
+
+def _name_of(function: object) -> str:
+    name = getattr(function, "__name__", None)
+    if not callable(function) or not isinstance(name, str) or not name.isidentifier():
+        raise ConfigurationError(
+            f"@manager.command has no name for {function!r}: decorate a function, or give it one, as in "
+            '@manager.command("cart.add")'
+        )
+    return name
+
+
+def _checked_hook(hook: _Hook, decorator: str) -> _Hook:
+    if not callable(hook):
+        raise ConfigurationError(f"{decorator} takes a function, not {hook!r}: write @manager.{decorator} above it")
+    return hook

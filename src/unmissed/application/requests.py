@@ -7,26 +7,20 @@ from typing import Any
 
 from unmissed.application.commands import Commands
 from unmissed.application.results import Results
+from unmissed.application.threads import FairThreads
 from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
 from unmissed.core.errors import TooManyRequests, UnmissedError
-from unmissed.core.rate import TokenBucket
-from unmissed.core.receipts import key_of_user
+from unmissed.core.rate import TokenBucket, TokenBuckets
 from unmissed.delivery.inbox import Answer
 from unmissed.logs.base import Publication
 from unmissed.settings import Settings
 
 logger = logging.getLogger("unmissed")
 
-MAX_REMEMBERED = 10_000
-"""Users whose bucket is remembered."""
-
-MAX_RUNNING_BYTES = 131_072
-"""Bytes of one user's commands over HTTP that run at the same time."""
-
-COMMAND_OVERHEAD = 4_096
-"""Bytes that a running command takes besides its data."""
+COMMAND_THREADS = 32
+_TOO_FAST = "too many requests: send fewer, or raise UNMISSED_CLIENT_RATE on the server"
 
 
 class ClientRequests:
@@ -47,52 +41,26 @@ class ClientRequests:
         self.admit = admit
         self.is_behind = is_behind
         self.catch_up = catch_up
-        self._rate, self._burst = settings.client_rate, settings.client_burst
+        self._buckets = TokenBuckets(rate=settings.client_rate, burst=settings.client_burst)
+        self._retry_seconds = 1 / settings.client_rate
         self._publish = publish
         self._commands = commands
-        self._remembered: dict[str, TokenBucket] = {}
-        """Buckets that may not be full, by user, the one that was used last at the end."""
-        self._running: dict[str, int] = {}
-        """Bytes of the commands without a connection that are running, by user."""
         self._results = Results(max_age=settings.max_age, clock=clock)
+        self._threads = FairThreads(COMMAND_THREADS, name="unmissed-command")
         self._tasks = set[asyncio.Task[None]]()
 
     def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a new client: a full bucket, unless one of its user is remembered.
+        """Return the limit for the requests of a user, which all connections and HTTP requests of the user share."""
+        return TokenBucket(self._buckets, user_id)
 
-        A client that is closed because of too many messages gains nothing by reconnecting.
-        """
-        full_after = self._burst / self._rate
-        while self._remembered:
-            oldest = next(iter(self._remembered))
-            if len(self._remembered) <= MAX_REMEMBERED and self._remembered[oldest].idle_for(self.clock()) < full_after:
-                break
-            del self._remembered[oldest]
-        return self._remembered.get(user_id) or TokenBucket(rate=self._rate, burst=self._burst, now=self.clock())
+    def count(self, user_id: str) -> None:
+        """Count a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
+        if not self._buckets.take(user_id, self.clock()):
+            raise TooManyRequests(_TOO_FAST, retry_after=self._retry_seconds)
 
-    def remember(self, user_id: str, bucket: TokenBucket) -> None:
-        """Remember a bucket until it is full again."""
-        self._remembered.pop(user_id, None)
-        self._remembered[user_id] = bucket
-
-    async def answer_without_connection(self, identity: Identity, command: Command) -> bytes:
-        """Answer a command that comes without a connection. Raises TooManyRequests over the limits of its user.
-
-        Nothing orders such commands, so they run at the same time: MAX_RUNNING_BYTES of them, but at least one.
-        """
-        user_id, size = identity.user_id, command.size + COMMAND_OVERHEAD
-        bucket = self.bucket(user_id)
-        self.remember(user_id, bucket)
-        running = self._running.get(user_id, 0)
-        if not bucket.take(self.clock()) or (running and running + size > MAX_RUNNING_BYTES):
-            raise TooManyRequests
-        self._running[user_id] = running + size
-        try:
-            return (await self.answer(identity, command)).payload
-        finally:
-            self._running[user_id] -= size
-            if not self._running[user_id]:
-                del self._running[user_id]
+    async def run(self, identity: Identity, command: Command) -> bytes:
+        """Run a command, or repeat the answer of an earlier one. See ``Commands.run`` for what is raised."""
+        return await self._commands.run(identity, command, results=self._results, threads=self._threads)
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task that ends with the manager."""
@@ -103,6 +71,7 @@ class ClientRequests:
     def stop(self) -> None:
         """Cancel what is running."""
         self._results.cancel()
+        self._threads.close()
         for task in self._tasks:
             task.cancel()
 
@@ -113,7 +82,7 @@ class ClientRequests:
                 case Publish():
                     return await self._answer_publish(identity, request)
                 case Command():
-                    return Answer(await self._commands.run(identity, request, results=self._results))
+                    return Answer(await self.run(identity, request))
         except UnmissedError as error:
             return Answer(wire.error(code=wire.code_of(error), detail=str(error), request_id=request.id))
         except Exception:
@@ -122,7 +91,6 @@ class ClientRequests:
 
     async def _answer_publish(self, identity: Identity, request: Publish) -> Answer:
         identity.require(PUBLISH_SCOPE, what="publishing")
-        key = key_of_user(identity.user_id, request.id)
-        publication = await self._publish(request.messages(), idempotency_key=key)
+        publication = await self._publish(request.messages(), idempotency_key=request.id, publisher=identity.user_id)
         number = publication.receipt.first
         return Answer(wire.published(request.id, sequence_number=number), after=number)

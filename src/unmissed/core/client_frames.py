@@ -76,12 +76,7 @@ class Command:
     id: str
     name: str
     data: bytes | None = None
-    """JSON; None without data."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the data."""
-        return len(self.data or b"")
+    """Compact JSON: while a command waits and runs, its text takes a small part of the memory of its values."""
 
 
 Request = Publish | Command

@@ -26,7 +26,10 @@
     └── ConnectionRefused       raised by the client: the server does not accept this client
 """
 
+from math import ceil
+
 _MOST_ECHOED = 100
+_LONGEST_WAIT = 3_600.0
 
 
 class UnmissedError(Exception):
@@ -129,13 +132,11 @@ class TooManyConnections(UnmissedError):
 
 
 class TooManyRequests(UnmissedError):
-    """A user sends more commands than the limit allows."""
+    """A user asks for more than a limit allows. Nothing was done. Retry after ``retry_after`` seconds."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "too many commands, or too many at the same time: retry later, and send fewer, or raise "
-            "UNMISSED_CLIENT_RATE on the server"
-        )
+    def __init__(self, reason: str, *, retry_after: float) -> None:
+        self.retry_after = max(1, ceil(min(retry_after, _LONGEST_WAIT)))
+        super().__init__(f"{reason}: retry in {self.retry_after} s")
 
 
 class NotRunning(UnmissedError, RuntimeError):

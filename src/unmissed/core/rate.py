@@ -1,26 +1,55 @@
-"""How many messages a client may send."""
+"""How many requests a user may send, over all connections."""
+
+from collections import OrderedDict
+
+MAX_USERS = 100_000
+"""Users whose bucket is not full. Others share one bucket, until some of these are full again."""
+
+
+class TokenBuckets:
+    """A bucket for each user, which allows ``rate`` requests a second on average, and up to ``burst`` at once.
+
+    A bucket is the time at which it is full again. One that is full is as good as new, and is forgotten: no other is.
+    """
+
+    def __init__(self, *, rate: float, burst: int, max_users: int = MAX_USERS) -> None:
+        self._seconds = 1 / rate
+        self._full_seconds = burst / rate
+        self._max_users = max_users
+        self._full_at = OrderedDict[str | None, float]()
+        """By user; None for those that share one. Those that are full first are nearly in front."""
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, user_id: str, now: float) -> bool:
+        """Count one request at ``now`` (monotonic seconds), and return whether it is allowed."""
+        self._forget_full(now)
+        shares = len(self._full_at) >= self._max_users and user_id not in self._full_at
+        owner = None if shares else user_id
+        full_at = max(now, self._full_at.get(owner, now)) + self._seconds
+        # Sums of floats are not exact: a thousandth of a request decides nothing.
+        if full_at - now > self._full_seconds + self._seconds / 1_000:
+            return False
+        self._full_at[owner] = full_at
+        self._full_at.move_to_end(owner)
+        return True
+
+    def _forget_full(self, now: float) -> None:
+        """Forget full buckets in front. One is never full later than all of it takes after its last request."""
+        while self._full_at and next(iter(self._full_at.values())) <= now:
+            self._full_at.popitem(last=False)
 
 
 class TokenBucket:
-    """Allows ``rate`` messages a second on average, and up to ``burst`` at once."""
+    """The bucket of one user, for one of the connections that share it."""
 
-    __slots__ = ("_burst", "_left", "_rate", "_updated_at")
+    __slots__ = ("_buckets", "_user_id")
 
-    def __init__(self, *, rate: float, burst: int, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._left = float(burst)
-        self._updated_at = now
+    def __init__(self, buckets: TokenBuckets, user_id: str) -> None:
+        self._buckets = buckets
+        self._user_id = user_id
 
     def take(self, now: float) -> bool:
-        """Count one message at ``now`` (monotonic seconds), and return whether it is allowed."""
-        self._left = min(self._burst, self._left + (now - self._updated_at) * self._rate)
-        self._updated_at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def idle_for(self, now: float) -> float:
-        """Return the seconds since the last message."""
-        return now - self._updated_at
+        """Count one request at ``now`` (monotonic seconds), and return whether it is allowed."""
+        return self._buckets.take(self._user_id, now)

@@ -1,12 +1,28 @@
-"""Receipts by idempotency key, so that a repeated publish returns the same receipt."""
+"""What was done under idempotency keys, so that a repeated request does nothing again."""
 
-from collections import OrderedDict
+from base64 import urlsafe_b64encode
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import blake2b, sha256
 
-from unmissed.core.errors import IdempotencyConflict
-from unmissed.core.messages import Draft
+from unmissed.core.errors import IdempotencyConflict, TooManyRequests
+from unmissed.core.messages import Draft, rfc3339
+
+MAX_KEYS = 524_288
+"""The most keys that are remembered at a time. A user alone may have 229,376: 254 a second for 900 s."""
+
+KEY_BYTES = 240
+"""Upper bound of the memory that one key and its receipt take: tracemalloc counts 130 to 225 on CPython 3.11."""
+
+_SLICES = 8
+"""Keys are forgotten in slices of ``max_age``, each at once: no key has a time of its own."""
+
+_DIGEST_BYTES = 15
+"""A digest of this size, and a receipt of 31 bytes, fill the smallest blocks that Python allocates for them."""
+
+_FINGERPRINT_BYTES, _FIRST_BYTES, _COUNT_BYTES = 14, 7, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,49 +35,120 @@ class Receipt:
     timestamp: str
 
 
-class Receipts:
-    """Receipts by key, each kept ``max_age`` seconds, the newest ``max_keys`` of them."""
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """The keys that were added between ``begun_at`` and the next slice, and how many each owner has of them."""
 
-    def __init__(self, *, max_age: float, max_keys: int = 10_000) -> None:
-        self._max_age = max_age
+    begun_at: float
+    kept: dict[bytes, bytes] = field(default_factory=dict)
+    of_owner: dict[bytes, int] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        """How many places are taken. An owner takes one, too, so that many owners of one key each are bounded."""
+        return len(self.kept) + len(self.of_owner)
+
+
+class Keys:
+    """Keys and a few bytes for each, for ``max_age`` seconds or up to an eighth longer. None is forgotten earlier."""
+
+    def __init__(self, *, max_age: float, max_keys: int = MAX_KEYS) -> None:
+        self._slice_seconds = max_age / _SLICES
+        self._kept_seconds = max_age + self._slice_seconds
         self._max_keys = max_keys
-        self._kept: OrderedDict[str, tuple[float, bytes, Receipt]] = OrderedDict()
+        self._slices = deque[_Slice]()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(len(each.kept) for each in self._slices)
+
+    def find(self, key: str, *, now: float) -> bytes | None:
+        """Return the bytes for this key, or None when it is new or forgotten."""
+        self.expire(now)
+        digest = _digest(key)
+        return next((each.kept[digest] for each in reversed(self._slices) if digest in each.kept), None)
+
+    def check_room(self, key: str, *, now: float) -> None:
+        """Raise TooManyRequests if this key could not be remembered: the caller must not do what it is for."""
+        owner = _digest(owner_of(key))
+        mine = sum(each.of_owner.get(owner, 0) for each in self._slices)
+        if not has_room(mine=mine, used=sum(each.used for each in self._slices), total=self._max_keys):
+            raise TooManyRequests("too many idempotency keys are in use", retry_after=self._room_after(now))
+
+    def _room_after(self, now: float) -> float:
+        """Return the seconds until the oldest keys are forgotten."""
+        return self._slices[0].begun_at + self._kept_seconds - now if self._slices else self._kept_seconds
+
+    def keep(self, key: str, value: bytes, *, now: float) -> None:
+        """Remember a key from ``now`` (monotonic seconds) on."""
+        if not self._slices or now - self._slices[-1].begun_at >= self._slice_seconds:
+            self._slices.append(_Slice(now))
+        newest, owner = self._slices[-1], _digest(owner_of(key))
+        newest.kept[_digest(key)] = value
+        newest.of_owner[owner] = newest.of_owner.get(owner, 0) + 1
+
+    def expire(self, now: float) -> None:
+        """Forget the slices of which every key is at least ``max_age`` seconds old."""
+        while self._slices and now - self._slices[0].begun_at >= self._kept_seconds:
+            self._slices.popleft()
+
+
+class Receipts:
+    """The receipts of one epoch by key. See ``Keys`` for how long and how many."""
+
+    def __init__(self, *, max_age: float, max_keys: int = MAX_KEYS, epoch: str) -> None:
+        self._keys = Keys(max_age=max_age, max_keys=max_keys)
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def find(self, key: str, *, fingerprint: bytes, now: float) -> Receipt | None:
         """Return the answer to this key, or None when it is new or forgotten.
 
-        Raises IdempotencyConflict when the key was kept with another fingerprint.
+        Raises IdempotencyConflict when the key was kept with another fingerprint, and TooManyRequests when a new one
+        could not be kept.
         """
-        self.expire(now)
-        found = self._kept.get(key)
+        found = self._keys.find(key, now=now)
         if found is None:
+            self._keys.check_room(key, now=now)
             return None
-        _, known, receipt = found
-        if known != fingerprint:
+        known, numbers = found[:_FINGERPRINT_BYTES], found[_FINGERPRINT_BYTES:]
+        if known != fingerprint[:_FINGERPRINT_BYTES]:
             raise IdempotencyConflict
-        return receipt
+        first, numbers = int.from_bytes(numbers[:_FIRST_BYTES]), numbers[_FIRST_BYTES:]
+        count, unix_ms = int.from_bytes(numbers[:_COUNT_BYTES]), int.from_bytes(numbers[_COUNT_BYTES:])
+        return Receipt(first, count, self._epoch, rfc3339(unix_ms / 1000))
 
     def keep(self, key: str, receipt: Receipt, *, fingerprint: bytes, now: float) -> None:
         """Store the receipt for a new key at ``now`` (monotonic seconds)."""
-        self._kept[key] = (now, fingerprint, receipt)
-        if len(self._kept) > self._max_keys:
-            self._kept.popitem(last=False)
+        unix_ms = round(datetime.fromisoformat(receipt.timestamp).timestamp() * 1000)
+        numbers = receipt.first.to_bytes(_FIRST_BYTES) + receipt.count.to_bytes(_COUNT_BYTES) + unix_ms.to_bytes(6)
+        self._keys.keep(key, fingerprint[:_FINGERPRINT_BYTES] + numbers, now=now)
 
     def expire(self, now: float) -> None:
-        """Remove the keys that are at least ``max_age`` seconds old."""
-        while self._kept:
-            kept_at, *_ = next(iter(self._kept.values()))
-            if now - kept_at < self._max_age:
-                return
-            self._kept.popitem(last=False)
+        """Forget what is too old."""
+        self._keys.expire(now)
 
 
-def key_of_user(user_id: str, key: str) -> str:
-    """Return a key of bounded length that is unique to this user. The key must not contain spaces."""
-    return sha256(f"{user_id} {key}".encode()).hexdigest()
+def key_of_user(user_id: str | None, key: str) -> str:
+    """Return a short key that is unique to this user, or to the application without one. Its owner is in it."""
+    owner = "-" if user_id is None else urlsafe_b64encode(_digest(user_id)).decode()
+    return f"{owner}:{urlsafe_b64encode(_digest(key)).decode()}"
+
+
+def has_room(*, mine: int, used: int, total: int) -> bool:
+    """Return whether an owner that has taken ``mine`` of all ``used`` places may take another one.
+
+    It may have as many as are free, without the last eighth, which is for owners that have few. So one owner gets 44
+    percent, two 29 each, and those that come after any number of them find room.
+    """
+    has_few = mine < max(1, total // 4_096)
+    return mine < total - used - (0 if has_few else total // 8)
+
+
+def owner_of(key: str) -> str:
+    """Return whose share of the places a key takes: the text before its first colon."""
+    return key.partition(":")[0]
 
 
 def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
@@ -74,3 +161,7 @@ def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
         for part in (draft.head, draft.tail, *(key.encode() for key in sorted(keys or ()))):
             digest.update(b":%d:%b" % (len(part), part))
     return digest.digest()
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()

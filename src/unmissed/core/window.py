@@ -10,6 +10,7 @@ from unmissed.core.addressed import Addressed
 from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
+from unmissed.core.receipts import MAX_KEYS
 
 PAGE_BYTES = 1_048_576
 """The most bytes of messages in one page, unless a single message is larger."""
@@ -37,11 +38,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much is kept: the newest ``max_messages``, at most ``max_bytes``, each younger than ``max_age`` seconds."""
+    """How much is kept: the newest ``max_messages``, at most ``max_bytes``, each younger than ``max_age`` seconds.
+
+    Idempotency keys are known as long, at most ``max_keys`` of them. ``has_room`` decides about a publisher's share.
+    """
 
     max_messages: int = 500
     max_age: float = 900.0
     max_bytes: int = 33_554_432
+    max_keys: int = MAX_KEYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,9 @@ RESERVED_TYPES = frozenset(
 BEARER_SUBPROTOCOL = "unmissed.bearer"
 """Offered by a browser together with its token: ``new WebSocket(url, ["unmissed.bearer", token])``."""
 
+MAX_DETAIL_BYTES = 1_000
+"""Longest text about an error."""
+
 MAX_SEQUENCE_NUMBER = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""
 
@@ -82,6 +85,14 @@ def code_of(error: Exception) -> CloseCode:
 def close_reason(text: str) -> str:
     """Return the part of a text that fits into a close frame: 123 bytes of UTF-8 (RFC 6455 section 5.5)."""
     return text.encode(errors="replace")[:123].decode(errors="ignore")
+
+
+def error_detail(text: str) -> str:
+    """Return the part of a text that a client is sent about an error: it may contain what the client sent."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= MAX_DETAIL_BYTES:
+        return encoded.decode()
+    return encoded[: MAX_DETAIL_BYTES - 3].decode(errors="ignore") + "..."
 
 
 def parse_sequence_number(text: str) -> int:
@@ -188,7 +199,7 @@ def reconnect(*, after_ms: int) -> bytes:
 def error(*, code: int, detail: str, request_id: str | None = None) -> bytes:
     """Return the frame that tells a client why its frame was refused."""
     answered = {} if request_id is None else {"id": request_id}
-    return encode_json({"type": "error", **answered, "code": code, "detail": detail})
+    return encode_json({"type": "error", **answered, "code": code, "detail": error_detail(detail)})
 
 
 def internal_error(request_id: str | None = None) -> bytes:

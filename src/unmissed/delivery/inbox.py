@@ -73,11 +73,7 @@ class Requests(Protocol):
         ...
 
     def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a new client."""
-        ...
-
-    def remember(self, user_id: str, bucket: TokenBucket) -> None:
-        """Let the next client of this user begin with this bucket, unless it is full until then."""
+        """Return the limit for the requests of a user, over all connections."""
         ...
 
     def admit(self, identity: Identity) -> float:
@@ -240,7 +236,6 @@ class Inbox:
             case Ping():
                 self._client.send_frame(wire.PONG)
             case _ if not self._bucket.take(self._requests.clock()):
-                self._requests.remember(self._client.identity.user_id, self._bucket)
                 self._refuse_flood("too many messages")
             case Publish() | Command():
                 self._wait(self._lane, lambda: self._respond(frame, size=size), size=size)

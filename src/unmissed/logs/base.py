@@ -101,7 +101,8 @@ class Log(Protocol):
 
         Return when the messages are stored as durably as this log promises, and are in the window. While the log is
         unavailable, wait: the caller cancels after its own timeout, and then cannot know whether they were published
-        unless it repeats the key. Raises IdempotencyConflict when the key is known for other drafts, and LogUnavailable
-        when too much is waiting already.
+        unless it repeats the key. Raises IdempotencyConflict when the key is known for other drafts, TooManyRequests,
+        without having published, when its owner has used up the share of keys that are remembered (the owner is the
+        text before the first colon), and LogUnavailable when too much is waiting already.
         """
         ...

@@ -48,8 +48,10 @@ class MemoryLog:
         """Start an epoch with an empty window. Raises ConfigurationError if the server runs several workers."""
         refuse_several_workers(sys.argv, os.environ)
         await refuse_second_worker()
-        self._receipts = Receipts(max_age=self._retention.max_age)
         self._window = Window(self._retention, epoch=secrets.token_urlsafe(9), first_number=self._start() + 1)
+        self._receipts = Receipts(
+            max_age=self._retention.max_age, max_keys=self._retention.max_keys, epoch=self._window.epoch
+        )
         self._feed = Feed(self._window, clock=self._clock)
         return self._window
 

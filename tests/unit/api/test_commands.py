@@ -126,6 +126,19 @@ async def test_a_refusal_is_a_problem(
     assert [] == calls
 
 
+async def test_the_text_of_a_problem_has_at_most_1_kb(client: httpx.AsyncClient, app: FastAPI) -> None:
+    manager: ConnectionManager = app.state.manager
+
+    @manager.command("echo")
+    async def echo(words: list[str]) -> None:
+        raise CommandError(f"no such word: {words}")
+
+    refused = await call(client, "echo", json=["x" * 60_000])
+
+    assert 422 == refused.status_code
+    assert 1_000 == len(refused.json()["detail"])
+
+
 async def test_a_key_is_for_one_command(client: httpx.AsyncClient, calls: list[Any]) -> None:
     await call(client, "say", json={"text": "a"})
 

@@ -258,7 +258,7 @@ async def test_openapi_documents_bodies_parameters_errors_and_the_bearer(client:
     get, post = schema["paths"][PATH]["get"], schema["paths"][PATH]["post"]
     assert {"since", "epoch", "topics", "limit"} == {each["name"] for each in get["parameters"]}
     assert {"200", "401", "403", "422", "503"} == set(get["responses"])
-    assert {"200", "201", "401", "403", "413", "415", "422", "503"} == set(post["responses"])
+    assert {"200", "201", "401", "403", "413", "415", "422", "429", "503"} == set(post["responses"])
     assert "#/components/schemas/Recovery" in json.dumps(get["responses"]["200"])
     assert "application/problem+json" in post["responses"]["422"]["content"]
     assert [{"Bearer": []}] == get["security"] == post["security"]

@@ -7,10 +7,10 @@ import pytest
 from fastapi import FastAPI
 
 from support import connect
-from unmissed import ConnectionManager, Identity, Settings, create_router, issue_token
+from unmissed import ConnectionManager, Identity, Settings, create_app, create_router, issue_token
 from unmissed.api import presence
 from unmissed.delivery.access import Authorize
-from unmissed.testing import SECRET
+from unmissed.testing import SECRET, ManualClock
 
 PATH = "/websocket/presence"
 
@@ -73,6 +73,20 @@ async def test_a_limit_cuts_the_list_and_not_the_totals(
     assert (["u0", "u1"], 5) == ([user["user_id"] for user in body["users"]], body["total_users"])
     monkeypatch.setattr(presence, "MAX_USERS", 3)
     assert 3 == len((await client.get(PATH, params={"topic": "news"}, headers=bearer("*"))).json()["users"])
+
+
+async def test_a_user_asks_only_so_often(clock: ManualClock) -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET, client_rate=1.0, client_burst=2), clock=clock)
+    manager: ConnectionManager = app.state.manager
+    transport = httpx.ASGITransport(app)
+    async with manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        responses = [await client.get(PATH, params={"topic": "news"}, headers=bearer("news")) for _ in range(3)]
+        clock.advance(1.01)
+        later = await client.get(PATH, params={"topic": "news"}, headers=bearer("news"))
+
+    assert [200, 200, 429] == [response.status_code for response in responses]
+    assert "1" == responses[-1].headers["retry-after"]
+    assert 200 == later.status_code
 
 
 @pytest.mark.parametrize(

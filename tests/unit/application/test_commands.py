@@ -133,6 +133,29 @@ def _appending(ran: list[Item]) -> Any:
     return add
 
 
+@pytest.mark.parametrize("text", ["x" * 100_000, "\u20ac" * 100_000, "\ud800" * 100_000])
+async def test_the_text_of_a_refusal_has_at_most_1_kb(manager: ConnectionManager, text: str) -> None:
+    @manager.command("refuse")
+    async def refuse() -> None:
+        raise CommandError(text)
+
+    answer = await answer_to(manager, "refuse")
+
+    assert 4400 == answer["code"]
+    assert 990 <= len(answer["detail"].encode()) <= 1_000
+    assert answer["detail"].endswith("...")
+
+
+async def test_data_with_very_many_errors_is_refused_with_a_short_text(manager: ConnectionManager) -> None:
+    @manager.command("import")
+    async def take(items: list[Item]) -> None:
+        raise AssertionError(items)
+
+    answer = await answer_to(manager, "import", data=[{}] * 16_000)
+
+    assert (4400, "0.name: Field required") == (answer["code"], answer["detail"])
+
+
 async def test_an_unknown_command_is_refused(manager: ConnectionManager) -> None:
     answer = await answer_to(manager, "cart.add")
 

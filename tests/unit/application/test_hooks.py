@@ -1,13 +1,15 @@
 """Hooks: called when clients connect and disconnect, and never able to break delivery."""
 
 import asyncio
+import functools
 import threading
 
 import pytest
 
 from support import ALICE, BOB, connect, managed, until
 from unmissed import Connected, ConnectionManager, Disconnected, Identity
-from unmissed.application import hooks
+from unmissed.application.hooks import Hooks
+from unmissed.core.errors import TooManyConnections
 from unmissed.testing import ManualClock
 
 
@@ -123,22 +125,126 @@ async def test_hooks_that_hang_are_cancelled_at_the_stop(
             connect(unstarted)
 
 
-async def test_the_number_of_waiting_calls_is_bounded(
+async def test_hooks_that_did_not_run_before_the_stop_are_counted_in_the_log(
     unstarted: ConnectionManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hooks, "MAX_PENDING", 2)
     monkeypatch.setattr("unmissed.manager._HOOK_SECONDS", 0.01)
-    called: list[str] = []
+    unstarted.hooks = Hooks(max_running=2)
 
     @unstarted.on_connect
     async def hanging(event: Connected) -> None:
-        called.append(event.identity.user_id)
+        del event
         await asyncio.Event().wait()
 
+    unstarted.on_disconnect(print)
+
     async with unstarted:
-        for _ in range(4):
-            connect(unstarted, ALICE)
+        for _ in range(5):
+            connect(unstarted)
         await asyncio.sleep(0)
 
-        assert 2 == len(called)
-    assert "hooks are too slow: dropped Connected" in caplog.text
+    assert "those of 2 events were cancelled, and those of 8 did not run" in caplog.text
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_the_hooks_of_very_many_clients_are_all_called(unstarted: ConnectionManager, *, is_async: bool) -> None:
+    count = 12_000 if is_async else 2_000
+    came, left = list[str](), list[str]()
+
+    async def append_later(event: Connected | Disconnected, *, to: list[str]) -> None:
+        to.append(event.connection_id)
+
+    def append(event: Connected | Disconnected, *, to: list[str]) -> None:
+        to.append(event.connection_id)
+
+    hook = append_later if is_async else append
+    unstarted.on_connect(functools.partial(hook, to=came))
+    unstarted.on_disconnect(functools.partial(hook, to=left))
+
+    async with unstarted:
+        sockets = [connect(unstarted, Identity(f"user {number}"))[0] for number in range(count)]
+        for socket in sockets:
+            socket.drop()
+        await until(lambda: len(left) == count)
+
+    assert count == len(set(came)) == len(set(left))
+
+
+async def test_only_so_many_hooks_run_at_a_time_and_the_others_wait(clock: ManualClock) -> None:
+    manager, may_end = managed(clock), asyncio.Event()
+    manager.hooks = Hooks(max_running=3)
+    running, most, order = 0, 0, list[str]()
+
+    @manager.on_connect
+    async def came(event: Connected) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await may_end.wait()
+        running -= 1
+        order.append(f"{event.connection_id} came")
+
+    @manager.on_disconnect
+    async def left(event: Disconnected) -> None:
+        order.append(f"{event.connection_id} left")
+
+    async with manager:
+        connections = [connect(manager) for _ in range(10)]
+        for socket, _ in connections:
+            socket.drop()
+        await asyncio.sleep(0)
+        assert ([], 3) == (order, most)
+        may_end.set()
+        await until(lambda: len(order) == 20)
+
+    assert 3 == most
+    for _, connection in connections:
+        assert order.index(f"{connection.id} came") < order.index(f"{connection.id} left")
+
+
+async def test_with_too_many_events_that_wait_for_hooks_no_more_clients_are_accepted(clock: ManualClock) -> None:
+    manager, may_end, left = managed(clock), asyncio.Event(), list[str]()
+    manager.hooks = Hooks(max_running=1, max_waiting=5)
+
+    @manager.on_connect
+    async def came(event: Connected) -> None:
+        del event
+        await may_end.wait()
+
+    @manager.on_disconnect
+    async def gone(event: Disconnected) -> None:
+        left.append(event.connection_id)
+
+    async with manager:
+        connections = [connect(manager)]
+        await asyncio.sleep(0)
+        connections += [connect(manager) for _ in range(5)]
+        with pytest.raises(TooManyConnections, match="the hooks of the application are too slow: reconnect later"):
+            connect(manager)
+        for socket, _ in connections:
+            socket.drop()
+        may_end.set()
+        await until(lambda: len(left) == 6)
+
+        connect(manager)
+
+
+async def test_the_slow_hook_of_one_user_in_a_thread_does_not_delay_that_of_another(
+    unstarted: ConnectionManager,
+) -> None:
+    may_end, came = threading.Event(), list[str]()
+
+    @unstarted.on_connect
+    def hook(event: Connected) -> None:
+        if event.identity == ALICE:
+            assert may_end.wait(20)
+        came.append(event.identity.user_id)
+
+    async with unstarted:
+        for _ in range(20):
+            connect(unstarted, ALICE)
+        connect(unstarted, BOB)
+        await until(lambda: came)
+        assert ["bob"] == came
+        may_end.set()
+        await until(lambda: len(came) == 21)

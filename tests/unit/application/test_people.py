@@ -49,6 +49,19 @@ async def test_users_of_every_node_are_counted(managers: Managers) -> None:
     assert {"bob": 1} == await one.users("news")
 
 
+async def test_the_followers_of_a_topic_are_listed_and_counted_over_all_nodes(managers: Managers) -> None:
+    one, two, three = managers
+    for manager, names in ((one, "abz"), (two, "bcb"), (three, "a")):
+        for name in names:
+            connect(manager, Identity(name, topics=frozenset({"news"})))
+
+    every, first = await one.followers("news", limit=4), await three.followers("news", limit=2)
+
+    assert ({"a": 2, "b": 3, "c": 1, "z": 1}, 4, 7) == (every.users, every.total_users, every.total_connections)
+    assert ({"a": 2, "b": 3}, 7) == (first.users, first.total_connections)
+    assert 4 <= first.total_users <= 6
+
+
 async def test_connections_of_every_node_are_listed_in_pages(managers: Managers) -> None:
     ids = sorted(connect(manager, identity)[1].id for manager in managers for identity in (ALICE, BOB))
 

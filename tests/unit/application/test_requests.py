@@ -1,6 +1,5 @@
 """What clients ask for: publishing, and the limits for all requests."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +8,6 @@ import pytest
 
 from support import ManualLog, connect, flushed, managed, shape, until
 from unmissed import ConnectionManager, Draft, Identity, Publication, Settings
-from unmissed.application import requests
-from unmissed.core.client_frames import Command
-from unmissed.core.errors import TooManyRequests
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -189,20 +185,16 @@ async def test_a_client_that_reconnects_after_a_flood_does_not_begin_with_a_full
         assert not again.closed_with
 
 
-async def test_only_so_many_buckets_are_remembered(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MAX_REMEMBERED", 1)
-    async with managed(clock, client_rate=1.0, client_burst=1) as manager:
-        for user_id in ("a", "b", "c"):
-            socket, _ = connect(manager, Identity(user_id))
-            publish(socket, "1")
-            publish(socket, "2")
-            assert socket.closed_with
+async def test_the_connections_of_a_user_share_one_limit_and_other_users_do_not(clock: ManualClock) -> None:
+    async with managed(clock, client_rate=10.0, client_burst=3) as manager:
+        first, second, other = (connect(manager, identity)[0] for identity in (PUBLISHER, PUBLISHER, Identity("bob")))
+        for number, socket in enumerate((first, second, first)):
+            publish(socket, str(number))
+        publish(second, "3")
+        publish(other, "4")
 
-        first, last = (connect(manager, Identity(user_id))[0] for user_id in ("a", "c"))
-        publish(first, "3")
-        publish(last, "3")
-
-        assert (None, 4429) == (first.closed_with, last.closed_with and last.closed_with[0])
+        assert (4429, "too many messages: reconnect later, and send fewer") == second.closed_with
+        assert [None, None] == [first.closed_with, other.closed_with]
 
 
 async def test_a_publish_that_cannot_be_stored_is_answered_with_an_error_and_may_be_repeated(
@@ -224,32 +216,3 @@ async def test_a_publish_that_cannot_be_stored_is_answered_with_an_error_and_may
         publish(socket, "c2")
 
         assert {"type": "published", "id": "c2", "sequence_number": 1} == await answer_of(socket, "c2")
-
-
-async def test_commands_over_http_that_run_at_the_same_time_are_bounded_in_bytes_for_each_user(
-    unstarted: ConnectionManager,
-) -> None:
-    gate = asyncio.Event()
-
-    @unstarted.command("slow")
-    async def slow(data: str) -> int:
-        await gate.wait()
-        return len(data)
-
-    async with unstarted as manager:
-
-        def call(user_id: str, number: int, *, size: int) -> asyncio.Task[bytes]:
-            command = Command(f"{user_id}{number}", "slow", b'"%b"' % (b"x" * size))
-            return asyncio.create_task(manager.run_command(Identity(user_id), command))
-
-        large = [call("alice", number, size=60_000) for number in range(3)]
-        small = [call("bob", number, size=10) for number in range(15)]
-        await until(large[2].done)
-        with pytest.raises(TooManyRequests, match="too many at the same time"):
-            large[2].result()
-        gate.set()
-        answers = await asyncio.gather(*large[:2], *small)
-        again = json.loads(await call("alice", 3, size=60_000))
-
-    assert [60_000] * 2 + [10] * 15 == [json.loads(answer)["data"] for answer in answers]
-    assert 60_000 == again["data"]

@@ -7,9 +7,10 @@ import pytest
 
 from places import LOGS, SHARED, Place
 from unmissed.core.audience import Audience
-from unmissed.core.errors import IdempotencyConflict
+from unmissed.core.errors import IdempotencyConflict, TooManyRequests
 from unmissed.core.messages import Draft, Message
 from unmissed.core.window import Outcome, Retention, Window
+from unmissed.logs.base import Log
 
 lasting = pytest.mark.parametrize("place", LOGS[1:], indirect=True)
 shared = pytest.mark.parametrize("place", LOGS[-len(SHARED) :], indirect=True)
@@ -135,6 +136,70 @@ async def test_a_known_key_with_other_messages_is_refused_and_publishes_nothing(
     assert 2 == len(window)
 
 
+bounded = pytest.mark.parametrize("place", LOGS[:-1], indirect=True)
+"""Logs that count the keys of each publisher: all but NATS, whose stream holds messages and no keys besides."""
+
+
+async def add_keys(log: Log, owner: str, count: int) -> int:
+    """Publish with new keys until one is refused, and return how many were not."""
+    for number in range(count):
+        try:
+            await log.publish(drafts(1), idempotency_key=f"{owner}:{number}")
+        except TooManyRequests:
+            return number
+    return count
+
+
+@bounded
+async def test_a_publisher_with_too_many_keys_is_refused_and_no_key_is_forgotten(place: Place) -> None:
+    log, window = await place.open(retention=Retention(max_keys=40))
+    first = await log.publish(drafts(1, of="bob"), idempotency_key="bob:payment")
+
+    known = await add_keys(log, "mallory", 40)
+
+    assert 10 < known < 20
+    assert known + 1 == len(window)
+    assert first.receipt == (await log.publish(drafts(1, of="bob"), idempotency_key="bob:payment")).receipt
+    for number in range(known):
+        assert (await log.publish(drafts(1), idempotency_key=f"mallory:{number}")).repeated
+    with pytest.raises(IdempotencyConflict):
+        await log.publish(drafts(2), idempotency_key="mallory:0")
+    assert not (await log.publish(drafts(1))).repeated
+
+
+@bounded
+async def test_publishers_with_very_many_keys_leave_room_for_others(place: Place) -> None:
+    log, _ = await place.open(retention=Retention(max_keys=40))
+    for number in range(3):
+        assert await add_keys(log, f"mallory {number}", 40) < 20
+
+    assert 1 <= await add_keys(log, "bob", 1)
+
+
+@bounded
+async def test_keys_that_are_used_in_one_write_are_counted_together(place: Place) -> None:
+    log, window = await place.open(retention=Retention(max_keys=40))
+
+    results = await asyncio.gather(
+        *(log.publish(drafts(1), idempotency_key=f"mallory:{number}") for number in range(40)), return_exceptions=True
+    )
+
+    refused = [result for result in results if isinstance(result, TooManyRequests)]
+    assert 20 < len(refused) < 30
+    assert 40 - len(refused) == len(window)
+
+
+@bounded
+async def test_a_publisher_that_was_refused_may_add_keys_when_the_old_ones_are_forgotten(place: Place) -> None:
+    log, _ = await place.open(retention=Retention(max_keys=10, max_age=0.05))
+    assert await add_keys(log, "bob", 10) < 10
+
+    async with asyncio.timeout(10):
+        while not await add_keys(log, "bob", 1):
+            log.expire()
+            await asyncio.sleep(0.01)
+
+
 async def test_without_a_key_the_same_message_is_published_twice(place: Place) -> None:
     log, window = await place.open()
 
@@ -256,6 +321,19 @@ async def test_a_lasting_log_keeps_receipts(place: Place) -> None:
     assert 2 == len(window)
     with pytest.raises(IdempotencyConflict):
         await log.publish(drafts(1), idempotency_key="key")
+
+
+@pytest.mark.parametrize("place", LOGS[1:-1], indirect=True)
+async def test_a_lasting_log_goes_on_counting_keys(place: Place) -> None:
+    log, _ = await place.open(retention=Retention(max_keys=40))
+    assert await add_keys(log, "mallory", 40) < 20
+    await place.close(log)
+
+    log, _ = await place.open(retention=Retention(max_keys=40))
+
+    with pytest.raises(TooManyRequests):
+        await log.publish(drafts(1), idempotency_key="mallory:new")
+    assert 1 == await add_keys(log, "bob", 1)
 
 
 @lasting

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unmissed.core.errors import InvalidMessage
+from unmissed.core.errors import UnmissedError
 from unmissed.logs.base import Channel
 from unmissed.logs.feed import Record
 from unmissed.logs.writer import Stored, Write
@@ -61,12 +61,13 @@ class Engine(Channel, Protocol):
         """
         ...
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
         """Store these publishes, each as one block of contiguous numbers, and return what became of each.
 
         It may store the first of them only, at least one, so that it returns soon: the rest is passed again.
 
-        Besides IdempotencyConflict, another InvalidMessage is returned for what the engine can never store.
+        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for what can never be
+        stored.
 
         A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be
         stored twice.

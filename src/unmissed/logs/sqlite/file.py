@@ -3,13 +3,20 @@
 import contextlib
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable
+from unmissed.core.errors import (
+    ConfigurationError,
+    IdempotencyConflict,
+    LogUnavailable,
+    TooManyRequests,
+    UnmissedError,
+)
 from unmissed.core.messages import Message, rfc3339
-from unmissed.core.receipts import Receipt
+from unmissed.core.receipts import Receipt, has_room, owner_of
 from unmissed.core.window import Retention
 from unmissed.logs.base import Publication
 from unmissed.logs.codec import decode_message, encode_message
@@ -98,7 +105,7 @@ class SqliteFile:
             stack.pop_all()
             return opened
 
-    def write(self, writes: Sequence[Write]) -> list[Publication | IdempotencyConflict]:
+    def write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
         """Store these publishes in one transaction, and return what became of each.
 
         Raises LogUnavailable when that is impossible. Then nothing is stored, and no number is used.
@@ -106,6 +113,8 @@ class SqliteFile:
         try:
             return self._write(writes)
         except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._count_keys()
             raise LogUnavailable(f"the log {self._path} cannot be written: {error}") from None
 
     def close(self) -> None:
@@ -126,6 +135,7 @@ class SqliteFile:
             self._begin_epoch(above=life.latest)
             life = self._read_life()
         self._epoch, self._latest = life.epoch, life.latest
+        self._count_keys()
         with self._transaction():
             self._trim(self._latest, self._now_ms())
         self._mark_unsynced("" if self._durable else boot_id() or _NO_BOOT)
@@ -191,12 +201,12 @@ class SqliteFile:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
 
-    def _write(self, writes: Sequence[Write]) -> list[Publication | IdempotencyConflict]:
+    def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
         now_ms, latest = self._now_ms(), self._latest
-        results: list[Publication | IdempotencyConflict] = []
+        results: list[Publication | UnmissedError] = []
         with self._transaction():
             for write in writes:
-                result = self._known(write, now_ms) or self._insert(write, latest + 1, now_ms)
+                result = self._known(write, now_ms) or self._no_room(write) or self._insert(write, latest + 1, now_ms)
                 if isinstance(result, Publication):
                     latest += len(result.messages)
                 results.append(result)
@@ -230,11 +240,43 @@ class SqliteFile:
             [(message.sequence_number, now_ms, encode_message(message)) for message in messages],
         )
         if write.key:
+            # One that is too old to count may not be deleted yet.
+            self._forget("key = ?", write.key)
             self._connection.execute(
-                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)",
                 (write.key, now_ms, write.fingerprint, first, count, self._epoch),
             )
+            self._key_count += 1
+            self._keys_of[owner_of(write.key)] += 1
         return Publication(receipt, messages)
+
+    def _no_room(self, write: Write) -> TooManyRequests | None:
+        """Return why the key of a new publish could not be remembered, or None."""
+        if write.key is None:
+            return None
+        mine, used = self._keys_of[owner_of(write.key)], self._key_count + len(self._keys_of)
+        if has_room(mine=mine, used=used, total=self._retention.max_keys):
+            return None
+        [oldest_ms] = self._fetch("SELECT min(unix_ms) FROM receipts")
+        wait_ms = 0 if oldest_ms is None else oldest_ms - self._oldest_ms(self._now_ms())
+        return TooManyRequests("too many idempotency keys are in use", retry_after=(wait_ms + _TRIM_MS) / 1000)
+
+    def _count_keys(self) -> None:
+        """Count the receipts of each owner, at the start and after a transaction that was undone."""
+        keys = self._connection.execute("SELECT key FROM receipts")
+        self._keys_of = Counter(owner_of(key) for (key,) in keys)
+        self._key_count = self._keys_of.total()
+
+    def _forget(self, which: str, value: object) -> None:
+        """Delete receipts."""
+        found = self._connection.execute(f"SELECT key FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
+        for (key,) in found:
+            owner = owner_of(key)
+            self._key_count -= 1
+            self._keys_of[owner] -= 1
+            if not self._keys_of[owner]:
+                del self._keys_of[owner]
+        self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
 
     def _trim(self, latest: int, now_ms: int) -> None:
         """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile.
@@ -248,7 +290,7 @@ class SqliteFile:
             "DELETE FROM messages WHERE number < (SELECT coalesce(min(number), ?) FROM messages WHERE unix_ms > ?)",
             (latest + 1, oldest_ms),
         )
-        self._connection.execute("DELETE FROM receipts WHERE unix_ms <= ?", (oldest_ms,))
+        self._forget("unix_ms <= ?", oldest_ms)
         self._trimmed_through, self._trim_at = latest, now_ms + _TRIM_MS
 
     @contextlib.contextmanager

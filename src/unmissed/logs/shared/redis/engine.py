@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from importlib import resources
 from typing import Any
@@ -14,9 +15,16 @@ from redis.exceptions import (
     RedisError,
 )
 
-from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable, NotRunning
+from unmissed.core.errors import (
+    ConfigurationError,
+    IdempotencyConflict,
+    LogUnavailable,
+    NotRunning,
+    TooManyRequests,
+    UnmissedError,
+)
 from unmissed.core.messages import rfc3339
-from unmissed.core.receipts import Receipt
+from unmissed.core.receipts import Receipt, owner_of
 from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, encode_draft
 from unmissed.logs.feed import Record
@@ -33,7 +41,9 @@ SETTLE_MS = 1_500
 _RETRY_MS = 60_000
 """How long a publish without an idempotency key is recognised when it is tried again."""
 
+_FINGERPRINT_BYTES = 12
 _BLOCK_MS = 1_000
+_STORED, _NO_ROOM = 1, 2
 _READ_COUNT = 200
 _NOTHING_SEEN = Position("", 0, 0)
 _SCRIPT = resources.files(__package__).joinpath("script.lua").read_text()
@@ -93,14 +103,14 @@ class RedisEngine:
             if records:
                 after = records[-1].number
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
         """Store these publishes in one call of the script."""
         status, _, results = await self._run(writes, seen)
         if status == "settling":
             raise LogUnavailable(f"{self._shown} was restarted or replaced: its nodes report what they have seen")
         return [
-            _result(write, is_new, receipt)
-            for write, is_new, receipt in zip(writes, results[::2], results[1::2], strict=True)
+            _result(write, outcome, receipt)
+            for write, outcome, receipt in zip(writes, results[::2], results[1::2], strict=True)
         ]
 
     async def send(self, note: bytes) -> None:
@@ -134,15 +144,16 @@ class RedisEngine:
     async def _run(self, writes: Sequence[Write], seen: Position) -> tuple[str, State, list[Any]]:
         """Call the script."""
         max_age_ms = round(self._retention.max_age * 1000)
-        keys = [f"{self._prefix}:life", f"{self._prefix}:messages"]
+        keys = [f"{self._prefix}:life", f"{self._prefix}:messages", f"{self._prefix}:keys"]
         arguments: list[str | bytes | int] = [
             *(seen.epoch, seen.latest, seen.unix_ms),
             *(secrets.token_urlsafe(9), self._first_number or 0),
-            *(self._retention.max_messages, max_age_ms, SETTLE_MS),
+            *(self._retention.max_messages, max_age_ms, SETTLE_MS, self._retention.max_keys),
         ]
         for write in writes:
             keys.append(f"{self._prefix}:receipt:{write.key or write.id}")
-            arguments += [write.fingerprint.hex(), max_age_ms if write.key else _RETRY_MS, len(write.drafts)]
+            owner = owner_of(write.key) if write.key else ""
+            arguments += [_fingerprint(write), max_age_ms if write.key else _RETRY_MS, owner, len(write.drafts)]
             arguments += map(encode_draft, write.drafts)
         with self._errors():
             answer = await self._script(keys=keys, args=arguments, client=self._redis)
@@ -168,13 +179,21 @@ def _records(found: list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]) 
     ]
 
 
-def _result(write: Write, is_new: int, receipt: bytes) -> Stored | IdempotencyConflict:
+def _fingerprint(write: Write) -> str:
+    """Return what tells the drafts apart from others. Receipts outlive messages, so it is short."""
+    return urlsafe_b64encode(write.fingerprint[:_FINGERPRINT_BYTES]).decode()
+
+
+def _result(write: Write, outcome: int, receipt: bytes) -> Stored | UnmissedError:
+    if outcome == _NO_ROOM:
+        return TooManyRequests("too many idempotency keys are in use", retry_after=int(receipt) / 1000)
     first, count, unix_ms, epoch, fingerprint = receipt.decode().split(" ")
-    if fingerprint != write.fingerprint.hex():
+    if fingerprint != _fingerprint(write):
         return IdempotencyConflict()
     # Without a key, nobody else can have published it: an earlier attempt of the same publish has.
     return Stored(
-        Receipt(int(first), int(count), epoch, rfc3339(int(unix_ms) / 1000)), new=bool(is_new) or write.key is None
+        Receipt(int(first), int(count), epoch, rfc3339(int(unix_ms) / 1000)),
+        new=outcome == _STORED or write.key is None,
     )
 
 

@@ -1,17 +1,20 @@
 -- Stamps and stores publishes, and returns what the log holds. One call is atomic.
 --
--- KEYS: the life of the log (a hash), its messages (a stream), and for each publish the key of its receipt.
+-- KEYS: the life of the log (a hash), its messages (a stream), where receipts are counted (a prefix of hashes), and for
+--       each publish the key of its receipt.
 -- ARGV: what the caller has seen (epoch, latest number, milliseconds of that message; an empty epoch for nothing),
 --       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
---       the milliseconds to keep them, and the milliseconds that nodes have to report what they have seen.
---       Then for each publish: its fingerprint, the milliseconds to keep its receipt, the number of messages, and them.
+--       the milliseconds to keep them, the milliseconds that nodes have to report what they have seen, and the number of
+--       receipts to keep for all owners. Then for each publish: its fingerprint, the milliseconds to keep its receipt,
+--       the owner of its key (empty if it is not counted), the number of messages, and them.
 -- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time in milliseconds, and for each publish
---         1 if it was stored now or else 0, and its receipt: first number, count, milliseconds, epoch, fingerprint.
+--         1 if it was stored now, 0 if it was before, and its receipt: first number, count, milliseconds, epoch,
+--         fingerprint; or 2 if its key could not be remembered, and the milliseconds until others are forgotten.
 
 local life, messages = KEYS[1], KEYS[2]
 local seen_epoch, seen_latest, seen_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local new_epoch, first_number = ARGV[4], tonumber(ARGV[5])
-local max_messages, max_age, settle_ms = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local max_messages, max_age, settle_ms, max_keys = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
@@ -54,25 +57,61 @@ elseif run ~= server_run() then
   redis.call('HSET', life, 'run', server_run(), 'settle_until', text(settle_until))
 end
 
+-- Receipts expire by themselves, so they are counted in hashes, one for each eighth of their time, that do, too.
+local slice_ms = math.max(1, math.ceil(tonumber(max_age) / 8))
+local slice = math.floor(now_ms / slice_ms)
+
+-- How many receipts an owner has, or how many places are taken: each receipt takes one, and each owner in a slice.
+local counted = {}
+local function count_of(owner)
+  if not counted[owner] then
+    counted[owner] = 0
+    for each = slice - 8, slice do
+      counted[owner] = counted[owner] + tonumber(redis.call('HGET', KEYS[3] .. text(each), owner) or 0)
+    end
+  end
+  return counted[owner]
+end
+
+-- The rule of ``has_room`` in receipts.py.
+local function has_room(owner)
+  local mine, free = count_of(owner), max_keys - count_of('')
+  if mine >= math.max(1, math.floor(max_keys / 4096)) then free = free - math.floor(max_keys / 8) end
+  return mine < free
+end
+
+local function add_to(owner)
+  counted[owner] = count_of(owner) + 1
+  return redis.call('HINCRBY', KEYS[3] .. text(slice), owner, 1)
+end
+
 local results = {}
-local next_argument, stored = 9, false
+local next_argument, stored = 10, false
 if now_ms >= settle_until then
-  for index = 3, #KEYS do
-    local fingerprint, keep_ms, count = ARGV[next_argument], ARGV[next_argument + 1], tonumber(ARGV[next_argument + 2])
-    local receipt, is_new = redis.call('GET', KEYS[index]), 0
-    if not receipt then
+  for index = 4, #KEYS do
+    local fingerprint, keep_ms = ARGV[next_argument], ARGV[next_argument + 1]
+    local owner, count = ARGV[next_argument + 2], tonumber(ARGV[next_argument + 3])
+    local receipt, outcome = redis.call('GET', KEYS[index]), 0
+    if not receipt and owner ~= '' and not has_room(owner) then
+      receipt, outcome = text((slice + 1) * slice_ms - now_ms), 2
+    elseif not receipt then
       receipt = table.concat({text(latest + 1), text(count), text(now_ms), epoch, fingerprint}, ' ')
-      is_new, stored = 1, true
+      outcome, stored = 1, true
       for offset = 1, count do
         latest = latest + 1
         redis.call('XADD', messages, 'MAXLEN', '~', max_messages, text(latest) .. '-0',
-          'ms', text(now_ms), 'draft', ARGV[next_argument + 2 + offset])
+          'ms', text(now_ms), 'draft', ARGV[next_argument + 3 + offset])
       end
       redis.call('SET', KEYS[index], receipt, 'PX', keep_ms)
+      if owner ~= '' then
+        add_to('')
+        if add_to(owner) == 1 then add_to('') end
+        redis.call('PEXPIRE', KEYS[3] .. text(slice), 10 * slice_ms)
+      end
     end
-    results[#results + 1] = is_new
+    results[#results + 1] = outcome
     results[#results + 1] = receipt
-    next_argument = next_argument + 3 + count
+    next_argument = next_argument + 4 + count
   end
 end
 if stored then
