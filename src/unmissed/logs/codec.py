@@ -4,6 +4,8 @@ from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.messages import Draft, Message, rfc3339
 
+_YEAR_10000_MS = 253_402_300_800_000
+
 
 def encode_draft(draft: Draft) -> bytes:
     """Return a draft as bytes: its audience, and the JSON around the stamp. JSON escapes line breaks."""
@@ -27,9 +29,22 @@ def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: flo
     return Message(number, rfc3339(unix_ms / 1000), payload, _decode_audience(keys), appended_at)
 
 
+def decode_ms(text: bytes) -> int:
+    """Return a time in Unix milliseconds. Raises ValueError for what is no time of the years 1970 to 9999."""
+    unix_ms = int(text)
+    if not 0 <= unix_ms < _YEAR_10000_MS:
+        raise ValueError(f"{unix_ms} is no time in Unix milliseconds")
+    return unix_ms
+
+
 def _encode_audience(audience: Audience) -> bytes:
     return b"" if audience.keys is None else encode_json(sorted(audience.keys))
 
 
 def _decode_audience(stored: bytes) -> Audience:
-    return Audience(frozenset(decode_json(stored))) if stored else EVERYONE
+    if not stored:
+        return EVERYONE
+    keys = decode_json(stored)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("an audience is a list of keys")
+    return Audience(frozenset(keys))

@@ -5,10 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Window
 from unmissed.logs.base import Reader
+
+VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
+"""Stands for what has a number and was never published. Nobody sees it, so that its eviction is no loss."""
 
 
 @dataclass(frozen=True, slots=True)

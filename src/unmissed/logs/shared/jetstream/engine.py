@@ -3,18 +3,23 @@
 import asyncio
 import secrets
 import time
-from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.window import Retention
 from unmissed.logs.feed import Record
 from unmissed.logs.shared.engine import Position, State
 from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.body import decode_body
 from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.packet import (
+    NO_RESPONDERS,
+    Packet,
+    api_request,
+    error_code,
+    error_text,
+    stored_body,
+)
 from unmissed.logs.shared.jetstream.reading import Reading
 from unmissed.logs.shared.jetstream.stream import Stream, settings
 from unmissed.logs.shared.jetstream.writing import Writing
@@ -172,13 +177,14 @@ class JetStreamEngine:
             raise LogUnavailable(error_text(answer))
         try:
             stream = await self._intact(connection, seen)
-            oldest = await self._readable_from(connection, stream, seen)
+            latest = await self._whole_through(connection, stream, seen)
+            oldest = await self._readable_from(connection, stream, seen, latest)
         except ConfigurationError as error:
             # Somebody has changed the stream while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
-        return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
+        return State(stream.epoch, stream.first_number, oldest, latest, stream.server_ms)
 
     async def _connected_again(self) -> Connection:
         """Return the connection, or a new one.
@@ -267,15 +273,28 @@ class JetStreamEngine:
     async def _has_lost(self, connection: Connection, stream: Stream, seen: Position) -> bool:
         stored_ms = None
         if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
-            request = {"seq": seen.latest}
-            answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
+            answer = await self._message(connection, stream, seen.latest)
             if error_code(answer) is None:
-                stored_ms, _ = decode_body(b64decode(answer["message"]["data"]))
+                body = stored_body(answer["message"])
+                stored_ms = 0 if body is None else body.unix_ms
         return stream.has_lost(seen, stored_ms=stored_ms)
 
-    async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
+    async def _message(self, connection: Connection, stream: Stream, number: int) -> dict[str, Any]:
+        return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
+
+    async def _whole_through(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
+        """Return the latest number, without the part of a batch at the end, which readers hold back."""
+        if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
+            return stream.latest
+        answer = await self._message(connection, stream, stream.latest)
+        body = None if error_code(answer) is not None else stored_body(answer["message"])
+        if body is None or body.is_last:
+            return stream.latest
+        return max(stream.latest - body.place, stream.oldest - 1)
+
+    async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None, latest: int) -> int:
         """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
-        oldest = max(stream.oldest, stream.latest - self._retention.max_messages + 1)
+        oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
             return oldest
         # A damaged store has holes: continue after the one that follows what was seen.

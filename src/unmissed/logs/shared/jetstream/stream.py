@@ -10,7 +10,7 @@ from unmissed.core.window import Retention
 from unmissed.logs.shared.engine import Position
 from unmissed.logs.shared.jetstream.address import Address
 
-_FORMAT = "1"
+_FORMAT = "2"
 _EPOCH_KEY = "unmissed-epoch"
 _FORMAT_KEY = "unmissed-format"
 

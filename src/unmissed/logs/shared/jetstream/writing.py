@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,9 +10,9 @@ from typing import Any
 from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.logs.shared.jetstream.body import LINE_BYTES, StoredReceipt, encode_body, encode_receipt, fingerprint
+from unmissed.logs.shared.jetstream.body import LINE_BYTES, encode_body, encode_receipt, fingerprint
 from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text, stored_body
 from unmissed.logs.shared.jetstream.stream import Stream
 from unmissed.logs.writer import Stored, Write
 
@@ -64,7 +63,7 @@ class _Publish:
             if is_last and batch:
                 headers["Nats-Batch-Commit"] = "1"
             receipt = encode_receipt(self.write) if is_last else b""
-            body = encode_body(draft, unix_ms=unix_ms, receipt=receipt)
+            body = encode_body(draft, unix_ms=unix_ms, place=index, receipt=receipt)
             packets.append(Packet(self.subject, body, headers, answered=is_last))
         return packets
 
@@ -149,15 +148,15 @@ class Writing:
 
     def _take(self, publish: _Publish, message: Mapping[str, Any]) -> None:
         """Set the result from the last message of a subject."""
-        stored = StoredReceipt.of(b64decode(message.get("data", "")))
-        if stored is None:
-            # A single server that is killed while it commits a batch keeps a part of it. Nobody was told that it is
-            # stored, and it cannot be completed with contiguous numbers: store the whole batch after it.
+        stored = stored_body(message)
+        if stored is None or not stored.is_last:
+            # A part of a batch, which every reader skips. It cannot be completed with contiguous numbers, since others
+            # may follow it: store the whole batch.
             publish.last_number = message["seq"]
         elif stored.write_id == publish.write.id:
-            publish.result = self._receipt(message["seq"], stored.count, stored.unix_ms, new=True)
+            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
         elif stored.fingerprint == fingerprint(publish.write):
-            publish.result = self._receipt(message["seq"], stored.count, stored.unix_ms, new=False)
+            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=False)
         else:
             publish.result = IdempotencyConflict()
 
