@@ -5,8 +5,9 @@
 --       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
 --       the milliseconds to keep them, and the milliseconds that nodes have to report what they have seen.
 --       Then for each publish: its fingerprint, the milliseconds to keep its receipt, the number of messages, and them.
--- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time in milliseconds, and for each publish
---         1 if it was stored now or else 0, and its receipt: first number, count, milliseconds, epoch, fingerprint.
+-- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time in milliseconds,
+--         1 if messages of another program were removed or else 0, and for each publish 1 if it was stored now or else
+--         0, and its receipt: first number, count, milliseconds, epoch, fingerprint.
 
 local life, messages = KEYS[1], KEYS[2]
 local seen_epoch, seen_latest, seen_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -26,6 +27,14 @@ local function server_run()
   return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 end
 
+if #KEYS == 2 then
+  -- A replica cannot write, and may not have what was written last. Nodes find out here if they only read.
+  local replication = redis.pcall('INFO', 'replication')
+  if type(replication) == 'string' and string.find(replication, 'role:slave') then
+    return redis.error_reply('READONLY this server is a replica')
+  end
+end
+
 local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until')
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
 local run, settle_until = held[4], tonumber(held[5] or 0)
@@ -36,7 +45,7 @@ local function has_lost_messages()
   if seen_epoch ~= epoch then return seen_latest >= first end
   if seen_latest > latest then return true end
   if seen_ms == '0' then return false end
-  local entry = redis.call('XRANGE', messages, text(seen_latest), text(seen_latest))[1]
+  local entry = redis.call('XRANGE', messages, text(seen_latest) .. '-0', text(seen_latest) .. '-0')[1]
   return entry ~= nil and entry[2][2] ~= seen_ms
 end
 
@@ -54,6 +63,37 @@ elseif run ~= server_run() then
   redis.call('HSET', life, 'run', server_run(), 'settle_until', text(settle_until))
 end
 
+-- The id of an entry is its number. Entries above the latest number are of another program, and would refuse the next.
+local has_removed = 0
+local function remove_foreign()
+  local copy = messages .. ':copy'
+  -- The copy comes first: it may fail for want of memory.
+  redis.call('DEL', copy)
+  for _, entry in ipairs(redis.call('XRANGE', messages, '-', text(latest) .. '-0')) do
+    redis.call('XADD', copy, entry[1], unpack(entry[2]))
+  end
+  redis.call('DEL', messages)
+  if redis.call('EXISTS', copy) == 1 then
+    redis.call('RENAME', copy, messages)
+    redis.call('PEXPIRE', messages, max_age)
+  end
+  has_removed = 1
+end
+
+local function store(draft)
+  local entry = {messages, 'MAXLEN', '~', max_messages, text(latest + 1) .. '-0', 'ms', text(now_ms), 'draft', draft}
+  local reply = redis.pcall('XADD', unpack(entry))
+  if reply.err then
+    if string.find(reply.err, 'equal or smaller') then remove_foreign() end
+    redis.call('XADD', unpack(entry))
+  end
+  latest = latest + 1
+end
+
+if #KEYS == 2 and redis.call('XRANGE', messages, '(' .. text(latest) .. '-0', '+', 'COUNT', 1)[1] then
+  remove_foreign()
+end
+
 local results = {}
 local next_argument, stored = 9, false
 if now_ms >= settle_until then
@@ -63,11 +103,7 @@ if now_ms >= settle_until then
     if not receipt then
       receipt = table.concat({text(latest + 1), text(count), text(now_ms), epoch, fingerprint}, ' ')
       is_new, stored = 1, true
-      for offset = 1, count do
-        latest = latest + 1
-        redis.call('XADD', messages, 'MAXLEN', '~', max_messages, text(latest) .. '-0',
-          'ms', text(now_ms), 'draft', ARGV[next_argument + 2 + offset])
-      end
+      for offset = 1, count do store(ARGV[next_argument + 2 + offset]) end
       redis.call('SET', KEYS[index], receipt, 'PX', keep_ms)
     end
     results[#results + 1] = is_new
@@ -81,9 +117,10 @@ if stored then
 end
 
 -- A damaged stream may have holes: the caller continues after the one that follows what it has seen.
-local start = seen_epoch == epoch and text(seen_latest + 1) or '-'
+local start = text(seen_epoch == epoch and seen_latest + 1 or first)
 local oldest = redis.call('XRANGE', messages, start, '+', 'COUNT', 1)[1]
 return {
   now_ms >= settle_until and 'ok' or 'settling', epoch, text(first),
-  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(now_ms), unpack(results)
+  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(now_ms),
+  has_removed, unpack(results)
 }
