@@ -26,6 +26,8 @@ def encode_message(message: Message) -> bytes:
 def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: float) -> Message:
     """Return the message that was encoded, stamped at ``unix_ms``. Raises ValueError for other bytes."""
     keys, payload = stored.split(b"\n")
+    if b'"sequence_number":%d,' % number not in payload:
+        raise ValueError("it has another number, or none")
     return Message(number, rfc3339(unix_ms / 1000), payload, _decode_audience(keys), appended_at)
 
 

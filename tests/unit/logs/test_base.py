@@ -288,6 +288,44 @@ async def test_a_lasting_log_does_not_return_messages_that_have_expired(place: P
     assert Outcome.COMPLETE is after.locate(after.latest)[0]
 
 
+@lasting
+async def test_a_message_that_cannot_be_read_is_skipped_and_logged_once(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, before = await place.open()
+    first = await log.publish(drafts(3), idempotency_key="key")
+    await place.close(log)
+    await place.add_foreign(before)
+
+    log, after = await place.open()
+    again = await log.publish(drafts(3), idempotency_key="key")
+    later = await log.publish(drafts(2, of="later "))
+
+    assert first.receipt == again.receipt
+    assert before.epoch == after.epoch
+    assert before.latest < later.receipt.first == after.latest - 1
+    assert payloads(after)[-2:] == [message.payload for message in later.messages]
+    assert Outcome.COMPLETE is after.locate(later.receipt.first - 1)[0]
+    assert log.unavailable is None
+    assert 1 == len([record for record in caplog.records if record.levelname == "WARNING"])
+
+
+@shared
+async def test_a_message_that_cannot_be_read_stops_no_node_and_hides_nothing(place: Place) -> None:
+    (one, first), (two, second) = await place.open(), await place.open()
+    start = (await one.publish(drafts(1))).receipt.first
+
+    await place.add_foreign(first)
+    async with asyncio.timeout(10):
+        later = await two.publish(drafts(1, of="later "))
+        await until_reached(first, later.receipt.first)
+        await until_reached(second, later.receipt.first)
+
+    assert payloads(first) == payloads(second)
+    assert [Outcome.COMPLETE] * 2 == [window.locate(start)[0] for window in (first, second)]
+    assert (None, None) == (one.unavailable, two.unavailable)
+
+
 @shared
 async def test_nodes_have_the_same_bytes_in_the_same_order(place: Place) -> None:
     (one, first), (two, second) = await place.open(), await place.open()

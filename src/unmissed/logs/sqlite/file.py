@@ -1,10 +1,15 @@
 """The SQLite file of a log: its epoch, the retained messages, and the receipts of idempotency keys."""
 
 import contextlib
+import logging
+import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable
@@ -16,6 +21,8 @@ from unmissed.logs.codec import decode_message, encode_message
 from unmissed.logs.feed import stamped
 from unmissed.logs.sqlite.boot import boot_id
 from unmissed.logs.writer import Write
+
+logger = logging.getLogger("unmissed")
 
 _APPLICATION_ID = 0x756E6D73
 _VERSION = 1
@@ -88,6 +95,7 @@ class SqliteFile:
 
         Raises ConfigurationError if the file cannot be used.
         """
+        self._create_private()
         with contextlib.ExitStack() as stack:
             try:
                 self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -114,6 +122,18 @@ class SqliteFile:
             self._mark_unsynced("")
         self._connection.close()
 
+    def _create_private(self) -> None:
+        """Create the file for its owner alone, unless there is one. SQLite gives its other files the same permissions.
+
+        An existing file is left as it is: a group may have been given the right to read it.
+        """
+        # SQLite reports what makes this impossible.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with contextlib.suppress(OSError):
+            if os.name == "posix" and Path(self._path).stat().st_mode & stat.S_IROTH:
+                logger.warning("every user of this machine can read %s: run chmod 600 on it", self._path)
+
     def _open(self) -> Life:
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         is_new = self._is_new()
@@ -121,6 +141,8 @@ class SqliteFile:
         if is_new:
             self._connection.executescript(_SCHEMA)
             self._begin_epoch(above=0)
+        # Numbers above the latest one are of another program, and would refuse the next message.
+        self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
         life = self._read_life()
         if life.unsynced_boot not in ("", boot_id()):
             self._begin_epoch(above=life.latest)
@@ -134,16 +156,25 @@ class SqliteFile:
         return life
 
     def _retained(self) -> list[Message]:
-        """Return the newest messages, as many as fit into the window, oldest first."""
+        """Return the newest messages, as many as fit into the window, oldest first.
+
+        Messages before one that is missing or damaged count as evicted, since clients may have missed that one.
+        """
         now, now_ms = self._clock(), self._now_ms()
-        rows = self._connection.execute("SELECT number, unix_ms, message FROM messages ORDER BY number DESC")
+        rows = self._connection.execute(
+            "SELECT number, CAST(unix_ms AS INTEGER), CAST(message AS BLOB) FROM messages ORDER BY number DESC"
+        )
         messages: list[Message] = []
         size = 0
-        for number, unix_ms, stored in rows:
-            age = max(0, now_ms - unix_ms) / 1000
-            message = decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age)
+        for expected, (number, unix_ms, stored) in zip(count(self._latest, -1), rows, strict=False):
+            try:
+                age = max(0, now_ms - unix_ms) / 1000
+                message = decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age)
+            except (ValueError, OverflowError) as error:
+                logger.warning("message %d in %s is damaged, and skipped: %s", number, self._path, error)
+                break
             size += message.size_in_log
-            if len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
+            if number != expected or len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
                 break
             messages.append(message)
         return messages[::-1]
@@ -184,7 +215,11 @@ class SqliteFile:
             )
 
     def _read_life(self) -> Life:
-        return Life(*self._fetch("SELECT epoch, first_number, latest, unsynced_boot FROM life"))
+        found = self._connection.execute("SELECT epoch, first_number, latest, unsynced_boot FROM life").fetchone()
+        life = found and Life(*found)
+        if not life or [str, int, int, str] != [*map(type, found)] or not 0 < life.first_number <= life.latest + 1:
+            raise ConfigurationError(f"{self._path} is damaged: restore it, or move it away to begin a new log")
+        return life
 
     def _mark_unsynced(self, boot: str) -> None:
         """Record on the disk in which boot of the machine commits may not have reached the disk yet."""
@@ -216,14 +251,13 @@ class SqliteFile:
         ).fetchone()
         if found is None:
             return None
-        fingerprint, first, count, epoch, unix_ms = found
+        fingerprint, first, messages, epoch, unix_ms = found
         if fingerprint != write.fingerprint:
             return IdempotencyConflict()
-        return Publication(Receipt(first, count, epoch, rfc3339(unix_ms / 1000)), ())
+        return Publication(Receipt(first, messages, epoch, rfc3339(unix_ms / 1000)), ())
 
     def _insert(self, write: Write, first: int, now_ms: int) -> Publication:
-        count = len(write.drafts)
-        receipt = Receipt(first, count, self._epoch, rfc3339(now_ms / 1000))
+        receipt = Receipt(first, len(write.drafts), self._epoch, rfc3339(now_ms / 1000))
         messages = stamped(write.drafts, receipt, appended_at=self._clock())
         self._connection.executemany(
             "INSERT INTO messages VALUES (?, ?, ?)",
@@ -232,7 +266,7 @@ class SqliteFile:
         if write.key:
             self._connection.execute(
                 "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?)",
-                (write.key, now_ms, write.fingerprint, first, count, self._epoch),
+                (write.key, now_ms, write.fingerprint, first, receipt.count, self._epoch),
             )
         return Publication(receipt, messages)
 
