@@ -1,10 +1,12 @@
 """Row 33: engines that moved, were demoted or damaged, or hold the data of another program."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import nats
 import pytest
 from redis import Redis
 
@@ -87,6 +89,97 @@ async def test_a_batch_that_a_killed_nats_server_kept_in_part_is_published_once(
         assert payloads(window) == payloads(second)
         assert repeated.receipt == again.receipt
         assert window.first_number + 1 < repeated.receipt.first
+
+
+def documented_permissions(name: str) -> str:
+    """Return the block of the documentation for this name."""
+    text = Path(__file__, "../../../.github/docs/logs.md").resolve().read_text()
+    [block] = re.findall(r"^permissions: \{\n.*?^\}$", text, re.DOTALL | re.MULTILINE)
+    return re.sub(r"\bshop\b", name, block)
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Iterator[NatsServer]:
+    """Return a server with the users one and two, who have the documented permissions for streams of their names."""
+    users = ", ".join(
+        f"{{ user: {name}, password: {name}, {documented_permissions(name)} }}" for name in ("one", "two")
+    )
+    config = tmp_path / "nats.conf"
+    config.write_text(f"authorization {{ users = [{users}] }}")
+    with NatsServer(tmp_path, options=["--config", str(config)]) as server:
+        yield server
+
+
+def url_of(server: NatsServer, name: str) -> str:
+    return f"{server.url.replace('//', f'//{name}:{name}@')}?name={name}"
+
+
+async def test_the_documented_permissions_are_all_that_a_log_needs(tenants: NatsServer, places: list[Place]) -> None:
+    for name in ("one", "two"):
+        (log, window), (_, other) = [await at(url_of(tenants, name), places).open() for _ in range(2)]
+        await log.publish(drafts(3), idempotency_key="key")
+        again = await log.publish(drafts(3), idempotency_key="key")
+        await until_reached(other, window.latest)
+        assert log.channel is not None
+        notes = log.channel.receive()
+        assert b"" == await anext(notes)
+        await log.channel.send(b"note")
+
+        assert again.repeated
+        assert b"note" == await anext(notes)
+        await notes.aclose()
+
+    engine = JetStreamEngine(Address.of(url_of(tenants, "two")), retention=Retention())
+    lost = await engine.state(Position(window.epoch, window.latest + 10_000_000, 0))
+    await engine.close()
+    assert window.epoch != lost.epoch
+
+
+@pytest.mark.parametrize(
+    "request_to",
+    [
+        "$JS.API.STREAM.INFO.one",
+        "$JS.API.STREAM.MSG.GET.one",
+        "$JS.API.STREAM.DELETE.one",
+        "$JS.API.STREAM.PURGE.one",
+        "$JS.API.STREAM.UPDATE.one",
+        "$JS.API.CONSUMER.CREATE.one.two",
+        "$JS.API.CONSUMER.NAMES.one",
+        "$JS.API.STREAM.NAMES",
+        "one-nodes",
+        "one.epoch.key",
+    ],
+)
+async def test_a_user_with_the_documented_permissions_may_not_publish_for_another(
+    tenants: NatsServer, request_to: str
+) -> None:
+    assert f'permissions violation for publish to "{request_to.lower()}"' in await refusal(tenants, publish=request_to)
+
+
+@pytest.mark.parametrize("subject", ["_INBOX.>", "_INBOX.one.>", "one-nodes", "one.>", ">", "$JS.>"])
+async def test_a_user_with_the_documented_permissions_may_not_read_what_another_is_sent(
+    tenants: NatsServer, subject: str
+) -> None:
+    expected = f'permissions violation for subscription to "{subject.lower()}"'
+    assert expected in await refusal(tenants, subscribe=subject)
+
+
+async def refusal(server: NatsServer, *, publish: str = "", subscribe: str = "") -> str:
+    """Return what the server answers the user two."""
+    errors: asyncio.Queue[str] = asyncio.Queue()
+
+    async def failed(error: Exception) -> None:
+        errors.put_nowait(str(error).lower())
+
+    client = await nats.connect(server.url, user="two", password="two", error_cb=failed)
+    if publish:
+        await client.publish(publish, b"{}")
+    else:
+        await client.subscribe(subscribe)
+    async with asyncio.timeout(10):
+        error = await errors.get()
+    await client.close()
+    return error
 
 
 @pytest.fixture
