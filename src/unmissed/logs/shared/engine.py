@@ -27,15 +27,14 @@ class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
     ``oldest`` leaves out those that the node has, at least if a number is missing after them: reading continues there.
-    It is ``latest + 1`` when none is stored. ``store_ms`` is the present time on the engine's clock in Unix
-    milliseconds.
+    It is ``latest + 1`` when none is stored. ``log_ms`` is the present time on the clock of the log.
     """
 
     epoch: str
     first_number: int
     oldest: int
     latest: int
-    store_ms: float
+    log_ms: float
 
 
 class Engine(Channel, Protocol):

@@ -170,7 +170,7 @@ class SharedLog:
 
     async def _append(self, records: Sequence[Record], state: State) -> None:
         stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
-        await self._feed.append(records[:stored_before], store_ms=state.store_ms)
+        await self._feed.append(records[:stored_before], log_ms=state.log_ms)
         await self._feed.append(records[stored_before:])
         if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
             self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)

@@ -90,7 +90,9 @@ class FakeEngine:
     def store(self, new: Sequence[Draft]) -> int:
         """Store messages, as another node would, and return the number of the first."""
         first = self.latest + 1
-        self._records += [Record(number, self.store_ms, draft) for number, draft in enumerate(new, start=first)]
+        self._records += [
+            Record(number, self.store_ms, self.store_ms, draft) for number, draft in enumerate(new, start=first)
+        ]
         self.latest += len(new)
         self._notify()
         return first

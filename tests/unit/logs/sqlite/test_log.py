@@ -303,7 +303,7 @@ async def test_a_row_above_the_latest_number_does_not_stop_publishing(tmp_path: 
     log, window = await place.open()
     await log.publish(drafts(1))
     await place.close(log)
-    change(tmp_path / "log.db", "INSERT INTO messages SELECT number + 1, unix_ms, message FROM messages")
+    change(tmp_path / "log.db", "INSERT INTO messages SELECT number + 1, unix_ms, log_ms, message FROM messages")
 
     log, window = await place.open()
     await log.publish(drafts(1, of="later "))
@@ -410,32 +410,22 @@ async def test_the_file_does_not_grow_with_the_number_of_messages(tmp_path: Path
     assert 2 * size >= (tmp_path / "log.db").stat().st_size
 
 
-async def test_a_clock_that_is_set_back_expires_nothing_early(tmp_path: Path) -> None:
-    clock, wall_clock = ManualClock(), ManualClock(1_795_409_482.0)
-    log = SqliteLog(str(tmp_path / "log.db"), clock=clock, wall_clock=wall_clock)
-    window = await log.open()
-    await log.publish(drafts(1))
-    wall_clock.advance(-3_600)
-    await log.publish(drafts(1))
-    log.expire()
-    await log.close()
-
-    again = await log.open()
-    log.expire()
-    await log.close()
-
-    assert 2 == len(window)
-    assert payloads(window) == payloads(again)
-
-
-async def test_ages_continue_over_a_restart(tmp_path: Path) -> None:
-    clock, wall_clock = ManualClock(), ManualClock(1_795_409_482.0)
-    log = SqliteLog(str(tmp_path / "log.db"), retention=Retention(max_age=100), clock=clock, wall_clock=wall_clock)
+@pytest.mark.parametrize("restart", ["of the process", "of the machine"])
+async def test_ages_continue_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: str) -> None:
+    """The monotonic clock goes on over the end of a process, and begins again with the machine."""
+    clock, wall_clock = ManualClock(5_000.0), ManualClock(1_796_000_000.0)
+    retention = Retention(max_age=100)
+    log = SqliteLog(str(tmp_path / "log.db"), retention=retention, clock=clock, wall_clock=wall_clock)
     await log.open()
     await log.publish(drafts(1))
     await log.close()
     wall_clock.advance(60)
+    clock.advance(60)
+    if restart == "of the machine":
+        clock = ManualClock(8_000.0)
+        monkeypatch.setattr(file, "boot_id", lambda: "another boot")
 
+    log = SqliteLog(str(tmp_path / "log.db"), retention=retention, clock=clock, wall_clock=wall_clock)
     window = await log.open()
     clock.advance(39)
     log.expire()
@@ -445,3 +435,29 @@ async def test_ages_continue_over_a_restart(tmp_path: Path) -> None:
     await log.close()
 
     assert (1, 0) == (before, len(window))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_clock_that_is_set_back_over_a_restart_of_the_machine_expires_nothing_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool
+) -> None:
+    wall_clock = ManualClock(1_796_000_000.0)
+    log = SqliteLog(str(tmp_path / "log.db"), clock=ManualClock(5_000.0), wall_clock=wall_clock)
+    before = await log.open()
+    first = await log.publish(drafts(1), idempotency_key="key")
+    path = tmp_path / "log.db"
+    if killed:
+        path = tmp_path / "copy.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / f"log.db{suffix}", tmp_path / f"copy.db{suffix}")
+    await log.close()
+    wall_clock.advance(-10 * 365 * 86_400)
+    monkeypatch.setattr(file, "boot_id", lambda: "another boot")
+
+    log = SqliteLog(str(path), clock=ManualClock(3.0), wall_clock=wall_clock)
+    after = await log.open()
+    again = await log.publish(drafts(1), idempotency_key="key")
+    await log.close()
+
+    assert payloads(before) == payloads(after)
+    assert first.receipt == again.receipt

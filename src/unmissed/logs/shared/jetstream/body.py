@@ -11,12 +11,13 @@ LINE_BYTES = 160
 
 
 class Body(NamedTuple):
-    """What a body has. All messages of a publish have the same ``unix_ms``.
+    """What a body has. All messages of a publish have the same ``unix_ms`` and ``log_ms``.
 
     The last message has the receipt, since the stream discards it last: there, ``place`` is how many there are.
     """
 
     unix_ms: int
+    log_ms: int
     place: int
     """The place of the message in its publish, from 1."""
     fingerprint: str | None
@@ -30,9 +31,9 @@ class Body(NamedTuple):
         return self.write_id is not None
 
 
-def encode_body(draft: Draft, *, unix_ms: int, place: int, receipt: bytes = b"") -> bytes:
+def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt: bytes = b"") -> bytes:
     """Return a body. There are no headers of our own, because nats-py takes long to read them."""
-    return b"%d %d%b\n%b" % (unix_ms, place, receipt, encode_draft(draft))
+    return b"%d %d %d%b\n%b" % (unix_ms, log_ms, place, receipt, encode_draft(draft))
 
 
 def encode_receipt(write: Write) -> bytes:
@@ -48,8 +49,8 @@ def fingerprint(write: Write) -> str:
 def decode_body(body: bytes) -> Body:
     """Return what a body has. Raises ValueError for other bytes."""
     line, _, draft = body.partition(b"\n")
-    unix_ms, place, *receipt = line.split(b" ")
+    unix_ms, log_ms, place, *receipt = line.split(b" ")
     if int(place) < 1 or len(receipt) not in (0, 2):
         raise ValueError("the line before the draft is not one of unmissed")
     fingerprint, write_id = (part.decode() for part in receipt) if receipt else (None, None)
-    return Body(decode_ms(unix_ms), int(place), fingerprint, write_id, decode_draft(draft))
+    return Body(decode_ms(unix_ms), decode_ms(log_ms), int(place), fingerprint, write_id, decode_draft(draft))

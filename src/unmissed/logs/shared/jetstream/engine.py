@@ -21,7 +21,7 @@ from unmissed.logs.shared.jetstream.packet import (
     stored_body,
 )
 from unmissed.logs.shared.jetstream.reading import Reading
-from unmissed.logs.shared.jetstream.stream import Stream, settings
+from unmissed.logs.shared.jetstream.stream import Stream, settings, unix_ms_of
 from unmissed.logs.shared.jetstream.writing import Writing
 from unmissed.logs.writer import Stored, Write
 
@@ -75,6 +75,8 @@ class JetStreamEngine:
         """The stream as this connection has found it, with every message that this node had seen."""
         self._server_ahead_ms = 0.0
         """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
+        self._log_ahead_ms: float | None = None
+        """The milliseconds of the log's clock minus those of ``clock``, or None before the first look at the stream."""
 
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
@@ -104,6 +106,7 @@ class JetStreamEngine:
         messages = reading.after(after)
         try:
             async for records in messages:
+                self._set_log_clock(records[-1].log_ms)
                 yield records
         finally:
             await messages.aclose()
@@ -157,7 +160,9 @@ class JetStreamEngine:
             return []
         unix_ms = int(self._clock() * 1000 + self._server_ahead_ms)
         try:
-            return await Writing(connection, stream, above=seen.latest, unix_ms=unix_ms).write(writes)
+            return await Writing(
+                connection, stream, above=seen.latest, unix_ms=unix_ms, log_ms=int(self._log_ms(stream))
+            ).write(writes)
         except LogUnavailable:
             self._stream = None
             raise
@@ -184,7 +189,7 @@ class JetStreamEngine:
             raise LogUnavailable(str(error)) from None
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
-        return State(stream.epoch, stream.first_number, oldest, latest, stream.server_ms)
+        return State(stream.epoch, stream.first_number, oldest, latest, self._log_ms(stream))
 
     async def _connected_again(self) -> Connection:
         """Return the connection, or a new one.
@@ -288,9 +293,30 @@ class JetStreamEngine:
             return stream.latest
         answer = await self._message(connection, stream, stream.latest)
         body = None if error_code(answer) is not None else stored_body(answer["message"])
-        if body is None or body.is_last:
+        if body is None:
+            return stream.latest
+        # Only a node that has just started needs the wall clock of the server, for the time since the latest message.
+        idle_ms = 0.0 if self._log_ahead_ms is not None else stream.server_ms - unix_ms_of(answer["message"]["time"])
+        self._set_log_clock(body.log_ms + max(0.0, idle_ms))
+        if body.is_last:
             return stream.latest
         return max(stream.latest - body.place, stream.oldest - 1)
+
+    def _log_ms(self, stream: Stream) -> float:
+        """Return the present time on the clock of the log.
+
+        It goes on with the monotonic clocks of the nodes, and messages carry it from one to another. A new log begins
+        with the time of the server.
+        """
+        if self._log_ahead_ms is None:
+            self._set_log_clock(stream.server_ms)
+        return self._clock() * 1000 + (self._log_ahead_ms or 0.0)
+
+    def _set_log_clock(self, log_ms: float) -> None:
+        """Set the clock of the log forward to this time, unless it is there already."""
+        ahead_ms = log_ms - self._clock() * 1000
+        if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
+            self._log_ahead_ms = ahead_ms
 
     async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None, latest: int) -> int:
         """Return the oldest number that is worth reading: at most as many messages as the window has room for."""

@@ -127,7 +127,7 @@ class Reading:
             except ValueError:
                 # The server gave this number to a message of another program, so that none of unmissed is missing.
                 self._end_part(records)
-                records.append(Record(number, 0, VOID))
+                records.append(Record(number, 0, 0, VOID))
                 foreign.append(number)
         if foreign:
             logger.warning(
@@ -151,7 +151,7 @@ class Reading:
         """Add a message to the records, with those that are held back for it, or hold it back."""
         if self._batch and (number, body.place) != (self._batch[-1].number + 1, self._place + 1):
             self._end_part(records)
-        record = Record(number, body.unix_ms, body.draft)
+        record = Record(number, body.unix_ms, body.log_ms, body.draft)
         if not body.is_last:
             self._batch.append(record)
             self._place = body.place
@@ -173,7 +173,7 @@ class Reading:
                 "numbers %d to %d of the stream %s are a part of a batch that was never published: skipped",
                 *(first, last, self._stream),
             )
-            records += [Record(part.number, part.unix_ms, VOID) for part in self._batch]
+            records += [Record(part.number, part.unix_ms, part.log_ms, VOID) for part in self._batch]
             self._batch.clear()
 
 

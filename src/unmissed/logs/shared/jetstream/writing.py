@@ -50,7 +50,7 @@ class _Publish:
     """The number of the last message that may be on the subject, or 0 for none."""
     result: Stored | InvalidMessage | None = None
 
-    def packets(self, unix_ms: int) -> list[Packet]:
+    def packets(self, *, unix_ms: int, log_ms: int) -> list[Packet]:
         """Return the messages. Several are an atomic batch, of which the last one is answered."""
         drafts = self.write.drafts
         batch = {"Nats-Batch-Id": secrets.token_urlsafe(6)} if len(drafts) > 1 else {}
@@ -63,7 +63,7 @@ class _Publish:
             if is_last and batch:
                 headers["Nats-Batch-Commit"] = "1"
             receipt = encode_receipt(self.write) if is_last else b""
-            body = encode_body(draft, unix_ms=unix_ms, place=index, receipt=receipt)
+            body = encode_body(draft, unix_ms=unix_ms, log_ms=log_ms, place=index, receipt=receipt)
             packets.append(Packet(self.subject, body, headers, answered=is_last))
         return packets
 
@@ -75,12 +75,13 @@ class Writing:
     the key, and a message is refused if its subject has one already. The last one there has the receipt.
     """
 
-    def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int) -> None:
+    def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int, log_ms: int) -> None:
         self._connection = connection
         self._stream = stream
         self._above = above
         """Numbers up to this one are known to be used."""
         self._unix_ms = unix_ms
+        self._log_ms = log_ms
 
     async def write(self, writes: Sequence[Write]) -> list[Stored | InvalidMessage]:
         """Return what became of each of the first writes: of as many as take less than a second. See ``Engine.write``.
@@ -118,7 +119,9 @@ class Writing:
 
     async def _publish(self, publishes: Sequence[_Publish]) -> None:
         """Send these publishes, and set the results of those that are known then."""
-        packets = [packet for publish in publishes for packet in publish.packets(self._unix_ms)]
+        packets = [
+            packet for publish in publishes for packet in publish.packets(unix_ms=self._unix_ms, log_ms=self._log_ms)
+        ]
         answers = await self._connection.exchange(packets)
         known = []
         for publish, answer in zip(publishes, answers, strict=True):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -36,6 +37,9 @@ SETTLE_MS = 1_500
 _RETRY_MS = 60_000
 """How long a publish without an idempotency key is recognised when it is tried again."""
 
+_JUMP_MS = 7_200_000
+"""How far the clock of the server may jump before messages and the receipts of keys expire early."""
+
 _BLOCK_MS = 1_000
 _READ_COUNT = 200
 _LAST_OF_NUMBER = 2**64 - 1
@@ -52,7 +56,7 @@ class RedisEngine:
     """The keys ``{name}:*`` in a Redis or Valkey server.
 
     ``connect`` returns new clients, and ``shown`` is its address without a password. ``first_number`` replaces the
-    time on the server's clock as the first number of the first epoch.
+    time on the server's clock as the first number of the first epoch. ``clock`` returns monotonic seconds.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class RedisEngine:
         name: str,
         retention: Retention,
         first_number: int | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._new_clients = connect
         self._shown = shown
@@ -70,6 +75,9 @@ class RedisEngine:
         self._channel_name = f"{self._prefix}:nodes"
         self._retention = retention
         self._first_number = first_number
+        self._clock = clock
+        self._log_ahead_ms: float | None = None
+        """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
         self._clients: Clients | None = None
         self._errors = 0
         """How many errors of the server and of the network there were."""
@@ -145,27 +153,32 @@ class RedisEngine:
 
     async def _run(self, writes: Sequence[Write], seen: Position) -> tuple[str, State, list[Any]]:
         """Call the script."""
-        max_age_ms = round(self._retention.max_age * 1000)
+        keep_ms = round(self._retention.max_age * 1000) + _JUMP_MS
+        log_ms = -1 if self._log_ahead_ms is None else int(self._clock() * 1000 + self._log_ahead_ms)
         keys = [f"{self._prefix}:life", f"{self._prefix}:messages"]
         arguments: list[str | bytes | int] = [
             *(seen.epoch, seen.latest, seen.unix_ms),
             *(secrets.token_urlsafe(9), self._first_number or 0),
-            *(self._retention.max_messages, max_age_ms, SETTLE_MS),
+            *(self._retention.max_messages, keep_ms, SETTLE_MS, log_ms),
         ]
         for write in writes:
             keys.append(f"{self._prefix}:receipt:{write.key or write.id}")
-            arguments += [write.fingerprint.hex(), max_age_ms if write.key else _RETRY_MS, len(write.drafts)]
+            arguments += [write.fingerprint.hex(), keep_ms if write.key else _RETRY_MS, len(write.drafts)]
             arguments += map(encode_draft, write.drafts)
         async with self._server() as redis:
             answer = await self._script(keys=keys, args=arguments, client=redis)
-        status, epoch, first, oldest, latest, now_ms = (value.decode() for value in answer[:6])
+        status, epoch, first, oldest, latest, log_time = (value.decode() for value in answer[:6])
         if answer[6]:
             logger.warning("%s had messages in %s that unmissed did not write: removed", self._shown, keys[1])
         self._latest = int(latest)
+        # Only forward: an answer has been on the way for a moment, and each would set the clock back by that.
+        ahead_ms = float(log_time) - self._clock() * 1000
+        if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
+            self._log_ahead_ms = ahead_ms
         kept = max(int(oldest), self._latest + 1 - self._retention.max_messages)
         if kept == self._unreadable:
             kept += 1
-        return status, State(epoch, int(first), kept, self._latest, float(now_ms)), answer[7:]
+        return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
 
     def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Record]:
         """Return the messages in these entries, up to the first that is none: the caller asks for the state then."""
@@ -173,7 +186,8 @@ class RedisEngine:
         for entry_id, fields in entries:
             number, *_ = entry_id.partition(b"-")
             try:
-                records.append(Record(int(number), decode_ms(fields[b"ms"]), decode_draft(fields[b"draft"])))
+                unix_ms, log_ms = decode_ms(fields[b"ms"]), decode_ms(fields[b"log"])
+                records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
             except (KeyError, ValueError):
                 # Above the latest number, the script removes it. Below, another program has replaced a message by it.
                 if self._latest >= int(number) != self._unreadable:

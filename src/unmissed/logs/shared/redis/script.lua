@@ -3,16 +3,17 @@
 -- KEYS: the life of the log (a hash), its messages (a stream), and for each publish the key of its receipt.
 -- ARGV: what the caller has seen (epoch, latest number, milliseconds of that message; an empty epoch for nothing),
 --       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
---       the milliseconds to keep them, and the milliseconds that nodes have to report what they have seen.
+--       the milliseconds to keep them, the milliseconds that nodes have to report what they have seen, and the time on
+--       the clock of the log as the caller knows it, or -1.
 --       Then for each publish: its fingerprint, the milliseconds to keep its receipt, the number of messages, and them.
--- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time in milliseconds,
+-- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time of the log,
 --         1 if messages of another program were removed or else 0, and for each publish 1 if it was stored now or else
 --         0, and its receipt: first number, count, milliseconds, epoch, fingerprint.
 
 local life, messages = KEYS[1], KEYS[2]
 local seen_epoch, seen_latest, seen_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local new_epoch, first_number = ARGV[4], tonumber(ARGV[5])
-local max_messages, max_age, settle_ms = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local max_messages, max_age, settle_ms, caller_ms = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
@@ -35,9 +36,14 @@ if #KEYS == 2 then
   end
 end
 
-local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until')
+local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock')
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
 local run, settle_until = held[4], tonumber(held[5] or 0)
+
+-- The clock of the log, whose differences are ages, goes on with the monotonic clocks of the nodes. Only a node that has
+-- just started knows none, and takes what has passed on the wall clock since the last call: seconds, if others live.
+local log_ms, clock_ms = tonumber(held[6] or 0), tonumber(held[7] or 0)
+log_ms = caller_ms < 0 and log_ms + math.max(0, now_ms - clock_ms) or math.max(log_ms, caller_ms)
 
 -- Whether messages that the caller has seen are missing, or others have their numbers.
 local function has_lost_messages()
@@ -81,7 +87,8 @@ local function remove_foreign()
 end
 
 local function store(draft)
-  local entry = {messages, 'MAXLEN', '~', max_messages, text(latest + 1) .. '-0', 'ms', text(now_ms), 'draft', draft}
+  local entry = {messages, 'MAXLEN', '~', max_messages, text(latest + 1) .. '-0', 'ms', text(now_ms),
+    'log', text(log_ms), 'draft', draft}
   local reply = redis.pcall('XADD', unpack(entry))
   if reply.err then
     if string.find(reply.err, 'equal or smaller') then remove_foreign() end
@@ -95,7 +102,7 @@ if #KEYS == 2 and redis.call('XRANGE', messages, '(' .. text(latest) .. '-0', '+
 end
 
 local results = {}
-local next_argument, stored = 9, false
+local next_argument, stored = 10, false
 if now_ms >= settle_until then
   for index = 3, #KEYS do
     local fingerprint, keep_ms, count = ARGV[next_argument], ARGV[next_argument + 1], tonumber(ARGV[next_argument + 2])
@@ -111,6 +118,9 @@ if now_ms >= settle_until then
     next_argument = next_argument + 3 + count
   end
 end
+if stored or math.abs(now_ms - clock_ms) > 5000 then
+  redis.call('HSET', life, 'log', text(log_ms), 'clock', text(now_ms))
+end
 if stored then
   redis.call('HSET', life, 'latest', text(latest))
   redis.call('PEXPIRE', messages, max_age)
@@ -121,6 +131,6 @@ local start = text(seen_epoch == epoch and seen_latest + 1 or first)
 local oldest = redis.call('XRANGE', messages, start, '+', 'COUNT', 1)[1]
 return {
   now_ms >= settle_until and 'ok' or 'settling', epoch, text(first),
-  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(now_ms),
+  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(log_ms),
   has_removed, unpack(results)
 }
