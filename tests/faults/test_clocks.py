@@ -119,7 +119,7 @@ async def test_messages_from_before_a_jump_of_the_clock_of_nats_are_no_gap(place
             unix_ms=now_ms - late,
             log_ms=now_ms - HOUR_MS,
             place=1,
-            receipt=f" - {name}".encode(),
+            receipt=f"- {name}".encode(),
         )
         await client.request(f"{place.url.partition('=')[2]}.{window.epoch}.{name}", body)
     await client.close()

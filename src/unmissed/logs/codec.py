@@ -15,6 +15,8 @@ def encode_draft(draft: Draft) -> bytes:
 def decode_draft(stored: bytes) -> Draft:
     """Return the draft that was encoded. Raises ValueError for other bytes."""
     keys, head, tail = stored.split(b"\n")
+    if not head.startswith(b'{"type":'):
+        raise ValueError("it is no message with a type")
     return Draft(head, tail, _decode_audience(keys))
 
 
@@ -46,7 +48,7 @@ def _encode_audience(audience: Audience) -> bytes:
 def _decode_audience(stored: bytes) -> Audience:
     if not stored:
         return EVERYONE
-    keys = decode_json(stored)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("an audience is a list of keys")
-    return Audience(frozenset(keys))
+    try:
+        return Audience(frozenset(decode_json(stored)))
+    except TypeError:
+        raise ValueError("an audience is a list of keys") from None

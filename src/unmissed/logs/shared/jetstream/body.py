@@ -20,25 +20,37 @@ class Body(NamedTuple):
     log_ms: int
     place: int
     """The place of the message in its publish, from 1."""
-    fingerprint: str | None
-    """Identifies the drafts; None before the last message."""
-    write_id: str | None
+    receipt: bytes | None
+    """The fingerprint of the drafts and the id of the write; None before the last message."""
     draft: Draft
 
     @property
     def is_last(self) -> bool:
         """Whether this is the last message of its publish, or the only one."""
-        return self.write_id is not None
+        return self.receipt is not None
+
+    def is_of(self, write: Write) -> bool:
+        """Return whether this is the last message of this very write."""
+        return self.receipt == encode_receipt(write)
+
+    def has_drafts_of(self, write: Write) -> bool:
+        """Return whether this is the last message of a publish of the same drafts."""
+        return self.receipt is not None and self.receipt.startswith(f"{fingerprint(write)} ".encode())
 
 
-def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt: bytes = b"") -> bytes:
+def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt: bytes | None = None) -> bytes:
     """Return a body. There are no headers of our own, because nats-py takes long to read them."""
-    return b"%d %d %d%b\n%b" % (unix_ms, log_ms, place, receipt, encode_draft(draft))
+    line = (
+        b"%d %d %d" % (unix_ms, log_ms, place)
+        if receipt is None
+        else b"%d %d %d %b" % (unix_ms, log_ms, place, receipt)
+    )
+    return b"%b\n%b" % (line, encode_draft(draft))
 
 
 def encode_receipt(write: Write) -> bytes:
     """Return what the line of the last message of a write has after its place."""
-    return f" {fingerprint(write)} {write.id}".encode()
+    return f"{fingerprint(write)} {write.id}".encode()
 
 
 def fingerprint(write: Write) -> str:
@@ -49,8 +61,8 @@ def fingerprint(write: Write) -> str:
 def decode_body(body: bytes) -> Body:
     """Return what a body has. Raises ValueError for other bytes."""
     line, _, draft = body.partition(b"\n")
-    unix_ms, log_ms, place, *receipt = line.split(b" ")
-    if int(place) < 1 or len(receipt) not in (0, 2):
-        raise ValueError("the line before the draft is not one of unmissed")
-    fingerprint, write_id = (part.decode() for part in receipt) if receipt else (None, None)
-    return Body(decode_ms(unix_ms), decode_ms(log_ms), int(place), fingerprint, write_id, decode_draft(draft))
+    unix_ms, log_ms, place, *receipt = line.split(b" ", 3)
+    decoded = Body(decode_ms(unix_ms), int(log_ms), int(place), receipt[0] if receipt else None, decode_draft(draft))
+    if decoded.place < 1:
+        raise ValueError("places begin with 1")
+    return decoded

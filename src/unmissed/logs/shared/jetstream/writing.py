@@ -10,7 +10,7 @@ from typing import Any
 from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.logs.shared.jetstream.body import LINE_BYTES, encode_body, encode_receipt, fingerprint
+from unmissed.logs.shared.jetstream.body import LINE_BYTES, encode_body, encode_receipt
 from unmissed.logs.shared.jetstream.connection import Connection
 from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text, stored_body
 from unmissed.logs.shared.jetstream.stream import Stream
@@ -62,7 +62,7 @@ class _Publish:
                 headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
             if is_last and batch:
                 headers["Nats-Batch-Commit"] = "1"
-            receipt = encode_receipt(self.write) if is_last else b""
+            receipt = encode_receipt(self.write) if is_last else None
             body = encode_body(draft, unix_ms=unix_ms, log_ms=log_ms, place=index, receipt=receipt)
             packets.append(Packet(self.subject, body, headers, answered=is_last))
         return packets
@@ -156,9 +156,9 @@ class Writing:
             # A part of a batch, which every reader skips. It cannot be completed with contiguous numbers, since others
             # may follow it: store the whole batch.
             publish.last_number = message["seq"]
-        elif stored.write_id == publish.write.id:
+        elif stored.is_of(publish.write):
             publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
-        elif stored.fingerprint == fingerprint(publish.write):
+        elif stored.has_drafts_of(publish.write):
             publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=False)
         else:
             publish.result = IdempotencyConflict()

@@ -582,13 +582,13 @@ async def test_a_write_without_a_key_is_stored_whole_after_its_part(url: str) ->
         b"hello",
         b"1796000000000 1796000000000 1 - id\n\n{",
         b"1796000000000 1796000000000 0 - id\n\n{\n}",
-        b"1796000000000 1796000000000 1 - \xff\n\n{\n}",
+        b"1796000000000 1796000000000 1 - id\n\n{\n}",
         b"9" * 30 + b' 1796000000000 1 - id\n\n{"type":"a"\n}',
         b'1796000000000 1796000000000 1 - id\n["@a",1]\n{"type":"a"\n}',
         b'1796000000000 1796000000000 1 - id\n7\n{"type":"a"\n}',
         b"[" * 10_000,
     ],
-    ids=["empty", "text", "short", "no place", "no text", "no time", "no keys", "no list", "deep"],
+    ids=["empty", "text", "short", "no place", "no type", "no time", "no keys", "no list", "deep"],
 )
 async def test_a_message_of_another_program_is_skipped_by_every_node_and_logged_once(
     url: str, body: bytes, caplog: pytest.LogCaptureFixture
