@@ -53,10 +53,10 @@ class Engine(Channel, Protocol):
         ...
 
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
-        """Yield the messages after a number, and then new ones as they are stored.
+        """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
         The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again. It does so
-        after an empty block, too, which an engine yields once a second if it cannot tell when another epoch begins.
+        after another empty block, too. An engine that cannot tell when another epoch begins yields one each second.
         """
         ...
 

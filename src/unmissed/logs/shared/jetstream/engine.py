@@ -106,7 +106,8 @@ class JetStreamEngine:
         messages = reading.after(after)
         try:
             async for records in messages:
-                self._set_log_clock(records[-1].log_ms)
+                if records:
+                    self._set_log_clock(records[-1].log_ms)
                 yield records
         finally:
             await messages.aclose()

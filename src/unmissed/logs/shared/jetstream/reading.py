@@ -56,6 +56,7 @@ class Reading:
         self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
         try:
             await self._create_consumer(number + 1)
+            yield []
             while True:
                 if not self._expected:
                     await self._pull()

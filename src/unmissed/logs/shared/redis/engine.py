@@ -108,6 +108,9 @@ class RedisEngine:
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number, and new ones for as long as Redis can be reached."""
         stream = f"{self._prefix}:messages"
+        async with self._server() as redis:
+            await redis.xread({stream: "$"}, count=1)
+        yield []
         while True:
             async with self._server() as redis:
                 found: Any = await redis.xread(
