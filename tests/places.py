@@ -1,11 +1,15 @@
 """Where logs under test are: each in a place of its own, where one node or several may open it, again and again."""
 
 import secrets
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
+from redis.asyncio import Redis
 
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Log
@@ -50,6 +54,21 @@ class Place:
         """Close a log that was opened here."""
         self._open.remove(log)
         await log.close()
+
+    async def add_foreign(self, window: Window) -> None:
+        """Store what is no message of unmissed: after the newest one, or in its place in a file, which is closed."""
+        name = self.url.partition("?name=")[2]
+        match self.url.partition(":")[0]:
+            case "sqlite":
+                with closing(sqlite3.connect(self.url.removeprefix("sqlite:").partition("?")[0])) as file, file:
+                    file.execute("UPDATE messages SET message = 'no' WHERE number = ?", (window.latest,))
+            case "redis":
+                async with Redis.from_url(self.url.partition("?")[0]) as redis:
+                    await redis.xadd(f"{{{name}}}:messages", {"ms": "1", "draft": "no"}, id=f"{window.latest + 1}-0")
+            case _:
+                client = await nats.connect(self.url.partition("?")[0])
+                await client.request(f"{name}.{window.epoch}.foreign", b"no")
+                await client.close()
 
     async def close_all(self) -> None:
         """Close every log."""

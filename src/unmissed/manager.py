@@ -251,8 +251,11 @@ class ConnectionManager(Registration):
         # The manager may have stopped while they were built.
         self._check_accepting(_OTHER_THREADS)
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
+        measures = self.measures
         publishing = self._log.publish(drafts, idempotency_key=key)
-        return await self._in_time(publishing, otherwise="the log did not store the message in time")
+        publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
+        measures.published += len(publication.messages)
+        return publication
 
     def publish_threadsafe(
         self,

@@ -24,7 +24,7 @@ def add_metrics_route(router: APIRouter, manager: ConnectionManager, *, authenti
 
     @router.get("/metrics", tags=["operators"], summary="Metrics for Prometheus", response_class=Response, **_DOCS)
     async def metrics(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # direct() passes it
-        """Return counters since the start of the process, gauges and histograms."""
+        """Return counters of this process since its start, gauges and histograms."""
         checked(identity, manager).require(ADMIN_SCOPE, what="reading metrics")
         try:
             from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415  # an extra
@@ -60,11 +60,10 @@ class _Collector:
         from prometheus_client.metrics_core import CounterMetricFamily  # noqa: PLC0415  # an extra
 
         window, measures = self._manager.window, self._manager.measures
-        start = window.first_number - 1
         for name, text, value in (
-            ("unmissed_messages_published", "Published messages", window.latest - start),
+            ("unmissed_messages_published", "Messages that this process has published", measures.published),
             ("unmissed_messages_delivered", "Messages written to connections", measures.delivered),
-            ("unmissed_messages_evicted", "Messages evicted from the log", window.evicted_through - start),
+            ("unmissed_messages_evicted", "Messages evicted from the log of this process", window.evicted_messages),
             ("unmissed_gaps_told", "Gaps that connected clients were told about", measures.gaps),
             ("unmissed_stalls", "Connections dropped because their client took nothing", measures.stalls),
         ):

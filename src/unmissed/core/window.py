@@ -86,6 +86,8 @@ class Window:
         """The highest number appended so far; ``first_number - 1`` before the first."""
         self.evicted_through = first_number - 1
         """The highest number evicted so far. Gaps are derived from this number only."""
+        self.evicted_messages = 0
+        """How many messages have been evicted, in all epochs."""
         self.appended_bytes = 0
         """Bytes ever appended, including those of evicted messages."""
         self._messages: deque[Message] = deque()
@@ -246,12 +248,14 @@ class Window:
         return through, (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
 
     def _clear(self) -> None:
+        self.evicted_messages += len(self._messages)
         self._messages.clear()
         self._bytes = 0
         self._addressed = Addressed()
 
     def _evict(self) -> None:
         message = self._messages.popleft()
+        self.evicted_messages += 1
         self._addressed.remove(message)
         self._bytes -= message.size_in_log
         self.evicted_through = message.sequence_number

@@ -25,9 +25,11 @@ class Histogram:
 
 
 class Measures:
-    """Counters since the start of the manager."""
+    """Counters since the start of the manager. They are about this process, whoever else uses its log."""
 
     def __init__(self) -> None:
+        self.published = 0
+        """Messages that this process has published."""
         self.recoveries = Counter[tuple[str, str]]()
         """Recoveries by transport, ``websocket``, ``events`` or ``rest``, and outcome."""
         self.closes = Counter[int]()

@@ -4,6 +4,8 @@ from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.messages import Draft, Message, rfc3339
 
+_YEAR_10000_MS = 253_402_300_800_000
+
 
 def encode_draft(draft: Draft) -> bytes:
     """Return a draft as bytes: its audience, and the JSON around the stamp. JSON escapes line breaks."""
@@ -13,6 +15,8 @@ def encode_draft(draft: Draft) -> bytes:
 def decode_draft(stored: bytes) -> Draft:
     """Return the draft that was encoded. Raises ValueError for other bytes."""
     keys, head, tail = stored.split(b"\n")
+    if not head.startswith(b'{"type":'):
+        raise ValueError("it is no message with a type")
     return Draft(head, tail, _decode_audience(keys))
 
 
@@ -24,7 +28,17 @@ def encode_message(message: Message) -> bytes:
 def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: float) -> Message:
     """Return the message that was encoded, stamped at ``unix_ms``. Raises ValueError for other bytes."""
     keys, payload = stored.split(b"\n")
+    if b'"sequence_number":%d,' % number not in payload:
+        raise ValueError("it has another number, or none")
     return Message(number, rfc3339(unix_ms / 1000), payload, _decode_audience(keys), appended_at)
+
+
+def decode_ms(text: bytes) -> int:
+    """Return a time in Unix milliseconds. Raises ValueError for what is no time of the years 1970 to 9999."""
+    unix_ms = int(text)
+    if not 0 <= unix_ms < _YEAR_10000_MS:
+        raise ValueError(f"{unix_ms} is no time in Unix milliseconds")
+    return unix_ms
 
 
 def _encode_audience(audience: Audience) -> bytes:
@@ -32,4 +46,9 @@ def _encode_audience(audience: Audience) -> bytes:
 
 
 def _decode_audience(stored: bytes) -> Audience:
-    return Audience(frozenset(decode_json(stored))) if stored else EVERYONE
+    if not stored:
+        return EVERYONE
+    try:
+        return Audience(frozenset(decode_json(stored)))
+    except TypeError:
+        raise ValueError("an audience is a list of keys") from None

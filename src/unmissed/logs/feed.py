@@ -5,18 +5,26 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Window
 from unmissed.logs.base import Reader
 
+VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
+"""Stands for what has a number and was never published. Nobody sees it, so that its eviction is no loss."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stamped message as a log stores it. ``unix_ms`` is the time of the stamp, in milliseconds since 1970."""
+    """A stamped message as a log stores it. ``unix_ms`` is the time of the stamp, in milliseconds since 1970.
+
+    ``log_ms`` is that time on the clock of the log, whose differences are ages: it does not jump with the wall clock.
+    """
 
     number: int
     unix_ms: int
+    log_ms: int
     draft: Draft
 
     def message(self, *, appended_at: float) -> Message:
@@ -46,11 +54,10 @@ class Feed:
         """Append at the pace of this reader, and tell it, from now on."""
         self._reader = reader
 
-    async def append(self, records: Sequence[Record], *, store_ms: float | None = None) -> None:
+    async def append(self, records: Sequence[Record], *, log_ms: float | None = None) -> None:
         """Append the records that continue the window, a part at a time, unless it is moved on meanwhile.
 
-        They count as new, unless ``store_ms`` tells the present time, in Unix milliseconds, on the clock that stamped
-        them earlier.
+        They count as new, unless ``log_ms`` is given, the present time on the clock of the log.
         """
         part = max(1, self.window.retention.max_messages // 4)
         for start in range(0, len(records), part):
@@ -59,7 +66,7 @@ class Feed:
             if block[0].number != self.window.latest + 1:
                 return
             now = self._clock()
-            ages = [0.0 if store_ms is None else max(0.0, store_ms - record.unix_ms) / 1000 for record in block]
+            ages = [0.0 if log_ms is None else max(0.0, log_ms - record.log_ms) / 1000 for record in block]
             self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
 
     async def before_append(self, drafts: Sequence[Draft]) -> None:

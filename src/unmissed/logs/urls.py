@@ -48,7 +48,7 @@ def log_from_url(
         )
     if scheme == "nats":
         jetstream = JetStreamEngine(
-            Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock
+            Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock, clock=clock
         )
         return SharedLog(jetstream, retention=retention, clock=clock)
     if scheme in _REDIS_SCHEMES:
@@ -75,6 +75,7 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
         name=name,
         retention=retention,
         first_number=first_number,
+        clock=clock,
     )
     return SharedLog(engine, retention=retention, clock=clock)
 

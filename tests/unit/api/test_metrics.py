@@ -1,6 +1,7 @@
 """The figures for Prometheus."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import BOB, connect, until
 from unmissed import ConnectionManager, Identity, Settings, create_app, issue_token
 from unmissed.testing import SECRET, ManualClock
+
+_COUNTS = ("messages_published_total", "messages_evicted_total", "log_messages")
 
 
 def bearer(scope: str = "admin") -> dict[str, str]:
@@ -119,6 +122,26 @@ async def test_messages_are_counted_from_zero_whatever_their_first_number() -> N
         found = await figures(client)
 
     assert {"messages_published_total": 3, "messages_evicted_total": 1, "log_messages": 2}.items() <= found.items()
+
+
+async def test_only_what_this_process_has_published_and_evicted_is_counted(tmp_path: Path) -> None:
+    """Neither what an earlier process has published, nor the repetition of a publish."""
+    settings = Settings.load(jwt_secret=SECRET, log_url=f"sqlite:{tmp_path}/log.db", max_messages=3)
+    async with ConnectionManager(settings) as manager:
+        for _ in range(5):
+            await manager.emit("a")
+        await manager.publish_batch([{"type": "a"}], idempotency_key="key")
+    app = create_app(settings)
+    transport: Any = httpx.ASGITransport(app)
+
+    async with app.state.manager as manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        before = await figures(client)
+        await manager.publish_batch([{"type": "a"}], idempotency_key="key")
+        await manager.publish_batch([{"type": "a"}, {"type": "b"}])
+        after = await figures(client)
+
+    assert (0, 0, 3) == tuple(before[name] for name in _COUNTS)
+    assert (2, 2, 3) == tuple(after[name] for name in _COUNTS)
 
 
 async def test_the_wait_of_each_message_is_observed(

@@ -461,6 +461,18 @@ def test_a_skip_to_the_latest_number_loses_what_is_retained() -> None:
     assert (Outcome.COMPLETE, 3) == window.locate(3)
 
 
+def test_messages_are_counted_as_evicted_however_they_leave() -> None:
+    window = window_of(5, retention=Retention(max_messages=3))
+
+    window.expire(1_000.0)
+    window.append(message(6, at=1_000.0))
+    window.skip(1_796_000_000_000_000)
+    window.append(message(1_796_000_000_000_001, at=1_000.0))
+    window.restart(epoch="next", first_number=1_796_000_000_000_010)
+
+    assert 7 == window.evicted_messages
+
+
 def test_messages_follow_after_what_was_skipped() -> None:
     window = skipped_to(7)
 

@@ -11,6 +11,7 @@ from unmissed.core.errors import IdempotencyConflict, TooManyRequests
 from unmissed.core.messages import Draft, Message
 from unmissed.core.window import Outcome, Retention, Window
 from unmissed.logs.base import Log
+from unmissed.testing import ManualClock
 
 lasting = pytest.mark.parametrize("place", LOGS[1:], indirect=True)
 shared = pytest.mark.parametrize("place", LOGS[-len(SHARED) :], indirect=True)
@@ -364,6 +365,105 @@ async def test_a_lasting_log_does_not_return_messages_that_have_expired(place: P
     assert 0 == len(after)
     assert Outcome.GAP is after.locate(after.latest - 1)[0]
     assert Outcome.COMPLETE is after.locate(after.latest)[0]
+
+
+@pytest.mark.parametrize("jump", [3_600.0, -3_600.0], ids=["forward", "back"])
+async def test_a_jump_of_the_wall_clock_forgets_no_key_and_expires_nothing(place: Place, jump: float) -> None:
+    clock, wall_clock = ManualClock(5_000.0), ManualClock(1_796_000_000.0)
+    log, window = await place.open(clock=clock, wall_clock=wall_clock)
+    first = await log.publish(drafts(2), idempotency_key="key")
+
+    wall_clock.advance(jump)
+    clock.advance(898.0)
+    log.expire()
+    again = await log.publish(drafts(2), idempotency_key="key")
+    later = await log.publish(drafts(1))
+
+    assert first.receipt == again.receipt
+    assert again.repeated
+    assert first.receipt.first + 2 == later.receipt.first
+    assert 3 == len(window)
+
+
+@lasting
+@pytest.mark.parametrize("jump", [3_600.0, -3_600.0], ids=["forward", "back"])
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+async def test_a_jump_of_the_wall_clock_is_no_gap_after_a_restart(place: Place, jump: float, *, running: bool) -> None:
+    clock, wall_clock = ManualClock(5_000.0), ManualClock(1_796_000_000.0)
+    log, before = await place.open(clock=clock, wall_clock=wall_clock)
+    first = await log.publish(drafts(2), idempotency_key="key")
+    if running:
+        wall_clock.advance(jump)
+        await log.publish(drafts(1))
+    await place.close(log)
+    if not running:
+        wall_clock.advance(jump)
+
+    log, after = await place.open(clock=clock, wall_clock=wall_clock)
+    log.expire()
+    again = await log.publish(drafts(2), idempotency_key="key")
+
+    assert payloads(before) == payloads(after)
+    assert first.receipt == again.receipt
+    assert Outcome.COMPLETE is after.locate(after.first_number - 1)[0]
+
+
+@shared
+async def test_a_node_whose_clock_stood_still_ages_no_messages(place: Place) -> None:
+    """As that of a machine that was suspended, on Linux."""
+    clock, suspended = ManualClock(5_000.0), ManualClock(7_000.0)
+    (one, first), (two, second) = await place.open(clock=clock), await place.open(clock=suspended)
+    await one.publish(drafts(1, of="early "))
+    clock.advance(800.0)
+    await one.publish(drafts(1, of="one "))
+    await until_reached(second, first.latest)
+    await two.publish(drafts(1, of="two "), idempotency_key="key")
+    await until_reached(first, second.latest)
+
+    later = ManualClock(9_000.0)
+    log, window = await place.open(clock=later)
+    later.advance(200.0)
+    log.expire()
+
+    assert payloads(first)[1:] == payloads(window)
+
+
+@lasting
+async def test_a_message_that_cannot_be_read_is_skipped_and_logged_once(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, before = await place.open()
+    first = await log.publish(drafts(3), idempotency_key="key")
+    await place.close(log)
+    await place.add_foreign(before)
+
+    log, after = await place.open()
+    again = await log.publish(drafts(3), idempotency_key="key")
+    later = await log.publish(drafts(2, of="later "))
+
+    assert first.receipt == again.receipt
+    assert before.epoch == after.epoch
+    assert before.latest < later.receipt.first == after.latest - 1
+    assert payloads(after)[-2:] == [message.payload for message in later.messages]
+    assert Outcome.COMPLETE is after.locate(later.receipt.first - 1)[0]
+    assert log.unavailable is None
+    assert 1 == len([record for record in caplog.records if record.levelname == "WARNING"])
+
+
+@shared
+async def test_a_message_that_cannot_be_read_stops_no_node_and_hides_nothing(place: Place) -> None:
+    (one, first), (two, second) = await place.open(), await place.open()
+    start = (await one.publish(drafts(1))).receipt.first
+
+    await place.add_foreign(first)
+    async with asyncio.timeout(10):
+        later = await two.publish(drafts(1, of="later "))
+        await until_reached(first, later.receipt.first)
+        await until_reached(second, later.receipt.first)
+
+    assert payloads(first) == payloads(second)
+    assert [Outcome.COMPLETE] * 2 == [window.locate(start)[0] for window in (first, second)]
+    assert (None, None) == (one.unavailable, two.unavailable)
 
 
 @shared

@@ -60,7 +60,20 @@ def test_the_same_draft_is_always_stored_as_the_same_bytes() -> None:
     assert 1 == len({encode_draft(draft) for draft in drafts})
 
 
-@pytest.mark.parametrize("stored", [b"", b"\n", b"a\n{}\n}", b"\n\n\n", b"\xff\n{\n}"])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"\n",
+        b"a\n{}\n}",
+        b"\n\n\n",
+        b"\xff\n{\n}",
+        b"\n{\n}",
+        b'[7]\n{"type":"a"\n}',
+        b'7\n{"type":"a"\n}',
+        b'[[]]\n{"type":"a"\n}',
+    ],
+)
 def test_bytes_that_are_no_draft_are_refused(stored: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the text is that of JSON or of the unpacking
         decode_draft(stored)

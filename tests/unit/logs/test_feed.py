@@ -14,7 +14,7 @@ NOON_MS = 1_769_860_800_000
 
 
 def records(*numbers: int, unix_ms: int = NOON_MS) -> list[Record]:
-    return [Record(number, unix_ms, Draft.of({"type": "a"}, max_bytes=100)) for number in numbers]
+    return [Record(number, unix_ms, unix_ms, Draft.of({"type": "a"}, max_bytes=100)) for number in numbers]
 
 
 def feed_of(*, max_messages: int = 500, clock: ManualClock | None = None) -> Feed:
@@ -81,7 +81,7 @@ async def test_a_record_becomes_a_message_with_its_number_and_its_time() -> None
     ]
 
 
-async def test_records_count_as_new_unless_the_time_of_the_store_is_known() -> None:
+async def test_records_count_as_new_unless_the_time_of_the_log_is_known() -> None:
     clock = ManualClock(50.0)
     feed = feed_of(clock=clock)
 
@@ -91,15 +91,15 @@ async def test_records_count_as_new_unless_the_time_of_the_store_is_known() -> N
 
 
 @pytest.mark.parametrize(
-    ("store_ms", "expected"),
+    ("log_ms", "expected"),
     [(NOON_MS + 2_500.0, 2.5), (NOON_MS, 0.0), (NOON_MS - 3_600_000.0, 0.0)],
     ids=["later", "now", "stepped back"],
 )
-async def test_the_age_is_the_time_since_the_stamp_on_the_clock_of_the_store(store_ms: float, expected: float) -> None:
+async def test_the_age_is_the_time_since_the_stamp_on_the_clock_of_the_log(log_ms: float, expected: float) -> None:
     """Only that clock is read, so it may be ahead of the one of this machine, or behind. No message is from later."""
     feed = feed_of(clock=ManualClock(50.0))
 
-    await feed.append(records(1), store_ms=store_ms)
+    await feed.append(records(1), log_ms=log_ms)
 
     assert [expected] == ages(feed, 50.0)
 
@@ -107,7 +107,7 @@ async def test_the_age_is_the_time_since_the_stamp_on_the_clock_of_the_store(sto
 async def test_messages_that_are_old_already_expire_when_they_are_appended() -> None:
     feed = feed_of()
 
-    await feed.append([*records(1), *records(2, unix_ms=NOON_MS + 900_000)], store_ms=NOON_MS + 900_000.0)
+    await feed.append([*records(1), *records(2, unix_ms=NOON_MS + 900_000)], log_ms=NOON_MS + 900_000.0)
 
     assert (1, 2) == (feed.window.evicted_through, feed.window.latest)
 

@@ -27,15 +27,14 @@ class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
     ``oldest`` leaves out those that the node has, at least if a number is missing after them: reading continues there.
-    It is ``latest + 1`` when none is stored. ``store_ms`` is the present time on the engine's clock in Unix
-    milliseconds.
+    It is ``latest + 1`` when none is stored. ``log_ms`` is the present time on the clock of the log.
     """
 
     epoch: str
     first_number: int
     oldest: int
     latest: int
-    store_ms: float
+    log_ms: float
 
 
 class Engine(Channel, Protocol):
@@ -54,10 +53,10 @@ class Engine(Channel, Protocol):
         ...
 
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
-        """Yield the messages after a number, and then new ones as they are stored.
+        """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
         The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again. It does so
-        after an empty block, too, which an engine yields once a second if it cannot tell when another epoch begins.
+        after another empty block, too. An engine that cannot tell when another epoch begins yields one each second.
         """
         ...
 

@@ -138,7 +138,6 @@ class SharedLog:
             try:
                 state = await self._engine.state(self._seen)
                 self._adopt(state)
-                self._reading.succeeded()
                 await self._read(state)
             except LogUnavailable as error:
                 await asyncio.sleep(self._reading.failed(error.reason))
@@ -162,6 +161,9 @@ class SharedLog:
     async def _read(self, state: State) -> None:
         """Append what the engine yields, until a number is missing, or it yields nothing."""
         async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
+            await anext(blocks)
+            # Not before: an engine that tells its state but cannot be read would be reported again and again.
+            self._reading.succeeded()
             async for records in blocks:
                 following = _following(records, self._feed.window.latest)
                 await self._append(following, state)
@@ -170,7 +172,7 @@ class SharedLog:
 
     async def _append(self, records: Sequence[Record], state: State) -> None:
         stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
-        await self._feed.append(records[:stored_before], store_ms=state.store_ms)
+        await self._feed.append(records[:stored_before], log_ms=state.log_ms)
         await self._feed.append(records[stored_before:])
         if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
             self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)

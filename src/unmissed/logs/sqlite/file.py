@@ -1,11 +1,16 @@
 """The SQLite file of a log: its epoch, the retained messages, and the receipts of idempotency keys."""
 
 import contextlib
+import logging
+import os
 import secrets
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 from unmissed.core.errors import (
@@ -24,8 +29,10 @@ from unmissed.logs.feed import stamped
 from unmissed.logs.sqlite.boot import boot_id
 from unmissed.logs.writer import Write
 
+logger = logging.getLogger("unmissed")
+
 _APPLICATION_ID = 0x756E6D73
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 1.0
 _TRIM_MS = 60_000
 _NO_BOOT = "unknown"
@@ -40,16 +47,30 @@ CREATE TABLE life (
     -- The boot of the machine in which commits may not have reached the disk yet; empty when all have.
     unsynced_boot TEXT NOT NULL
 );
-CREATE TABLE messages (number INTEGER PRIMARY KEY, unix_ms INTEGER NOT NULL, message BLOB NOT NULL);
+-- The clocks at one moment: that of the log, whose differences are ages, the wall clock, and that of a boot.
+CREATE TABLE clocks (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    log_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    monotonic_ms INTEGER NOT NULL,
+    boot TEXT
+);
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY,
+    unix_ms INTEGER NOT NULL,
+    log_ms INTEGER NOT NULL,
+    message BLOB NOT NULL
+);
 CREATE TABLE receipts (
     key TEXT PRIMARY KEY,
     unix_ms INTEGER NOT NULL,
+    log_ms INTEGER NOT NULL,
     fingerprint BLOB NOT NULL,
     first INTEGER NOT NULL,
     count INTEGER NOT NULL,
     epoch TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX receipts_by_age ON receipts (unix_ms);
+CREATE INDEX receipts_by_age ON receipts (log_ms);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 COMMIT;
@@ -95,6 +116,7 @@ class SqliteFile:
 
         Raises ConfigurationError if the file cannot be used.
         """
+        self._create_private()
         with contextlib.ExitStack() as stack:
             try:
                 self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -120,8 +142,21 @@ class SqliteFile:
     def close(self) -> None:
         """Let everything reach the disk, and release the file."""
         with contextlib.suppress(sqlite3.Error):
+            self._note_clocks()
             self._mark_unsynced("")
         self._connection.close()
+
+    def _create_private(self) -> None:
+        """Create the file for its owner alone, unless there is one. SQLite gives its other files the same permissions.
+
+        An existing file is left as it is: a group may have been given the right to read it.
+        """
+        # SQLite reports what makes this impossible.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with contextlib.suppress(OSError):
+            if os.name == "posix" and Path(self._path).stat().st_mode & stat.S_IROTH:
+                logger.warning("every user of this machine can read %s: run chmod 600 on it", self._path)
 
     def _open(self) -> Life:
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -130,30 +165,45 @@ class SqliteFile:
         if is_new:
             self._connection.executescript(_SCHEMA)
             self._begin_epoch(above=0)
+        # Numbers above the latest one are of another program, and would refuse the next message.
+        self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
         life = self._read_life()
         if life.unsynced_boot not in ("", boot_id()):
             self._begin_epoch(above=life.latest)
             life = self._read_life()
         self._epoch, self._latest = life.epoch, life.latest
         self._count_keys()
+        self._boot = boot_id()
+        self._log_ahead_ms = self._log_ms_after_pause() - self._clock() * 1000
         with self._transaction():
-            self._trim(self._latest, self._now_ms())
+            self._note_clocks()
+            self._trim(self._latest, self._log_ms())
         self._mark_unsynced("" if self._durable else boot_id() or _NO_BOOT)
         if not self._durable:
             self._connection.execute("PRAGMA synchronous = NORMAL")
         return life
 
     def _retained(self) -> list[Message]:
-        """Return the newest messages, as many as fit into the window, oldest first."""
-        now, now_ms = self._clock(), self._now_ms()
-        rows = self._connection.execute("SELECT number, unix_ms, message FROM messages ORDER BY number DESC")
+        """Return the newest messages, as many as fit into the window, oldest first.
+
+        Messages before one that is missing or damaged count as evicted, since clients may have missed that one.
+        """
+        now, now_ms = self._clock(), self._log_ms()
+        rows = self._connection.execute(
+            "SELECT number, CAST(unix_ms AS INTEGER), CAST(log_ms AS INTEGER), CAST(message AS BLOB) FROM messages "
+            "ORDER BY number DESC"
+        )
         messages: list[Message] = []
         size = 0
-        for number, unix_ms, stored in rows:
-            age = max(0, now_ms - unix_ms) / 1000
-            message = decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age)
+        for expected, (number, unix_ms, log_ms, stored) in zip(count(self._latest, -1), rows, strict=False):
+            try:
+                age = max(0, now_ms - log_ms) / 1000
+                message = decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age)
+            except (ValueError, OverflowError) as error:
+                logger.warning("message %d in %s is damaged, and skipped: %s", number, self._path, error)
+                break
             size += message.size_in_log
-            if len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
+            if number != expected or len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
                 break
             messages.append(message)
         return messages[::-1]
@@ -194,7 +244,11 @@ class SqliteFile:
             )
 
     def _read_life(self) -> Life:
-        return Life(*self._fetch("SELECT epoch, first_number, latest, unsynced_boot FROM life"))
+        found = self._connection.execute("SELECT epoch, first_number, latest, unsynced_boot FROM life").fetchone()
+        life = found and Life(*found)
+        if not life or [str, int, int, str] != [*map(type, found)] or not 0 < life.first_number <= life.latest + 1:
+            raise ConfigurationError(f"{self._path} is damaged: restore it, or move it away to begin a new log")
+        return life
 
     def _mark_unsynced(self, boot: str) -> None:
         """Record on the disk in which boot of the machine commits may not have reached the disk yet."""
@@ -202,7 +256,7 @@ class SqliteFile:
         self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
 
     def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
-        now_ms, latest = self._now_ms(), self._latest
+        now_ms, latest = self._log_ms(), self._latest
         results: list[Publication | UnmissedError] = []
         with self._transaction():
             for write in writes:
@@ -211,6 +265,7 @@ class SqliteFile:
                     latest += len(result.messages)
                 results.append(result)
             self._connection.execute("UPDATE life SET latest = ?", (latest,))
+            self._note_clocks()
             if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
                 self._trim(latest, now_ms)
         self._latest = latest
@@ -221,30 +276,30 @@ class SqliteFile:
         if not write.key:
             return None
         found = self._connection.execute(
-            "SELECT fingerprint, first, count, epoch, unix_ms FROM receipts WHERE key = ? AND unix_ms > ?",
+            "SELECT fingerprint, first, count, epoch, unix_ms FROM receipts WHERE key = ? AND log_ms > ?",
             (write.key, self._oldest_ms(now_ms)),
         ).fetchone()
         if found is None:
             return None
-        fingerprint, first, count, epoch, unix_ms = found
+        fingerprint, first, messages, epoch, unix_ms = found
         if fingerprint != write.fingerprint:
             return IdempotencyConflict()
-        return Publication(Receipt(first, count, epoch, rfc3339(unix_ms / 1000)), ())
+        return Publication(Receipt(first, messages, epoch, rfc3339(unix_ms / 1000)), ())
 
     def _insert(self, write: Write, first: int, now_ms: int) -> Publication:
-        count = len(write.drafts)
-        receipt = Receipt(first, count, self._epoch, rfc3339(now_ms / 1000))
+        unix_ms = int(self._wall_clock() * 1000)
+        receipt = Receipt(first, len(write.drafts), self._epoch, rfc3339(unix_ms / 1000))
         messages = stamped(write.drafts, receipt, appended_at=self._clock())
         self._connection.executemany(
-            "INSERT INTO messages VALUES (?, ?, ?)",
-            [(message.sequence_number, now_ms, encode_message(message)) for message in messages],
+            "INSERT INTO messages VALUES (?, ?, ?, ?)",
+            [(message.sequence_number, unix_ms, now_ms, encode_message(message)) for message in messages],
         )
         if write.key:
             # One that is too old to count may not be deleted yet.
             self._forget("key = ?", write.key)
             self._connection.execute(
-                "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)",
-                (write.key, now_ms, write.fingerprint, first, count, self._epoch),
+                "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (write.key, unix_ms, now_ms, write.fingerprint, first, receipt.count, self._epoch),
             )
             self._key_count += 1
             self._keys_of[owner_of(write.key)] += 1
@@ -257,8 +312,8 @@ class SqliteFile:
         mine, used = self._keys_of[owner_of(write.key)], self._key_count + len(self._keys_of)
         if has_room(mine=mine, used=used, total=self._retention.max_keys):
             return None
-        [oldest_ms] = self._fetch("SELECT min(unix_ms) FROM receipts")
-        wait_ms = 0 if oldest_ms is None else oldest_ms - self._oldest_ms(self._now_ms())
+        [oldest_ms] = self._fetch("SELECT min(log_ms) FROM receipts")
+        wait_ms = 0 if oldest_ms is None else oldest_ms - self._oldest_ms(self._log_ms())
         return TooManyRequests("too many idempotency keys are in use", retry_after=(wait_ms + _TRIM_MS) / 1000)
 
     def _count_keys(self) -> None:
@@ -279,18 +334,12 @@ class SqliteFile:
         self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
 
     def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile.
-
-        If the clock was set back, newer messages may have older times: only the first messages are deleted, up to the
-        oldest one that is retained.
-        """
+        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile."""
         oldest_ms = self._oldest_ms(now_ms)
-        self._connection.execute("DELETE FROM messages WHERE number <= ?", (latest - self._retention.max_messages,))
         self._connection.execute(
-            "DELETE FROM messages WHERE number < (SELECT coalesce(min(number), ?) FROM messages WHERE unix_ms > ?)",
-            (latest + 1, oldest_ms),
+            "DELETE FROM messages WHERE number <= ? OR log_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
         )
-        self._forget("unix_ms <= ?", oldest_ms)
+        self._forget("log_ms <= ?", oldest_ms)
         self._trimmed_through, self._trim_at = latest, now_ms + _TRIM_MS
 
     @contextlib.contextmanager
@@ -310,11 +359,36 @@ class SqliteFile:
         row: tuple[Any, ...] = self._connection.execute(statement).fetchone()
         return row
 
-    def _now_ms(self) -> int:
-        return int(self._wall_clock() * 1000)
+    def _log_ms(self) -> int:
+        """Return the present time on the clock of the log, which goes on with the monotonic clock."""
+        return int(self._clock() * 1000 + self._log_ahead_ms)
+
+    def _log_ms_after_pause(self) -> int:
+        """Return the time on the clock of the log after nobody has used the file for a while.
+
+        The monotonic clock goes on while the machine runs. Over its restart, only the wall clock tells how long it was
+        away: if that was set back meanwhile, no time has passed, and more is retained than necessary.
+        """
+        found = self._connection.execute(
+            "SELECT CAST(log_ms AS INTEGER), CAST(wall_ms AS INTEGER), CAST(monotonic_ms AS INTEGER), boot FROM clocks"
+        ).fetchone()
+        if found is None:
+            return 0
+        log_ms, wall_ms, monotonic_ms, boot = found
+        passed = self._clock() * 1000 - monotonic_ms
+        if boot is None or boot != self._boot or passed < 0:
+            passed = self._wall_clock() * 1000 - wall_ms
+        return int(log_ms + max(0.0, passed))
+
+    def _note_clocks(self) -> None:
+        monotonic, wall = self._clock(), self._wall_clock()
+        self._connection.execute(
+            "INSERT OR REPLACE INTO clocks VALUES (1, ?, ?, ?, ?)",
+            (int(monotonic * 1000 + self._log_ahead_ms), int(wall * 1000), int(monotonic * 1000), self._boot),
+        )
 
     def _oldest_ms(self, now_ms: int) -> int:
-        """Return the time through which messages and receipts are not retained any more."""
+        """Return the time on the clock of the log through which messages and receipts are not retained any more."""
         return now_ms - round(self._retention.max_age * 1000)
 
     def _refusal(self, error: sqlite3.Error) -> str:

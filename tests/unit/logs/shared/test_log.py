@@ -60,6 +60,10 @@ class FakeEngine:
         return State(self.epoch, self.first_number, oldest, self.latest, float(self.store_ms))
 
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        self._check()
+        if self.read_failures:
+            raise self.read_failures.popleft()
+        yield []
         while True:
             self._check()
             if self.read_failures:
@@ -90,7 +94,9 @@ class FakeEngine:
     def store(self, new: Sequence[Draft]) -> int:
         """Store messages, as another node would, and return the number of the first."""
         first = self.latest + 1
-        self._records += [Record(number, self.store_ms, draft) for number, draft in enumerate(new, start=first)]
+        self._records += [
+            Record(number, self.store_ms, self.store_ms, draft) for number, draft in enumerate(new, start=first)
+        ]
         self.latest += len(new)
         self._notify()
         return first
@@ -236,6 +242,22 @@ async def test_an_engine_that_cannot_be_read_is_unavailable_until_it_can(
         (logging.ERROR, f"the log cannot be read: {AWAY}"),
         (logging.WARNING, "the log can be read again"),
     ] == [(record.levelno, record.message) for record in caplog.records]
+
+
+async def test_an_engine_that_tells_its_state_but_cannot_be_read_is_reported_once(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(engine) as (log, window):
+        engine.fail_to_read(*[LogUnavailable(AWAY)] * 4)
+        states = engine.states
+        await until(lambda: engine.states >= states + 4)
+        engine.store(drafts(1))
+        await until(lambda: window.latest == 4)
+
+        assert None is log.unavailable
+    assert [f"the log cannot be read: {AWAY}", "the log can be read again"] == [
+        record.message for record in caplog.records
+    ]
 
 
 async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngine) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -254,6 +254,105 @@ async def test_a_damaged_page_is_refused(tmp_path: Path, place: Place) -> None:
         await place.open()
 
 
+def change(path: Path, *statements: str) -> None:
+    """Change a file as another program would."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE messages SET message = 'no' WHERE number = {number}",
+        "UPDATE messages SET message = 7 WHERE number = {number}",
+        "UPDATE messages SET message = (SELECT max(message) FROM messages) WHERE number = {number}",
+        "UPDATE messages SET unix_ms = 1e300 WHERE number = {number}",
+        "DELETE FROM messages WHERE number = {number}",
+    ],
+)
+async def test_what_is_before_a_damaged_or_missing_message_is_a_gap(tmp_path: Path, place: Place, damage: str) -> None:
+    log, window = await place.open()
+    number = (await log.publish(drafts(5))).receipt.first + 2
+    await place.close(log)
+    change(tmp_path / "log.db", damage.format(number=number))
+
+    log, window = await place.open()
+    await log.publish(drafts(1))
+
+    assert [number + 1, number + 2, number + 3] == numbers([*window.messages_after(window.evicted_through)])
+    assert Outcome.GAP is window.locate(number - 1)[0]
+    assert Outcome.COMPLETE is window.locate(number)[0]
+
+
+async def test_a_file_without_its_newest_message_continues_after_it(tmp_path: Path, place: Place) -> None:
+    log, window = await place.open()
+    await log.publish(drafts(3))
+    latest = window.latest
+    await place.close(log)
+    change(tmp_path / "log.db", "DELETE FROM messages WHERE number = (SELECT latest FROM life)")
+
+    log, window = await place.open()
+    await log.publish(drafts(1))
+
+    assert [latest + 1] == numbers([*window.messages_after(window.evicted_through)])
+    assert Outcome.GAP is window.locate(latest - 1)[0]
+
+
+async def test_a_row_above_the_latest_number_does_not_stop_publishing(tmp_path: Path, place: Place) -> None:
+    log, window = await place.open()
+    await log.publish(drafts(1))
+    await place.close(log)
+    change(tmp_path / "log.db", "INSERT INTO messages SELECT number + 1, unix_ms, log_ms, message FROM messages")
+
+    log, window = await place.open()
+    await log.publish(drafts(1, of="later "))
+
+    assert [*range(window.first_number, window.first_number + 2)] == numbers(
+        [*window.messages_after(window.first_number - 1)]
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM life", "UPDATE life SET latest = 'no'", "UPDATE life SET latest = 7", "DROP TABLE receipts"]
+)
+async def test_a_file_without_its_life_is_refused(tmp_path: Path, place: Place, damage: str) -> None:
+    log, _ = await place.open()
+    await place.close(log)
+    change(tmp_path / "log.db", damage)
+
+    with pytest.raises(ConfigurationError, match=r"log\.db (is damaged|cannot be used)"):
+        await place.open()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+async def test_a_new_file_is_for_its_owner_alone(tmp_path: Path, place: Place, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        log, _ = await place.open()
+        await log.publish(drafts(1))
+    finally:
+        os.umask(before)
+
+    files = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert {"log.db", "log.db-wal"} <= files.keys()
+    assert {"0o600"} == {*files.values()}
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [(0o644, 1), (0o640, 0), (0o600, 0)])
+async def test_an_existing_file_keeps_its_permissions_and_one_that_everybody_reads_is_reported(
+    tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture, mode: int, warnings: int
+) -> None:
+    log, _ = await place.open()
+    await place.close(log)
+    (tmp_path / "log.db").chmod(mode)
+
+    await place.open()
+
+    assert mode == (tmp_path / "log.db").stat().st_mode & 0o777
+    assert warnings == sum("run chmod 600" in record.message for record in caplog.records)
+
+
 async def test_a_database_of_another_program_is_refused_and_unchanged(tmp_path: Path, place: Place) -> None:
     with sqlite3.connect(tmp_path / "log.db") as connection:
         connection.execute("CREATE TABLE orders (id)")
@@ -311,32 +410,22 @@ async def test_the_file_does_not_grow_with_the_number_of_messages(tmp_path: Path
     assert 2 * size >= (tmp_path / "log.db").stat().st_size
 
 
-async def test_a_clock_that_is_set_back_expires_nothing_early(tmp_path: Path) -> None:
-    clock, wall_clock = ManualClock(), ManualClock(1_795_409_482.0)
-    log = SqliteLog(str(tmp_path / "log.db"), clock=clock, wall_clock=wall_clock)
-    window = await log.open()
-    await log.publish(drafts(1))
-    wall_clock.advance(-3_600)
-    await log.publish(drafts(1))
-    log.expire()
-    await log.close()
-
-    again = await log.open()
-    log.expire()
-    await log.close()
-
-    assert 2 == len(window)
-    assert payloads(window) == payloads(again)
-
-
-async def test_ages_continue_over_a_restart(tmp_path: Path) -> None:
-    clock, wall_clock = ManualClock(), ManualClock(1_795_409_482.0)
-    log = SqliteLog(str(tmp_path / "log.db"), retention=Retention(max_age=100), clock=clock, wall_clock=wall_clock)
+@pytest.mark.parametrize("restart", ["of the process", "of the machine"])
+async def test_ages_continue_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: str) -> None:
+    """The monotonic clock goes on over the end of a process, and begins again with the machine."""
+    clock, wall_clock = ManualClock(5_000.0), ManualClock(1_796_000_000.0)
+    retention = Retention(max_age=100)
+    log = SqliteLog(str(tmp_path / "log.db"), retention=retention, clock=clock, wall_clock=wall_clock)
     await log.open()
     await log.publish(drafts(1))
     await log.close()
     wall_clock.advance(60)
+    clock.advance(60)
+    if restart == "of the machine":
+        clock = ManualClock(8_000.0)
+        monkeypatch.setattr(file, "boot_id", lambda: "another boot")
 
+    log = SqliteLog(str(tmp_path / "log.db"), retention=retention, clock=clock, wall_clock=wall_clock)
     window = await log.open()
     clock.advance(39)
     log.expire()
@@ -346,3 +435,29 @@ async def test_ages_continue_over_a_restart(tmp_path: Path) -> None:
     await log.close()
 
     assert (1, 0) == (before, len(window))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_clock_that_is_set_back_over_a_restart_of_the_machine_expires_nothing_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool
+) -> None:
+    wall_clock = ManualClock(1_796_000_000.0)
+    log = SqliteLog(str(tmp_path / "log.db"), clock=ManualClock(5_000.0), wall_clock=wall_clock)
+    before = await log.open()
+    first = await log.publish(drafts(1), idempotency_key="key")
+    path = tmp_path / "log.db"
+    if killed:
+        path = tmp_path / "copy.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / f"log.db{suffix}", tmp_path / f"copy.db{suffix}")
+    await log.close()
+    wall_clock.advance(-10 * 365 * 86_400)
+    monkeypatch.setattr(file, "boot_id", lambda: "another boot")
+
+    log = SqliteLog(str(path), clock=ManualClock(3.0), wall_clock=wall_clock)
+    after = await log.open()
+    again = await log.publish(drafts(1), idempotency_key="key")
+    await log.close()
+
+    assert payloads(before) == payloads(after)
+    assert first.receipt == again.receipt

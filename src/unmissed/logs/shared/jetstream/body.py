@@ -1,45 +1,56 @@
-"""The body of a stored message: its time, the receipt if it is the last one of its publish, and its draft."""
+"""The body of a stored message: its time, its place in its publish, the receipt on the last one, and its draft."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from unmissed.core.messages import Draft
-from unmissed.logs.codec import decode_draft, encode_draft
+from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
 from unmissed.logs.writer import Write
 
 LINE_BYTES = 160
 """Upper bound of the line before the draft."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredReceipt:
-    """The receipt of a publish, on its last message, which the stream discards last.
+class Body(NamedTuple):
+    """What a body has. All messages of a publish have the same ``unix_ms`` and ``log_ms``.
 
-    All messages of a publish have the same ``unix_ms``.
+    The last message has the receipt, since the stream discards it last: there, ``place`` is how many there are.
     """
 
     unix_ms: int
-    count: int
-    fingerprint: str
-    write_id: str
+    log_ms: int
+    place: int
+    """The place of the message in its publish, from 1."""
+    receipt: bytes | None
+    """The fingerprint of the drafts and the id of the write; None before the last message."""
+    draft: Draft
 
-    @classmethod
-    def of(cls, body: bytes) -> "StoredReceipt | None":
-        """Return the receipt in a body, or None if the message is not the last one of its publish."""
-        unix_ms, *receipt = body.partition(b"\n")[0].decode().split(" ")
-        if not receipt:
-            return None
-        count, fingerprint, write_id = receipt
-        return cls(int(unix_ms), int(count), fingerprint, write_id)
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the last message of its publish, or the only one."""
+        return self.receipt is not None
+
+    def is_of(self, write: Write) -> bool:
+        """Return whether this is the last message of this very write."""
+        return self.receipt == encode_receipt(write)
+
+    def has_drafts_of(self, write: Write) -> bool:
+        """Return whether this is the last message of a publish of the same drafts."""
+        return self.receipt is not None and self.receipt.startswith(f"{fingerprint(write)} ".encode())
 
 
-def encode_body(draft: Draft, *, unix_ms: int, receipt: bytes = b"") -> bytes:
+def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt: bytes | None = None) -> bytes:
     """Return a body. There are no headers of our own, because nats-py takes long to read them."""
-    return b"%d%b\n%b" % (unix_ms, receipt, encode_draft(draft))
+    line = (
+        b"%d %d %d" % (unix_ms, log_ms, place)
+        if receipt is None
+        else b"%d %d %d %b" % (unix_ms, log_ms, place, receipt)
+    )
+    return b"%b\n%b" % (line, encode_draft(draft))
 
 
 def encode_receipt(write: Write) -> bytes:
-    """Return what the last body of a write has after its time."""
-    return f" {len(write.drafts)} {fingerprint(write)} {write.id}".encode()
+    """Return what the line of the last message of a write has after its place."""
+    return f"{fingerprint(write)} {write.id}".encode()
 
 
 def fingerprint(write: Write) -> str:
@@ -47,7 +58,11 @@ def fingerprint(write: Write) -> str:
     return write.fingerprint.hex() or "-"
 
 
-def decode_body(body: bytes) -> tuple[int, Draft]:
-    """Return the time in Unix milliseconds, and the draft. Raises ValueError for other bytes."""
+def decode_body(body: bytes) -> Body:
+    """Return what a body has. Raises ValueError for other bytes."""
     line, _, draft = body.partition(b"\n")
-    return int(line.partition(b" ")[0]), decode_draft(draft)
+    unix_ms, log_ms, place, *receipt = line.split(b" ", 3)
+    decoded = Body(decode_ms(unix_ms), int(log_ms), int(place), receipt[0] if receipt else None, decode_draft(draft))
+    if decoded.place < 1:
+        raise ValueError("places begin with 1")
+    return decoded

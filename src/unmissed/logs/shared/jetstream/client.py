@@ -24,7 +24,10 @@ def new_client() -> "Client":
         async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
             if headers is None or not headers.startswith(b"NATS/1.0 "):
                 return None
-            parsed: dict[str, str] | None = await super()._process_headers(headers)
+            try:
+                parsed: dict[str, str] | None = await super()._process_headers(headers)
+            except ValueError:
+                return None  # Those of another program: reading would end with the connection.
             return parsed
 
     return HeaderlessClient()

@@ -208,6 +208,8 @@ class Connection:
         options: dict[str, Any] = {
             "servers": [*address.servers],
             "name": "unmissed",
+            # Messages come to an inbox: users who may read only their own cannot read those of others.
+            "inbox_prefix": f"_INBOX.{address.name}",
             "error_cb": self._failed,
             "disconnected_cb": self._disconnected,
             "max_reconnect_attempts": 1,

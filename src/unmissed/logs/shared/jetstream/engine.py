@@ -3,20 +3,25 @@
 import asyncio
 import secrets
 import time
-from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.window import Retention
 from unmissed.logs.feed import Record
 from unmissed.logs.shared.engine import Position, State
 from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.body import decode_body
 from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.packet import (
+    NO_RESPONDERS,
+    Packet,
+    api_request,
+    error_code,
+    error_text,
+    stored_body,
+)
 from unmissed.logs.shared.jetstream.reading import Reading
-from unmissed.logs.shared.jetstream.stream import Stream, settings
+from unmissed.logs.shared.jetstream.stream import Stream, settings, unix_ms_of
 from unmissed.logs.shared.jetstream.writing import Writing
 from unmissed.logs.writer import Stored, Write
 
@@ -70,6 +75,8 @@ class JetStreamEngine:
         """The stream as this connection has found it, with every message that this node had seen."""
         self._server_ahead_ms = 0.0
         """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
+        self._log_ahead_ms: float | None = None
+        """The milliseconds of the log's clock minus those of ``clock``, or None before the first look at the stream."""
 
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
@@ -99,6 +106,8 @@ class JetStreamEngine:
         messages = reading.after(after)
         try:
             async for records in messages:
+                if records:
+                    self._set_log_clock(records[-1].log_ms)
                 yield records
         finally:
             await messages.aclose()
@@ -152,7 +161,9 @@ class JetStreamEngine:
             return []
         unix_ms = int(self._clock() * 1000 + self._server_ahead_ms)
         try:
-            return await Writing(connection, stream, above=seen.latest, unix_ms=unix_ms).write(writes)
+            return await Writing(
+                connection, stream, above=seen.latest, unix_ms=unix_ms, log_ms=int(self._log_ms(stream))
+            ).write(writes)
         except LogUnavailable:
             self._stream = None
             raise
@@ -172,13 +183,14 @@ class JetStreamEngine:
             raise LogUnavailable(error_text(answer))
         try:
             stream = await self._intact(connection, seen)
-            oldest = await self._readable_from(connection, stream, seen)
+            latest = await self._whole_through(connection, stream, seen)
+            oldest = await self._readable_from(connection, stream, seen, latest)
         except ConfigurationError as error:
             # Somebody has changed the stream while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
-        return State(stream.epoch, stream.first_number, oldest, stream.latest, stream.server_ms)
+        return State(stream.epoch, stream.first_number, oldest, latest, self._log_ms(stream))
 
     async def _connected_again(self) -> Connection:
         """Return the connection, or a new one.
@@ -267,15 +279,49 @@ class JetStreamEngine:
     async def _has_lost(self, connection: Connection, stream: Stream, seen: Position) -> bool:
         stored_ms = None
         if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
-            request = {"seq": seen.latest}
-            answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
+            answer = await self._message(connection, stream, seen.latest)
             if error_code(answer) is None:
-                stored_ms, _ = decode_body(b64decode(answer["message"]["data"]))
+                body = stored_body(answer["message"])
+                stored_ms = 0 if body is None else body.unix_ms
         return stream.has_lost(seen, stored_ms=stored_ms)
 
-    async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
+    async def _message(self, connection: Connection, stream: Stream, number: int) -> dict[str, Any]:
+        return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
+
+    async def _whole_through(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
+        """Return the latest number, without the part of a batch at the end, which readers hold back."""
+        if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
+            return stream.latest
+        answer = await self._message(connection, stream, stream.latest)
+        body = None if error_code(answer) is not None else stored_body(answer["message"])
+        if body is None:
+            return stream.latest
+        # Only a node that has just started needs the wall clock of the server, for the time since the latest message.
+        idle_ms = 0.0 if self._log_ahead_ms is not None else stream.server_ms - unix_ms_of(answer["message"]["time"])
+        self._set_log_clock(body.log_ms + max(0.0, idle_ms))
+        if body.is_last:
+            return stream.latest
+        return max(stream.latest - body.place, stream.oldest - 1)
+
+    def _log_ms(self, stream: Stream) -> float:
+        """Return the present time on the clock of the log.
+
+        It goes on with the monotonic clocks of the nodes, and messages carry it from one to another. A new log begins
+        with the time of the server.
+        """
+        if self._log_ahead_ms is None:
+            self._set_log_clock(stream.server_ms)
+        return self._clock() * 1000 + (self._log_ahead_ms or 0.0)
+
+    def _set_log_clock(self, log_ms: float) -> None:
+        """Set the clock of the log forward to this time, unless it is there already."""
+        ahead_ms = log_ms - self._clock() * 1000
+        if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
+            self._log_ahead_ms = ahead_ms
+
+    async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None, latest: int) -> int:
         """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
-        oldest = max(stream.oldest, stream.latest - self._retention.max_messages + 1)
+        oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
             return oldest
         # A damaged store has holes: continue after the one that follows what was seen.

@@ -1,9 +1,12 @@
 """Packets to a NATS server, and the errors in its answers."""
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from unmissed.logs.shared.jetstream.body import Body, decode_body
 
 NO_RESPONDERS = 503
 """In place of an error code: nobody answers requests to this subject."""
@@ -33,3 +36,11 @@ def error_code(answer: Mapping[str, Any]) -> int | None:
 def error_text(answer: Mapping[str, Any]) -> str:
     """Return what an answer says about its error."""
     return f"JetStream: {answer['error'].get('description', 'unknown error')}"
+
+
+def stored_body(message: Mapping[str, Any]) -> Body | None:
+    """Return the body in an answer to ``STREAM.MSG.GET``, or None if it is not one of unmissed."""
+    try:
+        return decode_body(b64decode(message.get("data", "")))
+    except ValueError:
+        return None

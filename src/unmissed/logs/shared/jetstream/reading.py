@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import LogUnavailable
-from unmissed.logs.feed import Record
-from unmissed.logs.shared.jetstream.body import decode_body
+from unmissed.logs.feed import VOID, Record
+from unmissed.logs.shared.jetstream.body import Body, decode_body
 from unmissed.logs.shared.jetstream.connection import Connection
 from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+
+logger = logging.getLogger("unmissed")
 
 _PULL_MESSAGES = 1_000
 _PULL_BYTES = 8_388_608
@@ -43,12 +46,17 @@ class Reading:
         self._pulls = 0
         self._expected = 0
         """How many messages the current pull may still return."""
+        self._batch: list[Record] = []
+        """The first messages of a batch whose last one has not arrived."""
+        self._place = 0
+        """The place of the last of them in their batch."""
 
     async def after(self, number: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
         self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
         try:
             await self._create_consumer(number + 1)
+            yield []
             while True:
                 if not self._expected:
                     await self._pull()
@@ -103,19 +111,36 @@ class Reading:
         return arrived
 
     def _records(self, arrived: Sequence["Msg"]) -> list[Record]:
-        records = []
+        """Return what is published by these messages. A batch is published by its last one."""
+        records: list[Record] = []
+        foreign: list[int] = []
         for message in arrived:
-            if message.headers is not None and "Status" in message.headers:
+            # Only a message of the stream has a reply. Its publisher may have given it the headers of a status.
+            if not message.reply:
                 self._take_status(message)
-            else:
-                self._expected -= 1
-                records.append(self._record(message))
+                continue
+            self._expected -= 1
+            number = _number(message.reply)
+            if not message.subject.startswith(self._subjects):
+                raise LogUnavailable(f"the stream {self._stream} has begun another epoch")
+            try:
+                self._take(number, decode_body(message.data), records)
+            except ValueError:
+                # The server gave this number to a message of another program, so that none of unmissed is missing.
+                self._end_part(records)
+                records.append(Record(number, 0, 0, VOID))
+                foreign.append(number)
+        if foreign:
+            logger.warning(
+                "the stream %s has %d messages that unmissed did not write, from number %d: skipped",
+                *(self._stream, len(foreign), foreign[0]),
+            )
         return records
 
     def _take_status(self, message: "Msg") -> None:
         """Note that a pull has ended, or that the consumer has."""
         headers = message.headers or {}
-        status, description = headers["Status"], headers.get("Description", "")
+        status, description = headers.get("Status"), headers.get("Description", "")
         if status == "100":
             return
         if not description.startswith(_PULL_ENDED):
@@ -123,14 +148,34 @@ class Reading:
         if message.subject == f"{self._inbox}.{self._pulls}":
             self._expected = 0
 
-    def _record(self, message: "Msg") -> Record:
-        number = _number(message.reply)
-        if not message.subject.startswith(self._subjects):
-            raise LogUnavailable(f"the stream {self._stream} has begun another epoch")
-        try:
-            return Record(number, *decode_body(message.data))
-        except ValueError:
-            raise LogUnavailable(f"message {number} of the stream {self._stream} is not one of unmissed") from None
+    def _take(self, number: int, body: Body, records: list[Record]) -> None:
+        """Add a message to the records, with those that are held back for it, or hold it back."""
+        if self._batch and (number, body.place) != (self._batch[-1].number + 1, self._place + 1):
+            self._end_part(records)
+        record = Record(number, body.unix_ms, body.log_ms, body.draft)
+        if not body.is_last:
+            self._batch.append(record)
+            self._place = body.place
+            return
+        if self._batch:
+            records += self._batch
+            self._batch.clear()
+        records.append(record)
+
+    def _end_part(self, records: list[Record]) -> None:
+        """Make void what is held of a batch, as something else follows.
+
+        A single server that is killed while it stores a batch keeps a part of it. Nobody was told that it is stored,
+        and its publisher stores the whole of it later.
+        """
+        if self._batch:
+            first, last = self._batch[0].number, self._batch[-1].number
+            logger.warning(
+                "numbers %d to %d of the stream %s are a part of a batch that was never published: skipped",
+                *(first, last, self._stream),
+            )
+            records += [Record(part.number, part.unix_ms, part.log_ms, VOID) for part in self._batch]
+            self._batch.clear()
 
 
 def _consumer(name: str, first: int) -> dict[str, Any]:

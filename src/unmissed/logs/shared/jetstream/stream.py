@@ -10,7 +10,7 @@ from unmissed.core.window import Retention
 from unmissed.logs.shared.engine import Position
 from unmissed.logs.shared.jetstream.address import Address
 
-_FORMAT = "1"
+_FORMAT = "2"
 _EPOCH_KEY = "unmissed-epoch"
 _FORMAT_KEY = "unmissed-format"
 
@@ -19,6 +19,9 @@ _LEAST_MESSAGES = 10_000
 
 _HEADER_BYTES = 1_024
 """Upper bound of the bytes that the server stores with a message besides its body."""
+
+_JUMP_SECONDS = 7_200.0
+"""How far the clock of the server may jump before the stream discards messages and their keys early."""
 
 _LEAST_AGE = 0.1
 """Seconds. JetStream accepts no shorter ``max_age``."""
@@ -63,7 +66,7 @@ def settings(address: Address, retention: Retention, *, epoch: str, first_number
         "description": "Messages of unmissed",
         "subjects": [f"{address.name}.{epoch}.*"],
         "num_replicas": address.replicas,
-        "max_age": int(max(_LEAST_AGE, retention.max_age) * 1e9),
+        "max_age": int((retention.max_age + _JUMP_SECONDS) * 1e9),
         "max_msgs": max_messages,
         "max_bytes": 2 * retention.max_bytes + max_messages * _HEADER_BYTES,
         # Nothing uses message ids. The default of two minutes would not allow a shorter max_age.
@@ -105,7 +108,7 @@ class Stream:
             oldest=state["first_seq"],
             latest=state["last_seq"],
             deleted=state.get("num_deleted", 0),
-            server_ms=_unix_ms(info["ts"]),
+            server_ms=unix_ms_of(info["ts"]),
             leader_is_certain=_has_majority(config["num_replicas"], cluster.get("replicas") or ()),
         )
 
@@ -186,7 +189,7 @@ def _has_majority(replicas: int, others: Any) -> bool:
     return 2 * (1 + in_touch) > replicas
 
 
-def _unix_ms(text: str) -> float:
+def unix_ms_of(text: str) -> float:
     """Return a time of the server, such as ``2026-01-31T12:00:00.123456789Z``, in Unix milliseconds."""
     seconds, _, fraction = text.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{seconds}+00:00").timestamp() * 1000 + float(f"0.{fraction or 0}") * 1000

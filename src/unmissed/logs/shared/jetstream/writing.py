@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,9 +10,9 @@ from typing import Any
 from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.logs.shared.jetstream.body import LINE_BYTES, StoredReceipt, encode_body, encode_receipt, fingerprint
+from unmissed.logs.shared.jetstream.body import LINE_BYTES, encode_body, encode_receipt
 from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
+from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text, stored_body
 from unmissed.logs.shared.jetstream.stream import Stream
 from unmissed.logs.writer import Stored, Write
 
@@ -51,7 +50,7 @@ class _Publish:
     """The number of the last message that may be on the subject, or 0 for none."""
     result: Stored | InvalidMessage | None = None
 
-    def packets(self, unix_ms: int) -> list[Packet]:
+    def packets(self, *, unix_ms: int, log_ms: int) -> list[Packet]:
         """Return the messages. Several are an atomic batch, of which the last one is answered."""
         drafts = self.write.drafts
         batch = {"Nats-Batch-Id": secrets.token_urlsafe(6)} if len(drafts) > 1 else {}
@@ -63,8 +62,8 @@ class _Publish:
                 headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
             if is_last and batch:
                 headers["Nats-Batch-Commit"] = "1"
-            receipt = encode_receipt(self.write) if is_last else b""
-            body = encode_body(draft, unix_ms=unix_ms, receipt=receipt)
+            receipt = encode_receipt(self.write) if is_last else None
+            body = encode_body(draft, unix_ms=unix_ms, log_ms=log_ms, place=index, receipt=receipt)
             packets.append(Packet(self.subject, body, headers, answered=is_last))
         return packets
 
@@ -76,12 +75,13 @@ class Writing:
     the key, and a message is refused if its subject has one already. The last one there has the receipt.
     """
 
-    def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int) -> None:
+    def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int, log_ms: int) -> None:
         self._connection = connection
         self._stream = stream
         self._above = above
         """Numbers up to this one are known to be used."""
         self._unix_ms = unix_ms
+        self._log_ms = log_ms
 
     async def write(self, writes: Sequence[Write]) -> list[Stored | InvalidMessage]:
         """Return what became of each of the first writes: of as many as take less than a second. See ``Engine.write``.
@@ -119,7 +119,9 @@ class Writing:
 
     async def _publish(self, publishes: Sequence[_Publish]) -> None:
         """Send these publishes, and set the results of those that are known then."""
-        packets = [packet for publish in publishes for packet in publish.packets(self._unix_ms)]
+        packets = [
+            packet for publish in publishes for packet in publish.packets(unix_ms=self._unix_ms, log_ms=self._log_ms)
+        ]
         answers = await self._connection.exchange(packets)
         known = []
         for publish, answer in zip(publishes, answers, strict=True):
@@ -149,15 +151,15 @@ class Writing:
 
     def _take(self, publish: _Publish, message: Mapping[str, Any]) -> None:
         """Set the result from the last message of a subject."""
-        stored = StoredReceipt.of(b64decode(message.get("data", "")))
-        if stored is None:
-            # A single server that is killed while it commits a batch keeps a part of it. Nobody was told that it is
-            # stored, and it cannot be completed with contiguous numbers: store the whole batch after it.
+        stored = stored_body(message)
+        if stored is None or not stored.is_last:
+            # A part of a batch, which every reader skips. It cannot be completed with contiguous numbers, since others
+            # may follow it: store the whole batch.
             publish.last_number = message["seq"]
-        elif stored.write_id == publish.write.id:
-            publish.result = self._receipt(message["seq"], stored.count, stored.unix_ms, new=True)
-        elif stored.fingerprint == fingerprint(publish.write):
-            publish.result = self._receipt(message["seq"], stored.count, stored.unix_ms, new=False)
+        elif stored.is_of(publish.write):
+            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
+        elif stored.has_drafts_of(publish.write):
+            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=False)
         else:
             publish.result = IdempotencyConflict()
 

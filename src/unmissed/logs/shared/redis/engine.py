@@ -2,16 +2,21 @@
 
 import contextlib
 import logging
+import math
 import secrets
+import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterDownError,
     RedisError,
 )
 
@@ -26,7 +31,7 @@ from unmissed.core.errors import (
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt, owner_of
 from unmissed.core.window import Retention
-from unmissed.logs.codec import decode_draft, encode_draft
+from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
 from unmissed.logs.feed import Record
 from unmissed.logs.shared.engine import Position, State
 from unmissed.logs.shared.redis.clients import Clients
@@ -41,10 +46,22 @@ SETTLE_MS = 1_500
 _RETRY_MS = 60_000
 """How long a publish without an idempotency key is recognised when it is tried again."""
 
+_JUMP_MS = 7_200_000
+"""How far the clock of the server may jump before messages and idempotency keys expire early."""
+
+_SLICES = 8
+"""Idempotency keys are forgotten in slices of ``max_age``, as in ``Keys``."""
+
 _FINGERPRINT_BYTES = 12
 _BLOCK_MS = 1_000
 _STORED, _NO_ROOM = 1, 2
 _READ_COUNT = 200
+_LAST_OF_NUMBER = 2**64 - 1
+"""The second part of the highest entry id that begins with a number. The script stores 0."""
+_CLUSTER = (
+    "is a node of a Redis Cluster, which cannot hold the log: use one Redis without cluster mode, with replicas and "
+    "Sentinels to survive its loss, or nats://"
+)
 _NOTHING_SEEN = Position("", 0, 0)
 _SCRIPT = resources.files(__package__).joinpath("script.lua").read_text()
 
@@ -53,7 +70,7 @@ class RedisEngine:
     """The keys ``{name}:*`` in a Redis or Valkey server.
 
     ``connect`` returns new clients, and ``shown`` is its address without a password. ``first_number`` replaces the
-    time on the server's clock as the first number of the first epoch.
+    time on the server's clock as the first number of the first epoch. ``clock`` returns monotonic seconds.
     """
 
     def __init__(
@@ -64,6 +81,7 @@ class RedisEngine:
         name: str,
         retention: Retention,
         first_number: int | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._new_clients = connect
         self._shown = shown
@@ -71,21 +89,31 @@ class RedisEngine:
         self._channel_name = f"{self._prefix}:nodes"
         self._retention = retention
         self._first_number = first_number
+        self._clock = clock
+        self._log_ahead_ms: float | None = None
+        """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
         self._clients: Clients | None = None
+        self._errors = 0
+        """How many errors of the server and of the network there were."""
+        self._latest = 0
+        """The latest number that the script has reported."""
+        self._unreadable = 0
+        """The number of an entry up to it that is no message of unmissed: there is none of this number any more."""
 
     async def connect(self) -> None:
-        """Connect. Raises ConfigurationError for a wrong password and for a version that is too old."""
+        """Connect. Raises ConfigurationError for a wrong password, a version that is too old, and a Redis Cluster."""
         if self._clients is None:
             self._clients = self._new_clients()
             self._script = self._clients.redis.register_script(_SCRIPT)
-        with self._errors():
+        async with self._server() as redis:
             try:
-                info = await self._redis.info("server")
-                memory = await self._redis.info("memory")
+                info = await redis.info()
             except (AuthenticationError, AuthorizationError) as error:
                 raise ConfigurationError(f"UNMISSED_LOG_URL: {self._shown} refuses the login: {error}") from None
         _check_version(info)
-        _warn_about_evictions(memory)
+        if info.get("cluster_enabled"):
+            raise ConfigurationError(f"UNMISSED_LOG_URL: {self._shown} {_CLUSTER}")
+        _warn_about_evictions(info)
 
     async def state(self, seen: Position | None) -> State:
         """Return what Redis holds. An epoch begins if there is none, or if messages that were seen are missing."""
@@ -94,10 +122,15 @@ class RedisEngine:
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number, and new ones for as long as Redis can be reached."""
         stream = f"{self._prefix}:messages"
+        async with self._server() as redis:
+            await redis.xread({stream: "$"}, count=1)
+        yield []
         while True:
-            with self._errors():
-                found: Any = await self._redis.xread({stream: f"{after}-0"}, count=_READ_COUNT, block=_BLOCK_MS)
-            records = _records(found) if found else []
+            async with self._server() as redis:
+                found: Any = await redis.xread(
+                    {stream: f"{after}-{_LAST_OF_NUMBER}"}, count=_READ_COUNT, block=_BLOCK_MS
+                )
+            records = self._records(found[0][1]) if found else []
             # Without messages, the caller looks whether another epoch has begun, whose messages do not follow.
             yield records
             if records:
@@ -115,19 +148,19 @@ class RedisEngine:
 
     async def send(self, note: bytes) -> None:
         """Publish a note to the nodes that listen."""
-        with self._errors():
-            await self._redis.publish(self._channel_name, note)
+        async with self._server() as redis:
+            await redis.publish(self._channel_name, note)
 
     async def receive(self) -> AsyncGenerator[bytes]:
-        """Yield an empty note when subscribed, and then what is published."""
-        async with self._redis.pubsub() as subscription:
-            with self._errors():
-                await subscription.subscribe(self._channel_name)
-            while True:
-                with self._errors():
-                    message = await subscription.get_message(timeout=_BLOCK_MS / 1000)
+        """Yield an empty note when subscribed, and then what is published. Ends as soon as connections are renewed."""
+        async with self._server() as redis, redis.pubsub() as subscription:
+            errors = self._errors
+            await subscription.subscribe(self._channel_name)
+            while errors == self._errors:
+                message = await subscription.get_message(timeout=_BLOCK_MS / 1000)
                 if message is not None:
                     yield message["data"] if message["type"] == "message" else b""
+        raise LogUnavailable(f"{self._shown}: the connections are renewed")
 
     async def close(self) -> None:
         """Disconnect."""
@@ -135,48 +168,74 @@ class RedisEngine:
             await self._clients.close()
             self._clients = None
 
-    @property
-    def _redis(self) -> Redis:
-        if self._clients is None:
-            raise NotRunning
-        return self._clients.redis
-
     async def _run(self, writes: Sequence[Write], seen: Position) -> tuple[str, State, list[Any]]:
         """Call the script."""
         max_age_ms = round(self._retention.max_age * 1000)
-        keys = [f"{self._prefix}:life", f"{self._prefix}:messages", f"{self._prefix}:keys"]
+        slice_ms = max(1, math.ceil(max_age_ms / _SLICES))
+        log_ms = -1 if self._log_ahead_ms is None else int(self._clock() * 1000 + self._log_ahead_ms)
+        keys = [f"{self._prefix}:life", f"{self._prefix}:messages", f"{self._prefix}:keys:"]
         arguments: list[str | bytes | int] = [
             *(seen.epoch, seen.latest, seen.unix_ms),
             *(secrets.token_urlsafe(9), self._first_number or 0),
-            *(self._retention.max_messages, max_age_ms, SETTLE_MS, self._retention.max_keys),
+            *(self._retention.max_messages, max_age_ms + 2 * slice_ms + _JUMP_MS, SETTLE_MS, log_ms),
+            *(self._retention.max_keys, slice_ms, _RETRY_MS),
         ]
         for write in writes:
-            keys.append(f"{self._prefix}:receipt:{write.key or write.id}")
-            owner = owner_of(write.key) if write.key else ""
-            arguments += [_fingerprint(write), max_age_ms if write.key else _RETRY_MS, owner, len(write.drafts)]
+            keys.append(f"{self._prefix}:receipt:{write.id}")
+            key = write.key or ""
+            arguments += [_fingerprint(write), key, owner_of(key), len(write.drafts)]
             arguments += map(encode_draft, write.drafts)
-        with self._errors():
-            answer = await self._script(keys=keys, args=arguments, client=self._redis)
-        status, epoch, first, oldest, latest, now_ms = (value.decode() for value in answer[:6])
-        kept = max(int(oldest), int(latest) + 1 - self._retention.max_messages)
-        return status, State(epoch, int(first), kept, int(latest), float(now_ms)), answer[6:]
+        async with self._server() as redis:
+            answer = await self._script(keys=keys, args=arguments, client=redis)
+        status, epoch, first, oldest, latest, log_time = (value.decode() for value in answer[:6])
+        if answer[6]:
+            logger.warning("%s had messages in %s that unmissed did not write: removed", self._shown, keys[1])
+        self._latest = int(latest)
+        # Only forward: an answer has been on the way for a moment, and each would set the clock back by that.
+        ahead_ms = float(log_time) - self._clock() * 1000
+        if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
+            self._log_ahead_ms = ahead_ms
+        kept = max(int(oldest), self._latest + 1 - self._retention.max_messages)
+        if kept == self._unreadable:
+            kept += 1
+        return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Tell the errors of the client and of the network in the words of a log."""
+    def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Record]:
+        """Return the messages in these entries, up to the first that is none: the caller asks for the state then."""
+        records: list[Record] = []
+        for entry_id, fields in entries:
+            number, *_ = entry_id.partition(b"-")
+            try:
+                unix_ms, log_ms = decode_ms(fields[b"ms"]), decode_ms(fields[b"log"])
+                records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
+            except (KeyError, ValueError):
+                # Above the latest number, the script removes it. Below, another program has replaced a message by it.
+                if self._latest >= int(number) != self._unreadable:
+                    self._unreadable = int(number)
+                    logger.warning("message %d in %s cannot be read: skipped", int(number), self._shown)
+                break
+        return records
+
+    @contextlib.asynccontextmanager
+    async def _server(self) -> AsyncIterator[Redis]:
+        """Lend the client, and report the errors of the client and of the network in the words of a log.
+
+        After an error, connections are used no more: the address may lead to another server now, as after a failover
+        that leaves the old one running. Those that others are using are closed when they come back into the pool.
+        """
+        if self._clients is None:
+            raise NotRunning
+        redis, errors = self._clients.redis, self._errors
         try:
-            yield
+            yield redis
         except (RedisError, OSError) as error:
-            raise LogUnavailable(f"{self._shown}: {error}") from error
-
-
-def _records(found: list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]) -> list[Record]:
-    """Return the messages in what XREAD has found in the one stream."""
-    [(_, entries)] = found
-    return [
-        Record(int(entry_id.partition(b"-")[0]), int(fields[b"ms"]), decode_draft(fields[b"draft"]))
-        for entry_id, fields in entries
-    ]
+            self._errors += 1
+            reason = _CLUSTER if isinstance(error, (AskError, ClusterDownError, ClusterCrossSlotError)) else str(error)
+            raise LogUnavailable(f"{self._shown}: {reason}") from error
+        finally:
+            if errors != self._errors:
+                with contextlib.suppress(RedisError, OSError):
+                    await redis.connection_pool.disconnect(inuse_connections=False)
 
 
 def _fingerprint(write: Write) -> str:

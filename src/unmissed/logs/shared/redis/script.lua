@@ -1,20 +1,24 @@
 -- Stamps and stores publishes, and returns what the log holds. One call is atomic.
 --
--- KEYS: the life of the log (a hash), its messages (a stream), where receipts are counted (a prefix of hashes), and for
---       each publish the key of its receipt.
+-- KEYS: the life of the log (a hash), its messages (a stream), its idempotency keys (a prefix of hashes), and for each
+--       publish the key of its receipt, if it has no idempotency key.
 -- ARGV: what the caller has seen (epoch, latest number, milliseconds of that message; an empty epoch for nothing),
 --       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
---       the milliseconds to keep them, the milliseconds that nodes have to report what they have seen, and the number of
---       receipts to keep for all owners. Then for each publish: its fingerprint, the milliseconds to keep its receipt,
---       the owner of its key (empty if it is not counted), the number of messages, and them.
--- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time in milliseconds, and for each publish
---         1 if it was stored now, 0 if it was before, and its receipt: first number, count, milliseconds, epoch,
---         fingerprint; or 2 if its key could not be remembered, and the milliseconds until others are forgotten.
+--       the milliseconds after which Redis deletes them, the milliseconds that nodes have to report what they have seen,
+--       the time on the clock of the log as the caller knows it, or -1, the number of idempotency keys to keep for all
+--       owners, an eighth of the milliseconds to keep them, and the milliseconds to recognise a publish without a key.
+--       Then for each publish: its fingerprint, its idempotency key and the owner of that (or two empty texts), the
+--       number of messages, and them.
+-- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time of the log,
+--         1 if messages of another program were removed or else 0, and for each publish 1 if it was stored now, 0 if it
+--         was before, and its receipt: first number, count, milliseconds, epoch, fingerprint; or 2 if its key could not
+--         be remembered, and the milliseconds until others are forgotten.
 
 local life, messages = KEYS[1], KEYS[2]
 local seen_epoch, seen_latest, seen_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local new_epoch, first_number = ARGV[4], tonumber(ARGV[5])
-local max_messages, max_age, settle_ms, max_keys = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local max_messages, keep_ms, settle_ms, caller_ms = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local max_keys, slice_ms, retry_ms = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
@@ -29,9 +33,22 @@ local function server_run()
   return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 end
 
-local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until')
+if #KEYS == 3 then
+  -- A replica cannot write, and may not have what was written last. Nodes find out here if they only read.
+  local replication = redis.pcall('INFO', 'replication')
+  if type(replication) == 'string' and string.find(replication, 'role:slave') then
+    return redis.error_reply('READONLY this server is a replica')
+  end
+end
+
+local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock')
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
 local run, settle_until = held[4], tonumber(held[5] or 0)
+
+-- The clock of the log, whose differences are ages, goes on with the monotonic clocks of the nodes. Only a node that has
+-- just started knows none, and takes what has passed on the wall clock since the last call: seconds, if others live.
+local log_ms, clock_ms = tonumber(held[6] or 0), tonumber(held[7] or 0)
+log_ms = caller_ms < 0 and log_ms + math.max(0, now_ms - clock_ms) or math.max(log_ms, caller_ms)
 
 -- Whether messages that the caller has seen are missing, or others have their numbers.
 local function has_lost_messages()
@@ -39,7 +56,7 @@ local function has_lost_messages()
   if seen_epoch ~= epoch then return seen_latest >= first end
   if seen_latest > latest then return true end
   if seen_ms == '0' then return false end
-  local entry = redis.call('XRANGE', messages, text(seen_latest), text(seen_latest))[1]
+  local entry = redis.call('XRANGE', messages, text(seen_latest) .. '-0', text(seen_latest) .. '-0')[1]
   return entry ~= nil and entry[2][2] ~= seen_ms
 end
 
@@ -57,11 +74,18 @@ elseif run ~= server_run() then
   redis.call('HSET', life, 'run', server_run(), 'settle_until', text(settle_until))
 end
 
--- Receipts expire by themselves, so they are counted in hashes, one for each eighth of their time, that do, too.
-local slice_ms = math.max(1, math.ceil(tonumber(max_age) / 8))
-local slice = math.floor(now_ms / slice_ms)
+-- Idempotency keys are forgotten together, in hashes of an eighth of their time on the clock of the log: the expiry of
+-- Redis would follow jumps of its clock. A hash has a receipt for each key, a count for each owner, and one for both: each
+-- key takes a place, and each owner one in each hash. Fields of receipts begin with a colon, which no owner has.
+local slice = math.floor(log_ms / slice_ms)
 
--- How many receipts an owner has, or how many places are taken: each receipt takes one, and each owner in a slice.
+local function receipt_of(key)
+  for each = slice, slice - 8, -1 do
+    local receipt = redis.call('HGET', KEYS[3] .. text(each), ':' .. key)
+    if receipt then return receipt end
+  end
+end
+
 local counted = {}
 local function count_of(owner)
   if not counted[owner] then
@@ -85,28 +109,65 @@ local function add_to(owner)
   return redis.call('HINCRBY', KEYS[3] .. text(slice), owner, 1)
 end
 
+local function remember(key, owner, receipt)
+  if redis.call('EXISTS', KEYS[3] .. text(slice)) == 0 then
+    for each = slice - 17, slice - 9 do redis.call('UNLINK', KEYS[3] .. text(each)) end
+  end
+  redis.call('HSET', KEYS[3] .. text(slice), ':' .. key, receipt)
+  add_to('')
+  if add_to(owner) == 1 then add_to('') end
+  redis.call('PEXPIRE', KEYS[3] .. text(slice), keep_ms)
+end
+
+-- The id of an entry is its number. Entries above the latest number are of another program, and would refuse the next.
+local has_removed = 0
+local function remove_foreign()
+  local copy = messages .. ':copy'
+  -- The copy comes first: it may fail for want of memory.
+  redis.call('DEL', copy)
+  for _, entry in ipairs(redis.call('XRANGE', messages, '-', text(latest) .. '-0')) do
+    redis.call('XADD', copy, entry[1], unpack(entry[2]))
+  end
+  redis.call('DEL', messages)
+  if redis.call('EXISTS', copy) == 1 then
+    redis.call('RENAME', copy, messages)
+    redis.call('PEXPIRE', messages, keep_ms)
+  end
+  has_removed = 1
+end
+
+local function store(draft)
+  local entry = {messages, 'MAXLEN', '~', max_messages, text(latest + 1) .. '-0', 'ms', text(now_ms),
+    'log', text(log_ms), 'draft', draft}
+  local reply = redis.pcall('XADD', unpack(entry))
+  if reply.err then
+    if string.find(reply.err, 'equal or smaller') then remove_foreign() end
+    redis.call('XADD', unpack(entry))
+  end
+  latest = latest + 1
+end
+
+if #KEYS == 3 and redis.call('XRANGE', messages, '(' .. text(latest) .. '-0', '+', 'COUNT', 1)[1] then
+  remove_foreign()
+end
+
 local results = {}
-local next_argument, stored = 10, false
+local next_argument, stored = 13, false
 if now_ms >= settle_until then
   for index = 4, #KEYS do
-    local fingerprint, keep_ms = ARGV[next_argument], ARGV[next_argument + 1]
-    local owner, count = ARGV[next_argument + 2], tonumber(ARGV[next_argument + 3])
-    local receipt, outcome = redis.call('GET', KEYS[index]), 0
-    if not receipt and owner ~= '' and not has_room(owner) then
-      receipt, outcome = text((slice + 1) * slice_ms - now_ms), 2
+    local fingerprint, key, owner = ARGV[next_argument], ARGV[next_argument + 1], ARGV[next_argument + 2]
+    local count, has_key = tonumber(ARGV[next_argument + 3]), key ~= ''
+    local receipt, outcome = has_key and receipt_of(key) or not has_key and redis.call('GET', KEYS[index]), 0
+    if not receipt and has_key and not has_room(owner) then
+      receipt, outcome = text((slice + 1) * slice_ms - log_ms), 2
     elseif not receipt then
       receipt = table.concat({text(latest + 1), text(count), text(now_ms), epoch, fingerprint}, ' ')
       outcome, stored = 1, true
-      for offset = 1, count do
-        latest = latest + 1
-        redis.call('XADD', messages, 'MAXLEN', '~', max_messages, text(latest) .. '-0',
-          'ms', text(now_ms), 'draft', ARGV[next_argument + 3 + offset])
-      end
-      redis.call('SET', KEYS[index], receipt, 'PX', keep_ms)
-      if owner ~= '' then
-        add_to('')
-        if add_to(owner) == 1 then add_to('') end
-        redis.call('PEXPIRE', KEYS[3] .. text(slice), 10 * slice_ms)
+      for offset = 1, count do store(ARGV[next_argument + 3 + offset]) end
+      if has_key then
+        remember(key, owner, receipt)
+      else
+        redis.call('SET', KEYS[index], receipt, 'PX', retry_ms)
       end
     end
     results[#results + 1] = outcome
@@ -114,15 +175,19 @@ if now_ms >= settle_until then
     next_argument = next_argument + 4 + count
   end
 end
+if stored or math.abs(now_ms - clock_ms) > 5000 then
+  redis.call('HSET', life, 'log', text(log_ms), 'clock', text(now_ms))
+end
 if stored then
   redis.call('HSET', life, 'latest', text(latest))
-  redis.call('PEXPIRE', messages, max_age)
+  redis.call('PEXPIRE', messages, keep_ms)
 end
 
 -- A damaged stream may have holes: the caller continues after the one that follows what it has seen.
-local start = seen_epoch == epoch and text(seen_latest + 1) or '-'
+local start = text(seen_epoch == epoch and seen_latest + 1 or first)
 local oldest = redis.call('XRANGE', messages, start, '+', 'COUNT', 1)[1]
 return {
   now_ms >= settle_until and 'ok' or 'settling', epoch, text(first),
-  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(now_ms), unpack(results)
+  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(log_ms),
+  has_removed, unpack(results)
 }
