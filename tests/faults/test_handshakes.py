@@ -1,16 +1,21 @@
-"""Row 12: a bad request head, for a WebSocket or not, is answered with a status and closed."""
+"""Row 12: a bad request head is answered with a status and closed, and what follows a handshake stays in order."""
 
+import asyncio
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient, authorization
-from support import native_only
-from unmissed.testing import LiveServer
+from support import SOCKETS, native_only
+from unmissed import ConnectionManager, Identity, Settings, create_router
+from unmissed.testing import SECRET, LiveServer
 
-pytestmark = native_only
 
-
+@native_only
 @pytest.mark.parametrize(
     ("lines", "request_line", "status"),
     [
@@ -38,6 +43,7 @@ def test_a_bad_handshake_is_answered_and_closed(
         assert client.rest().startswith(f"HTTP/1.1 {status} ".encode())
 
 
+@native_only
 def test_the_answer_to_another_version_names_the_right_one(server: LiveServer) -> None:
     with RawClient(server.url) as client:
         client.request("Sec-WebSocket-Version: 12")
@@ -45,6 +51,7 @@ def test_the_answer_to_another_version_names_the_right_one(server: LiveServer) -
         assert b"\r\nSec-WebSocket-Version: 13\r\n" in client.rest()
 
 
+@native_only
 @pytest.mark.parametrize(
     ("head", "status"),
     [
@@ -59,6 +66,7 @@ def test_a_bad_request_is_answered_and_closed(server: LiveServer, head: bytes, s
         assert client.rest().startswith(f"HTTP/1.1 {status} ".encode())
 
 
+@native_only
 def test_an_endless_head_is_answered_with_431(server: LiveServer) -> None:
     with RawClient(server.url) as client:
         client.send(b"GET /livez HTTP/1.1\r\n")
@@ -67,6 +75,7 @@ def test_an_endless_head_is_answered_with_431(server: LiveServer) -> None:
         assert client.rest().startswith(b"HTTP/1.1 431 ")
 
 
+@native_only
 def test_a_large_body_with_a_part_of_the_next_head_is_not_taken_for_a_large_head(server: LiveServer) -> None:
     message = b'{"type":"large","data":"%b"}' % (b"x" * 50_000)
     body = b"[%b,%b]" % (message, message)
@@ -81,3 +90,76 @@ def test_a_large_body_with_a_part_of_the_next_head_is_not_taken_for_a_large_head
         alive, _ = client.answer()
 
     assert [201, 200] == [published, alive]
+
+
+def publishing(names: Iterable[str], *, size: int) -> bytes:
+    """Return frames that publish messages of these types, each of about so many bytes."""
+    return b"".join(text(id=name, type="publish", message={"type": name, "data": "x" * size}) for name in names)
+
+
+def text(**frame: object) -> bytes:
+    return Frame(Opcode.TEXT, json.dumps(frame).encode()).serialize(mask=True)
+
+
+def published(client: RawClient, server: LiveServer, *, count: int) -> list[str]:
+    """Return the types in the log, in order, once so many messages were answered."""
+    while count:
+        opcode, data = client.next_frame()
+        assert opcode is not Opcode.CLOSE, data
+        count -= b'"published"' in data
+    window = server.manager.window
+    return [str(message.as_dict()["type"]) for message in window.messages_after(window.evicted_through)]
+
+
+NAMES = [f"m{number}" for number in range(12)]
+HEADER = "token in a header"
+FIRST_FRAME = "token in the first frame"
+LATER = "token in the first frame, after the answer to the handshake"
+
+
+def send_in_one_segment(client: RawClient, server: LiveServer, *, way: str, frames: bytes) -> None:
+    """Open a WebSocket that authenticates in this way, and send these frames together with what does it."""
+    token = server.token(topics=["a"])
+    authenticate = text(type="authenticate", token=token)
+    if way == HEADER:
+        client.request(f"Authorization: Bearer {token}", body=frames)
+    elif way == FIRST_FRAME:
+        client.request(body=authenticate + frames)
+    else:
+        client.request()
+    assert client.head().startswith(b"HTTP/1.1 101")
+    if way == LATER:
+        client.send(authenticate + frames)
+
+
+@native_only
+@pytest.mark.parametrize("way", [HEADER, FIRST_FRAME, LATER])
+@pytest.mark.parametrize("size", [1, 700, 5_000])
+def test_frames_in_the_segment_that_authenticates_are_taken_in_order(server: LiveServer, way: str, size: int) -> None:
+    with RawClient(server.url) as first:
+        first.handshake(authorization(server))
+        first.next_frame()
+    with RawClient(server.url) as client:
+        send_in_one_segment(client, server, way=way, frames=publishing(NAMES, size=size))
+
+        assert NAMES == published(client, server, count=len(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("sockets", "way"), [("native", HEADER), ("native", FIRST_FRAME), ("native", LATER), ("portable", LATER)]
+)
+def test_frames_that_wait_for_the_application_are_taken_in_order(sockets: str, way: str) -> None:
+    """The client does not wait until the application has decided about its topic."""
+
+    async def authorize(identity: Identity, topic: str) -> bool:  # noqa: ARG001  # the contract
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return True
+
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager, authorize=authorize))
+    with LiveServer(app, manager=manager, **SOCKETS[sockets]) as server, RawClient(server.url) as client:
+        send_in_one_segment(client, server, way=way, frames=publishing(NAMES, size=400))
+
+        assert NAMES == published(client, server, count=len(NAMES))

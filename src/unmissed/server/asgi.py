@@ -99,14 +99,13 @@ class AsgiBridge:
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
 
-    def hand_over(self) -> Iterable[str | bytes]:
-        """Stop listening, and return the frames that the application has not read."""
+    def hand_over(self) -> list[str | bytes]:
+        """Stop listening, and return the frames that the application has not read. Reading stays paused if any are."""
         self._handed_over = True
         self._stop_keepalive()
-        self._resume_reading()
         unread = [event for event in self._events if event["type"] == "websocket.receive"]
         self._events.clear()
-        return [event.get("text") or event.get("bytes") or "" for event in unread]
+        return [event["text"] if "text" in event else event["bytes"] for event in unread]
 
     # SocketListener
 

@@ -100,8 +100,8 @@ class WebSocketProtocol(NativeSocket):
         """Report events to this listener, including frames that the ASGI application has not read."""
         bridge, self._listener = self._listener, listener
         if isinstance(bridge, AsgiBridge):
-            for frame in bridge.hand_over():
-                self._loop.call_soon(listener.socket_received, frame)
+            if unread := bridge.hand_over():
+                self._loop.call_soon(self._deliver_unread, unread)
         elif self._response and not self.transport.is_closing():
             self.connection_made(self.transport)
             self.transport.set_protocol(self)
@@ -189,8 +189,9 @@ class WebSocketProtocol(NativeSocket):
         bridge.start(self._loop, self._state)
 
     def take_message(self, message: str | bytes) -> None:
-        """Pass a message to the listener, unless the WebSocket is closing."""
-        if self._listener is not None and self._parser_state in (CONNECTING, OPEN):
+        """Pass a message to the listener, unless the server has closed the WebSocket."""
+        # The parser is ahead: what a client sent before its own close frame, in the same segment, is taken after it.
+        if self._listener is not None and (self._parser_state in (CONNECTING, OPEN) or self._closed_by_client):
             self._listener.socket_received(message)
 
     def take_pong(self, payload: bytes) -> None:
@@ -241,6 +242,10 @@ class WebSocketProtocol(NativeSocket):
         return OPEN if self._frames is None and self._opened_plainly else self._parser.state
 
     @property
+    def _closed_by_client(self) -> bool:
+        return self._parser.close_rcvd is not None and bool(self._parser.close_rcvd_then_sent)
+
+    @property
     def _handshake(self) -> ServerProtocol:
         return cast("ServerProtocol", self._parser)
 
@@ -255,6 +260,13 @@ class WebSocketProtocol(NativeSocket):
             response.headers["Sec-WebSocket-Version"] = "13"
             return response
         return None
+
+    def _deliver_unread(self, frames: list[str | bytes]) -> None:
+        """Pass on the frames that the application has not read, and then read again."""
+        for frame in frames:
+            self.take_message(frame)
+        # Not before: what is still unparsed came after these frames, and must not overtake them.
+        self.resume_reading()
 
     def _write(self, data: bytes) -> None:
         """Write to the transport: the first time, together with the response to a plain handshake."""
