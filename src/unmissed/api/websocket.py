@@ -1,16 +1,17 @@
 """``/ws``: authenticates a handshake, and passes the WebSocket to the manager."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, FastAPI, WebSocket
-from fastapi.routing import APIWebSocketRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
@@ -29,6 +30,13 @@ MAX_AUTHENTICATING = 1_000
 """WebSockets that may be in authentication at the same time, unless the limit of connections says otherwise."""
 
 _SCOPE_KEY = "unmissed.authentication"
+_MATCH_BY_PATH = (
+    Route.matches,
+    WebSocketRoute.matches,
+    Mount.matches,
+    APIRoute.matches,
+    APIWebSocketRoute.matches,
+)
 _FOR_REQUESTS_ONLY = (BaseHTTPMiddleware.__call__, CORSMiddleware.__call__, GZipMiddleware.__call__)
 
 
@@ -114,7 +122,8 @@ class WebSocketEndpoint:
         extensions = websocket.scope.get("extensions", {})
         if SOCKET_EXTENSION in extensions:
             self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, access=access)
-            self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
+            if LEARN_EXTENSION in extensions and not websocket.path_params:
+                self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
             return
         socket = AsgiWebSocket(websocket.receive, websocket.send)
         self._manager.connect(socket, **wanted, access=access)
@@ -130,11 +139,23 @@ class WebSocketEndpoint:
         bearer = self._bearer
         if not _is_original(bearer) or self._access.authorize is not None or not _ignores_websockets(app):
             return
+        if not self._is_found_by_path(app):
+            return
 
         def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
             return self._authenticate not in app.dependency_overrides and self._admit(bearer, scope, open_socket)
 
         learn(app, admission)
+
+    def _is_found_by_path(self, app: FastAPI) -> bool:
+        """Return whether nothing but the path decides that this application calls this endpoint.
+
+        It does not if the endpoint is inside a mounted application or a Host, or beside routes of unknown kinds.
+        """
+        routes = list(_routes(app.routes))
+        return self in [getattr(route, "endpoint", None) for route in routes] and all(
+            type(route).matches in _MATCH_BY_PATH for route in routes
+        )
 
     def _admit(self, bearer: Bearer, scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
         """Connect the WebSocket of this handshake, or return False: ``__call__`` can wait, and explain a refusal."""
@@ -158,6 +179,16 @@ def _is_original(bearer: Bearer | None) -> TypeGuard[Bearer]:
     if bearer is None:
         return False
     return type(bearer).__call__ is Bearer.__call__ and type(bearer).identity is Bearer.identity
+
+
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Yield these routes, with those of included routers in place of them."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from _routes(router.routes)
 
 
 def _ignores_websockets(app: FastAPI) -> bool:

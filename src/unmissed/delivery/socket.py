@@ -11,7 +11,8 @@ SOCKET_EXTENSION = "unmissed.socket"
 LEARN_EXTENSION = "unmissed.learn"
 """Key in ``scope["extensions"]`` under which a server may offer a function ``(application, admission)``.
 
-After that call, it passes further plain handshakes for the same path and host directly to the ``Admission``.
+After that call, it passes further plain handshakes for the same path directly to the ``Admission``, whatever their host
+and other headers are.
 """
 
 BODY_EXTENSION = "unmissed.body"
@@ -91,6 +92,7 @@ class Socket(Protocol):
 Admission = Callable[[dict[str, Any], Callable[[str | None], Socket]], bool]
 """A function ``(scope, open)`` that connects the WebSocket of a handshake and returns True, or returns False.
 
+``scope`` is the scope that the application would get.
 ``open(subprotocol)`` returns the socket, which answers the handshake when a listener is attached to it. After False the
 handshake is still unanswered.
 """

@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION
 from unmissed.server.arrivals import Arrivals
-from unmissed.server.scope import AsgiScope, address_and_path, websocket_scope
+from unmissed.server.scope import AsgiScope, address_and_path, decoded_path, websocket_scope
 from unmissed.server.uvicorn_names import ClientDisconnected, Config, ServerState
 
 AsgiEvent = dict[str, Any]
@@ -260,16 +260,15 @@ class AsgiBridge:
 
 def _scope(websocket: WebSocketTransport, request: Request, arrivals: Arrivals) -> AsgiScope:
     target = request.path.encode("ascii")
-    place = target.partition(b"?")[0], request.headers["Host"].encode("latin-1")
+    path = decoded_path(target)
+    extensions: dict[str, Any] = {"websocket.http.response": {}, SOCKET_EXTENSION: websocket}
+    if arrivals.admission(path) is None:
+        extensions[LEARN_EXTENSION] = partial(arrivals.learn, path)
     return websocket_scope(
         target,
         [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()],
         config=websocket.config,
         transport=websocket.transport,
         state=websocket.app_state,
-        extensions={
-            "websocket.http.response": {},
-            SOCKET_EXTENSION: websocket,
-            LEARN_EXTENSION: partial(arrivals.learn, place),
-        },
+        extensions=extensions,
     )

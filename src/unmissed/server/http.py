@@ -10,8 +10,8 @@ from unmissed.server.arrivals import Arrivals
 from unmissed.server.deadlines import HEAD_SECONDS
 from unmissed.server.handshake import MAX_BYTES, Handshake, may_be_plain, plain_handshake
 from unmissed.server.requests import RequestProtocol
-from unmissed.server.scope import address_and_path, handshake_scope
-from unmissed.server.uvicorn_names import Config, ServerState, get_remote_addr
+from unmissed.server.scope import address_and_path, websocket_scope
+from unmissed.server.uvicorn_names import Config, ServerState
 from unmissed.server.websocket import WebSocketProtocol
 
 _EVENT_STREAM = PATH.encode()
@@ -24,8 +24,8 @@ class HttpProtocol(asyncio.Protocol):
 
     It waits for the first data of a connection. A plain handshake for a path that has led to ``/ws`` before is passed
     to that endpoint, without a request and a task: after a restart every client reconnects at once. Everything else,
-    and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why.
-    Handshakes and requests for event streams wait for their turn.
+    and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why. Both ways
+    get the same scope. Handshakes and requests for event streams wait for their turn.
     """
 
     __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
@@ -98,11 +98,18 @@ class HttpProtocol(asyncio.Protocol):
         handshake = plain_handshake(self._data)
         if handshake is None:
             return False
-        admission = self._arrivals.admission(handshake.place)
+        admission = self._arrivals.admission(handshake.path)
         if admission is None:
             return False
-        headers = list(handshake.headers.items())
-        scope = handshake_scope(handshake.target, headers, root_path=self._config.root_path)
+        scope = websocket_scope(
+            handshake.target,
+            list(handshake.headers.items()),
+            config=self._config,
+            transport=self.transport,
+            state=self._app_state,
+            extensions={},
+        )
+        self._arrivals.apply_proxy_headers(scope)
         try:
             admitted = admission(scope, lambda subprotocol: self._open(handshake, subprotocol))
         except BaseException:
@@ -112,8 +119,6 @@ class HttpProtocol(asyncio.Protocol):
             return False
         self._leave()
         if logger.isEnabledFor(logging.INFO):
-            scope["client"] = get_remote_addr(self.transport)
-            self._arrivals.apply_proxy_headers(scope)
             logger.info('%s - "WebSocket %s" [accepted]', *address_and_path(scope))
         if handshake.rest:
             cast("asyncio.Protocol", self.transport.get_protocol()).data_received(handshake.rest)
