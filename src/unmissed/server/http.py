@@ -67,9 +67,11 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Let a handshake or a request for an event stream wait for its turn. Other requests do not wait."""
         waiting, self._data = bool(self._data), self._data + data
-        if waiting and len(self._data) <= MAX_BYTES:
-            return
-        if may_be_plain(self._data) or _may_be_event_stream(self._data):
+        if waiting:
+            # Its place in the queue stays, and only requests have limits for what follows.
+            if len(self._data) > MAX_BYTES:
+                self._start_request()
+        elif may_be_plain(self._data) or _may_be_event_stream(self._data):
             self._arrivals.wait(self)
         else:
             self._start_request()
