@@ -21,6 +21,7 @@ from unmissed.api.problems import problem_route
 from unmissed.api.status import add_status_route
 from unmissed.api.websocket import PATH, WebSocketEndpoint
 from unmissed.delivery.access import Access, Authorize
+from unmissed.delivery.socket import STALL_STATE
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.security.redaction import keep_tokens_out_of_logs
@@ -43,9 +44,9 @@ def create_router(
     bearer = _bearer(manager, authenticate)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         share_bearer(app, bearer, manager)
-        yield
+        yield {STALL_STATE: manager.settings.stall_seconds}
 
     router = APIRouter(lifespan=lifespan)
     _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)

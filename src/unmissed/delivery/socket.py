@@ -22,6 +22,9 @@ When the application has sent the head, it returns a native ``Socket`` that send
 after which the application must send nothing; or None if the head has not left, or the body cannot be sent that way.
 """
 
+STALL_STATE = "unmissed.stall_seconds"
+"""Key in the lifespan state under which an application announces ``UNMISSED_STALL_SECONDS`` to the server."""
+
 CLOSE_SECONDS = 10.0
 """Seconds that a client has to take what was written, and to answer a close."""
 

@@ -5,7 +5,7 @@ import logging
 from typing import Any, cast
 
 from unmissed.core.event_stream import PATH
-from unmissed.delivery.socket import Socket
+from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.deadlines import HEAD_SECONDS
 from unmissed.server.handshake import MAX_BYTES, Handshake, may_be_plain, plain_handshake
@@ -13,6 +13,9 @@ from unmissed.server.requests import RequestProtocol
 from unmissed.server.scope import address_and_path, websocket_scope
 from unmissed.server.uvicorn_names import Config, ServerState
 from unmissed.server.websocket import WebSocketProtocol
+
+STALL_SECONDS = 30.0
+"""Seconds after which a client that does not read its response is disconnected, if the application announces none."""
 
 _EVENT_STREAM = PATH.encode()
 
@@ -30,9 +33,6 @@ class HttpProtocol(asyncio.Protocol):
 
     __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
 
-    stall_seconds = 30.0
-    """Seconds after which a client that does not read its response is disconnected."""
-
     def __init__(
         self,
         config: Config,
@@ -46,11 +46,6 @@ class HttpProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._arrivals = Arrivals.of(server_state, config, self._loop)
         self._data = b""
-
-    @classmethod
-    def with_stall_seconds(cls, seconds: float) -> type["HttpProtocol"]:
-        """Return a subclass with another ``stall_seconds``."""
-        return type(cls.__name__, (cls,), {"stall_seconds": seconds, "__slots__": ()})
 
     # asyncio.Protocol
 
@@ -143,9 +138,8 @@ class HttpProtocol(asyncio.Protocol):
         """Leave the connection to the class for requests."""
         data = self._data
         self._leave()
-        protocol = RequestProtocol(
-            self._config, self._state, self._app_state, self._loop, stall_seconds=self.stall_seconds
-        )
+        seconds = self._app_state.get(STALL_STATE, STALL_SECONDS)
+        protocol = RequestProtocol(self._config, self._state, self._app_state, self._loop, stall_seconds=seconds)
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         protocol.data_received(data)
