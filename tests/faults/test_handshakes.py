@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import logging
+import threading
 from collections.abc import Iterable
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, cast
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
+from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient, authorization
-from support import SOCKETS, native_only
+from support import ALICE, LOGGED, SOCKETS, Serve, native_only
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
 
@@ -163,3 +168,110 @@ def test_frames_that_wait_for_the_application_are_taken_in_order(sockets: str, w
         send_in_one_segment(client, server, way=way, frames=publishing(NAMES, size=400))
 
         assert NAMES == published(client, server, count=len(NAMES))
+
+
+# Clients that leave before they are admitted
+
+
+class Slow:
+    """An application that decides about clients when a test says so, and reports when it has left one."""
+
+    def __init__(self, *, injected: bool, allows: bool) -> None:
+        self.manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+        self.asked, self.decide, self.left = threading.Event(), asyncio.Event(), threading.Event()
+        self._allows = allows
+        self._app = FastAPI(lifespan=self.manager.lifespan)
+        router = create_router(
+            self.manager,
+            authenticate=self._authenticate if injected else None,
+            authorize=None if injected else self._authorize,
+        )
+        self._app.include_router(router)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            self.left.set()
+
+    async def _authorize(self, identity: Identity, topic: str) -> bool:  # noqa: ARG002  # the contract
+        self.asked.set()
+        await self.decide.wait()
+        return self._allows
+
+    async def _authenticate(self, connection: HTTPConnection) -> Identity:  # noqa: ARG002  # FastAPI passes it
+        await self._authorize(ALICE, "")
+        if not self._allows:
+            raise HTTPException(401, "no")
+        return ALICE
+
+
+SERVERS = {
+    **SOCKETS,
+    "wsproto": {"ws": "wsproto"},
+    "native without its HTTP class": {"ws": "unmissed.server:WebSocketProtocol"},
+}
+
+
+@pytest.mark.parametrize("options", SERVERS.values(), ids=SERVERS.keys())
+@pytest.mark.parametrize("allows", [True, False], ids=["admitted", "refused"])
+@pytest.mark.parametrize("injected", [True, False], ids=["authenticate", "authorize"])
+def test_a_client_that_leaves_while_the_application_decides_is_no_error(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], *, injected: bool, allows: bool
+) -> None:
+    application = Slow(injected=injected, allows=allows)
+    with LiveServer(cast("Any", application), manager=application.manager, **options, **LOGGED) as server:
+        with RawClient(server.url) as client:
+            client.request(f"Authorization: Bearer {server.token(topics=['a'])}", path="/ws?topics=a")
+            assert application.asked.wait(20)
+            client.reset()
+        server.call(application.decide.set)
+        assert application.left.wait(20)
+
+    assert [] == errors(caplog)
+
+
+@pytest.mark.parametrize("options", SERVERS.values(), ids=SERVERS.keys())
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize(
+    ("answered", "frames"),
+    [(False, b""), (True, b""), (True, Frame(Opcode.TEXT, b"no").serialize(mask=True))],
+    ids=["at once", "after the answer", "after a wrong first frame"],
+)
+def test_a_client_without_a_token_that_leaves_is_no_error(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], frames: bytes, *, answered: bool, reset: bool
+) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager))
+    with LiveServer(app, manager=manager, **options, **LOGGED) as server:
+        with RawClient(server.url) as client:
+            client.request()
+            if answered:
+                client.head()
+            client.send(frames)
+            if reset:
+                client.reset()
+        with RawClient(server.url) as next_client:
+            next_client.handshake(authorization(server))
+
+    assert [] == errors(caplog)
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+
+
+def test_clients_without_a_token_do_not_keep_out_those_that_send_one(serve: Serve) -> None:
+    server = serve(max_connections=3)
+    long_way = "Connection: keep-alive, Upgrade"
+    with ExitStack() as silent:
+        for _ in range(3):
+            silent.enter_context(RawClient(server.url)).handshake()
+        with RawClient(server.url) as another:
+            another.handshake()
+
+            assert 4429 == another.close_code()
+        with RawClient(server.url) as client:
+            client.handshake(long_way, authorization(server))
+
+            assert b'"connected"' in client.next_frame()[1]

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
-from unmissed.api.identity import Bearer
+from unmissed.api.identity import FIRST_FRAME_KEY, Bearer
 from unmissed.api.subscription import Subscription, subscription
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
@@ -27,9 +27,8 @@ from unmissed.transports.websocket import AsgiWebSocket
 
 PATH = "/ws"
 MAX_AUTHENTICATING = 1_000
-"""WebSockets that may be in authentication at the same time, unless the limit of connections says otherwise."""
+"""WebSockets that may wait for their first frame at the same time, unless the limit of connections says otherwise."""
 
-_SCOPE_KEY = "unmissed.authentication"
 _MATCH_BY_PATH = (
     Route.matches,
     WebSocketRoute.matches,
@@ -65,30 +64,32 @@ class WebSocketEndpoint:
         self._close_on_error = close_on_error(origins)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
         self._injected: WeakKeyDictionary[FastAPI, ASGIApp] = WeakKeyDictionary()
-        self._authenticating: set[object] = set()
+        self._authenticating = 0
         self._max_authenticating = manager.settings.max_connections or MAX_AUTHENTICATING
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a client and serve it."""
         websocket = WebSocket(scope, receive, send)
         async with self._closing_on_error(websocket):
-            with self._authentication(scope):
-                if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
-                    await self._with_injection(scope["app"])(scope, receive, send)
-                else:
-                    await self._serve(websocket, await self._bearer(websocket), access=self._access)
+            scope[FIRST_FRAME_KEY] = self._first_frame
+            if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
+                await self._with_injection(scope["app"])(scope, receive, send)
+            else:
+                await self._serve(websocket, await self._bearer(websocket), access=self._access)
 
     @contextmanager
-    def _authentication(self, scope: Scope) -> Iterator[None]:
-        """Count a WebSocket until ``_serve`` takes it over. Raises TooManyConnections over the limit."""
-        if len(self._authenticating) >= self._max_authenticating:
+    def _first_frame(self) -> Iterator[None]:
+        """Count a WebSocket that waits for the token in its first frame. Raises TooManyConnections over the limit.
+
+        A client that sends its token with the handshake never waits for clients that have none.
+        """
+        if self._authenticating >= self._max_authenticating:
             raise TooManyConnections("too many WebSockets are authenticating: reconnect later")
-        key = scope[_SCOPE_KEY] = object()
-        self._authenticating.add(key)
+        self._authenticating += 1
         try:
             yield
         finally:
-            self._authenticating.discard(key)
+            self._authenticating -= 1
 
     def _with_injection(self, app: FastAPI) -> ASGIApp:
         """Return the endpoint as a FastAPI route, so that FastAPI resolves the dependency with its overrides."""
@@ -117,7 +118,6 @@ class WebSocketEndpoint:
         if access.authorize is not None:
             wanted["authorized"] = await access.granted(identity, wanted["topics"])
         await self._manager.catch_up(wanted["since"])
-        self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         await accept(websocket)
         extensions = websocket.scope.get("extensions", {})
         if SOCKET_EXTENSION in extensions:
