@@ -75,7 +75,7 @@ def _fill(
 ) -> None:
     keep_tokens_out_of_logs()
     origins = Origins(manager.settings.allowed_origins)
-    router.route_class = problem_route(origins, bearer=bearer)
+    router.route_class = problem_route(origins, manager=manager, bearer=bearer)
     endpoint = WebSocketEndpoint(
         manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins
     )
@@ -88,7 +88,7 @@ def _fill(
         authenticate=authenticate,
         access=access,
         origins=origins,
-        route_class=problem_route(origins, bearer=bearer, query_token=True),
+        route_class=problem_route(origins, manager=manager, bearer=bearer, query_token=True),
     )
     add_command_route(router, manager, authenticate=authenticate)
     add_presence_route(router, manager, authenticate=authenticate, access=access)

@@ -61,7 +61,7 @@ class WebSocketEndpoint:
         self._access = Access(bearer.verifier.verify if _is_original(bearer) else None, authorize)
         self._access_without_renewal = Access(None, authorize)
         self._origins = origins
-        self._close_on_error = close_on_error(origins)
+        self._close_on_error = close_on_error(origins, manager=manager)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
         self._injected: WeakKeyDictionary[FastAPI, ASGIApp] = WeakKeyDictionary()
         self._authenticating = 0

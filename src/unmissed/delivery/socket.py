@@ -8,6 +8,11 @@ from unmissed.delivery.chunks import Chunk
 SOCKET_EXTENSION = "unmissed.socket"
 """Key in ``scope["extensions"]`` under which a server may offer its native ``Socket``."""
 
+UNDECIDED_EVENT = "unmissed.undecided"
+"""Key in a ``websocket.accept`` event: whether the application may still refuse the client, which a browser cannot see
+before. The server logs the outcome when a listener is attached, or the application sends or closes.
+"""
+
 LEARN_EXTENSION = "unmissed.learn"
 """Key in ``scope["extensions"]`` under which a server may offer a function ``(application, admission)``.
 
