@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, cast
 
+import httpx
 import pytest
 from fastapi import FastAPI, HTTPException
 from starlette.requests import HTTPConnection
@@ -95,6 +96,49 @@ def test_a_large_body_with_a_part_of_the_next_head_is_not_taken_for_a_large_head
         alive, _ = client.answer()
 
     assert [201, 200] == [published, alive]
+
+
+@native_only
+@pytest.mark.parametrize(
+    ("lines", "path", "why"),
+    [
+        (("Cookie: " + "x" * 9_000,), "/ws", "a cookie or a token, is too long (WEBSOCKETS_MAX_LINE_LENGTH): "),
+        (tuple(f"X-{number}: y" for number in range(200)), "/ws", "too many headers (WEBSOCKETS_MAX_NUM_HEADERS): "),
+        (tuple(f"X-{number}: " + "y" * 4_000 for number in range(20)), "/ws", "has more than 65,536 bytes"),
+        ((), "/ws?" + "x" * 9_000, "its URL has more than 8,192 bytes"),
+        (("Sec-WebSocket-Key: short",), "/ws", "it is not valid: "),
+        (("Content-Length: x",), "/ws", "it is not valid HTTP"),
+    ],
+    ids=["header over 8 kB", "200 headers", "head over 64 kB", "URL over 8 kB", "short key", "invalid HTTP"],
+)
+def test_a_refusal_of_the_server_is_one_line_that_names_the_limit(
+    server: LiveServer, caplog: pytest.LogCaptureFixture, lines: tuple[str, ...], path: str, why: str
+) -> None:
+    with RawClient(server.url) as client:
+        client.request(*lines, path=path)
+        client.rest()
+
+    [message] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert message.startswith("127.0.0.1:")
+    assert why in message
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_request_for_the_websocket_is_told_to_upgrade(server: LiveServer, method: str) -> None:
+    answer = httpx.request(method, server.url + "/ws?since=0")
+
+    assert 426 == answer.status_code
+    assert "websocket" == answer.headers["upgrade"]
+    assert "application/problem+json" == answer.headers["content-type"]
+    if method == "GET":
+        assert "a proxy drops the headers Upgrade and Connection" in answer.json()["detail"]
+
+
+def test_other_methods_are_not_allowed_on_the_websocket(server: LiveServer) -> None:
+    answer = httpx.post(server.url + "/ws", json={"type": "a"})
+
+    assert 405 == answer.status_code
+    assert {"GET", "HEAD"} == set(answer.headers["allow"].split(", "))
 
 
 def publishing(names: Iterable[str], *, size: int) -> bytes:

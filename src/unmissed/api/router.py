@@ -19,7 +19,7 @@ from unmissed.api.metrics import add_metrics_route
 from unmissed.api.presence import add_presence_route
 from unmissed.api.problems import problem_route
 from unmissed.api.status import add_status_route
-from unmissed.api.websocket import PATH, WebSocketEndpoint
+from unmissed.api.websocket import PATH, WebSocketEndpoint, add_upgrade_route
 from unmissed.delivery.access import Access, Authorize
 from unmissed.delivery.socket import STALL_STATE
 from unmissed.manager import ConnectionManager
@@ -80,6 +80,7 @@ def _fill(
         manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins
     )
     router.routes.append(WebSocketRoute(PATH, endpoint))
+    add_upgrade_route(router)
     access = Access(authorize=authorize)
     add_message_routes(router, manager, authenticate=authenticate, access=access)
     add_event_stream_route(

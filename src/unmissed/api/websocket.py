@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import Annotated, Any, TypeGuard
 from weakref import WeakKeyDictionary
 
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -172,6 +173,21 @@ class WebSocketEndpoint:
         except UnmissedError:
             return False
         return True
+
+
+def add_upgrade_route(router: APIRouter) -> None:
+    """Add a route that answers requests for the path of the WebSocket, as a proxy makes them that drops ``Upgrade``."""
+
+    @router.api_route(PATH, methods=["GET", "HEAD"], include_in_schema=False)
+    async def upgrade_required(request: Request) -> None:
+        # HTTP/2 forbids both headers (RFC 9113 section 8.2.2), and HTTP/1.1 requires them (RFC 9110 section 15.5.22).
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if request.scope["http_version"] < "2" else None
+        raise HTTPException(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "this is a WebSocket: connect to it with a WebSocket client, at ws:// or wss://. If you do, "
+            "a proxy drops the headers Upgrade and Connection: let it pass them on",
+            headers,
+        )
 
 
 def _is_original(bearer: Bearer | None) -> TypeGuard[Bearer]:

@@ -56,9 +56,11 @@ ATTRIBUTES = {
 INSTANCE_ATTRIBUTES = {
     FlowControl: ("_transport", "read_paused", "write_paused"),
     HttpToolsProtocol: (
+        "client",
         "connections",
         "cycle",
         "flow",
+        "logger",
         "loop",
         "parser",
         "pipeline",
