@@ -14,7 +14,7 @@ from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described
 from unmissed.api.subscription import subscription
 from unmissed.core.audience import Identity
-from unmissed.core.event_stream import PATH
+from unmissed.core.event_stream import PATH, TRANSPORT
 from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER
 from unmissed.delivery.access import Access
@@ -22,9 +22,6 @@ from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.transports.event_stream import AsgiEventStream
-
-TRANSPORT = "events"
-"""How operators see the connections."""
 
 _HEADERS = {
     "Content-Type": "text/event-stream",
