@@ -17,6 +17,8 @@ HANDSHAKES_PER_TURN = 8
 One poll returns up to 1,024 connections after a restart. Established connections are served between two iterations.
 """
 
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
+
 logger = logging.getLogger("unmissed")
 
 
@@ -81,7 +83,7 @@ class Arrivals:
 
     def apply_proxy_headers(self, scope: AsgiScope) -> None:
         """Set the client's address and the scheme to the forwarded ones, as uvicorn does for an application."""
-        if self._config.proxy_headers and any(name.startswith(b"x-forwarded") for name, _ in scope["headers"]):
+        if self._config.proxy_headers and not _FORWARDED.isdisjoint(dict(scope["headers"])):
             _run(self._proxy_headers(scope, _end, _end))  # type: ignore[arg-type]  # it passes these on to _end
 
     def _served(self) -> object:

@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, UNDECIDED_EVENT
 from unmissed.server.arrivals import Arrivals
-from unmissed.server.scope import AsgiScope, address_and_path, decoded_path, websocket_scope
+from unmissed.server.scope import AsgiScope, address_and_path, websocket_scope
 from unmissed.server.uvicorn_names import ClientDisconnected, Config, ServerState
 
 AsgiEvent = dict[str, Any]
@@ -271,16 +271,14 @@ class AsgiBridge:
 
 
 def _scope(websocket: WebSocketTransport, request: Request, arrivals: Arrivals) -> AsgiScope:
-    target = request.path.encode("ascii")
-    path = decoded_path(target)
-    extensions: dict[str, Any] = {"websocket.http.response": {}, SOCKET_EXTENSION: websocket}
-    if arrivals.admission(path) is None:
-        extensions[LEARN_EXTENSION] = partial(arrivals.learn, path)
-    return websocket_scope(
-        target,
+    scope = websocket_scope(
+        request.path.encode("ascii"),
         [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()],
         config=websocket.config,
         transport=websocket.transport,
         state=websocket.app_state,
-        extensions=extensions,
+        extensions={"websocket.http.response": {}, SOCKET_EXTENSION: websocket},
     )
+    if arrivals.admission(scope["path"]) is None:
+        scope["extensions"][LEARN_EXTENSION] = partial(arrivals.learn, scope["path"])
+    return scope

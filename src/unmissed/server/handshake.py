@@ -7,8 +7,6 @@ from hashlib import sha1
 
 import httptools
 
-from unmissed.server.scope import decoded_path
-
 MAX_BYTES = 8_192
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -31,11 +29,6 @@ class Handshake:
     headers: dict[bytes, bytes]
     rest: bytes
     """What the client sent after the request, such as its first frame."""
-
-    @property
-    def path(self) -> str:
-        """The decoded path, which decides where an application routes it."""
-        return decoded_path(self.target)
 
     def response(self, subprotocol: str | None) -> bytes:
         """Return the response that opens the WebSocket."""

@@ -95,9 +95,6 @@ class HttpProtocol(asyncio.Protocol):
         handshake = plain_handshake(self._data)
         if handshake is None:
             return False
-        admission = self._arrivals.admission(handshake.path)
-        if admission is None:
-            return False
         scope = websocket_scope(
             handshake.target,
             list(handshake.headers.items()),
@@ -106,6 +103,9 @@ class HttpProtocol(asyncio.Protocol):
             state=self._app_state,
             extensions={},
         )
+        admission = self._arrivals.admission(scope["path"])
+        if admission is None:
+            return False
         self._arrivals.apply_proxy_headers(scope)
         try:
             admitted = admission(scope, lambda subprotocol: self._open(handshake, subprotocol))

@@ -29,7 +29,7 @@ def websocket_scope(
         "server": get_local_addr(transport),
         "client": get_remote_addr(transport),
         "root_path": root_path,
-        "path": root_path + decoded_path(target),
+        "path": root_path + unquote(raw_path.decode("latin-1")),
         "raw_path": root_path.encode("ascii") + raw_path,
         "query_string": query,
         "headers": headers,
@@ -42,11 +42,6 @@ def websocket_scope(
         "state": state.copy(),
         "extensions": extensions,
     }
-
-
-def decoded_path(target: bytes) -> str:
-    """Return the path of a request target, without the query and without percent-encoding."""
-    return unquote(target.partition(b"?")[0].decode("latin-1"))
 
 
 def address_and_path(scope: AsgiScope) -> tuple[str, str]:
