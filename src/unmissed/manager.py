@@ -39,7 +39,7 @@ from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of
 from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.measures import Measures
-from unmissed.delivery.socket import Socket
+from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.delivery.throttle import Throttle
 from unmissed.delivery.window_reader import WindowReader
 from unmissed.logs.base import Log, Publication
@@ -149,10 +149,10 @@ class ConnectionManager(Registration):
         await self._log.close()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002  # ASGI frameworks pass it
+    async def lifespan(self, app: object) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG002  # ASGI frameworks pass it
         """Run the manager as the lifespan of an ASGI application: ``FastAPI(lifespan=manager.lifespan)``."""
         async with self:
-            yield
+            yield {STALL_STATE: self.settings.stall_seconds}
 
     @property
     def ready(self) -> bool:

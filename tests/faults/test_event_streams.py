@@ -155,28 +155,29 @@ async def test_a_client_behind_a_cut_cable_is_dropped_and_others_are_not(server:
         assert ["connected", "after"] == [event.type for event in healthy.events(2)]
 
 
-@native_only
-async def test_a_user_whose_only_stream_is_silent_gets_in_again_and_one_whose_stream_is_alive_does_not(
-    serve: Serve,
-) -> None:
+def test_a_newer_stream_replaces_the_older_one_of_a_user_at_the_limit(serve: Serve) -> None:
+    """Behind a proxy that acknowledges everything, nothing shows whether the client of the older one is gone."""
     server = serve(max_connections_per_user=1)
-    with stream(server, "alive"), stream(server, "silent") as silent:
+    with EventClient(server) as older:
+        older.events(1)
+        with EventClient(server) as newer:
+            [connected] = newer.events(1)
+            [told] = older.rest()
+
+            assert 200 == newer.response.status_code
+            assert {connected.frame["connection_id"]} == {each.id for each in server.manager.connections}
+
+    assert ("error", 4429) == (told.type, told.frame["code"])
+    assert "replaced by a newer connection" in told.frame["detail"]
+
+
+@native_only
+def test_a_silent_stream_keeps_its_user_out_for_no_time(serve: Serve) -> None:
+    server = serve(max_connections_per_user=1)
+    with stream(server) as silent:
         silent.silence()
-
-        of_alive, of_silent = [await asyncio.to_thread(statuses, server, user) for user in ("alive", "silent")]
-
-    assert {429} == set(of_alive)
-    assert 200 == of_silent[-1]
-
-
-def statuses(server: LiveServer, user_id: str) -> list[int]:
-    """Return the statuses of attempts to open a stream, eight a second, until it opens or a few seconds have passed."""
-    found: list[int] = []
-    while 200 not in found and len(found) < 30:
-        with EventClient(server, user_id=user_id) as client:
-            found.append(client.response.status_code)
-        time.sleep(0.12)
-    return found
+        with EventClient(server) as newer:
+            assert 200 == newer.response.status_code
 
 
 # Clients that send something after their request

@@ -3,18 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from raw_client import RawClient, authorization
-from support import native_only
-from unmissed import ConnectionManager, Settings
-from unmissed.server import HttpProtocol, WebSocketProtocol
+from support import SOCKETS, native_only
+from unmissed import ConnectionManager, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
 
 POST = b"POST /websocket/messages HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n%b\r\n\r\n"
@@ -172,17 +171,36 @@ def recorder() -> Recorder:
 @pytest.fixture
 def recorded(recorder: Recorder) -> Iterator[LiveServer]:
     """Serve the recorder, to clients that must read their answers within a second."""
-    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET, stall_seconds=1))
     app = FastAPI(lifespan=manager.lifespan)
     app.mount("/number", recorder)
     app.mount("/endless", recorder.endless)
-    options: dict[str, Any] = {"http": HttpProtocol.with_stall_seconds(1), "ws": WebSocketProtocol}
-    with LiveServer(app, manager=manager, **options) as server:
+    with LiveServer(app, manager=manager, **SOCKETS["native"]) as server:
         yield server
 
 
 def test_an_answer_that_is_never_read_is_aborted(recorded: LiveServer, recorder: Recorder) -> None:
     with RawClient(recorded.url, receive_buffer=4_096) as client:
+        client.send(GET % b"/endless/")
+
+        assert recorder.left.wait(20)
+
+
+def test_an_application_with_its_own_lifespan_has_the_stall_time_of_its_router(recorder: Recorder) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET, stall_seconds=1))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with manager:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(create_router(manager))
+    app.mount("/endless", recorder.endless)
+    with (
+        LiveServer(app, manager=manager, **SOCKETS["native"]) as server,
+        RawClient(server.url, receive_buffer=4_096) as client,
+    ):
         client.send(GET % b"/endless/")
 
         assert recorder.left.wait(20)

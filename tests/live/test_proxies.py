@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from event_client import parsed
+from support import until
 from unmissed.core.event_stream import PATH
 from unmissed.testing import LiveServer
 
@@ -80,6 +81,18 @@ def test_a_page_of_the_proxys_host_connects_through_it_and_receives_messages(add
         frames.append(json.loads(websocket.recv(10)))
 
     assert ["connected", "heartbeat", "a"] == [frame["type"] for frame in frames]
+
+
+def test_no_client_chooses_its_address_behind_the_proxy(address: str, server: LiveServer) -> None:
+    headers = {**server.headers(), "X-Forwarded-For": "203.0.113.7"}
+    addresses = []
+    for _ in range(2):
+        with connect(f"ws://{address}/ws", additional_headers=headers, proxy=None) as websocket:
+            websocket.recv(10)
+            addresses += [connection.client for connection in server.manager.connections]
+        server.run(until(lambda: not server.manager.connections))
+
+    assert ["127.0.0.1"] * 2 == addresses
 
 
 def test_events_pass_the_proxy_at_once(address: str, server: LiveServer) -> None:

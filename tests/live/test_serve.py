@@ -1,5 +1,6 @@
 """``unmissed serve`` as a process: TLS, and the options for a proxy in front of it."""
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -8,8 +9,8 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
@@ -24,11 +25,14 @@ from typer.testing import CliRunner
 from websockets.sync.client import connect
 
 from event_client import parsed
-from unmissed import issue_token
+from support import until
+from unmissed import Settings, create_app, issue_token
 from unmissed.cli.app import app
 from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.event_stream import PATH
+from unmissed.server import HttpProtocol, Server, WebSocketProtocol
+from unmissed.server.uvicorn_names import Config
 from unmissed.testing import SECRET
 
 TOKEN = issue_token(SECRET, user_id="alice", scope="messages:publish", expires_in=3600)
@@ -186,3 +190,56 @@ def test_serve_shows_one_line_for_each_connection_that_ended() -> None:
         ended = next(line for line in lines if "connection ended" in line)
 
     assert re.search(r"user_id='alice' client='127\.0\.0\.1' code=1000 reason='' seconds=\d", ended)
+
+
+@asynccontextmanager
+async def tls_port(certificate: tuple[Path, Path], *, tls_seconds: float) -> AsyncIterator[int]:
+    """Serve with TLS on this event loop, and give the port."""
+    certfile, keyfile = certificate
+    application = create_app(Settings.load(jwt_secret=SECRET, drain_seconds=1))
+    config = Config(
+        application,
+        port=0,
+        log_config=None,
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+    )
+    server = Server(config, manager=application.state.manager, tls_seconds=tls_seconds)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=["silent", "half a hello"])
+async def test_a_tls_handshake_that_does_not_end_is_closed(certificate: tuple[Path, Path], data: bytes) -> None:
+    async with tls_port(certificate, tls_seconds=0.2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(data)
+
+        assert b"" == await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+
+
+async def test_a_tls_client_that_does_not_answer_the_end_is_closed(certificate: tuple[Path, Path]) -> None:
+    async with tls_port(certificate, tls_seconds=0.2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = ssl.create_default_context(cafile=certificate[0]).wrap_bio(
+            incoming, outgoing, server_hostname="127.0.0.1"
+        )
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65_536))
+        tls.write(b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        writer.write(outgoing.read())
+
+        await asyncio.wait_for(reader.read(), 20)
+        writer.close()

@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from unmissed.core import errors
+from unmissed.core.errors import NotRunning
 from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode, error_detail
+from unmissed.manager import ConnectionManager
 
 logger = logging.getLogger("unmissed")
 
@@ -36,7 +40,7 @@ class Row:
 
 
 TABLE = (
-    Row.of(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, logging.DEBUG),
+    Row.of(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, logging.WARNING),
     Row.of(errors.OriginRefused, HTTPStatus.FORBIDDEN, logging.WARNING),
     Row.of(errors.TopicRefused, HTTPStatus.FORBIDDEN, logging.WARNING),
     Row.of(errors.ScopeRequired, HTTPStatus.FORBIDDEN, logging.WARNING),
@@ -72,9 +76,11 @@ def known(error: Exception) -> bool:
     return isinstance(error, HTTPException) or _row(error) is not _UNKNOWN
 
 
-def refuse(error: Exception, *, where: str) -> Refusal:
-    """Log an exception raised at ``where``, such as a path, and return what the client is told."""
-    row = _row(error)
+def refuse(error: Exception, connection: HTTPConnection, *, manager: ConnectionManager) -> Refusal:
+    """Log and count an exception that ends a request or WebSocket, and return what the client is told."""
+    row, where = _row(error), _where(connection)
+    with suppress(NotRunning):
+        manager.measures.refusals[row.close_code] += 1
     if row is _UNKNOWN:
         logger.error("%s failed with an unexpected error", where, exc_info=error)
         return Refusal(row.status, row.close_code, INTERNAL_ERROR)
@@ -88,7 +94,7 @@ def refuse(error: Exception, *, where: str) -> Refusal:
         where,
         refusal.status,
         refusal.close_code,
-        refusal.detail,
+        " ".join(refusal.detail.split()),
     )
     return refusal
 
@@ -97,6 +103,13 @@ def refusal_of(code: int, detail: str) -> Refusal:
     """Return what a client is told over HTTP when it would get an ``error`` frame with this code."""
     row = next((row for row in TABLE if row.close_code == code), _UNKNOWN)
     return Refusal(row.status, row.close_code, detail, _headers(row, None))
+
+
+def _where(connection: HTTPConnection) -> str:
+    """Return method and path, and the address of the client."""
+    method = connection.scope.get("method", "WebSocket")
+    address = connection.client.host if connection.client else "an unknown address"
+    return f"{method} {connection.url.path} from {address}"
 
 
 def _row(error: Exception) -> Row:

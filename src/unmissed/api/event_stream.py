@@ -14,7 +14,7 @@ from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described
 from unmissed.api.subscription import subscription
 from unmissed.core.audience import Identity
-from unmissed.core.event_stream import PATH
+from unmissed.core.event_stream import PATH, TRANSPORT
 from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER
 from unmissed.delivery.access import Access
@@ -22,9 +22,6 @@ from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.transports.event_stream import AsgiEventStream
-
-TRANSPORT = "events"
-"""How operators see the connections."""
 
 _HEADERS = {
     "Content-Type": "text/event-stream",
@@ -56,7 +53,8 @@ def add_event_stream_route(
         await manager.catch_up(wanted["since"])
         manager.check_capacity(identity.user_id)
         seconds = manager.settings.events_seconds
-        return EventStreamResponse(partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds))
+        connect = partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds)
+        return EventStreamResponse(connect, manager=manager)
 
     router.add_api_route(PATH, events, route_class_override=route_class, **_DOCS)
     add_options_route(router, PATH, methods="GET, OPTIONS")
@@ -69,11 +67,12 @@ class EventStreamResponse(Response):
     sent in the ASGI way.
     """
 
-    def __init__(self, connect: Callable[[Socket], object]) -> None:
+    def __init__(self, connect: Callable[[Socket], object], *, manager: ConnectionManager) -> None:
         # Response.__init__ would render a body and set its length.
         self.status_code = HTTPStatus.OK
         self.background = None
         self._connect = connect
+        self._manager = manager
         self.init_headers(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,18 +83,18 @@ class EventStreamResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         socket = hand_over and hand_over()
         if socket is not None:
-            self._deliver(socket, path=scope["path"])
+            self._deliver(socket, scope)
         else:
             portable = AsgiEventStream(receive, send)
-            self._deliver(portable, path=scope["path"])
+            self._deliver(portable, scope)
             await portable.run()
 
-    def _deliver(self, socket: Socket, *, path: str) -> None:
+    def _deliver(self, socket: Socket, scope: Scope) -> None:
         """Connect a socket, or tell the client why not: since the head was sent, a limit may have been reached."""
         try:
             self._connect(socket)
         except Exception as error:  # noqa: BLE001  # refuse() logs it
-            refusal = refuse(error, where=f"GET {path}")
+            refusal = refuse(error, Request(scope), manager=self._manager)
             socket.close(refusal.close_code, refusal.detail)
 
 

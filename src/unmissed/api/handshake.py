@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from fastapi import WebSocket, WebSocketDisconnect, WebSocketException
-from starlette.types import Scope
+from starlette.types import Message, Scope
 from starlette.websockets import WebSocketState
 
 from unmissed.api.errors import refuse
 from unmissed.core.wire import BEARER_SUBPROTOCOL, CloseCode, close_reason
+from unmissed.delivery.socket import SOCKET_EXTENSION, UNDECIDED_EVENT
+from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 
 
@@ -16,10 +18,18 @@ async def accept(websocket: WebSocket) -> None:
     """Accept a handshake that is still open. Only the bearer subprotocol's name is echoed, never the token."""
     if websocket.application_state is WebSocketState.CONNECTING:
         try:
-            await websocket.accept(subprotocol(websocket.scope))
+            if websocket.client_state is WebSocketState.CONNECTING:
+                await websocket.receive()
+            await websocket.send(_acceptance(websocket.scope))
         except OSError:
             # The client disconnected while the application decided.
             raise WebSocketDisconnect(CloseCode.LOST) from None
+
+
+def _acceptance(scope: Scope) -> Message:
+    """Return the event that accepts. The native socket does not log it, because a refusal may follow."""
+    event: Message = {"type": "websocket.accept", "subprotocol": subprotocol(scope), "headers": []}
+    return {**event, UNDECIDED_EVENT: True} if SOCKET_EXTENSION in scope.get("extensions", ()) else event
 
 
 def subprotocol(scope: Scope) -> str | None:
@@ -27,7 +37,7 @@ def subprotocol(scope: Scope) -> str | None:
     return BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in scope.get("subprotocols", ()) else None
 
 
-def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None]]:
+def close_on_error(origins: Origins, *, manager: ConnectionManager) -> Callable[[WebSocket], AsyncIterator[None]]:
     """Return a dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
 
     A browser cannot read the status of a refused handshake, so the WebSocket is accepted first and then closed with a
@@ -42,7 +52,7 @@ def close_on_error(origins: Origins) -> Callable[[WebSocket], AsyncIterator[None
         except WebSocketDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # refuse() logs it
-            refusal = refuse(origins.refusal(websocket) or error, where=f"WebSocket {websocket.url.path}")
+            refusal = refuse(origins.refusal(websocket) or error, websocket, manager=manager)
             await _close(websocket, refusal.close_code, refusal.detail)
 
     return close_with_code

@@ -1,6 +1,7 @@
 """Bearer authentication as FastAPI dependencies, for REST and WebSocket alike."""
 
 import asyncio
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from fastapi.security.base import SecurityBase
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
+from unmissed.api.handshake import accept
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Authenticate, parse_client_frame
 from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
@@ -19,6 +21,9 @@ from unmissed.security.tokens import JwtVerifier, TokenVerifier
 from unmissed.settings import Settings
 
 AUTHENTICATION_SECONDS = 5.0
+
+FIRST_FRAME_KEY = "unmissed.first_frame"
+"""Key in the scope of a WebSocket for a function that returns a context, in which it waits for its first frame."""
 
 _SCOPE_KEY = "unmissed.bearer"
 _QUERY_KEY = "unmissed.query_token"
@@ -161,14 +166,16 @@ def _subprotocol_token(websocket: HTTPConnection) -> str | None:
 
 
 async def _first_frame_token(websocket: WebSocket) -> str:
-    await websocket.accept()
-    try:
-        async with asyncio.timeout(AUTHENTICATION_SECONDS):
-            event = await websocket.receive()
-    except TimeoutError:
-        raise HTTPException(
-            HTTPStatus.REQUEST_TIMEOUT, f"no authentication within {AUTHENTICATION_SECONDS:g} seconds"
-        ) from None
+    waiting = websocket.scope.get(FIRST_FRAME_KEY, nullcontext)
+    with waiting():
+        await accept(websocket)
+        try:
+            async with asyncio.timeout(AUTHENTICATION_SECONDS):
+                event = await websocket.receive()
+        except TimeoutError:
+            raise HTTPException(
+                HTTPStatus.REQUEST_TIMEOUT, f"no authentication within {AUTHENTICATION_SECONDS:g} seconds"
+            ) from None
     if event["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(event["code"])
     try:

@@ -74,10 +74,14 @@ class _Collector:
         for (transport, outcome), count in measures.recoveries.items():
             recoveries.add_metric([transport, outcome], count)
         yield recoveries
-        closes = CounterMetricFamily("unmissed_closes", "Ended connections by close code", labels=["code"])
-        for code, count in _by_known_code(measures.closes.items()).items():
-            closes.add_metric([code], count)
-        yield closes
+        for name, text, by_code in (
+            ("unmissed_closes", "Ended connections by close code", measures.closes),
+            ("unmissed_refusals", "Refused requests and connections by close code", measures.refusals),
+        ):
+            family = CounterMetricFamily(name, text, labels=["code"])
+            for code, count in _by_known_code(by_code.items()).items():
+                family.add_metric([code], count)
+            yield family
 
     def _gauges(self) -> Iterator["Metric"]:
         from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415  # an extra

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from unmissed.api.direct import direct
 from unmissed.api.errors import known, refuse
 from unmissed.api.identity import Bearer, may_have_query_token, remember_bearer
+from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 
 
@@ -52,7 +53,9 @@ def add_options_route(router: APIRouter, path: str, *, methods: str) -> None:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": methods})
 
 
-def problem_route(origins: Origins, *, bearer: Bearer | None, query_token: bool = False) -> type[APIRoute]:
+def problem_route(
+    origins: Origins, *, manager: ConnectionManager, bearer: Bearer | None, query_token: bool = False
+) -> type[APIRoute]:
     """Return a route class whose errors are problems, and whose allowed origins get CORS headers.
 
     ``query_token``: whether a token may be in the URL, where the settings allow that.
@@ -71,7 +74,7 @@ def problem_route(origins: Origins, *, bearer: Bearer | None, query_token: bool 
                 except Exception as error:
                     if not known(error) and _application_handles(request, error):
                         raise
-                    refusal = refuse(error, where=f"{request.method} {request.url.path}")
+                    refusal = refuse(error, request, manager=manager)
                     response = ProblemResponse(refusal.status, refusal.detail, headers=refusal.headers)
                 return origins.cors(response) if "origin" in request.headers else response
 

@@ -19,8 +19,9 @@ from unmissed.api.metrics import add_metrics_route
 from unmissed.api.presence import add_presence_route
 from unmissed.api.problems import problem_route
 from unmissed.api.status import add_status_route
-from unmissed.api.websocket import PATH, WebSocketEndpoint
+from unmissed.api.websocket import PATH, WebSocketEndpoint, add_upgrade_route
 from unmissed.delivery.access import Access, Authorize
+from unmissed.delivery.socket import STALL_STATE
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.security.redaction import keep_tokens_out_of_logs
@@ -43,9 +44,9 @@ def create_router(
     bearer = _bearer(manager, authenticate)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         share_bearer(app, bearer, manager)
-        yield
+        yield {STALL_STATE: manager.settings.stall_seconds}
 
     router = APIRouter(lifespan=lifespan)
     _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)
@@ -74,11 +75,12 @@ def _fill(
 ) -> None:
     keep_tokens_out_of_logs()
     origins = Origins(manager.settings.allowed_origins)
-    router.route_class = problem_route(origins, bearer=bearer)
+    router.route_class = problem_route(origins, manager=manager, bearer=bearer)
     endpoint = WebSocketEndpoint(
         manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins
     )
     router.routes.append(WebSocketRoute(PATH, endpoint))
+    add_upgrade_route(router)
     access = Access(authorize=authorize)
     add_message_routes(router, manager, authenticate=authenticate, access=access)
     add_event_stream_route(
@@ -87,7 +89,7 @@ def _fill(
         authenticate=authenticate,
         access=access,
         origins=origins,
-        route_class=problem_route(origins, bearer=bearer, query_token=True),
+        route_class=problem_route(origins, manager=manager, bearer=bearer, query_token=True),
     )
     add_command_route(router, manager, authenticate=authenticate)
     add_presence_route(router, manager, authenticate=authenticate, access=access)

@@ -36,13 +36,14 @@ def subscription(
     if refusal := origins.refusal(connection):
         raise refusal
     since, epoch = _position(connection)
+    client = connection.scope.get("client")
     return {
         "identity": checked(identity, manager),
         "since": since,
         "epoch": epoch,
         "topics": topics_parameter(connection),
         "authorized": None,
-        "client": connection.client and connection.client.host,
+        "client": client and client[0],
     }
 
 

@@ -1,20 +1,22 @@
 """``/ws``: authenticates a handshake, and passes the WebSocket to the manager."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import Annotated, Any, TypeGuard
 from weakref import WeakKeyDictionary
 
-from fastapi import Depends, FastAPI, WebSocket
-from fastapi.routing import APIWebSocketRoute
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
-from unmissed.api.identity import Bearer
+from unmissed.api.identity import FIRST_FRAME_KEY, Bearer
 from unmissed.api.subscription import Subscription, subscription
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
@@ -26,9 +28,15 @@ from unmissed.transports.websocket import AsgiWebSocket
 
 PATH = "/ws"
 MAX_AUTHENTICATING = 1_000
-"""WebSockets that may be in authentication at the same time, unless the limit of connections says otherwise."""
+"""WebSockets that may wait for their first frame at the same time, unless the limit of connections says otherwise."""
 
-_SCOPE_KEY = "unmissed.authentication"
+_MATCH_BY_PATH = (
+    Route.matches,
+    WebSocketRoute.matches,
+    Mount.matches,
+    APIRoute.matches,
+    APIWebSocketRoute.matches,
+)
 _FOR_REQUESTS_ONLY = (BaseHTTPMiddleware.__call__, CORSMiddleware.__call__, GZipMiddleware.__call__)
 
 
@@ -54,33 +62,35 @@ class WebSocketEndpoint:
         self._access = Access(bearer.verifier.verify if _is_original(bearer) else None, authorize)
         self._access_without_renewal = Access(None, authorize)
         self._origins = origins
-        self._close_on_error = close_on_error(origins)
+        self._close_on_error = close_on_error(origins, manager=manager)
         self._closing_on_error = asynccontextmanager(self._close_on_error)
         self._injected: WeakKeyDictionary[FastAPI, ASGIApp] = WeakKeyDictionary()
-        self._authenticating: set[object] = set()
+        self._authenticating = 0
         self._max_authenticating = manager.settings.max_connections or MAX_AUTHENTICATING
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a client and serve it."""
         websocket = WebSocket(scope, receive, send)
         async with self._closing_on_error(websocket):
-            with self._authentication(scope):
-                if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
-                    await self._with_injection(scope["app"])(scope, receive, send)
-                else:
-                    await self._serve(websocket, await self._bearer(websocket), access=self._access)
+            scope[FIRST_FRAME_KEY] = self._first_frame
+            if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
+                await self._with_injection(scope["app"])(scope, receive, send)
+            else:
+                await self._serve(websocket, await self._bearer(websocket), access=self._access)
 
     @contextmanager
-    def _authentication(self, scope: Scope) -> Iterator[None]:
-        """Count a WebSocket until ``_serve`` takes it over. Raises TooManyConnections over the limit."""
-        if len(self._authenticating) >= self._max_authenticating:
+    def _first_frame(self) -> Iterator[None]:
+        """Count a WebSocket that waits for the token in its first frame. Raises TooManyConnections over the limit.
+
+        A client that sends its token with the handshake never waits for clients that have none.
+        """
+        if self._authenticating >= self._max_authenticating:
             raise TooManyConnections("too many WebSockets are authenticating: reconnect later")
-        key = scope[_SCOPE_KEY] = object()
-        self._authenticating.add(key)
+        self._authenticating += 1
         try:
             yield
         finally:
-            self._authenticating.discard(key)
+            self._authenticating -= 1
 
     def _with_injection(self, app: FastAPI) -> ASGIApp:
         """Return the endpoint as a FastAPI route, so that FastAPI resolves the dependency with its overrides."""
@@ -109,12 +119,12 @@ class WebSocketEndpoint:
         if access.authorize is not None:
             wanted["authorized"] = await access.granted(identity, wanted["topics"])
         await self._manager.catch_up(wanted["since"])
-        self._authenticating.discard(websocket.scope[_SCOPE_KEY])
         await accept(websocket)
         extensions = websocket.scope.get("extensions", {})
         if SOCKET_EXTENSION in extensions:
             self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, access=access)
-            self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
+            if LEARN_EXTENSION in extensions and not websocket.path_params:
+                self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
             return
         socket = AsgiWebSocket(websocket.receive, websocket.send)
         self._manager.connect(socket, **wanted, access=access)
@@ -130,11 +140,23 @@ class WebSocketEndpoint:
         bearer = self._bearer
         if not _is_original(bearer) or self._access.authorize is not None or not _ignores_websockets(app):
             return
+        if not self._is_found_by_path(app):
+            return
 
         def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
             return self._authenticate not in app.dependency_overrides and self._admit(bearer, scope, open_socket)
 
         learn(app, admission)
+
+    def _is_found_by_path(self, app: FastAPI) -> bool:
+        """Return whether nothing but the path decides that this application calls this endpoint.
+
+        It does not if the endpoint is inside a mounted application or a Host, or beside routes of unknown kinds.
+        """
+        routes = list(_routes(app.routes))
+        return self in [getattr(route, "endpoint", None) for route in routes] and all(
+            type(route).matches in _MATCH_BY_PATH for route in routes
+        )
 
     def _admit(self, bearer: Bearer, scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
         """Connect the WebSocket of this handshake, or return False: ``__call__`` can wait, and explain a refusal."""
@@ -153,11 +175,36 @@ class WebSocketEndpoint:
         return True
 
 
+def add_upgrade_route(router: APIRouter) -> None:
+    """Add a route that answers requests for the path of the WebSocket, as a proxy makes them that drops ``Upgrade``."""
+
+    @router.api_route(PATH, methods=["GET", "HEAD"], include_in_schema=False)
+    async def upgrade_required(request: Request) -> None:
+        # HTTP/2 forbids both headers (RFC 9113 section 8.2.2), and HTTP/1.1 requires them (RFC 9110 section 15.5.22).
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if request.scope["http_version"] < "2" else None
+        raise HTTPException(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "this is a WebSocket: connect to it with a WebSocket client, at ws:// or wss://. If you do, "
+            "a proxy drops the headers Upgrade and Connection: let it pass them on",
+            headers,
+        )
+
+
 def _is_original(bearer: Bearer | None) -> TypeGuard[Bearer]:
     """Return whether no subclass changes how a token becomes an identity."""
     if bearer is None:
         return False
     return type(bearer).__call__ is Bearer.__call__ and type(bearer).identity is Bearer.identity
+
+
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Yield these routes, with those of included routers in place of them."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from _routes(router.routes)
 
 
 def _ignores_websockets(app: FastAPI) -> bool:

@@ -70,7 +70,7 @@ def serve(
         log_level=log_level,
         access_log=access_log,
         workers=workers,
-        http=HttpProtocol.with_stall_seconds(settings.stall_seconds) if workers == 1 else HttpProtocol,
+        http=HttpProtocol,
         ws=WebSocketProtocol,
         backlog=4096,
         root_path=root_path,

@@ -14,7 +14,7 @@ from uvicorn.supervisors import multiprocess
 
 from unmissed.core.errors import ConfigurationError
 from unmissed.main import app
-from unmissed.server import HttpProtocol, Server
+from unmissed.server import Server
 from unmissed.server.uvicorn_names import Config
 
 logger = logging.getLogger("unmissed")
@@ -48,7 +48,6 @@ class Worker(multiprocess.Process):
         except ConfigurationError as error:
             logger.error("%s", error)  # noqa: TRY400  # the text says what to change
             sys.exit(STARTUP_FAILURE)
-        self.config.http = HttpProtocol.with_stall_seconds(manager.settings.stall_seconds)
         self.config.load()
         freeze_what_is_loaded()
         self._server = Server(self.config, manager=manager)

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from unmissed.core import wire
 from unmissed.core.encoding import decode_json
 
+TRANSPORT = "events"
+"""How operators see the connections."""
+
 PATH = "/websocket/events"
 """Where servers offer event streams."""
 

@@ -409,6 +409,12 @@ class Connection:
         self._host.ended(self, *(self._closing or (CloseCode.LOST, reason)))
         self._socket.abort()
 
+    def make_room(self) -> None:
+        """Close the socket for a newer connection of the user, and forget this one now: its client may be gone."""
+        reason = "replaced by a newer connection of this user: reconnect later"
+        self.close(CloseCode.TOO_MANY, reason, discard=True)
+        self._host.ended(self, CloseCode.TOO_MANY, reason)
+
     # SocketListener
 
     def socket_writable(self) -> None:

@@ -34,6 +34,8 @@ class Measures:
         """Recoveries by transport, ``websocket``, ``events`` or ``rest``, and outcome."""
         self.closes = Counter[int]()
         """Ended connections by close code."""
+        self.refusals = Counter[int]()
+        """Refused requests and connections by close code, also those that were answered over HTTP."""
         self.gaps = 0
         """Gaps that connected clients were told about."""
         self.stalls = 0

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from unmissed.core.audience import topic_key, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
+from unmissed.core.event_stream import TRANSPORT
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.index import Index
 
@@ -39,13 +40,14 @@ class Registry:
         """Raise TooManyConnections when one more connection of this user would exceed a limit.
 
         For a user at the limit, the connection that has left a ping unanswered for the longest time is aborted, if any.
-        Otherwise, all connections of the user are pinged, so that the next attempt can detect dead ones.
+        Otherwise the oldest event stream is closed: behind a proxy, nothing shows whether its client is gone. Without
+        one, all connections of the user are pinged, so that the next attempt can detect dead ones.
         """
         if self._max_connections is not None and len(self._by_id) >= self._max_connections:
             raise TooManyConnections("the server has reached its connection limit: reconnect later")
         mine = self._by_key.get(user_key(user_id))
         if self._max_per_user is not None and len(mine) >= self._max_per_user:
-            self._replace_silent(tuple(mine), now=now)
+            self._replace_one(tuple(mine), now=now)
 
     def add(self, connection: Connection) -> None:
         """Add a connection."""
@@ -84,11 +86,15 @@ class Registry:
         """Return the connections whose users or topics have one of these keys."""
         return self._by_key.any_of(keys)
 
-    def _replace_silent(self, connections: Collection[Connection], *, now: float) -> None:
+    def _replace_one(self, connections: Collection[Connection], *, now: float) -> None:
         silent = [each for each in connections if each.liveness.silent_for(now) >= SILENT_SECONDS]
         if silent:
             replaced = max(silent, key=lambda each: each.liveness.silent_for(now))
             replaced.abort("replaced by another connection of its user")
+            return
+        streams = [each for each in connections if each.transport == TRANSPORT]
+        if streams:
+            min(streams, key=lambda each: each.opened_at).make_room()
             return
         for connection in connections:
             connection.liveness.ping(now)

@@ -8,10 +8,16 @@ from unmissed.delivery.chunks import Chunk
 SOCKET_EXTENSION = "unmissed.socket"
 """Key in ``scope["extensions"]`` under which a server may offer its native ``Socket``."""
 
+UNDECIDED_EVENT = "unmissed.undecided"
+"""Key in a ``websocket.accept`` event: whether the application may still refuse the client, which a browser cannot see
+before. The server logs the outcome when a listener is attached, or the application sends or closes.
+"""
+
 LEARN_EXTENSION = "unmissed.learn"
 """Key in ``scope["extensions"]`` under which a server may offer a function ``(application, admission)``.
 
-After that call, it passes further plain handshakes for the same path and host directly to the ``Admission``.
+After that call, it passes further plain handshakes for the same path directly to the ``Admission``, whatever their host
+and other headers are.
 """
 
 BODY_EXTENSION = "unmissed.body"
@@ -20,6 +26,9 @@ BODY_EXTENSION = "unmissed.body"
 When the application has sent the head, it returns a native ``Socket`` that sends events as the rest of the response,
 after which the application must send nothing; or None if the head has not left, or the body cannot be sent that way.
 """
+
+STALL_STATE = "unmissed.stall_seconds"
+"""Key in the lifespan state under which an application announces ``UNMISSED_STALL_SECONDS`` to the server."""
 
 CLOSE_SECONDS = 10.0
 """Seconds that a client has to take what was written, and to answer a close."""
@@ -99,6 +108,7 @@ class Socket(Protocol):
 Admission = Callable[[dict[str, Any], Callable[[str | None], Socket]], bool]
 """A function ``(scope, open)`` that connects the WebSocket of a handshake and returns True, or returns False.
 
+``scope`` is the scope that the application would get.
 ``open(subprotocol)`` returns the socket, which answers the handshake when a listener is attached to it. After False the
 handshake is still unanswered.
 """

@@ -2,23 +2,54 @@
 
 import logging
 import re
+from urllib.parse import quote, unquote
 
-_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "unmissed")
+_LOGGERS = (
+    "unmissed",
+    "uvicorn.error",
+    "uvicorn.access",
+    "uvicorn.asgi",
+    "gunicorn.error",
+    "gunicorn.access",
+    "hypercorn.error",
+    "hypercorn.access",
+    "_granian",
+    "granian.access",
+)
 _ACCESS_LOG = "uvicorn.access"
 _REDACTED = "[redacted]"
 _TOKENS = re.compile(
-    r"(?P<name>\btoken=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
+    r"(?P<name>\b\w*token=|\bbearer[', ]+|\"token\" ?: ?\")[^\s&\"',]+|eyJ[\w-]{6,}(?:\.[\w-]*)*",
     re.IGNORECASE,
 )
 _SIGNS = ("eyj", "token", "bearer")
 """One of these is in every text, in lower case, that ``_TOKENS`` matches. Looking for them takes less time."""
+
+_ENCODED_WORD = re.compile(r"[^\s\"']*%[^\s\"']*")
+_ENCODED_AGAIN = re.compile(r"%(?:25)+(?=[0-9a-f]{2})", re.IGNORECASE)
+_MAX_DECODINGS = 3
+_SHOWN = "/?&=;:@+,[]"
 
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _LOGIN = re.compile(r"(?<=//)[^/]*@")
 
 
 def redact(text: str) -> str:
-    """Replace everything that looks like a bearer token."""
+    """Replace everything that looks like a bearer token, also if it or its name is percent-encoded."""
+    clean = _redact_plain(text)
+    return _ENCODED_WORD.sub(_redact_encoded, clean) if "%" in clean else clean
+
+
+def _redact_encoded(match: re.Match[str]) -> str:
+    """Return a word as it is, or, if a token is in it, without the token and encoded once."""
+    decoded = match[0]
+    for _ in range(_MAX_DECODINGS):
+        decoded = unquote(_ENCODED_AGAIN.sub("%", decoded))
+    clean = _redact_plain(decoded)
+    return match[0] if clean == decoded else quote(clean, safe=_SHOWN)
+
+
+def _redact_plain(text: str) -> str:
     lower = text.lower()
     if not any(sign in lower for sign in _SIGNS):
         return text

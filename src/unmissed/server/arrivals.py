@@ -17,7 +17,7 @@ HANDSHAKES_PER_TURN = 8
 One poll returns up to 1,024 connections after a restart. Established connections are served between two iterations.
 """
 
-_MAX_PLACES = 64
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
 
 logger = logging.getLogger("unmissed")
 
@@ -41,7 +41,7 @@ class Arrivals:
         self._config = config
         self._loop = loop
         self._waiting: deque[Arriving] = deque()
-        self._admissions: dict[tuple[bytes, bytes], Admission] = {}
+        self._admissions: dict[str, Admission] = {}
         self._proxy_headers = ProxyHeadersMiddleware(_end, trusted_hosts=config.forwarded_allow_ips or "")
 
     @classmethod
@@ -69,21 +69,21 @@ class Arrivals:
                 logger.exception("connection aborted after an unexpected error in its handshake")
                 connection.transport.abort()
 
-    def admission(self, place: tuple[bytes, bytes]) -> Admission | None:
-        """Return the endpoint that handshakes for this path and host have reached before, or None."""
-        return self._admissions.get(place)
+    def admission(self, path: str) -> Admission | None:
+        """Return the endpoint that handshakes for this path have reached before, or None."""
+        return self._admissions.get(path)
 
-    def learn(self, place: tuple[bytes, bytes], application: object, admission: Admission) -> None:
-        """Remember that handshakes for this path and host reach this endpoint of this application.
+    def learn(self, path: str, application: object, admission: Admission) -> None:
+        """Remember that all handshakes for this path reach this endpoint of this application.
 
         Only where uvicorn calls that application itself: a middleware in front of it may want to see every handshake.
         """
-        if self._served() is application and len(self._admissions) < _MAX_PLACES:
-            self._admissions[place] = admission
+        if self._served() is application:
+            self._admissions[path] = admission
 
     def apply_proxy_headers(self, scope: AsgiScope) -> None:
-        """Set the client's address to the forwarded one, as uvicorn does for an application."""
-        if self._config.proxy_headers and any(name.startswith(b"x-forwarded") for name, _ in scope["headers"]):
+        """Set the client's address and the scheme to the forwarded ones, as uvicorn does for an application."""
+        if self._config.proxy_headers and not _FORWARDED.isdisjoint(dict(scope["headers"])):
             _run(self._proxy_headers(scope, _end, _end))  # type: ignore[arg-type]  # it passes these on to _end
 
     def _served(self) -> object:

@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION
+from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, UNDECIDED_EVENT
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.scope import AsgiScope, address_and_path, websocket_scope
 from unmissed.server.uvicorn_names import ClientDisconnected, Config, ServerState
@@ -86,6 +86,7 @@ class AsgiBridge:
         self._writable.set()
         self._denial: AsgiEvent | None = None
         self._accepted = False
+        self._undecided = False
         self._over = False
         self._handed_over = False
         self._reading_paused = False
@@ -99,14 +100,14 @@ class AsgiBridge:
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
 
-    def hand_over(self) -> Iterable[str | bytes]:
-        """Stop listening, and return the frames that the application has not read."""
+    def hand_over(self) -> list[str | bytes]:
+        """Stop listening, and return the frames that the application has not read. Reading stays paused if any are."""
         self._handed_over = True
         self._stop_keepalive()
-        self._resume_reading()
+        self._decide("[accepted]")
         unread = [event for event in self._events if event["type"] == "websocket.receive"]
         self._events.clear()
-        return [event.get("text") or event.get("bytes") or "" for event in unread]
+        return [event["text"] if "text" in event else event["bytes"] for event in unread]
 
     # SocketListener
 
@@ -153,6 +154,7 @@ class AsgiBridge:
     def _end(self, status: HTTPStatus, code: CloseCode) -> None:
         """Close a WebSocket that the application neither closed nor refused."""
         if self._accepted:
+            self._decide(str(int(code)))
             self._websocket.close(code)
         elif not self._websocket.transport.is_closing():
             self._deny(status, [], b"")
@@ -173,10 +175,12 @@ class AsgiBridge:
             case "websocket.accept" if not self._accepted:
                 self._accept(event)
             case "websocket.send" if self._accepted and not self._websocket.closing:
+                self._decide("[accepted]")
                 await self._until_writable()
                 data = event.get("bytes")
                 self._websocket.send(event["text"] if data is None else data)
             case "websocket.close" if self._accepted:
+                self._decide(str(event.get("code", CloseCode.NORMAL)))
                 self._websocket.close(event.get("code", CloseCode.NORMAL), event.get("reason") or "")
                 self._resume_reading()
             case "websocket.close":
@@ -196,8 +200,9 @@ class AsgiBridge:
             headers[name.decode("latin-1")] = value.decode("latin-1")
         if event.get("subprotocol"):
             headers["Sec-WebSocket-Protocol"] = event["subprotocol"]
-        self._log("[accepted]")
-        self._accepted = True
+        self._accepted = self._undecided = True
+        if not event.get(UNDECIDED_EVENT):
+            self._decide("[accepted]")
         self._websocket.respond(self._response)
         self._schedule_ping()
 
@@ -208,6 +213,12 @@ class AsgiBridge:
         fields.setdefault("Content-Length", str(len(body)))
         phrase = responses.get(status, "")
         self._websocket.respond(Response(int(status), phrase, fields, body))
+
+    def _decide(self, outcome: str) -> None:
+        """Log what the application has decided about an accepted client, once."""
+        if self._undecided:
+            self._undecided = False
+            self._log(outcome)
 
     def _log(self, outcome: str) -> None:
         """Log in uvicorn's format."""
@@ -261,17 +272,14 @@ class AsgiBridge:
 
 
 def _scope(websocket: WebSocketTransport, request: Request, arrivals: Arrivals) -> AsgiScope:
-    target = request.path.encode("ascii")
-    place = target.partition(b"?")[0], request.headers["Host"].encode("latin-1")
-    return websocket_scope(
-        target,
+    scope = websocket_scope(
+        request.path.encode("ascii"),
         [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()],
         config=websocket.config,
         transport=websocket.transport,
         state=websocket.app_state,
-        extensions={
-            "websocket.http.response": {},
-            SOCKET_EXTENSION: websocket,
-            LEARN_EXTENSION: partial(arrivals.learn, place),
-        },
+        extensions={"websocket.http.response": {}, SOCKET_EXTENSION: websocket},
     )
+    if arrivals.admission(scope["path"]) is None:
+        scope["extensions"][LEARN_EXTENSION] = partial(arrivals.learn, scope["path"])
+    return scope

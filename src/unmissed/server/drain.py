@@ -1,12 +1,18 @@
-"""A uvicorn server that asks its clients to reconnect and shuts down in bounded time."""
+"""A uvicorn server that bounds TLS handshakes, asks its clients to reconnect, and shuts down in bounded time."""
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
+from typing import Any
 
 from unmissed.manager import ConnectionManager
 from unmissed.server.uvicorn_names import Config
 from unmissed.server.uvicorn_names import Server as UvicornServer
+
+TLS_SECONDS = 10.0
+"""Time for a TLS handshake, and for the answer to the end of TLS."""
 
 _POLL_SECONDS = 0.02
 
@@ -17,9 +23,15 @@ class Server(UvicornServer):
     uvicorn closes WebSockets before the application's lifespan ends, so the lifespan is too late to notify clients.
     """
 
-    def __init__(self, config: Config, *, manager: ConnectionManager) -> None:
+    def __init__(self, config: Config, *, manager: ConnectionManager, tls_seconds: float = TLS_SECONDS) -> None:
         super().__init__(config)
         self._manager = manager
+        self._tls_seconds = tls_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and listen."""
+        with _limited_tls(asyncio.get_running_loop(), self._tls_seconds):
+            await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests."""
@@ -48,3 +60,23 @@ class Server(UvicornServer):
     async def _wait_for_clients(self, deadline: float) -> None:
         while self._manager.connections and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _limited_tls(loop: asyncio.AbstractEventLoop, seconds: float) -> Iterator[None]:
+    """Limit the TLS handshakes of servers that are created meanwhile: uvicorn passes no limits to the event loop.
+
+    asyncio allows 60 seconds, and a protocol class does not see a connection before its handshake is complete.
+    """
+    create_server = loop.create_server
+
+    async def limited(*arguments: Any, **options: Any) -> asyncio.Server:
+        if options.get("ssl") is not None:
+            options = {"ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds, **options}
+        return await create_server(*arguments, **options)
+
+    loop.create_server = limited  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        loop.create_server = create_server  # type: ignore[method-assign]

@@ -30,11 +30,6 @@ class Handshake:
     rest: bytes
     """What the client sent after the request, such as its first frame."""
 
-    @property
-    def place(self) -> tuple[bytes, bytes]:
-        """Path and host, which decide where an application routes it."""
-        return self.target.partition(b"?")[0], self.headers[b"host"]
-
     def response(self, subprotocol: str | None) -> bytes:
         """Return the response that opens the WebSocket."""
         accept = base64.b64encode(sha1(self.headers[b"sec-websocket-key"] + _GUID).digest())  # noqa: S324  # RFC 6455

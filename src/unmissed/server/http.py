@@ -5,14 +5,17 @@ import logging
 from typing import Any, cast
 
 from unmissed.core.event_stream import PATH
-from unmissed.delivery.socket import Socket
+from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.deadlines import HEAD_SECONDS
 from unmissed.server.handshake import MAX_BYTES, Handshake, may_be_plain, plain_handshake
 from unmissed.server.requests import RequestProtocol
-from unmissed.server.scope import address_and_path, handshake_scope
-from unmissed.server.uvicorn_names import Config, ServerState, get_remote_addr
+from unmissed.server.scope import address_and_path, websocket_scope
+from unmissed.server.uvicorn_names import Config, ServerState
 from unmissed.server.websocket import WebSocketProtocol
+
+STALL_SECONDS = 30.0
+"""Seconds after which a client that does not read its response is disconnected, if the application announces none."""
 
 _EVENT_STREAM = PATH.encode()
 
@@ -24,14 +27,11 @@ class HttpProtocol(asyncio.Protocol):
 
     It waits for the first data of a connection. A plain handshake for a path that has led to ``/ws`` before is passed
     to that endpoint, without a request and a task: after a restart every client reconnects at once. Everything else,
-    and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why.
-    Handshakes and requests for event streams wait for their turn.
+    and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why. Both ways
+    get the same scope. Handshakes and requests for event streams wait for their turn.
     """
 
     __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
-
-    stall_seconds = 30.0
-    """Seconds after which a client that does not read its response is disconnected."""
 
     def __init__(
         self,
@@ -46,11 +46,6 @@ class HttpProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._arrivals = Arrivals.of(server_state, config, self._loop)
         self._data = b""
-
-    @classmethod
-    def with_stall_seconds(cls, seconds: float) -> type["HttpProtocol"]:
-        """Return a subclass with another ``stall_seconds``."""
-        return type(cls.__name__, (cls,), {"stall_seconds": seconds, "__slots__": ()})
 
     # asyncio.Protocol
 
@@ -67,9 +62,11 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Let a handshake or a request for an event stream wait for its turn. Other requests do not wait."""
         waiting, self._data = bool(self._data), self._data + data
-        if waiting and len(self._data) <= MAX_BYTES:
-            return
-        if may_be_plain(self._data) or _may_be_event_stream(self._data):
+        if waiting:
+            # Its place in the queue stays, and only requests have limits for what follows.
+            if len(self._data) > MAX_BYTES:
+                self._start_request()
+        elif may_be_plain(self._data) or _may_be_event_stream(self._data):
             self._arrivals.wait(self)
         else:
             self._start_request()
@@ -98,11 +95,18 @@ class HttpProtocol(asyncio.Protocol):
         handshake = plain_handshake(self._data)
         if handshake is None:
             return False
-        admission = self._arrivals.admission(handshake.place)
+        scope = websocket_scope(
+            handshake.target,
+            list(handshake.headers.items()),
+            config=self._config,
+            transport=self.transport,
+            state=self._app_state,
+            extensions={},
+        )
+        admission = self._arrivals.admission(scope["path"])
         if admission is None:
             return False
-        headers = list(handshake.headers.items())
-        scope = handshake_scope(handshake.target, headers, root_path=self._config.root_path)
+        self._arrivals.apply_proxy_headers(scope)
         try:
             admitted = admission(scope, lambda subprotocol: self._open(handshake, subprotocol))
         except BaseException:
@@ -112,8 +116,6 @@ class HttpProtocol(asyncio.Protocol):
             return False
         self._leave()
         if logger.isEnabledFor(logging.INFO):
-            scope["client"] = get_remote_addr(self.transport)
-            self._arrivals.apply_proxy_headers(scope)
             logger.info('%s - "WebSocket %s" [accepted]', *address_and_path(scope))
         if handshake.rest:
             cast("asyncio.Protocol", self.transport.get_protocol()).data_received(handshake.rest)
@@ -136,9 +138,8 @@ class HttpProtocol(asyncio.Protocol):
         """Leave the connection to the class for requests."""
         data = self._data
         self._leave()
-        protocol = RequestProtocol(
-            self._config, self._state, self._app_state, self._loop, stall_seconds=self.stall_seconds
-        )
+        seconds = self._app_state.get(STALL_STATE, STALL_SECONDS)
+        protocol = RequestProtocol(self._config, self._state, self._app_state, self._loop, stall_seconds=seconds)
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         protocol.data_received(data)

@@ -29,6 +29,10 @@ _LINGER_BYTES = 262_144
 _EMPTY_ANSWER = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _URI_TOO_LONG = _EMPTY_ANSWER % (414, b"URI Too Long")
 _HEADERS_TOO_LARGE = _EMPTY_ANSWER % (431, b"Request Header Fields Too Large")
+_LIMITS = {
+    _URI_TOO_LONG: f"its URL has more than {MAX_URL_BYTES:,} bytes",
+    _HEADERS_TOO_LARGE: f"its head, or the framing of its body, has more than {MAX_HEAD_BYTES:,} bytes",
+}
 
 
 class RequestProtocol(HttpToolsProtocol):
@@ -171,6 +175,9 @@ class RequestProtocol(HttpToolsProtocol):
                 self._refuse(_HEADERS_TOO_LARGE)
 
     def _refuse(self, answer: bytes | None) -> None:
+        address = ":".join(map(str, self.client or ()))
+        why = "it is not valid HTTP" if answer is None else _LIMITS[answer]
+        self.logger.warning("%s - request refused, because %s", address, why)
         if answer is None:
             self.send_400_response("Invalid HTTP request received.")
         else:

@@ -19,25 +19,17 @@ def websocket_scope(
     extensions: dict[str, Any],
 ) -> AsgiScope:
     """Return the scope for a request target such as ``/ws?since=1``. Names of headers are in lower case."""
+    raw_path, _, query = target.partition(b"?")
+    root_path = config.root_path
     return {
-        **handshake_scope(target, headers, root_path=config.root_path),
+        "type": "websocket",
         "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
         "http_version": "1.1",
         "scheme": "wss" if is_ssl(transport) else "ws",
         "server": get_local_addr(transport),
         "client": get_remote_addr(transport),
-        "state": state.copy(),
-        "extensions": extensions,
-    }
-
-
-def handshake_scope(target: bytes, headers: list[tuple[bytes, bytes]], *, root_path: str) -> AsgiScope:
-    """Return the part of the scope that the client's handshake determines."""
-    raw_path, _, query = target.partition(b"?")
-    return {
-        "type": "websocket",
         "root_path": root_path,
-        "path": root_path + unquote(raw_path.decode("ascii")),
+        "path": root_path + unquote(raw_path.decode("latin-1")),
         "raw_path": root_path.encode("ascii") + raw_path,
         "query_string": query,
         "headers": headers,
@@ -47,6 +39,8 @@ def handshake_scope(target: bytes, headers: list[tuple[bytes, bytes]], *, root_p
             if name == b"sec-websocket-protocol"
             for protocol in value.decode("latin-1").split(",")
         ],
+        "state": state.copy(),
+        "extensions": extensions,
     }
 
 

@@ -1,6 +1,7 @@
-"""The undocumented parts of uvicorn that this package relies on.
+"""The undocumented parts of uvicorn that the protocol classes and the server rely on.
 
-A test checks that each attribute exists, so it fails first if a uvicorn release removes one of them.
+``cli/workers.py`` and ``transports/shutdown.py`` name those that they need. A test checks that each attribute exists,
+so it fails first if a uvicorn release removes one of them.
 """
 
 from uvicorn._types import ASGI3Application
@@ -49,16 +50,18 @@ ATTRIBUTES = {
         "shutdown",
     ),
     FlowControl: ("pause_reading", "resume_reading"),
-    Server: ("serve", "shutdown"),
+    Server: ("serve", "shutdown", "startup"),
 }
 """Methods that are called or overridden, by class."""
 
 INSTANCE_ATTRIBUTES = {
     FlowControl: ("_transport", "read_paused", "write_paused"),
     HttpToolsProtocol: (
+        "client",
         "connections",
         "cycle",
         "flow",
+        "logger",
         "loop",
         "parser",
         "pipeline",

@@ -6,7 +6,7 @@ import logging
 from http import HTTPStatus
 from typing import Any, cast
 
-from websockets.exceptions import InvalidState
+from websockets.exceptions import HeaderLineTooLong, InvalidState, RequestLineTooLong, TooManyHeaders
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN, SERVER, State
 from websockets.protocol import Protocol as WebSocketParser
@@ -19,7 +19,7 @@ from unmissed.server.arrivals import Arrivals
 from unmissed.server.asgi import AsgiBridge
 from unmissed.server.frames import Frames
 from unmissed.server.native_socket import NativeSocket
-from unmissed.server.uvicorn_names import Config, ServerState
+from unmissed.server.uvicorn_names import Config, ServerState, get_remote_addr
 
 MAX_MESSAGE_BYTES = 65_536
 """Largest client message in bytes, unless uvicorn's ``--ws-max-size`` differs from its default."""
@@ -31,6 +31,15 @@ _PONG_OPCODE = 0x8A
 _PONG_START, _PONG_BYTES = b"\x8a\x80", 6
 """A masked pong without a payload: the client's answer to ``_PING``."""
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+_LIMITS: dict[type[Exception], str] = {
+    RequestLineTooLong: "its URL is too long (WEBSOCKETS_MAX_LINE_LENGTH)",
+    HeaderLineTooLong: "a header, such as a cookie or a token, is too long (WEBSOCKETS_MAX_LINE_LENGTH)",
+    TooManyHeaders: "it has too many headers (WEBSOCKETS_MAX_NUM_HEADERS)",
+}
+"""The limits of the library, with the environment variables that change them."""
+
+logger = logging.getLogger("uvicorn.error")
 
 # At debug level the library logs request headers, which contain tokens. This logger is not in the hierarchy.
 _silent = logging.Logger("unmissed.websocket", logging.CRITICAL)  # noqa: LOG001
@@ -100,8 +109,8 @@ class WebSocketProtocol(NativeSocket):
         """Report events to this listener, including frames that the ASGI application has not read."""
         bridge, self._listener = self._listener, listener
         if isinstance(bridge, AsgiBridge):
-            for frame in bridge.hand_over():
-                self._loop.call_soon(listener.socket_received, frame)
+            if unread := bridge.hand_over():
+                self._loop.call_soon(self._deliver_unread, unread)
         elif self._response and not self.transport.is_closing():
             self.connection_made(self.transport)
             self.transport.set_protocol(self)
@@ -189,8 +198,9 @@ class WebSocketProtocol(NativeSocket):
         bridge.start(self._loop, self._state)
 
     def take_message(self, message: str | bytes) -> None:
-        """Pass a message to the listener, unless the WebSocket is closing."""
-        if self._listener is not None and self._parser_state in (CONNECTING, OPEN):
+        """Pass a message to the listener, unless the server has closed the WebSocket."""
+        # The parser is ahead: what a client sent before its own close frame, in the same segment, is taken after it.
+        if self._listener is not None and (self._parser_state in (CONNECTING, OPEN) or self._closed_by_client):
             self._listener.socket_received(message)
 
     def take_pong(self, payload: bytes) -> None:
@@ -206,6 +216,8 @@ class WebSocketProtocol(NativeSocket):
             output = [data for data in output if not data or data[0] != _PONG_OPCODE]
         if output == [b""] and self._parser_state is CONNECTING:
             output = [_BAD_REQUEST, b""]
+        if output and self._parser_state is not OPEN and isinstance(self._parser, ServerProtocol):
+            self._log_refusal(self._parser.handshake_exc)
         for data in output:
             if data:
                 self._write(data)
@@ -241,8 +253,19 @@ class WebSocketProtocol(NativeSocket):
         return OPEN if self._frames is None and self._opened_plainly else self._parser.state
 
     @property
+    def _closed_by_client(self) -> bool:
+        return self._parser.close_rcvd is not None and bool(self._parser.close_rcvd_then_sent)
+
+    @property
     def _handshake(self) -> ServerProtocol:
         return cast("ServerProtocol", self._parser)
+
+    def _log_refusal(self, error: Exception | None) -> None:
+        """Log why the handshake was refused before the application saw it."""
+        if error is not None:
+            address = ":".join(map(str, get_remote_addr(self.transport) or ()))
+            why = _LIMITS.get(type(error), "it is not valid")
+            logger.warning("%s - WebSocket handshake refused, because %s: %s", address, why, error)
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the response to a handshake that ``websockets`` would accept or reject with a less precise status."""
@@ -255,6 +278,13 @@ class WebSocketProtocol(NativeSocket):
             response.headers["Sec-WebSocket-Version"] = "13"
             return response
         return None
+
+    def _deliver_unread(self, frames: list[str | bytes]) -> None:
+        """Pass on the frames that the application has not read, and then read again."""
+        for frame in frames:
+            self.take_message(frame)
+        # Not before: what is still unparsed came after these frames, and must not overtake them.
+        self.resume_reading()
 
     def _write(self, data: bytes) -> None:
         """Write to the transport: the first time, together with the response to a plain handshake."""

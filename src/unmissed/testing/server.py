@@ -77,10 +77,15 @@ class LiveServer:
         config = uvicorn.Config(app, **{"log_level": "warning", "ws_per_message_deflate": False, **self._options})
         self._server = Server(config, manager=self._serving)
         self._thread = threading.Thread(target=self._run, name="unmissed-live-server", daemon=True)
-        self._ready = threading.Event()
+        self._decided = threading.Event()
+        self._failure: BaseException | None = None
         self._thread.start()
-        if not self._ready.wait(_START_SECONDS):
+        if not self._decided.wait(_START_SECONDS):
             raise TimeoutError("the server did not start: see its log output above")
+        if not self._server.started:
+            self._thread.join(_STOP_SECONDS)
+            self._listening.close()
+            raise RuntimeError("the application failed to start: see its log output above") from self._failure
 
     def stop(self) -> None:
         """Shut down the server, as SIGTERM would."""
@@ -134,20 +139,30 @@ class LiveServer:
         return {"Authorization": f"Bearer {self.token(user_id)}"}
 
     def _run(self) -> None:
-        self._server.config.load()
-        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-            self._loop = runner.get_loop()
-            runner.run(self._serve())
+        try:
+            self._server.config.load()
+            with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve())
+        except BaseException as error:
+            # uvicorn raises SystemExit if the application cannot start.
+            self._failure = error
+            if self._decided.is_set():
+                raise
+        finally:
+            self._decided.set()
 
     async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._server.serve(sockets=[self._listening]))
-            tasks.create_task(self._report_ready())
+        reporting = asyncio.create_task(self._report_ready())
+        try:
+            await self._server.serve(sockets=[self._listening])
+        finally:
+            reporting.cancel()
 
     async def _report_ready(self) -> None:
         while not self._server.started:
             await asyncio.sleep(0.005)
-        self._ready.set()
+        self._decided.set()
 
     def _drop(self) -> None:
         for connection in tuple(self._server.server_state.connections):

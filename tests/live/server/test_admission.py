@@ -1,14 +1,17 @@
 """A handshake gets the same answer, whether the server admits it itself or leaves it to the application."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Host, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
@@ -16,6 +19,7 @@ from raw_client import RawClient
 from unit.security.test_tokens import HOSTILE
 from unmissed import Bearer, ConnectionManager, JwtVerifier, Settings, create_app, create_router, get_identity
 from unmissed.core.audience import Identity
+from unmissed.delivery.socket import LEARN_EXTENSION, Socket
 from unmissed.server import http
 from unmissed.server.requests import RequestProtocol
 from unmissed.testing import SECRET, LiveServer
@@ -142,6 +146,8 @@ ADMITTED = {
     "an extension": answer_to(GOOD, "Sec-WebSocket-Extensions: permessage-deflate"),
     "upper case": answer_to("AUTHORIZATION: bearer {token}", "Upgrade:", "Upgrade: WebSocket"),
     "a forwarded address": answer_to(GOOD, "X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https"),
+    "another host": answer_to(GOOD, "Host: other"),
+    "an encoded path": answer_to(GOOD, path="/%77s"),
     "a ping in the same segment": answer_to(GOOD, after=Frame(Opcode.PING, b"x").serialize(mask=True)),
 }
 LEFT_TO_THE_APPLICATION = {
@@ -160,7 +166,6 @@ LEFT_TO_THE_APPLICATION = {
     "two tokens": answer_to(GOOD + "\r\nAuthorization: Bearer x"),
     "two hosts": answer_to(GOOD, "X-Second: 1\r\nHost: test"),
     "no host": answer_to(GOOD, "Host:"),
-    "another host": answer_to(GOOD, "Host: other"),
     "version 12": answer_to(GOOD, "Sec-WebSocket-Version: 12"),
     "no version": answer_to(GOOD, "Sec-WebSocket-Version:"),
     "a short key": answer_to(GOOD, "Sec-WebSocket-Key: short"),
@@ -171,7 +176,6 @@ LEFT_TO_THE_APPLICATION = {
     "a body": answer_to(GOOD, "Content-Length: 5", body=b"hello"),
     "another path": answer_to(GOOD, path="/wss"),
     "a slash at the end": answer_to(GOOD, path="/ws/"),
-    "an encoded path": answer_to(GOOD, path="/%77s"),
     "a long URL": answer_to(GOOD, path="/ws?x=" + "x" * 9_000),
     "a long header": answer_to(GOOD, "X-Large: " + "x" * 9_000),
     **{
@@ -236,6 +240,56 @@ def test_both_ways_write_the_same_log_line(servers: Servers, caplog: pytest.LogC
         lines += [record.getMessage() for record in caplog.records if "WebSocket" in record.getMessage()]
 
     assert ['203.0.113.7:0 - "WebSocket /ws" [accepted]'] * 2 == lines
+
+
+@pytest.mark.parametrize(
+    ("line", "client"),
+    [
+        pytest.param("X-Forwarded-For: 203.0.113.7", "203.0.113.7", id="forwarded"),
+        pytest.param("X-Forwarded-For: 6.6.6.6, 203.0.113.7", "203.0.113.7", id="forged"),
+        pytest.param("X-Forwarded-For: [2001:db8::7]:4711", "2001:db8::7", id="IPv6"),
+        pytest.param("X-Nothing: 1", "127.0.0.1", id="direct"),
+    ],
+)
+def test_the_address_of_each_client_is_known_on_both_ways(servers: Servers, line: str, client: str) -> None:
+    def address(asking: RawClient, server: LiveServer) -> str:
+        asking.handshake(GOOD.format(token=server.token("dora")), line)
+        asking.next_frame()
+        [connection] = server.manager.connections_of("dora")
+        return str(connection.client)
+
+    short, complete, admitted = servers.answers(address)
+
+    assert [client, client] == [short, complete]
+    assert admitted
+
+
+def test_both_ways_give_the_same_scope() -> None:
+    known: list[Scope] = []
+
+    def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:  # noqa: ARG001  # an Admission
+        known.append(scope)
+        return False
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  # ASGI
+        if scope["type"] == "websocket":
+            known.append(scope)
+            if learn := scope["extensions"].get(LEARN_EXTENSION):
+                learn(application, admission)
+            await send({"type": "websocket.close"})
+
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    lines = ("Host: other:443", "X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https", "Cookie: a=b", KEY)
+    with LiveServer(cast("Any", application), manager=manager, root_path="/live", **NATIVE) as server:
+        for _ in range(2):
+            with RawClient(server.url) as client:
+                client.request(*lines, "Sec-WebSocket-Protocol: unmissed.bearer, x", path="/w%73?since=0&topics=a%20b")
+                client.rest()
+    first, short, second = ({**scope, "extensions": None} for scope in known)
+
+    assert first == short == second
+    assert ("203.0.113.7", 0) == short["client"]
+    assert "wss" == short["scheme"]
 
 
 def overridden(app: FastAPI) -> None:
@@ -348,6 +402,95 @@ def test_an_application_inside_another_one_handles_every_handshake(spy: list[Req
             spy.clear()
             with RawClient(server.url) as client:
                 client.handshake(GOOD.format(token=server.token()), path="/inner/ws")
+            assert spy
+
+
+def test_no_client_turns_the_short_way_off(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager))
+    app.include_router(create_router(manager), prefix="/tenants/{tenant}")
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        foreign = [(f"foreign-{n}", path) for n in range(100) for path in (f"/tenants/{n}/ws", "/%77s")]
+        for host, path in foreign:
+            with RawClient(server.url) as client:
+                client.handshake(GOOD.format(token=server.token()), f"Host: {host}", path=path)
+        spy.clear()
+        with RawClient(server.url) as client:
+            client.handshake(GOOD.format(token=server.token()), "Host: own")
+            assert b'"connected"' in client.next_frame()[1]
+
+    assert not spy
+
+
+class ByHeader(BaseRoute):
+    """A route of the application's own kind, which looks at a header."""
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        found = (b"host", b"b.example") in scope.get("headers", ())
+        return (Match.FULL if found else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router(scope, receive, send)
+
+
+def by_host(app: FastAPI, a: APIRouter, b: APIRouter) -> None:
+    app.router.routes += [Host("a.example", a), Host("b.example", b)]
+
+
+def by_host_with_a_default(app: FastAPI, a: APIRouter, b: APIRouter) -> None:
+    app.router.routes.append(Host("b.example", b))
+    app.include_router(a)
+
+
+def by_host_in_an_included_router(app: FastAPI, a: APIRouter, b: APIRouter) -> None:
+    router = APIRouter()
+    router.routes.append(Host("b.example", b))
+    app.include_router(router)
+    app.include_router(a)
+
+
+def by_a_route_of_its_own(app: FastAPI, a: APIRouter, b: APIRouter) -> None:
+    app.router.routes.append(ByHeader(b))
+    app.include_router(a)
+
+
+@pytest.mark.parametrize(
+    "choose", [by_host, by_host_with_a_default, by_host_in_an_included_router, by_a_route_of_its_own]
+)
+def test_where_more_than_the_path_decides_each_handshake_reaches_its_own_manager(
+    choose: Callable[[FastAPI, APIRouter, APIRouter], None],
+) -> None:
+    a = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    b = ConnectionManager(Settings.load(jwt_secret=SECRET))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with a, b:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    choose(app, create_router(a), create_router(b))
+    with LiveServer(app, manager=a, **NATIVE) as server:
+        for _ in range(2):
+            for host, manager in (("a.example", a), ("b.example", b)):
+                with RawClient(server.url) as client:
+                    client.handshake(GOOD.format(token=server.token()), f"Host: {host}")
+                    assert manager.node_id.encode() in client.next_frame()[1]
+
+
+def test_a_middleware_of_a_mount_sees_every_handshake(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.router.routes.append(Mount("/in", routes=create_router(manager).routes, middleware=[Middleware(Watching)]))
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        for _ in range(2):
+            spy.clear()
+            with RawClient(server.url) as client:
+                client.handshake(GOOD.format(token=server.token()), path="/in/ws")
             assert spy
 
 

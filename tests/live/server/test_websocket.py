@@ -40,6 +40,16 @@ async def echo(websocket: WebSocket) -> None:
         return
 
 
+@app.websocket("/slow")
+async def slow(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("ready")
+    await app.state.go.wait()
+    async for text in websocket.iter_text():
+        app.state.received.append(text)
+    app.state.received.append("the end")
+
+
 @app.websocket("/headers")
 async def headers(websocket: WebSocket) -> None:
     await websocket.accept(headers=[(b"x-seen", websocket.headers["x-asked"].encode())])
@@ -117,6 +127,23 @@ async def test_text_and_bytes_of_any_length_are_echoed(server: LiveServer) -> No
         for message in ("", "Grüße 👋", b"", b"\x00\xff", "x" * 65_536, b"y" * 65_535):
             await websocket.send(message)
             assert message == await websocket.recv()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("size", [1, 700])
+async def test_messages_in_the_segment_of_the_close_are_received_before_it(loop: str, size: int) -> None:
+    app.state.go, app.state.received = asyncio.Event(), []
+    messages = [str(number) * size for number in range(3)]
+    frames = b"".join(Frame(Opcode.TEXT, message.encode()).serialize(mask=True) for message in messages)
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    with LiveServer(app, manager=manager, loop=loop, **NATIVE) as server, RawClient(server.url) as client:
+        client.handshake(path="/slow")
+        client.next_frame()
+        client.send(frames + Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+        server.call(app.state.go.set)
+        await until(lambda: "the end" in app.state.received)
+
+    assert [*messages, "the end"] == app.state.received
 
 
 async def test_fragments_are_joined(server: LiveServer) -> None:

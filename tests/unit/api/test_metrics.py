@@ -83,10 +83,14 @@ async def test_recoveries_and_ends_are_counted_without_labels_that_clients_choos
     manager.check()
     for since in (0, 0, 7):
         await client.get("/websocket/messages", params={"since": since})
+    await client.get("/websocket/messages", headers={"Authorization": "Bearer x.y.z"})
+    await client.get("/websocket/messages", params={"since": "abc"})
 
     found = await figures(client)
 
     assert {
+        "refusals_total 4401": 1,
+        "refusals_total 4400": 1,
         "recoveries_total websocket complete": 1,
         "recoveries_total websocket reset": 1,
         "recoveries_total rest complete": 2,

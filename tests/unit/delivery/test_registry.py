@@ -62,6 +62,57 @@ async def test_a_silent_connection_has_two_seconds_to_answer(clock: ManualClock)
         assert not socket.aborted
 
 
+async def test_a_newer_connection_replaces_the_oldest_event_stream(clock: ManualClock) -> None:
+    """It cannot be asked whether its client is there, and a proxy acknowledges what the client never gets."""
+    async with managed(clock, max_connections_per_user=2) as manager:
+        oldest, _ = connect(manager, transport="events")
+        clock.advance(1)
+        older, _ = connect(manager, transport="events")
+
+        newer, _ = connect(manager)
+        newest, _ = connect(manager)
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+
+        reason = "replaced by a newer connection of this user: reconnect later"
+        assert [(4429, reason)] * 2 == [oldest.closed_with, older.closed_with]
+        assert [None, None] == [newer.closed_with, newest.closed_with]
+        assert {4429: 2} == manager.measures.closes
+
+
+async def test_a_silent_websocket_is_replaced_before_an_event_stream(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=2) as manager:
+        websocket, connection = connect(manager)
+        stream, _ = connect(manager, transport="events")
+        connection.liveness.ping(clock())
+        clock.advance(2)
+
+        connect(manager)
+
+        assert (True, None) == (websocket.aborted, stream.closed_with)
+
+
+async def test_an_event_stream_that_takes_nothing_makes_room_at_once(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=1) as manager:
+        stream, _ = connect(manager, transport="events")
+        stream.pause()
+        stream.drop = lambda *_: None  # type: ignore[method-assign]  # it waits for its client
+
+        _, second = connect(manager)
+
+        assert [second] == list(manager.connections)
+
+
+async def test_an_event_stream_at_the_limit_of_the_server_is_not_replaced(clock: ManualClock) -> None:
+    async with managed(clock, max_connections=1) as manager:
+        stream, _ = connect(manager, transport="events")
+
+        with pytest.raises(TooManyConnections):
+            connect(manager)
+
+        assert stream.closed_with is None
+
+
 async def test_the_limit_of_one_user_is_not_the_limit_of_another(clock: ManualClock) -> None:
     async with managed(clock, max_connections_per_user=1) as manager:
         socket, _ = connect(manager)

@@ -1,7 +1,9 @@
 """No token in any log line."""
 
 import logging
+import time
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 
@@ -75,6 +77,57 @@ def test_a_jwt_is_redacted_wherever_it_stands(text: str) -> None:
 
 def test_a_jwt_that_was_cut_is_redacted_too() -> None:
     assert "< [redacted]" == redact(f"< {JWT[:30]}")
+
+
+ENCODED = {
+    "a letter of the name": "%74oken={}",
+    "another letter of it, in upper case": "to%4Ben={}",
+    "the whole name": "%74%6f%6b%65%6e={}",
+    "the name in upper case": "%54OKEN={}",
+    "a letter encoded twice": "%2574oken={}",
+    "a letter encoded four times": "%2525252574oken={}",
+    "a letter whose code is encoded": "%25%37%34oken={}",
+    "the equals sign": "token%3D{}",
+    "after a semicolon": "since=5;%74oken={}",
+    "another name of it": "access_%74oken={}",
+}
+
+
+@pytest.mark.parametrize("token", [JWT, OPAQUE])
+@pytest.mark.parametrize("pattern", ENCODED.values(), ids=ENCODED.keys())
+def test_a_token_under_an_encoded_name_is_redacted(pattern: str, token: str) -> None:
+    clean = redact(f'127.0.0.1:5 - "GET /websocket/events?{pattern.format(token)}&since=7 HTTP/1.1" 200')
+
+    assert token not in unquote(unquote(clean))
+    assert clean.endswith('[redacted]&since=7 HTTP/1.1" 200')
+
+
+@pytest.mark.parametrize("token", [JWT, OPAQUE])
+def test_an_encoded_token_is_redacted(token: str) -> None:
+    every_letter = "".join(f"%{ord(character):02x}" for character in token)
+
+    assert "/ws?token=[redacted]&since=7" == redact(f"/ws?token={every_letter}&since=7")
+    assert "/ws?token=[redacted]&since=7" == redact(f"/ws?%74oken={every_letter}&since=7")
+
+
+def test_an_encoded_jwt_is_redacted_wherever_it_stands() -> None:
+    every_letter = "".join(f"%{ord(character):02x}" for character in JWT)
+
+    assert "GET /%0A[redacted] HTTP/1.1" == redact(f"GET /%0a{every_letter} HTTP/1.1")
+
+
+@pytest.mark.parametrize("text", ["50% of %d and %s", "/a%20b?x=%7B%22a%22%7D", "%", "%%%", "/x%0aERROR:%20forged"])
+def test_percent_signs_without_a_token_stay_as_they_are(text: str) -> None:
+    assert text == redact(text)
+
+
+def test_deep_encodings_take_no_time() -> None:
+    """A client chooses the text: the work must not grow with the depth of its encoding."""
+    text = "GET /?" + "%" + "25" * 30_000 + "74oken=x"
+    started = time.perf_counter()
+
+    assert "GET /?token=[redacted]" == redact(text)
+    assert time.perf_counter() - started < 5
 
 
 def test_two_tokens_are_both_redacted() -> None:

@@ -26,7 +26,6 @@ def test_a_plain_handshake_tells_its_target_headers_and_what_follows() -> None:
 
     assert found is not None
     assert b"/ws?since=1" == found.target
-    assert (b"/ws", b"test") == found.place
     assert b"dGhlIHNhbXBsZSBub25jZQ==" == found.headers[b"sec-websocket-key"]
     assert b"\x81\x80...." == found.rest
 
