@@ -87,7 +87,7 @@ def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPa
     example["app"].include_router(create_router(example["manager"], authenticate=example["from_cookie"]))
     with (
         LiveServer(example["app"], manager=example["manager"]) as server,
-        httpx.Client(base_url=server.url, cookies={"session": "valid"}) as http,
+        httpx.Client(base_url=server.url, cookies={"session": next(iter(example["sessions"]))}) as http,
     ):
         assert 201 == http.post("/websocket/messages", json={"type": "a"}).status_code
         http.cookies.clear()

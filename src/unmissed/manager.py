@@ -15,7 +15,7 @@ from unmissed.application.lifecycle import Lifecycle
 from unmissed.application.people import ConnectionInfo, People
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
-from unmissed.core.audience import Identity, keys_of, topic_key
+from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
     AlreadyRunning,
@@ -303,8 +303,11 @@ class ConnectionManager(Registration):
     def get_messages_since(
         self, since: int, *, user_id: str | None = None, topics: Iterable[str] = ()
     ) -> list[dict[str, Any]]:
-        """Return the retained messages after ``since`` that everyone, this user or followers of these topics see."""
-        keys = keys_of(user_id, topics) if user_id is not None else frozenset(map(topic_key, topics))
+        """Return the retained messages after ``since`` that everyone, this user or followers of these topics see.
+
+        Raises InvalidTopic for one string in place of a list of topics.
+        """
+        keys = keys_of(user_id or "", topics)
         self.window.expire(self._clock())
         _, start = self.window.locate(since)
         return [message.as_dict() for message in self.window.visible_after(start, keys)]

@@ -43,7 +43,8 @@ class Settings(BaseSettings):
     )
     jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
     token_leeway: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
-        default=0.0, description="Seconds that a token is accepted after it has expired."
+        default=0.0,
+        description="Seconds that a token is accepted after it has expired; at least 5 before its nbf and iat.",
     )
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
     max_age: Positive = Field(default=900.0, description="Seconds that the log retains a message.")

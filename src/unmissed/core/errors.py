@@ -192,3 +192,8 @@ class ConnectionRefused(UnmissedError):
 def _shortened(text: str) -> str:
     """Return at most 100 characters of a header, quoted."""
     return repr(text[:_MOST_ECHOED])
+
+
+def one_string(name: str, value: str) -> str:
+    """Return what to say about one string in place of a list: Python would take its letters as the names."""
+    return f"{name} is a list of names, not one string: write {name}=[{_shortened(value)}]"
