@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
-from fastapi import APIRouter, Depends, FastAPI, WebSocket, routing
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIWebSocketRoute
 from starlette.routing import BaseRoute, Host, Match, Mount
@@ -14,9 +14,6 @@ from starlette.websockets import WebSocketState
 from unmissed.core.errors import ConfigurationError
 
 _FOUND_KEY = "unmissed.injected"
-
-_EffectiveRoute = Any
-"""A route as an application has it. Newer versions of FastAPI wrap the routes of included routers."""
 
 
 class Injection:
@@ -36,10 +33,9 @@ class Injection:
         self._path = path
         self._authenticate = authenticate
         self._first = Depends(close_on_error)
-        self._resolving: list[tuple[Dependant, APIWebSocketRoute]] = []
+        self._resolving: list[tuple[APIWebSocketRoute, APIWebSocketRoute]] = []
         # Nearly all handshakes have the same path, and searching a large application for it takes 100 us.
-        self._last_place: tuple[object, str, str] | None = None
-        self._last_declared: _EffectiveRoute = None
+        self._last: tuple[tuple[object, str, str], APIWebSocketRoute] | None = None
         router.add_api_websocket_route(path, self._collect)
 
     def check(self, app: FastAPI) -> None:
@@ -47,15 +43,15 @@ class Injection:
         for declared in self._all_declared(app.routes):
             self._build(declared, app)
 
-    def declared(self, scope: Scope) -> _EffectiveRoute:
+    def declared(self, scope: Scope) -> APIWebSocketRoute:
         """Return the route whose ``dependencies`` the application and its routers declare for this handshake.
 
         A router can be included several times with different dependencies. Raises ConfigurationError for a router that
         is mounted behind something that hides its routes.
         """
         place = scope["app"], scope["root_path"], scope["path"]
-        if place == self._last_place:
-            return self._last_declared
+        if self._last is not None and self._last[0] == place:
+            return self._last[1]
         # A mount lengthens the root path, and the outermost one keeps the original.
         root_path = scope.get("app_root_path", scope["root_path"])
         found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
@@ -66,11 +62,11 @@ class Injection:
                 "the dependencies of this WebSocket cannot be found: pass the router of create_router to "
                 "include_router of a FastAPI application"
             )
-        self._last_place, self._last_declared = place, found
+        self._last = place, found
         return found
 
     async def resolve(
-        self, declared: _EffectiveRoute, scope: Scope, receive: Receive, send: Send
+        self, declared: APIWebSocketRoute, scope: Scope, receive: Receive, send: Send
     ) -> tuple[WebSocket, object] | None:
         """Return the WebSocket and what ``authenticate`` returned, or None if the WebSocket was refused and closed."""
         await self._route(declared, scope["app"]).app(scope, receive, send)
@@ -81,16 +77,16 @@ class Injection:
     async def _collect(self, websocket: WebSocket) -> None:
         """Mark the route that collects dependencies. The route before it has the same path, so this is never called."""
 
-    def _route(self, declared: _EffectiveRoute, app: FastAPI) -> APIWebSocketRoute:
+    def _route(self, declared: APIWebSocketRoute, app: FastAPI) -> APIWebSocketRoute:
         """Return the route that resolves everything and then ends. Building it takes longer than a handshake."""
-        for dependant, route in self._resolving:
-            if dependant is declared.dependant:
+        for known, route in self._resolving:
+            if known is declared:
                 return route
         route = self._build(declared, app)
-        self._resolving.append((declared.dependant, route))
+        self._resolving.append((declared, route))
         return route
 
-    def _build(self, declared: _EffectiveRoute, app: FastAPI) -> APIWebSocketRoute:
+    def _build(self, declared: APIWebSocketRoute, app: FastAPI) -> APIWebSocketRoute:
         async def endpoint(websocket: WebSocket, identity: Annotated[Any, Depends(self._authenticate)]) -> None:
             websocket.scope[_FOUND_KEY] = websocket, identity
 
@@ -103,35 +99,41 @@ class Injection:
         _check(route.dependant)
         return route
 
-    def _matching(self, routes: Iterable[BaseRoute], scope: Scope) -> _EffectiveRoute | None:
+    def _matching(self, routes: Iterable[BaseRoute], scope: Scope) -> APIWebSocketRoute | None:
         """Return the first own route that matches, as Starlette would find it."""
         for route in _effective(routes):
-            if _has_routes(route):
+            if isinstance(route, Mount | Host):
                 match, child_scope = route.matches(scope)
                 found = self._matching(route.routes, {**scope, **child_scope}) if match is Match.FULL else None
                 if found is not None:
                     return found
-            elif route.endpoint == self._collect and route.matches(scope)[0] is Match.FULL:
+            elif self._is_own(route) and route.matches(scope)[0] is Match.FULL:
                 return route
         return None
 
-    def _all_declared(self, routes: Iterable[BaseRoute]) -> Iterator[_EffectiveRoute]:
+    def _all_declared(self, routes: Iterable[BaseRoute]) -> Iterator[APIWebSocketRoute]:
         for route in _effective(routes):
-            if _has_routes(route):
+            if isinstance(route, Mount | Host):
                 yield from self._all_declared(route.routes)
-            elif route.endpoint == self._collect:
+            elif self._is_own(route):
                 yield route
 
-
-def _effective(routes: Iterable[BaseRoute]) -> Iterable[_EffectiveRoute]:
-    """Return the routes of an application with what including their routers has added."""
-    contexts: Callable[[Iterable[BaseRoute]], Iterable[_EffectiveRoute]]
-    contexts = getattr(routing, "iter_route_contexts", iter)
-    return contexts(routes)
+    def _is_own(self, route: BaseRoute) -> TypeGuard[APIWebSocketRoute]:
+        return isinstance(route, APIWebSocketRoute) and route.endpoint == self._collect
 
 
-def _has_routes(route: _EffectiveRoute) -> bool:
-    return isinstance(getattr(route, "original_route", route), Mount | Host)
+def _effective(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Return the routes of an application with what including their routers has added.
+
+    Newer versions of FastAPI keep an included router as one route, which knows the others.
+    """
+    for route in routes:
+        contexts = getattr(route, "effective_route_contexts", None)
+        if contexts is None:
+            yield route
+        else:
+            for context in contexts():
+                yield context.starlette_route or context.original_route
 
 
 def _check(dependant: Dependant) -> None:

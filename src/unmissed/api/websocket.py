@@ -13,7 +13,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
-from unmissed.api.identity import Bearer, remember_bearer
+from unmissed.api.identity import Bearer, remember_bearer, with_token_as_header
 from unmissed.api.injection import Injection
 from unmissed.api.subscription import Subscription, subscription
 from unmissed.core.errors import TooManyConnections, UnmissedError
@@ -79,7 +79,7 @@ class WebSocketEndpoint:
                     self._offer_admission(scope)
                     return
                 remember_bearer(websocket, bearer)
-                found = await self._injection.resolve(declared, scope, receive, send)
+                found = await self._injection.resolve(declared, with_token_as_header(scope), receive, send)
                 if found is not None:
                     websocket, identity = found
                     async with self._closing_on_error(websocket):

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
-from fastapi.security import SecurityScopes
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
@@ -132,6 +132,26 @@ async def test_no_server_has_a_way_around_a_guard(build: Build, socket: str) -> 
                 codes.append(client.close_code)
 
     assert [None, 4403, None, 4403] == codes
+
+
+async def by_password(token: Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))]) -> Identity:
+    return Identity(token)
+
+
+async def by_bearer(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> Identity:
+    return Identity(credentials.credentials)
+
+
+@pytest.mark.parametrize("authenticate", [by_password, by_bearer])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer of.a.proxy"}, {"Authorization": "Basic eDp5"}])
+def test_the_security_classes_of_fastapi_find_the_token_of_a_page(
+    authenticate: Callable[..., Any], headers: dict[str, str]
+) -> None:
+    app = application(authenticate=authenticate)
+    protocols = ["unmissed.bearer", "alice"]
+    with TestClient(app) as client, client.websocket_connect("/ws", protocols, headers=headers) as websocket:
+        assert "connected" == websocket.receive_json()["type"]
+        assert ["alice"] == [connection.identity.user_id for connection in app.state.manager.connections]
 
 
 def test_an_override_replaces_a_guard() -> None:
