@@ -51,15 +51,7 @@ class Bearer(_BearerScheme):
     @classmethod
     def of(cls, settings: Settings) -> "Bearer":
         """Return a dependency that verifies JWTs according to these settings. Raises ConfigurationError."""
-        verifier = JwtVerifier(
-            settings.key(),
-            algorithm=settings.jwt_algorithm,
-            audience=settings.jwt_audience,
-            issuer=settings.jwt_issuer,
-            ignore_audience=settings.jwt_ignore_audience,
-            leeway=settings.token_leeway,
-        )
-        return cls(verifier, allow_query_token=settings.allow_query_token)
+        return cls(JwtVerifier.of(settings), allow_query_token=settings.allow_query_token)
 
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token."""

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, Self, TypeGuard
 
 from jose import jwk, jwt
 from jose.backends.base import Key
@@ -79,6 +79,18 @@ class JwtVerifier:
             "verify_nbf": False,
             "verify_iat": False,
         }
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return a verifier with these settings. Raises ConfigurationError."""
+        return cls(
+            settings.key(),
+            algorithm=settings.jwt_algorithm,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            ignore_audience=settings.jwt_ignore_audience,
+            leeway=settings.token_leeway,
+        )
 
     def verify(self, token: str) -> Identity:
         """Return the identity of a valid token. Raises InvalidToken for every other token."""
@@ -174,6 +186,11 @@ def _key(key: str, algorithm: str) -> Key:
         raise ConfigurationError(
             "UNMISSED_JWT_SECRET is a private key, and verifying needs the public one only: "
             "create it with: openssl pkey -in private.pem -pubout"
+        )
+    if key.count("-----BEGIN ") > 1:
+        raise ConfigurationError(
+            "UNMISSED_JWT_SECRET has several keys or certificates, and only the first would count: give the one whose "
+            "tokens are accepted"
         )
     try:
         built = jwk.construct(key, algorithm)

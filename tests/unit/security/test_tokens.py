@@ -434,6 +434,14 @@ def test_a_public_key_of_another_curve_is_a_configuration_error() -> None:
         JwtVerifier(pem(ec.generate_private_key(ec.SECP384R1())), algorithm="ES256")
 
 
+@pytest.mark.parametrize("algorithm", ["RS256", "HS256"])
+def test_a_second_key_in_a_file_is_a_configuration_error_and_is_not_ignored(algorithm: str) -> None:
+    another = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+
+    with pytest.raises(ConfigurationError, match="several keys or certificates"):
+        JwtVerifier(pem(rsa_key) + pem(another), algorithm=algorithm)
+
+
 def test_a_short_rsa_key_is_a_configuration_error_that_names_the_fix() -> None:
     """RFC 7518 section 3.3 requires 2,048 bits."""
     short = rsa.generate_private_key(public_exponent=65_537, key_size=1024)  # noqa: S505  # what is tested
