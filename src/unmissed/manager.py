@@ -18,6 +18,7 @@ from unmissed.application.requests import ClientRequests
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
+    LOG_UNAVAILABLE,
     AlreadyRunning,
     Draining,
     InvalidMessage,
@@ -157,9 +158,14 @@ class ConnectionManager(Registration):
 
     @property
     def problem(self) -> str | None:
-        """Why connections or messages are not accepted, or None."""
+        """Why connections or messages are not accepted, for anyone to read, or None."""
         if not self.ready:
             return "not accepting connections: the server is starting or shutting down"
+        return None if self._log.unavailable is None else LOG_UNAVAILABLE
+
+    @property
+    def log_problem(self) -> str | None:
+        """Why the log is unavailable, for operators: with the address or path of the log. None if it is available."""
         return self._log.unavailable
 
     @property

@@ -120,4 +120,4 @@ def _headers(row: Row) -> Mapping[str, str] | None:
 def _detail(error: Exception) -> str:
     if isinstance(error, RequestValidationError | WebSocketRequestValidationError):
         return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
-    return str(error)
+    return errors.public_text(error)
