@@ -113,4 +113,8 @@ def _bearer(manager: ConnectionManager, authenticate: Callable[..., Any] | None)
     """Return the bearer that verifies tokens, or None if the application uses another authentication."""
     if authenticate is None:
         return Bearer.of(manager.settings)
+    if not callable(authenticate):
+        raise ConfigurationError(
+            "authenticate is the function itself: write authenticate=current_user, and not Depends(current_user)"
+        )
     return authenticate if isinstance(authenticate, Bearer) else None
