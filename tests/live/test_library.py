@@ -140,7 +140,7 @@ def test_a_dependency_that_returns_no_identity_is_an_error_that_names_the_fix(
     with TestClient(app) as client:
         statuses = [client.get(f"/realtime/websocket/{route}").status_code for route in reading]
         for route in ("messages", "commands/add"):
-            statuses.append(client.post(f"/realtime/websocket/{route}", json={"type": "a"}).status_code)
+            statuses += [client.post(f"/realtime/websocket/{route}", json={"type": "a"}).status_code]
         with client.websocket_connect("/realtime/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_json()
 

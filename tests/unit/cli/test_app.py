@@ -288,7 +288,7 @@ def test_the_secret_is_no_flag_of_serve_because_processes_are_listed_with_their_
     ("secret", "arguments", "refusal"),
     [
         (None, [], "UNMISSED_JWT_SECRET is not set"),
-        ("", [], "UNMISSED_JWT_SECRET has 0 bytes"),
+        ("", [], "UNMISSED_JWT_SECRET is not set"),
         ("short", [], "UNMISSED_JWT_SECRET has 5 bytes"),
         (SECRET, ["--jwt-secret-file", "key"], "keep one"),
         (SECRET, ["--jwt-algorithm", "none"], "UNMISSED_JWT_ALGORITHM: "),
