@@ -17,9 +17,19 @@ import typer
 from fastapi.testclient import TestClient
 
 from unmissed import JwtVerifier, Settings, create_router
+from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.models import RecoveryBody
+from unmissed.api.websocket import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
+from unmissed.core.audience import MAX_USERS
+from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES
+from unmissed.core.encoding import MAX_DEPTH
+from unmissed.core.topics import MAX_TOPICS
 from unmissed.core.wire import RESERVED_TYPES, CloseCode
+from unmissed.delivery.inbox import MAX_BYTES_BETWEEN_CHECKS, MAX_FRAMES_BETWEEN_CHECKS
+from unmissed.security.tokens import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES
+from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS
+from unmissed.server.requests import MAX_HEAD_BYTES, MAX_URL_BYTES
 from unmissed.testing import SECRET, LiveServer
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +97,7 @@ def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPa
     example["app"].include_router(create_router(example["manager"], authenticate=example["from_cookie"]))
     with (
         LiveServer(example["app"], manager=example["manager"]) as server,
-        httpx.Client(base_url=server.url, cookies={"session": "valid"}) as http,
+        httpx.Client(base_url=server.url, cookies={"session": next(iter(example["sessions"]))}) as http,
     ):
         assert 201 == http.post("/websocket/messages", json={"type": "a"}).status_code
         http.cookies.clear()
@@ -101,6 +111,22 @@ def test_the_example_login_issues_tokens_that_the_server_accepts(login_example: 
 
     assert "alice" == JwtVerifier(SECRET).verify(token).user_id
     assert 401 == http.post("/login", json={"name": "alice", "password": "guessed"}).status_code
+
+
+def test_the_limits_that_the_security_page_names_are_those_of_the_code() -> None:
+    page = (ROOT / ".github" / "SECURITY.md").read_text()
+    limits = [
+        f"| client frames | {MAX_CLIENT_FRAME_BYTES // 1024} kB each; {MAX_FRAMES_BETWEEN_CHECKS} frames and ",
+        f" frames and {MAX_BYTES_BETWEEN_CHECKS // 2**20} MiB in about a second (4429)",
+        f"| request head, URL | {HEAD_SECONDS:g} seconds, {MAX_HEAD_BYTES // 1024} KiB; {MAX_URL_BYTES // 1024} KiB (",
+        f"| request body | {BODY_SECONDS:g} seconds and one more for each kB",
+        f"| token | {MAX_TOKEN_BYTES // 1024} KiB; {MAX_TOPICS:,} topics; ",
+        f"an `nbf` or `iat` at most {CLOCK_SKEW_SECONDS:g} seconds or `UNMISSED_TOKEN_LEEWAY`",
+        f"{MAX_DEPTH} levels of nesting, {MAX_USERS:,} users, {MAX_TOPICS:,} topics |",
+        f"| {AUTHENTICATION_SECONDS:g} seconds; at most `UNMISSED_MAX_CONNECTIONS`, or {MAX_AUTHENTICATING:,}, at a ",
+    ]
+
+    assert [] == [limit for limit in limits if limit not in page]
 
 
 @pytest.mark.parametrize("page", sorted(DOCS))

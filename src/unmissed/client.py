@@ -21,7 +21,7 @@ from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHan
 
 from unmissed.core.backoff import Backoff
 from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.errors import ConfigurationError, ConnectionRefused
+from unmissed.core.errors import ConfigurationError, ConnectionRefused, one_string
 from unmissed.core.window import Outcome
 from unmissed.core.wire import CloseCode
 from unmissed.security.bearer import clean_token
@@ -110,6 +110,8 @@ class Stream:
         self._url = websocket_url(url)
         self._shown_url = shown_url(self._url)
         self._token = token
+        if isinstance(topics, str):
+            raise ConfigurationError(one_string("topics", topics))
         self._topics = None if topics is None else ",".join(topics)
         self._websocket: ClientConnection | None = None
         self._events: deque[Event] = deque()
@@ -309,7 +311,8 @@ async def connect(
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection, and before it
     expires. The stream starts after ``since``, or with the next message, and follows ``topics``, by default all that
-    the token grants by name. Raises ConnectionRefused, or ConfigurationError for a bad URL or token.
+    the token grants by name. Raises ConnectionRefused, or ConfigurationError for a bad URL or token, and
+    for one string as ``topics``.
     """
     stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics)
     await stream.open()

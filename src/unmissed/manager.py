@@ -16,9 +16,10 @@ from unmissed.application.people import ConnectionInfo, People
 from unmissed.application.presence import Followers
 from unmissed.application.registration import Registration
 from unmissed.application.requests import ClientRequests
-from unmissed.core.audience import Identity, keys_of, topic_key
+from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
+    LOG_UNAVAILABLE,
     AlreadyRunning,
     Draining,
     InvalidMessage,
@@ -161,9 +162,14 @@ class ConnectionManager(Registration):
 
     @property
     def problem(self) -> str | None:
-        """Why connections or messages are not accepted, or None."""
+        """Why connections or messages are not accepted, for anyone to read, or None."""
         if not self.ready:
             return "not accepting connections: the server is starting or shutting down"
+        return None if self._log.unavailable is None else LOG_UNAVAILABLE
+
+    @property
+    def log_problem(self) -> str | None:
+        """Why the log is unavailable, for operators: with the address or path of the log. None if it is available."""
         return self._log.unavailable
 
     @property
@@ -317,8 +323,11 @@ class ConnectionManager(Registration):
     def get_messages_since(
         self, since: int, *, user_id: str | None = None, topics: Iterable[str] = ()
     ) -> list[dict[str, Any]]:
-        """Return the retained messages after ``since`` that everyone, this user or followers of these topics see."""
-        keys = keys_of(user_id, topics) if user_id is not None else frozenset(map(topic_key, topics))
+        """Return the retained messages after ``since`` that everyone, this user or followers of these topics see.
+
+        Raises InvalidTopic for one string in place of a list of topics.
+        """
+        keys = keys_of(user_id or "", topics)
         self.window.expire(self._clock())
         _, start = self.window.locate(since)
         return [message.as_dict() for message in self.window.visible_after(start, keys)]

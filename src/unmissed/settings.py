@@ -17,6 +17,11 @@ PREFIX = "UNMISSED_"
 CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})
 """Read by the client commands, not by the server."""
 
+_SERVICE_LINK = re.compile(
+    r".*_(PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|SERVICE_HOST|SERVICE_PORT(_.*)?)", re.ASCII
+)
+"""What Kubernetes sets in each pod for each service, such as one that is called unmissed."""
+
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
 _PUBLIC_KEY_ALGORITHMS = ("RS", "ES", "PS")
@@ -43,7 +48,8 @@ class Settings(BaseSettings):
     )
     jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
     token_leeway: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
-        default=0.0, description="Seconds that a token is accepted after it has expired."
+        default=0.0,
+        description="Seconds that a token is accepted after it has expired; at least 5 before its nbf and iat.",
     )
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
     max_age: Positive = Field(default=900.0, description="Seconds that the log retains a message.")
@@ -113,6 +119,12 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigurationError(_explain(error)) from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_is_empty(cls, values: dict[str, object]) -> dict[str, object]:
+        """Treat an empty value as unset: compose files give one for a variable that is not set where they run."""
+        return {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}
+
     @field_validator("allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -172,9 +184,13 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the ``UNMISSED_*`` variables that are not settings, such as misspelled ones."""
+    """Return the ``UNMISSED_*`` variables that are not settings, such as misspelled ones.
+
+    Those that Kubernetes sets for its services are left out.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    return sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    unknown = [name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known]
+    return sorted(name for name in unknown if not _SERVICE_LINK.fullmatch(name))
 
 
 def _as_variable(value: object) -> str:

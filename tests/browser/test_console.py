@@ -209,6 +209,25 @@ def test_a_token_may_be_pasted_and_forgotten(server: LiveServer, show: ShowConso
     page.page.get_by_label("Token").wait_for()
 
 
+def test_a_link_replaces_a_token_only_when_the_operator_says_so(server: LiveServer, opened: OpenConsole) -> None:
+    page = opened(server)
+    linked = server.token("mallory", scope=SCOPES)
+    token = "sessionStorage.getItem('unmissed.console.token')"
+    kept = page.page.evaluate(token)
+
+    page.page.goto(f"{server.url}{PATH}#token={linked}")
+    page.press("Keep my token")
+    assert kept == page.page.evaluate(token)
+    assert f"{server.url}{PATH}" == page.page.url
+    page.wait_for("live")
+
+    page.page.goto(f"{server.url}{PATH}#token={linked}")
+    with page.page.expect_navigation():
+        page.press("Use the token of the link")
+    assert linked == page.page.evaluate(token)
+    page.wait_for("live")
+
+
 def test_a_refused_token_is_explained(server: LiveServer, show: ShowConsole) -> None:
     page = show(server)
 

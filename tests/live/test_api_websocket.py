@@ -62,6 +62,25 @@ async def test_a_token_may_come_as_a_subprotocol_that_is_not_echoed(server: Live
         assert "unmissed.bearer" == websocket.subprotocol
 
 
+@pytest.mark.parametrize("header", ["Bearer of.a.proxy", "Basic dXNlcjpwdw==", "Negotiate YII=", "Bearer "])
+async def test_the_subprotocol_of_a_page_comes_before_the_header_of_a_proxy(server: LiveServer, header: str) -> None:
+    for _ in range(2):
+        async with connect(
+            server.websocket_url,
+            subprotocols=["unmissed.bearer", server.token()],  # type: ignore[list-item]
+            additional_headers={"Authorization": header},
+            proxy=None,
+        ) as websocket:
+            assert "connected" == (await frame(websocket))["type"]
+
+
+async def test_a_token_in_the_url_comes_before_the_header_of_a_proxy_where_it_is_allowed(serve: Serve) -> None:
+    server = serve(allow_query_token=True)
+    url = f"{server.websocket_url}?token={server.token()}"
+    async with connect(url, additional_headers={"Authorization": "Bearer of.a.proxy"}, proxy=None) as websocket:
+        assert "connected" == (await frame(websocket))["type"]
+
+
 async def test_a_token_may_come_in_the_first_frame(server: LiveServer) -> None:
     async with connect(server.websocket_url, proxy=None) as websocket:
         await websocket.send(json.dumps({"type": "authenticate", "token": server.token()}))

@@ -134,17 +134,24 @@ def test_a_dependency_that_returns_no_identity_is_an_error_that_names_the_fix(
     async def wrong() -> object:
         return returned
 
-    app, _ = application(authenticate=wrong)
+    app, manager = application(authenticate=wrong)
+    manager.command("add")(lambda: None)
+    reading = ("messages", "events", "presence?topic=news", "connections", "status")
     with TestClient(app) as client:
-        statuses = [
-            client.get("/realtime/websocket/messages").status_code,
-            client.post("/realtime/websocket/messages", json={"type": "a"}).status_code,
-        ]
+        statuses = [client.get(f"/realtime/websocket/{route}").status_code for route in reading]
+        for route in ("messages", "commands/add"):
+            statuses += [client.post(f"/realtime/websocket/{route}", json={"type": "a"}).status_code]
         with client.websocket_connect("/realtime/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_json()
 
-    assert ([500, 500], 1011) == (statuses, closed.value.code)
-    assert 3 == caplog.text.count(f"must return unmissed.Identity(user_id), not {type(returned).__name__}")
+    assert ({500}, 1011) == ({*statuses}, closed.value.code)
+    assert 8 == caplog.text.count(f"must return unmissed.Identity(user_id), not {type(returned).__name__}")
+
+
+@pytest.mark.parametrize("authenticate", [Depends(by_name), "by_name", Identity("alice")])
+def test_an_authentication_that_cannot_be_called_is_refused_at_once_and_the_fix_is_named(authenticate: Any) -> None:
+    with pytest.raises(ConfigurationError, match="authenticate=current_user"):
+        application(authenticate=authenticate)
 
 
 def test_an_error_that_the_application_handles_is_left_to_it() -> None:

@@ -151,6 +151,12 @@ async def test_a_topic_that_is_not_granted_ends_the_stream(server: LiveServer) -
             pass
 
 
+async def test_one_string_is_no_list_of_topics(server: LiveServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"write topics=\['news'\]"):
+        async with opened(server, token=server.token(topics=["*"]), topics="news"):
+            pass
+
+
 async def test_a_stream_from_zero_gets_everything_and_goes_on_live(server: LiveServer) -> None:
     await publish(server, 2)
     async with opened(server, since=0) as stream:

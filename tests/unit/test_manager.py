@@ -22,7 +22,7 @@ from unmissed import (
     UnknownConnection,
     WrongThread,
 )
-from unmissed.core.errors import Draining, LogUnavailable, MessageTooLarge, TooManyConnections
+from unmissed.core.errors import LOG_UNAVAILABLE, Draining, LogUnavailable, MessageTooLarge, TooManyConnections
 from unmissed.core.messages import Draft
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
@@ -493,7 +493,7 @@ async def test_the_problem_is_why_nothing_is_accepted(clock: ManualClock) -> Non
     problems.append(manager.problem)
 
     not_accepting = "not accepting connections: the server is starting or shutting down"
-    assert [not_accepting, None, "the store is away", None, not_accepting, not_accepting] == problems
+    assert [not_accepting, None, LOG_UNAVAILABLE, None, not_accepting, not_accepting] == problems
 
 
 async def test_clients_stay_connected_while_the_log_is_unavailable(clock: ManualClock) -> None:

@@ -100,7 +100,6 @@ def test_origins_may_be_given_as_a_list() -> None:
         ("UNMISSED_MAX_MESSAGES", "-1", "greater than 0"),
         ("UNMISSED_MAX_MESSAGES", "many", "valid integer"),
         ("UNMISSED_MAX_MESSAGES", "1.5", "valid integer"),
-        ("UNMISSED_MAX_MESSAGES", "", "valid integer"),
         ("UNMISSED_MAX_AGE", "0", "greater than 0"),
         ("UNMISSED_MAX_AGE", "inf", "finite number"),
         ("UNMISSED_MAX_AGE", "nan", "finite number"),
@@ -182,9 +181,9 @@ def test_no_secret_is_refused_with_two_ways_out() -> None:
     assert "unmissed serve --dev" in refusal
 
 
-@pytest.mark.parametrize("secret", ["", "short", "x" * 31])
+@pytest.mark.parametrize("secret", ["short", "x" * 31])
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-def test_an_empty_or_short_secret_is_refused(secret: str, algorithm: str) -> None:
+def test_a_short_secret_is_refused(secret: str, algorithm: str) -> None:
     expected = (
         f"UNMISSED_JWT_SECRET has {len(secret)} bytes and needs at least 32: create one with: openssl rand -base64 48"
     )
@@ -194,7 +193,7 @@ def test_an_empty_or_short_secret_is_refused(secret: str, algorithm: str) -> Non
 def test_an_empty_secret_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", "")
 
-    assert refusal_of_key().startswith("UNMISSED_JWT_SECRET has 0 bytes")
+    assert refusal_of_key().startswith("UNMISSED_JWT_SECRET is not set")
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
@@ -294,6 +293,32 @@ def test_the_variables_of_settings_contain_the_secret_and_nothing_that_is_unset(
     assert {name for name, value in Settings.load(jwt_secret=SECRET) if value is None} == {
         name for name in Settings.model_fields if f"UNMISSED_{name.upper()}" not in environment
     }
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"UNMISSED_{name.upper()}", value)
+
+    assert Settings.model_fields[name].get_default() == getattr(Settings.load(), name)
+    assert Settings.model_fields[name].get_default() == getattr(Settings.load(**{name: value}), name)
+
+
+@pytest.mark.parametrize("service", ["UNMISSED", "UNMISSED_LOG", "UNMISSED_MAX"])
+def test_the_variables_that_kubernetes_sets_for_a_service_are_no_misspelt_ones(service: str) -> None:
+    links = [
+        "PORT",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT_8000_TCP",
+        "PORT_8000_TCP_PROTO",
+        "PORT_8000_TCP_PORT",
+        "PORT_8000_TCP_ADDR",
+        "PORT_53_UDP_ADDR",
+    ]
+    assert [] == unknown_variables({f"{service}_{link}": "tcp://10.0.0.7:8000" for link in links})
+    assert ["UNMISSED_PORTS"] == unknown_variables({"UNMISSED_PORTS": "8000"})
 
 
 def test_misspelt_variables_are_found() -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -51,25 +51,47 @@ server sends is also available as Server-Sent Events, at `/websocket/events`."""
 
 def add_asyncapi_route(router: APIRouter, manager: ConnectionManager) -> None:
     """Add the route."""
+    encoded = EncodedDocument(manager)
 
     @router.get(PATH, tags=["messages"], summary="The WebSocket /ws, as AsyncAPI 3.0", response_class=JSONResponse)
-    async def asyncapi(request: Request) -> JSONResponse:
+    async def asyncapi(request: Request) -> Response:
         """Describe the WebSocket `/ws`: its messages and frames, its close codes, and how clients authenticate.
 
         Show it with any AsyncAPI tool, such as [AsyncAPI Studio](https://studio.asyncapi.com).
         """
-        return JSONResponse(document(manager, title=request.app.title, server=_server(request)))
+        body = encoded.on(_server(request), title=request.app.title)
+        return Response(body, media_type=JSONResponse.media_type)
 
 
-def document(manager: ConnectionManager, *, title: str, server: Schema) -> dict[str, Any]:
-    """Return the document, with the events and commands that the application has registered."""
+class EncodedDocument:
+    """The encoded document, which is built again only when the application has registered something else.
+
+    Building it takes milliseconds for each event and command, and anyone may ask for it.
+    """
+
+    def __init__(self, manager: ConnectionManager) -> None:
+        self._manager = manager
+        self._registered: object = None
+        self._body = b""
+
+    def on(self, server: Schema, *, title: str) -> bytes:
+        """Return the document of an application with this title, as seen on this server."""
+        registered = title, [*self._manager.events], [*self._manager.commands]
+        if registered != self._registered:
+            self._body = bytes(JSONResponse(document(self._manager, title=title)).body)
+            self._registered = registered
+        # The host is what the client says, so that it is no part of what is kept.
+        return self._body[:-1] + b',"servers":' + JSONResponse({"this": server}).body + b"}"
+
+
+def document(manager: ConnectionManager, *, title: str) -> dict[str, Any]:
+    """Return the document without its servers, with the events and commands that the application has registered."""
     sent, received, schemas = _messages(manager)
     codes = _CLOSE_CODES.items()
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": __version__, "description": _DESCRIPTION},
         "defaultContentType": "application/json",
-        "servers": {"this": server},
         "channels": {
             CHANNEL: {
                 "address": "/ws",

@@ -138,4 +138,4 @@ def _text(error: Exception) -> str:
     if isinstance(error, RequestValidationError | WebSocketRequestValidationError):
         first = error.errors()[:_MOST_NAMED]
         return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in first)
-    return str(error)
+    return errors.public_text(error)

@@ -1,6 +1,6 @@
 """``/websocket/events``: the frames of a WebSocket as Server-Sent Events, for clients whose WebSockets are blocked."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 from unmissed.transports.event_stream import AsgiEventStream
 
+_STREAMS_KEY = "unmissed.streams"
 _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -56,15 +57,32 @@ def add_event_stream_route(
         connect = partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds)
         return EventStreamResponse(connect, manager=manager)
 
-    router.add_api_route(PATH, events, route_class_override=route_class, **_DOCS)
+    router.add_api_route(PATH, events, route_class_override=_releasing(route_class), **_DOCS)
     add_options_route(router, PATH, methods="GET, OPTIONS")
+
+
+def _releasing(route_class: type[APIRoute]) -> type[APIRoute]:
+    """Return a route class that streams after FastAPI has released the dependencies, such as a database session.
+
+    FastAPI itself keeps them until the response ends.
+    """
+
+    class ReleasingRoute(route_class):  # type: ignore[misc, valid-type]  # mypy wants a class that it knows
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            streams: list[Callable[[], Awaitable[None]]] = []
+            scope[_STREAMS_KEY] = streams
+            await super().handle(scope, receive, send)
+            for stream in streams:
+                await stream()
+
+    return ReleasingRoute
 
 
 class EventStreamResponse(Response):
     """A response that connects its body: ``connect(socket)``, whose errors are told in the last event.
 
-    The server's native socket needs no task. Without one, or if a middleware has not passed the head on yet, events are
-    sent in the ASGI way.
+    Its route sends it, once the dependencies are released. The server's native socket needs no task. Without one, or if
+    a middleware has not passed the head on yet, events are sent in the ASGI way.
     """
 
     def __init__(self, connect: Callable[[Socket], object], *, manager: ConnectionManager) -> None:
@@ -76,6 +94,10 @@ class EventStreamResponse(Response):
         self.init_headers(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the route send this response."""
+        scope[_STREAMS_KEY].append(partial(self._stream, scope, receive, send))
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the head, and deliver to the body."""
         hand_over = scope.get("extensions", {}).get(BODY_EXTENSION)
         if hand_over is not None:

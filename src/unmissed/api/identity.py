@@ -10,6 +10,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from unmissed.api.handshake import accept
 from unmissed.core.audience import Identity
@@ -42,8 +43,9 @@ class _BearerScheme(SecurityBase):
 class Bearer(_BearerScheme):
     """A dependency that returns the Identity of a request's bearer token, or answers 401.
 
-    The token is in the ``Authorization`` header (RFC 6750). A WebSocket may also send it as a subprotocol or in its
-    first frame, and, only where allowed, a WebSocket or an event stream as ``?token=``.
+    A WebSocket may send the token as a subprotocol, and, only where allowed, a WebSocket or an event stream as
+    ``?token=``. Otherwise it is in the ``Authorization`` header (RFC 6750), or in the first frame of a WebSocket. What
+    a page sends on purpose comes before the header, which a proxy may add for a purpose of its own.
     """
 
     def __init__(self, verifier: TokenVerifier, *, allow_query_token: bool = False) -> None:
@@ -54,15 +56,7 @@ class Bearer(_BearerScheme):
     @classmethod
     def of(cls, settings: Settings) -> "Bearer":
         """Return a dependency that verifies JWTs according to these settings. Raises ConfigurationError."""
-        verifier = JwtVerifier(
-            settings.key(),
-            algorithm=settings.jwt_algorithm,
-            audience=settings.jwt_audience,
-            issuer=settings.jwt_issuer,
-            ignore_audience=settings.jwt_ignore_audience,
-            leeway=settings.token_leeway,
-        )
-        return cls(verifier, allow_query_token=settings.allow_query_token)
+        return cls(JwtVerifier.of(settings), allow_query_token=settings.allow_query_token)
 
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token."""
@@ -75,9 +69,12 @@ class Bearer(_BearerScheme):
 
     def identity(self, connection: HTTPConnection) -> Identity | None:
         """Return the identity of the token in the headers or the URL, or None without a token. Raises HTTPException."""
-        token = _header_token(connection) or _subprotocol_token(connection)
-        if token is None and (connection.scope["type"] == "websocket" or _QUERY_KEY in connection.scope):
-            token = self._query_token(connection)
+        token = _subprotocol_token(connection) or self._query_token(connection) or _header_token(connection)
+        if token is None and _may_have_query_token(connection) and "token" in connection.query_params:
+            # Its client would wait for the timeout in vain.
+            raise _unauthorized(
+                "?token= is not accepted: set UNMISSED_ALLOW_QUERY_TOKEN, or send it in a header or the first frame"
+            )
         return None if token is None else self._verified(token)
 
     def _verified(self, token: str) -> Identity:
@@ -87,13 +84,9 @@ class Bearer(_BearerScheme):
             raise _unauthorized(str(error)) from None
 
     def _query_token(self, connection: HTTPConnection) -> str | None:
-        """Return ``?token=``. A client that sends one where it is not allowed would wait for the timeout in vain."""
-        token = connection.query_params.get("token")
-        if token is not None and not self._allow_query_token:
-            raise _unauthorized(
-                "?token= is not accepted: set UNMISSED_ALLOW_QUERY_TOKEN, or send it in a header or the first frame"
-            )
-        return token
+        if not self._allow_query_token or not _may_have_query_token(connection):
+            return None
+        return connection.query_params.get("token")
 
 
 class ManagerBearer(_BearerScheme):
@@ -150,6 +143,22 @@ def share_bearer(app: Starlette, bearer: Bearer | None, manager: ConnectionManag
     """Let ``get_identity`` use this bearer in the other routes of an application, and refuse who was logged out."""
     setattr(app.state, _STATE_NAME, bearer)
     setattr(app.state, _MANAGER_NAME, manager)
+
+
+def with_token_as_header(scope: Scope) -> Scope:
+    """Return the scope of a handshake with the token of the subprotocol as its ``Authorization`` header.
+
+    There, dependencies find it that know nothing of subprotocols, such as FastAPI's OAuth2PasswordBearer.
+    """
+    token = _subprotocol_token(HTTPConnection(scope))
+    if token is None:
+        return scope
+    others = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
+    return {**scope, "headers": [*others, (b"authorization", f"Bearer {token}".encode("latin-1"))]}
+
+
+def _may_have_query_token(connection: HTTPConnection) -> bool:
+    return connection.scope["type"] == "websocket" or _QUERY_KEY in connection.scope
 
 
 def _header_token(connection: HTTPConnection) -> str | None:

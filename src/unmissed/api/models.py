@@ -146,6 +146,7 @@ class StatusBody(BaseModel):
     """The log as this node sees it, and counters since its start."""
 
     node_id: str = Field(description="The ids of the connections to this node begin with it.", examples=["5kVt0p3y"])
+    problem: str | None = Field(description="Why the log is unavailable, if it is.", examples=[None])
     epoch: str = Field(examples=["k3J9x0aQ_2fM"])
     oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])

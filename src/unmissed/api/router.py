@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.routing import WebSocketRoute
 
 from unmissed.api.asyncapi import add_asyncapi_route
 from unmissed.api.browser import add_browser_routes
@@ -19,7 +18,8 @@ from unmissed.api.metrics import add_metrics_route
 from unmissed.api.presence import add_presence_route
 from unmissed.api.problems import problem_route
 from unmissed.api.status import add_status_route
-from unmissed.api.websocket import PATH, WebSocketEndpoint, add_upgrade_route
+from unmissed.api.websocket import WebSocketEndpoint, add_upgrade_route
+from unmissed.core.errors import ConfigurationError
 from unmissed.delivery.access import Access, Authorize
 from unmissed.delivery.socket import STALL_STATE
 from unmissed.manager import ConnectionManager
@@ -38,18 +38,27 @@ def create_router(
     ``authenticate`` is a FastAPI dependency that returns an ``Identity`` for requests and WebSockets alike (declare its
     parameter as ``starlette.requests.HTTPConnection``) and raises HTTPException with status 401. The default is
     ``get_identity``, which verifies JWTs with the manager's settings. ``authorize(identity, topic)``, async or not,
-    returns whether that user may follow that topic; the default is that the topics of the identity say so. Raises
-    ConfigurationError if the settings have no usable key.
+    returns whether that user may follow that topic; the default is that the topics of the identity say so.
+
+    Dependencies of the application, and of routers around this one, guard all routes. Those of ``/ws`` are resolved for
+    a WebSocket, too: the start is refused if one of them needs a ``Request``. Raises ConfigurationError if the settings
+    have no usable key.
     """
     bearer = _bearer(manager, authenticate)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        if router.dependencies:
+            raise ConfigurationError(
+                "dependencies that are added to the router of create_router come too late for its routes: write "
+                "app.include_router(router, dependencies=[...])"
+            )
+        websocket.check(app)
         share_bearer(app, bearer, manager)
         yield {STALL_STATE: manager.settings.stall_seconds}
 
     router = APIRouter(lifespan=lifespan)
-    _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)
+    websocket = _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)
     return router
 
 
@@ -72,14 +81,13 @@ def _fill(
     authenticate: Callable[..., Any],
     bearer: Bearer | None,
     authorize: Authorize | None,
-) -> None:
+) -> WebSocketEndpoint:
     keep_tokens_out_of_logs()
     origins = Origins(manager.settings.allowed_origins)
     router.route_class = problem_route(origins, manager=manager, bearer=bearer)
-    endpoint = WebSocketEndpoint(
-        manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins
+    websocket = WebSocketEndpoint(
+        router, manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins
     )
-    router.routes.append(WebSocketRoute(PATH, endpoint))
     add_upgrade_route(router)
     access = Access(authorize=authorize)
     add_message_routes(router, manager, authenticate=authenticate, access=access)
@@ -100,10 +108,15 @@ def _fill(
         add_asyncapi_route(router, manager)
     add_health_routes(router, manager)
     add_browser_routes(router, console=manager.settings.console)
+    return websocket
 
 
 def _bearer(manager: ConnectionManager, authenticate: Callable[..., Any] | None) -> Bearer | None:
     """Return the bearer that verifies tokens, or None if the application uses another authentication."""
     if authenticate is None:
         return Bearer.of(manager.settings)
+    if not callable(authenticate):
+        raise ConfigurationError(
+            "authenticate is the function itself: write authenticate=current_user, and not Depends(current_user)"
+        )
     return authenticate if isinstance(authenticate, Bearer) else None

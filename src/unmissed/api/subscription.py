@@ -27,7 +27,7 @@ class Subscription(TypedDict):
 
 
 def subscription(
-    connection: HTTPConnection, identity: Identity, *, manager: ConnectionManager, origins: Origins
+    connection: HTTPConnection, identity: object, *, manager: ConnectionManager, origins: Origins
 ) -> Subscription:
     """Return what an authenticated client wants.
 

@@ -1,24 +1,23 @@
 """``/ws``: authenticates a handshake, and passes the WebSocket to the manager."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import Annotated, Any, TypeGuard
-from weakref import WeakKeyDictionary
+from typing import Any, TypeGuard
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error, subprotocol
-from unmissed.api.identity import FIRST_FRAME_KEY, Bearer
+from unmissed.api.identity import FIRST_FRAME_KEY, Bearer, remember_bearer, with_token_as_header
+from unmissed.api.injection import Injection, effective_routes
 from unmissed.api.subscription import Subscription, subscription
-from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections, UnmissedError
 from unmissed.delivery.access import Access, Authorize
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
@@ -44,11 +43,12 @@ class WebSocketEndpoint:
     """The ASGI application behind ``/ws``.
 
     FastAPI spends most of a handshake on injecting dependencies, and after a restart every client connects at once. So
-    a bearer is called directly. FastAPI resolves only other dependencies, and those that the application overrides.
+    a bearer is called directly, unless the application overrides it, or has dependencies of its own.
     """
 
     def __init__(
         self,
+        router: APIRouter,
         manager: ConnectionManager,
         *,
         authenticate: Callable[..., Any],
@@ -56,27 +56,45 @@ class WebSocketEndpoint:
         authorize: Authorize | None,
         origins: Origins,
     ) -> None:
+        """Add the routes to a router."""
         self._manager = manager
         self._authenticate = authenticate
         self._bearer = bearer
         self._access = Access(bearer.verifier.verify if _is_original(bearer) else None, authorize)
         self._access_without_renewal = Access(None, authorize)
         self._origins = origins
-        self._close_on_error = close_on_error(origins, manager=manager)
-        self._closing_on_error = asynccontextmanager(self._close_on_error)
-        self._injected: WeakKeyDictionary[FastAPI, ASGIApp] = WeakKeyDictionary()
+        closing = close_on_error(origins, manager=manager)
+        self._closing_on_error = asynccontextmanager(closing)
         self._authenticating = 0
         self._max_authenticating = manager.settings.max_connections or MAX_AUTHENTICATING
+        router.routes.append(WebSocketRoute(PATH, self))
+        self._injection = Injection(PATH, authenticate=authenticate, close_on_error=closing, router=router)
+
+    def check(self, app: FastAPI) -> None:
+        """Raise ConfigurationError for a dependency of the application that FastAPI cannot resolve for a WebSocket."""
+        self._injection.check(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a client and serve it."""
         websocket = WebSocket(scope, receive, send)
         async with self._closing_on_error(websocket):
             scope[FIRST_FRAME_KEY] = self._first_frame
-            if self._bearer is None or self._authenticate in scope["app"].dependency_overrides:
-                await self._with_injection(scope["app"])(scope, receive, send)
-            else:
-                await self._serve(websocket, await self._bearer(websocket), access=self._access)
+            declared = self._injection.declared(scope)
+            bearer = None if self._is_overridden(scope["app"]) else self._bearer
+            access = self._access_without_renewal if bearer is None else self._access
+            if bearer is not None and not declared.dependencies:
+                await self._serve(websocket, await bearer(websocket), access=access)
+                self._offer_admission(scope)
+                return
+            remember_bearer(websocket, bearer)
+            found = await self._injection.resolve(declared, with_token_as_header(scope), receive, send)
+            if found is not None:
+                websocket, identity = found
+                async with self._closing_on_error(websocket):
+                    await self._serve(websocket, identity, access=access)
+
+    def _is_overridden(self, app: FastAPI) -> bool:
+        return self._authenticate in app.dependency_overrides
 
     @contextmanager
     def _first_frame(self) -> Iterator[None]:
@@ -92,59 +110,40 @@ class WebSocketEndpoint:
         finally:
             self._authenticating -= 1
 
-    def _with_injection(self, app: FastAPI) -> ASGIApp:
-        """Return the endpoint as a FastAPI route, so that FastAPI resolves the dependency with its overrides."""
-        found = self._injected.get(app)
-        if found is None:
-
-            async def endpoint(
-                websocket: WebSocket, identity: Annotated[Identity, Depends(self._authenticate)]
-            ) -> None:
-                await self._serve(websocket, identity, access=self._access_without_renewal)
-
-            found = self._injected[app] = APIWebSocketRoute(
-                PATH,
-                endpoint,
-                dependencies=[Depends(self._close_on_error)],
-                dependency_overrides_provider=app,
-            ).app
-        return found
-
-    async def _serve(self, websocket: WebSocket, identity: Identity, *, access: Access) -> None:
+    async def _serve(self, websocket: WebSocket, identity: object, *, access: Access) -> None:
         """Deliver the messages after the position that the client sent, or only new messages.
 
         Returns when the client has disconnected, or immediately if the server has a native socket, which needs no task.
         """
         wanted = self._wanted(websocket, identity)
         if access.authorize is not None:
-            wanted["authorized"] = await access.granted(identity, wanted["topics"])
+            wanted["authorized"] = await access.granted(wanted["identity"], wanted["topics"])
         await self._manager.catch_up(wanted["since"])
         await accept(websocket)
-        extensions = websocket.scope.get("extensions", {})
-        if SOCKET_EXTENSION in extensions:
-            self._manager.connect(extensions[SOCKET_EXTENSION], **wanted, access=access)
-            if LEARN_EXTENSION in extensions and not websocket.path_params:
-                self._offer_admission(websocket.app, extensions[LEARN_EXTENSION])
+        native = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
+        if native is not None:
+            self._manager.connect(native, **wanted, access=access)
             return
         socket = AsgiWebSocket(websocket.receive, websocket.send)
         self._manager.connect(socket, **wanted, access=access)
         await socket.run()
 
-    def _wanted(self, connection: HTTPConnection, identity: Identity) -> Subscription:
+    def _wanted(self, connection: HTTPConnection, identity: object) -> Subscription:
         return subscription(connection, identity, manager=self._manager, origins=self._origins)
 
     # Admission
 
-    def _offer_admission(self, app: FastAPI, learn: Callable[..., None]) -> None:
+    def _offer_admission(self, scope: Scope) -> None:
         """Let the server pass handshakes directly to ``_admit``, unless the application has a say in them."""
-        bearer = self._bearer
-        if not _is_original(bearer) or self._access.authorize is not None or not _ignores_websockets(app):
+        app, bearer = scope["app"], self._bearer
+        learn = scope.get("extensions", {}).get(LEARN_EXTENSION)
+        if learn is None or not _is_original(bearer) or self._access.authorize is not None:
             return
-        if not self._is_found_by_path(app):
+        if scope.get("path_params") or not _ignores_websockets(app) or not self._is_found_by_path(app):
             return
 
         def admission(scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
-            return self._authenticate not in app.dependency_overrides and self._admit(bearer, scope, open_socket)
+            return not self._is_overridden(app) and self._admit(bearer, scope, open_socket)
 
         learn(app, admission)
 
@@ -153,7 +152,7 @@ class WebSocketEndpoint:
 
         It does not if the endpoint is inside a mounted application or a Host, or beside routes of unknown kinds.
         """
-        routes = list(_routes(app.routes))
+        routes = list(effective_routes(app.routes))
         return self in [getattr(route, "endpoint", None) for route in routes] and all(
             type(route).matches in _MATCH_BY_PATH for route in routes
         )
@@ -195,16 +194,6 @@ def _is_original(bearer: Bearer | None) -> TypeGuard[Bearer]:
     if bearer is None:
         return False
     return type(bearer).__call__ is Bearer.__call__ and type(bearer).identity is Bearer.identity
-
-
-def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
-    """Yield these routes, with those of included routers in place of them."""
-    for route in routes:
-        router = getattr(route, "original_router", None)
-        if router is None:
-            yield route
-        else:
-            yield from _routes(router.routes)
 
 
 def _ignores_websockets(app: FastAPI) -> bool:

@@ -11,7 +11,7 @@ from unmissed.application.threads import FairThreads
 from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
-from unmissed.core.errors import TooManyRequests, UnmissedError
+from unmissed.core.errors import TooManyRequests, UnmissedError, public_text
 from unmissed.core.rate import TokenBucket, TokenBuckets
 from unmissed.delivery.inbox import Answer
 from unmissed.logs.base import Publication
@@ -84,7 +84,7 @@ class ClientRequests:
                 case Command():
                     return Answer(await self.run(identity, request))
         except UnmissedError as error:
-            return Answer(wire.error(code=wire.code_of(error), detail=str(error), request_id=request.id))
+            return Answer(wire.error(code=wire.code_of(error), detail=public_text(error), request_id=request.id))
         except Exception:
             logger.exception("a request failed: user_id=%r", identity.user_id)
             return Answer(wire.internal_error(request.id))

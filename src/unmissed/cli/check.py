@@ -1,35 +1,46 @@
 """``unmissed check``: checks the settings and the environment."""
 
+import asyncio
 import importlib.util
 import os
 import platform
 import sys
+import time
+from typing import Annotated
 
 import typer
 import uvicorn
 
-from unmissed.core.errors import ConfigurationError
+from unmissed.cli.options import seconds
+from unmissed.core.errors import ConfigurationError, UnmissedError
 from unmissed.core.urls import without_login
-from unmissed.logs.urls import is_shared
+from unmissed.logs.base import Log
+from unmissed.logs.urls import file_of, is_shared, log_from_url
 from unmissed.logs.workers import refuse_several_workers
-from unmissed.manager import ConnectionManager
-from unmissed.security.tokens import JwtVerifier
+from unmissed.security.tokens import JwtVerifier, issue_token_under
 from unmissed.settings import Settings, unknown_variables
 
+_TOKEN_SECONDS = 60.0
 
-def check() -> None:
-    """Check the settings and the environment, and report what to fix."""
+
+def check(
+    *,
+    wait: Annotated[
+        float, typer.Option(parser=seconds, metavar="DURATION", help="How long to wait for a log of a server.")
+    ] = "15s",  # type: ignore[assignment]  # typer parses the default, too
+) -> None:
+    """Check the settings and the environment, try the log and a token, and report what to fix."""
     problems = 0
     try:
         settings = Settings.load()
         if not is_shared(settings.log_url):
             refuse_several_workers(sys.argv, os.environ)
-        JwtVerifier(settings.key(), algorithm=settings.jwt_algorithm)
-        ConnectionManager(settings)
+        _try_token(settings)
         for name, value in settings:
             shown = without_login(value) if name == "log_url" else value
             typer.echo(f"ok       UNMISSED_{name.upper()} = {shown}")
-    except ConfigurationError as error:
+        _try_log(settings, wait=wait)
+    except UnmissedError as error:
         problems += 1
         typer.echo(f"problem  {error}")
     for name in unknown_variables():
@@ -42,6 +53,41 @@ def check() -> None:
     if files := _open_files():
         typer.echo(f"ok       limit of {files} open files, one for each connection; raise it with ulimit -n")
     raise typer.Exit(1 if problems else 0)
+
+
+def _try_token(settings: Settings) -> None:
+    """Issue a token and verify it. Without the private key, only the key that verifies is checked."""
+    verifier = JwtVerifier.of(settings)
+    if settings.jwt_algorithm.startswith("HS"):
+        verifier.verify(issue_token_under(settings, user_id="check", expires_in=_TOKEN_SECONDS))
+
+
+def _try_log(settings: Settings, *, wait: float) -> None:
+    """Open the log, as a server does, and close it. Raises ConfigurationError. No file is created."""
+    file = file_of(settings.log_url)
+    log = log_from_url(
+        settings.log_url,
+        retention=settings.retention(),
+        first_number=None if settings.first_number == "clock" else settings.first_number,
+        clock=time.monotonic,
+        wall_clock=time.time,
+    )
+    if file is not None and not file.exists():
+        if not os.access(file.parent, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"UNMISSED_LOG_URL: a file cannot be created in {file.parent}: choose another path"
+            )
+    elif file is not None or is_shared(settings.log_url):
+        asyncio.run(_open(log, seconds=wait))
+
+
+async def _open(log: Log, *, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await log.open()
+            await log.close()
+    except TimeoutError:
+        raise ConfigurationError(f"UNMISSED_LOG_URL: no answer within {seconds:g} seconds") from None
 
 
 def _open_files() -> int | None:

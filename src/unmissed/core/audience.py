@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from unmissed.core.encoding import encode_text
-from unmissed.core.errors import ScopeRequired
-from unmissed.core.topics import is_granted
+from unmissed.core.errors import ConfigurationError, InvalidTopic, ScopeRequired, one_string
+from unmissed.core.topics import checked_grant, is_granted
 
 MAX_USERS = 1_000
 """The most users that one message addresses."""
@@ -21,10 +21,16 @@ KEY_OVERHEAD = 236
 PUBLISH_SCOPE, ADMIN_SCOPE = "messages:publish", "admin"
 """What a token must have in its scope to publish, and to see and end the connections of all users."""
 
+_LATEST_TIME = 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An authenticated user."""
+    """An authenticated user. ``scopes`` and ``topics`` may also be given as lists, tuples or sets.
+
+    Raises ConfigurationError for a field of another type: a number as ``user_id`` would never receive anything, and
+    ``"admin" in "read:administrators"`` is true.
+    """
 
     user_id: str
     scopes: frozenset[str] = field(default_factory=frozenset[str])
@@ -35,6 +41,23 @@ class Identity:
     issued_at: float | None = None
     """Unix time in seconds at which the token was issued; None if that is unknown."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.user_id, str) or not self.user_id:
+            raise ConfigurationError(
+                f"user_id is a non-empty string, not {self.user_id!r}: write Identity(str(user.id)), for example"
+            )
+        try:
+            encode_text(self.user_id)
+        except ValueError as error:
+            raise ConfigurationError(f"user_id is not text: {error}") from None
+        # The fields of a frozen dataclass. Most identities have frozensets already.
+        if self.scopes or type(self.scopes) is not frozenset:
+            object.__setattr__(self, "scopes", _scopes(self.scopes))
+        if self.topics or type(self.topics) is not frozenset:
+            object.__setattr__(self, "topics", _grants(self.topics))
+        _check_time(self.expires_at, field="expires_at")
+        _check_time(self.issued_at, field="issued_at")
+
     def grants(self, topic: str) -> bool:
         """Return whether ``topics`` has this topic, by its name or a prefix."""
         return is_granted(topic, self.topics)
@@ -43,6 +66,42 @@ class Identity:
         """Raise ScopeRequired, which says what needs this scope, unless the token has it."""
         if scope not in self.scopes:
             raise ScopeRequired(what, scope=scope)
+
+
+def _scopes(scopes: object) -> frozenset[str]:
+    names = _names(scopes, field="scopes")
+    for scope in names:
+        if not isinstance(scope, str) or [scope] != scope.split():
+            raise ConfigurationError(f"scopes must contain names without spaces, not {scope!r}: write text.split()")
+    return names
+
+
+def _grants(topics: object) -> frozenset[str]:
+    try:
+        return frozenset(map(checked_grant, _names(topics, field="topics")))
+    except InvalidTopic as error:
+        raise ConfigurationError(f"topics are invalid: {error}") from None
+
+
+def _names(names: object, *, field: str) -> frozenset[str]:
+    if isinstance(names, str):
+        raise ConfigurationError(one_string(field, names))
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise ConfigurationError(f"{field} must be a set or a list of names, not {names!r}: write {field}=frozenset()")
+    try:
+        return frozenset(names)
+    except TypeError:
+        raise ConfigurationError(f"{field} must contain names, which are strings") from None
+
+
+def _check_time(seconds: object, *, field: str) -> None:
+    if seconds is None:
+        return
+    # Comparisons are exact for integers of any size, and false for NaN.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not abs(seconds) < _LATEST_TIME:
+        raise ConfigurationError(
+            f"{field} is Unix time in seconds, or None, not {seconds!r}: write when.timestamp() for a datetime"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +142,9 @@ def topic_key(topic: str) -> str:
 
 
 def keys_of(user_id: str, topics: Iterable[str] = ()) -> frozenset[str]:
-    """Return the keys of a user who follows these topics."""
+    """Return the keys of a user who follows these topics. Raises InvalidTopic for one string in place of a list."""
+    if isinstance(topics, str):
+        raise InvalidTopic(one_string("topics", topics))
     return frozenset([user_key(user_id), *map(topic_key, topics)])
 
 

@@ -28,6 +28,10 @@
 
 from math import ceil
 
+LOG_UNAVAILABLE = "the log is unavailable: the reason is in the server's log output, and in /websocket/status"
+"""What anyone may read. The reason names addresses and paths."""
+
+
 _MOST_ECHOED = 100
 _LONGEST_WAIT = 3_600.0
 
@@ -196,3 +200,13 @@ class ConnectionRefused(UnmissedError):
 def _shortened(text: str) -> str:
     """Return at most 100 characters of a header, quoted."""
     return repr(text[:_MOST_ECHOED])
+
+
+def one_string(name: str, value: str) -> str:
+    """Return what to say about one string in place of a list: Python would take its letters as the names."""
+    return f"{name} is a list of names, not one string: write {name}=[{_shortened(value)}]"
+
+
+def public_text(error: Exception) -> str:
+    """Return what a client may read about an exception of this package."""
+    return str(LogUnavailable("the log is unavailable")) if isinstance(error, LogUnavailable) else str(error)

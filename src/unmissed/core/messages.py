@@ -8,7 +8,7 @@ from typing import Any
 
 from unmissed.core.audience import MAX_USERS, Audience
 from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge
+from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge, one_string
 from unmissed.core.topics import MAX_TOPICS, checked_topic
 from unmissed.core.wire import RESERVED_TYPES
 
@@ -108,7 +108,7 @@ def addressed(
     """Return the message with its recipients. Raises InvalidMessage for one string in place of a list."""
     for name, value in (("users", users), ("topics", topics)):
         if isinstance(value, str):
-            raise InvalidMessage(f"{name} is a list of names, not one string: write {name}=[{value!r}]")
+            raise InvalidMessage(one_string(name, value))
         if value is not None:
             message = {**message, name: list(value)}
     return message

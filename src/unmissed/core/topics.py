@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 
-from unmissed.core.errors import InvalidTopic, TopicRefused
+from unmissed.core.errors import InvalidTopic, TopicRefused, one_string
 
 MAX_TOPICS = 1_000
 """The most topics that one message addresses, and that one connection follows."""
@@ -62,8 +62,10 @@ def check_topics(topics: Collection[str]) -> None:
 def named_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
     """Return the topics that a client asked for, or, if it asked for none, all that are granted by their name.
 
-    Raises InvalidTopic for a name that no topic can have, and for too many topics.
+    Raises InvalidTopic for a name that no topic can have, for too many topics, and for one string in place of a list.
     """
+    if isinstance(asked, str):
+        raise InvalidTopic(one_string("topics", asked))
     if asked is None:
         topics = frozenset(grant for grant in grants if not grant.endswith(_PREFIX)) if grants else grants
     else:

@@ -23,7 +23,7 @@ from unmissed.core.client_frames import (
     Unfollow,
     parse_client_frame,
 )
-from unmissed.core.errors import InvalidFrame, LogUnavailable, TopicRefused, UnmissedError
+from unmissed.core.errors import InvalidFrame, LogUnavailable, TopicRefused, UnmissedError, public_text
 from unmissed.core.rate import TokenBucket
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.access import Access
@@ -310,7 +310,7 @@ class Inbox:
     def _refuse(self, error: UnmissedError, request_id: str | None) -> None:
         """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
         code = wire.code_of(error)
-        self._client.send_frame(wire.error(code=code, detail=str(error), request_id=request_id))
+        self._client.send_frame(wire.error(code=code, detail=public_text(error), request_id=request_id))
         if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from unmissed.core.errors import ConfigurationError
@@ -54,6 +55,12 @@ def log_from_url(
     if scheme in _REDIS_SCHEMES:
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
     raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file of the log at this URL, if it is one in a file."""
+    scheme, _, rest = url.partition(":")
+    return Path(rest.partition("?")[0]) if scheme == "sqlite" else None
 
 
 def is_shared(url: str) -> bool:

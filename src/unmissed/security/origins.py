@@ -10,12 +10,14 @@ from starlette.types import ASGIApp
 from unmissed.core.errors import OriginRefused
 
 _METHODS = ("GET", "POST", "DELETE")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
 
 class Origins:
     """The allowed origins (RFC 6454): the server's own host, and those in ``allowed``.
 
-    ``*`` allows any origin, and ``http://localhost:*`` allows any port of that host. Other origins must match exactly.
+    ``*`` allows any origin, and ``http://localhost:*`` allows any port of that host. Other origins must match exactly,
+    but for case and for the default port of their scheme, which may be left out.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -25,7 +27,9 @@ class Origins:
         """Return whether a page of this origin may connect to this ``Host``. Only browsers send an origin."""
         if origin is None or self._pattern.fullmatch(origin):
             return True
-        return bool(host) and origin.partition("://")[2].lower() == str(host).lower()
+        scheme, _, own = origin.lower().partition("://")
+        port = _DEFAULT_PORTS.get(scheme, "")
+        return bool(host and own) and own.removesuffix(port) == str(host).lower().removesuffix(port)
 
     def refusal(self, connection: HTTPConnection) -> OriginRefused | None:
         """Return why this connection is refused, or None if it comes from a page that may connect or from no page."""
@@ -53,4 +57,5 @@ def _pattern(origin: str) -> str:
     origin = origin.rstrip("/")
     if origin.endswith(":*"):
         return re.escape(origin.removesuffix(":*")) + "(:[0-9]+)?"
-    return re.escape(origin)
+    port = _DEFAULT_PORTS.get(origin.partition("://")[0].lower())
+    return re.escape(origin) if port is None else f"{re.escape(origin.removesuffix(port))}({port})?"

@@ -6,22 +6,24 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, Self, TypeGuard
 
 from jose import jwk, jwt
 from jose.backends.base import Key
 from jose.utils import base64_to_long
 
 from unmissed.core.audience import Identity
-from unmissed.core.errors import ConfigurationError, InvalidToken, InvalidTopic
-from unmissed.core.topics import MAX_TOPICS, checked_grant
+from unmissed.core.errors import ConfigurationError, InvalidToken
+from unmissed.core.topics import MAX_TOPICS
 from unmissed.security.verified import VerifiedTokens
 from unmissed.settings import Settings
 
 MAX_TOKEN_BYTES = 8_192
+CLOCK_SKEW_SECONDS = 5.0
+"""How far the clock of a token's issuer may be ahead, if ``leeway`` is not more."""
 
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.(?P<signature>[\w-]+)", re.ASCII)
-_LATEST_EXPIRY = 2**53
+_LATEST = 2**53
 _MIN_RSA_BITS = 2_048
 _INVALID = "the token is invalid or expired"
 _KEY_TYPES = {"HS": "oct", "RS": "RSA", "ES": "EC"}
@@ -42,8 +44,8 @@ class JwtVerifier:
     ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
     somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
     claim is a space-separated list (RFC 8693 section 4.2), and a ``topics`` claim a list of names, or prefixes with a
-    ``*`` at their end. ``leeway`` is the number of seconds that a token is accepted after it has expired. Raises
-    ConfigurationError for a key that cannot work.
+    ``*`` at their end. ``leeway`` is the number of seconds that a token is accepted after it has expired, and, if it is
+    more than 5, before its ``nbf`` and ``iat``. Raises ConfigurationError for a key that cannot work.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class JwtVerifier:
         self._issuer = issuer
         self._any_audience = ignore_audience
         self._leeway = leeway
+        self._skew = max(leeway, CLOCK_SKEW_SECONDS)
         self._wall_clock = wall_clock
         self._verified = VerifiedTokens()
         self._options = {
@@ -71,9 +74,23 @@ class JwtVerifier:
             "require_iss": issuer is not None,
             "verify_aud": audience is not None,
             "verify_at_hash": False,
+            # Compared here, with the clock of this verifier.
             "verify_exp": False,
-            "leeway": leeway,
+            "verify_nbf": False,
+            "verify_iat": False,
         }
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return a verifier with these settings. Raises ConfigurationError."""
+        return cls(
+            settings.key(),
+            algorithm=settings.jwt_algorithm,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            ignore_audience=settings.jwt_ignore_audience,
+            leeway=settings.token_leeway,
+        )
 
     def verify(self, token: str) -> Identity:
         """Return the identity of a valid token. Raises InvalidToken for every other token."""
@@ -108,40 +125,48 @@ class JwtVerifier:
         return claims
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
-        user_id, expires_at, scope = claims["sub"], claims.get("exp"), claims.get("scope", "")
+        user_id, scope, topics = claims["sub"], claims.get("scope", ""), claims.get("topics", [])
         if not _is_text(user_id) or not user_id:
             raise InvalidToken("the token's sub must be a user id, which is a non-empty string")
-        if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
-            raise InvalidToken("the token's exp is missing or not a number")
-        # Comparisons are exact for integers of any size, and false for NaN. Conversions to float can fail.
-        if not self._now() < expires_at < _LATEST_EXPIRY:
-            raise InvalidToken("the token has expired, or its exp is not a valid date")
         if not _is_text(scope):
             raise InvalidToken("the token's scope must be a string of space-separated scopes")
-        return Identity(
-            user_id,
-            frozenset(scope.split()),
-            float(expires_at),
-            _grants(claims.get("topics", [])),
-            _issued_at(claims.get("iat")),
-        )
+        if not isinstance(topics, list) or len(topics) > MAX_TOPICS:
+            raise InvalidToken(f"the token's topics must be a list of at most {MAX_TOPICS} names")
+        expires_at, issued_at = _seconds(claims, "exp"), _seconds(claims, "iat")
+        if expires_at is None:
+            raise InvalidToken("the token's exp is missing")
+        if expires_at <= self._now():
+            raise InvalidToken("the token has expired, or its exp is not a valid date")
+        for name, seconds in (("iat", issued_at), ("nbf", _seconds(claims, "nbf"))):
+            if seconds is not None and seconds > self._wall_clock() + self._skew:
+                raise InvalidToken(f"the token's {name} is in the future: check the clocks of issuer and server")
+        return _checked(user_id, scope=scope, topics=topics, expires_at=expires_at, issued_at=issued_at)
 
 
-def _issued_at(seconds: object) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _LATEST_EXPIRY:
-        raise InvalidToken("the token's iat must be a number of seconds since 1970")
-    return float(seconds)
-
-
-def _grants(topics: object) -> frozenset[str]:
-    if not isinstance(topics, list) or len(topics) > MAX_TOPICS:
-        raise InvalidToken(f"the token's topics must be a list of at most {MAX_TOPICS} names")
+def _checked(
+    user_id: str,
+    *,
+    scope: str,
+    topics: Iterable[str],
+    expires_at: float | None = None,
+    issued_at: float | None = None,
+) -> Identity:
+    """Return the identity that these claims describe. Raises InvalidToken."""
     try:
-        return frozenset(map(checked_grant, topics))
-    except InvalidTopic as error:
-        raise InvalidToken(f"the token's topics are invalid: {error}") from None
+        return Identity(user_id, frozenset(scope.split()), expires_at, topics, issued_at)  # type: ignore[arg-type]  # Identity checks the topics
+    except ConfigurationError as error:
+        raise InvalidToken(f"the token's {error}") from None
+
+
+def _seconds(claims: dict[str, Any], name: str) -> float | None:
+    """Return a time of the token in Unix seconds, or None without one. Raises InvalidToken."""
+    if name not in claims:
+        return None
+    seconds = claims[name]
+    # Comparisons are exact for integers of any size, and false for NaN. Conversions to float can fail.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _LATEST:
+        raise InvalidToken(f"the token's {name} must be a number of seconds since 1970")
+    return float(seconds)
 
 
 def _is_text(value: object) -> TypeGuard[str]:
@@ -161,6 +186,11 @@ def _key(key: str, algorithm: str) -> Key:
         raise ConfigurationError(
             "UNMISSED_JWT_SECRET is a private key, and verifying needs the public one only: "
             "create it with: openssl pkey -in private.pem -pubout"
+        )
+    if key.count("-----BEGIN ") > 1:
+        raise ConfigurationError(
+            "UNMISSED_JWT_SECRET has several keys or certificates, and only the first would count: give the one whose "
+            "tokens are accepted"
         )
     try:
         built = jwk.construct(key, algorithm)
@@ -237,17 +267,23 @@ def issue_token(
 
     ``exp`` is rounded up to a whole second. ``iat`` is the exact time, so that a token issued right after a logout is
     distinguished from those before it.
-    ``topics`` are the names that the user may follow, or prefixes with a ``*`` at their end. Raises InvalidToken.
+    ``topics`` are the names that the user may follow, or prefixes with a ``*`` at their end. Raises InvalidToken for
+    what no server accepts.
     """
-    if not user_id:
-        raise InvalidToken("a token needs a user id as its sub, and this one is empty")
+    if not isinstance(scope, str):
+        raise InvalidToken('the scope is one string: write " ".join(scopes)')
+    if not math.isfinite(expires_in):
+        raise InvalidToken("expires_in is a number of seconds, such as 3600")
+    identity = _checked(user_id, scope=scope, topics=topics if isinstance(topics, str) else [*topics])
+    if len(identity.topics) > MAX_TOPICS:
+        raise InvalidToken(f"a token has at most {MAX_TOPICS} topics, and this one {len(identity.topics)}")
     now = time.time()
     claims = {
         "sub": user_id,
         "iat": now,
         "exp": math.ceil(now + expires_in),
         "scope": scope,
-        "topics": sorted(_grants([*topics])),
+        "topics": sorted(identity.topics),
         "aud": audience,
         "iss": issuer,
     }

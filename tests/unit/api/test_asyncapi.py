@@ -284,6 +284,35 @@ def problems(document: dict[str, Any], name: str, frame: object) -> list[str]:
     return [error.message for error in Draft202012Validator(schema).iter_errors(frame)]
 
 
+async def test_it_is_built_once_until_something_is_registered(
+    manager: ConnectionManager, client: httpx.AsyncClient
+) -> None:
+    built = 0
+
+    def count(schema: dict[str, Any]) -> None:  # noqa: ARG001  # Pydantic passes it
+        nonlocal built
+        built += 1
+
+    class Counted(BaseModel):
+        model_config = ConfigDict(json_schema_extra=count)
+
+    manager.event("counted")(Counted)
+    first = await client.get(PATH)
+    at_first = built
+    again = [await client.get(PATH, headers={"Host": f"host-{number}.example"}) for number in range(3)]
+    assert at_first == built > 0
+
+    manager.event("another")(type("Another", (BaseModel,), {}))
+    later = (await client.get(PATH)).json()
+
+    assert built > at_first
+    assert "event.another" in later["components"]["messages"]
+    assert ["host-0.example", "host-1.example", "host-2.example"] == [
+        response.json()["servers"]["this"]["host"] for response in again
+    ]
+    assert first.json() == {**again[0].json(), "servers": first.json()["servers"]}
+
+
 async def test_the_query_token_is_not_described_where_it_is_refused(client: httpx.AsyncClient) -> None:
     channel = (await client.get(PATH)).json()["channels"]["websocket"]
 

@@ -6,8 +6,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from support import ManualLog
-from unmissed import ConnectionManager, Settings, create_router, issue_token
+from support import ManualLog, connect, until
+from unmissed import Access, ConnectionManager, Identity, Settings, create_router, issue_token
+from unmissed.core.errors import LOG_UNAVAILABLE
+from unmissed.core.wire import CloseCode
 from unmissed.testing import SECRET, ManualClock
 
 PATH = "/websocket/messages"
@@ -47,14 +49,17 @@ async def test_a_server_is_ready_while_it_accepts_messages(client: httpx.AsyncCl
     assert (200, {"status": "ready"}) == (response.status_code, response.json())
 
 
-async def test_a_server_without_its_log_is_alive_and_says_why_it_is_not_ready(
+async def test_a_server_without_its_log_is_alive_and_not_ready_and_shows_its_address_to_operators_alone(
     client: httpx.AsyncClient, log: ManualLog
 ) -> None:
     log.lose(AWAY)
+    operator = issue_token(SECRET, user_id="ops", expires_in=60, scope="admin")
 
     ready, alive = await client.get("/readyz"), await client.get("/livez")
+    status = await client.get("/websocket/status", headers={"Authorization": f"Bearer {operator}"})
 
-    assert (503, problem(AWAY)) == (ready.status_code, ready.json())
+    assert (503, problem(LOG_UNAVAILABLE)) == (ready.status_code, ready.json())
+    assert AWAY == status.json()["problem"]
     assert "application/problem+json" == ready.headers["content-type"]
     assert "no-store" == ready.headers["cache-control"]
     assert 200 == alive.status_code
@@ -83,11 +88,24 @@ async def test_a_message_that_cannot_be_stored_is_a_503_that_says_when_to_retry_
 
     response = await client.post(PATH, json={"type": "a"})
 
-    detail = f"{AWAY}: retry shortly (a publish with the same idempotency key)"
+    detail = "the log is unavailable: retry shortly (a publish with the same idempotency key)"
     assert (503, problem(detail)) == (response.status_code, response.json())
     assert "1" == response.headers["retry-after"]
     assert "application/problem+json" == response.headers["content-type"]
     assert 0 == manager.window.latest
+
+
+async def test_a_publish_over_a_websocket_that_cannot_be_stored_does_not_say_where_the_log_is(
+    manager: ConnectionManager, log: ManualLog
+) -> None:
+    socket, connection = connect(manager, Identity("alice", scopes=frozenset({"messages:publish"})), access=Access())
+    log.lose(AWAY)
+
+    connection.socket_received('{"type":"publish","id":"1","message":{"type":"a"}}')
+    await until(lambda: socket.frames[-1]["type"] == "error")
+
+    assert CloseCode.TRY_AGAIN_LATER == socket.frames[-1]["code"]
+    assert "redis" not in socket.frames[-1]["detail"]
 
 
 async def test_what_is_retained_can_be_read_while_the_log_is_unavailable(

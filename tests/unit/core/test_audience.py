@@ -1,6 +1,12 @@
 """Who sees what."""
 
+import math
 import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -15,6 +21,7 @@ from unmissed.core.audience import (
     user_key,
     visible,
 )
+from unmissed.core.errors import ConfigurationError, InvalidTopic, ScopeRequired
 
 NOBODY = frozenset[str]()
 
@@ -98,3 +105,70 @@ def test_an_identity_has_no_scopes_no_topics_and_no_end_unless_given() -> None:
     identity = Identity("alice")
 
     assert (frozenset(), frozenset(), None) == (identity.scopes, identity.topics, identity.expires_at)
+
+
+TIME = 1_796_000_000.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        ({"user_id": 42}, r"str\(user.id\)"),
+        ({"user_id": None}, "non-empty string"),
+        ({"user_id": ""}, "non-empty string"),
+        ({"user_id": b"alice"}, "non-empty string"),
+        ({"user_id": UUID(int=42)}, "non-empty string"),
+        ({"user_id": "alice\ud800"}, "not text"),
+        ({"scopes": "openid read:administrators"}, r"write scopes=\["),
+        ({"scopes": ["openid read:administrators"]}, r"text.split\(\)"),
+        ({"scopes": {"admin": True}}, "a set or a list"),
+        ({"scopes": None}, "a set or a list"),
+        ({"scopes": [1]}, "must contain names"),
+        ({"scopes": [""]}, "must contain names"),
+        ({"scopes": [["admin"]]}, "must contain names"),
+        ({"topics": "orders.42"}, r"write topics=\['orders.42'\]"),
+        ({"topics": ["my room"]}, "a topic is"),
+        ({"topics": [42]}, "a topic is"),
+        ({"topics": ["a*b"]}, "a topic is"),
+        ({"topics": None}, "a set or a list"),
+        ({"expires_at": str(TIME)}, "Unix time"),
+        ({"expires_at": datetime(2026, 12, 1, tzinfo=UTC)}, r"when.timestamp\(\)"),
+        ({"expires_at": math.inf}, "or None"),
+        ({"expires_at": math.nan}, "Unix time"),
+        ({"expires_at": True}, "Unix time"),
+        ({"expires_at": 10**400}, "Unix time"),
+        ({"issued_at": datetime(2026, 12, 1, tzinfo=UTC)}, "issued_at is Unix time"),
+        ({"issued_at": -math.inf}, "Unix time"),
+    ],
+    ids=str,
+)
+def test_an_identity_refuses_what_would_never_work_and_names_the_fix(arguments: dict[str, Any], fix: str) -> None:
+    with pytest.raises(ConfigurationError, match=fix):
+        Identity(**{"user_id": "alice", **arguments})
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_scopes_and_topics_may_come_in_any_collection(kind: Callable[[list[str]], Any]) -> None:
+    identity = Identity("alice", scopes=kind(["admin"]), topics=kind(["orders.42", "rooms.*", "*"]))
+
+    assert identity == Identity("alice", frozenset({"admin"}), topics=frozenset({"orders.42", "rooms.*", "*"}))
+    assert hash(identity) == hash(replace(identity))
+
+
+@pytest.mark.parametrize("time", [None, 0, -1, 1_796_000_000, TIME])
+def test_times_are_seconds_or_unknown(time: float | None) -> None:
+    identity = Identity("alice", expires_at=time, issued_at=time)
+
+    assert (time, time) == (identity.expires_at, identity.issued_at)
+
+
+def test_a_scope_is_a_whole_name() -> None:
+    identity = Identity("mallory", scopes=frozenset({"read:administrators"}))
+
+    with pytest.raises(ScopeRequired):
+        identity.require("admin", what="listing connections")
+
+
+def test_one_string_is_no_list_of_topics() -> None:
+    with pytest.raises(InvalidTopic, match=r"topics=\['news'\]"):
+        keys_of("alice", "news")

@@ -68,6 +68,11 @@ def test_a_pattern_is_not_a_wish() -> None:
         granted_topics(["rooms.*"], GRANTS)
 
 
+def test_one_string_is_not_a_wish_for_its_letters() -> None:
+    with pytest.raises(InvalidTopic, match=r"write topics=\['news'\]"):
+        granted_topics("news", frozenset({"*"}))
+
+
 def test_a_connection_follows_at_most_1000_topics() -> None:
     asked = [f"rooms.{number}" for number in range(MAX_TOPICS + 1)]
 

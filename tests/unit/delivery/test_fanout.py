@@ -1,7 +1,6 @@
 """The fan-out: one flush for all connections."""
 
 import asyncio
-import math
 from typing import Any
 
 import pytest
@@ -110,7 +109,7 @@ async def test_messages_that_a_slice_has_not_reached_are_not_evicted(
 
 
 async def test_an_identity_that_never_expires_is_told_no_expiry(manager: ConnectionManager) -> None:
-    socket, _ = connect(manager, Identity("alice", expires_at=math.inf))
+    socket, _ = connect(manager, Identity("alice"))
 
     assert "expires_at" not in socket.frames[0]
 
@@ -124,7 +123,7 @@ async def test_a_client_is_told_how_often_heartbeats_come(clock: ManualClock) ->
 
 async def test_a_connection_that_cannot_be_greeted_leaves_nothing_behind(manager: ConnectionManager) -> None:
     with pytest.raises(ValueError, match="surrogate"):
-        connect(manager, Identity("alice", topics=frozenset({"\ud800"})))
+        connect(manager, ALICE, authorized=frozenset({"\ud800"}))
 
     assert () == manager.connections
 

@@ -53,6 +53,43 @@ def test_pages_of_other_hosts_may_not(origin: str, allowed: tuple[str, ...]) -> 
     assert not Origins(allowed).allow(origin, host=HOST)
 
 
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://example.com", "example.com:443"),
+        ("https://example.com:443", "example.com"),
+        ("HTTPS://EXAMPLE.com", "example.COM:443"),
+        ("http://example.com", "example.com:80"),
+        ("http://example.com:80", "example.com"),
+        ("wss://example.com", "example.com:443"),
+        ("ws://example.com", "example.com:80"),
+        ("https://[::1]", "[::1]:443"),
+        ("http://[::1]:80", "[::1]"),
+    ],
+)
+def test_the_default_port_of_a_scheme_may_be_left_out(origin: str, host: str) -> None:
+    assert Origins().allow(origin, host=host)
+    assert Origins([f"{origin.partition('://')[0]}://{host}"]).allow(origin, host=HOST)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://example.com", "example.com:80"),
+        ("http://example.com", "example.com:443"),
+        ("https://example.com:8443", "example.com:443"),
+        ("https://example.com", "example.com:4430"),
+        ("capacitor://example.com", "example.com:443"),
+        ("https://[::1]", "[::1]:80"),
+        ("https://", ":443"),
+        ("https://:443", ":443:443"),
+        ("https://example.com:443:443", "example.com"),
+    ],
+)
+def test_a_port_that_is_not_the_default_counts(origin: str, host: str) -> None:
+    assert not Origins().allow(origin, host=host)
+
+
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://]", "http://[evil]"])
 def test_an_origin_that_is_no_url_is_refused_rather_than_an_error(origin: str) -> None:
     assert not Origins().allow(origin, host=HOST)

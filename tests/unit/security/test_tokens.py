@@ -249,6 +249,26 @@ def test_no_token_is_issued_for_a_topic_that_none_can_be() -> None:
         issue_token(SECRET, user_id="alice", expires_in=60.0, topics=["a b"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        ({"user_id": 42}, r"str\(user.id\)"),
+        ({"user_id": ""}, "non-empty string"),
+        ({"user_id": "alice\ud800"}, "not text"),
+        ({"topics": "orders.42"}, r"write topics=\['orders.42'\]"),
+        ({"topics": [42]}, "a topic is"),
+        ({"topics": [f"orders.{number}" for number in range(1_001)]}, "at most 1000 topics"),
+        ({"scope": [PUBLISH_SCOPE]}, "one string"),
+        ({"expires_in": float("inf")}, "seconds"),
+        ({"expires_in": float("nan")}, "seconds"),
+    ],
+    ids=str,
+)
+def test_no_token_is_issued_that_no_server_accepts(arguments: dict[str, Any], fix: str) -> None:
+    with pytest.raises(InvalidToken, match=fix):
+        issue_token(SECRET, **{"user_id": "alice", "expires_in": 60.0, **arguments})
+
+
 def test_a_leeway_accepts_a_token_that_has_just_expired() -> None:
     clock = ManualClock(IN_AN_HOUR + 4)
     verifier = JwtVerifier(SECRET, leeway=5.0, wall_clock=clock)
@@ -412,6 +432,14 @@ def test_a_public_key_of_another_curve_is_a_configuration_error() -> None:
     """Every token would be refused, and nobody told why."""
     with pytest.raises(ConfigurationError, match="the key does not fit ES256"):
         JwtVerifier(pem(ec.generate_private_key(ec.SECP384R1())), algorithm="ES256")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "HS256"])
+def test_a_second_key_in_a_file_is_a_configuration_error_and_is_not_ignored(algorithm: str) -> None:
+    another = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+
+    with pytest.raises(ConfigurationError, match="several keys or certificates"):
+        JwtVerifier(pem(rsa_key) + pem(another), algorithm=algorithm)
 
 
 def test_a_short_rsa_key_is_a_configuration_error_that_names_the_fix() -> None:

@@ -3,7 +3,7 @@
 import { Console } from "./console.js";
 import { element, setText } from "./elements.js";
 import { listenForShortcuts } from "./shortcuts.js";
-import { forgetToken, keepToken, takeToken } from "./token.js";
+import { forgetToken, keepToken, keptToken, takeLinkedToken } from "./token.js";
 
 const base = new URL("../..", location.href).href.replace(/\/$/, "");
 
@@ -12,12 +12,34 @@ function start() {
   element("forget", HTMLButtonElement).addEventListener("click", leave);
   element("sign-in", HTMLFormElement).addEventListener("submit", enter);
   // The address of a restarted server differs in its fragment only, for which browsers do not load a page again.
-  addEventListener("hashchange", () => takeToken() && location.reload());
-  const token = takeToken();
+  addEventListener("hashchange", () => followLink(() => location.reload()));
+  followLink(() => {});
+  const token = keptToken();
   if (token === null) return showSignIn("");
   element("forget", HTMLButtonElement).hidden = element("console", HTMLElement).hidden = false;
   const page = new Console(base, token);
   page.addEventListener("ended", (event) => showSignIn(/** @type {CustomEvent} */ (event).detail));
+}
+
+/**
+ * Keep the token of a link. Any page can open this one with a token of its own, so ask before it replaces another.
+ * @param {() => void} taken called at once if there was no token
+ */
+function followLink(taken) {
+  const token = takeLinkedToken();
+  if (token === null || token === keptToken()) return;
+  if (keptToken() === null) {
+    keepToken(token);
+    return taken();
+  }
+  const dialog = element("replace", HTMLDialogElement);
+  dialog.returnValue = "";
+  dialog.onclose = () => {
+    if (dialog.returnValue !== "replace") return;
+    keepToken(token);
+    location.reload();
+  };
+  if (!dialog.open) dialog.showModal();
 }
 
 function leave() {

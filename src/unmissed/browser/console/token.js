@@ -5,17 +5,16 @@ const KEY = "unmissed.console.token";
 /** The key under which the stream keeps its position, so that a reload recovers what it missed. */
 export const POSITION_KEY = "unmissed.console.position";
 
-/**
- * Return the token, or null. A token in the fragment is removed from the address bar and the history at once, and kept
- * for this tab, so that a reload works.
- * @returns {string | null}
- */
-export function takeToken() {
+/** Return the token in the fragment, or null, and remove it from the address bar and the history at once. */
+export function takeLinkedToken() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token === null) return sessionStorage.getItem(KEY);
-  history.replaceState(null, "", location.pathname + location.search);
-  keepToken(token);
+  if (token !== null) history.replaceState(null, "", location.pathname + location.search);
   return token;
+}
+
+/** Return the token that is kept for this tab, so that a reload works, or null. */
+export function keptToken() {
+  return sessionStorage.getItem(KEY);
 }
 
 /** Keep a token until the tab is closed. @param {string} token */
