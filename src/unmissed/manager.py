@@ -160,7 +160,7 @@ class ConnectionManager(Registration):
         """Why connections or messages are not accepted, or None."""
         if not self.ready:
             return "not accepting connections: the server is starting or shutting down"
-        return self._log.unavailable
+        return self._log.unavailable or self._checks.problem
 
     @property
     def epoch(self) -> str:

@@ -30,7 +30,7 @@ class Lifecycle:
                 "connection_id": connection.id,
                 "user_id": connection.identity.user_id,
                 "client": connection.client,
-                "code": code,
+                "code": int(code),
                 "reason": redact(reason),
                 "seconds": round(seconds, 3),
                 "position": connection.position,
