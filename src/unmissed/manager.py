@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import secrets
 import time
@@ -45,11 +46,18 @@ from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
 from unmissed.transports.shutdown import server_stops
 
-_OTHER_THREADS = "manager.publish_threadsafe(message)"
+CLOSE_SECONDS = 3.0
+"""The most seconds that leaving a manager takes, whatever its hooks and its log do."""
+
 _HOOK_SECONDS = 1.0
+"""The part of it for the hooks that still run."""
+
+_OTHER_THREADS = "manager.publish_threadsafe(message)"
 _NO_RIGHTS = Access()
 
 _Result = TypeVar("_Result")
+
+logger = logging.getLogger("unmissed")
 
 
 class ConnectionManager(Registration):
@@ -84,17 +92,35 @@ class ConnectionManager(Registration):
         self._clock = clock
         self._wall_clock = wall_clock
         self._revocations = Revocations()
-        self.node_id = secrets.token_urlsafe(6)
-        """Names this process among those that share the log. The ids of its connections begin with it."""
+        self._started = False
+        """Set from the beginning of a start to the end of a stop."""
         self._fan_out: FanOut | None = None
         """Set while the manager runs."""
 
     async def __aenter__(self) -> Self:
         """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work."""
-        if self._fan_out is not None:
+        if self._started:
             raise AlreadyRunning
+        self._started = True
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                fan_out = await self._start(stack)
+                stack.pop_all()
+        except BaseException:
+            self._started = False
+            raise
+        self._fan_out = fan_out
+        return self
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> FanOut:
+        """Create what belongs to one run, which begins here, in the process and the event loop that serve.
+
+        ``stack`` undoes what a failed start has begun.
+        """
         self._loop = asyncio.get_running_loop()
+        self._node_id = secrets.token_urlsafe(6)
         window = await self._log.open()
+        stack.push_async_callback(self._log.close)
         self._draining = False
         self._requests = ClientRequests(
             self.settings,
@@ -105,21 +131,21 @@ class ConnectionManager(Registration):
         )
         limits = self._limits()
         events = Lifecycle(self.hooks, clock=self._clock)
-        self._fan_out = FanOut(
-            window, node_id=self.node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
+        fan_out = FanOut(
+            window, node_id=self._node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
         )
         self._people = People(
-            self._fan_out.connections,
+            fan_out.connections,
             self._revocations,
-            node_id=self.node_id,
+            node_id=self._node_id,
             channel=self._log.channel,
             clock=self._clock,
             wall_clock=self._wall_clock,
         )
-        self._throttle = Throttle(self._fan_out, loop=self._loop)
-        self._log.subscribe(WindowReader(self._fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
+        self._throttle = Throttle(fan_out, loop=self._loop)
+        self._log.subscribe(WindowReader(fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
         self._checks = Checks(
-            self._fan_out,
+            fan_out,
             limits=limits,
             expire=self._log.expire,
             clock=self._clock,
@@ -128,21 +154,39 @@ class ConnectionManager(Registration):
             drain_seconds=self.settings.drain_seconds,
         )
         self._checking = self._loop.create_task(self._checks.run())
+        stack.callback(self._checking.cancel)
+        stack.callback(self._throttle.stop)
+        stack.push_async_callback(self._people.nodes.stop, seconds=_HOOK_SECONDS)
+        # Last: from now on, other nodes ask this one.
         self._people.nodes.start()
-        return self
+        return fan_out
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close every connection with code 1012, wait a second for the hooks, then close the log."""
+        """Close every connection with code 1012, wait for the hooks, then close the log, within three seconds."""
         fan_out, self._fan_out = self._running, None
+        closes_at = self._loop.time() + CLOSE_SECONDS
         self._throttle.stop()
         self._checking.cancel()
         self._requests.stop()
         fan_out.close()
-        await self.hooks.finish(seconds=_HOOK_SECONDS)
-        await self._people.nodes.stop()
-        await self._log.close()
+        try:
+            await asyncio.gather(
+                self.hooks.finish(seconds=_HOOK_SECONDS), self._people.nodes.stop(seconds=_HOOK_SECONDS)
+            )
+        finally:
+            await self._close_log(closes_at)
+
+    async def _close_log(self, closes_at: float) -> None:
+        """Close the log until this time of the event loop. The manager can be started again then."""
+        try:
+            async with asyncio.timeout_at(closes_at):
+                await self._log.close()
+        except TimeoutError:
+            logger.warning("the log was not closed in time: what was waiting to be written may be lost")
+        finally:
+            self._started = False
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002  # ASGI frameworks pass it
@@ -161,6 +205,12 @@ class ConnectionManager(Registration):
         if not self.ready:
             return "not accepting connections: the server is starting or shutting down"
         return self._log.unavailable or self._checks.problem
+
+    @property
+    def node_id(self) -> str:
+        """Names this run among the nodes of the log. The ids of its connections begin with it. Raises NotRunning."""
+        self._running  # noqa: B018  # raises NotRunning
+        return self._node_id
 
     @property
     def epoch(self) -> str:

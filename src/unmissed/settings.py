@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         description="Longest duration of an event stream in seconds, after which its client reconnects.",
     )
     drain_seconds: Positive = Field(
-        default=5.0, description="Seconds that a shutdown may take, and within which clients reconnect."
+        default=5.0, description="Seconds that a shutdown waits for clients, and within which they reconnect."
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

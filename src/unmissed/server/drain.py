@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
-from math import ceil
 
 from unmissed.manager import ConnectionManager
 from unmissed.server.uvicorn_names import Config
 from unmissed.server.uvicorn_names import Server as UvicornServer
 
 _POLL_SECONDS = 0.02
+_CANCEL_AFTER = 0.5
+"""Seconds after the end of the connections at which uvicorn cancels the requests that still run."""
 
 
 class Server(UvicornServer):
@@ -22,7 +23,10 @@ class Server(UvicornServer):
         self._manager = manager
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests."""
+        """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests.
+
+        The application's lifespan ends after that, which takes its manager at most CLOSE_SECONDS.
+        """
         loop = asyncio.get_running_loop()
         seconds = self._manager.settings.drain_seconds / 2
         for server in self.servers:
@@ -34,7 +38,8 @@ class Server(UvicornServer):
             connection.abort("the server is shutting down")
         # Applications see a disconnect before uvicorn would cancel their tasks and log a traceback for each.
         aborting = loop.call_later(seconds, self._abort_connections)
-        self.config.timeout_graceful_shutdown = ceil(seconds) + 1
+        # uvicorn declares an int, and waits for any number of seconds.
+        self.config.timeout_graceful_shutdown = seconds + _CANCEL_AFTER  # type: ignore[assignment]
         await super().shutdown(sockets)
         aborting.cancel()
         self._abort_connections()

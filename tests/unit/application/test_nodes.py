@@ -69,7 +69,7 @@ async def start(air: Air) -> AsyncIterator[Start]:
     yield starting
     air.down = False
     for node in started:
-        await node.stop()
+        await node.stop(seconds=1.0)
 
 
 async def test_nodes_find_each_other(start: Start) -> None:
@@ -104,7 +104,7 @@ async def test_a_node_that_is_alone_has_nobody_to_ask(start: Start) -> None:
     alone.start()
     await alone.tell("anything", None)
     assert [] == await alone.ask("double", 10)
-    await alone.stop()
+    await alone.stop(seconds=1.0)
 
 
 async def test_a_node_that_does_not_answer_is_left_out(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ async def test_a_node_that_has_stopped_is_not_waited_for(start: Start) -> None:
     await until(lambda: one.others)
 
     asked = asyncio.ensure_future(one.ask("double", 10))
-    await two.stop()
+    await two.stop(seconds=1.0)
 
     assert [] == await asked
     assert frozenset() == one.others

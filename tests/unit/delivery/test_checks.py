@@ -1,5 +1,6 @@
 """The periodic checks: one that fails is reported, and ends no other."""
 
+import asyncio
 import logging
 
 import pytest
@@ -39,3 +40,12 @@ async def test_a_check_that_fails_is_a_problem_that_is_logged_once_and_ends_no_o
     assert "the periodic checks fail: OSError('the log of an application failed')" == problem
     assert 1 == sum(record.levelno == logging.ERROR for record in caplog.records)
     assert 1 == caplog.text.count("the periodic checks work again")
+
+
+async def test_checks_end_with_their_manager_also_while_they_fail(clock: ManualClock) -> None:
+    log = FailingLog(clock)
+    async with managed(clock, log=log, heartbeat_seconds=0.02):
+        log.error = OSError("the log of an application failed")
+        await until(lambda: log.failures)
+
+    assert 1 == len(asyncio.all_tasks())

@@ -64,7 +64,6 @@ class JetStreamEngine:
         self._first_number = first_number
         self._wall_clock = wall_clock
         self._clock = clock
-        self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         """The stream as this connection has found it, with every message that this node had seen."""
@@ -73,6 +72,8 @@ class JetStreamEngine:
 
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
+        # A lock belongs to the event loop that uses it first.
+        self._lock = asyncio.Lock()
         async with self._lock:
             try:
                 await self._found(await self._connected(), None)
@@ -82,8 +83,9 @@ class JetStreamEngine:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._connection is not None:
-            await self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def state(self, seen: Position | None) -> State:
         """Return what the stream holds. See ``Engine.state``."""
