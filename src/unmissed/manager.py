@@ -98,7 +98,10 @@ class ConnectionManager(Registration):
         """Set while the manager runs."""
 
     async def __aenter__(self) -> Self:
-        """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work."""
+        """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work.
+
+        On a shared log, wait for what the other nodes know of logouts: for a second, or as long as it arrives.
+        """
         if self._started:
             raise AlreadyRunning
         self._started = True
@@ -139,6 +142,7 @@ class ConnectionManager(Registration):
             self._revocations,
             node_id=self._node_id,
             channel=self._log.channel,
+            key=self._note_key(),
             clock=self._clock,
             wall_clock=self._wall_clock,
         )
@@ -158,7 +162,7 @@ class ConnectionManager(Registration):
         stack.callback(self._throttle.stop)
         stack.push_async_callback(self._people.nodes.stop, seconds=_HOOK_SECONDS)
         # Last: from now on, other nodes ask this one.
-        self._people.nodes.start()
+        await self._people.nodes.start()
         return fan_out
 
     async def __aexit__(
@@ -204,7 +208,7 @@ class ConnectionManager(Registration):
         """Why connections or messages are not accepted, or None."""
         if not self.ready:
             return "not accepting connections: the server is starting or shutting down"
-        return self._log.unavailable or self._checks.problem
+        return self._log.unavailable or self._checks.problem or self._people.nodes.problem
 
     @property
     def node_id(self) -> str:
@@ -523,6 +527,16 @@ class ConnectionManager(Registration):
                 return await work
         except TimeoutError:
             raise LogUnavailable(self._log.unavailable or otherwise) from None
+
+    def _note_key(self) -> bytes:
+        """Return the key that authenticates notes between nodes. Without a secret, anyone can send them."""
+        key = self.settings.node_key()
+        if key is None and self._log.channel is not None:
+            logger.warning(
+                "anyone who can send to the engine of the log can log users out: set UNMISSED_NODE_SECRET, to the same "
+                "value on all nodes (openssl rand -base64 48)"
+            )
+        return key or b""
 
     def _check_accepting(self, right_call: str) -> None:
         if self._fan_out is None:

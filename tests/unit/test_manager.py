@@ -29,7 +29,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.logs.memory import MemoryLog
-from unmissed.testing import ManualClock
+from unmissed.testing import SECRET, ManualClock
 
 
 async def test_every_publish_returns_the_stamped_message(manager: ConnectionManager) -> None:
@@ -402,6 +402,35 @@ async def test_leaving_the_manager_waits_for_no_hook_no_engine_and_no_log_for_lo
     assert "the log was not closed in time" in caplog.text
     async with asyncio.timeout(60), managed(clock):
         pass
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ({}, True),
+        ({"jwt_secret": SECRET}, False),
+        ({"jwt_secret": SECRET, "jwt_algorithm": "RS256"}, True),
+        ({"jwt_algorithm": "RS256", "node_secret": SECRET}, False),
+    ],
+)
+async def test_a_shared_log_without_a_secret_for_its_notes_is_warned_about(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture, given: dict[str, str], *, warned: bool
+) -> None:
+    class Silent:
+        """A channel that carries nothing."""
+
+        async def send(self, note: bytes) -> None: ...
+
+        async def receive(self) -> AsyncGenerator[bytes]:
+            yield b""
+            await asyncio.Event().wait()
+
+    log = ManualLog(clock)
+    log.channel = Silent()
+    async with managed(clock, log=log, **given), managed(clock):
+        pass
+
+    assert warned is ("set UNMISSED_NODE_SECRET" in caplog.text)
 
 
 async def test_draining_says_when_to_come_back_and_takes_nobody_new(manager: ConnectionManager) -> None:

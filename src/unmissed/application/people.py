@@ -37,7 +37,8 @@ class ConnectionInfo:
 class People:
     """The people behind the connections of all nodes that share a log.
 
-    ``connections`` are those of this node. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.
+    ``connections`` are those of this node. ``key`` authenticates the notes between the nodes. ``clock`` returns
+    monotonic seconds, and ``wall_clock`` Unix seconds.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class People:
         *,
         node_id: str,
         channel: Channel | None,
+        key: bytes,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -57,6 +59,7 @@ class People:
         self.nodes = Nodes(
             channel,
             node_id=node_id,
+            key=key,
             handlers={
                 "users": connections.users,
                 "connections": lambda content: [asdict(info) for info in self._listed(**content)],
@@ -65,14 +68,15 @@ class People:
                 "reconnect": self._reconnect,
                 "revoked": self._revoke,
             },
-            introduce=self._revoked,
+            facts=self._revoked,
+            knows=lambda: hash((tuple(revocations.users), tuple(revocations.tokens))),
             clock=clock,
         )
 
     async def users(self, topic: str | None = None) -> dict[str, int]:
         """Return how many connections each user has, or only those that follow a topic."""
         counts = Counter(self._connections.users(topic))
-        for answer in await self.nodes.ask("users", topic):
+        for answer in (await self.nodes.ask("users", topic)).values():
             counts.update(answer)
         return dict(counts)
 
@@ -80,7 +84,7 @@ class People:
         """Return the first ``limit`` connections, of one user if given, with ids above ``after``, ordered by id."""
         wanted = {"after": after, "limit": limit, "user_id": user_id}
         found = self._listed(after=after, limit=limit, user_id=user_id)
-        for answer in await self.nodes.ask("connections", wanted):
+        for answer in (await self.nodes.ask("connections", wanted)).values():
             found += [ConnectionInfo(**info) for info in answer]
         return nsmallest(limit, found, key=lambda info: info.connection_id)
 
@@ -88,23 +92,23 @@ class People:
         """Close the connections of a user, refuse the tokens issued up to now, and return how many were closed."""
         now = self._wall_clock()
         closed = self._log_out(user_id, now)
-        elsewhere: list[int] = await self.nodes.ask("log_out", [user_id, now])
-        return closed + sum(elsewhere)
+        elsewhere = await self.nodes.ask("log_out", [user_id, now])
+        return closed + sum(map(int, elsewhere.values()))
 
     async def log_out_connection(self, connection_id: str) -> None:
         """Close a connection and refuse the tokens that it has used. Raises UnknownConnection."""
         answers = [self._log_out_connection(connection_id)]
         if answers == [None]:
-            answers = await self.nodes.ask("log_out_connection", connection_id)
+            answers = [*(await self.nodes.ask("log_out_connection", connection_id)).values()]
         tokens = next((answer for answer in answers if answer is not None), None)
         if tokens is None:
             raise UnknownConnection(connection_id)
         self._revoke({"tokens": tokens})
-        await self.nodes.tell("revoked", {"tokens": tokens})
+        await self.nodes.ask("revoked", {"tokens": tokens})
 
     async def reconnect(self, connection_id: str) -> None:
         """Close a connection whose client then reconnects and resumes. Raises UnknownConnection."""
-        if not self._reconnect(connection_id) and not any(await self.nodes.ask("reconnect", connection_id)):
+        if not self._reconnect(connection_id) and not any((await self.nodes.ask("reconnect", connection_id)).values()):
             raise UnknownConnection(connection_id)
 
     def _listed(self, *, after: str, limit: int, user_id: str | None) -> list[ConnectionInfo]:
