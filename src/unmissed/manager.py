@@ -91,7 +91,7 @@ class ConnectionManager(Registration):
         )
         self._clock = clock
         self._wall_clock = wall_clock
-        self._revocations = Revocations()
+        self._revocations = Revocations(wall_clock=wall_clock)
         self._started = False
         """Set from the beginning of a start to the end of a stop."""
         self._fan_out: FanOut | None = None
@@ -457,13 +457,24 @@ class ConnectionManager(Registration):
     async def log_out(self, user_id: str) -> int:
         """Close the connections of a user to any node with code 4401, and refuse the tokens issued up to now.
 
-        Return how many were closed. It is forgotten when all nodes have stopped. If LogUnavailable is raised, only this
-        node knows about it.
+        Return how many were closed. What is refused is forgotten when all nodes have stopped. If LogUnavailable is
+        raised, only this node is certain to know it.
+
+        Each node compares ``issued_at`` with its own clock, and with the newest token that the user is known to have. A
+        token whose ``issued_at`` is a whole second is refused, too, if it is issued later in the second of the logout.
+        Without ``issued_at``, a token is refused if it expires within an hour, or if a closed connection has used it.
+        An identity without ``expires_at``, too, cannot be refused: its connections are closed, and the application must
+        end its session.
         """
         return await self._everybody.log_out(user_id)
 
     async def log_out_connection(self, connection_id: str) -> None:
-        """Close a connection to any node with code 4401, and refuse its tokens. Raises UnknownConnection."""
+        """Close a connection to any node with code 4401, and refuse the tokens that it has used.
+
+        Other connections with these tokens are closed, too. A token is recognized by its user, ``issued_at`` and
+        ``expires_at``: without both times, it is not refused. Raises UnknownConnection. If LogUnavailable is raised, at
+        most this node knows about it.
+        """
         await self._everybody.log_out_connection(connection_id)
 
     async def reconnect(self, connection_id: str) -> None:

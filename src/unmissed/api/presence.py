@@ -52,7 +52,12 @@ _LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_USERS, "default": MAX_
 _DOCS: dict[str, Any] = {
     "responses": {
         200: {"model": models.PresenceBody},
-        **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **documented(
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
     },
     "openapi_extra": {
         "parameters": [

@@ -183,6 +183,8 @@ class Inbox:
 
     async def _respond(self, request: Request) -> None:
         await self._changes.wait()
+        if self._client.closing:  # The token may have been refused while this waited.
+            return
         answer = await self._requests.answer(self._client.identity, request)
         self._client.send_frame(answer.payload, after=answer.after)
 
