@@ -69,7 +69,7 @@ class Nodes:
         """When each other node was heard last. Nodes that are starting are left out: they have no clients."""
         self._asked: dict[str, _Question] = {}
         self._introductions = _Introductions()
-        self._has_told = False
+        self._facts_sent = False
         """Whether this node has sent its facts since it began to listen."""
         self._tasks: list[asyncio.Task[None]] = []
         self._assembly = Assembly()
@@ -86,7 +86,10 @@ class Nodes:
         if self._channel is None:
             return
         self._tasks = [asyncio.create_task(self._listen(self._channel))]
-        await self._introductions.wait(seconds=self._start_seconds)
+        if not await self._introductions.wait(seconds=self._start_seconds):
+            # A node may have ended while it sent its facts: others may have the same.
+            with contextlib.suppress(LogUnavailable):
+                await self._say_hello()
         self._tasks.append(asyncio.create_task(self._greet()))
 
     async def stop(self, *, seconds: float) -> None:
@@ -136,8 +139,11 @@ class Nodes:
     async def _listen(self, channel: Channel) -> None:
         while True:
             try:
-                async with contextlib.aclosing(channel.receive()) as sealed:
-                    await self._take_all(self._authentic(sealed))
+                async with (
+                    contextlib.aclosing(channel.receive()) as sealed,
+                    contextlib.aclosing(self._authentic(sealed)) as parts,
+                ):
+                    await self._take_all(parts)
             except LogUnavailable as error:
                 seconds = self._hearing.failed(error.reason)
             except TimeoutError:
@@ -169,8 +175,7 @@ class Nodes:
                 part = await anext(parts)
             await asyncio.sleep(0)  # Hundreds of notes may have arrived.
             if not part:
-                self._has_told = False
-                await self._send("hello", {"new": True})
+                await self._say_hello()
                 continue
             self._hearing.succeeded()
             try:
@@ -196,6 +201,12 @@ class Nodes:
                 self._sending.failed(f"an unexpected error: {error!r}")
             await asyncio.sleep(self._hello_seconds)
 
+    async def _say_hello(self) -> None:
+        """Let the other nodes introduce themselves."""
+        self._introductions.begin()
+        self._facts_sent = False
+        await self._send("hello", {"new": True})
+
     async def _introduce_to(self, node: str) -> None:
         """Say that this node is here, what it knows, and which others will say so, too."""
         others = sorted(self.others - {node})
@@ -204,11 +215,13 @@ class Nodes:
 
     async def _take_introduction(self, node: str, content: dict[str, Any]) -> None:
         """Exchange facts with a node, unless both know the same, or another one has said that it knows the same."""
+        if content["ready"]:
+            self._heard[node] = self._clock()
         knows_else = content["knows"] != self._knows()
         if self._introductions.add(node, content, knows_else=knows_else):
             await self._send("wanted", {"from": node})
-        if knows_else and not self._has_told:
-            self._has_told = True
+        if knows_else and not self._facts_sent:
+            self._facts_sent = True
             await self._send_facts()
 
     async def _send_facts(self) -> None:
@@ -250,9 +263,9 @@ class Nodes:
                 await self._take_introduction(node, content)
             case "wanted" if content["from"] == self.id:
                 await self._send_facts()
-                await self._send("told", {"to": node})
-            case "told" if content["to"] == self.id:
-                self._introductions.told(node)
+                await self._send("complete", {"to": node})
+            case "complete" if content["to"] == self.id:
+                self._introductions.completed(node)
 
     def _settle(self, question_id: str | None, node: str) -> None:
         """Stop waiting for a node to receive a question, or to answer it."""
@@ -291,6 +304,10 @@ class _Introductions:
         """Set as soon as nothing is awaited any more."""
         self.facts = 0
         """Counts the notes that other nodes have sent without a question."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget who has introduced itself: notes may have been missed."""
         self._awaited: set[str] = set()
         self._done: set[str] = set()
         self._asked: set[int] = set()
@@ -309,7 +326,7 @@ class _Introductions:
         self._check()
         return wanted
 
-    def told(self, node: str) -> None:
+    def completed(self, node: str) -> None:
         """Record that a node has sent all its facts."""
         self._done.add(node)
         self._check()
@@ -318,13 +335,17 @@ class _Introductions:
         if self._ready and self._awaited <= self._done:
             self.over.set()
 
-    async def wait(self, *, seconds: float) -> None:
-        """Wait until all have done so, or nothing has arrived for so many seconds, but at most ten times as long."""
+    async def wait(self, *, seconds: float) -> bool:
+        """Wait until all have done so, or nothing has arrived for so many seconds, but at most ten times as long.
+
+        Return whether all have done so.
+        """
         for _ in range(10):
             facts = self.facts
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self.over.wait()
-            if self.over.is_set() or self.facts == facts:
+                    return await self.over.wait()
+            if self.facts == facts:
                 break
         self.over.set()
+        return False

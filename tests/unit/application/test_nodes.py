@@ -9,7 +9,8 @@ import pytest
 
 from support import until
 from unmissed.application.nodes import Nodes
-from unmissed.application.notes import encoded
+from unmissed.application.notes import authentic, encoded
+from unmissed.core.encoding import decode_json
 from unmissed.core.errors import LogUnavailable
 
 KEY = b"the key of these nodes"
@@ -55,6 +56,12 @@ class Air:
         """Send a note of another node."""
         [note] = encoded({"node": node, "number": number, "kind": kind, "content": content}, key=key)
         await self.send(note)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the notes that were sent, which are short here."""
+        parts = [authentic(note, key=KEY) or b"" for note in self.notes]
+        return [decode_json(part.partition(b"\n")[2])["kind"] for part in parts]
 
     def interrupt(self) -> None:
         """Break the connection of every node."""
@@ -118,12 +125,11 @@ async def test_nodes_find_each_other(start: Start) -> None:
 
 
 async def test_a_question_is_answered_by_every_other_node(start: Start) -> None:
-    one = await start("1", double=lambda number: 1 * number)
+    await start("1", double=lambda number: 1 * number)
     await start("2", double=lambda number: 2 * number)
-    await start("3", double=lambda number: 3 * number)
-    await until(lambda: len(one.others) == 2)
+    three = await start("3", double=lambda number: 3 * number)
 
-    assert {"2": 20, "3": 30} == await one.ask("double", 10)
+    assert {"1": 10, "2": 20} == await three.ask("double", 10)
 
 
 async def test_questions_at_the_same_time_get_their_own_answers(start: Start) -> None:
@@ -195,7 +201,7 @@ async def test_a_start_waits_for_every_node_that_another_one_has_heard(start: St
     await air.say("slow", 3, "fact", "of slow")
     await until(lambda: len(known) == 2)
     early = starting.done()
-    await air.say("slow", 4, "told", {"to": "2"})
+    await air.say("slow", 4, "complete", {"to": "2"})
     await starting
 
     assert not early
@@ -215,6 +221,30 @@ async def test_a_start_does_not_trust_a_node_that_is_starting_itself(start: Star
     await starting
 
     assert not early
+
+
+async def test_facts_that_did_not_arrive_before_an_interruption_are_asked_for_again(start: Start, air: Air) -> None:
+    async def introduce(number: int) -> None:
+        await air.say("1", number, "introduction", {"to": "late", "knows": 7, "ready": True, "others": []})
+
+    starting = asyncio.ensure_future(start("late"))
+    await until(lambda: "hello" in air.kinds)
+    await introduce(1)
+    await introduce(2)
+    await until(lambda: "wanted" in air.kinds)
+    air.interrupt()
+    air.notes.clear()
+    air.down = False
+    await until(lambda: "hello" in air.kinds)
+    asked_before = air.kinds.count("wanted")
+
+    await introduce(3)
+    await until(lambda: "wanted" in air.kinds)
+    await air.say("1", 4, "complete", {"to": "late"})
+    await starting
+
+    assert 0 == asked_before
+    assert 1 == air.kinds.count("wanted")
 
 
 async def test_facts_that_several_nodes_know_are_sent_once(start: Start) -> None:

@@ -67,6 +67,7 @@ class JetStreamEngine:
         self._first_number = first_number
         self._wall_clock = wall_clock
         self._clock = clock
+        self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         """The stream as this connection has found it, with every message that this node had seen."""
@@ -75,8 +76,6 @@ class JetStreamEngine:
 
     async def connect(self) -> None:
         """Connect, and create the stream if it does not exist."""
-        # A lock belongs to the event loop that uses it first.
-        self._lock = asyncio.Lock()
         async with self._lock:
             try:
                 await self._found(await self._connected(), None)
@@ -86,6 +85,8 @@ class JetStreamEngine:
 
     async def close(self) -> None:
         """Disconnect."""
+        # A lock belongs to the event loop that uses it first, and this may be used again on another one.
+        self._lock = asyncio.Lock()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
