@@ -86,11 +86,8 @@ class Nodes:
         if self._channel is None:
             return
         self._tasks = [asyncio.create_task(self._listen(self._channel))]
-        if not await self._introductions.wait(seconds=self._start_seconds):
-            # A node may have ended while it sent its facts: others may have the same.
-            with contextlib.suppress(LogUnavailable):
-                await self._say_hello()
-        self._tasks.append(asyncio.create_task(self._greet()))
+        complete = await self._introductions.wait(seconds=self._start_seconds)
+        self._tasks.append(asyncio.create_task(self._greet(complete=complete)))
 
     async def stop(self, *, seconds: float) -> None:
         """Stop listening, and try to send goodbye for so many seconds. Without it, the others notice a little later."""
@@ -186,12 +183,18 @@ class Nodes:
             except Exception:
                 logger.exception("a note of another node could not be handled")
 
-    async def _greet(self) -> None:
-        """Send hello regularly."""
+    async def _greet(self, *, complete: bool) -> None:
+        """Send hello regularly. If the start was not ``complete``, let the others introduce themselves again.
+
+        A node may have ended while it sent its facts, and others may have the same.
+        """
         while True:
             self._heard = {node: self._heard[node] for node in self.others}
             try:
                 await self._send("hello", {"new": False})
+                if not complete:
+                    await self._say_hello()
+                    complete = True
                 self._sending.succeeded()
             except LogUnavailable as error:
                 self._sending.failed(error.reason)
