@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import secrets
 import time
@@ -20,6 +21,7 @@ from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
     LOG_UNAVAILABLE,
+    NODE_FAILS,
     AlreadyRunning,
     Draining,
     InvalidMessage,
@@ -48,11 +50,18 @@ from unmissed.logs.urls import log_from_url
 from unmissed.settings import Settings
 from unmissed.transports.shutdown import server_stops
 
-_OTHER_THREADS = "manager.publish_threadsafe(message)"
+CLOSE_SECONDS = 3.0
+"""The most seconds that leaving a manager takes, whatever its hooks and its log do."""
+
 _HOOK_SECONDS = 1.0
+"""The part of it for the hooks that still run."""
+
+_OTHER_THREADS = "manager.publish_threadsafe(message)"
 _NO_RIGHTS = Access()
 
 _Result = TypeVar("_Result")
+
+logger = logging.getLogger("unmissed")
 
 
 class ConnectionManager(Registration):
@@ -86,18 +95,39 @@ class ConnectionManager(Registration):
         )
         self._clock = clock
         self._wall_clock = wall_clock
-        self._revocations = Revocations()
-        self.node_id = secrets.token_urlsafe(6)
-        """Names this process among those that share the log. The ids of its connections begin with it."""
+        self._revocations = Revocations(wall_clock=wall_clock)
+        self._started = False
+        """Set from the beginning of a start to the end of a stop."""
         self._fan_out: FanOut | None = None
         """Set while the manager runs."""
 
     async def __aenter__(self) -> Self:
-        """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work."""
-        if self._fan_out is not None:
+        """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work.
+
+        On a shared log, wait for what the other nodes know of logouts: for a second, or as long as it arrives.
+        """
+        if self._started:
             raise AlreadyRunning
+        self._started = True
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                fan_out = await self._start(stack)
+                stack.pop_all()
+        except BaseException:
+            self._started = False
+            raise
+        self._fan_out = fan_out
+        return self
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> FanOut:
+        """Create what belongs to one run, which begins here, in the process and the event loop that serve.
+
+        ``stack`` undoes what a failed start has begun.
+        """
         self._loop = asyncio.get_running_loop()
+        self._node_id = secrets.token_urlsafe(6)
         window = await self._log.open()
+        stack.push_async_callback(self._log.close)
         self._draining = False
         self._requests = ClientRequests(
             self.settings,
@@ -110,21 +140,22 @@ class ConnectionManager(Registration):
         )
         limits = self._limits()
         events = Lifecycle(self.hooks, clock=self._clock)
-        self._fan_out = FanOut(
-            window, node_id=self.node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
+        fan_out = FanOut(
+            window, node_id=self._node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
         )
         self._people = People(
-            self._fan_out.connections,
+            fan_out.connections,
             self._revocations,
-            node_id=self.node_id,
+            node_id=self._node_id,
             channel=self._log.channel,
+            key=self._note_key(),
             clock=self._clock,
             wall_clock=self._wall_clock,
         )
-        self._throttle = Throttle(self._fan_out, loop=self._loop)
-        self._log.subscribe(WindowReader(self._fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
+        self._throttle = Throttle(fan_out, loop=self._loop)
+        self._log.subscribe(WindowReader(fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
         self._checks = Checks(
-            self._fan_out,
+            fan_out,
             limits=limits,
             expire=self._log.expire,
             clock=self._clock,
@@ -133,21 +164,39 @@ class ConnectionManager(Registration):
             drain_seconds=self.settings.drain_seconds,
         )
         self._checking = self._loop.create_task(self._checks.run())
-        self._people.nodes.start()
-        return self
+        stack.callback(self._checking.cancel)
+        stack.callback(self._throttle.stop)
+        stack.push_async_callback(self._people.nodes.stop, seconds=_HOOK_SECONDS)
+        # Last: from now on, other nodes ask this one.
+        await self._people.nodes.start()
+        return fan_out
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close every connection with code 1012, wait a second for the hooks, then close the log."""
+        """Close every connection with code 1012, wait for the hooks, then close the log, within three seconds."""
         fan_out, self._fan_out = self._running, None
+        closes_at = self._loop.time() + CLOSE_SECONDS
         self._throttle.stop()
         self._checking.cancel()
         self._requests.stop()
         fan_out.close()
-        await self.hooks.finish(seconds=_HOOK_SECONDS)
-        await self._people.nodes.stop()
-        await self._log.close()
+        try:
+            await asyncio.gather(
+                self.hooks.finish(seconds=_HOOK_SECONDS), self._people.nodes.stop(seconds=_HOOK_SECONDS)
+            )
+        finally:
+            await self._close_log(closes_at)
+
+    async def _close_log(self, closes_at: float) -> None:
+        """Close the log until this time of the event loop. The manager can be started again then."""
+        try:
+            async with asyncio.timeout_at(closes_at):
+                await self._log.close()
+        except TimeoutError:
+            logger.warning("the log was not closed in time: what was waiting to be written may be lost")
+        finally:
+            self._started = False
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG002  # ASGI frameworks pass it
@@ -165,12 +214,22 @@ class ConnectionManager(Registration):
         """Why connections or messages are not accepted, for anyone to read, or None."""
         if not self.ready:
             return "not accepting connections: the server is starting or shutting down"
-        return None if self._log.unavailable is None else LOG_UNAVAILABLE
+        if self._log.unavailable is not None:
+            return LOG_UNAVAILABLE
+        return None if self.detailed_problem is None else NODE_FAILS
 
     @property
-    def log_problem(self) -> str | None:
-        """Why the log is unavailable, for operators: with the address or path of the log. None if it is available."""
-        return self._log.unavailable
+    def detailed_problem(self) -> str | None:
+        """Why the log, the periodic checks or the notes of nodes fail, for operators: with addresses and paths."""
+        if self._fan_out is None:
+            return self._log.unavailable
+        return self._log.unavailable or self._checks.problem or self._people.nodes.problem
+
+    @property
+    def node_id(self) -> str:
+        """Names this run among the nodes of the log. The ids of its connections begin with it. Raises NotRunning."""
+        self._running  # noqa: B018  # raises NotRunning
+        return self._node_id
 
     @property
     def epoch(self) -> str:
@@ -445,13 +504,24 @@ class ConnectionManager(Registration):
     async def log_out(self, user_id: str) -> int:
         """Close the connections of a user to any node with code 4401, and refuse the tokens issued up to now.
 
-        Return how many were closed. It is forgotten when all nodes have stopped. If LogUnavailable is raised, only this
-        node knows about it.
+        Return how many were closed. What is refused is forgotten when all nodes have stopped. If LogUnavailable is
+        raised, only this node is certain to know it.
+
+        Each node compares ``issued_at`` with its own clock, and with the newest token that the user is known to have. A
+        token whose ``issued_at`` is a whole second is refused, too, if it is issued later in the second of the logout.
+        Without ``issued_at``, a token is refused if it expires within an hour, or if a closed connection has used it.
+        An identity without ``expires_at``, too, cannot be refused: its connections are closed, and the application must
+        end its session.
         """
         return await self._everybody.log_out(user_id)
 
     async def log_out_connection(self, connection_id: str) -> None:
-        """Close a connection to any node with code 4401, and refuse its tokens. Raises UnknownConnection."""
+        """Close a connection to any node with code 4401, and refuse the tokens that it has used.
+
+        Other connections with these tokens are closed, too. A token is recognized by its user, ``issued_at`` and
+        ``expires_at``: without both times, it is not refused. Raises UnknownConnection. If LogUnavailable is raised, at
+        most this node knows about it.
+        """
         await self._everybody.log_out_connection(connection_id)
 
     async def reconnect(self, connection_id: str) -> None:
@@ -515,6 +585,16 @@ class ConnectionManager(Registration):
                 return await work
         except TimeoutError:
             raise LogUnavailable(self._log.unavailable or otherwise) from None
+
+    def _note_key(self) -> bytes:
+        """Return the key that authenticates notes between nodes. Without a secret, anyone can send them."""
+        key = self.settings.node_key()
+        if key is None and self._log.channel is not None:
+            logger.warning(
+                "anyone who can send to the engine of the log can log users out: set UNMISSED_NODE_SECRET, to the same "
+                "value on all nodes (openssl rand -base64 48)"
+            )
+        return key or b""
 
     def _check_accepting(self, right_call: str) -> None:
         if self._fan_out is None:

@@ -1,5 +1,6 @@
 """All settings: ``UNMISSED_*`` environment variables, read and checked once."""
 
+import hmac
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ _SERVICE_LINK = re.compile(
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
 _PUBLIC_KEY_ALGORITHMS = ("RS", "ES", "PS")
+_NODE_KEY_LABEL = b"unmissed: notes between nodes"
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -41,6 +43,10 @@ class Settings(BaseSettings):
         default=None, description="Key that verifies tokens; for RS and ES algorithms a public key as PEM."
     )
     jwt_secret_file: Path | None = Field(default=None, description="File with that key, instead of JWT_SECRET.")
+    node_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret that authenticates notes between the nodes of a log; by default derived from JWT_SECRET.",
+    )
     jwt_algorithm: Algorithm = Field(default="HS256", description="The only signature algorithm that is accepted.")
     jwt_audience: str | None = Field(default=None, description="Required value of the aud claim.")
     jwt_ignore_audience: bool = Field(
@@ -68,7 +74,7 @@ class Settings(BaseSettings):
         description="Longest duration of an event stream in seconds, after which its client reconnects.",
     )
     drain_seconds: Positive = Field(
-        default=5.0, description="Seconds that a shutdown may take, and within which clients reconnect."
+        default=5.0, description="Seconds that a shutdown waits for clients, and within which they reconnect."
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -148,12 +154,21 @@ class Settings(BaseSettings):
     def key(self) -> str:
         """Return the key that verifies tokens. Raises ConfigurationError when it is missing or too short."""
         secret = self._secret()
-        if not self.jwt_algorithm.startswith(_PUBLIC_KEY_ALGORITHMS) and len(secret.encode()) < _MIN_SECRET_BYTES:
-            raise ConfigurationError(
-                f"UNMISSED_JWT_SECRET has {len(secret.encode())} bytes and needs at least {_MIN_SECRET_BYTES}: "
-                "create one with: openssl rand -base64 48"
-            )
-        return secret
+        return secret if self._has_public_key else _checked("UNMISSED_JWT_SECRET", secret)
+
+    def node_key(self) -> bytes | None:
+        """Return the key that authenticates notes between nodes, or None without a secret. Raises ConfigurationError.
+
+        It is derived from NODE_SECRET, or from JWT_SECRET unless that is a public key.
+        """
+        if self.node_secret is not None:
+            secret = _checked("UNMISSED_NODE_SECRET", self.node_secret.get_secret_value())
+        elif self._has_public_key or (self.jwt_secret is None and self.jwt_secret_file is None):
+            return None
+        else:
+            secret = self.key()
+        # The same secret signs tokens: no code of a note may be a signature.
+        return hmac.digest(secret.encode(), _NODE_KEY_LABEL, "sha256")
 
     def environment(self) -> dict[str, str]:
         """Return the variables that give these settings to another process. They contain the secret."""
@@ -163,6 +178,10 @@ class Settings(BaseSettings):
     def retention(self) -> Retention:
         """Return how much the log retains."""
         return Retention(max_messages=self.max_messages, max_age=self.max_age, max_bytes=self.max_bytes)
+
+    @property
+    def _has_public_key(self) -> bool:
+        return self.jwt_algorithm.startswith(_PUBLIC_KEY_ALGORITHMS)
 
     def _secret(self) -> str:
         if self.jwt_secret is not None and self.jwt_secret_file is not None:
@@ -191,6 +210,15 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
     unknown = [name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known]
     return sorted(name for name in unknown if not _SERVICE_LINK.fullmatch(name))
+
+
+def _checked(name: str, secret: str) -> str:
+    """Return a secret. Raises ConfigurationError if it is too short."""
+    if (size := len(secret.encode())) < _MIN_SECRET_BYTES:
+        raise ConfigurationError(
+            f"{name} has {size} bytes and needs at least {_MIN_SECRET_BYTES}: create one with: openssl rand -base64 48"
+        )
+    return secret
 
 
 def _as_variable(value: object) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.frames import Opcode
 
-from engines import RedisServer
+from engines import NatsServer, RedisServer
 from faults.processes import ServerProcess
 from places import LOGS, SHARED, new_url
 from unmissed import client
@@ -161,3 +162,32 @@ async def test_an_engine_that_is_away_is_told_and_clients_stay(tmp_path: Path) -
             async with asyncio.timeout(10):
                 while (await http.get(f"{node.url}/readyz")).status_code != 200:
                     await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("engine", [RedisServer, NatsServer])
+def test_a_stop_does_not_wait_for_an_engine_that_has_stopped(
+    engine: type[RedisServer | NatsServer], tmp_path: Path
+) -> None:
+    drain_seconds = 2.0
+    with engine(tmp_path) as store, ExitStack() as stack:
+        node = stack.enter_context(
+            ServerProcess(
+                "unmissed",
+                "serve",
+                log=tmp_path / "log",
+                log_url=store.url,
+                drain_seconds=str(drain_seconds),
+                publish_seconds="60",
+            )
+        )
+        peers = [stack.enter_context(node.websocket("alice")) for _ in range(3)]
+        store.signal(signal.SIGSTOP)
+        # Messages wait to be written, and one client waits for the answer.
+        for peer in peers:
+            peer.frame(Opcode.TEXT, b'{"type":"publish","id":"1","message":{"type":"a"}}')
+        stack.enter_context(node.event_stream("bob"))
+
+        node.signal(signal.SIGTERM)
+
+        assert node.exit_code(seconds=drain_seconds + 3) in (0, -signal.SIGTERM)
+    assert "Traceback" not in node.output

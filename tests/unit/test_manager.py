@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,9 @@ from pydantic import BaseModel
 from support import BOB, ManualLog, connect, flushed, managed, shape
 from unmissed import (
     AlreadyRunning,
+    ConfigurationError,
     ConnectionManager,
+    Disconnected,
     InvalidMessage,
     NotRunning,
     Settings,
@@ -27,7 +29,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
 from unmissed.logs.memory import MemoryLog
-from unmissed.testing import ManualClock
+from unmissed.testing import SECRET, ManualClock
 
 
 async def test_every_publish_returns_the_stamped_message(manager: ConnectionManager) -> None:
@@ -329,6 +331,106 @@ async def test_a_stopped_manager_can_be_started_again(clock: ManualClock) -> Non
 
     async with manager:
         assert first_epoch != manager.epoch
+
+
+async def test_a_start_that_fails_leaves_a_manager_that_starts(clock: ManualClock) -> None:
+    class ClosedLog(ManualLog):
+        error: Exception | None = ConfigurationError("the log cannot be used")
+
+        async def open(self) -> Window:
+            if self.error is not None:
+                raise self.error
+            return await super().open()
+
+    log = ClosedLog(clock)
+    manager = managed(clock, log=log)
+    with pytest.raises(ConfigurationError, match="the log cannot be used"):
+        await manager.__aenter__()
+    assert not manager.ready
+
+    log.error = None
+    async with manager:
+        assert manager.ready
+
+
+async def test_each_start_is_another_node(clock: ManualClock) -> None:
+    manager, nodes = managed(clock), set[str]()
+    with pytest.raises(NotRunning):
+        assert not manager.node_id
+
+    for _ in range(3):
+        async with manager:
+            _, connection = connect(manager)
+            assert manager.node_id == connection.id.partition(".")[0]
+            nodes.add(manager.node_id)
+
+    assert 3 == len(nodes)
+
+
+async def test_leaving_the_manager_waits_for_no_hook_no_engine_and_no_log_for_long(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three seconds, which this test takes."""
+
+    class Deaf:
+        """A channel to an engine that has stopped: nothing is sent, and nothing arrives."""
+
+        async def send(self, note: bytes) -> None:  # noqa: ARG002  # the contract
+            await asyncio.Event().wait()
+
+        async def receive(self) -> AsyncGenerator[bytes]:
+            yield b""
+            await asyncio.Event().wait()
+
+    class Stuck(ManualLog):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    log = Stuck(clock)
+    log.channel = Deaf()
+    manager = managed(clock, log=log)
+
+    @manager.on_disconnect
+    async def never(event: Disconnected) -> None:  # noqa: ARG001  # hooks receive it
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(60):
+        async with manager:
+            socket, _ = connect(manager)
+
+    assert socket.closed_with
+    assert "the log was not closed in time" in caplog.text
+    async with asyncio.timeout(60), managed(clock):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ({}, True),
+        ({"jwt_secret": SECRET}, False),
+        ({"jwt_secret": SECRET, "jwt_algorithm": "RS256"}, True),
+        ({"jwt_algorithm": "RS256", "node_secret": SECRET}, False),
+    ],
+)
+async def test_a_shared_log_without_a_secret_for_its_notes_is_warned_about(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture, given: dict[str, str], *, warned: bool
+) -> None:
+    class Silent:
+        """A channel that carries nothing."""
+
+        async def send(self, note: bytes) -> None: ...
+
+        async def receive(self) -> AsyncGenerator[bytes]:
+            yield b""
+            await asyncio.Event().wait()
+
+    log = ManualLog(clock)
+    log.channel = Silent()
+    async with managed(clock, log=log, **given), managed(clock):
+        pass
+
+    assert warned is ("set UNMISSED_NODE_SECRET" in caplog.text)
 
 
 async def test_draining_says_when_to_come_back_and_takes_nobody_new(manager: ConnectionManager) -> None:

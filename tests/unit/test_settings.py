@@ -38,6 +38,7 @@ def test_defaults_need_no_environment() -> None:
     [
         ("UNMISSED_JWT_SECRET", SECRET, "jwt_secret", SecretStr(SECRET)),
         ("UNMISSED_JWT_SECRET_FILE", "/run/secrets/key", "jwt_secret_file", Path("/run/secrets/key")),
+        ("UNMISSED_NODE_SECRET", SECRET, "node_secret", SecretStr(SECRET)),
         ("UNMISSED_JWT_ALGORITHM", "ES256", "jwt_algorithm", "ES256"),
         ("UNMISSED_JWT_AUDIENCE", "chat", "jwt_audience", "chat"),
         ("UNMISSED_JWT_IGNORE_AUDIENCE", "true", "jwt_ignore_audience", True),
@@ -337,3 +338,31 @@ def test_the_environment_of_the_process_is_looked_at_by_default(monkeypatch: pyt
     monkeypatch.setenv("UNMISSED_MAX_MESAGES", "5")
 
     assert ["UNMISSED_MAX_MESAGES"] == unknown_variables()
+
+
+def test_the_key_of_notes_depends_on_the_secret_and_is_not_the_one_that_signs_tokens() -> None:
+    keys = [Settings.load(jwt_secret=secret).node_key() for secret in (SECRET, SECRET, f"another {SECRET}")]
+
+    assert keys[0] == keys[1] != keys[2]
+    assert SECRET.encode() != keys[0]
+    assert None is not keys[0]
+
+
+def test_a_secret_for_nodes_replaces_the_one_of_tokens_and_a_public_key_is_none() -> None:
+    of_nodes = Settings.load(node_secret=f"another {SECRET}").node_key()
+
+    assert of_nodes == Settings.load(jwt_secret=SECRET, node_secret=f"another {SECRET}").node_key()
+    assert of_nodes == Settings.load(jwt_algorithm="ES256", node_secret=f"another {SECRET}").node_key()
+    assert None is Settings.load(jwt_secret="a public key", jwt_algorithm="ES256").node_key()
+    assert None is Settings.load().node_key()
+
+
+def test_the_key_of_notes_comes_from_a_file_that_has_the_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+
+    assert Settings.load(jwt_secret=SECRET).node_key() == Settings.load(jwt_secret_file=tmp_path / "secret").node_key()
+
+
+def test_a_secret_for_nodes_that_is_too_short_is_refused_with_the_fix() -> None:
+    with pytest.raises(ConfigurationError, match=r"UNMISSED_NODE_SECRET has 5 bytes .* openssl rand -base64 48"):
+        Settings.load(node_secret="short").node_key()  # it is refused

@@ -48,6 +48,7 @@ def add_command_route(router: APIRouter, manager: ConnectionManager, *, authenti
         # Before the body is read and decoded, which costs more than refusing it.
         manager.count_request(identity)
         body = await json_body(request, limit=MAX_CLIENT_FRAME_BYTES, may_be_empty=True)
+        checked(identity, manager)  # The user may have been logged out while the body arrived.
         return _response(await manager.run_command(identity, Command(key, name, _data(body))))
 
     add_options_route(router, PATH, methods="POST, OPTIONS")

@@ -41,8 +41,9 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
     async def log_out(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Close the connections of a user, or one connection, with code 4401.
 
-        Tokens of that user that were issued up to now, or the token of that connection, are refused from now on. With
-        `reconnect=true`, one connection is closed with code 1012 and nothing is refused: its client reconnects.
+        Tokens of that user that were issued up to now, or the tokens of that connection, are refused from now on. With
+        `reconnect=true`, one connection is closed with code 1012 and nothing is refused: its client reconnects. The
+        status 503 says that the other nodes could not be reached, and may accept the tokens.
         """
         checked(identity, manager).require(ADMIN_SCOPE, what="closing connections")
         match parameter(request, "user"), parameter(request, "connection_id"), parameter(request, "reconnect"):
@@ -68,7 +69,12 @@ def _body(info: ConnectionInfo) -> models.ConnectionBody:
     return models.ConnectionBody(**{**asdict(info), "connected_at": rfc3339(info.connected_at)})
 
 
-_REFUSALS = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
+_REFUSALS = documented(
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 _GET_DOCS: dict[str, Any] = {
     "responses": {200: {"model": models.ConnectionsBody}, **_REFUSALS},
     "openapi_extra": {

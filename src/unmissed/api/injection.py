@@ -49,11 +49,12 @@ class Injection:
         A router can be included several times with different dependencies. Raises ConfigurationError for a router that
         is mounted behind something that hides its routes.
         """
-        place = scope["app"], scope["root_path"], scope["path"]
+        own_root = scope.get("root_path", "")
+        place = scope["app"], own_root, scope["path"]
         if self._last is not None and self._last[0] == place:
             return self._last[1]
         # A mount lengthens the root path, and the outermost one keeps the original.
-        root_path = scope.get("app_root_path", scope["root_path"])
+        root_path = scope.get("app_root_path", own_root)
         found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
         if found is None:
             found = self._matching(scope["app"].routes, scope)

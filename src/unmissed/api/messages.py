@@ -65,6 +65,7 @@ def add_message_routes(
         checked(identity, manager).require(PUBLISH_SCOPE, what="publishing")
         key = idempotency_key(request)
         body = await json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
+        checked(identity, manager)  # The user may have been logged out while the body arrived.
         publication = await manager.publish_batch(
             _items(body, max_item_bytes=manager.settings.max_message_bytes),
             idempotency_key=key,

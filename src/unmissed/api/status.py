@@ -31,7 +31,7 @@ def _body(manager: ConnectionManager) -> models.StatusBody:
     window, measures = manager.window, manager.measures
     return models.StatusBody(
         node_id=manager.node_id,
-        problem=manager.log_problem,
+        problem=manager.detailed_problem,
         epoch=window.epoch,
         oldest=window.oldest,
         latest=window.latest,

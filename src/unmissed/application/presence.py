@@ -22,10 +22,10 @@ class Followers:
 class Presence:
     """The followers of topics. Those who ask the same at the same time share one question to the other nodes.
 
-    ``ask`` sends a kind of question and its content to them, and returns their answers.
+    ``ask`` sends a kind of question and its content to them, and returns their answers by node.
     """
 
-    def __init__(self, connections: Registry, *, ask: Callable[[str, Any], Awaitable[list[Any]]]) -> None:
+    def __init__(self, connections: Registry, *, ask: Callable[[str, Any], Awaitable[Mapping[str, Any]]]) -> None:
         self._connections = connections
         self._ask_others = ask
         self._asked: dict[tuple[str, int], asyncio.Task[Followers]] = {}
@@ -50,7 +50,7 @@ class Presence:
     async def _ask(self, topic: str, limit: int) -> Followers:
         answers = await self._ask_others("followers", {"topic": topic, "limit": limit})
         here = followers_on(self._connections, topic=topic, limit=limit)
-        return _together([here, *(Followers(**answer) for answer in answers)], limit)
+        return _together([here, *(Followers(**answer) for answer in answers.values())], limit)
 
 
 def followers_on(connections: Registry, *, topic: str, limit: int) -> Followers:

@@ -31,6 +31,9 @@ from math import ceil
 LOG_UNAVAILABLE = "the log is unavailable: the reason is in the server's log output, and in /websocket/status"
 """What anyone may read. The reason names addresses and paths."""
 
+NODE_FAILS = "this node is not healthy: the reason is in the server's log output, and in /websocket/status"
+"""What anyone may read about periodic checks that fail, and other nodes that cannot be reached."""
+
 
 _MOST_ECHOED = 100
 _LONGEST_WAIT = 3_600.0

@@ -1,4 +1,9 @@
-"""Users and tokens that were logged out."""
+"""Users that were logged out, and single tokens that are refused."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import NamedTuple
 
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidToken
@@ -6,43 +11,142 @@ from unmissed.core.errors import InvalidToken
 MAX_REVOKED = 100_000
 """How many users, and how many single tokens, are remembered. Beyond that, the oldest ones are forgotten."""
 
+MAX_AHEAD_SECONDS = 3_600.0
+"""How far the clock that issues tokens may be ahead. A logout refuses new tokens for no longer than this."""
+
+UNDATED_SECONDS = 3_600.0
+"""A logout refuses a token that does not state when it was issued if it expires within this time after the logout.
+
+Longer would keep users out that have logged in again, and shorter would let more tokens from before go on.
+"""
+
+MAX_AHEAD = 10_000
+"""How many users are remembered whose tokens were ahead of the wall clock."""
+
+
+class Token(NamedTuple):
+    """What identifies a token of a user. Times are Unix seconds, or None if the token does not state them."""
+
+    user_id: str
+    issued_at: float | None
+    expires_at: float | None
+
+    @classmethod
+    def of(cls, identity: Identity) -> "Token":
+        """Return the token that an identity comes from."""
+        return cls(identity.user_id, identity.issued_at, identity.expires_at)
+
+    @property
+    def is_recognizable(self) -> bool:
+        """Whether this token differs from those that are issued later."""
+        return self.issued_at is not None or self.expires_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class LogOut:
+    """A logout of a user: tokens issued up to then, or up to ``latest``, are refused. Times are Unix seconds.
+
+    ``id`` is the same on all nodes, and ``at`` is the time on the clock of this one. ``latest`` is the time of issue of
+    the newest token that was known then, on the clock of its issuer.
+    """
+
+    id: str
+    at: float
+    latest: float
+
 
 class Revocations:
-    """Which tokens are not accepted any more, although they have not expired."""
+    """Which tokens are not accepted any more, although they have not expired.
 
-    def __init__(self) -> None:
-        self._users: dict[str, float] = {}
-        self._tokens: dict[tuple[str, float | None], None] = {}
+    ``wall_clock`` returns Unix seconds.
+    """
 
-    def revoke_user(self, user_id: str, *, now: float) -> None:
-        """Refuse the tokens of a user that were issued up to ``now`` (Unix seconds), and those that do not say when."""
-        self._users[user_id] = max(now, self._users.pop(user_id, now))
-        if len(self._users) > MAX_REVOKED:
-            del self._users[next(iter(self._users))]
+    def __init__(self, *, wall_clock: Callable[[], float], max_revoked: int = MAX_REVOKED) -> None:
+        self._wall_clock = wall_clock
+        self._max_revoked = max_revoked
+        self.fingerprint = 0
+        """A number of 64 bits that is equal where the same is refused."""
+        self._users: dict[str, LogOut] = {}
+        self._tokens: dict[tuple[str, float | None, float | None], None] = {}
+        self._ahead: dict[str, float] = {}
+        """The latest time of issue of the accepted tokens of a user that were ahead of the wall clock."""
 
-    def revoke_token(self, user_id: str, issued_at: float | None) -> None:
-        """Refuse the token of a user that was issued at this time (Unix seconds), or those that do not say when."""
-        self._tokens[user_id, issued_at] = None
-        if len(self._tokens) > MAX_REVOKED:
-            del self._tokens[next(iter(self._tokens))]
+    def log_out(self, user_id: str, *, logout_id: str, age: float = 0.0, latest: float = 0.0) -> bool:
+        """Refuse the tokens of a user that were issued until ``age`` seconds ago, or until ``latest`` (Unix seconds).
+
+        Return whether more tokens are refused now: nodes repeat what they know.
+        """
+        now, known = self._wall_clock(), self._users.get(user_id)
+        if known is not None and known.id == logout_id and known.latest >= latest:
+            return False
+        new = LogOut(logout_id, now - max(0.0, age), min(latest, now + MAX_AHEAD_SECONDS))
+        if known is not None:
+            later = known if known.id == logout_id or known.at > new.at else new
+            new = LogOut(later.id, later.at, max(known.latest, new.latest))
+            self._forget_user(user_id)  # The oldest entries are the first to be forgotten.
+        self._users[user_id] = new
+        self.fingerprint ^= _fingerprint(user_id, new.id, new.latest)
+        if len(self._users) > self._max_revoked:
+            self._forget_user(next(iter(self._users)))
+        return new != known
+
+    def refuse(self, tokens: Iterable[Token]) -> None:
+        """Refuse single tokens. One that cannot be recognized is not refused: that would ban its user for ever."""
+        for token in tokens:
+            if token.is_recognizable and token not in self._tokens:
+                self._tokens[token] = None
+                self.fingerprint ^= _fingerprint(*token)
+        while len(self._tokens) > self._max_revoked:
+            self._tokens.pop(oldest := next(iter(self._tokens)))
+            self.fingerprint ^= _fingerprint(*oldest)
+
+    def latest_ahead(self, user_id: str, tokens: Iterable[Token]) -> float:
+        """Return the latest time of issue, ahead of the wall clock, of these tokens and those accepted; 0 if none is.
+
+        A time that no clock can show is left out: such a token can only be refused alone.
+        """
+        now = self._wall_clock()
+        times = [self._ahead.get(user_id, 0.0), *(token.issued_at or 0.0 for token in tokens)]
+        return max((at for at in times if now < at <= now + MAX_AHEAD_SECONDS), default=0.0)
 
     @property
-    def users(self) -> list[tuple[str, float]]:
-        """The users that were logged out, and when."""
-        return [*self._users.items()]
+    def users(self) -> list[tuple[str, str, float, float]]:
+        """The users that were logged out, each with the id, the age in seconds, and ``latest``, of the logout."""
+        now = self._wall_clock()
+        return [(user_id, each.id, now - each.at, each.latest) for user_id, each in self._users.items()]
 
     @property
-    def tokens(self) -> list[tuple[str, float | None]]:
-        """The single tokens that were revoked: their users, and when they were issued."""
-        return [*self._tokens]
+    def tokens(self) -> list[Token]:
+        """The single tokens that are refused."""
+        return [Token(*token) for token in self._tokens]
 
-    def refuses(self, identity: Identity) -> bool:
-        """Return whether the token of this identity was revoked."""
-        revoked_at, issued_at = self._users.get(identity.user_id), identity.issued_at
-        of_user = revoked_at is not None and (issued_at is None or issued_at <= revoked_at)
-        return of_user or (identity.user_id, issued_at) in self._tokens
+    def refuses(self, token: Identity | Token) -> bool:
+        """Return whether a token, or that of an identity, is refused."""
+        if self._tokens and (token.user_id, token.issued_at, token.expires_at) in self._tokens:
+            return True
+        logout = self._users.get(token.user_id)
+        if logout is None:
+            return False
+        if logout.at > (now := self._wall_clock()):
+            # The clock was set back since then. Otherwise, nobody could log in until it shows that time again.
+            logout = self._users[token.user_id] = replace(logout, at=now)
+        if token.issued_at is None:
+            return token.expires_at is not None and token.expires_at <= logout.at + UNDATED_SECONDS
+        return token.issued_at <= max(logout.at, logout.latest)
 
     def check(self, identity: Identity) -> None:
-        """Raise InvalidToken if the token of this identity was revoked."""
+        """Raise InvalidToken if the token of this identity is refused."""
         if self.refuses(identity):
             raise InvalidToken("the user was logged out: log in again, which issues a new token")
+        if identity.issued_at is not None and identity.issued_at > self._wall_clock():
+            self._ahead[identity.user_id] = max(identity.issued_at, self._ahead.pop(identity.user_id, 0.0))
+            if len(self._ahead) > MAX_AHEAD:
+                del self._ahead[next(iter(self._ahead))]
+
+    def _forget_user(self, user_id: str) -> None:
+        logout = self._users.pop(user_id)
+        self.fingerprint ^= _fingerprint(user_id, logout.id, logout.latest)
+
+
+def _fingerprint(*entry: object) -> int:
+    return int.from_bytes(blake2b(repr(entry).encode("utf-8", "surrogatepass"), digest_size=8).digest())

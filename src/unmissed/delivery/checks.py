@@ -1,10 +1,13 @@
 """The periodic checks of all connections, a part of them at a time."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
+
+logger = logging.getLogger("unmissed")
 
 _SECONDS = 1.0
 _PARTS = 5
@@ -34,6 +37,8 @@ class Checks:
         self._expire = expire
         self._clock = clock
         self._wall_clock = wall_clock
+        self.problem: str | None = None
+        """Why a check failed in the last round, or None."""
         self._interval = min(_SECONDS, limits.heartbeat_seconds / 4, limits.stall_seconds / 4)
 
     def run_once(self) -> None:
@@ -43,14 +48,31 @@ class Checks:
         self._check(self._fan_out.connections)
 
     async def run(self) -> None:
-        """Check each connection about once a second, or more often if heartbeats or stalls are shorter."""
+        """Check each connection about once a second, or more often if heartbeats or stalls are shorter.
+
+        A check that raises is reported, and made again in the next round. The others are made.
+        """
         while True:
-            self._expire()
+            problem = self._problem_of(self._expire)
             connections = tuple(self._fan_out.connections)
             for part in range(_PARTS):
                 await asyncio.sleep(self._interval / _PARTS)
-                self._check_server()
-                self._check(connections[part::_PARTS])
+                problem = self._problem_of(self._check_server) or problem
+                problem = self._problem_of(self._check, connections[part::_PARTS]) or problem
+            if self.problem is not None and problem is None:
+                logger.warning("the periodic checks work again")
+            self.problem = problem
+
+    def _problem_of(self, check: Callable[..., None], *arguments: object) -> str | None:
+        """Make a check, and return why it failed. Failures that follow each other are logged once."""
+        try:
+            check(*arguments)
+        except Exception as error:
+            if self.problem is None:
+                logger.exception("the periodic checks failed, and are repeated")
+            self.problem = f"the periodic checks fail: {error!r}"
+            return self.problem
+        return None
 
     def _check_server(self) -> None:
         if self._server_stops():

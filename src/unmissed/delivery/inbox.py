@@ -266,13 +266,14 @@ class Inbox:
 
     async def _respond(self, request: Request, *, size: int) -> None:
         await self._changes.wait()
-        if await self._may_begin(size=size):
+        # The token may have been refused while this waited.
+        if await self._may_begin(size=size) and not self._client.closing:
             answer = await self._requests.answer(self._client.identity, request)
             self._client.send_frame(answer.payload, after=answer.after)
             self.check_room()
 
     async def _change_later(self, frame: Change, *, size: int) -> None:
-        if await self._may_begin(size=size):
+        if await self._may_begin(size=size) and not self._client.closing:
             await self._change(frame)
             self.check_room()
 

@@ -1,7 +1,10 @@
 """Schedules flushes: immediately while flushes are cheap, after a pause of up to 5 ms while they are not."""
 
 import asyncio
+import logging
 from typing import Protocol
+
+logger = logging.getLogger("unmissed")
 
 MAX_PAUSE = 0.005
 """Longest pause between two flushes in seconds, however expensive they are."""
@@ -56,7 +59,13 @@ class Throttle:
 
     def _flush_slice(self) -> None:
         started = self._loop.time()
-        if self._work.flush_slice():
+        try:
+            done = self._work.flush_slice()
+        except Exception:
+            # Without a next step, no request would ever flush again.
+            logger.exception("a flush failed")
+            done = True
+        if done:
             self._next = self._loop.call_soon(self._begin_pause, started)
         else:
             self._next = self._loop.call_soon(self._flush_slice)

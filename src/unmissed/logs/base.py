@@ -39,14 +39,17 @@ class Reader(Protocol):
 
 
 class Channel(Protocol):
-    """Carries notes between the nodes of a shared log: small, kept nowhere, and lost if nobody listens."""
+    """Carries notes between the nodes of one shared log: small, kept nowhere, and lost if nobody listens.
+
+    A node that does not receive its own notes considers the others unreachable.
+    """
 
     async def send(self, note: bytes) -> None:
-        """Send a note to every node, this one included. Raises LogUnavailable."""
+        """Send a note, which is not empty, to every node, this one included. Raises LogUnavailable."""
         ...
 
     def receive(self) -> AsyncGenerator[bytes]:
-        """Yield an empty note as soon as nothing is missed any more, and then every note. Raises LogUnavailable."""
+        """Yield an empty note whenever nothing is missed from then on, and every note. Raises LogUnavailable."""
         ...
 
 

@@ -80,10 +80,12 @@ class Writer:
         """Write what is waiting, within a second, and refuse what could not be written."""
         self._closing = True
         self._wake.set()
-        await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
-        await end(self._task)
-        for write in self._waiting:
-            _resolve(write, NotRunning())
+        try:
+            await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
+        finally:
+            await end(self._task)
+            for write in self._waiting:
+                _resolve(write, NotRunning())
 
     async def submit(self, drafts: Sequence[Draft], *, key: str | None) -> Publication:
         """Wait until the drafts are written. Raises what ``write`` returns, and LogUnavailable if too much waits."""

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import ceil
 from typing import Any
 
 from unmissed.manager import ConnectionManager
@@ -15,6 +14,8 @@ TLS_SECONDS = 10.0
 """Time for a TLS handshake, and for the answer to the end of TLS."""
 
 _POLL_SECONDS = 0.02
+_CANCEL_AFTER = 0.5
+"""Seconds after the end of the connections at which uvicorn cancels the requests that still run."""
 
 
 class Server(UvicornServer):
@@ -34,7 +35,10 @@ class Server(UvicornServer):
             await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests."""
+        """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests.
+
+        The application's lifespan ends after that, which takes its manager at most CLOSE_SECONDS.
+        """
         loop = asyncio.get_running_loop()
         seconds = self._manager.settings.drain_seconds / 2
         for server in self.servers:
@@ -46,7 +50,8 @@ class Server(UvicornServer):
             connection.abort("the server is shutting down")
         # Applications see a disconnect before uvicorn would cancel their tasks and log a traceback for each.
         aborting = loop.call_later(seconds, self._abort_connections)
-        self.config.timeout_graceful_shutdown = ceil(seconds) + 1
+        # uvicorn declares an int, and waits for any number of seconds.
+        self.config.timeout_graceful_shutdown = seconds + _CANCEL_AFTER  # type: ignore[assignment]
         await super().shutdown(sockets)
         aborting.cancel()
         self._abort_connections()

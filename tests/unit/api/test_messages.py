@@ -1,6 +1,7 @@
 """The REST routes: what is refused, how, and that nothing changes by it."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -189,6 +190,29 @@ async def test_json_by_any_of_its_names_is_accepted(client: httpx.AsyncClient, c
     response = await client.post(PATH, content=b'{"type":"a"}', headers={"Content-Type": content_type})
 
     assert 201 == response.status_code
+
+
+@pytest.mark.parametrize("path", ["/websocket/messages", "/websocket/commands/pay"])
+async def test_a_request_whose_body_arrives_after_the_logout_of_its_user_does_nothing(
+    client: httpx.AsyncClient, manager: ConnectionManager, path: str
+) -> None:
+    paid: list[object] = []
+    latest = manager.window.latest
+
+    @manager.command("pay")
+    async def pay(data: object) -> None:
+        paid.append(data)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"type":'
+        await manager.log_out("alice")
+        yield b'"a"}'
+
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "1"}
+    response = await client.post(path, content=body(), headers=headers)
+
+    assert_problem(response, 401)
+    assert ([], latest) == (paid, manager.window.latest)
 
 
 async def test_publishing_needs_its_scope(client: httpx.AsyncClient, manager: ConnectionManager) -> None:

@@ -21,12 +21,12 @@ class Others:
         self.error: Exception | None = None
         self._answers = [*answers]
 
-    async def ask(self, kind: str, content: Any) -> list[Any]:
+    async def ask(self, kind: str, content: Any) -> dict[str, Any]:
         self.asked.append((kind, content))
         await self.may_answer.wait()
         if self.error:
             raise self.error
-        return self._answers
+        return {f"node{number}": answer for number, answer in enumerate(self._answers)}
 
 
 def alone() -> Registry:

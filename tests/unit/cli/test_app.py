@@ -270,8 +270,8 @@ def flags_of_serve() -> set[str]:
     return set(re.findall(r"--[a-z-]+|\[UNMISSED_\w+\]", output))
 
 
-def test_every_setting_but_the_secret_is_a_flag_of_serve() -> None:
-    names = set(Settings.model_fields) - {"jwt_secret"}
+def test_every_setting_but_the_secrets_is_a_flag_of_serve() -> None:
+    names = set(Settings.model_fields) - {"jwt_secret", "node_secret"}
 
     flags = flags_of_serve()
 
@@ -279,9 +279,10 @@ def test_every_setting_but_the_secret_is_a_flag_of_serve() -> None:
     assert {f"[UNMISSED_{name.upper()}]" for name in names} <= flags
 
 
-def test_the_secret_is_no_flag_of_serve_because_processes_are_listed_with_their_flags() -> None:
-    assert "--jwt-secret" not in flags_of_serve()
-    assert "No such option: --jwt-secret" in misuse_of("serve", "--jwt-secret", SECRET)
+def test_no_secret_is_a_flag_of_serve_because_processes_are_listed_with_their_flags() -> None:
+    for flag in ("--jwt-secret", "--node-secret"):
+        assert flag not in flags_of_serve()
+        assert f"No such option: {flag}" in misuse_of("serve", flag, SECRET)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,22 @@ async def test_changes_are_authorized_in_their_order_and_delay_nothing(manager: 
     assert {"b"} == connection.topics
 
 
+async def test_a_request_that_waited_for_a_decision_is_not_done_when_its_connection_was_closed_meanwhile(
+    manager: ConnectionManager,
+) -> None:
+    door = Door(allowed={"a"})
+    socket, _ = connect(manager, Identity("alice", scopes=frozenset({"messages:publish"})), access=door.access)
+    send(socket, "follow", topics=["a"])
+    send(socket, "publish", id="1", message={"type": "a"})
+    await until(lambda: door.asked)
+
+    await manager.log_out("alice")
+    door.may_decide.set()
+    await asyncio.gather(*manager._requests._tasks)  # noqa: SLF001
+
+    assert 0 == manager.window.latest
+
+
 async def test_a_topic_that_is_not_authorized_is_refused_and_the_connection_stays(manager: ConnectionManager) -> None:
     door = Door(allowed=set())
     door.may_decide.set()

@@ -196,3 +196,24 @@ def test_a_stopped_throttle_flushes_no_more(loop: ManualLoop) -> None:
     loop.advance(10.0)
 
     assert [0.0] == flushes.at
+
+
+def test_a_flush_that_fails_is_logged_and_the_next_request_is_flushed(
+    loop: ManualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    throttle, flushes = throttled(loop, seconds=0.001)
+    flush = flushes.flush
+
+    def fail() -> None:
+        raise OSError("a flush failed")
+
+    flushes.flush = fail  # type: ignore[method-assign]  # what no flush should do
+    throttle.request()
+    throttle.request()
+    loop.advance(1.0)
+    flushes.flush = flush  # type: ignore[method-assign]
+
+    throttle.request()
+
+    assert [1.0] == flushes.at
+    assert 2 == caplog.text.count("OSError: a flush failed")

@@ -38,10 +38,6 @@ class SharedLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
-        self._asking = asyncio.Lock()
-        self._questions = 0
-        self._answered: tuple[int, State | None] = (0, None)
-        """The number of the last question about the state, and its answer."""
         self._retention = retention or Retention()
         self._clock = clock
 
@@ -58,6 +54,11 @@ class SharedLog:
     async def open(self) -> Window:
         """Read what the engine retains. Raises ConfigurationError if it cannot be reached within 10 seconds."""
         self._reading = Availability("read")
+        # Locks belong to the event loop that uses them first.
+        self._asking = asyncio.Lock()
+        self._questions = 0
+        self._answered: tuple[int, State | None] = (0, None)
+        """The number of the last question about the state, and its answer."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._engine.close)
             try:
@@ -76,9 +77,11 @@ class SharedLog:
         self._feed.subscribe(reader)
 
     async def close(self) -> None:
-        """Write what waits, and disconnect. The epoch continues in the engine."""
-        await self._end()
-        await self._engine.close()
+        """Write what waits, and disconnect, also if the time for that is over. The epoch continues in the engine."""
+        try:
+            await self._end()
+        finally:
+            await self._engine.close()
 
     def expire(self) -> None:
         """Evict the messages that are at least ``max_age`` seconds old."""
@@ -121,8 +124,10 @@ class SharedLog:
         self._following = asyncio.create_task(self._follow())
 
     async def _end(self) -> None:
-        await self._writer.close()
-        await end(self._following)
+        try:
+            await self._writer.close()
+        finally:
+            await end(self._following)
 
     async def _first_state(self) -> State:
         while True:

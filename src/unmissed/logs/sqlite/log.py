@@ -64,9 +64,14 @@ class SqliteLog:
         refuse_several_workers(sys.argv, os.environ)
         await refuse_second_worker()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="unmissed-sqlite")
+        opening = asyncio.get_running_loop().run_in_executor(self._thread, self._file.open)
         try:
-            life, messages = await self._in_thread(self._file.open)
+            life, messages = await asyncio.shield(opening)
         except BaseException:
+            # A thread cannot be cancelled: it may still open the file, which the next start needs.
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await self._in_thread(self._file.close)
             self._thread.shutdown(wait=False)
             raise
         self._feed = Feed(Window(self._retention, epoch=life.epoch, first_number=life.first_number), clock=self._clock)
@@ -82,9 +87,13 @@ class SqliteLog:
 
     async def close(self) -> None:
         """Write what waits, and release the file. The next ``open`` continues the epoch."""
-        await self._writer.close()
-        await self._in_thread(self._file.close)
-        self._thread.shutdown(wait=False)
+        try:
+            await self._writer.close()
+        finally:
+            # Also if the time for closing is over: the next ``open`` needs the file.
+            closing = asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
+            self._thread.shutdown(wait=False)
+        await closing
 
     def expire(self) -> None:
         """Evict the messages that are at least ``max_age`` seconds old."""

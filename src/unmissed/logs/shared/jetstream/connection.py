@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
 _PING_SECONDS = 5
+_FLUSH_SECONDS = 0.5
+"""How long a server may take to receive what was sent before the connection is closed."""
+
 _NO_LIMIT = 1 << 40
 _PACKETS_IN_A_ROW = 50
 """Sending this many takes about half a millisecond."""
@@ -84,14 +87,16 @@ class Connection:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self.lost is None:
-            with contextlib.suppress(Exception):
-                await self._client.flush(timeout=1)
-        self.end("the connection was closed")
-        self._closed.set()
-        abandon(self._client)
-        await self._client.close()
-        await asyncio.sleep(0)
+        try:
+            if self.lost is None:
+                with contextlib.suppress(Exception):
+                    await self._client.flush(timeout=_FLUSH_SECONDS)  # type: ignore[arg-type]  # any number works
+        finally:
+            self.end("the connection was closed")
+            self._closed.set()
+            abandon(self._client)
+            await self._client.close()
+            await asyncio.sleep(0)
 
     def end(self, reason: str) -> None:
         """Use this connection no more, and wake those who wait for something from it."""

@@ -37,8 +37,11 @@ _STREAM_EXISTS = 10058
 _NEVER = (10052, 10065, 10074)
 """Invalid settings, subjects of another stream, and replicas without a cluster."""
 
-_MAX_NOTES = 10_000
-"""The most notes of other nodes that wait to be handled. More are dropped."""
+MAX_WAITING_NOTE_BYTES = 67_108_864
+"""The most bytes of notes that wait to be handled. Beyond that, the node listens anew, and asks what it has missed."""
+
+_NOTE_OVERHEAD = 200
+"""Bytes that a note takes in memory besides its content."""
 
 _FIND_TRIES = 5
 """How often to look for the stream, or create it, while other nodes create or delete it."""
@@ -89,8 +92,11 @@ class JetStreamEngine:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._connection is not None:
-            await self._connection.close()
+        # A lock belongs to the event loop that uses it first, and this may be used again on another one.
+        self._lock = asyncio.Lock()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def state(self, seen: Position | None) -> State:
         """Return what the stream holds. See ``Engine.state``."""
@@ -126,9 +132,14 @@ class JetStreamEngine:
         async with self._lock:
             connection = await self._connected_again()
         notes: asyncio.Queue[bytes | None] = asyncio.Queue()
+        waiting = 0
 
         async def received(message: "Msg") -> None:
-            if notes.qsize() < _MAX_NOTES:
+            nonlocal waiting
+            waiting += len(message.data) + _NOTE_OVERHEAD
+            if waiting > MAX_WAITING_NOTE_BYTES:
+                notes.put_nowait(None)
+            elif message.data:  # An empty note has a meaning of its own.
                 notes.put_nowait(message.data)
 
         _, unsubscribe = await connection.subscribe(
@@ -139,8 +150,10 @@ class JetStreamEngine:
             await connection.ask(api_request("INFO"))
             yield b""
             while (note := await notes.get()) is not None:
+                waiting -= len(note) + _NOTE_OVERHEAD
                 yield note
             connection.check()
+            raise LogUnavailable("notes arrive faster than this node handles them")
         finally:
             await unsubscribe()
 

@@ -86,7 +86,6 @@ class RedisEngine:
         self._new_clients = connect
         self._shown = shown
         self._prefix = f"{{{name}}}"
-        self._channel_name = f"{self._prefix}:nodes"
         self._retention = retention
         self._first_number = first_number
         self._clock = clock
@@ -105,6 +104,9 @@ class RedisEngine:
         if self._clients is None:
             self._clients = self._new_clients()
             self._script = self._clients.redis.register_script(_SCRIPT)
+            # Channels are shared by all databases of a server.
+            database = self._clients.redis.connection_pool.connection_kwargs.get("db") or 0
+            self._channel_name = f"{self._prefix}:{database}:nodes"
         async with self._server() as redis:
             try:
                 info = await redis.info()
@@ -158,8 +160,12 @@ class RedisEngine:
             await subscription.subscribe(self._channel_name)
             while errors == self._errors:
                 message = await subscription.get_message(timeout=_BLOCK_MS / 1000)
-                if message is not None:
-                    yield message["data"] if message["type"] == "message" else b""
+                if message is None:
+                    continue
+                if message["type"] != "message":
+                    yield b""
+                elif message["data"]:  # An empty note has a meaning of its own.
+                    yield message["data"]
         raise LogUnavailable(f"{self._shown}: the connections are renewed")
 
     async def close(self) -> None:
