@@ -19,7 +19,7 @@ globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   const stream = connect(url ?? location.origin, {
     token: provider,
     storage: stored ? sessionStorage : undefined,
-    snapshot: snapshots ? async () => void seen.snapshots++ : undefined,
+    snapshot: snapshots && (async () => (seen.snapshots++, snapshots.number)),
     ...options,
   });
   stream.on("*", ({ sequence_number, recovered, data }) => seen.messages.push([sequence_number, recovered, data]));

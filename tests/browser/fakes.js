@@ -187,6 +187,73 @@ export function fakeHttp(answer = () => new Error("blocked")) {
   return http;
 }
 
+/** A log in memory: answers GET requests of messages, opens streams of events, and greets connections. */
+export class FakeLog {
+  epoch = "e";
+  first = 1;
+  oldest = 1;
+  messages = [];
+  limit = Infinity;
+  events = true;
+  topics = [];
+
+  get latest() {
+    return this.messages.at(-1)?.sequence_number ?? this.oldest - 1;
+  }
+
+  add(...numbers) {
+    this.messages.push(...numbers.map((number) => message(number)));
+  }
+
+  /** Forgets the messages up to a number. */
+  evict(number) {
+    this.messages = this.messages.filter(({ sequence_number }) => sequence_number > number);
+    this.oldest = number + 1;
+  }
+
+  answer = ({ path, query, method }) => {
+    if (path === "/websocket/events") return this.events ? "events" : new Error("blocked");
+    if (method !== "GET") return problem(404, "no such command");
+    if (query.topics?.includes("secret")) return problem(403, "the topic secret is not granted");
+    const { start, outcome } = this.#locate(query);
+    const rest = this.#after(start);
+    const limit = Number(query.limit ?? this.limit);
+    return {
+      messages: rest.slice(0, limit),
+      epoch: this.epoch,
+      first: this.first,
+      oldest: this.oldest,
+      latest: this.latest,
+      outcome,
+      has_more: rest.length > limit,
+      topics: query.topics?.split(",") ?? this.topics,
+    };
+  };
+
+  /** Returns the frames with which a connection to this URL begins. */
+  greeting(url) {
+    const query = Object.fromEntries(new URL(url, "http://server.test").searchParams);
+    const { start, outcome } = query.since ? this.#locate(query) : { start: this.latest };
+    const { epoch, first, oldest, latest } = this;
+    const connected = { ...CONNECTED, epoch, first, oldest, latest, outcome, sequence_number: start };
+    const missed = this.#after(start);
+    return [connected, ...missed, ...(outcome ? [{ type: "heartbeat", sequence_number: latest }] : [])];
+  }
+
+  #locate({ since = 0, epoch = this.epoch }) {
+    const position = Number(since) || this.first - 1;
+    if (epoch !== this.epoch || position < this.first - 1 || position > this.latest) {
+      return { start: this.oldest - 1, outcome: "reset" };
+    }
+    const evicted = position < this.oldest - 1;
+    return { start: Math.max(position, this.oldest - 1), outcome: evicted ? "gap" : "complete" };
+  }
+
+  #after(position) {
+    return this.messages.filter(({ sequence_number }) => sequence_number > position);
+  }
+}
+
 /** A response that refuses a request. */
 export const problem = (status, detail) => Response.json({ status, detail }, { status });
 

@@ -6,6 +6,7 @@ import test, { afterEach } from "node:test";
 import { connect } from "../../src/unmissed/browser/unmissed.js";
 import {
   CONNECTED,
+  FakeLog,
   fakeHttp,
   fakeSockets,
   message,
@@ -19,42 +20,6 @@ import {
 } from "./fakes.js";
 
 afterEach(restoreGlobals);
-
-/** Answers GET requests of messages from a log in memory, and opens streams of events. */
-class FakeLog {
-  epoch = "e";
-  oldest = 1;
-  messages = [];
-  limit = Infinity;
-  events = true;
-  topics = [];
-
-  get latest() {
-    return this.messages.at(-1)?.sequence_number ?? this.oldest - 1;
-  }
-
-  add(...numbers) {
-    this.messages.push(...numbers.map((number) => message(number)));
-  }
-
-  answer = ({ path, query, method }) => {
-    if (path === "/websocket/events") return this.events ? "events" : new Error("blocked");
-    if (method !== "GET") return problem(404, "no such command");
-    if (query.topics?.includes("secret")) return problem(403, "the topic secret is not granted");
-    const since = Number(query.since ?? 0);
-    const reset = (query.epoch ?? this.epoch) !== this.epoch;
-    const rest = this.messages.filter(({ sequence_number }) => reset || sequence_number > since);
-    return {
-      messages: rest.slice(0, this.limit),
-      epoch: this.epoch,
-      oldest: this.oldest,
-      latest: this.latest,
-      outcome: reset ? "reset" : since < this.oldest - 1 ? "gap" : "complete",
-      has_more: rest.length > this.limit,
-      topics: query.topics?.split(",") ?? this.topics,
-    };
-  };
-}
 
 /** Connects where WebSockets are blocked, and returns what a test needs. */
 async function opened(options = {}, { log = new FakeLog(), attempts = options.transports ? 0 : 2 } = {}) {

@@ -32,6 +32,8 @@ PAGES = [
 Start = Callable[..., LiveServer]
 Open = Callable[..., ClientPage]
 
+_FIRST = 1_796_000_000_000_001
+
 streaming = pytest.mark.parametrize("transport", ["websocket", "events"])
 """Run a test on both transports that the server writes to."""
 
@@ -308,7 +310,7 @@ def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, prox
 @streaming
 def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport: str) -> None:
     server = start(max_messages=5)
-    options = {"snapshots": True, "transports": [transport]}
+    options = {"snapshots": {}, "transports": [transport]}
     page = ClientPage(context.new_page(), server.url).connect(server.token(), **options).live()
 
     page.evaluate("stream.drop(500)")
@@ -318,6 +320,23 @@ def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport
     assert [["gap", {"type": "gap", "from": 1, "to": 5}]] == page.events
     assert [6, 7, 8, 9, 10] == page.numbers
     assert 2 == page.evaluate("seen.snapshots")
+
+
+@streaming
+def test_a_snapshot_that_is_older_than_the_connection_loses_nothing(
+    start: Start, context: "BrowserContext", transport: str
+) -> None:
+    server = start(first_number=_FIRST)
+    publish(server, 5)
+    options = {"snapshots": {"number": _FIRST + 1}, "transports": [transport]}
+    page = ClientPage(context.new_page(), server.url).connect(server.token(), **options)
+
+    page.received(3).live()
+    publish(server)
+    page.received(4)
+
+    assert [_FIRST + 2, _FIRST + 3, _FIRST + 4, _FIRST + 5] == page.numbers
+    assert ([], 1) == (page.events, page.evaluate("seen.snapshots"))
 
 
 @streaming

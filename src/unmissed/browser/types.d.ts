@@ -40,8 +40,9 @@ export type Options = {
     /**
      * Loads the state that the messages change. It is called when the
      * stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
-     * returns the sequence number that the state includes, messages up to it are dropped. If it fails, the error is reported,
-     * and it is called again after a pause.
+     * returns the sequence number that the state includes, the stream continues after it, also if the state is older than
+     * the connection: then it recovers what came in between. 0 is the start of the log. If it fails, or returns something
+     * else than a sequence number or nothing, the error is reported, and it is called again after a pause.
      */
     snapshot?: (() => Promise<number | void>) | undefined;
     /**
@@ -155,7 +156,8 @@ export type Frame = {
 export type Read = (text: any) => any;
 /**
  * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
- * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * only grows, except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the
+ * earliest, so that a start from 0 does not count what never existed. Tabs that share a connection may see a gap or reset that
  * they have filled or noticed already, which is ignored.
  */
 export type Advance = (place: Place, frame: Frame) => Place & {
@@ -200,6 +202,7 @@ export type Cause = {
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
+ * - `position` is the highest number that it has brought
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
  * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
  * - `renewal` is when the token is renewed
@@ -211,6 +214,7 @@ export type Link = {
     transport: string;
     port: any;
     tries: number;
+    position: number;
     connected: number;
     greeting?: any;
     silence: number;
@@ -262,7 +266,7 @@ export type Requests = (source: Source, link: Link) => Send;
 export type Recover = (source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>;
 export type Poll = (begun?: boolean) => Promise<any>;
 /**
- * What the tab that leads is doing; or a frame of the server, and the place of that tab before it.
+ * What the tab that leads is doing; or a frame of the server, and the place of its connection before it.
  */
 export type Shared = {
     frame: Frame;
@@ -274,8 +278,8 @@ export type Shared = {
     [field: string]: any;
 };
 /**
- * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which
- * it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ * Takes a frame of the tab that leads. A tab whose position is below that of the connection before the frame has a hole,
+ * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
  */
 export type Forward = (shared: Shared) => Promise<void>;
 export type Hear = (event: MessageEvent) => void;
@@ -323,7 +327,22 @@ export type Share = (frame: Frame, before?: number) => void;
 export type Expire = (link: Link, expires_at: number) => void;
 export type Deliver = (message: any) => void;
 /**
- * Delivers the messages that waited for a snapshot, except those that it includes.
+ * Holds messages back until another snapshot is loaded. Those that were held until now are dropped. A snapshot that is
+ * older than `accountedAfter` lacks messages that neither wait nor were declared as lost.
+ */
+export type Hold = (accountedAfter: number) => void;
+/**
+ * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
+ */
+export type CheckedNumber = (number: any) => number | undefined;
+/**
+ * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks some that do not wait, the
+ * stream goes back to it.
  */
 export type Resume = (held: Message[], number: number) => void;
+/**
+ * Goes back to an earlier position, and connects again: the server sends what is after it, or declares its loss, which
+ * needs another snapshot. That one may be as old, because its loss is declared then.
+ */
+export type Rewind = (number: number) => void;
 export type Request = (frame: Frame) => Promise<any>;

@@ -22,8 +22,9 @@
  *   locks, and every tab has its own connection.
  * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called when the
  *   stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
- *   returns the sequence number that the state includes, messages up to it are dropped. If it fails, the error is reported,
- *   and it is called again after a pause.
+ *   returns the sequence number that the state includes, the stream continues after it, also if the state is older than
+ *   the connection: then it recovers what came in between. 0 is the start of the log. If it fails, or returns something
+ *   else than a sequence number or nothing, the error is reported, and it is called again after a pause.
  * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
  *   in this order. The next one is tried after two failed attempts, and the best one again while another is used.
  * @property {number} [limit] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
@@ -149,7 +150,8 @@
 
 /**
  * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
- * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * only grows, except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the
+ * earliest, so that a start from 0 does not count what never existed. Tabs that share a connection may see a gap or reset that
  * they have filled or noticed already, which is ignored.
  *
  * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
@@ -205,6 +207,7 @@
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
+ * - `position` is the highest number that it has brought
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
  * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
  * - `renewal` is when the token is renewed
@@ -216,6 +219,7 @@
  *   transport: string,
  *   port: any,
  *   tries: number,
+ *   position: number,
  *   connected: number,
  *   greeting?: any,
  *   silence: number,
@@ -280,14 +284,14 @@
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
 
 /**
- * What the tab that leads is doing; or a frame of the server, and the place of that tab before it.
+ * What the tab that leads is doing; or a frame of the server, and the place of its connection before it.
  *
  * @typedef {{ frame: Frame, status?: undefined, epoch: any, previous: any } | { status: Status, [field: string]: any }} Shared
  */
 
 /**
- * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which
- * it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ * Takes a frame of the tab that leads. A tab whose position is below that of the connection before the frame has a hole,
+ * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
  *
  * @typedef {(shared: Shared) => Promise<void>} Forward
  */
@@ -356,9 +360,30 @@
 /** @typedef {(message: any) => void} Deliver */
 
 /**
- * Delivers the messages that waited for a snapshot, except those that it includes.
+ * Holds messages back until another snapshot is loaded. Those that were held until now are dropped. A snapshot that is
+ * older than `accountedAfter` lacks messages that neither wait nor were declared as lost.
+ *
+ * @typedef {(accountedAfter: number) => void} Hold
+ */
+
+/**
+ * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
+ *
+ * @typedef {(number: any) => number | undefined} CheckedNumber
+ */
+
+/**
+ * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks some that do not wait, the
+ * stream goes back to it.
  *
  * @typedef {(held: Message[], number: number) => void} Resume
+ */
+
+/**
+ * Goes back to an earlier position, and connects again: the server sends what is after it, or declares its loss, which
+ * needs another snapshot. That one may be as old, because its loss is declared then.
+ *
+ * @typedef {(number: number) => void} Rewind
  */
 
 /** @typedef {(frame: Frame) => Promise<any>} Request */

@@ -19,7 +19,8 @@ export const advance = ({ position, epoch }, { type, sequence_number: number = p
   if (outcome === "reset" && now !== epoch) {
     return { position: number, epoch: now, loss: { type: outcome, epoch: now } };
   }
-  const gap = { type: outcome, from: frame.from ?? position + 1, to: number };
+  const from = frame.from ?? Math.max(position + 1, frame.first ?? 0);
+  const gap = { type: outcome, from, to: number };
   const loss = outcome === "gap" && number > position && gap;
   return { position: position > number ? position : number, epoch: now, loss };
 };
@@ -41,6 +42,12 @@ export const eventParser = (take) => {
     rest = lines.pop() ?? "";
     for (const line of lines) if (line.startsWith("data:")) take(read(line.slice(5)));
   };
+};
+
+/** @type {types.CheckedNumber} */
+const checkedNumber = (number) => {
+  if (number == null || (Number.isSafeInteger(number) && number >= 0)) return number ?? undefined;
+  throw new TypeError(`snapshot must return a sequence number, or nothing, and not ${number}`);
 };
 
 // Transports: each passes on the frames of the server, and returns how to send one.
@@ -213,6 +220,8 @@ class Stream extends EventTarget {
   #recoveredThrough = 0;
   /** @type {types.Message[] | undefined} The messages that wait for a snapshot. */
   #held;
+  /** @type {number} After this position, all messages wait, have come, or were declared as lost. */
+  #accountedAfter = 0;
 
   #requests = new Map();
   // Milliseconds between requests, and when the budget for them is full again.
@@ -363,6 +372,7 @@ class Stream extends EventTarget {
       tries: 0,
       signal,
       port: this.#port,
+      position: 0,
       connected: 0,
       silence: 10_000,
       deadline: Date.now() + 10_000,
@@ -495,7 +505,9 @@ class Stream extends EventTarget {
     // The answer to a request over HTTP does not show that events arrive.
     if (frame.timestamp || !frame.id) link.deadline = Date.now() + link.silence;
     const loss = this.#move(frame);
-    if (this.#leads) this.#share(frame, before);
+    if (this.#leads) this.#share(frame, link.position);
+    const reached = frame.type === "connected" ? 0 : link.position;
+    link.position = Math.max(reached, frame.sequence_number ?? 0);
     if (!frame.timestamp) this.#obey(link, frame);
     else if (frame.sequence_number > before) this.#deliver(frame);
     if (loss) this.#tell(loss.type, loss);
@@ -504,10 +516,11 @@ class Stream extends EventTarget {
   /** @type {types.Move} */
   #move(frame) {
     const first = frame.type === "connected" && !this.#begun;
+    const before = this.position;
     const { loss, ...place } = advance(this, frame);
     Object.assign(this, place);
     this.#begun ||= first;
-    if (first || loss) this.#hold();
+    if (first || loss) this.#hold(Math.min(before ?? Infinity, this.position));
     this.#save();
     return loss;
   }
@@ -568,38 +581,55 @@ class Stream extends EventTarget {
 
   /** @type {types.Deliver} */
   #deliver(frame) {
+    if (this.status === "closed") return;
     const message = { ...frame, recovered: frame.sequence_number <= this.#recoveredThrough };
-    if (this.#held && this.#held.push(message) > this.#options.limit) this.#held = [];
-    if (this.#held || this.status === "closed") return;
+    if (this.#held) {
+      this.#held.push(message);
+      if (this.#held.length > this.#options.limit) this.#hold(this.position);
+      return;
+    }
     for (const type of new Set([message.type, "*"])) this.#tell(`message:${type}`, message);
   }
 
-  #hold() {
+  /** @type {types.Hold} */
+  #hold(accountedAfter) {
     if (!this.#options.snapshot) return;
-    if (!this.#held) this.#reload();
+    const loads = this.#held;
     this.#held = [];
+    this.#accountedAfter = accountedAfter;
+    if (!loads) this.#load();
   }
 
-  async #reload(failures = 0) {
+  async #load(failures = 0) {
     await new Promise((resolve) => setTimeout(resolve, failures && backoff(failures)));
     const held = this.#held;
     if (!held) return;
     try {
-      const number = (await this.#options.snapshot?.()) ?? 0;
-      if (held === this.#held) return this.#resume(held, number);
+      const number = checkedNumber(await this.#options.snapshot?.());
+      // Otherwise something was lost while the snapshot was loaded: the next one decides.
+      if (held === this.#held) return this.#resume(held, number ?? this.#accountedAfter);
     } catch (error) {
       reportError(error);
       failures++;
     }
-    if (this.#held) this.#reload(failures);
+    if (this.#held) this.#load(failures);
   }
 
   /** @type {types.Resume} */
   #resume(held, number) {
     this.#held = undefined;
+    if (number < this.#accountedAfter) return this.#rewind(number);
     this.position = Math.max(this.position, number);
     for (const each of held) if (each.sequence_number > number) this.#deliver(each);
     this.#save();
+  }
+
+  /** @type {types.Rewind} */
+  #rewind(number) {
+    this.position = number;
+    // The number may be of an earlier epoch, which is then a reset: only the server knows.
+    this.epoch = undefined;
+    if (this.#link) this.#open();
   }
 
   // Requests.
@@ -690,8 +720,9 @@ class Stream extends EventTarget {
   /** @type {types.Send} */
   #serve(request) {
     if (request.type === "ping") {
-      const { position: sequence_number, topics: chosen, status } = this;
-      const { greeting } = this.#link ?? {};
+      const { topics: chosen, status } = this;
+      // Not the position of this tab, whose snapshot may be ahead of the connection.
+      const { greeting, position: sequence_number } = this.#link ?? {};
       if (greeting) this.#share({ ...greeting, outcome: undefined, sequence_number, chosen, status });
       else this.#port?.postMessage({ status });
       this.#wake(request);
