@@ -253,6 +253,35 @@ test("topics are followed in order, and the answers tell all of them", async () 
   assert.deepEqual(stream.topics, ["b"]);
 });
 
+for (const [names, follow, unfollow] of [
+  ["all topics", ["a", "b", "c"], ["a", "c"]],
+  ["the changes", ["c"], ["b"]],
+]) {
+  test(`answers that name ${names} lead to the same topics`, async () => {
+    const { stream, sockets } = await opened({ topics: ["a", "b"] });
+    const answers = [stream.follow("c"), stream.unfollow("b")];
+
+    const [first, second] = ids(sockets[0]);
+    await sockets[0].receive(
+      { type: "following", id: first, topics: follow, sequence_number: 7 },
+      { type: "following", id: second, topics: unfollow, sequence_number: 7 },
+    );
+
+    assert.deepEqual(await Promise.all(answers), [["a", "b", "c"], ["a", "c"]]);
+    assert.deepEqual(stream.topics, ["a", "c"]);
+  });
+}
+
+test("topics are followed in addition to those that the token grants, also after it was renewed", async () => {
+  const { stream, sockets } = await opened();
+  await sockets[0].receive({ type: "authenticated", topics: ["granted"], sequence_number: 7 });
+  const answer = stream.follow("a");
+
+  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], topics: ["a"], sequence_number: 7 });
+
+  assert.deepEqual(await answer, ["granted", "a"]);
+});
+
 test("a topic that is not granted rejects its request alone", async () => {
   const { stream, sockets } = await opened();
   const answers = [outcome(stream.follow("secret")), outcome(stream.follow("a"))];

@@ -312,6 +312,17 @@ test("topics are followed for all tabs, also after the leader has changed", asyn
   assert.equal(new URL(sockets.at(-1).url).searchParams.get("topics"), "a,b");
 });
 
+test("tabs that did not ask for a topic know all that are followed, also if the answer names the change", async () => {
+  const { sockets, leader, others } = await opened(2, { topics: ["a"] });
+  const answer = others[0].stream.follow("b");
+  await settled();
+
+  await sockets[0].receive({ type: "following", id: sockets[0].sent[0].id, topics: ["b"], sequence_number: 7 });
+
+  assert.deepEqual(await answer, ["a", "b"]);
+  for (const { stream } of [leader, ...others]) assert.deepEqual(stream.topics, ["a", "b"]);
+});
+
 test("a topic that is refused rejects the request of the tab that made it", async () => {
   const { sockets, leader, others } = await opened(1);
   const good = leader.stream.follow("a");

@@ -319,6 +319,15 @@ export type Become = (status: Status, detail?: any) => void;
  */
 export type Take = (link: Link, frame: any) => void;
 export type Move = (frame: Frame) => any;
+/**
+ * Returns all topics that are followed after an answer to `follow` or `unfollow`, as far as the stream knows them: it is
+ * undefined for what another client asked.
+ */
+export type Followed = (link: Link, answer: any) => string[] | undefined;
+/**
+ * Takes all topics that a renewed token leaves.
+ */
+export type Granted = (link: Link, topics: string[]) => void;
 export type Share = (frame: Frame, before?: number) => void;
 /**
  * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends

@@ -348,6 +348,19 @@
 
 /** @typedef {(frame: Frame) => any} Move */
 
+/**
+ * Returns all topics that are followed after an answer to `follow` or `unfollow`, as far as the stream knows them: it is
+ * undefined for what another client asked.
+ *
+ * @typedef {(link: Link, answer: any) => string[] | undefined} Followed
+ */
+
+/**
+ * Takes all topics that a renewed token leaves.
+ *
+ * @typedef {(link: Link, topics: string[]) => void} Granted
+ */
+
 /** @typedef {(frame: Frame, before?: number) => void} Share */
 
 /**

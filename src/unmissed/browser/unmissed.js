@@ -101,7 +101,10 @@ const requests = (stream, link) => {
     };
     const change = async () => {
       const followed = new Set(stream.topics ?? link.greeting.topics);
-      for (const topic of topics) type === "follow" ? followed.add(topic) : followed.delete(topic);
+      for (const topic of topics) {
+        if (type === "follow") followed.add(topic);
+        else followed.delete(topic);
+      }
       const page = await (await call({ url: stream.url, topics: [...followed] }, link, "messages?limit=1")).json();
       link.take({ type: "following", id, topics: page.topics });
       if (`${page.topics}` !== `${link.greeting.topics ?? ""}`) link.end();
@@ -505,6 +508,7 @@ class Stream extends EventTarget {
     // The answer to a request over HTTP does not show that events arrive.
     if (frame.timestamp || !frame.id) link.deadline = Date.now() + link.silence;
     const loss = this.#move(frame);
+    if (frame.type === "following") frame.topics = this.#followed(link, frame);
     if (this.#leads) this.#share(frame, link.position);
     const reached = frame.type === "connected" ? 0 : link.position;
     link.position = Math.max(reached, frame.sequence_number ?? 0);
@@ -533,8 +537,28 @@ class Stream extends EventTarget {
     if (type === "heartbeat") this.#become("live");
     if (type === "status") this.#become(frame.status);
     if (type === "reconnect") this.#notBefore = Date.now() + frame.after_ms;
-    if (type === "following" || (type === "authenticated" && this.topics)) this.topics = topics;
+    if (type === "following") this.topics = topics;
+    if (type === "authenticated") this.#granted(link, topics);
     this.#settle(frame);
+  }
+
+  /** @type {types.Followed} */
+  #followed(link, { id, topics }) {
+    const request = this.#requests.get(id)?.frame;
+    // The tab that leads passes on all topics. A server may name only those that the request has changed.
+    if (!request) return link.transport === "tabs" ? topics : this.topics;
+    const followed = new Set(this.topics ?? link.greeting?.topics);
+    for (const topic of request.topics) {
+      if (request.type === "follow") followed.add(topic);
+      else followed.delete(topic);
+    }
+    return [...followed];
+  }
+
+  /** @type {types.Granted} */
+  #granted(link, topics) {
+    link.greeting = { ...link.greeting, topics };
+    if (this.topics) this.topics = topics;
   }
 
   /** @type {types.Take} */
