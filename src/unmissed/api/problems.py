@@ -73,7 +73,8 @@ def problem_route(origins: Origins, *, bearer: Bearer | None, query_token: bool 
                         raise
                     refusal = refuse(error, where=f"{request.method} {request.url.path}")
                     response = ProblemResponse(refusal.status, refusal.detail, headers=refusal.headers)
-                return origins.cors(response) if "origin" in request.headers else response
+                origin = request.headers.get("origin")
+                return response if origin is None else origins.cors(response, origin=origin)
 
             return handler
 
