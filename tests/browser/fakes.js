@@ -74,6 +74,12 @@ class FakeSocket {
     this.closed = true;
   }
 
+  /** What the browser does when the handshake is done. */
+  open(protocol = "") {
+    this.protocol = protocol;
+    this.onopen();
+  }
+
   /** What the server does. */
   async receive(...frames) {
     for (const frame of frames) this.onmessage({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
@@ -86,9 +92,15 @@ class FakeSocket {
   }
 }
 
-/** Replaces WebSocket, clock and random numbers. Returns the sockets that are opened; `sockets.at(-1)` is the newest. */
+const networkFetch = globalThis.fetch;
+
+/**
+ * Replaces WebSocket, clock and random numbers. Returns the sockets that are opened; `sockets.at(-1)` is the newest.
+ * Requests over HTTP are never answered, unless the test calls `fakeHttp`.
+ */
 export function fakeSockets({ random = 0.5 } = {}) {
   const sockets = [];
+  if (globalThis.fetch === networkFetch) setGlobal("fetch", () => new Promise(() => {}));
   setGlobal(
     "WebSocket",
     class extends FakeSocket {
@@ -149,8 +161,8 @@ class FakeEvents {
   constructor(request) {
     Object.assign(this, request);
     const stream = new ReadableStream({ start: (controller) => (this.controller = controller) });
-    this.response = new Response(stream);
-    request.signal.addEventListener("abort", () => this.controller.error(request.signal.reason));
+    this.response = new Response(stream, { headers: { "Content-Type": "text/event-stream" } });
+    request.signal.addEventListener("abort", () => this.ended || this.controller.error(request.signal.reason));
   }
 
   async receive(...frames) {
@@ -161,6 +173,7 @@ class FakeEvents {
   }
 
   async end() {
+    this.ended = true;
     this.controller.close();
     await settled();
   }
@@ -172,11 +185,11 @@ class FakeEvents {
  */
 export function fakeHttp(answer = () => new Error("blocked")) {
   const http = { requests: [], events: [], answer };
-  setGlobal("fetch", async (url, { method, headers, body, signal }) => {
+  setGlobal("fetch", async (url, { method, headers, body, signal, credentials }) => {
     signal.throwIfAborted();
     const { pathname, searchParams } = new URL(url);
     const query = Object.fromEntries(searchParams);
-    const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal };
+    const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal, credentials };
     http.requests.push(request);
     const answered = await http.answer(request);
     signal.throwIfAborted();
@@ -254,8 +267,12 @@ export class FakeLog {
   }
 }
 
-/** A response that refuses a request. */
-export const problem = (status, detail) => Response.json({ status, detail }, { status });
+/** A response of the server that refuses a request. */
+export const problem = (status, detail) =>
+  new Response(JSON.stringify({ type: "about:blank", title: "Problem", status, detail }), {
+    status,
+    headers: { "Content-Type": "application/problem+json" },
+  });
 
 /** Web Locks: the first in the queue of a name has it. */
 class FakeLocks {

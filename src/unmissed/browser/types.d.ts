@@ -4,10 +4,17 @@
 export type Options = {
     /**
      * A JWT, or a function that returns a fresh one. It is called
-     * for every attempt to connect, and again before the token expires. If it fails, it is called again after a pause. If
-     * its token is refused, it is called once more before `unauthorized`. Leave it out where cookies authenticate.
+     * for every attempt to connect, and again before the token expires. It may take five minutes, for example while a user
+     * logs in. If it fails, it is called again after a pause. If its tokens are refused for half a minute, the stream ends
+     * with `unauthorized`. Leave it out where cookies authenticate.
      */
     token?: string | (() => string | Promise<string>) | undefined;
+    /**
+     * Whether requests over HTTP send cookies; by default `same-origin`. `include`
+     * is needed where cookies authenticate at a server of another origin, which must list the origin of the page in
+     * `UNMISSED_ALLOWED_ORIGINS`. WebSockets always send cookies.
+     */
+    credentials?: RequestCredentials | undefined;
     /**
      * The topics to follow; by default all that the token grants by name.
      */
@@ -47,12 +54,14 @@ export type Options = {
     snapshot?: (() => Promise<number | void>) | undefined;
     /**
      * How to connect, the best first; by default all three
-     * in this order. The next one is tried after two failed attempts, and the best one again while another is used.
+     * in this order. The one that worked last is tried first, and the others if it fails several times or does not answer
+     * in three seconds. The best one is tried again while another is used.
      */
     transports?: ("websocket" | "events" | "polling")[] | undefined;
     /**
      * How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
-     * Further requests are rejected. Further messages are covered by another snapshot.
+     * Further requests are rejected. Further messages are covered by another snapshot. A `for await` loop may be behind by
+     * 20 times as many messages, before it throws an error.
      */
     limit?: number | undefined;
 };
@@ -85,9 +94,9 @@ export type Place = {
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
  * - `gap`: the messages `detail.from` to `detail.to` are lost
  * - `reset`: the server lost its log, and what was missed is unknown; `detail.epoch` is the new epoch
- * - `unauthorized`: a fresh token was refused, too, and the stream is closed
+ * - `unauthorized`: fresh tokens were refused for half a minute, and the stream is closed
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
- *   an HTTP status; `detail.reason` explains it
+ *   an HTTP status; `detail.reason` explains it. A refusal over HTTP counts if it lasts for half a minute
  *
  * Requests are repeated after a reconnect, and executed once: the server remembers what it has done. When it does not
  * remember any more whether it did, because the answer was lost and the client was away too long, the code is 4408.
@@ -187,18 +196,20 @@ export type EventParser = (take: (frame: any) => void) => (piece: string) => voi
  */
 export type Send = (frame: Frame) => void;
 /**
- * Why a connection ended: a close event, or an error.
+ * Why a connection ended: a close event, or an error. `answered`: over HTTP, which shows that there is a network.
  */
 export type Cause = {
     code?: any;
     reason?: string;
     message?: string;
+    answered?: boolean;
 };
 /**
  * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
  * `end` do nothing, so that what comes late from an old socket has no effect.
  *
- * - `token` returns the token of this connection
+ * - `token` returns the token of this connection; it was `attempted` to connect as soon as there was one
+ * - `bare`: a WebSocket sends the token in its first frame, and not as a subprotocol
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
@@ -206,12 +217,16 @@ export type Cause = {
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
  * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
  * - `renewal` is when the token is renewed
- * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
+ * - `beside` is when another transport is tried beside this one: the best one, or, if there is no connection yet, any that
+ *   may be faster. `tries` counts these attempts
  */
 export type Link = {
     signal: AbortSignal;
     abort: () => void;
     transport: string;
+    credentials: RequestCredentials;
+    bare: boolean;
+    attempted: boolean;
     port: any;
     tries: number;
     position: number;
@@ -220,7 +235,7 @@ export type Link = {
     silence: number;
     deadline: number;
     renewal: number;
-    upgrade: number;
+    beside: number;
     timer?: number;
     token: () => Promise<string | undefined>;
     take: (frame?: any) => void;
@@ -239,7 +254,7 @@ export type Source = Place & {
  */
 export type Transport = (source: Source, link: Link) => Promise<Send>;
 export type Transports = Record<string, Transport>;
-export type Refused = (code: number, reason: string) => Error & {
+export type Refused = (code: number, reason: string, answered?: boolean) => Error & {
     code: number;
 };
 export type Address = (source: Source, path: string) => string;
@@ -247,6 +262,15 @@ export type Address = (source: Source, path: string) => string;
  * The close codes of statuses that have one. The other codes are 4000 and the status.
  */
 export type Codes = Record<number, number>;
+/**
+ * Returns the failure of a request that something else than the server has answered, such as a proxy or a page for login.
+ */
+export type Foreign = (reason?: string) => Error;
+export type HasType = (response: Response, type: string) => boolean;
+/**
+ * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
+ */
+export type Refusal = (response: Response, id?: string) => Promise<Error>;
 /**
  * Returns the response to a request. Rejects with a `Cause`.
  */
@@ -264,6 +288,14 @@ export type Requests = (source: Source, link: Link) => Send;
  * nothing is lost, the messages up to the number `through`, and `heartbeat`.
  */
 export type Recover = (source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>;
+/**
+ * Returns the answer to a request for messages. Rejects with a `Cause` if something else than the server has answered.
+ */
+export type PageOf = (source: Source, link: Link, path: string) => Promise<any>;
+/**
+ * Takes the position over REST from which a new client starts.
+ */
+export type Begin = (source: Source, link: Link) => Promise<void>;
 export type Poll = (begun?: boolean) => Promise<any>;
 /**
  * What the tab that leads is doing; or a frame of the server, and the place of its connection before it.
@@ -285,25 +317,49 @@ export type Forward = (shared: Shared) => Promise<void>;
 export type Hear = (event: MessageEvent) => void;
 export type Settings = Omit<Options, "transports"> & {
     transports: string[];
+    credentials: RequestCredentials;
     limit: number;
     key: string;
 };
-export type Start = (transport: string) => Link;
+export type Start = (transport: string, token?: Promise<string | undefined>) => Link;
+/**
+ * Returns the transport of the next attempt: the one that has worked last, or else the first. After several failures, it
+ * takes turns with the others.
+ */
+export type Choose = () => string;
+export type Others = (transport: string) => string[];
 /**
  * Begins a connection that replaces the present one as soon as it is connected.
  */
-export type Replace = (transport: string) => void;
+export type Replace = (transport: string, token?: Promise<string | undefined>) => void;
 /**
  * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
  */
 export type Watch = (link: Link) => void;
+/**
+ * Returns a fresh token. For a new connection, its own time begins when there is one.
+ */
 export type Fresh = (link: Link) => Promise<string | undefined>;
+export type Allow = (link: Link, milliseconds: number) => void;
 export type Renew = (link: Link) => Promise<void>;
 /**
  * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
  * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
  */
 export type Lost = (link: Link, cause: Cause) => void;
+export type LostBeside = (link: Link) => void;
+/**
+ * Returns whether a refusal is the server's verdict about this client: on a WebSocket, whose close codes only the server
+ * has, or on what works otherwise. What refuses requests alone may lack cookies, or be another server.
+ */
+export type Trusts = (link: Link) => boolean;
+/**
+ * Returns whether the stream ends with this refusal. Tokens and requests must be refused for half a minute: a clock may be
+ * wrong, a cookie may be extended, and a gateway may refuse everything for a while.
+ */
+export type IsFinal = (link?: Link) => boolean;
+export type Missed = (link: Link) => void;
+export type PauseAfter = (link: Link, action: Action, cause: Cause) => number;
 export type Wait = (pause?: number, cause?: Cause) => void;
 /**
  * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
