@@ -305,6 +305,20 @@ for (const seconds of [2, 20]) {
   });
 }
 
+test("an issuer whose clock is 2 s ahead delays a page by a few seconds", async () => {
+  const network = new Network();
+  network.websocket = (socket) => {
+    const valid = Date.now() >= Number(socket.protocols[1]) + 2000;
+    return valid ? network.greet(socket) : close(4401, "the token is not valid yet")(socket);
+  };
+
+  const { stream, ends } = await openPage(network, { token: async () => `${Date.now()}` });
+  const time = await timeUntilLive(network, stream);
+
+  assert.ok(time <= 6000, `${time}`);
+  assert.deepEqual(ends, []);
+});
+
 for (const transport of ["websocket", "events", "polling"]) {
   test(`over ${transport}, a page goes on when its cookie was extended before the server ended the connection`, async () => {
     const network = new Network();

@@ -337,7 +337,8 @@ export type Replace = (transport: string, token?: Promise<string | undefined>) =
  */
 export type Watch = (link: Link) => void;
 /**
- * Returns a fresh token. For a new connection, its own time begins when there is one.
+ * Returns a fresh token, or one that was refused a moment ago and may be valid now. For a new connection, its own time
+ * begins when there is one.
  */
 export type Fresh = (link: Link) => Promise<string | undefined>;
 export type Allow = (link: Link, milliseconds: number) => void;

@@ -370,7 +370,8 @@
  */
 
 /**
- * Returns a fresh token. For a new connection, its own time begins when there is one.
+ * Returns a fresh token, or one that was refused a moment ago and may be valid now. For a new connection, its own time
+ * begins when there is one.
  *
  * @typedef {(link: Link) => Promise<string | undefined>} Fresh
  */

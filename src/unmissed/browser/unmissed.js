@@ -17,6 +17,8 @@ const ERROR_TIME = 250;
 /** A token is refused for good after this time, and so many refusals: a clock may be wrong, or a login slow. */
 const REFUSED_TIME = 30_000;
 const REFUSALS = 3;
+/** So long, a token that was refused is tried again: the clock of its issuer may be ahead, and that of each new one, too. */
+const RETRIED_TIME = 5000;
 /** The first attempts go to one transport: fewer, if it has never worked. */
 const FIRST_ATTEMPTS = 4;
 const FIRST_ATTEMPTS_OF_ALL = 2;
@@ -275,6 +277,7 @@ class Stream extends EventTarget {
   #notBefore = 0;
   /** @type {string | undefined} */
   #token;
+  #tokenSince = 0;
   // How often a token was refused since one was accepted, and since when.
   #refusals = 0;
   #refusedSince = 0;
@@ -534,7 +537,11 @@ class Stream extends EventTarget {
     const { token } = this.#options;
     const begins = !link.connected && link.transport !== "tabs";
     if (begins) this.#allow(link, TOKEN_TIME);
-    this.#token = await (typeof token === "function" ? token() : token);
+    // The first refusal may be that of an expired token.
+    if (this.#refusals < 2 || Date.now() - this.#tokenSince >= RETRIED_TIME) {
+      this.#token = await (typeof token === "function" ? token() : token);
+      this.#tokenSince = Date.now();
+    }
     link.attempted = true;
     if (begins) {
       link.beside = Date.now() + RACE_TIME;
