@@ -381,6 +381,37 @@ for (const [credentials, expected] of [[undefined, "same-origin"], ["include", "
   });
 }
 
+// Politeness
+
+for (const status of [401, 403, 429, 503]) {
+  for (const transports of [["websocket", "events", "polling"], ["events", "polling"], ["polling", "events"]]) {
+    test(`a server that answers ${status} to all requests gets few over ${transports}`, async () => {
+      const network = new Network();
+      network.websocket = refuse;
+      network.http = () => problem(status, "not now");
+      const { stream } = await openPage(network, { transports });
+
+      await network.run(60_000);
+
+      const attempts = network.sockets.length + network.fakes.requests.length;
+      assert.ok(attempts <= (status < 429 ? 16 : 10), `${attempts}`);
+      stream.close();
+    });
+  }
+}
+
+test("clients that return to a slow server do not ask it twice", async () => {
+  const network = new Network();
+  const { stream } = await openPage(network);
+  await timeUntilLive(network, stream);
+  network.websocket = async (socket) => setTimeout(() => network.greet(socket), 5000);
+  await network.cut();
+
+  await network.run(8000);
+
+  assert.deepEqual([network.sockets.length, network.fakes.requests.length, stream.status], [2, 0, "live"]);
+});
+
 // Requests
 
 test("an answer of another server to a publish is no answer", async () => {

@@ -55,7 +55,7 @@ export type Options = {
     /**
      * How to connect, the best first; by default all three
      * in this order. The one that worked last is tried first, and the others if it fails several times or does not answer
-     * in three seconds. The best one is tried again while another is used.
+     * in 3 seconds (6, if it has worked). The best one is tried again while another is used.
      */
     transports?: ("websocket" | "events" | "polling")[] | undefined;
     /**
@@ -196,7 +196,8 @@ export type EventParser = (take: (frame: any) => void) => (piece: string) => voi
  */
 export type Send = (frame: Frame) => void;
 /**
- * Why a connection ended: a close event, or an error. `answered`: over HTTP, which shows that there is a network.
+ * Why a connection ended: a close event, or an error. `answered`: something has refused a request for good, which shows
+ * that the network works.
  */
 export type Cause = {
     code?: any;
@@ -265,7 +266,7 @@ export type Codes = Record<number, number>;
 /**
  * Returns the failure of a request that something else than the server has answered, such as a proxy or a page for login.
  */
-export type Foreign = (reason?: string) => Error;
+export type Foreign = (reason?: string, answered?: boolean) => Error;
 export type HasType = (response: Response, type: string) => boolean;
 /**
  * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
@@ -354,11 +355,6 @@ export type LostBeside = (link: Link) => void;
  * has, or on what works otherwise. What refuses requests alone may lack cookies, or be another server.
  */
 export type Trusts = (link: Link) => boolean;
-/**
- * Returns whether the stream ends with this refusal. Tokens and requests must be refused for half a minute: a clock may be
- * wrong, a cookie may be extended, and a gateway may refuse everything for a while.
- */
-export type IsFinal = (link?: Link) => boolean;
 export type Missed = (link: Link) => void;
 export type PauseAfter = (link: Link, action: Action, cause: Cause) => number;
 export type Wait = (pause?: number, cause?: Cause) => void;

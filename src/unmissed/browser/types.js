@@ -31,7 +31,7 @@
  *   else than a sequence number or nothing, the error is reported, and it is called again after a pause.
  * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
  *   in this order. The one that worked last is tried first, and the others if it fails several times or does not answer
- *   in three seconds. The best one is tried again while another is used.
+ *   in 3 seconds (6, if it has worked). The best one is tried again while another is used.
  * @property {number} [limit] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
  *   Further requests are rejected. Further messages are covered by another snapshot. A `for await` loop may be behind by
  *   20 times as many messages, before it throws an error.
@@ -200,7 +200,8 @@
  */
 
 /**
- * Why a connection ended: a close event, or an error. `answered`: over HTTP, which shows that there is a network.
+ * Why a connection ended: a close event, or an error. `answered`: something has refused a request for good, which shows
+ * that the network works.
  *
  * @typedef {{ code?: any, reason?: string, message?: string, answered?: boolean }} Cause
  */
@@ -272,7 +273,7 @@
 /**
  * Returns the failure of a request that something else than the server has answered, such as a proxy or a page for login.
  *
- * @typedef {(reason?: string) => Error} Foreign
+ * @typedef {(reason?: string, answered?: boolean) => Error} Foreign
  */
 
 /** @typedef {(response: Response, type: string) => boolean} HasType */
@@ -394,13 +395,6 @@
  * has, or on what works otherwise. What refuses requests alone may lack cookies, or be another server.
  *
  * @typedef {(link: Link) => boolean} Trusts
- */
-
-/**
- * Returns whether the stream ends with this refusal. Tokens and requests must be refused for half a minute: a clock may be
- * wrong, a cookie may be extended, and a gateway may refuse everything for a while.
- *
- * @typedef {(link?: Link) => boolean} IsFinal
  */
 
 /** @typedef {(link: Link) => void} Missed */

@@ -10,11 +10,11 @@
 const HANDSHAKE_TIME = 10_000;
 /** A token may wait for somebody who logs in. */
 const TOKEN_TIME = 300_000;
-/** After this time, another transport is tried beside an attempt that has no answer. */
+/** After this time, another transport is tried beside an attempt that has no answer; twice, if it has worked before. */
 const RACE_TIME = 3000;
 /** A browser may fire `error` without `close`, for example because of a Content-Security-Policy. */
 const ERROR_TIME = 250;
-/** A token is refused for good after this time, and so many refusals: a clock may be wrong, or a login slow. */
+/** A client is refused for good after this time and so many refusals: until then, a clock may be wrong, or a gateway down. */
 const REFUSED_TIME = 30_000;
 const REFUSALS = 3;
 /** So long, a token that was refused is tried again: the clock of its issuer may be ahead, and that of each new one, too. */
@@ -51,6 +51,8 @@ export const backoff = (failures, random = Math.random()) => random * Math.min(3
 
 /** @type {types.Actions} */
 const actions = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408: "renew", 4429: "slow" };
+
+const refusalEvents = { stop: "refused", renew: "unauthorized" };
 
 /** @type {types.Next} */
 export const next = (code) => actions[code] ?? "resume";
@@ -92,7 +94,7 @@ const address = ({ url, position: since, epoch, topics }, path) => {
 const codes = { 422: 4400, 503: 1013 };
 
 /** @type {types.Foreign} */
-const foreign = (reason) => refused(1006, reason || "another server answers", true);
+const foreign = (reason = "another server answers", answered = true) => refused(1006, reason, answered);
 
 /** @type {types.Call} */
 const call = async (stream, link, path, id, body) => {
@@ -118,14 +120,16 @@ const hasType = ({ headers }, type) => (headers.get("Content-Type") ?? "").start
 /** @type {types.Refusal} */
 const refusal = async (response, id) => {
   const { status, statusText } = response;
+  // Whether it makes sense to try another transport at once.
+  const answered = status < 500 && status !== 429;
   const isProblem = hasType(response, "application/problem+json");
   const problem = isProblem ? await response.json().catch(() => {}) : undefined;
-  if (problem?.status === status && problem.detail) {
-    return refused(codes[status] ?? 4000 + status, problem.detail, true);
+  if (problem?.status === status && typeof problem.detail === "string") {
+    return refused(codes[status] ?? 4000 + status, problem.detail, answered);
   }
   // A proxy answers. It may do so for a while, but it forbids some requests always.
-  if (id && status >= 400 && status < 500 && status !== 401) return refused(4000 + status, statusText, true);
-  return foreign(statusText);
+  if (id && status >= 400 && status < 500 && status !== 401) return refused(4000 + status, statusText);
+  return foreign(statusText || undefined, answered);
 };
 
 /** @type {types.Requests} */
@@ -278,7 +282,7 @@ class Stream extends EventTarget {
   /** @type {string | undefined} */
   #token;
   #tokenSince = 0;
-  // How often a token was refused since one was accepted, and since when.
+  // How often the client was refused since it was accepted, and since when.
   #refusals = 0;
   #refusedSince = 0;
 
@@ -544,7 +548,8 @@ class Stream extends EventTarget {
     }
     link.attempted = true;
     if (begins) {
-      link.beside = Date.now() + RACE_TIME;
+      // A server to which all clients return at once is slow, and what has worked will work.
+      link.beside = Date.now() + (link.transport === this.#worked ? 2 * RACE_TIME : RACE_TIME);
       this.#allow(link, HANDSHAKE_TIME);
     }
     return this.#token;
@@ -586,8 +591,10 @@ class Stream extends EventTarget {
     }
     this.#end();
     const action = this.#trusts(link) ? next(code) : "resume";
-    if (action === "stop" && this.#isFinal(link)) return this.#refuse("refused", end);
-    if (action === "renew" && this.#isFinal()) return this.#refuse("unauthorized", end);
+    // Only the server itself closes a WebSocket with such a code.
+    const isFinal = action === "stop" && link.transport === "websocket";
+    const isRefusal = action === "stop" || action === "renew";
+    if (isFinal || (isRefusal && this.#isRefused())) return this.#refuse(refusalEvents[action], end);
     if (action === "slow" && link.connected) this.#slow();
     if (action === "resume" && link.attempted && !link.connected) this.#missed(link);
     this.#wait(this.#pauseAfter(link, action, cause), end);
@@ -607,10 +614,7 @@ class Stream extends EventTarget {
     return !this.#options.transports.includes("websocket");
   }
 
-  /** @type {types.IsFinal} */
-  #isFinal(link) {
-    // Only the server itself closes a WebSocket with such a code.
-    if (link?.transport === "websocket") return true;
+  #isRefused() {
     const now = Date.now();
     if (this.#refusals === 0) this.#refusedSince = now;
     this.#refusals++;
@@ -635,8 +639,8 @@ class Stream extends EventTarget {
   /** @type {types.PauseAfter} */
   #pauseAfter({ transport, connected }, action, { answered }) {
     if (connected && Date.now() - connected > 5000) this.#failures = 0;
-    // The network works, but this transport does not.
-    if (answered && !connected && transport !== this.#preferred) return 0;
+    // The network works, but this transport does not: the preferred one is next.
+    if (answered && !connected && action === "resume" && transport !== this.#preferred) return 0;
     const pause = action === "renew" && !this.#failures ? 0 : backoff(this.#failures);
     this.#failures = Math.min(this.#failures + 1, connected ? 3 : 6);
     return pause;
