@@ -8,7 +8,7 @@
 
 /** How long an attempt may take. What the application does in its own functions does not count. */
 const HANDSHAKE_TIME = 10_000;
-/** A token may wait for somebody who logs in. */
+/** How long the function for a token may take: a user may have to log in first. */
 const TOKEN_TIME = 300_000;
 /** After this time, another transport is tried beside an attempt that has no answer; twice, if it has worked before. */
 const RACE_TIME = 3000;
@@ -17,7 +17,7 @@ const ERROR_TIME = 250;
 /** A client is refused for good after this time and so many refusals: until then, a clock may be wrong, or a gateway down. */
 const REFUSED_TIME = 30_000;
 const REFUSALS = 3;
-/** So long, a token that was refused is tried again: the clock of its issuer may be ahead, and that of each new one, too. */
+/** How long a refused token is tried again: if the clock of its issuer is ahead, each new token is refused at first. */
 const RETRIED_TIME = 5000;
 /** The first attempts go to one transport: fewer, if it has never worked. */
 const FIRST_ATTEMPTS = 4;
