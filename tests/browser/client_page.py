@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 _SCRIPT = """
 globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   const { connect } = await import("/websocket/client.js");
-  const seen = { messages: [], events: [], statuses: [], pauses: [], errors: [], snapshots: 0, tokens: 0 };
+  const seen = { messages: [], events: [], statuses: [], pauses: [], codes: [], errors: [], snapshots: 0, tokens: 0 };
   const provider = async () => {
     const next = Array.isArray(token) ? token[Math.min(seen.tokens, token.length - 1)] : token;
     seen.tokens++;
@@ -17,9 +17,9 @@ globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   };
   addEventListener("error", (event) => seen.errors.push(event.message));
   const stream = connect(url ?? location.origin, {
-    token: provider,
+    token: token === null ? undefined : provider,
     storage: stored ? sessionStorage : undefined,
-    snapshot: snapshots ? async () => void seen.snapshots++ : undefined,
+    snapshot: snapshots && (async () => (seen.snapshots++, snapshots.number)),
     ...options,
   });
   stream.on("*", ({ sequence_number, recovered, data }) => seen.messages.push([sequence_number, recovered, data]));
@@ -28,7 +28,9 @@ globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
   }
   stream.addEventListener("status", ({ detail }) => {
     seen.statuses.push(detail.status);
-    if (detail.status === "waiting") seen.pauses.push(detail.milliseconds);
+    if (detail.status !== "waiting") return;
+    seen.pauses.push(detail.milliseconds);
+    seen.codes.push(detail.code);
   });
   Object.assign(globalThis, { stream, seen });
 };
@@ -38,13 +40,16 @@ globalThis.begin = async (token, { url, stored, snapshots, ...options }) => {
 class ClientPage:
     """A page with one stream. Whatever waits raises playwright's TimeoutError when it takes too long."""
 
-    def __init__(self, page: "Page", url: str) -> None:
+    def __init__(self, page: "Page", url: str, *, path: str = "/livez") -> None:
         self.page = page
         page.add_init_script(_SCRIPT)
-        page.goto(f"{url}/livez")
+        page.goto(f"{url}{path}")
 
-    def connect(self, token: str | list[str | None], **options: Any) -> "ClientPage":
-        """Open the stream. A list of tokens is what the provider returns, one after another; it fails for None."""
+    def connect(self, token: str | list[str | None] | None, **options: Any) -> "ClientPage":
+        """Open the stream. A list of tokens is what the provider returns, one after another; it fails for None.
+
+        Without a token, cookies authenticate.
+        """
         self.page.evaluate("([token, options]) => begin(token, options)", [token, options])
         return self
 

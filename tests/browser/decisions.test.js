@@ -38,6 +38,15 @@ test("a gap that was filled already is none", () => {
   assert.ok(!advance(place, { type: "connected", epoch: "e", outcome: "gap", sequence_number: 15 }).loss);
 });
 
+test("a gap begins with the first number of the epoch at the earliest", () => {
+  const first = 1_796_000_000_000_001;
+  const gap = { type: "connected", epoch: "e", outcome: "gap", sequence_number: first + 9 };
+
+  assert.equal(advance({ position: 0 }, { ...gap, first }).loss.from, first);
+  assert.equal(advance({ position: first + 4 }, { ...gap, first }).loss.from, first + 5);
+  assert.equal(advance({ position: 4 }, gap).loss.from, 5);
+});
+
 test("a reset that was noticed already is none", () => {
   const reset = { type: "connected", epoch: "f", outcome: "reset", sequence_number: 3 };
 

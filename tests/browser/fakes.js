@@ -74,6 +74,12 @@ class FakeSocket {
     this.closed = true;
   }
 
+  /** What the browser does when the handshake is done. */
+  open(protocol = "") {
+    this.protocol = protocol;
+    this.onopen();
+  }
+
   /** What the server does. */
   async receive(...frames) {
     for (const frame of frames) this.onmessage({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
@@ -86,9 +92,15 @@ class FakeSocket {
   }
 }
 
-/** Replaces WebSocket, clock and random numbers. Returns the sockets that are opened; `sockets.at(-1)` is the newest. */
+const networkFetch = globalThis.fetch;
+
+/**
+ * Replaces WebSocket, clock and random numbers. Returns the sockets that are opened; `sockets.at(-1)` is the newest.
+ * Requests over HTTP are never answered, unless the test calls `fakeHttp`.
+ */
 export function fakeSockets({ random = 0.5 } = {}) {
   const sockets = [];
+  if (globalThis.fetch === networkFetch) setGlobal("fetch", () => new Promise(() => {}));
   setGlobal(
     "WebSocket",
     class extends FakeSocket {
@@ -149,8 +161,8 @@ class FakeEvents {
   constructor(request) {
     Object.assign(this, request);
     const stream = new ReadableStream({ start: (controller) => (this.controller = controller) });
-    this.response = new Response(stream);
-    request.signal.addEventListener("abort", () => this.controller.error(request.signal.reason));
+    this.response = new Response(stream, { headers: { "Content-Type": "text/event-stream" } });
+    request.signal.addEventListener("abort", () => this.ended || this.controller.error(request.signal.reason));
   }
 
   async receive(...frames) {
@@ -161,6 +173,7 @@ class FakeEvents {
   }
 
   async end() {
+    this.ended = true;
     this.controller.close();
     await settled();
   }
@@ -172,11 +185,11 @@ class FakeEvents {
  */
 export function fakeHttp(answer = () => new Error("blocked")) {
   const http = { requests: [], events: [], answer };
-  setGlobal("fetch", async (url, { method, headers, body, signal }) => {
+  setGlobal("fetch", async (url, { method, headers, body, signal, credentials }) => {
     signal.throwIfAborted();
     const { pathname, searchParams } = new URL(url);
     const query = Object.fromEntries(searchParams);
-    const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal };
+    const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal, credentials };
     http.requests.push(request);
     const answered = await http.answer(request);
     signal.throwIfAborted();
@@ -187,8 +200,79 @@ export function fakeHttp(answer = () => new Error("blocked")) {
   return http;
 }
 
-/** A response that refuses a request. */
-export const problem = (status, detail) => Response.json({ status, detail }, { status });
+/** A log in memory: answers GET requests of messages, opens streams of events, and greets connections. */
+export class FakeLog {
+  epoch = "e";
+  first = 1;
+  oldest = 1;
+  messages = [];
+  limit = Infinity;
+  events = true;
+  topics = [];
+
+  get latest() {
+    return this.messages.at(-1)?.sequence_number ?? this.oldest - 1;
+  }
+
+  add(...numbers) {
+    this.messages.push(...numbers.map((number) => message(number)));
+  }
+
+  /** Forgets the messages up to a number. */
+  evict(number) {
+    this.messages = this.messages.filter(({ sequence_number }) => sequence_number > number);
+    this.oldest = number + 1;
+  }
+
+  answer = ({ path, query, method }) => {
+    if (path === "/websocket/events") return this.events ? "events" : new Error("blocked");
+    if (method !== "GET") return problem(404, "no such command");
+    if (query.topics?.includes("secret")) return problem(403, "the topic secret is not granted");
+    const { start, outcome } = this.#locate(query);
+    const rest = this.#after(start);
+    const limit = Number(query.limit ?? this.limit);
+    return {
+      messages: rest.slice(0, limit),
+      epoch: this.epoch,
+      first: this.first,
+      oldest: this.oldest,
+      latest: this.latest,
+      outcome,
+      has_more: rest.length > limit,
+      topics: query.topics?.split(",") ?? this.topics,
+    };
+  };
+
+  /** Returns the frames with which a connection to this URL begins. */
+  greeting(url) {
+    const query = Object.fromEntries(new URL(url, "http://server.test").searchParams);
+    const { start, outcome } = query.since ? this.#locate(query) : { start: this.latest };
+    const { epoch, first, oldest, latest } = this;
+    const connected = { ...CONNECTED, epoch, first, oldest, latest, outcome, sequence_number: start };
+    const missed = this.#after(start);
+    return [connected, ...missed, ...(outcome ? [{ type: "heartbeat", sequence_number: latest }] : [])];
+  }
+
+  #locate({ since = 0, epoch = this.epoch }) {
+    const position = Number(since) || this.first - 1;
+    if (epoch !== this.epoch || position < this.first - 1 || position > this.latest) {
+      return { start: this.oldest - 1, outcome: "reset" };
+    }
+    const evicted = position < this.oldest - 1;
+    return { start: Math.max(position, this.oldest - 1), outcome: evicted ? "gap" : "complete" };
+  }
+
+  #after(position) {
+    return this.messages.filter(({ sequence_number }) => sequence_number > position);
+  }
+}
+
+/** A response of the server that refuses a request. */
+export const problem = (status, detail) =>
+  new Response(JSON.stringify({ type: "about:blank", title: "Problem", status, detail }), {
+    status,
+    headers: { "Content-Type": "application/problem+json" },
+  });
 
 /** Web Locks: the first in the queue of a name has it. */
 class FakeLocks {

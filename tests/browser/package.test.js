@@ -43,6 +43,20 @@ test("the React hook renders the status, calls the newest handler, and closes wi
   assert.deepEqual([sockets.length, sockets[0].closed], [1, true]);
 });
 
+test("the React hook needs no options", async () => {
+  setGlobal("IS_REACT_ACT_ENVIRONMENT", true);
+  const sockets = fakeSockets();
+  const Component = () => useInReact(URL_OF_SERVER).status;
+  let view;
+  await act(async () => (view = create(createElement(Component))));
+  await act(() => settled());
+
+  await act(() => sockets[0].receive(CONNECTED, message(8)));
+
+  assert.equal(view.toJSON(), "live");
+  await act(async () => view.unmount());
+});
+
 test("the Vue composable tells the status, and closes with its scope", async () => {
   setGlobal("document", {});
   const sockets = fakeSockets();

@@ -1,12 +1,14 @@
 """A TCP proxy in a thread, which tests tell what to do with the connections through it."""
 
 import asyncio
+import re
 import threading
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 _READ_BYTES = 16_384
+_SUBPROTOCOLS = re.compile(rb"(?i)sec-websocket-protocol:[^\r]*\r\n")
 
 
 class Proxy:
@@ -16,6 +18,10 @@ class Proxy:
         self.port = 0
         self.blocks_websockets = False
         """Whether requests for WebSockets are answered like by a proxy that does not know them."""
+        self.holds_websockets = False
+        """Whether requests for WebSockets are never answered."""
+        self.strips_subprotocols = False
+        """Whether requests lose the header with their subprotocols, and with it the token."""
         self.refuses = False
         """Whether connections are closed at once."""
         self.limit: int | None = None
@@ -80,6 +86,11 @@ class Proxy:
             head = await reader.readuntil(b"\r\n\r\n")
             if self.refuses or (self.blocks_websockets and b"\r\nupgrade: websocket" in head.lower()):
                 return
+            if self.holds_websockets and b"\r\nupgrade: websocket" in head.lower():
+                await reader.read()
+                return
+            if self.strips_subprotocols:
+                head = _SUBPROTOCOLS.sub(b"", head)
             upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
             upstream_writer.write(head)
             await self._exchange((reader, upstream_writer), (upstream_reader, writer))

@@ -255,6 +255,16 @@ test("topics are followed in order, and each promise has all of them although an
   assert.deepEqual(stream.topics, ["b", "c"]);
 });
 
+test("topics are followed in addition to those that the token grants, also after it was renewed", async () => {
+  const { stream, sockets } = await opened();
+  await sockets[0].receive({ type: "authenticated", added: ["granted"], removed: [], sequence_number: 7 });
+  const answer = stream.follow("a");
+
+  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], added: ["a"], removed: [], sequence_number: 7 });
+
+  assert.deepEqual(await answer, ["a", "granted"]);
+});
+
 test("a topic that is not granted rejects its request alone", async () => {
   const { stream, sockets } = await opened();
   const answers = [outcome(stream.follow("secret")), outcome(stream.follow("a"))];
@@ -262,7 +272,7 @@ test("a topic that is not granted rejects its request alone", async () => {
 
   await sockets[0].receive(
     { type: "error", id: secret, code: 4403, detail: "the topic secret is not granted" },
-    { type: "following", id: granted, topics: ["a"], sequence_number: 7 },
+    { type: "following", id: granted, added: ["a"], removed: [], sequence_number: 7 },
   );
 
   assert.deepEqual(await Promise.all(answers), [
@@ -277,7 +287,7 @@ test("a token that was not accepted in band rejects no topic", async () => {
 
   await sockets[0].receive(
     { type: "error", code: 4400, detail: "the token of this connection cannot be renewed" },
-    { type: "following", id: ids(sockets[0])[0], topics: ["a"], sequence_number: 7 },
+    { type: "following", id: ids(sockets[0])[0], added: ["a"], removed: [], sequence_number: 7 },
   );
 
   assert.deepEqual(await answer, { value: ["a"] });
@@ -286,7 +296,7 @@ test("a token that was not accepted in band rejects no topic", async () => {
 test("a reconnect follows the topics that were told last, and repeats what was not answered", async () => {
   const { stream, sockets } = await opened({ topics: ["a"] });
   stream.follow("b");
-  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], topics: ["a", "b"], sequence_number: 7 });
+  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], added: ["a", "b"], removed: [], sequence_number: 7 });
   stream.follow("c");
 
   await sockets[0].end();
@@ -299,7 +309,7 @@ test("a reconnect follows the topics that were told last, and repeats what was n
 
 test("a stream without topics of its own follows what each token grants", async () => {
   const { stream, sockets } = await opened();
-  await sockets[0].receive({ type: "authenticated", topics: ["granted"], sequence_number: 7 });
+  await sockets[0].receive({ type: "authenticated", added: ["granted"], removed: [], sequence_number: 7 });
 
   await sockets[0].end();
   await pass(500);
@@ -311,7 +321,7 @@ test("a stream without topics of its own follows what each token grants", async 
 test("a renewed token that grants less ends what was followed", async () => {
   const { stream, sockets } = await opened({ topics: ["a", "b"] });
 
-  await sockets[0].receive({ type: "authenticated", topics: ["b"], sequence_number: 7 });
+  await sockets[0].receive({ type: "authenticated", added: [], removed: ["a"], sequence_number: 7 });
 
   assert.deepEqual(stream.topics, ["b"]);
 });

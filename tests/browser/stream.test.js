@@ -1,6 +1,7 @@
 /** The stream on WebSockets in memory: connecting, resuming, waiting, and the life of a page. */
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import test, { afterEach } from "node:test";
 
@@ -212,6 +213,55 @@ test("for await misses nothing while its body waits", async () => {
   assert.deepEqual(numbers, [8, 9, 10]);
 });
 
+test("a loop that is much too slow gets what waits, and then an error that names the option", async () => {
+  const { stream, sockets } = await opened({ limit: 2 });
+  const numbers = [];
+  let go;
+  const gate = new Promise((resolve) => (go = resolve));
+  const reading = (async () => {
+    for await (const { sequence_number } of stream) {
+      await gate;
+      numbers.push(sequence_number);
+    }
+  })();
+  await settled();
+
+  for (let number = 8; number < 108; number++) await sockets[0].receive(message(number));
+  go();
+
+  await assert.rejects(reading, { code: 4429, detail: /raise limit/ });
+  assert.deepEqual([numbers.length, numbers[0], numbers.at(-1)], [41, 8, 48]);
+});
+
+test("loops that have ended leave nothing in a stream that goes on", async () => {
+  const signals = [];
+  const { AbortController } = globalThis;
+  setGlobal(
+    "AbortController",
+    class extends AbortController {
+      constructor() {
+        super();
+        signals.push(this.signal);
+      }
+    },
+  );
+  const listeners = () => signals.flatMap((signal) => getEventListeners(signal, "abort")).length;
+  const { stream, sockets } = await opened();
+  const before = listeners();
+
+  for (let round = 0; round < 5; round++) {
+    const loop = stream[Symbol.asyncIterator]();
+    const reading = loop.next();
+    await settled();
+    assert.equal(listeners(), before + 1);
+    await sockets[0].receive(message(8 + round));
+    await reading;
+    await loop.return();
+  }
+
+  assert.equal(listeners(), before);
+});
+
 test("a loop that is left does not keep messages", async () => {
   const { stream, sockets } = await opened();
   const reading = (async () => {
@@ -259,20 +309,37 @@ test("the reason of a failed attempt is told", async () => {
   assert.equal(sockets.length, 0);
 });
 
-test("a refused token is replaced at once, and a second one ends the stream", async () => {
-  const told = [];
-  const { stream, sockets } = await opened({ token: async () => "t" });
-  stream.addEventListener("unauthorized", ({ detail }) => told.push(detail));
+test("a refused token is replaced at once", async () => {
+  const { sockets } = await opened({ token: async () => "t" });
   await pass(6000);
 
   await sockets[0].end(4401, "expired");
   await pass(0);
-  await sockets[1].end(4401, "expired");
-  await pass(60_000);
 
-  assert.deepEqual(told, [{ code: 4401, reason: "expired" }]);
-  assert.deepEqual([stream.status, sockets.length], ["closed", 2]);
+  assert.equal(sockets.length, 2);
 });
+
+for (const [kind, token] of [["fresh tokens", async () => "t"], ["a token that cannot change", "t"], ["cookies", undefined]]) {
+  test(`refusals of ${kind} end the stream after half a minute, and not before`, async () => {
+    const told = [];
+    const { stream, sockets } = await opened({ token });
+    stream.addEventListener("unauthorized", ({ detail }) => told.push([Date.now() - began, detail]));
+    await pass(6000);
+    const began = Date.now();
+
+    for (let count = 1; stream.status !== "closed"; ) {
+      await sockets.at(-1).end(4401, "expired");
+      while (stream.status !== "closed" && sockets.length === count) await pass(100);
+      count = sockets.length;
+    }
+    await pass(60_000);
+
+    const [[after, detail], ...more] = told;
+    assert.deepEqual([detail, more], [{ code: 4401, reason: "expired" }, []]);
+    assert.ok(after >= 30_000 && after < 60_000, `${after}`);
+    assert.ok(sockets.length > 3 && sockets.length < 12, `${sockets.length}`);
+  });
+}
 
 test("a token that was accepted in between is replaced again", async () => {
   const { stream, sockets } = await opened({ token: async () => "t" });
@@ -284,16 +351,6 @@ test("a token that was accepted in between is replaced again", async () => {
   }
 
   assert.deepEqual([stream.status, sockets.length], ["recovering", 4]);
-});
-
-test("a token that cannot change is not tried twice", async () => {
-  const told = [];
-  const { stream, sockets } = await opened({ token: "fixed" }, { connected: null });
-  stream.addEventListener("unauthorized", ({ detail }) => told.push(detail.code));
-
-  await sockets[0].end(4401);
-
-  assert.deepEqual([told, stream.status], [[4401], "closed"]);
 });
 
 test("a token is renewed in band after 80 % of its time", async () => {
@@ -316,7 +373,7 @@ test("the answer to a renewed token tells when to renew it again", async () => {
   });
 
   await pass(8000);
-  await sockets[0].receive({ type: "authenticated", topics: [], expires_at: 1018, sequence_number: 7 });
+  await sockets[0].receive({ type: "authenticated", added: [], removed: [], expires_at: 1018, sequence_number: 7 });
   await pass(8000);
 
   assert.deepEqual(sockets[0].sent.map(({ token }) => token), ["token 2", "token 3"]);
@@ -368,7 +425,7 @@ test("the server says when to reconnect", async () => {
 });
 
 test("an attempt without an answer ends after 10 seconds", async () => {
-  const { stream, sockets } = await opened({}, { connected: null });
+  const { stream, sockets } = await opened({ transports: ["websocket"] }, { connected: null });
 
   await pass(9900);
   assert.equal(stream.status, "connecting");
@@ -377,13 +434,32 @@ test("an attempt without an answer ends after 10 seconds", async () => {
   assert.deepEqual([stream.status, sockets[0].closed], ["waiting", true]);
 });
 
-test("a provider that never answers is an attempt without an answer", async () => {
+test("a provider that never answers is asked again after five minutes", async () => {
   const sockets = fakeSockets();
-  const stream = connect(URL_OF_SERVER, { token: () => new Promise(() => {}) });
+  let calls = 0;
+  const stream = connect(URL_OF_SERVER, { token: () => new Promise(() => calls++) });
 
-  await pass(10_000);
+  await pass(299_000);
+  assert.deepEqual([stream.status, calls], ["connecting", 1]);
+  await pass(2000);
 
-  assert.deepEqual([stream.status, sockets.length], ["waiting", 0]);
+  assert.deepEqual([stream.status, sockets.length, calls], ["connecting", 0, 2]);
+});
+
+test("the time that a provider takes does not count, and the server's does", async () => {
+  let answer;
+  const { stream, sockets } = await opened(
+    { token: () => new Promise((resolve) => (answer = resolve)), transports: ["websocket"] },
+    { connected: null },
+  );
+
+  await pass(120_000);
+  answer("late");
+  await pass(9900);
+  assert.deepEqual([stream.status, sockets.length, sockets[0].protocols[1]], ["connecting", 1, "late"]);
+  await pass(100);
+
+  assert.deepEqual([stream.status, sockets[0].closed], ["waiting", true]);
 });
 
 test("a token that comes too late opens no socket", async () => {

@@ -135,7 +135,7 @@ test("a recovery ends where the frames of the leader begin, whatever topics they
   let answer;
   http.answer = () => new Promise((resolve) => (answer = resolve));
   const late = await tab({ since: 7, epoch: "e", topics: ["a"] });
-  await sockets[0].receive({ type: "following", topics: ["a", "b"], sequence_number: 8 }, message(9), message(10));
+  await sockets[0].receive({ type: "following", added: ["a", "b"], removed: [], sequence_number: 8 }, message(9), message(10));
 
   // The request was made with the topics of before, so it does not have 9.
   answer(page([message(8), message(10)]));
@@ -299,7 +299,7 @@ test("topics are followed for all tabs, also after the leader has changed", asyn
   const answer = others[0].stream.follow("b");
   await settled();
   const [{ id }] = sockets[0].sent;
-  await sockets[0].receive({ type: "following", id, topics: ["a", "b"], sequence_number: 7 });
+  await sockets[0].receive({ type: "following", id, added: ["a", "b"], removed: [], sequence_number: 7 });
   const late = await tab({ topics: ["a"] });
 
   leader.stream.close();
@@ -312,6 +312,17 @@ test("topics are followed for all tabs, also after the leader has changed", asyn
   assert.equal(new URL(sockets.at(-1).url).searchParams.get("topics"), "a,b");
 });
 
+test("tabs that did not ask for a topic know all that are followed, also if the answer names the change", async () => {
+  const { sockets, leader, others } = await opened(2, { topics: ["a"] });
+  const answer = others[0].stream.follow("b");
+  await settled();
+
+  await sockets[0].receive({ type: "following", id: sockets[0].sent[0].id, added: ["b"], removed: [], sequence_number: 7 });
+
+  assert.deepEqual(await answer, ["a", "b"]);
+  for (const { stream } of [leader, ...others]) assert.deepEqual(stream.topics, ["a", "b"]);
+});
+
 test("a topic that is refused rejects the request of the tab that made it", async () => {
   const { sockets, leader, others } = await opened(1);
   const good = leader.stream.follow("a");
@@ -320,7 +331,7 @@ test("a topic that is refused rejects the request of the tab that made it", asyn
   const [first, second] = sockets[0].sent;
 
   await sockets[0].receive(
-    { type: "following", id: first.id, topics: ["a"], sequence_number: 7 },
+    { type: "following", id: first.id, added: ["a"], removed: [], sequence_number: 7 },
     { type: "error", id: second.id, code: 4403, detail: "the topic secret is not granted" },
   );
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI, HTTPException
+from starlette.requests import HTTPConnection
 from websockets.sync.client import connect
 
 from browser.client_page import ClientPage
 from browser.devtools import asleep, crash, debugged
 from browser.proxy import Proxy
 from support import LOGGED, SOCKETS
-from unmissed import Settings
+from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ PAGES = [
 
 Start = Callable[..., LiveServer]
 Open = Callable[..., ClientPage]
+
+_FIRST = 1_796_000_000_000_001
 
 streaming = pytest.mark.parametrize("transport", ["websocket", "events"])
 """Run a test on both transports that the server writes to."""
@@ -308,7 +312,7 @@ def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, prox
 @streaming
 def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport: str) -> None:
     server = start(max_messages=5)
-    options = {"snapshots": True, "transports": [transport]}
+    options = {"snapshots": {}, "transports": [transport]}
     page = ClientPage(context.new_page(), server.url).connect(server.token(), **options).live()
 
     page.evaluate("stream.drop(500)")
@@ -318,6 +322,23 @@ def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport
     assert [["gap", {"type": "gap", "from": 1, "to": 5}]] == page.events
     assert [6, 7, 8, 9, 10] == page.numbers
     assert 2 == page.evaluate("seen.snapshots")
+
+
+@streaming
+def test_a_snapshot_that_is_older_than_the_connection_loses_nothing(
+    start: Start, context: "BrowserContext", transport: str
+) -> None:
+    server = start(first_number=_FIRST)
+    publish(server, 5)
+    options = {"snapshots": {"number": _FIRST + 1}, "transports": [transport]}
+    page = ClientPage(context.new_page(), server.url).connect(server.token(), **options)
+
+    page.received(3).live()
+    publish(server)
+    page.received(4)
+
+    assert [_FIRST + 2, _FIRST + 3, _FIRST + 4, _FIRST + 5] == page.numbers
+    assert ([], 1) == (page.events, page.evaluate("seen.snapshots"))
 
 
 @streaming
@@ -377,12 +398,18 @@ def test_a_provider_that_fails_is_asked_again(server: LiveServer, open_page: Ope
     assert 3 == page.evaluate("seen.tokens")
 
 
-def test_a_token_that_is_refused_twice_ends_the_stream(open_page: Open) -> None:
-    page = open_page().connect("garbage").wait_until("stream.status === 'closed'")
+def test_tokens_that_are_refused_for_half_a_minute_end_the_stream(open_page: Open) -> None:
+    page = open_page()
+    # Makes all pauses short.
+    page.evaluate("void (Math.random = () => 0.1)")
+    page.connect("garbage").wait_until("seen.tokens > 3")
+    assert [] == page.events
+
+    page.evaluate("{ const now = Date.now; Date.now = () => now() + 30_000; }")
+    page.wait_until("stream.status === 'closed'")
 
     detail = {"code": 4401, "reason": "the token is invalid or expired"}
     assert [["unauthorized", detail]] == page.events
-    assert 2 == page.evaluate("seen.tokens")
 
 
 @pytest.mark.parametrize("transports", [["websocket", "events", "polling"], ["websocket", "polling"]])
@@ -407,6 +434,93 @@ def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to
     assert 3 == number
     assert list(range(1, server.manager.window.latest + 1)) == page.numbers
     assert [] == page.events
+
+
+def test_a_page_whose_policy_forbids_websockets_uses_events(server: LiveServer, context: "BrowserContext") -> None:
+    """Chromium fires ``error`` without ``close``."""
+    policy = {"Content-Security-Policy": "connect-src http:"}
+    context.route("**/csp", lambda route: route.fulfill(content_type="text/html", headers=policy, body=""))
+
+    page = ClientPage(context.new_page(), server.url, path="/csp").connect(server.token()).live()
+
+    assert "events" == page.evaluate("stream.transport")
+
+
+def test_websockets_that_are_never_answered_do_not_hold_a_page_up(
+    server: LiveServer, proxy: Proxy, open_page: Open
+) -> None:
+    proxy.holds_websockets = True
+
+    page = open_page(proxy.url).connect(server.token()).live()
+
+    assert "events" == page.evaluate("stream.transport")
+    assert "waiting" not in page.evaluate("seen.statuses")
+
+
+def test_a_proxy_that_removes_the_subprotocol_leaves_websockets(
+    server: LiveServer, proxy: Proxy, open_page: Open
+) -> None:
+    proxy.strips_subprotocols = True
+    page = open_page(proxy.url).connect(server.token(), transports=["websocket"]).live()
+
+    publish(server)
+    page.received(1)
+    proxy.cut()
+    page.wait_until("seen.statuses.includes('recovering')").live()
+
+    assert ["waiting"] * 2 == [status for status in page.evaluate("seen.statuses") if status == "waiting"]
+
+
+@pytest.fixture
+def cookie_server() -> Iterator[LiveServer]:
+    """Return a server that knows alice by a cookie, and lets pages of other origins of this machine connect."""
+    settings = Settings.load(jwt_secret=SECRET, drain_seconds=0.1, allowed_origins="http://127.0.0.1:*")
+    manager = ConnectionManager(settings)
+    app = FastAPI(lifespan=manager.lifespan)
+
+    def authenticate(connection: HTTPConnection) -> Identity:
+        if connection.cookies.get("session") != "valid":
+            raise HTTPException(401, "log in first")
+        return Identity("alice", scopes=frozenset({"messages:publish"}))
+
+    app.include_router(create_router(manager, authenticate=authenticate))
+    with LiveServer(app, manager=manager, **SOCKETS["native"], **LOGGED) as server:
+        yield server
+
+
+@pytest.fixture
+def sibling(server: LiveServer, cookie_server: LiveServer, context: "BrowserContext") -> ClientPage:
+    """Return a page of another origin, whose visitor has logged in."""
+    context.add_cookies([{"name": "session", "value": "valid", "url": cookie_server.url}])
+    return ClientPage(context.new_page(), server.url)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+def test_a_page_of_a_sibling_origin_sends_its_cookies(
+    cookie_server: LiveServer, sibling: ClientPage, transport: str
+) -> None:
+    options = {"url": cookie_server.url, "transports": [transport], "credentials": "include"}
+    sibling.connect(None, **options).live()
+
+    number = sibling.evaluate("stream.publish({ type: 'chat' })")
+    sibling.received(1)
+
+    assert [number] == sibling.numbers
+
+
+def test_transports_that_send_no_cookies_do_not_end_a_page(cookie_server: LiveServer, sibling: ClientPage) -> None:
+    with proxied(cookie_server) as proxy:
+        sibling.connect(None, url=proxy.url).live()
+        sibling.evaluate("void (Math.random = () => 0.1)")
+
+        proxy.blocks_websockets = True
+        proxy.cut()
+        sibling.wait_until("seen.codes.includes(4401)")
+        proxy.blocks_websockets = False
+        sibling.live()
+
+        assert [] == sibling.events
+        assert "websocket" == sibling.evaluate("stream.transport")
 
 
 def test_polling_is_the_last_resort(server: LiveServer, open_page: Open) -> None:

@@ -1,6 +1,8 @@
 """The pages of the examples in a real browser."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from unmissed.examples import agent, chat
 from unmissed.testing import LiveServer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.live
 
@@ -49,6 +51,38 @@ def test_the_answer_of_the_agent_survives_a_refresh(page: "Page", monkeypatch: p
         page.goto("about:blank")
         server.call(refreshed.set)
         page.go_back()
+
+        page.get_by_text("Count? One two three.", exact=True).wait_for()
+
+
+def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
+    page: "Page", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def think(question: str) -> AsyncIterator[str]:
+        for part in (f"{question} One ", "two ", "three."):
+            yield part
+
+    cached: dict[str, str] = {}
+
+    def from_cache(route: "Route") -> None:
+        url = route.request.url
+        cached[url] = cached.get(url) or route.fetch().text()
+        route.fulfill(body=cached[url], content_type="application/json")
+
+    monkeypatch.setattr(agent, "think", think)
+    page.route(re.compile(r"/runs/[^/]+$"), from_cache)
+    with LiveServer(agent.app, manager=agent.manager, **SOCKETS["native"]) as server:
+        page.goto(server.url)
+        page.get_by_label("Question").fill("Count?")
+        page.get_by_role("button", name="Ask").click()
+        page.get_by_text("Count? One two three.", exact=True).wait_for()
+        [(url, state)] = cached.items()
+        # Three messages were published, one for each part.
+        cached[url] = json.dumps(
+            {**json.loads(state), "text": "Count? One ", "sequence_number": server.manager.window.latest - 2}
+        )
+
+        page.reload()
 
         page.get_by_text("Count? One two three.", exact=True).wait_for()
 

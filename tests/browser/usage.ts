@@ -10,6 +10,7 @@ const options: Options = {
   topics: ["orders"],
   storage: sessionStorage,
   shared: true,
+  credentials: "include",
   snapshot: async () => 5,
 };
 
@@ -28,7 +29,7 @@ export async function run(): Promise<number> {
 
 export function useBoth(): Status[] {
   const { status } = useInReact("/", { ...options, onMessage: (message) => console.log(message.type) });
-  return [status, useInVue("/").status.value];
+  return [status, useInVue("/").status.value, useInReact("/").status];
 }
 
 // @ts-expect-error  The status is the stream's own.

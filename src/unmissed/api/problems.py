@@ -76,7 +76,8 @@ def problem_route(
                         raise
                     refusal = refuse(error, request, manager=manager)
                     response = ProblemResponse(refusal.status, refusal.detail, headers=refusal.headers)
-                return origins.cors(response) if "origin" in request.headers else response
+                origin = request.headers.get("origin")
+                return response if origin is None else origins.cors(response, origin=origin)
 
             return handler
 

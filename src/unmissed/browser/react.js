@@ -9,11 +9,11 @@ import { connect } from "./unmissed.js";
  * first effect, and on servers. Options are read when the stream is opened.
  *
  * @param {string} url The address of the server, such as `location.origin`.
- * @param {import("./types.js").Options & { onMessage?: (message: import("./types.js").Message) => void }} options What
+ * @param {import("./types.js").Options & { onMessage?: (message: import("./types.js").Message) => void }} [options] What
  *   `connect` takes, and a function that is called with every message.
  * @returns {{ stream: import("./types.js").Stream | undefined, status: import("./types.js").Status }}
  */
-export function useUnmissed(url, options) {
+export function useUnmissed(url, options = {}) {
   const [stream, setStream] = useState(/** @type {import("./types.js").Stream | undefined} */ (undefined));
   const [status, setStatus] = useState(/** @type {import("./types.js").Status} */ ("connecting"));
   const latest = useRef(options);

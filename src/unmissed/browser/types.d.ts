@@ -4,10 +4,17 @@
 export type Options = {
     /**
      * A JWT, or a function that returns a fresh one. It is called
-     * for every attempt to connect, and again before the token expires. If it fails, it is called again after a pause. If
-     * its token is refused, it is called once more before `unauthorized`. Leave it out where cookies authenticate.
+     * for every attempt to connect, and again before the token expires. It may take five minutes, for example while a user
+     * logs in. If it fails, it is called again after a pause. If its tokens are refused for half a minute, the stream ends
+     * with `unauthorized`. Leave it out where cookies authenticate.
      */
     token?: string | (() => string | Promise<string>) | undefined;
+    /**
+     * Whether requests over HTTP send cookies; by default `same-origin`. `include`
+     * is needed where cookies authenticate at a server of another origin, which must list the origin of the page in
+     * `UNMISSED_ALLOWED_ORIGINS`. WebSockets always send cookies.
+     */
+    credentials?: RequestCredentials | undefined;
     /**
      * The topics to follow; by default all that the token grants by name.
      */
@@ -40,18 +47,21 @@ export type Options = {
     /**
      * Loads the state that the messages change. It is called when the
      * stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
-     * returns the sequence number that the state includes, messages up to it are dropped. If it fails, the error is reported,
-     * and it is called again after a pause.
+     * returns the sequence number that the state includes, the stream continues after it, also if the state is older than
+     * the connection: then it recovers what came in between. 0 is the start of the log. If it fails, or returns something
+     * else than a sequence number or nothing, the error is reported, and it is called again after a pause.
      */
     snapshot?: (() => Promise<number | void>) | undefined;
     /**
      * How to connect, the best first; by default all three
-     * in this order. The next one is tried after two failed attempts, and the best one again while another is used.
+     * in this order. The one that worked last is tried first, and the others if it fails several times or does not answer
+     * in 3 seconds (6, if it has worked). The best one is tried again while another is used.
      */
     transports?: ("websocket" | "events" | "polling")[] | undefined;
     /**
      * How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
-     * Further requests are rejected. Further messages are covered by another snapshot.
+     * Further requests are rejected. Further messages are covered by another snapshot. A `for await` loop may be behind by
+     * 20 times as many messages, before it throws an error.
      */
     limit?: number | undefined;
 };
@@ -84,9 +94,9 @@ export type Place = {
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
  * - `gap`: the messages `detail.from` to `detail.to` are lost
  * - `reset`: the server lost its log, and what was missed is unknown; `detail.epoch` is the new epoch
- * - `unauthorized`: a fresh token was refused, too, and the stream is closed
+ * - `unauthorized`: fresh tokens were refused for half a minute, and the stream is closed
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
- *   an HTTP status; `detail.reason` explains it
+ *   an HTTP status; `detail.reason` explains it. A refusal over HTTP counts if it lasts for half a minute
  *
  * Requests are repeated after a reconnect, and executed once: the server remembers what it has done. When it does not
  * remember any more whether it did, because the answer was lost and the client was away too long, the code is 4408.
@@ -155,7 +165,8 @@ export type Frame = {
 export type Read = (text: any) => any;
 /**
  * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
- * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * only grows, except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the
+ * earliest, so that a start from 0 does not count what never existed. Tabs that share a connection may see a gap or reset that
  * they have filled or noticed already, which is ignored.
  */
 export type Advance = (place: Place, frame: Frame) => Place & {
@@ -185,38 +196,47 @@ export type EventParser = (take: (frame: any) => void) => (piece: string) => voi
  */
 export type Send = (frame: Frame) => void;
 /**
- * Why a connection ended: a close event, or an error.
+ * Why a connection ended: a close event, or an error. `answered`: something has refused a request for good, which shows
+ * that the network works.
  */
 export type Cause = {
     code?: any;
     reason?: string;
     message?: string;
+    answered?: boolean;
 };
 /**
  * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
  * `end` do nothing, so that what comes late from an old socket has no effect.
  *
- * - `token` returns the token of this connection
+ * - `token` returns the token of this connection; it was `attempted` to connect as soon as there was one
+ * - `bare`: a WebSocket sends the token in its first frame, and not as a subprotocol
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
+ * - `position` is the highest number that it has brought
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
  * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
  * - `renewal` is when the token is renewed
- * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
+ * - `beside` is when another transport is tried beside this one: the best one, or, if there is no connection yet, any that
+ *   may be faster. `tries` counts these attempts
  */
 export type Link = {
     signal: AbortSignal;
     abort: () => void;
     transport: string;
+    credentials: RequestCredentials;
+    bare: boolean;
+    attempted: boolean;
     port: any;
     tries: number;
+    position: number;
     connected: number;
     greeting?: any;
     silence: number;
     deadline: number;
     renewal: number;
-    upgrade: number;
+    beside: number;
     timer?: number;
     token: () => Promise<string | undefined>;
     take: (frame?: any) => void;
@@ -235,7 +255,7 @@ export type Source = Place & {
  */
 export type Transport = (source: Source, link: Link) => Promise<Send>;
 export type Transports = Record<string, Transport>;
-export type Refused = (code: number, reason: string) => Error & {
+export type Refused = (code: number, reason: string, answered?: boolean) => Error & {
     code: number;
 };
 export type Address = (source: Source, path: string) => string;
@@ -247,6 +267,15 @@ export type Merged = (topics: string[] | undefined, added: string[], removed: st
  * The close codes of statuses that have one. The other codes are 4000 and the status.
  */
 export type Codes = Record<number, number>;
+/**
+ * Returns the failure of a request that something else than the server has answered, such as a proxy or a page for login.
+ */
+export type Foreign = (reason?: string, answered?: boolean) => Error;
+export type HasType = (response: Response, type: string) => boolean;
+/**
+ * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
+ */
+export type Refusal = (response: Response, id?: string) => Promise<Error>;
 /**
  * Returns the response to a request. Rejects with a `Cause`.
  */
@@ -264,9 +293,17 @@ export type Requests = (source: Source, link: Link) => Send;
  * nothing is lost, the messages up to the number `through`, and `heartbeat`.
  */
 export type Recover = (source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>;
+/**
+ * Returns the answer to a request for messages. Rejects with a `Cause` if something else than the server has answered.
+ */
+export type PageOf = (source: Source, link: Link, path: string) => Promise<any>;
+/**
+ * Takes the position over REST from which a new client starts.
+ */
+export type Begin = (source: Source, link: Link) => Promise<void>;
 export type Poll = (begun?: boolean) => Promise<any>;
 /**
- * What the tab that leads is doing; or a frame of the server, and the place of that tab before it.
+ * What the tab that leads is doing; or a frame of the server, and the place of its connection before it.
  */
 export type Shared = {
     frame: Frame;
@@ -278,32 +315,52 @@ export type Shared = {
     [field: string]: any;
 };
 /**
- * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which
- * it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ * Takes a frame of the tab that leads. A tab whose position is below that of the connection before the frame has a hole,
+ * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
  */
 export type Forward = (shared: Shared) => Promise<void>;
 export type Hear = (event: MessageEvent) => void;
 export type Settings = Omit<Options, "transports"> & {
     transports: string[];
+    credentials: RequestCredentials;
     limit: number;
     key: string;
 };
-export type Start = (transport: string) => Link;
+export type Start = (transport: string, token?: Promise<string | undefined>) => Link;
+/**
+ * Returns the transport of the next attempt: the one that has worked last, or else the first. After several failures, it
+ * takes turns with the others.
+ */
+export type Choose = () => string;
+export type Others = (transport: string) => string[];
 /**
  * Begins a connection that replaces the present one as soon as it is connected.
  */
-export type Replace = (transport: string) => void;
+export type Replace = (transport: string, token?: Promise<string | undefined>) => void;
 /**
  * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
  */
 export type Watch = (link: Link) => void;
+/**
+ * Returns a fresh token, or one that was refused a moment ago and may be valid now. For a new connection, its own time
+ * begins when there is one.
+ */
 export type Fresh = (link: Link) => Promise<string | undefined>;
+export type Allow = (link: Link, milliseconds: number) => void;
 export type Renew = (link: Link) => Promise<void>;
 /**
  * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
  * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
  */
 export type Lost = (link: Link, cause: Cause) => void;
+export type LostBeside = (link: Link) => void;
+/**
+ * Returns whether a refusal is the server's verdict about this client: on a WebSocket, whose close codes only the server
+ * has, or on what works otherwise. What refuses requests alone may lack cookies, or be another server.
+ */
+export type Trusts = (link: Link) => boolean;
+export type Missed = (link: Link) => void;
+export type PauseAfter = (link: Link, action: Action, cause: Cause) => number;
 export type Wait = (pause?: number, cause?: Cause) => void;
 /**
  * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
@@ -327,7 +384,22 @@ export type Share = (frame: Frame, before?: number) => void;
 export type Expire = (link: Link, expires_at: number) => void;
 export type Deliver = (message: any) => void;
 /**
- * Delivers the messages that waited for a snapshot, except those that it includes.
+ * Holds messages back until another snapshot is loaded. Those that were held until now are dropped. A snapshot that is
+ * older than `accountedAfter` lacks messages that neither wait nor were declared as lost.
+ */
+export type Hold = (accountedAfter: number) => void;
+/**
+ * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
+ */
+export type CheckedNumber = (number: any) => number | undefined;
+/**
+ * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks some that do not wait, the
+ * stream goes back to it.
  */
 export type Resume = (held: Message[], number: number) => void;
+/**
+ * Goes back to an earlier position, and connects again: the server sends what is after it, or declares its loss, which
+ * needs another snapshot. That one may be as old, because its loss is declared then.
+ */
+export type Rewind = (number: number) => void;
 export type Request = (frame: Frame) => Promise<any>;

@@ -7,8 +7,12 @@
  *
  * @typedef {object} Options
  * @property {string | (() => string | Promise<string>)} [token] A JWT, or a function that returns a fresh one. It is called
- *   for every attempt to connect, and again before the token expires. If it fails, it is called again after a pause. If
- *   its token is refused, it is called once more before `unauthorized`. Leave it out where cookies authenticate.
+ *   for every attempt to connect, and again before the token expires. It may take five minutes, for example while a user
+ *   logs in. If it fails, it is called again after a pause. If its tokens are refused for half a minute, the stream ends
+ *   with `unauthorized`. Leave it out where cookies authenticate.
+ * @property {RequestCredentials} [credentials] Whether requests over HTTP send cookies; by default `same-origin`. `include`
+ *   is needed where cookies authenticate at a server of another origin, which must list the origin of the page in
+ *   `UNMISSED_ALLOWED_ORIGINS`. WebSockets always send cookies.
  * @property {string[]} [topics] The topics to follow; by default all that the token grants by name.
  * @property {number} [since] Start after this sequence number instead of with the next message. 0 starts with everything
  *   that the server retains.
@@ -22,12 +26,15 @@
  *   locks, and every tab has its own connection.
  * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called when the
  *   stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
- *   returns the sequence number that the state includes, messages up to it are dropped. If it fails, the error is reported,
- *   and it is called again after a pause.
+ *   returns the sequence number that the state includes, the stream continues after it, also if the state is older than
+ *   the connection: then it recovers what came in between. 0 is the start of the log. If it fails, or returns something
+ *   else than a sequence number or nothing, the error is reported, and it is called again after a pause.
  * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
- *   in this order. The next one is tried after two failed attempts, and the best one again while another is used.
+ *   in this order. The one that worked last is tried first, and the others if it fails several times or does not answer
+ *   in 3 seconds (6, if it has worked). The best one is tried again while another is used.
  * @property {number} [limit] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
- *   Further requests are rejected. Further messages are covered by another snapshot.
+ *   Further requests are rejected. Further messages are covered by another snapshot. A `for await` loop may be behind by
+ *   20 times as many messages, before it throws an error.
  */
 
 /**
@@ -62,9 +69,9 @@
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
  * - `gap`: the messages `detail.from` to `detail.to` are lost
  * - `reset`: the server lost its log, and what was missed is unknown; `detail.epoch` is the new epoch
- * - `unauthorized`: a fresh token was refused, too, and the stream is closed
+ * - `unauthorized`: fresh tokens were refused for half a minute, and the stream is closed
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
- *   an HTTP status; `detail.reason` explains it
+ *   an HTTP status; `detail.reason` explains it. A refusal over HTTP counts if it lasts for half a minute
  *
  * Requests are repeated after a reconnect, and executed once: the server remembers what it has done. When it does not
  * remember any more whether it did, because the answer was lost and the client was away too long, the code is 4408.
@@ -149,7 +156,8 @@
 
 /**
  * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
- * only grows, except that a reset continues at its own number. Tabs that share a connection may see a gap or reset that
+ * only grows, except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the
+ * earliest, so that a start from 0 does not count what never existed. Tabs that share a connection may see a gap or reset that
  * they have filled or noticed already, which is ignored.
  *
  * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
@@ -192,36 +200,44 @@
  */
 
 /**
- * Why a connection ended: a close event, or an error.
+ * Why a connection ended: a close event, or an error. `answered`: something has refused a request for good, which shows
+ * that the network works.
  *
- * @typedef {{ code?: any, reason?: string, message?: string }} Cause
+ * @typedef {{ code?: any, reason?: string, message?: string, answered?: boolean }} Cause
  */
 
 /**
  * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
  * `end` do nothing, so that what comes late from an old socket has no effect.
  *
- * - `token` returns the token of this connection
+ * - `token` returns the token of this connection; it was `attempted` to connect as soon as there was one
+ * - `bare`: a WebSocket sends the token in its first frame, and not as a subprotocol
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
+ * - `position` is the highest number that it has brought
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
  * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
  * - `renewal` is when the token is renewed
- * - `upgrade` is when the best transport is tried beside this one; `tries` counts these attempts
+ * - `beside` is when another transport is tried beside this one: the best one, or, if there is no connection yet, any that
+ *   may be faster. `tries` counts these attempts
  *
  * @typedef {{
  *   signal: AbortSignal,
  *   abort: () => void,
  *   transport: string,
+ *   credentials: RequestCredentials,
+ *   bare: boolean,
+ *   attempted: boolean,
  *   port: any,
  *   tries: number,
+ *   position: number,
  *   connected: number,
  *   greeting?: any,
  *   silence: number,
  *   deadline: number,
  *   renewal: number,
- *   upgrade: number,
+ *   beside: number,
  *   timer?: number,
  *   token: () => Promise<string | undefined>,
  *   take: (frame?: any) => void,
@@ -244,7 +260,7 @@
 
 /** @typedef {Record<string, Transport>} Transports */
 
-/** @typedef {(code: number, reason: string) => Error & { code: number }} Refused */
+/** @typedef {(code: number, reason: string, answered?: boolean) => Error & { code: number }} Refused */
 
 /** @typedef {(source: Source, path: string) => string} Address */
 
@@ -258,6 +274,20 @@
  * The close codes of statuses that have one. The other codes are 4000 and the status.
  *
  * @typedef {Record<number, number>} Codes
+ */
+
+/**
+ * Returns the failure of a request that something else than the server has answered, such as a proxy or a page for login.
+ *
+ * @typedef {(reason?: string, answered?: boolean) => Error} Foreign
+ */
+
+/** @typedef {(response: Response, type: string) => boolean} HasType */
+
+/**
+ * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
+ *
+ * @typedef {(response: Response, id?: string) => Promise<Error>} Refusal
  */
 
 /**
@@ -283,17 +313,29 @@
  * @typedef {(source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>} Recover
  */
 
+/**
+ * Returns the answer to a request for messages. Rejects with a `Cause` if something else than the server has answered.
+ *
+ * @typedef {(source: Source, link: Link, path: string) => Promise<any>} PageOf
+ */
+
+/**
+ * Takes the position over REST from which a new client starts.
+ *
+ * @typedef {(source: Source, link: Link) => Promise<void>} Begin
+ */
+
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
 
 /**
- * What the tab that leads is doing; or a frame of the server, and the place of that tab before it.
+ * What the tab that leads is doing; or a frame of the server, and the place of its connection before it.
  *
  * @typedef {{ frame: Frame, status?: undefined, epoch: any, previous: any } | { status: Status, [field: string]: any }} Shared
  */
 
 /**
- * Takes a frame of the tab that leads. A tab whose position is below that of the leader before the frame has a hole, which
- * it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ * Takes a frame of the tab that leads. A tab whose position is below that of the connection before the frame has a hole,
+ * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
  *
  * @typedef {(shared: Shared) => Promise<void>} Forward
  */
@@ -302,14 +344,30 @@
 
 // The stream.
 
-/** @typedef {Omit<Options, "transports"> & { transports: string[], limit: number, key: string }} Settings */
+/**
+ * @typedef {Omit<Options, "transports"> & {
+ *   transports: string[],
+ *   credentials: RequestCredentials,
+ *   limit: number,
+ *   key: string,
+ * }} Settings
+ */
 
-/** @typedef {(transport: string) => Link} Start */
+/** @typedef {(transport: string, token?: Promise<string | undefined>) => Link} Start */
+
+/**
+ * Returns the transport of the next attempt: the one that has worked last, or else the first. After several failures, it
+ * takes turns with the others.
+ *
+ * @typedef {() => string} Choose
+ */
+
+/** @typedef {(transport: string) => string[]} Others */
 
 /**
  * Begins a connection that replaces the present one as soon as it is connected.
  *
- * @typedef {(transport: string) => void} Replace
+ * @typedef {(transport: string, token?: Promise<string | undefined>) => void} Replace
  */
 
 /**
@@ -318,7 +376,14 @@
  * @typedef {(link: Link) => void} Watch
  */
 
-/** @typedef {(link: Link) => Promise<string | undefined>} Fresh */
+/**
+ * Returns a fresh token, or one that was refused a moment ago and may be valid now. For a new connection, its own time
+ * begins when there is one.
+ *
+ * @typedef {(link: Link) => Promise<string | undefined>} Fresh
+ */
+
+/** @typedef {(link: Link, milliseconds: number) => void} Allow */
 
 /** @typedef {(link: Link) => Promise<void>} Renew */
 
@@ -328,6 +393,19 @@
  *
  * @typedef {(link: Link, cause: Cause) => void} Lost
  */
+
+/** @typedef {(link: Link) => void} LostBeside */
+
+/**
+ * Returns whether a refusal is the server's verdict about this client: on a WebSocket, whose close codes only the server
+ * has, or on what works otherwise. What refuses requests alone may lack cookies, or be another server.
+ *
+ * @typedef {(link: Link) => boolean} Trusts
+ */
+
+/** @typedef {(link: Link) => void} Missed */
+
+/** @typedef {(link: Link, action: Action, cause: Cause) => number} PauseAfter */
 
 /** @typedef {(pause?: number, cause?: Cause) => void} Wait */
 
@@ -362,9 +440,30 @@
 /** @typedef {(message: any) => void} Deliver */
 
 /**
- * Delivers the messages that waited for a snapshot, except those that it includes.
+ * Holds messages back until another snapshot is loaded. Those that were held until now are dropped. A snapshot that is
+ * older than `accountedAfter` lacks messages that neither wait nor were declared as lost.
+ *
+ * @typedef {(accountedAfter: number) => void} Hold
+ */
+
+/**
+ * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
+ *
+ * @typedef {(number: any) => number | undefined} CheckedNumber
+ */
+
+/**
+ * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks some that do not wait, the
+ * stream goes back to it.
  *
  * @typedef {(held: Message[], number: number) => void} Resume
+ */
+
+/**
+ * Goes back to an earlier position, and connects again: the server sends what is after it, or declares its loss, which
+ * needs another snapshot. That one may be as old, because its loss is declared then.
+ *
+ * @typedef {(number: number) => void} Rewind
  */
 
 /** @typedef {(frame: Frame) => Promise<any>} Request */

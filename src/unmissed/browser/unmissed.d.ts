@@ -1,8 +1,3 @@
-/**
- * Unmissed in the browser: messages that survive reconnects. The options and types are in types.js.
- *
- * @import * as types from "./types.js"
- */
 /** @type {types.Read} */
 export const read: types.Read;
 /** @type {types.Advance} */

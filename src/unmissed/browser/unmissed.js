@@ -4,6 +4,27 @@
  * @import * as types from "./types.js"
  */
 
+// Times in milliseconds, and limits.
+
+/** How long an attempt may take. What the application does in its own functions does not count. */
+const HANDSHAKE_TIME = 10_000;
+/** How long the function for a token may take: a user may have to log in first. */
+const TOKEN_TIME = 300_000;
+/** After this time, another transport is tried beside an attempt that has no answer; twice, if it has worked before. */
+const RACE_TIME = 3000;
+/** A browser may fire `error` without `close`, for example because of a Content-Security-Policy. */
+const ERROR_TIME = 250;
+/** A client is refused for good after this time and so many refusals: until then, a clock may be wrong, or a gateway down. */
+const REFUSED_TIME = 30_000;
+const REFUSALS = 3;
+/** How long a refused token is tried again: if the clock of its issuer is ahead, each new token is refused at first. */
+const RETRIED_TIME = 5000;
+/** The first attempts go to one transport: fewer, if it has never worked. */
+const FIRST_ATTEMPTS = 4;
+const FIRST_ATTEMPTS_OF_ALL = 2;
+/** How far behind a loop over the messages may be, in multiples of the option `limit`. */
+const LOOP_FACTOR = 20;
+
 // Decisions, without a socket, timer or clock: exported for tests.
 
 /** @type {types.Read} */
@@ -19,7 +40,8 @@ export const advance = ({ position, epoch }, { type, sequence_number: number = p
   if (outcome === "reset" && now !== epoch) {
     return { position: number, epoch: now, loss: { type: outcome, epoch: now } };
   }
-  const gap = { type: outcome, from: frame.from ?? position + 1, to: number };
+  const from = frame.from ?? Math.max(position + 1, frame.first ?? 0);
+  const gap = { type: outcome, from, to: number };
   const loss = outcome === "gap" && number > position && gap;
   return { position: position > number ? position : number, epoch: now, loss };
 };
@@ -29,6 +51,8 @@ export const backoff = (failures, random = Math.random()) => random * Math.min(3
 
 /** @type {types.Actions} */
 const actions = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408: "renew", 4429: "slow" };
+
+const refusalEvents = { stop: "refused", renew: "unauthorized" };
 
 /** @type {types.Next} */
 export const next = (code) => actions[code] ?? "resume";
@@ -43,10 +67,16 @@ export const eventParser = (take) => {
   };
 };
 
+/** @type {types.CheckedNumber} */
+const checkedNumber = (number) => {
+  if (number == null || (Number.isSafeInteger(number) && number >= 0)) return number ?? undefined;
+  throw new TypeError(`snapshot must return a sequence number, or nothing, and not ${number}`);
+};
+
 // Transports: each passes on the frames of the server, and returns how to send one.
 
 /** @type {types.Refused} */
-const refused = (code, detail) => Object.assign(new Error(detail), { code, detail });
+const refused = (code, detail, answered) => Object.assign(new Error(detail), { code, detail, answered });
 
 // Not randomUUID, which pages without HTTPS do not have.
 const newId = () => crypto.getRandomValues(new Uint32Array(4)).join();
@@ -67,11 +97,15 @@ const merged = (topics = [], added, removed) =>
 /** @type {types.Codes} */
 const codes = { 422: 4400, 503: 1013 };
 
+/** @type {types.Foreign} */
+const foreign = (reason = "another server answers", answered = true) => refused(1006, reason, answered);
+
 /** @type {types.Call} */
 const call = async (stream, link, path, id, body) => {
   const token = await link.token();
   const response = await fetch(address(id ? { url: stream.url } : stream, `/websocket/${path}`), {
     method: id ? "POST" : "GET",
+    credentials: link.credentials,
     headers: {
       ...(token && { Authorization: `Bearer ${token}` }),
       ...(id && { "Content-Type": "application/json", "Idempotency-Key": id }),
@@ -79,12 +113,27 @@ const call = async (stream, link, path, id, body) => {
     body: JSON.stringify(body),
     signal: link.signal,
   });
-  if (response.ok) return response;
+  const expected = path === "events" ? "text/event-stream" : "application/json";
+  if (response.ok && hasType(response, expected)) return response;
+  throw await refusal(response, id);
+};
+
+/** @type {types.HasType} */
+const hasType = ({ headers }, type) => (headers.get("Content-Type") ?? "").startsWith(type);
+
+/** @type {types.Refusal} */
+const refusal = async (response, id) => {
   const { status, statusText } = response;
-  const { detail } = await response.json().catch(() => ({}));
-  // Without an explanation in JSON, it is a proxy that answers: it may do so for a while, but always to some requests.
-  const final = detail || (id && status < 500);
-  throw refused(final ? (codes[status] ?? 4000 + status) : 1006, detail ?? statusText);
+  // Whether it makes sense to try another transport at once.
+  const answered = status < 500 && status !== 429;
+  const isProblem = hasType(response, "application/problem+json");
+  const problem = isProblem ? await response.json().catch(() => {}) : undefined;
+  if (problem?.status === status && typeof problem.detail === "string") {
+    return refused(codes[status] ?? 4000 + status, problem.detail, answered);
+  }
+  // A proxy answers. It may do so for a while, but it forbids some requests always.
+  if (id && status >= 400 && status < 500 && status !== 401) return refused(4000 + status, statusText);
+  return foreign(statusText || undefined, answered);
 };
 
 /** @type {types.Requests} */
@@ -94,28 +143,49 @@ const requests = (stream, link) => {
     const ask = async () => {
       const path = name ? `commands/${encodeURIComponent(name)}` : "messages";
       const answer = await (await call(stream, link, path, id, message ?? data)).json();
-      link.take({ type: "result", id, data: name ? answer.data : answer.sequence_number });
+      const result = answer[name ? "data" : "sequence_number"];
+      if (result === undefined) throw foreign();
+      link.take({ type: "result", id, data: result });
     };
     const change = async () => {
       const followed = new Set(stream.topics ?? link.greeting.topics);
-      for (const topic of topics) type === "follow" ? followed.add(topic) : followed.delete(topic);
-      const page = await (await call({ url: stream.url, topics: [...followed] }, link, "messages?limit=1")).json();
+      for (const topic of topics) {
+        if (type === "follow") followed.add(topic);
+        else followed.delete(topic);
+      }
+      const page = await pageOf({ url: stream.url, topics: [...followed] }, link, "messages?limit=1");
       link.take({ type: "following", id, topics: page.topics });
       if (`${page.topics}` !== `${link.greeting.topics ?? ""}`) link.end();
     };
-    const fail = (/** @type {any} */ error) =>
-      error.code > 1006 && error.code !== 4401 ? link.take({ type: "error", id, ...error }) : link.end(error);
+    const fail = (/** @type {any} */ error) => {
+      if (error.code > 1006 && error.code !== 4401) link.take({ type: "error", id, ...error });
+      else link.end(error);
+    };
     if (id) last = last.then(topics ? change : ask).catch(fail);
   };
+};
+
+/** @type {types.PageOf} */
+const pageOf = async (stream, link, path) => {
+  const page = await (await call(stream, link, path)).json();
+  if (!Array.isArray(page?.messages) || !Number.isSafeInteger(page.latest)) throw foreign();
+  return page;
+};
+
+/** @type {types.Begin} */
+const begin = async (stream, link) => {
+  // The messages themselves are not needed.
+  const { messages, outcome, ...page } = await pageOf(stream, link, "messages?limit=1");
+  link.take({ ...page, type: "connected", sequence_number: page.latest });
 };
 
 /** @type {types.Recover} */
 const recover = async (stream, link, begun, through = Infinity) => {
   const { position } = stream;
-  const { messages, ...page } = await (await call(stream, link, "messages")).json();
+  if (position === undefined) return begin(stream, link);
+  const { messages, ...page } = await pageOf(stream, link, "messages");
   const complete = page.outcome === "complete";
-  const start = complete ? position : page.oldest - 1;
-  const sequence_number = position === undefined ? page.latest : start;
+  const sequence_number = complete ? position : page.oldest - 1;
   if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number });
   for (const message of messages) if (message.sequence_number <= through) link.take(message);
   if (page.has_more && messages.at(-1).sequence_number < through) return recover(stream, link, true, through);
@@ -128,17 +198,23 @@ const transports = {
     const token = await link.token();
     link.signal.throwIfAborted();
     const url = address(stream, "/ws").replace("http", "ws");
-    const socket = new WebSocket(url, token ? ["unmissed.bearer", token] : []);
+    const socket = new WebSocket(url, token && !link.bare ? ["unmissed.bearer", token] : []);
+    // Without the subprotocol in the answer, the server may not have received it, either.
+    socket.onopen = () => token && !socket.protocol && send({ type: "authenticate", token });
+    socket.onerror = () => setTimeout(link.end, ERROR_TIME);
     socket.onmessage = ({ data }) => link.take(read(data));
     socket.onclose = link.end;
     link.signal.onabort = () => socket.close();
-    return (frame) => socket.send(JSON.stringify(frame));
+    /** @type {types.Send} */
+    const send = (frame) => socket.send(JSON.stringify(frame));
+    return send;
   },
 
   async events(stream, link) {
     const { body } = await call(stream, link, "events");
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-    let cause = refused(1006, "");
+    /** @type {types.Cause} */
+    let cause = {};
     const parse = eventParser((frame) => {
       if (frame?.type === "error") cause = refused(frame.code, frame.detail);
       else link.take(frame);
@@ -177,6 +253,7 @@ const transports = {
     /** @type {types.Hear} */
     link.port.onmessage = ({ data }) => {
       const { frame, status } = data;
+      if (link.signal.aborted) return;
       if (status || frame) link.deadline = Date.now() + link.silence;
       begun ||= frame?.type === "connected";
       if (status || (frame && begun)) last = last.then(() => forward(data)).catch(link.end);
@@ -205,18 +282,30 @@ class Stream extends EventTarget {
   #candidate;
   #openTimer = 0;
   #failures = 0;
-  // Two lead to the next transport.
-  #transportFailures = 0;
   #notBefore = 0;
   /** @type {string | undefined} */
   #token;
-  // Whether a token was refused, and none was accepted since.
-  #renewed = false;
+  #tokenSince = 0;
+  // How often the client was refused since it was accepted, and since when.
+  #refusals = 0;
+  #refusedSince = 0;
+
+  /** @type {string | undefined} The transport that has worked last. */
+  #worked;
+  // Attempts since then that had a token and no connection.
+  #misses = 0;
+  // Whether a tab that does not lead has its own connection, because it cannot recover over REST.
+  #alone = false;
+  // Whether WebSockets send their token in the first frame, and how many in a row have failed.
+  #bare = false;
+  #failedSockets = 0;
 
   #begun = false;
   #recoveredThrough = 0;
   /** @type {types.Message[] | undefined} The messages that wait for a snapshot. */
   #held;
+  /** @type {number} After this position, all messages wait, have come, or were declared as lost. */
+  #accountedAfter = 0;
 
   #requests = new Map();
   // Milliseconds between requests, and when the budget for them is full again.
@@ -236,8 +325,13 @@ class Stream extends EventTarget {
   constructor(/** @type {string} */ url, /** @type {types.Options} */ options) {
     super();
     const { topics, since, epoch } = options;
-    const key = "unmissed:" + [url, topics];
-    this.#options = { transports: ["websocket", "events", "polling"], limit: 1000, key, ...options };
+    this.#options = {
+      transports: ["websocket", "events", "polling"],
+      credentials: "same-origin",
+      limit: 1000,
+      key: "unmissed:" + [url, topics],
+      ...options,
+    };
     const { storage, shared } = this.#options;
     const stored = read(storage?.getItem(this.#options.key));
     const [position, known] = stored?.[1] ? stored : [since, epoch];
@@ -269,19 +363,29 @@ class Stream extends EventTarget {
   }
 
   async *[Symbol.asyncIterator]() {
+    const most = LOOP_FACTOR * this.#options.limit;
+    const { signal } = this.#ended;
     /** @type {types.Message[]} */
     const waiting = [];
+    let full = false;
     /** @type {(value?: any) => void} */
     let wake = () => {};
-    const stop = this.on("*", (message) => wake(waiting.push(message)));
-    this.#ended.signal.addEventListener("abort", () => wake());
+    const awake = () => wake();
+    const stop = this.on("*", (message) => {
+      full ||= waiting.length >= most;
+      if (!full) waiting.push(message);
+      wake();
+    });
+    signal.addEventListener("abort", awake);
     try {
-      while (waiting.length || this.status !== "closed") {
+      while (waiting.length || !(full || signal.aborted)) {
         if (!waiting.length) await new Promise((resolve) => (wake = resolve));
         yield* waiting.splice(0, 1);
       }
+      if (full) throw refused(4429, "the loop is too slow for the messages: raise limit, or use on()");
     } finally {
       stop();
+      signal.removeEventListener("abort", awake);
     }
   }
 
@@ -327,16 +431,34 @@ class Stream extends EventTarget {
       this.#port = new BroadcastChannel(this.#group);
       this.#compete();
     }
-    const names = this.#options.transports;
     this.#end();
-    this.#link = this.#start(this.#group && !this.#leads ? "tabs" : names[(this.#transportFailures >> 1) % names.length]);
+    const follows = this.#group && !this.#leads && !this.#alone;
+    this.#link = this.#start(follows ? "tabs" : this.#choose());
     this.#become("connecting");
   }
 
+  get #preferred() {
+    return this.#worked ?? this.#options.transports[0];
+  }
+
+  /** @type {types.Choose} */
+  #choose() {
+    const preferred = this.#preferred;
+    const turn = this.#misses - (this.#worked ? FIRST_ATTEMPTS : FIRST_ATTEMPTS_OF_ALL);
+    if (turn < 0 || turn % 2) return preferred;
+    const others = this.#others(preferred);
+    return others[(turn / 2) % others.length] ?? preferred;
+  }
+
+  /** @type {types.Others} */
+  #others(transport) {
+    return this.#options.transports.filter((name) => name !== transport);
+  }
+
   /** @type {types.Replace} */
-  #replace(transport) {
+  #replace(transport, token) {
     this.#candidate?.abort();
-    this.#candidate = this.#start(transport);
+    this.#candidate = this.#start(transport, token);
   }
 
   #end() {
@@ -356,22 +478,24 @@ class Stream extends EventTarget {
   }
 
   /** @type {types.Start} */
-  #start(transport) {
+  #start(transport, token) {
     const control = new AbortController();
     const { signal } = control;
-    /** @type {Promise<string | undefined>} */
-    let token;
     /** @type {types.Link} */
     const link = {
       transport,
+      credentials: this.#options.credentials,
+      bare: this.#isBare(),
+      attempted: Boolean(token),
       tries: 0,
       signal,
       port: this.#port,
+      position: 0,
       connected: 0,
-      silence: 10_000,
-      deadline: Date.now() + 10_000,
+      silence: HANDSHAKE_TIME,
+      deadline: Date.now() + HANDSHAKE_TIME,
       renewal: Infinity,
-      upgrade: Infinity,
+      beside: Infinity,
       token: () => (token ??= this.#fresh(link)),
       take: (frame) => signal.aborted || this.#take(link, frame),
       end: (cause) => signal.aborted || this.#lost(link, cause ?? {}),
@@ -399,20 +523,53 @@ class Stream extends EventTarget {
       if (transport === "websocket") this.#renew(link).catch(reportError);
       else this.#replace(transport);
     }
-    if (now >= link.upgrade) {
-      link.upgrade = Infinity;
+    if (now >= link.beside) this.#tryBeside(link);
+    link.timer = setTimeout(() => this.#watch(link), Math.min(deadline, link.renewal, link.beside) - now);
+  }
+
+  /** @type {types.Watch} */
+  #tryBeside(link) {
+    const others = this.#others(link.transport);
+    link.beside = Infinity;
+    if (link.connected) {
       link.tries++;
       this.#replace(this.#options.transports[0]);
+    } else if (link === this.#link && others.length) {
+      link.beside = Date.now() + RACE_TIME;
+      this.#replace(others[link.tries++ % others.length], link.token());
     }
-    link.timer = setTimeout(() => this.#watch(link), Math.min(deadline, link.renewal, link.upgrade) - now);
   }
 
   /** @type {types.Fresh} */
   async #fresh(link) {
     const { token } = this.#options;
-    this.#token = await (typeof token === "function" ? token() : token);
-    if (link === this.#link && !link.connected && globalThis.navigator?.onLine !== false) this.#transportFailures++;
+    const begins = !link.connected && link.transport !== "tabs";
+    if (begins) this.#allow(link, TOKEN_TIME);
+    // The first refusal may be that of an expired token.
+    if (this.#refusals < 2 || Date.now() - this.#tokenSince >= RETRIED_TIME) {
+      this.#token = await (typeof token === "function" ? token() : token);
+      this.#tokenSince = Date.now();
+    }
+    link.attempted = true;
+    if (begins) {
+      // A server to which all clients return at once is slow, and what has worked will work.
+      link.beside = Date.now() + (link.transport === this.#worked ? 2 * RACE_TIME : RACE_TIME);
+      this.#allow(link, HANDSHAKE_TIME);
+    }
     return this.#token;
+  }
+
+  /** @type {types.Allow} */
+  #allow(link, milliseconds) {
+    link.silence = milliseconds;
+    link.deadline = Date.now() + milliseconds;
+    this.#watch(link);
+  }
+
+  #isBare() {
+    // A server that is down must not get many handshakes that are more work for it.
+    const every = this.#worked === "websocket" ? 8 : 2;
+    return this.#bare !== (this.#failedSockets % every === every - 1);
   }
 
   /** @type {types.Renew} */
@@ -427,25 +584,70 @@ class Stream extends EventTarget {
     link.abort();
     // Errors of the browser have other codes, and a message.
     const code = cause.code > 999 ? cause.code : 1006;
-    const reason = cause.reason ?? cause.message ?? "";
-    if (this.#link && link !== this.#link) {
-      this.#link.upgrade = Date.now() + 2 * backoff(this.#link.tries - 1);
-      return this.#watch(this.#link);
+    const end = { code, reason: cause.reason ?? cause.message ?? "" };
+    if (link.transport === "websocket" && link.attempted && !link.connected && code === 1006) this.#failedSockets++;
+    if (this.#link && link !== this.#link) return this.#lostBeside(this.#link);
+    if (this.#candidate && !link.connected) {
+      // The other transport of the race goes on alone.
+      this.#link = this.#candidate;
+      this.#candidate = undefined;
+      return;
     }
     this.#end();
-    const { connected } = link;
-    const action = next(code);
-    const renewed = action === "renew" && (this.#renewed || typeof this.#options.token !== "function");
-    if (renewed || action === "stop") {
-      this.close();
-      return this.#tell(renewed ? "unauthorized" : "refused", { code, reason });
+    const action = this.#trusts(link) ? next(code) : "resume";
+    // Only the server itself closes a WebSocket with such a code.
+    const isFinal = action === "stop" && link.transport === "websocket";
+    const isRefusal = action === "stop" || action === "renew";
+    if (isFinal || (isRefusal && this.#isRefused())) return this.#refuse(refusalEvents[action], end);
+    if (action === "slow" && link.connected) this.#slow();
+    if (action === "resume" && link.attempted && !link.connected) this.#missed(link);
+    this.#wait(this.#pauseAfter(link, action, cause), end);
+  }
+
+  /** @type {types.LostBeside} */
+  #lostBeside(link) {
+    this.#candidate = undefined;
+    if (link.connected) link.beside = Date.now() + 2 * backoff(link.tries - 1);
+    this.#watch(link);
+  }
+
+  /** @type {types.Trusts} */
+  #trusts({ transport, connected }) {
+    if (transport === "tabs") return false;
+    if (transport === "websocket" || connected || transport === this.#worked) return true;
+    return !this.#options.transports.includes("websocket");
+  }
+
+  #isRefused() {
+    const now = Date.now();
+    if (this.#refusals === 0) this.#refusedSince = now;
+    this.#refusals++;
+    return this.#refusals >= REFUSALS && now - this.#refusedSince >= REFUSED_TIME;
+  }
+
+  /** @type {types.Tell} */
+  #refuse(type, detail) {
+    this.close();
+    this.#tell(type, detail);
+  }
+
+  /** @type {types.Missed} */
+  #missed({ transport }) {
+    this.#misses++;
+    if (transport === "tabs" && this.#misses >= FIRST_ATTEMPTS_OF_ALL) {
+      this.#alone = true;
+      this.#misses = 0;
     }
-    if (action === "renew") this.#renewed = true;
-    if (action === "slow" && connected) this.#slow();
+  }
+
+  /** @type {types.PauseAfter} */
+  #pauseAfter({ transport, connected }, action, { answered }) {
     if (connected && Date.now() - connected > 5000) this.#failures = 0;
+    // The network works, but this transport does not: the preferred one is next.
+    if (answered && !connected && action === "resume" && transport !== this.#preferred) return 0;
     const pause = action === "renew" && !this.#failures ? 0 : backoff(this.#failures);
     this.#failures = Math.min(this.#failures + 1, connected ? 3 : 6);
-    this.#wait(pause, { code, reason });
+    return pause;
   }
 
   /** @type {types.Wait} */
@@ -464,6 +666,7 @@ class Stream extends EventTarget {
       this.#become("waiting");
     } else if (type === "visibilitychange" && document.hidden) return;
     else if (!link || (type === "online" && !link.connected)) {
+      if (type === "online") this.#misses = 0;
       if (type !== "offline") this.#wait();
     } else if (link.connected && (type === "offline" || link.deadline - Date.now() < link.silence - 5000)) {
       link.send?.({ type: "ping" });
@@ -499,7 +702,13 @@ class Stream extends EventTarget {
     // The answer to a request over HTTP does not show that events arrive.
     if (frame.timestamp || !frame.id) link.deadline = Date.now() + link.silence;
     const loss = this.#move(frame);
-    if (this.#leads) this.#share(frame, before);
+    // The server names what has changed. The tab that leads passes on all topics.
+    if (frame.added && link.transport !== "tabs") {
+      frame.topics = merged(link.greeting?.topics ?? this.topics, frame.added, frame.removed);
+    }
+    if (this.#leads) this.#share(frame, link.position);
+    const reached = frame.type === "connected" ? 0 : link.position;
+    link.position = Math.max(reached, frame.sequence_number ?? 0);
     if (!frame.timestamp) this.#obey(link, frame);
     else if (frame.sequence_number > before) this.#deliver(frame);
     if (loss) this.#tell(loss.type, loss);
@@ -508,26 +717,26 @@ class Stream extends EventTarget {
   /** @type {types.Move} */
   #move(frame) {
     const first = frame.type === "connected" && !this.#begun;
+    const before = this.position;
     const { loss, ...place } = advance(this, frame);
     Object.assign(this, place);
     this.#begun ||= first;
-    if (first || loss) this.#hold();
+    if (first || loss) this.#hold(Math.min(before ?? Infinity, this.position));
     this.#save();
     return loss;
   }
 
   /** @type {types.Take} */
   #obey(link, frame) {
-    const { type, added, removed } = frame;
-    const { topics = added && merged(link.greeting?.topics, added, removed) } = frame;
+    const { type, added, topics } = frame;
     if (type === "connected") this.#connected(link, frame);
     if (type === "authenticated") this.#expire(link, frame.expires_at);
     if (type === "heartbeat") this.#become("live");
     if (type === "status") this.#become(frame.status);
     if (type === "reconnect") this.#notBefore = Date.now() + frame.after_ms;
-    if (added && link.greeting) link.greeting.topics = topics;
+    if (added && link.greeting) link.greeting = { ...link.greeting, topics };
     if (type === "following" || (type === "authenticated" && this.topics)) this.topics = topics;
-    this.#settle({ ...frame, topics });
+    this.#settle(frame);
   }
 
   /** @type {types.Take} */
@@ -536,11 +745,18 @@ class Stream extends EventTarget {
     link.greeting = frame;
     link.silence = 2500 * (frame.heartbeat_seconds ?? 25);
     link.deadline = link.connected + link.silence;
-    this.#renewed = false;
+    this.#refusals = 0;
+    this.#misses = 0;
+    this.#alone = false;
+    if (link.transport !== "tabs") this.#worked = link.transport;
+    if (link.transport === "websocket") {
+      this.#bare = link.bare;
+      this.#failedSockets = 0;
+    }
+    link.tries = 0;
+    link.beside = this.#options.transports.indexOf(link.transport) > 0 ? 0 : Infinity;
     this.topics = frame.chosen ?? this.topics;
     this.#recoveredThrough = frame.latest;
-    this.#transportFailures = 2 * Math.max(0, this.#options.transports.indexOf(link.transport));
-    if (this.#transportFailures) link.upgrade = 0;
     this.#expire(link, frame.expires_at);
     for (const [id, request] of this.#requests) {
       request.sent = false;
@@ -574,38 +790,55 @@ class Stream extends EventTarget {
 
   /** @type {types.Deliver} */
   #deliver(frame) {
+    if (this.status === "closed") return;
     const message = { ...frame, recovered: frame.sequence_number <= this.#recoveredThrough };
-    if (this.#held && this.#held.push(message) > this.#options.limit) this.#held = [];
-    if (this.#held || this.status === "closed") return;
+    if (this.#held) {
+      this.#held.push(message);
+      if (this.#held.length > this.#options.limit) this.#hold(this.position);
+      return;
+    }
     for (const type of new Set([message.type, "*"])) this.#tell(`message:${type}`, message);
   }
 
-  #hold() {
+  /** @type {types.Hold} */
+  #hold(accountedAfter) {
     if (!this.#options.snapshot) return;
-    if (!this.#held) this.#reload();
+    const loads = this.#held;
     this.#held = [];
+    this.#accountedAfter = accountedAfter;
+    if (!loads) this.#load();
   }
 
-  async #reload(failures = 0) {
+  async #load(failures = 0) {
     await new Promise((resolve) => setTimeout(resolve, failures && backoff(failures)));
     const held = this.#held;
     if (!held) return;
     try {
-      const number = (await this.#options.snapshot?.()) ?? 0;
-      if (held === this.#held) return this.#resume(held, number);
+      const number = checkedNumber(await this.#options.snapshot?.());
+      // Otherwise something was lost while the snapshot was loaded: the next one decides.
+      if (held === this.#held) return this.#resume(held, number ?? this.#accountedAfter);
     } catch (error) {
       reportError(error);
       failures++;
     }
-    if (this.#held) this.#reload(failures);
+    if (this.#held) this.#load(failures);
   }
 
   /** @type {types.Resume} */
   #resume(held, number) {
     this.#held = undefined;
+    if (number < this.#accountedAfter) return this.#rewind(number);
     this.position = Math.max(this.position, number);
     for (const each of held) if (each.sequence_number > number) this.#deliver(each);
     this.#save();
+  }
+
+  /** @type {types.Rewind} */
+  #rewind(number) {
+    this.position = number;
+    // The number may be of an earlier epoch, which is then a reset: only the server knows.
+    this.epoch = undefined;
+    if (this.#link) this.#open();
   }
 
   // Requests.
@@ -696,8 +929,9 @@ class Stream extends EventTarget {
   /** @type {types.Send} */
   #serve(request) {
     if (request.type === "ping") {
-      const { position: sequence_number, topics: chosen, status } = this;
-      const { greeting } = this.#link ?? {};
+      const { topics: chosen, status } = this;
+      // Not the position of this tab, whose snapshot may be ahead of the connection.
+      const { greeting, position: sequence_number } = this.#link ?? {};
       if (greeting) this.#share({ ...greeting, outcome: undefined, sequence_number, chosen, status });
       else this.#port?.postMessage({ status });
       this.#wake(request);

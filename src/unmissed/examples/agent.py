@@ -37,10 +37,10 @@ if (location.hash) watch(location.hash.slice(1));</script></html>"""
 
 @dataclass
 class Run:
-    """What the agent has written so far, and the number of the message about the last part of it."""
+    """What the agent has written so far, and a number of the log: the messages after it have the rest."""
 
+    sequence_number: int
     text: str = ""
-    sequence_number: int = 0
 
 
 manager = ConnectionManager(Settings.load(jwt_secret=secrets.token_urlsafe(32)))
@@ -68,7 +68,7 @@ async def write(topic: str, run: Run, question: str) -> None:
 async def start(request: Request) -> str:
     """Start a run that goes on without its page, and return its id, which nobody can guess."""
     run_id = secrets.token_urlsafe(16)
-    runs[run_id] = Run()
+    runs[run_id] = Run(manager.window.latest)
     task = asyncio.create_task(write(f"runs.{run_id}", runs[run_id], (await request.body()).decode()))
     tasks.add(task)
     task.add_done_callback(tasks.discard)
@@ -84,7 +84,7 @@ def found(run_id: str) -> Run:
 
 @app.get("/runs/{run_id}")
 async def state(run: Annotated[Run, Depends(found)]) -> Run:
-    """Return the answer so far, and the number of the last message that is in it."""
+    """Return the answer so far, and the number after which the page continues."""
     return run
 
 

@@ -21,6 +21,8 @@ class Origins:
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
+        allowed = tuple(allowed)
+        self._any = "*" in allowed
         self._pattern = re.compile("|".join(_pattern(origin) for origin in allowed) or "(?!)", re.IGNORECASE)
 
     def allow(self, origin: str | None, *, host: str | None) -> bool:
@@ -38,8 +40,11 @@ class Origins:
             return None
         return OriginRefused(origin, host=host)
 
-    def cors(self, app: ASGIApp) -> CORSMiddleware:
-        """Wrap an app so that it answers preflight requests and sends CORS headers to the allowed origins."""
+    def cors(self, app: ASGIApp, *, origin: str) -> CORSMiddleware:
+        """Wrap an app so that it answers preflight requests and sends CORS headers, if the origin is an allowed one.
+
+        Its pages may send cookies, unless any origin is allowed: then every page could act as its visitor.
+        """
         return CORSMiddleware(
             app,
             allow_origin_regex=f"(?i:{self._pattern.pattern})",
@@ -47,6 +52,7 @@ class Origins:
             # Any header: tracing and proxies add their own. Starlette repeats the requested ones, because browsers do
             # not take "*" for Authorization.
             allow_headers=["*"],
+            allow_credentials=not self._any and self._pattern.fullmatch(origin) is not None,
             max_age=600,
         )
 

@@ -335,7 +335,21 @@ async def test_cors_follows_the_allowed_origins(origin: str, *, allowed: bool) -
         refusal = await client.get(PATH, headers={"Origin": origin})
 
     expected = origin if allowed else None
+    credentials = "true" if allowed else None
+    for response in (preflight, answer, refusal):
+        assert credentials == response.headers.get("access-control-allow-credentials")
     assert expected == preflight.headers.get("access-control-allow-origin")
     assert expected == answer.headers.get("access-control-allow-origin")
     assert expected == refusal.headers.get("access-control-allow-origin")
     assert (200 if allowed else 400, 200, 401) == (preflight.status_code, answer.status_code, refusal.status_code)
+
+
+@pytest.mark.parametrize("allowed_origins", ["*", "https://app.example.com,*"])
+async def test_pages_may_not_send_cookies_where_any_origin_is_allowed(allowed_origins: str) -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET, allowed_origins=allowed_origins))
+    transport: Any = httpx.ASGITransport(app)
+    async with app.state.manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(PATH, headers={"Origin": "https://app.example.com", **bearer()})
+
+    assert "https://app.example.com" == answer.headers["access-control-allow-origin"]
+    assert "access-control-allow-credentials" not in answer.headers

@@ -49,7 +49,6 @@ export class Receiver extends EventTarget {
     this.#listen("status", (detail) => this.#statusChanged(detail));
     this.#listen("gap", (detail) => this.#gap(detail));
     this.#listen("reset", () => this.#reset());
-    this.#listen("unauthorized", () => this.#tell("ended", "The token was refused, or it has expired."));
     this.#listen("refused", ({ code, reason }) => this.#tell("ended", `The server refused this page (${code}): ${reason}`));
   }
 
@@ -102,8 +101,14 @@ export class Receiver extends EventTarget {
     this.#tell("message", message);
   }
 
-  /** @param {{milliseconds?: number}} detail */
-  #statusChanged({ milliseconds }) {
+  /** @param {{milliseconds?: number, code?: number}} detail */
+  #statusChanged({ milliseconds, code }) {
+    // The stream would be patient, but a person can give another token at once.
+    if (code === 4401) {
+      this.stream.close();
+      this.#tell("ended", "The token was refused, or it has expired.");
+      return;
+    }
     this.retryAt = milliseconds === undefined ? undefined : Date.now() + milliseconds;
     if (this.status === "recovering" || this.status === "live") this.#begin();
     if (this.status === "waiting") this.#leave();
