@@ -142,6 +142,7 @@ _SENT: Mapping[str, tuple[str, Schema, Schema]] = {
         {
             "connection_id": _TEXT,
             "epoch": _TEXT,
+            "first": {**_NUMBER, "description": "The number with which this epoch began."},
             "oldest": _NUMBER,
             "latest": _NUMBER,
             "sequence_number": _NUMBER,

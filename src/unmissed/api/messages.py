@@ -45,6 +45,7 @@ def add_message_routes(
         body = recovery_body(
             [message.payload for message in page.messages],
             epoch=manager.epoch,
+            first=manager.window.first_number,
             oldest=page.oldest,
             latest=page.latest,
             outcome=page.outcome,

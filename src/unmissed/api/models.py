@@ -32,6 +32,10 @@ class RecoveryBody(BaseModel):
 
     messages: list[MessageBody] = Field(description="The messages after since that this user may see, oldest first.")
     epoch: str = Field(description="Random identifier of the current epoch of the log.", examples=["k3J9x0aQ_2fM"])
+    first: int = Field(
+        description="The number with which this epoch began. What is lost after position 0 is lost from here.",
+        examples=[1795409482121000],
+    )
     oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
     outcome: Outcome = Field(

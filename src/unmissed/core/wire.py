@@ -95,6 +95,7 @@ def connected(
     *,
     connection_id: str,
     epoch: str,
+    first: int,
     oldest: int,
     latest: int,
     outcome: str | None,
@@ -104,11 +105,15 @@ def connected(
     topics: Iterable[str] = (),
     expires_at: float | None = None,
 ) -> bytes:
-    """Return the first frame of a connection. Everything visible after ``start`` follows."""
+    """Return the first frame of a connection. Everything visible after ``start`` follows.
+
+    ``first`` is the number with which the epoch begins: a client that starts from 0 counts what it lost from there.
+    """
     frame: dict[str, object] = {
         "type": "connected",
         "connection_id": connection_id,
         "epoch": epoch,
+        "first": first,
         "oldest": oldest,
         "latest": latest,
         "sequence_number": start,
@@ -198,6 +203,7 @@ def recovery_body(
     payloads: Iterable[bytes],
     *,
     epoch: str,
+    first: int,
     oldest: int,
     latest: int,
     outcome: str,
@@ -208,9 +214,10 @@ def recovery_body(
 ) -> bytes:
     """Return the body of ``GET /websocket/messages``; the payloads are included byte for byte."""
     rest = {"topics": sorted(topics), "heartbeat_seconds": _short(heartbeat_seconds), **_finite("max_age", max_age)}
-    return b'{"messages":[%b],"epoch":"%b","oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
+    return b'{"messages":[%b],"epoch":"%b","first":%d,"oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
         b",".join(payloads),
         epoch.encode(),
+        first,
         oldest,
         latest,
         outcome.encode(),

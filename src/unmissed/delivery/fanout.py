@@ -126,6 +126,7 @@ class FanOut:
         greeting = wire.connected(
             connection_id=connection.id,
             epoch=self.window.epoch,
+            first=self.window.first_number,
             oldest=self.window.oldest,
             latest=self.window.latest,
             outcome=outcome,

@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from support import flushed
-from unmissed import ConnectionManager, Identity, issue_token
+from unmissed import ConnectionManager, Identity, Settings, create_app, issue_token
 from unmissed.testing import SECRET, FakeSocket, ManualClock
 
 PATH = "/websocket/messages"
+FIRST = 1_796_000_000_000_001
 
 
 def headers(user_id: str = "alice") -> dict[str, str]:
@@ -70,6 +71,22 @@ async def test_ac4_of_501_messages_the_newest_500_are_returned_and_the_gap_is_to
     assert list(range(2, 502)) == numbers(body["messages"])
     assert "gap" == body["outcome"]
     assert (2, 501) == (body["oldest"], body["latest"])
+
+
+async def test_what_a_client_lost_from_0_on_begins_with_the_first_number_of_the_epoch(clock: ManualClock) -> None:
+    """The interval from 0 would have more than 10^15 numbers."""
+    app = create_app(Settings.load(jwt_secret=SECRET, first_number=FIRST, max_messages=2), clock=clock)
+    manager: ConnectionManager = app.state.manager
+    socket, transport = FakeSocket(), httpx.ASGITransport(app)
+    async with manager, httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers()) as client:
+        await publish(manager, 3)
+
+        body = (await client.get(PATH, params={"since": 0})).json()
+        manager.connect(socket, identity=Identity("alice"), since=0)
+
+        assert "gap" == body["outcome"]
+        assert (FIRST, FIRST + 1) == (body["first"], body["oldest"])
+        assert (FIRST, FIRST + 1) == (socket.frames[0]["first"], socket.frames[0]["oldest"])
 
 
 async def test_a_client_that_saw_the_last_evicted_message_has_no_gap(

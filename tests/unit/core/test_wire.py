@@ -79,13 +79,22 @@ def test_what_is_read_as_a_position_is_written_as_it_was(text: str) -> None:
 
 def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None:
     frame = wire.connected(
-        connection_id="c", epoch="e", oldest=3, latest=9, outcome="gap", start=2, heartbeat_seconds=25.0, max_age=900.0
+        connection_id="c",
+        epoch="e",
+        first=1,
+        oldest=3,
+        latest=9,
+        outcome="gap",
+        start=2,
+        heartbeat_seconds=25.0,
+        max_age=900.0,
     )
 
     expected = {
         "type": "connected",
         "connection_id": "c",
         "epoch": "e",
+        "first": 1,
         "oldest": 3,
         "latest": 9,
         "sequence_number": 2,
@@ -99,7 +108,15 @@ def test_a_greeting_tells_the_outcome_to_a_client_that_gave_a_position() -> None
 
 def test_a_greeting_without_a_position_has_no_outcome() -> None:
     frame = wire.connected(
-        connection_id="c", epoch="e", oldest=1, latest=0, outcome=None, start=0, heartbeat_seconds=0.5, max_age=900.0
+        connection_id="c",
+        epoch="e",
+        first=1,
+        oldest=1,
+        latest=0,
+        outcome=None,
+        start=0,
+        heartbeat_seconds=0.5,
+        max_age=900.0,
     )
 
     assert "outcome" not in json.loads(frame)
@@ -128,6 +145,7 @@ def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
     body = wire.recovery_body(
         payloads,
         epoch="e",
+        first=1,
         oldest=1,
         latest=2,
         outcome="complete",
@@ -140,6 +158,7 @@ def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
     expected = {
         "messages": [{"type": "a", "data": 1.0}, {"type": "é"}],
         "epoch": "e",
+        "first": 1,
         "oldest": 1,
         "latest": 2,
         "outcome": "complete",
@@ -154,7 +173,15 @@ def test_a_recovery_holds_the_payloads_byte_for_byte(has_more: object) -> None:
 
 def test_a_recovery_without_messages_is_json_too() -> None:
     body = wire.recovery_body(
-        [], epoch="e", oldest=1, latest=0, outcome="complete", has_more=False, heartbeat_seconds=25.0, max_age=900.0
+        [],
+        epoch="e",
+        first=1,
+        oldest=1,
+        latest=0,
+        outcome="complete",
+        has_more=False,
+        heartbeat_seconds=25.0,
+        max_age=900.0,
     )
 
     assert [] == json.loads(body)["messages"]

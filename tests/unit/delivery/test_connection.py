@@ -36,6 +36,22 @@ async def test_a_client_that_is_too_slow_is_told_its_gap(clock: ManualClock) -> 
         assert (1, 3) == (socket.frames[1]["from"], socket.frames[1]["to"])
 
 
+async def test_a_gap_begins_with_the_epoch_for_a_client_that_began_before_its_first_message(
+    clock: ManualClock,
+) -> None:
+    first = 1_796_000_000_000_001
+    async with managed(clock, max_messages=2, first_number=first) as manager:
+        socket, _ = connect(manager, since=0)
+        socket.pause()
+        for _ in range(5):
+            await manager.emit("a")
+
+        socket.resume()
+
+        [gap] = [frame for frame in socket.frames if frame["type"] == "gap"]
+        assert (first, first + 2) == (gap["from"], gap["to"])
+
+
 async def test_numbers_of_others_are_passed_over_and_told_by_a_heartbeat(
     manager: ConnectionManager, clock: ManualClock
 ) -> None:

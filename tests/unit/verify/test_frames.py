@@ -26,6 +26,7 @@ def test_a_message_has_the_same_digest_in_a_page() -> None:
     body = recovery_body(
         [RAW, OTHER],
         epoch="e",
+        first=1,
         oldest=7,
         latest=9,
         outcome="complete",
