@@ -21,6 +21,9 @@ from unmissed.logs.base import Channel, Log, Reader
 from unmissed.logs.feed import Feed, stamped
 from unmissed.testing import FakeSocket, LiveServer, ManualClock
 
+FIRST = 1_796_000_000_000_001
+"""The first sequence number in tests, of the size of production: 0 and what is before the first message differ."""
+
 CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
 """The greeting of a server, for ``scripted``."""
 

@@ -114,6 +114,8 @@ class Stream:
         self._websocket: ClientConnection | None = None
         self._events: deque[Event] = deque()
         self._recovered_through = 0
+        self._first = 0
+        """The first number of the epoch, or 0 if the server did not say it."""
         self._backoff = Backoff(first=_FIRST_BACKOFF_SECONDS, most=_MAX_BACKOFF_SECONDS)
         self._refused_tokens = 0
         self._requested_pause: float | None = None
@@ -217,7 +219,7 @@ class Stream:
         head = _STAMPED_HEAD.match(text if isinstance(text, str) else text.decode(errors="replace"))
         number = int(head[1]) if head else None
         if number is not None:
-            self.sequence_number = number
+            self._reach(number)
         logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
         return Unreadable(number, detail)
 
@@ -238,19 +240,25 @@ class Stream:
                 yield self._message(frame)
             case _:  # Heartbeats, answers to client frames, and whatever a later version of the server adds.
                 pass
-        self.sequence_number = frame.get("sequence_number", self.sequence_number)
+        if "sequence_number" in frame:
+            self._reach(frame["sequence_number"])
+
+    def _reach(self, number: int) -> None:
+        """Move the position, which only ``connected`` sets back."""
+        self.sequence_number = max(number, self.sequence_number or 0)
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
         if self._backoff.failing:
             logger.info("%s: reconnected, outcome %s", self._shown_url, frame.get("outcome", "live"))
         self._backoff.succeeded()
         self._refused_tokens = 0
+        self._first = frame.get("first", 0)
         if frame.get("outcome") == Outcome.RESET:
             yield Reset(frame["epoch"])
         elif frame.get("outcome") == Outcome.GAP and self.sequence_number is not None:
-            yield Gap(self.sequence_number + 1, frame["sequence_number"])
+            yield Gap(max(self.sequence_number + 1, self._first), frame["sequence_number"])
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
-        self.epoch = frame["epoch"]
+        self.epoch, self.sequence_number = frame["epoch"], frame["sequence_number"]
 
     def _message(self, frame: Mapping[str, Any]) -> ReceivedMessage:
         extra = dict(frame)

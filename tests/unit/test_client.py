@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import CONNECTED, scripted, until
+from support import CONNECTED, FIRST, scripted, until
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, connect
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
@@ -319,6 +319,39 @@ async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: 
 
     assert Gap(first=2, last=6) == gap
     assert [7, 8, 9, 10, 11] == numbers(rest)
+
+
+async def test_a_gap_after_position_0_counts_from_the_first_number_of_the_epoch(
+    serve: Callable[..., LiveServer],
+) -> None:
+    server = serve(max_messages=5, first_number=FIRST)
+    await publish(server, 6)
+
+    async with opened(server, since=0) as stream:
+        gap, message = await take(stream, 2)
+
+    assert Gap(first=FIRST, last=FIRST) == gap
+    assert [FIRST + 1] == numbers([message])
+
+
+async def test_a_gap_of_a_server_that_does_not_say_its_first_number_counts_from_the_position() -> None:
+    greeting = json.loads(CONNECTED) | {"latest": FIRST + 9, "oldest": FIRST + 5, "outcome": "gap"}
+    async with (
+        scripted(json.dumps(greeting | {"sequence_number": FIRST + 4})) as url,
+        connect(url, token="x", since=FIRST) as stream,
+    ):
+        [gap] = await take(stream, 1)
+
+    assert Gap(first=FIRST + 1, last=FIRST + 4) == gap
+
+
+async def test_an_answer_with_an_earlier_number_does_not_set_the_position_back() -> None:
+    greeting = json.dumps(json.loads(CONNECTED) | {"latest": FIRST, "sequence_number": FIRST})
+    published = f'{{"type":"published","id":"1","sequence_number":{FIRST + 3}}}'
+    async with scripted(greeting, stamped(FIRST + 8), published, "a frame without a number") as url:
+        _, stream = await taken(url, 2)
+
+    assert FIRST + 8 == stream.sequence_number
 
 
 async def test_eviction_of_what_was_seen_is_no_gap(small_server: LiveServer) -> None:
