@@ -7,10 +7,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
 
 from support import CONNECTED, FIRST, scripted, until
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, connect
@@ -662,3 +666,264 @@ async def test_frames_mean_the_same_as_in_a_browser(case: dict[str, Any]) -> Non
 
     assert case["events"] == [shape(event) for event in events]
     assert (case["position"], case["epoch"]) == (stream.sequence_number, stream.epoch)
+
+
+def greeting(start: int, outcome: str, *, latest: int, epoch: str = "e", first: int = FIRST) -> str:
+    """Return the greeting of a connection on which everything after ``start`` follows."""
+    oldest = first if outcome == "complete" else start + 1
+    numbers = {"first": first, "oldest": oldest, "latest": latest, "sequence_number": start}
+    return json.dumps({"type": "connected", "connection_id": "c", "epoch": epoch, **numbers, "outcome": outcome})
+
+
+@dataclass
+class Script:
+    """What a server sends on one connection after the other, and what it was asked."""
+
+    connections: list[list[str]]
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        self.asked: list[tuple[int, str | None]] = []
+
+    async def answer(self, websocket: ServerConnection) -> None:
+        """Send the frames of the next connection."""
+        assert websocket.request is not None
+        query = dict(parse_qsl(urlsplit(websocket.request.path).query))
+        frames = self.connections[len(self.asked)]
+        self.asked.append((int(query["since"]), query.get("epoch")))
+        for frame in frames:
+            await websocket.send(frame)
+        await websocket.wait_closed()
+
+
+@asynccontextmanager
+async def performed(script: Script) -> AsyncIterator[Script]:
+    """Run a server that follows this script."""
+    async with serve_websockets(script.answer, "127.0.0.1", 0, close_timeout=0.1) as other:
+        [socket] = other.sockets
+        script.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        yield script
+
+
+BEFORE = FIRST - 1_000
+"""A number of an earlier epoch."""
+
+SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tuple[int, str | None]]]] = {
+    "an older state than the connection is recovered from its own number": (
+        [FIRST + 2],
+        [[greeting(FIRST + 2, "complete", latest=FIRST + 4), stamped(FIRST + 3), stamped(FIRST + 5)]],
+        [["message", FIRST + 3, True], ["message", FIRST + 5, False]],
+        [(FIRST + 2, None)],
+    ),
+    "a state that contains nothing starts with the epoch": (
+        [0],
+        [[greeting(FIRST - 1, "complete", latest=FIRST), stamped(FIRST)]],
+        [["message", FIRST, True]],
+        [(0, None)],
+    ),
+    "after a gap, the number of a new state counts": (
+        [FIRST, FIRST + 9],
+        [
+            [greeting(FIRST + 5, "gap", latest=FIRST + 8), stamped(FIRST + 6), stamped(FIRST + 8)],
+            [greeting(FIRST + 9, "complete", latest=FIRST + 9), stamped(FIRST + 10)],
+        ],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 10, False]],
+        [(FIRST, None), (FIRST + 9, "e")],
+    ),
+    "a state that is as old as the end of the gap needs no other connection": (
+        [FIRST, FIRST + 5],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [(FIRST, None)],
+    ),
+    "a state that stays old is one gap": (
+        [FIRST, FIRST],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [(FIRST, None)],
+    ),
+    "a state that stays behind what is retained is one gap": (
+        [FIRST, FIRST + 4],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [(FIRST, None)],
+    ),
+    "a state that stays empty is one gap": (
+        [0, 0],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST, FIRST + 5], ["message", FIRST + 6, True]],
+        [(0, None)],
+    ),
+    "a state that goes back behind a gap while connected is a larger gap, once": (
+        [FIRST + 4, FIRST, FIRST],
+        [
+            [
+                greeting(FIRST + 4, "complete", latest=FIRST + 4),
+                json.dumps({"type": "gap", "from": FIRST + 5, "to": FIRST + 7, "sequence_number": FIRST + 7}),
+            ],
+            [greeting(FIRST + 7, "gap", latest=FIRST + 8), stamped(FIRST + 8)],
+        ],
+        [["gap", FIRST + 5, FIRST + 7], ["gap", FIRST + 1, FIRST + 7], ["message", FIRST + 8, True]],
+        [(FIRST + 4, None), (FIRST, "e")],
+    ),
+    "a state of an earlier epoch is a reset, and the next one counts": (
+        [BEFORE, FIRST + 3],
+        [
+            [greeting(FIRST - 1, "reset", latest=FIRST + 4), stamped(FIRST)],
+            [greeting(FIRST + 3, "complete", latest=FIRST + 4), stamped(FIRST + 4)],
+        ],
+        [["reset", "e"], ["message", FIRST + 4, True]],
+        [(BEFORE, None), (FIRST + 3, "e")],
+    ),
+    "a state that stays in an earlier epoch is one reset, and then all of this epoch": (
+        [BEFORE, BEFORE],
+        [[greeting(FIRST - 1, "reset", latest=FIRST), stamped(FIRST)]],
+        [["reset", "e"], ["message", FIRST, True]],
+        [(BEFORE, None)],
+    ),
+    "a state that stays in an earlier epoch misses what was evicted in this one": (
+        [BEFORE, BEFORE, BEFORE],
+        [
+            [greeting(FIRST + 2, "reset", latest=FIRST + 3), stamped(FIRST + 3)],
+            [greeting(FIRST + 2, "gap", latest=FIRST + 3), stamped(FIRST + 3)],
+        ],
+        [["reset", "e"], ["gap", FIRST, FIRST + 2], ["message", FIRST + 3, True]],
+        [(BEFORE, None), (FIRST - 1, "e")],
+    ),
+    "a state of another log with higher numbers is not requested for ever": (
+        [FIRST + 1_000_000, FIRST + 2_000_000],
+        [[greeting(FIRST - 1, "reset", latest=FIRST), stamped(FIRST)]] * 2,
+        [["reset", "e"], ["reset", "e"], ["message", FIRST, True]],
+        [(FIRST + 1_000_000, None), (FIRST + 2_000_000, "e")],
+    ),
+    "a second reset while the state is loaded is a second state": (
+        [BEFORE, FIRST + 1, FIRST + 50_002],
+        [
+            [greeting(FIRST - 1, "reset", latest=FIRST + 1), stamped(FIRST)],
+            [greeting(FIRST + 50_000, "reset", latest=FIRST + 50_001, epoch="f", first=FIRST + 50_001)],
+            [greeting(FIRST + 50_002, "complete", latest=FIRST + 50_002, epoch="f"), stamped(FIRST + 50_003)],
+        ],
+        [["reset", "e"], ["reset", "f"], ["message", FIRST + 50_003, False]],
+        [(BEFORE, None), (FIRST + 1, "e"), (FIRST + 50_002, "f")],
+    ),
+}
+"""What snapshots return, what the server sends on each connection, the events, and what the server is asked."""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("case", SNAPSHOTS)
+async def test_a_snapshot_of_any_age_leads_to_what_follows_it(case: str) -> None:
+    numbers, connections, expected, asked = SNAPSHOTS[case]
+    left = [*numbers]
+
+    async def load() -> int:
+        return left.pop(0)
+
+    async with (
+        performed(Script(connections)) as script,
+        asyncio.timeout(PATIENCE),
+        connect(script.url, token="x", snapshot=load) as stream,
+    ):
+        events = await take(stream, len(expected))
+
+    assert expected == [shape(event) for event in events]
+    assert asked == script.asked
+    assert not left, "not every snapshot was loaded"
+
+
+async def test_a_stream_with_a_position_loads_a_state_only_after_a_loss() -> None:
+    loads: list[int] = []
+
+    async def load() -> int:
+        loads.append(FIRST + 5)
+        return FIRST + 5
+
+    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    async with (
+        performed(Script([frames])) as script,
+        connect(script.url, token="x", since=FIRST, snapshot=load) as stream,
+    ):
+        gap = await anext(stream)
+        before = [*loads]
+        message = await anext(stream)
+
+    assert (Gap(FIRST + 1, FIRST + 5), []) == (gap, before)
+    assert ([FIRST + 6], [FIRST + 5]) == (numbers([message]), loads)
+
+
+async def test_an_exception_of_a_snapshot_reaches_the_application_and_the_next_call_loads_again() -> None:
+    results: list[int | Exception] = [FIRST, OSError("the database is away"), TimeoutError(), FIRST + 9]
+
+    async def load() -> int:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    script = Script(
+        [
+            [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)],
+            [greeting(FIRST + 9, "complete", latest=FIRST + 9), stamped(FIRST + 10)],
+        ]
+    )
+    async with performed(script), asyncio.timeout(PATIENCE), connect(script.url, token="x", snapshot=load) as stream:
+        with pytest.raises(OSError, match="the database is away"):
+            await take(stream, 2)
+        with pytest.raises(TimeoutError):
+            await anext(stream)
+        message = await anext(stream)
+
+    assert [FIRST + 10] == numbers([message])
+    assert 0 == stream.reconnects
+
+
+async def test_an_exception_of_the_first_snapshot_ends_the_connect() -> None:
+    async def load() -> int:
+        raise LookupError("there is no such order")
+
+    with pytest.raises(LookupError, match="there is no such order"):
+        async with connect(NOWHERE, token="x", snapshot=load):
+            pass
+
+
+@pytest.mark.parametrize("number", [None, "1796000000000001", b"1", 1.0, True, -1, 2**53])
+async def test_a_snapshot_that_returns_no_number_is_refused(number: Any) -> None:
+    async def load() -> Any:
+        return number
+
+    with pytest.raises(ConfigurationError, match="return the sequence number that the loaded state contains, or 0"):
+        async with connect(NOWHERE, token="x", snapshot=load):
+            pass
+
+
+async def test_a_snapshot_without_what_was_lost_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def load() -> int:
+        return FIRST
+
+    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
+        await take(stream, 2)
+
+    assert f"the snapshot does not contain {FIRST + 1} to {FIRST + 5}, which are lost" in caplog.messages[0]
+
+
+async def test_a_load_that_is_cancelled_is_repeated() -> None:
+    waiting, loads = asyncio.Event(), list[int]()
+
+    async def load() -> int:
+        loads.append(len(loads))
+        if len(loads) == 2:
+            waiting.set()
+            await asyncio.Event().wait()
+        return FIRST + len(loads)
+
+    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
+        await anext(stream)
+        reading = asyncio.create_task(anext(stream))
+        await waiting.wait()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        message = await anext(stream)
+
+    assert ([FIRST + 6], 3) == (numbers([message]), len(loads))
