@@ -25,7 +25,7 @@ from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Outcome
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, CloseCode
 from unmissed.security.bearer import clean_token
-from unmissed.security.redaction import redact, shown_url
+from unmissed.security.redaction import printable, redact, shown_url
 
 logger = logging.getLogger("unmissed.client")
 
@@ -271,7 +271,7 @@ class Stream:
             case {"type": "authenticated"}:
                 self._renew_at(frame.get("expires_at"))
             case {"type": "error", "detail": str(detail)}:
-                logger.warning("%s: the server refused a frame: %s", self._shown_url, redact(detail))
+                logger.warning("%s: the server refused a frame: %s", self._shown_url, _one_line(detail))
             case {"type": "gap", "from": first, "to": last}:
                 yield self._gap(first, last)
             case {"type": "reconnect", "after_ms": after_ms}:
@@ -289,7 +289,7 @@ class Stream:
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
         if self._backoff.failing:
-            logger.info("%s: reconnected, outcome %s", self._shown_url, frame.get("outcome", "live"))
+            logger.info("%s: reconnected, outcome %s", self._shown_url, _one_line(str(frame.get("outcome", "live"))))
         self._backoff.succeeded()
         self._refused_tokens = 0
         self._first = frame.get("first", 0)
@@ -325,7 +325,7 @@ class Stream:
         )
 
     def _check_close(self, closed: ConnectionClosed) -> None:
-        code, reason = (closed.rcvd.code, redact(closed.rcvd.reason)) if closed.rcvd else (CloseCode.LOST, "")
+        code, reason = (closed.rcvd.code, _one_line(closed.rcvd.reason)) if closed.rcvd else (CloseCode.LOST, "")
         if code == CloseCode.UNAUTHORIZED:
             self._retry_token(code, reason)
         elif code in _STOP_CODES:
@@ -438,5 +438,5 @@ def _failure_cause(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text of the server or the system as it may be logged: on one line, and without tokens."""
-    return redact(" ".join("".join(each if each.isprintable() else " " for each in text).split()))
+    """Return a text of the server or the system as it may be logged: on one line, escaped, and without tokens."""
+    return printable(redact(" ".join(text.split())))
