@@ -24,6 +24,17 @@ from unmissed.testing import FakeSocket, LiveServer, ManualClock
 FIRST = 1_796_000_000_000_001
 """The first sequence number in tests, of the size of production: 0 and what is before the first message differ."""
 
+
+def nth(n: int) -> int:
+    """Return the number of the n-th message of an epoch. ``nth(0)`` is the position before the first message."""
+    return FIRST + n - 1
+
+
+def nths(*ns: int) -> list[int]:
+    """Return the numbers of these messages of an epoch."""
+    return [nth(n) for n in ns]
+
+
 CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
 """The greeting of a server, for ``scripted``."""
 
@@ -56,7 +67,7 @@ class ManualLog:
         self._available.set()
 
     async def open(self) -> Window:
-        self._window = Window(Retention(), epoch="first", first_number=1)
+        self._window = Window(Retention(), epoch="first", first_number=FIRST)
         self._feed = Feed(self._window, clock=self._clock)
         return self._window
 
