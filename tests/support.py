@@ -35,7 +35,17 @@ def nths(*ns: int) -> list[int]:
     return [nth(n) for n in ns]
 
 
-CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
+CONNECTED = json.dumps(
+    {
+        "type": "connected",
+        "connection_id": "c",
+        "epoch": "e",
+        "first": FIRST,
+        "oldest": nth(1),
+        "latest": nth(0),
+        "sequence_number": nth(0),
+    }
+)
 """The greeting of a server, for ``scripted``."""
 
 SOCKETS: dict[str, dict[str, Any]] = {

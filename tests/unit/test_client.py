@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
-from support import CONNECTED, FIRST, scripted, until
+from support import CONNECTED, FIRST, nth, nths, scripted, until
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, connect
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
@@ -70,16 +70,16 @@ async def test_a_stream_without_a_position_starts_with_what_is_published_next(se
 
         events = await take(stream, 1)
 
-    assert [ReceivedMessage("chat", 3, stamped.timestamp, {"text": "héllo"})] == events
+    assert [ReceivedMessage("chat", nth(3), stamped.timestamp, {"text": "héllo"})] == events
 
 
 async def test_a_stream_with_a_position_starts_after_it(server: LiveServer) -> None:
     await publish(server, 4)
 
-    async with opened(server, since=2) as stream:
+    async with opened(server, since=nth(2)) as stream:
         events = await take(stream, 2)
 
-    assert [3, 4] == numbers(events)
+    assert nths(3, 4) == numbers(events)
     assert all(isinstance(event, ReceivedMessage) and event.recovered for event in events)
 
 
@@ -93,7 +93,7 @@ async def test_a_stream_follows_its_topics_also_after_a_reconnect(server: LiveSe
         await asyncio.to_thread(server.publish, "c", topics=["rooms.2", "news"])
         [second] = await take(stream, 1)
 
-    assert [1, 3] == numbers([first, second])
+    assert nths(1, 3) == numbers([first, second])
     assert isinstance(second, ReceivedMessage)
     assert {"topics": ["rooms.2", "news"]} == second.extra
 
@@ -112,7 +112,7 @@ async def test_a_token_is_renewed_before_it_expires_and_the_connection_stays(ser
             await publish(server)
             event = await reading
 
-    assert [1] == numbers([event])
+    assert nths(1) == numbers([event])
     assert 0 == stream.reconnects
 
 
@@ -144,7 +144,7 @@ async def test_a_provider_that_fails_to_renew_is_logged_and_asked_again_when_the
         await until(lambda: server.manager.connections)
         await publish(server)
 
-        assert [1] == numbers([await reading])
+        assert nths(1) == numbers([await reading])
 
     assert "the token cannot be renewed: the token is empty" in caplog.text
 
@@ -163,7 +163,7 @@ async def test_a_stream_from_zero_gets_everything_and_goes_on_live(server: LiveS
 
         live = await take(stream, 1)
 
-    assert [1, 2, 3] == numbers(recovered + live)
+    assert nths(1, 2, 3) == numbers(recovered + live)
     assert [True, True, False] == [event.recovered for event in recovered + live if isinstance(event, ReceivedMessage)]
 
 
@@ -205,7 +205,7 @@ async def test_messages_to_others_are_no_gap(server: LiveServer) -> None:
 
         events = await take(stream, 1)
 
-    assert [2] == numbers(events)
+    assert nths(2) == numbers(events)
 
 
 async def test_a_drop_by_the_server_loses_and_doubles_nothing(server: LiveServer) -> None:
@@ -220,7 +220,7 @@ async def test_a_drop_by_the_server_loses_and_doubles_nothing(server: LiveServer
         await publish(server)
         live = await take(stream, 1)
 
-    assert [1, 2, 3, 4, 5, 6] == numbers(before + after + live)
+    assert nths(1, 2, 3, 4, 5, 6) == numbers(before + after + live)
     assert [True, True, True] == [event.recovered for event in after if isinstance(event, ReceivedMessage)]
     assert [False] == [event.recovered for event in live if isinstance(event, ReceivedMessage)]
     assert 1 == stream.reconnects
@@ -235,7 +235,7 @@ async def test_a_drop_before_anything_was_seen_loses_nothing(server: LiveServer)
 
         events = await take(stream, 2)
 
-    assert [3, 4] == numbers(events)
+    assert nths(3, 4) == numbers(events)
 
 
 async def test_a_drop_holds_the_connection_down_as_long_as_asked_and_once(
@@ -267,17 +267,17 @@ async def test_drops_in_the_middle_of_a_flow_lose_and_double_nothing(server: Liv
             events += await take(stream, drop_after - len(events))
             stream.drop()
 
-    assert numbers(events) == list(range(1, 121))
+    assert nths(*range(1, 121)) == numbers(events)
 
 
 async def test_a_close_discards_unread_frames_and_completes_the_handshake(server: LiveServer) -> None:
     async with opened(server) as stream:
         await publish(server, 200)
-        await until(lambda: all(each.position == 200 for each in server.manager.connections))
+        await until(lambda: all(each.position == nth(200) for each in server.manager.connections))
         started = time.monotonic()
 
     assert time.monotonic() - started < 0.4, "the handshake ended with its timeout"
-    assert stream.sequence_number == 0
+    assert nth(0) == stream.sequence_number
 
 
 async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(server: LiveServer) -> None:
@@ -309,7 +309,7 @@ async def test_a_position_is_enough_to_continue_in_another_process(server: LiveS
     async with opened(server, since=stream.sequence_number, epoch=stream.epoch) as continued:
         rest = await take(continued, 2)
 
-    assert [1, 2, 3] == numbers(first + rest)
+    assert nths(1, 2, 3) == numbers(first + rest)
 
 
 async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: LiveServer) -> None:
@@ -321,8 +321,8 @@ async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: 
 
         gap, *rest = await take(stream, 6)
 
-    assert Gap(first=2, last=6) == gap
-    assert [7, 8, 9, 10, 11] == numbers(rest)
+    assert Gap(first=nth(2), last=nth(6)) == gap
+    assert nths(7, 8, 9, 10, 11) == numbers(rest)
 
 
 async def test_a_gap_after_position_0_counts_from_the_first_number_of_the_epoch(
@@ -367,7 +367,7 @@ async def test_eviction_of_what_was_seen_is_no_gap(small_server: LiveServer) -> 
 
         events = await take(stream, 5)
 
-    assert [3, 4, 5, 6, 7] == numbers(events)
+    assert nths(3, 4, 5, 6, 7) == numbers(events)
 
 
 async def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer) -> None:
@@ -381,18 +381,18 @@ async def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer) -> 
         reset, *rest = await take(stream, 3)
 
     assert Reset(server.manager.epoch) == reset
-    assert [1, 2] == numbers(rest)
+    assert nths(1, 2) == numbers(rest)
     assert server.manager.epoch == stream.epoch != first_epoch
 
 
 async def test_another_epoch_is_a_reset_although_the_number_exists(server: LiveServer) -> None:
     await publish(server, 3)
 
-    async with opened(server, since=2, epoch="an earlier life") as stream:
+    async with opened(server, since=nth(2), epoch="an earlier life") as stream:
         reset, *rest = await take(stream, 4)
 
     assert Reset(server.manager.epoch) == reset
-    assert [1, 2, 3] == numbers(rest)
+    assert nths(1, 2, 3) == numbers(rest)
 
 
 async def test_a_fixed_token_that_is_refused_is_not_tried_twice(server: LiveServer) -> None:
@@ -450,7 +450,7 @@ async def test_a_provider_may_be_asynchronous(server: LiveServer) -> None:
         events = await take(stream, 1)
 
     assert 2 == len(asked)
-    assert [1] == numbers(events)
+    assert nths(1) == numbers(events)
 
 
 async def test_whitespace_around_a_token_is_removed(server: LiveServer) -> None:
@@ -482,7 +482,7 @@ async def test_a_provider_whose_token_is_refused_is_asked_once_more(server: Live
         await publish(server)
         events = await take(stream, 1)
 
-    assert [1] == numbers(events)
+    assert nths(1) == numbers(events)
 
 
 async def test_a_provider_whose_tokens_are_refused_twice_gives_up(server: LiveServer) -> None:
@@ -593,21 +593,21 @@ async def taken(url: str, count: int) -> tuple[list[Event], Stream]:
 
 @pytest.mark.parametrize("type", ["chat", '\\"', "\\\\", '\\",\\"sequence_number\\":9', "h\u00e9", ""])
 async def test_a_message_that_is_nested_too_deeply_is_passed_over(type: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with scripted(CONNECTED, stamped(1, f',"data":{DEEP}', type=type), stamped(2)) as url:
+    async with scripted(CONNECTED, stamped(nth(1), f',"data":{DEEP}', type=type), stamped(nth(2))) as url:
         [unreadable, message], _ = await taken(url, 2)
 
-    assert Unreadable(1, "it is nested too deeply") == unreadable
-    assert [2] == numbers([message])
+    assert Unreadable(nth(1), "it is nested too deeply") == unreadable
+    assert nths(2) == numbers([message])
     assert [logging.ERROR] == [record.levelno for record in caplog.records]
-    assert "/ws: message 1 cannot be read: it is nested too deeply" in caplog.text
+    assert f"/ws: message {nth(1)} cannot be read: it is nested too deeply" in caplog.text
 
 
 async def test_the_position_moves_past_a_message_that_cannot_be_read() -> None:
-    async with scripted(CONNECTED, stamped(7, ',"data":NaN')) as url:
+    async with scripted(CONNECTED, stamped(nth(7), ',"data":NaN')) as url:
         [event], stream = await taken(url, 1)
 
-    assert Unreadable(7, "NaN is not JSON") == event
-    assert 7 == stream.sequence_number
+    assert Unreadable(nth(7), "NaN is not JSON") == event
+    assert nth(7) == stream.sequence_number
 
 
 @pytest.mark.parametrize(
@@ -626,19 +626,21 @@ async def test_the_position_moves_past_a_message_that_cannot_be_read() -> None:
     ],
 )
 async def test_a_frame_without_a_readable_number_leaves_the_position(frame: str) -> None:
-    async with scripted(CONNECTED, stamped(3), frame, stamped(4)) as url:
+    async with scripted(CONNECTED, stamped(nth(3)), frame, stamped(nth(4))) as url:
         [_, unreadable, message], stream = await taken(url, 3)
 
     assert isinstance(unreadable, Unreadable)
     assert None is unreadable.sequence_number
-    assert ([4], 4) == (numbers([message]), stream.sequence_number)
+    assert (nths(4), nth(4)) == (numbers([message]), stream.sequence_number)
 
 
 async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -> None:
-    async with scripted(CONNECTED, '{"type":"following","sequence_number":5}', '{"type":"news"}', stamped(7)) as url:
+    async with scripted(
+        CONNECTED, f'{{"type":"following","sequence_number":{nth(5)}}}', '{"type":"news"}', stamped(nth(7))
+    ) as url:
         events, stream = await taken(url, 1)
 
-    assert ([7], 7) == (numbers(events), stream.sequence_number)
+    assert (nths(7), nth(7)) == (numbers(events), stream.sequence_number)
 
 
 def shape(event: Event) -> list[Any]:

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import unmissed
-from support import CONNECTED, scripted, until
+from support import CONNECTED, nth, scripted, until
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
@@ -491,18 +491,18 @@ def test_tail_shows_a_gap_and_counts_the_lost() -> None:
     with LiveServer(settings=Settings.load(jwt_secret=SECRET, max_messages=2)) as small:
         for number in range(5):
             small.publish("chat", number)
-        arguments = ["--since", "1", "--stop-after", "500ms", "--url", small.url, "--token", small.token()]
+        arguments = ["--since", str(nth(1)), "--stop-after", "500ms", "--url", small.url, "--token", small.token()]
 
         lines = run("tail", *arguments).splitlines()
 
-    assert "-- gap: 2 to 3 are lost" == lines[0]
+    assert f"-- gap: {nth(2)} to {nth(3)} are lost" == lines[0]
     assert "-- received 2, recovered 2, lost 2, duplicates 0" == lines[-1]
 
 
 @pytest.mark.live
 def test_tail_shows_a_reset_and_counts_it() -> None:
     with LiveServer() as fresh:
-        arguments = ["--since", "5", "--stop-after", "500ms", "--url", fresh.url, "--token", fresh.token()]
+        arguments = ["--since", str(nth(5)), "--stop-after", "500ms", "--url", fresh.url, "--token", fresh.token()]
 
         lines = run("tail", *arguments).splitlines()
 
@@ -512,7 +512,7 @@ def test_tail_shows_a_reset_and_counts_it() -> None:
 
 async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() -> None:
     lines: list[str] = []
-    deep = f'{{"type":"a","sequence_number":1,"timestamp":"","data":{"[" * 200_000}'
+    deep = f'{{"type":"a","sequence_number":{nth(1)},"timestamp":"","data":{"[" * 200_000}'
     async with scripted(CONNECTED, deep, "nonsense") as url:
         tailing = asyncio.create_task(
             run_tail(url, token="x", since=None, topics=None, drops=None, stop_after=None, show=lines.append)
@@ -521,10 +521,10 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
         tailing.cancel()
         tally = await tailing
 
-    assert "-- unreadable: 1 is lost: it is nested too deeply" == lines[0]
+    assert f"-- unreadable: {nth(1)} is lost: it is nested too deeply" == lines[0]
     assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")
     assert "-- received 0, recovered 0, lost 2, duplicates 0" == lines[2]
-    assert (2, 1) == (tally.lost, tally.last)
+    assert (2, nth(1)) == (tally.lost, tally.last)
 
 
 def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:
@@ -534,7 +534,9 @@ def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:
 
 async def test_tail_shows_its_counts_and_handles_signals_as_before_when_it_is_refused() -> None:
     before, lines = signal.getsignal(signal.SIGTERM), list[str]()
-    async with scripted(CONNECTED, '{"type":"a","sequence_number":1,"timestamp":""}', close=(4403, "gone")) as url:
+    async with scripted(
+        CONNECTED, f'{{"type":"a","sequence_number":{nth(1)},"timestamp":""}}', close=(4403, "gone")
+    ) as url:
         with pytest.raises(ConnectionRefused):
             await run_tail(url, token="x", since=None, topics=None, drops=None, stop_after=None, show=lines.append)
 
@@ -552,7 +554,7 @@ def is_plain(text: str) -> bool:
 
 
 def escaped_frame(**frame: Any) -> str:
-    return json.dumps({"type": EVIL, "sequence_number": 1, "timestamp": EVIL, **frame})
+    return json.dumps({"type": EVIL, "sequence_number": nth(1), "timestamp": EVIL, **frame})
 
 
 @pytest.mark.parametrize(
