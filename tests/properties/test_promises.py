@@ -9,7 +9,7 @@ continue after them. Several nodes may share the log.
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 )
 
 from places import LASTING, SHARED, new_url
-from unmissed import Access, ConnectionManager, Identity, Settings
+from unmissed import Access, ConnectionManager, Draft, Identity, Settings
+from unmissed.logs.base import Reader
 from unmissed.testing import FakeSocket, ManualClock
 
 MAX_MESSAGES = 6
@@ -111,6 +112,34 @@ def identity_of(token: str) -> Identity:
     return Identity(user, scopes=frozenset({"messages:publish"}), topics=frozenset(topics))
 
 
+class HeldReader:
+    """A reader of a log whose node appends nothing while it is held, as if the store were far away."""
+
+    def __init__(self, reader: Reader, passing: asyncio.Event) -> None:
+        self._reader = reader
+        self._passing = passing
+
+    async def before_append(self, drafts: Sequence[Draft]) -> None:
+        await self._passing.wait()
+        await self._reader.before_append(drafts)
+
+    def appended(self) -> None:
+        self._reader.appended()
+
+    def before_restart(self) -> None:
+        self._reader.before_restart()
+
+
+def hold_reader(manager: ConnectionManager) -> asyncio.Event:
+    """Return an event without which this node appends nothing."""
+    passing = asyncio.Event()
+    passing.set()
+    log = manager._log  # noqa: SLF001
+    subscribe = log.subscribe
+    log.subscribe = lambda reader: subscribe(HeldReader(reader, passing))  # type: ignore[method-assign]
+    return passing
+
+
 class Promises(RuleBasedStateMachine):
     """Publishers, clients, a failing network and a restarting server. A lasting log continues after a restart."""
 
@@ -137,6 +166,7 @@ class Promises(RuleBasedStateMachine):
         self.managers = [
             ConnectionManager(settings, clock=self.clock, wall_clock=self.wall_clock) for _ in range(self.nodes)
         ]
+        self.passing = [hold_reader(manager) for manager in self.managers]
         self.clients = [Client(user, keeps_epoch) for user in USERS for keeps_epoch in (True, False)]
         self.model = Model(margin=self.margin)
         for manager in self.managers:
@@ -269,10 +299,15 @@ class Promises(RuleBasedStateMachine):
     def load(self, index: int, node: int, age: int, count: int) -> None:
         """A client loads a state that contains all but the newest messages, or none, and continues after it.
 
-        Up to two messages are published through the other node at the same time: the client's node may be behind.
+        Up to two messages are published through another node, and then the node of the client is behind the state.
         """
+        node %= self.nodes
+        other = (node + 1) % self.nodes
         if count:
-            self.publish((), (), count, node + 1)
+            if other != node:
+                self.passing[node].clear()
+            self.publish((), (), count, other)
+            self.loop.call_soon(self.passing[node].set)
         states = self.model.published[: len(self.model.published) - age]
         self.continue_after(index, node, states[-1] if states else None)
 
