@@ -186,7 +186,7 @@ async def test_a_restart_is_told_as_a_reset(server: LiveServer) -> None:
     await asyncio.to_thread(server.restart)
     server.publish("b")
 
-    async with opened(server, f"?since=3&epoch={epoch}") as websocket:
+    async with opened(server, f"?since={nth(3)}&epoch={epoch}") as websocket:
         frames = [await frame(websocket) for _ in range(3)]
 
     assert "reset" == frames[0]["outcome"]
