@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from engines import NatsServer, RedisServer
-from support import LOGGED, SOCKETS
+from support import FIRST, LOGGED, SOCKETS
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
@@ -20,11 +20,11 @@ hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 @pytest.fixture(autouse=True)
 def _controlled_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the settings of the machine, and let sequence numbers start at 1, so that expectations stay small."""
+    """Remove the settings of the machine, and let sequence numbers start at a known one."""
     for name in [*os.environ]:
         if name.startswith("UNMISSED_") or name in ("WEB_CONCURRENCY", "UVICORN_WORKERS", "GRANIAN_WORKERS"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("UNMISSED_FIRST_NUMBER", "1")
+    monkeypatch.setenv("UNMISSED_FIRST_NUMBER", str(FIRST))
 
 
 LIVE_FOLDERS = {"faults", "live"}

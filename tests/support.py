@@ -21,7 +21,31 @@ from unmissed.logs.base import Channel, Log, Reader
 from unmissed.logs.feed import Feed, stamped
 from unmissed.testing import FakeSocket, LiveServer, ManualClock
 
-CONNECTED = '{"type":"connected","connection_id":"c","epoch":"e","oldest":1,"latest":0,"sequence_number":0}'
+FIRST = 1_796_000_000_000_001
+"""The first sequence number in tests, of the size of production: 0 and what is before the first message differ."""
+
+
+def nth(n: int) -> int:
+    """Return the number of the n-th message of an epoch. ``nth(0)`` is the position before the first message."""
+    return FIRST + n - 1
+
+
+def nths(*ns: int) -> list[int]:
+    """Return the numbers of these messages of an epoch."""
+    return [nth(n) for n in ns]
+
+
+CONNECTED = json.dumps(
+    {
+        "type": "connected",
+        "connection_id": "c",
+        "epoch": "e",
+        "first": FIRST,
+        "oldest": nth(1),
+        "latest": nth(0),
+        "sequence_number": nth(0),
+    }
+)
 """The greeting of a server, for ``scripted``."""
 
 SOCKETS: dict[str, dict[str, Any]] = {
@@ -53,7 +77,7 @@ class ManualLog:
         self._available.set()
 
     async def open(self) -> Window:
-        self._window = Window(Retention(), epoch="first", first_number=1)
+        self._window = Window(Retention(), epoch="first", first_number=FIRST)
         self._feed = Feed(self._window, clock=self._clock)
         return self._window
 

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from unmissed import JwtVerifier, Settings, create_router
 from unmissed.api.identity import AUTHENTICATION_SECONDS
+from unmissed.api.messages import PATH
 from unmissed.api.models import RecoveryBody
 from unmissed.api.websocket import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
@@ -177,6 +178,35 @@ def test_the_browser_example_resumes(browser: Callable[..., list[str]]) -> None:
             printed = [json.loads(line) for line in process.stdout]
 
     assert [["a", 1], ["a", 2], ["end", None]] == printed
+
+
+def test_the_browser_example_reports_losses_of_the_server_and_not_what_publishers_write(
+    browser: Callable[..., list[str]],
+) -> None:
+    lines = """
+        const stream = connect(url, {
+            getToken: async () => token,
+            onMessage(message) {
+                console.log(JSON.stringify(message.type));
+                if (message.type === "end") stream.close();
+            },
+            onLoss(frame) { console.log(JSON.stringify(["loss", frame.outcome])); },
+        });
+    """
+    with LiveServer(settings=Settings.load(jwt_secret=SECRET, drain_seconds=0.1)) as server:
+        command = browser(lines, server.websocket_url, server.token())
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own
+            assert process.stdout is not None
+            while not server.manager.connections:
+                pass
+            for control in ({"outcome": "reset"}, {"outcome": "gap"}, {"type": "reset"}, {"from": 1, "to": 2}):
+                httpx.post(f"{server.url}{PATH}", json={"type": "a", **control}, headers=server.headers())
+            printed = [json.loads(process.stdout.readline()) for _ in range(4)]
+            server.restart()
+            server.publish("end")
+            printed += [json.loads(line) for line in process.stdout]
+
+    assert ["a", "a", "reset", "a", ["loss", "reset"], "end"] == printed
 
 
 def test_the_browser_example_gives_up_when_a_fresh_token_is_refused_too(browser: Callable[..., list[str]]) -> None:

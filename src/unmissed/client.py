@@ -23,13 +23,15 @@ from unmissed.core.backoff import Backoff
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused, one_string
 from unmissed.core.window import Outcome
-from unmissed.core.wire import CloseCode
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER, CloseCode
 from unmissed.security.bearer import clean_token
-from unmissed.security.redaction import redact, shown_url
+from unmissed.security.redaction import printable, redact, shown_url
 
 logger = logging.getLogger("unmissed.client")
 
 TokenProvider = str | Callable[[], str | Awaitable[str]]
+Snapshot = Callable[[], Awaitable[int]]
+"""Loads the state that the messages change, and returns the sequence number that the state contains."""
 
 _FIRST_BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
@@ -102,6 +104,7 @@ class Stream:
         since: int | None = None,
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.sequence_number = since
         self.epoch = epoch
@@ -115,7 +118,16 @@ class Stream:
         self._topics = None if topics is None else ",".join(topics)
         self._websocket: ClientConnection | None = None
         self._events: deque[Event] = deque()
+        self._snapshot = snapshot
+        self._stale = snapshot is not None and since is None
+        """Whether the state must be loaded before anything else is received."""
+        self._unconfirmed = False
+        """Whether the position is the number of a snapshot that the server has not answered yet."""
+        self._lost = range(0)
+        """The positions within the last gap: the server has nothing after any of them before its end."""
         self._recovered_through = 0
+        self._first = 0
+        """The first number of the epoch, or 0 if the server did not say it."""
         self._backoff = Backoff(first=_FIRST_BACKOFF_SECONDS, most=_MAX_BACKOFF_SECONDS)
         self._refused_tokens = 0
         self._requested_pause: float | None = None
@@ -127,21 +139,28 @@ class Stream:
         return self
 
     async def __anext__(self) -> Event:
-        """Return the next event. Raises ConnectionRefused when the server does not accept this client."""
+        """Return the next event. Raises ConnectionRefused when the server does not accept this client.
+
+        An exception of ``snapshot`` is raised here, too. The stream remains usable: the next call loads again.
+        """
         while not self._events:
-            await self._receive()
+            await self._advance()
         return self._events.popleft()
 
     async def open(self) -> None:
-        """Connect, and retry until the server has confirmed where this stream starts."""
+        """Load the state and connect, and retry until the server has confirmed where this stream starts."""
         while self._websocket is None:
-            await self._receive()
+            await self._advance()
 
     async def close(self) -> None:
         """Close the connection and discard unread frames. Wait at most half a second for the server's answer."""
         self._renew_at(None)
-        if self._websocket is not None:
-            await asyncio.gather(self._websocket.close(), _discard_frames(self._websocket))
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            try:
+                await asyncio.gather(websocket.close(), _discard_frames(websocket))
+            finally:
+                websocket.transport.abort()  # Of use only if this is cancelled.
 
     def drop(self, down: float = 0.0) -> bool:
         """Drop the connection, as a network failure would, and return whether there was one.
@@ -153,6 +172,29 @@ class Stream:
         self._down = down
         self._websocket.transport.abort()
         return True
+
+    async def _advance(self) -> None:
+        """Load the state, or else receive one frame."""
+        if self._stale and self._snapshot is not None:
+            await self._continue_after(await self._snapshot())
+        else:
+            await self._receive()
+
+    async def _continue_after(self, number: int) -> None:
+        """Continue after the number of a snapshot, with a new connection unless the present one stands there."""
+        if type(number) is not int or not 0 <= number <= MAX_SEQUENCE_NUMBER:
+            raise ConfigurationError(
+                f"the snapshot returned {number!r}: return the sequence number that the loaded state contains, or 0"
+            )
+        number = max(number, self._first - 1)
+        if number in self._lost[:-1]:
+            lost = (number + 1, self._lost[-1])
+            logger.warning("%s: the snapshot does not contain %d to %d, which are lost", self._shown_url, *lost)
+            number = self._lost[-1]
+        self._stale = False
+        if number != self.sequence_number:
+            self.sequence_number, self._unconfirmed = number, True
+            await self.close()
 
     async def _receive(self) -> None:
         """Receive one frame, connecting first if needed, or wait before the next attempt."""
@@ -219,7 +261,7 @@ class Stream:
         head = _STAMPED_HEAD.match(text if isinstance(text, str) else text.decode(errors="replace"))
         number = int(head[1]) if head else None
         if number is not None:
-            self.sequence_number = number
+            self._reach(number)
         logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
         return Unreadable(number, detail)
 
@@ -231,28 +273,46 @@ class Stream:
             case {"type": "authenticated"}:
                 self._renew_at(frame.get("expires_at"))
             case {"type": "error", "detail": str(detail)}:
-                logger.warning("%s: the server refused a frame: %s", self._shown_url, redact(detail))
+                logger.warning("%s: the server refused a frame: %s", self._shown_url, _one_line(detail))
             case {"type": "gap", "from": first, "to": last}:
-                yield Gap(first, last)
+                yield self._gap(first, last)
             case {"type": "reconnect", "after_ms": after_ms}:
                 self._requested_pause = after_ms / 1000
             case {"timestamp": _, "sequence_number": _}:
                 yield self._message(frame)
             case _:  # Heartbeats, answers to client frames, and whatever a later version of the server adds.
                 pass
-        self.sequence_number = frame.get("sequence_number", self.sequence_number)
+        if "sequence_number" in frame:
+            self._reach(frame["sequence_number"])
+
+    def _reach(self, number: int) -> None:
+        """Move the position, which only ``connected`` sets back."""
+        self.sequence_number = max(number, self.sequence_number or 0)
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
         if self._backoff.failing:
-            logger.info("%s: reconnected, outcome %s", self._shown_url, frame.get("outcome", "live"))
+            logger.info("%s: reconnected, outcome %s", self._shown_url, _one_line(str(frame.get("outcome", "live"))))
         self._backoff.succeeded()
         self._refused_tokens = 0
+        self._first = frame.get("first", 0)
         if frame.get("outcome") == Outcome.RESET:
-            yield Reset(frame["epoch"])
+            yield self._reset(frame["epoch"])
         elif frame.get("outcome") == Outcome.GAP and self.sequence_number is not None:
-            yield Gap(self.sequence_number + 1, frame["sequence_number"])
+            yield self._gap(max(self.sequence_number + 1, self._first), frame["sequence_number"])
+        self._unconfirmed = False
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
-        self.epoch = frame["epoch"]
+        self.epoch, self.sequence_number = frame["epoch"], frame["sequence_number"]
+
+    def _reset(self, epoch: str) -> Reset:
+        # If this epoch is known, it is the snapshot that belongs to another one: loading it again would not end.
+        self._stale = self._snapshot is not None and not (self._unconfirmed and epoch == self.epoch)
+        self._lost = range(0)
+        return Reset(epoch)
+
+    def _gap(self, first: int, last: int) -> Gap:
+        self._stale = self._snapshot is not None
+        self._lost = range(first - 1, last + 1)
+        return Gap(first, last)
 
     def _message(self, frame: Mapping[str, Any]) -> ReceivedMessage:
         extra = dict(frame)
@@ -267,7 +327,7 @@ class Stream:
         )
 
     def _check_close(self, closed: ConnectionClosed) -> None:
-        code, reason = (closed.rcvd.code, redact(closed.rcvd.reason)) if closed.rcvd else (CloseCode.LOST, "")
+        code, reason = (closed.rcvd.code, _one_line(closed.rcvd.reason)) if closed.rcvd else (CloseCode.LOST, "")
         if code == CloseCode.UNAUTHORIZED:
             self._retry_token(code, reason)
         elif code in _STOP_CODES:
@@ -306,6 +366,7 @@ async def connect(
     since: int | None = None,
     epoch: str | None = None,
     topics: Iterable[str] | None = None,
+    snapshot: Snapshot | None = None,
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
@@ -313,10 +374,18 @@ async def connect(
     expires. The stream starts after ``since``, or with the next message, and follows ``topics``, by default all that
     the token grants by name. Raises ConnectionRefused, or ConfigurationError for a bad URL or token, and
     for one string as ``topics``.
+
+    ``snapshot`` is for state that messages change: an async function that loads it, and returns the sequence number of
+    the last message that it contains (0 for none). It is called before the first connection, unless ``since`` is
+    given, and after every Gap and Reset, when the next event is awaited. The stream continues after the number: the
+    state may be older or newer than the connection, for example from a cache or a read replica. What is not retained
+    after it is a Gap. If the next snapshot does not contain the messages of this gap either, the stream continues
+    behind it, and logs a warning. An exception of ``snapshot`` is raised where the stream is opened, or the next event
+    is awaited. Awaiting another event calls it again.
     """
-    stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics)
-    await stream.open()
+    stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics, snapshot=snapshot)
     try:
+        await stream.open()
         yield stream
     finally:
         await stream.close()
@@ -372,5 +441,5 @@ def _failure_cause(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text of the server or the system as it may be logged: on one line, and without tokens."""
-    return redact(" ".join("".join(each if each.isprintable() else " " for each in text).split()))
+    """Return a text of the server or the system as it may be logged: on one line, escaped, and without tokens."""
+    return printable(redact(" ".join(text.split())))

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from event_client import EventClient
 from raw_client import RawClient, authorization
-from support import LOGGED, SOCKETS, Serve, native_only, until
+from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET, LiveServer
@@ -68,7 +68,7 @@ async def test_a_client_that_never_reads_is_dropped_and_others_get_everything(se
         await publishing
         await until(lambda: {"healthy"} == users(server))
 
-    assert [str(number) for number in range(8 * MESSAGES_PER_MEGABYTE + 1)] == [event.id for event in received]
+    assert [str(nth(n)) for n in range(8 * MESSAGES_PER_MEGABYTE + 1)] == [event.id for event in received]
 
 
 def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) -> None:
@@ -96,7 +96,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_kept_and_gets_everything(ser
         numbers = numbers_of(client, count, seconds_between=2.5 / count)
 
         assert time.monotonic() - started > 2, "too fast to prove anything"
-        assert list(range(1, count + 1)) == numbers
+        assert nths(*range(1, count + 1)) == numbers
         assert {"alice"} == users(server)
 
 
@@ -196,7 +196,7 @@ def test_after_a_pipelined_request_the_stream_goes_on(server: LiveServer) -> Non
         client.head()
         server.publish("bulk")
 
-        assert [1] == numbers_of(client, 1)
+        assert nths(1) == numbers_of(client, 1)
 
 
 @native_only

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from raw_client import RawClient, authorization
-from support import Serve, next_frame, until
+from support import Serve, next_frame, nths, until
 from unmissed.testing import LiveServer
 
 MESSAGES_PER_MEGABYTE = 16
@@ -51,7 +51,7 @@ async def test_a_client_that_never_reads_is_dropped_and_others_get_everything(se
 
             await until(lambda: {"healthy"} == users(server))
 
-    assert list(range(1, count + 1)) == numbers
+    assert nths(*range(1, count + 1)) == numbers
 
 
 async def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) -> None:
@@ -85,7 +85,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_kept_and_gets_everything(ser
                 time.sleep(2.5 * stall_seconds / count)
 
         assert time.monotonic() - started > 2 * stall_seconds, "too fast to prove anything"
-        assert list(range(1, count + 1)) == numbers
+        assert nths(*range(1, count + 1)) == numbers
         assert {"slow"} == users(server)
 
 
@@ -120,7 +120,7 @@ async def test_a_client_that_reads_nothing_for_a_moment_gets_everything_before_t
             received.append(json.loads(frame[1]))
 
     numbers = [each["sequence_number"] for each in received if each["type"] == "bulk"]
-    assert list(range(1, 8 * MESSAGES_PER_MEGABYTE + 1)) == numbers
+    assert nths(*range(1, 8 * MESSAGES_PER_MEGABYTE + 1)) == numbers
     assert "reconnect" in [each["type"] for each in received]
     assert 1012 == int.from_bytes(frame[1][:2])
 

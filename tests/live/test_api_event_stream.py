@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException, Query
 from websockets.sync.client import connect
 
 from event_client import EventClient
-from support import LOGGED, SOCKETS, Serve, until
+from support import LOGGED, SOCKETS, Serve, nth, nths, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET, LiveServer
@@ -29,8 +29,8 @@ def test_a_stream_says_where_it_starts_and_delivers_what_is_new(server: LiveServ
         server.publish("after", {"x": 1})
         [message] = client.events(1)
 
-    assert ("connected", 1, "1") == (connected.type, connected.frame["latest"], connected.id)
-    assert ("after", {"x": 1}, "2") == (message.type, message.frame["data"], message.id)
+    assert ("connected", nth(1), str(nth(1))) == (connected.type, connected.frame["latest"], connected.id)
+    assert ("after", {"x": 1}, str(nth(2))) == (message.type, message.frame["data"], message.id)
 
 
 def test_the_frames_are_those_of_a_websocket_byte_for_byte(server: LiveServer) -> None:
@@ -49,7 +49,7 @@ def test_the_frames_are_those_of_a_websocket_byte_for_byte(server: LiveServer) -
                 break
 
     connected, *others = body.split(b"\n\n")
-    assert [b"id: 1\ndata: %b" % frame for frame in frames[1:]] == others[:-1]
+    assert [b"id: %d\ndata: %b" % (nth(1), frame) for frame in frames[1:]] == others[:-1]
     assert frames[0].partition(b'"epoch"')[2] == connected.partition(b'"epoch"')[2]
 
 
@@ -57,23 +57,23 @@ def test_what_was_missed_comes_first_and_then_a_heartbeat(server: LiveServer) ->
     for number in range(3):
         server.publish("a", number)
 
-    with EventClient(server, "?since=1") as client:
+    with EventClient(server, f"?since={nth(1)}") as client:
         events = client.with_heartbeats(4)
 
     assert ["connected", "a", "a", "heartbeat"] == [event.type for event in events]
-    assert ["1", "2", "3", "3"] == [event.id for event in events]
+    assert [*map(str, nths(1, 2, 3, 3))] == [event.id for event in events]
     assert "complete" == events[0].frame["outcome"]
 
 
 def test_the_last_event_id_of_a_browser_wins_over_its_old_url(server: LiveServer) -> None:
     for number in range(3):
         server.publish("a", number)
-    headers = {**server.headers(), "Last-Event-ID": "2"}
+    headers = {**server.headers(), "Last-Event-ID": str(nth(2))}
 
     with EventClient(server, "?since=0&epoch=old", headers=headers) as client:
         connected, message = client.events(2)
 
-    assert ("complete", 2, 3) == (
+    assert ("complete", nth(2), nth(3)) == (
         connected.frame["outcome"],
         connected.frame["sequence_number"],
         message.frame["sequence_number"],
@@ -86,7 +86,7 @@ def test_a_position_of_another_epoch_is_a_reset_and_one_that_was_evicted_a_gap(s
     server.publish("b")
 
     outcomes = []
-    for query in ("?since=2&epoch=old", "?since=0"):
+    for query in (f"?since={nth(2)}&epoch=old", "?since=0"):
         with EventClient(server, query) as client:
             outcomes.append(client.events(1)[0].frame["outcome"])
 

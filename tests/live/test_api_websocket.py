@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from support import nth, nths
 from unmissed.testing import LiveServer
 
 Serve = Callable[..., LiveServer]
@@ -41,19 +42,21 @@ async def test_the_first_frame_says_where_the_connection_starts(server: LiveServ
         await asyncio.to_thread(server.publish, "after", {"x": 1})
         message = await frame(websocket)
 
-    assert ("connected", 1, 1, 1) == tuple(connected[key] for key in ("type", "sequence_number", "oldest", "latest"))
-    assert ("after", 2, {"x": 1}) == (message["type"], message["sequence_number"], message["data"])
+    assert ("connected", nth(1), nth(1), nth(1)) == tuple(
+        connected[key] for key in ("type", "sequence_number", "oldest", "latest")
+    )
+    assert ("after", nth(2), {"x": 1}) == (message["type"], message["sequence_number"], message["data"])
 
 
 async def test_what_was_missed_comes_first_and_then_a_heartbeat(server: LiveServer) -> None:
     for number in range(3):
         server.publish("a", number)
 
-    async with opened(server, f"?since=1&epoch={server.manager.epoch}") as websocket:
+    async with opened(server, f"?since={nth(1)}&epoch={server.manager.epoch}") as websocket:
         frames = [await frame(websocket) for _ in range(4)]
 
     assert ["connected", "a", "a", "heartbeat"] == [each["type"] for each in frames]
-    assert [1, 2, 3, 3] == [each["sequence_number"] for each in frames]
+    assert nths(1, 2, 3, 3) == [each["sequence_number"] for each in frames]
 
 
 async def test_a_token_may_come_as_a_subprotocol_that_is_not_echoed(server: LiveServer) -> None:
@@ -202,7 +205,7 @@ async def test_a_restart_is_told_as_a_reset(server: LiveServer) -> None:
     await asyncio.to_thread(server.restart)
     server.publish("b")
 
-    async with opened(server, f"?since=3&epoch={epoch}") as websocket:
+    async with opened(server, f"?since={nth(3)}&epoch={epoch}") as websocket:
         frames = [await frame(websocket) for _ in range(3)]
 
     assert "reset" == frames[0]["outcome"]

@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from support import nth
 from unmissed.testing import LiveServer
 
 TOPICS = [f"t{number}" for number in range(25)]
@@ -27,11 +28,11 @@ class Oracle:
 
     def __init__(self) -> None:
         self.audiences: list[tuple[frozenset[str], frozenset[str]] | None] = []
-        """Users and topics of each message, in the order of the numbers, which start at 1; None for everyone."""
+        """Users and topics of each message, in the order of the numbers; None for everyone."""
 
     def draw(self, chance: random.Random) -> dict[str, Any]:
         """Return the next message, with its number as data."""
-        number = len(self.audiences) + 1
+        number = nth(len(self.audiences) + 1)
         users = chance.sample(range(sum(CLIENTS.values())), chance.randrange(3))
         topics = chance.sample(TOPICS, chance.randrange(1, 3)) if chance.random() < 0.6 or not users else []
         if chance.random() < 0.05:
@@ -42,8 +43,8 @@ class Oracle:
         return {"type": "a", "data": f"secret-{number}", **recipients, **({"topics": topics} if topics else {})}
 
     def visible(self, user_id: str, topics: frozenset[str], *, after: int) -> Iterator[int]:
-        """Return the numbers after a position that this user sees while it follows these topics."""
-        for number, audience in enumerate(self.audiences[after:], start=after + 1):
+        """Return the numbers after so many messages that this user sees while it follows these topics."""
+        for number, audience in enumerate(self.audiences[after:], start=nth(after + 1)):
             if audience is None or user_id in audience[0] or not topics.isdisjoint(audience[1]):
                 yield number
 
@@ -59,7 +60,7 @@ class Member:
         self.expected: list[int] = []
         self.seen: list[int] = []
         self.known = 0
-        """The number through which the oracle was asked."""
+        """How many messages the oracle was asked about."""
         self.position = 0
         self.others: list[dict[str, Any]] = []
         self.websocket: ClientConnection | None = None
@@ -198,7 +199,8 @@ async def test_every_history_is_exactly_what_the_user_may_see(
     for each in members:
         await each.drop()
 
-    assert ROUNDS * MESSAGES_IN_ROUND == len(oracle.audiences) == server.manager.window.latest
+    assert ROUNDS * MESSAGES_IN_ROUND == len(oracle.audiences)
+    assert nth(len(oracle.audiences)) == server.manager.window.latest
     for each in members:
         assert (each.user_id, each.kind, each.expected) == (each.user_id, each.kind, each.seen)
         assert "secret-" not in json.dumps(each.others)

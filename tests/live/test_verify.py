@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from support import nths
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
@@ -154,7 +155,7 @@ def uses_a_number_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(self: Window, message: Message) -> None:
         append(self, message)
-        if message.sequence_number in range(20, 200, 20):
+        if message.sequence_number in nths(*range(20, 200, 20)):
             self.latest -= 1
 
     monkeypatch.setattr(Window, "append", wrong)

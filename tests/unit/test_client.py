@@ -7,12 +7,16 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
 
-from support import CONNECTED, scripted, until
+from support import CONNECTED, FIRST, nth, nths, scripted, until
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, connect
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
@@ -66,16 +70,16 @@ async def test_a_stream_without_a_position_starts_with_what_is_published_next(se
 
         events = await take(stream, 1)
 
-    assert [ReceivedMessage("chat", 3, stamped.timestamp, {"text": "héllo"})] == events
+    assert [ReceivedMessage("chat", nth(3), stamped.timestamp, {"text": "héllo"})] == events
 
 
 async def test_a_stream_with_a_position_starts_after_it(server: LiveServer) -> None:
     await publish(server, 4)
 
-    async with opened(server, since=2) as stream:
+    async with opened(server, since=nth(2)) as stream:
         events = await take(stream, 2)
 
-    assert [3, 4] == numbers(events)
+    assert nths(3, 4) == numbers(events)
     assert all(isinstance(event, ReceivedMessage) and event.recovered for event in events)
 
 
@@ -89,7 +93,7 @@ async def test_a_stream_follows_its_topics_also_after_a_reconnect(server: LiveSe
         await asyncio.to_thread(server.publish, "c", topics=["rooms.2", "news"])
         [second] = await take(stream, 1)
 
-    assert [1, 3] == numbers([first, second])
+    assert nths(1, 3) == numbers([first, second])
     assert isinstance(second, ReceivedMessage)
     assert {"topics": ["rooms.2", "news"]} == second.extra
 
@@ -108,7 +112,7 @@ async def test_a_token_is_renewed_before_it_expires_and_the_connection_stays(ser
             await publish(server)
             event = await reading
 
-    assert [1] == numbers([event])
+    assert nths(1) == numbers([event])
     assert 0 == stream.reconnects
 
 
@@ -140,7 +144,7 @@ async def test_a_provider_that_fails_to_renew_is_logged_and_asked_again_when_the
         await until(lambda: server.manager.connections)
         await publish(server)
 
-        assert [1] == numbers([await reading])
+        assert nths(1) == numbers([await reading])
 
     assert "the token cannot be renewed: the token is empty" in caplog.text
 
@@ -165,7 +169,7 @@ async def test_a_stream_from_zero_gets_everything_and_goes_on_live(server: LiveS
 
         live = await take(stream, 1)
 
-    assert [1, 2, 3] == numbers(recovered + live)
+    assert nths(1, 2, 3) == numbers(recovered + live)
     assert [True, True, False] == [event.recovered for event in recovered + live if isinstance(event, ReceivedMessage)]
 
 
@@ -207,7 +211,7 @@ async def test_messages_to_others_are_no_gap(server: LiveServer) -> None:
 
         events = await take(stream, 1)
 
-    assert [2] == numbers(events)
+    assert nths(2) == numbers(events)
 
 
 async def test_a_drop_by_the_server_loses_and_doubles_nothing(server: LiveServer) -> None:
@@ -222,7 +226,7 @@ async def test_a_drop_by_the_server_loses_and_doubles_nothing(server: LiveServer
         await publish(server)
         live = await take(stream, 1)
 
-    assert [1, 2, 3, 4, 5, 6] == numbers(before + after + live)
+    assert nths(1, 2, 3, 4, 5, 6) == numbers(before + after + live)
     assert [True, True, True] == [event.recovered for event in after if isinstance(event, ReceivedMessage)]
     assert [False] == [event.recovered for event in live if isinstance(event, ReceivedMessage)]
     assert 1 == stream.reconnects
@@ -237,7 +241,7 @@ async def test_a_drop_before_anything_was_seen_loses_nothing(server: LiveServer)
 
         events = await take(stream, 2)
 
-    assert [3, 4] == numbers(events)
+    assert nths(3, 4) == numbers(events)
 
 
 async def test_a_drop_holds_the_connection_down_as_long_as_asked_and_once(
@@ -269,17 +273,17 @@ async def test_drops_in_the_middle_of_a_flow_lose_and_double_nothing(server: Liv
             events += await take(stream, drop_after - len(events))
             stream.drop()
 
-    assert numbers(events) == list(range(1, 121))
+    assert nths(*range(1, 121)) == numbers(events)
 
 
 async def test_a_close_discards_unread_frames_and_completes_the_handshake(server: LiveServer) -> None:
     async with opened(server) as stream:
         await publish(server, 200)
-        await until(lambda: all(each.position == 200 for each in server.manager.connections))
+        await until(lambda: all(each.position == nth(200) for each in server.manager.connections))
         started = time.monotonic()
 
     assert time.monotonic() - started < 0.4, "the handshake ended with its timeout"
-    assert stream.sequence_number == 0
+    assert nth(0) == stream.sequence_number
 
 
 async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(server: LiveServer) -> None:
@@ -311,7 +315,7 @@ async def test_a_position_is_enough_to_continue_in_another_process(server: LiveS
     async with opened(server, since=stream.sequence_number, epoch=stream.epoch) as continued:
         rest = await take(continued, 2)
 
-    assert [1, 2, 3] == numbers(first + rest)
+    assert nths(1, 2, 3) == numbers(first + rest)
 
 
 async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: LiveServer) -> None:
@@ -323,8 +327,41 @@ async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: 
 
         gap, *rest = await take(stream, 6)
 
-    assert Gap(first=2, last=6) == gap
-    assert [7, 8, 9, 10, 11] == numbers(rest)
+    assert Gap(first=nth(2), last=nth(6)) == gap
+    assert nths(7, 8, 9, 10, 11) == numbers(rest)
+
+
+async def test_a_gap_after_position_0_counts_from_the_first_number_of_the_epoch(
+    serve: Callable[..., LiveServer],
+) -> None:
+    server = serve(max_messages=5, first_number=FIRST)
+    await publish(server, 6)
+
+    async with opened(server, since=0) as stream:
+        gap, message = await take(stream, 2)
+
+    assert Gap(first=FIRST, last=FIRST) == gap
+    assert [FIRST + 1] == numbers([message])
+
+
+async def test_a_gap_of_a_server_that_does_not_say_its_first_number_counts_from_the_position() -> None:
+    greeting = json.loads(CONNECTED) | {"latest": FIRST + 9, "oldest": FIRST + 5, "outcome": "gap"}
+    async with (
+        scripted(json.dumps(greeting | {"sequence_number": FIRST + 4})) as url,
+        connect(url, token="x", since=FIRST) as stream,
+    ):
+        [gap] = await take(stream, 1)
+
+    assert Gap(first=FIRST + 1, last=FIRST + 4) == gap
+
+
+async def test_an_answer_with_an_earlier_number_does_not_set_the_position_back() -> None:
+    greeting = json.dumps(json.loads(CONNECTED) | {"latest": FIRST, "sequence_number": FIRST})
+    published = f'{{"type":"published","id":"1","sequence_number":{FIRST + 3}}}'
+    async with scripted(greeting, stamped(FIRST + 8), published, "a frame without a number") as url:
+        _, stream = await taken(url, 2)
+
+    assert FIRST + 8 == stream.sequence_number
 
 
 async def test_eviction_of_what_was_seen_is_no_gap(small_server: LiveServer) -> None:
@@ -336,7 +373,7 @@ async def test_eviction_of_what_was_seen_is_no_gap(small_server: LiveServer) -> 
 
         events = await take(stream, 5)
 
-    assert [3, 4, 5, 6, 7] == numbers(events)
+    assert nths(3, 4, 5, 6, 7) == numbers(events)
 
 
 async def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer) -> None:
@@ -350,18 +387,18 @@ async def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer) -> 
         reset, *rest = await take(stream, 3)
 
     assert Reset(server.manager.epoch) == reset
-    assert [1, 2] == numbers(rest)
+    assert nths(1, 2) == numbers(rest)
     assert server.manager.epoch == stream.epoch != first_epoch
 
 
 async def test_another_epoch_is_a_reset_although_the_number_exists(server: LiveServer) -> None:
     await publish(server, 3)
 
-    async with opened(server, since=2, epoch="an earlier life") as stream:
+    async with opened(server, since=nth(2), epoch="an earlier life") as stream:
         reset, *rest = await take(stream, 4)
 
     assert Reset(server.manager.epoch) == reset
-    assert [1, 2, 3] == numbers(rest)
+    assert nths(1, 2, 3) == numbers(rest)
 
 
 async def test_a_fixed_token_that_is_refused_is_not_tried_twice(server: LiveServer) -> None:
@@ -419,7 +456,7 @@ async def test_a_provider_may_be_asynchronous(server: LiveServer) -> None:
         events = await take(stream, 1)
 
     assert 2 == len(asked)
-    assert [1] == numbers(events)
+    assert nths(1) == numbers(events)
 
 
 async def test_whitespace_around_a_token_is_removed(server: LiveServer) -> None:
@@ -451,7 +488,7 @@ async def test_a_provider_whose_token_is_refused_is_asked_once_more(server: Live
         await publish(server)
         events = await take(stream, 1)
 
-    assert [1] == numbers(events)
+    assert nths(1) == numbers(events)
 
 
 async def test_a_provider_whose_tokens_are_refused_twice_gives_up(server: LiveServer) -> None:
@@ -562,21 +599,21 @@ async def taken(url: str, count: int) -> tuple[list[Event], Stream]:
 
 @pytest.mark.parametrize("type", ["chat", '\\"', "\\\\", '\\",\\"sequence_number\\":9', "h\u00e9", ""])
 async def test_a_message_that_is_nested_too_deeply_is_passed_over(type: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with scripted(CONNECTED, stamped(1, f',"data":{DEEP}', type=type), stamped(2)) as url:
+    async with scripted(CONNECTED, stamped(nth(1), f',"data":{DEEP}', type=type), stamped(nth(2))) as url:
         [unreadable, message], _ = await taken(url, 2)
 
-    assert Unreadable(1, "it is nested too deeply") == unreadable
-    assert [2] == numbers([message])
+    assert Unreadable(nth(1), "it is nested too deeply") == unreadable
+    assert nths(2) == numbers([message])
     assert [logging.ERROR] == [record.levelno for record in caplog.records]
-    assert "/ws: message 1 cannot be read: it is nested too deeply" in caplog.text
+    assert f"/ws: message {nth(1)} cannot be read: it is nested too deeply" in caplog.text
 
 
 async def test_the_position_moves_past_a_message_that_cannot_be_read() -> None:
-    async with scripted(CONNECTED, stamped(7, ',"data":NaN')) as url:
+    async with scripted(CONNECTED, stamped(nth(7), ',"data":NaN')) as url:
         [event], stream = await taken(url, 1)
 
-    assert Unreadable(7, "NaN is not JSON") == event
-    assert 7 == stream.sequence_number
+    assert Unreadable(nth(7), "NaN is not JSON") == event
+    assert nth(7) == stream.sequence_number
 
 
 @pytest.mark.parametrize(
@@ -595,19 +632,21 @@ async def test_the_position_moves_past_a_message_that_cannot_be_read() -> None:
     ],
 )
 async def test_a_frame_without_a_readable_number_leaves_the_position(frame: str) -> None:
-    async with scripted(CONNECTED, stamped(3), frame, stamped(4)) as url:
+    async with scripted(CONNECTED, stamped(nth(3)), frame, stamped(nth(4))) as url:
         [_, unreadable, message], stream = await taken(url, 3)
 
     assert isinstance(unreadable, Unreadable)
     assert None is unreadable.sequence_number
-    assert ([4], 4) == (numbers([message]), stream.sequence_number)
+    assert (nths(4), nth(4)) == (numbers([message]), stream.sequence_number)
 
 
 async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -> None:
-    async with scripted(CONNECTED, '{"type":"following","sequence_number":5}', '{"type":"news"}', stamped(7)) as url:
+    async with scripted(
+        CONNECTED, f'{{"type":"following","sequence_number":{nth(5)}}}', '{"type":"news"}', stamped(nth(7))
+    ) as url:
         events, stream = await taken(url, 1)
 
-    assert ([7], 7) == (numbers(events), stream.sequence_number)
+    assert (nths(7), nth(7)) == (numbers(events), stream.sequence_number)
 
 
 def shape(event: Event) -> list[Any]:
@@ -635,3 +674,264 @@ async def test_frames_mean_the_same_as_in_a_browser(case: dict[str, Any]) -> Non
 
     assert case["events"] == [shape(event) for event in events]
     assert (case["position"], case["epoch"]) == (stream.sequence_number, stream.epoch)
+
+
+def greeting(start: int, outcome: str, *, latest: int, epoch: str = "e", first: int = FIRST) -> str:
+    """Return the greeting of a connection on which everything after ``start`` follows."""
+    oldest = first if outcome == "complete" else start + 1
+    numbers = {"first": first, "oldest": oldest, "latest": latest, "sequence_number": start}
+    return json.dumps({"type": "connected", "connection_id": "c", "epoch": epoch, **numbers, "outcome": outcome})
+
+
+@dataclass
+class Script:
+    """What a server sends on one connection after the other, and what it was asked."""
+
+    connections: list[list[str]]
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        self.asked: list[tuple[int, str | None]] = []
+
+    async def answer(self, websocket: ServerConnection) -> None:
+        """Send the frames of the next connection."""
+        assert websocket.request is not None
+        query = dict(parse_qsl(urlsplit(websocket.request.path).query))
+        frames = self.connections[len(self.asked)]
+        self.asked.append((int(query["since"]), query.get("epoch")))
+        for frame in frames:
+            await websocket.send(frame)
+        await websocket.wait_closed()
+
+
+@asynccontextmanager
+async def performed(script: Script) -> AsyncIterator[Script]:
+    """Run a server that follows this script."""
+    async with serve_websockets(script.answer, "127.0.0.1", 0, close_timeout=0.1) as other:
+        [socket] = other.sockets
+        script.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        yield script
+
+
+BEFORE = FIRST - 1_000
+"""A number of an earlier epoch."""
+
+SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tuple[int, str | None]]]] = {
+    "an older state than the connection is recovered from its own number": (
+        [FIRST + 2],
+        [[greeting(FIRST + 2, "complete", latest=FIRST + 4), stamped(FIRST + 3), stamped(FIRST + 5)]],
+        [["message", FIRST + 3, True], ["message", FIRST + 5, False]],
+        [(FIRST + 2, None)],
+    ),
+    "a state that contains nothing starts with the epoch": (
+        [0],
+        [[greeting(FIRST - 1, "complete", latest=FIRST), stamped(FIRST)]],
+        [["message", FIRST, True]],
+        [(0, None)],
+    ),
+    "after a gap, the number of a new state counts": (
+        [FIRST, FIRST + 9],
+        [
+            [greeting(FIRST + 5, "gap", latest=FIRST + 8), stamped(FIRST + 6), stamped(FIRST + 8)],
+            [greeting(FIRST + 9, "complete", latest=FIRST + 9), stamped(FIRST + 10)],
+        ],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 10, False]],
+        [(FIRST, None), (FIRST + 9, "e")],
+    ),
+    "a state that is as old as the end of the gap needs no other connection": (
+        [FIRST, FIRST + 5],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [(FIRST, None)],
+    ),
+    "a state that stays old is one gap": (
+        [FIRST, FIRST],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [(FIRST, None)],
+    ),
+    "a state that stays behind what is retained is one gap": (
+        [FIRST, FIRST + 4],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [(FIRST, None)],
+    ),
+    "a state that stays empty is one gap": (
+        [0, 0],
+        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [["gap", FIRST, FIRST + 5], ["message", FIRST + 6, True]],
+        [(0, None)],
+    ),
+    "a state that goes back behind a gap while connected is a larger gap, once": (
+        [FIRST + 4, FIRST, FIRST],
+        [
+            [
+                greeting(FIRST + 4, "complete", latest=FIRST + 4),
+                json.dumps({"type": "gap", "from": FIRST + 5, "to": FIRST + 7, "sequence_number": FIRST + 7}),
+            ],
+            [greeting(FIRST + 7, "gap", latest=FIRST + 8), stamped(FIRST + 8)],
+        ],
+        [["gap", FIRST + 5, FIRST + 7], ["gap", FIRST + 1, FIRST + 7], ["message", FIRST + 8, True]],
+        [(FIRST + 4, None), (FIRST, "e")],
+    ),
+    "a state of an earlier epoch is a reset, and the next one counts": (
+        [BEFORE, FIRST + 3],
+        [
+            [greeting(FIRST - 1, "reset", latest=FIRST + 4), stamped(FIRST)],
+            [greeting(FIRST + 3, "complete", latest=FIRST + 4), stamped(FIRST + 4)],
+        ],
+        [["reset", "e"], ["message", FIRST + 4, True]],
+        [(BEFORE, None), (FIRST + 3, "e")],
+    ),
+    "a state that stays in an earlier epoch is one reset, and then all of this epoch": (
+        [BEFORE, BEFORE],
+        [[greeting(FIRST - 1, "reset", latest=FIRST), stamped(FIRST)]],
+        [["reset", "e"], ["message", FIRST, True]],
+        [(BEFORE, None)],
+    ),
+    "a state that stays in an earlier epoch misses what was evicted in this one": (
+        [BEFORE, BEFORE, BEFORE],
+        [
+            [greeting(FIRST + 2, "reset", latest=FIRST + 3), stamped(FIRST + 3)],
+            [greeting(FIRST + 2, "gap", latest=FIRST + 3), stamped(FIRST + 3)],
+        ],
+        [["reset", "e"], ["gap", FIRST, FIRST + 2], ["message", FIRST + 3, True]],
+        [(BEFORE, None), (FIRST - 1, "e")],
+    ),
+    "a state of another log with higher numbers is not requested for ever": (
+        [FIRST + 1_000_000, FIRST + 2_000_000],
+        [[greeting(FIRST - 1, "reset", latest=FIRST), stamped(FIRST)]] * 2,
+        [["reset", "e"], ["reset", "e"], ["message", FIRST, True]],
+        [(FIRST + 1_000_000, None), (FIRST + 2_000_000, "e")],
+    ),
+    "a second reset while the state is loaded is a second state": (
+        [BEFORE, FIRST + 1, FIRST + 50_002],
+        [
+            [greeting(FIRST - 1, "reset", latest=FIRST + 1), stamped(FIRST)],
+            [greeting(FIRST + 50_000, "reset", latest=FIRST + 50_001, epoch="f", first=FIRST + 50_001)],
+            [greeting(FIRST + 50_002, "complete", latest=FIRST + 50_002, epoch="f"), stamped(FIRST + 50_003)],
+        ],
+        [["reset", "e"], ["reset", "f"], ["message", FIRST + 50_003, False]],
+        [(BEFORE, None), (FIRST + 1, "e"), (FIRST + 50_002, "f")],
+    ),
+}
+"""What snapshots return, what the server sends on each connection, the events, and what the server is asked."""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("case", SNAPSHOTS)
+async def test_a_snapshot_of_any_age_leads_to_what_follows_it(case: str) -> None:
+    numbers, connections, expected, asked = SNAPSHOTS[case]
+    left = [*numbers]
+
+    async def load() -> int:
+        return left.pop(0)
+
+    async with (
+        performed(Script(connections)) as script,
+        asyncio.timeout(PATIENCE),
+        connect(script.url, token="x", snapshot=load) as stream,
+    ):
+        events = await take(stream, len(expected))
+
+    assert expected == [shape(event) for event in events]
+    assert asked == script.asked
+    assert not left, "not every snapshot was loaded"
+
+
+async def test_a_stream_with_a_position_loads_a_state_only_after_a_loss() -> None:
+    loads: list[int] = []
+
+    async def load() -> int:
+        loads.append(FIRST + 5)
+        return FIRST + 5
+
+    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    async with (
+        performed(Script([frames])) as script,
+        connect(script.url, token="x", since=FIRST, snapshot=load) as stream,
+    ):
+        gap = await anext(stream)
+        before = [*loads]
+        message = await anext(stream)
+
+    assert (Gap(FIRST + 1, FIRST + 5), []) == (gap, before)
+    assert ([FIRST + 6], [FIRST + 5]) == (numbers([message]), loads)
+
+
+async def test_an_exception_of_a_snapshot_reaches_the_application_and_the_next_call_loads_again() -> None:
+    results: list[int | Exception] = [FIRST, OSError("the database is away"), TimeoutError(), FIRST + 9]
+
+    async def load() -> int:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    script = Script(
+        [
+            [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)],
+            [greeting(FIRST + 9, "complete", latest=FIRST + 9), stamped(FIRST + 10)],
+        ]
+    )
+    async with performed(script), asyncio.timeout(PATIENCE), connect(script.url, token="x", snapshot=load) as stream:
+        with pytest.raises(OSError, match="the database is away"):
+            await take(stream, 2)
+        with pytest.raises(TimeoutError):
+            await anext(stream)
+        message = await anext(stream)
+
+    assert [FIRST + 10] == numbers([message])
+    assert 0 == stream.reconnects
+
+
+async def test_an_exception_of_the_first_snapshot_ends_the_connect() -> None:
+    async def load() -> int:
+        raise LookupError("there is no such order")
+
+    with pytest.raises(LookupError, match="there is no such order"):
+        async with connect(NOWHERE, token="x", snapshot=load):
+            pass
+
+
+@pytest.mark.parametrize("number", [None, "1796000000000001", b"1", 1.0, True, -1, 2**53])
+async def test_a_snapshot_that_returns_no_number_is_refused(number: Any) -> None:
+    async def load() -> Any:
+        return number
+
+    with pytest.raises(ConfigurationError, match="return the sequence number that the loaded state contains, or 0"):
+        async with connect(NOWHERE, token="x", snapshot=load):
+            pass
+
+
+async def test_a_snapshot_without_what_was_lost_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def load() -> int:
+        return FIRST
+
+    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
+        await take(stream, 2)
+
+    assert f"the snapshot does not contain {FIRST + 1} to {FIRST + 5}, which are lost" in caplog.messages[0]
+
+
+async def test_a_load_that_is_cancelled_is_repeated() -> None:
+    waiting, loads = asyncio.Event(), list[int]()
+
+    async def load() -> int:
+        loads.append(len(loads))
+        if len(loads) == 2:
+            waiting.set()
+            await asyncio.Event().wait()
+        return FIRST + len(loads)
+
+    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
+        await anext(stream)
+        reading = asyncio.create_task(anext(stream))
+        await waiting.wait()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        message = await anext(stream)
+
+    assert ([FIRST + 6], 3) == (numbers([message]), len(loads))

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from support import BOB, ManualLog, connect, flushed, managed, shape
+from support import BOB, FIRST, ManualLog, connect, flushed, managed, nth, nths, shape
 from unmissed import (
     AlreadyRunning,
     ConfigurationError,
@@ -42,8 +42,8 @@ async def test_every_publish_returns_the_stamped_message(manager: ConnectionMana
         await manager.publish({"type": "d", "users": ["bob"], "extra": True}),
     ]
 
-    assert [1, 2, 3, 4] == [message.sequence_number for message in messages]
-    assert {"type": "c", "sequence_number": 3, "timestamp": messages[2].timestamp, "data": {"x": 1}} == messages[
+    assert nths(1, 2, 3, 4) == [message.sequence_number for message in messages]
+    assert {"type": "c", "sequence_number": nth(3), "timestamp": messages[2].timestamp, "data": {"x": 1}} == messages[
         2
     ].as_dict()
     assert True is messages[3].as_dict()["extra"]
@@ -84,7 +84,7 @@ async def test_python_values_are_accepted_as_data(manager: ConnectionManager) ->
         {"type": "a", "data": "\ud800"},
         {"type": "a", "data": object()},
         {"type": "a", "data": "x" * 70_000},
-        {"type": "a", "sequence_number": 7},
+        {"type": "a", "sequence_number": nth(7)},
         {"type": "a", "topics": []},
         {"type": "a", "topics": ["b c"]},
         {"type": "a", "users": []},
@@ -98,14 +98,14 @@ async def test_a_refused_message_uses_no_number(manager: ConnectionManager, mess
     with pytest.raises(InvalidMessage):
         await manager.publish(message)
 
-    assert 1 == (await manager.emit("next")).sequence_number
+    assert nth(1) == (await manager.emit("next")).sequence_number
 
 
 async def test_one_bad_message_refuses_its_whole_batch(manager: ConnectionManager) -> None:
     with pytest.raises(InvalidMessage):
         await manager.publish_batch([{"type": "good"}, {"type": "gap"}])
 
-    assert 0 == manager.window.latest
+    assert nth(0) == manager.window.latest
 
 
 @pytest.mark.parametrize("name", ["users", "topics"])
@@ -128,7 +128,7 @@ async def test_an_unknown_connection_is_an_error_that_names_the_right_call(manag
     with pytest.raises(UnknownConnection, match=r"manager\.publish"):
         await manager.send_message("nobody", {"type": "a"})
 
-    assert 0 == manager.window.latest
+    assert nth(0) == manager.window.latest
 
 
 async def test_publishing_before_the_start_names_the_lifespan(clock: ManualClock) -> None:
@@ -160,7 +160,7 @@ async def test_threads_publish_in_their_own_order(manager: ConnectionManager) ->
     numbers = await asyncio.gather(*(asyncio.to_thread(publish, name) for name in "abc"))
 
     assert all(each == sorted(each) for each in numbers)
-    assert list(range(1, 61)) == sorted(number for each in numbers for number in each)
+    assert nths(*range(1, 61)) == sorted(number for each in numbers for number in each)
 
 
 async def test_a_refusal_reaches_the_thread_that_caused_it(manager: ConnectionManager) -> None:
@@ -199,8 +199,8 @@ async def test_others_run_while_a_slow_batch_is_built_and_it_stays_one_block(man
 
     publication = await manager.publish_batch(slow_messages(3))
 
-    assert 1 == (await other).sequence_number
-    assert [2, 3, 4] == [message.sequence_number for message in publication.messages]
+    assert nth(1) == (await other).sequence_number
+    assert nths(2, 3, 4) == [message.sequence_number for message in publication.messages]
 
 
 async def test_a_batch_is_refused_when_draining_begins_while_it_is_built(manager: ConnectionManager) -> None:
@@ -209,7 +209,7 @@ async def test_a_batch_is_refused_when_draining_begins_while_it_is_built(manager
     with pytest.raises(Draining):
         await manager.publish_batch(slow_messages(3))
 
-    assert 0 == manager.window.latest
+    assert nth(0) == manager.window.latest
 
 
 async def test_get_messages_since_returns_what_everyone_or_this_user_may_see(manager: ConnectionManager) -> None:
@@ -226,7 +226,7 @@ async def test_a_client_without_a_position_starts_with_what_is_published_next(ma
     await manager.emit("after")
     await flushed(manager)
 
-    assert [("connected", 1), ("after", 2)] == shape(socket)
+    assert [("connected", nth(1)), ("after", nth(2))] == shape(socket)
     assert "outcome" not in socket.frames[0]
 
 
@@ -234,9 +234,9 @@ async def test_a_client_with_a_position_gets_what_it_missed_and_then_a_heartbeat
     for _ in range(3):
         await manager.emit("a")
 
-    socket, _ = connect(manager, since=1, epoch=manager.epoch)
+    socket, _ = connect(manager, since=nth(1), epoch=manager.epoch)
 
-    assert [("connected", 1), ("a", 2), ("a", 3), ("heartbeat", 3)] == shape(socket)
+    assert [("connected", nth(1)), ("a", nth(2)), ("a", nth(3)), ("heartbeat", nth(3))] == shape(socket)
     assert "complete" == socket.frames[0]["outcome"]
 
 
@@ -245,12 +245,12 @@ async def test_a_position_ahead_of_the_log_or_of_another_epoch_is_reset_to_all_t
 ) -> None:
     await manager.emit("a")
 
-    ahead, _ = connect(manager, since=7)
-    elsewhere, _ = connect(manager, since=1, epoch="another")
+    ahead, _ = connect(manager, since=nth(7))
+    elsewhere, _ = connect(manager, since=nth(1), epoch="another")
 
     for socket in (ahead, elsewhere):
-        assert ("reset", 0) == (socket.frames[0]["outcome"], socket.frames[0]["sequence_number"])
-        assert ("a", 1) in shape(socket)
+        assert ("reset", nth(0)) == (socket.frames[0]["outcome"], socket.frames[0]["sequence_number"])
+        assert ("a", nth(1)) in shape(socket)
 
 
 async def test_a_position_before_the_window_is_a_gap(clock: ManualClock) -> None:
@@ -258,9 +258,9 @@ async def test_a_position_before_the_window_is_a_gap(clock: ManualClock) -> None
         for _ in range(5):
             await manager.emit("a")
 
-        socket, _ = connect(manager, since=1)
+        socket, _ = connect(manager, since=nth(1))
 
-    assert [("connected", 3), ("a", 4), ("a", 5), ("heartbeat", 5)] == shape(socket)
+    assert [("connected", nth(3)), ("a", nth(4)), ("a", nth(5)), ("heartbeat", nth(5))] == shape(socket)
     assert "gap" == socket.frames[0]["outcome"]
 
 
@@ -320,7 +320,7 @@ async def test_a_running_manager_refuses_another_start_and_goes_on(manager: Conn
     await manager.emit("a")
     await flushed(manager)
     assert epoch == manager.epoch
-    assert [("connected", 0), ("a", 1)] == shape(socket)
+    assert [("connected", nth(0)), ("a", nth(1))] == shape(socket)
     assert None is socket.closed_with
 
 
@@ -462,7 +462,7 @@ async def test_leaving_the_manager_delivers_what_clients_take_and_waits_for_nobo
         for _ in range(2):
             await manager.emit("a")
 
-    assert [("a", 1), ("a", 2)] == shape(healthy)[1:]
+    assert [("a", nth(1)), ("a", nth(2))] == shape(healthy)[1:]
     assert healthy.closed_with
     assert slow.closed_with
 
@@ -474,7 +474,7 @@ async def test_an_idempotency_key_gives_its_first_receipt_again(manager: Connect
 
     assert first.receipt == again.receipt
     assert again.repeated
-    assert 2 == manager.window.latest
+    assert nth(2) == manager.window.latest
 
 
 async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
@@ -482,7 +482,7 @@ async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
         socket, _ = connect(manager)
         clock.advance(1)
 
-        while ("heartbeat", 0) not in shape(socket):
+        while ("heartbeat", nth(0)) not in shape(socket):
             await asyncio.sleep(0)
 
 
@@ -498,7 +498,7 @@ async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock
         with pytest.raises(MessageTooLarge, match="the batch"):
             await manager.publish_batch([{"type": "a", "data": "x" * 800}] * 2)
 
-        assert 0 == manager.window.latest
+        assert nth(0) == manager.window.latest
 
 
 async def test_the_users_of_a_batch_count_in_what_the_log_could_hold(clock: ManualClock) -> None:
@@ -506,7 +506,7 @@ async def test_the_users_of_a_batch_count_in_what_the_log_could_hold(clock: Manu
         with pytest.raises(MessageTooLarge, match="the batch"):
             await manager.publish_batch([{"type": "a", "users": [*"abcdefghij"]}] * 3)
 
-        assert 0 == manager.window.latest
+        assert nth(0) == manager.window.latest
 
 
 async def test_nothing_is_published_while_draining(manager: ConnectionManager) -> None:
@@ -526,14 +526,14 @@ class ReplayingLog(MemoryLog):
 
 
 async def test_a_log_may_replay_what_it_holds_when_it_opens() -> None:
-    async with ConnectionManager(Settings(), log=ReplayingLog(first_number=1)) as manager:
-        socket, _ = connect(manager, since=400)
+    async with ConnectionManager(Settings(), log=ReplayingLog(first_number=FIRST)) as manager:
+        socket, _ = connect(manager, since=nth(400))
         await manager.emit("new")
         await flushed(manager)
 
-        assert (500, 501) == (len(manager.window), manager.window.latest)
-        assert [*range(401, 501)] == [number for kind, number in shape(socket) if kind == "stored"]
-        assert ("new", 501) == shape(socket)[-1]
+        assert (500, nth(501)) == (len(manager.window), manager.window.latest)
+        assert nths(*range(401, 501)) == [number for kind, number in shape(socket) if kind == "stored"]
+        assert ("new", nth(501)) == shape(socket)[-1]
 
 
 async def test_a_stopped_manager_is_not_running(clock: ManualClock) -> None:
@@ -563,9 +563,9 @@ async def test_a_publish_that_takes_too_long_is_refused_with_the_reason_of_the_l
             await manager.emit("a")
 
         assert expected == refused.value.reason
-        assert 0 == manager.window.latest
+        assert nth(0) == manager.window.latest
         log.restore()
-        assert 1 == (await manager.emit("b")).sequence_number
+        assert nth(1) == (await manager.emit("b")).sequence_number
 
 
 async def test_a_publish_waits_for_a_log_that_comes_back_in_time(clock: ManualClock) -> None:
@@ -576,7 +576,7 @@ async def test_a_publish_waits_for_a_log_that_comes_back_in_time(clock: ManualCl
 
         message = await manager.emit("a")
 
-    assert 1 == message.sequence_number
+    assert nth(1) == message.sequence_number
 
 
 async def test_the_problem_is_why_nothing_is_accepted(clock: ManualClock) -> None:
@@ -609,8 +609,8 @@ async def test_clients_stay_connected_while_the_log_is_unavailable(clock: Manual
         await manager.emit("a")
         await flushed(manager)
 
-        assert ("a", 1) in shape(socket)
-        assert ("a", 1) in shape(newcomer)
+        assert ("a", nth(1)) in shape(socket)
+        assert ("a", nth(1)) in shape(newcomer)
 
 
 async def test_a_log_of_one_process_has_nothing_to_catch_up_with(clock: ManualClock) -> None:

@@ -13,6 +13,7 @@ from unmissed.cli.tail import tail
 from unmissed.cli.token import token
 from unmissed.cli.verify import verify
 from unmissed.core.errors import UnmissedError
+from unmissed.security.redaction import printable
 from unmissed.version import __version__
 
 app = typer.Typer(
@@ -46,4 +47,5 @@ def main() -> None:
     try:
         app()
     except UnmissedError as error:
-        sys.exit(f"unmissed: {error}")
+        # The text may quote a server, and has several lines where it shows the output of a program.
+        sys.exit("\n".join(map(printable, f"unmissed: {error}".splitlines())))

@@ -10,7 +10,7 @@ from unmissed.api.messages import PATH as MESSAGES_PATH
 from unmissed.cli.options import TokenOption, UrlOption, token_or_own
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import UnmissedError
-from unmissed.security.redaction import redact, shown_url
+from unmissed.security.redaction import printable, redact, shown_url
 
 
 def publish(
@@ -46,7 +46,7 @@ def publish(
         raise UnmissedError(f"{shown_url(url)} cannot be reached: {redact(str(error))}") from None
     if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED):
         raise UnmissedError(f"{shown_url(url)} answered {response.status_code}: {detail_of(response)}")
-    typer.echo(response.text)
+    typer.echo(printable(response.text))
 
 
 def json_headers(token: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from unmissed.cli.options import TokenOption, UrlOption, is_loopback, seconds, t
 from unmissed.cli.publish import detail_of, json_headers
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect, websocket_url
 from unmissed.core.encoding import encode_json
-from unmissed.security.redaction import redact
+from unmissed.security.redaction import printable, redact
 
 _MESSAGES_OF_A_DROP = 3
 _PUBLISH_SECONDS = 5.0
@@ -117,22 +117,31 @@ async def run_tail(
     stop_after: float | None,
     show: Callable[[str], None],
 ) -> Tally:
-    """Show events until interrupted, or for ``stop_after`` seconds, and return the counts."""
+    """Show events until interrupted, or for ``stop_after`` seconds, and return the counts.
+
+    ``show`` is given lines without anything that a terminal would obey.
+    """
     tally = Tally()
+
+    def show_escaped(line: str) -> None:
+        show(printable(line))
+
     # Ctrl+C cancels the main task of asyncio.run. Make SIGTERM do the same.
     before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    with _log_shown(show), contextlib.suppress(asyncio.CancelledError, TimeoutError):
-        async with asyncio.timeout(stop_after), connect(url, token=token, since=since, topics=topics) as stream:
-            dropping = asyncio.create_task(_drop(stream, drops, token, tally, show)) if drops else None
-            try:
-                async for event in stream:
-                    tally.count(event)
-                    show(_line(event))
-            finally:
-                if dropping:
-                    dropping.cancel()
-    signal.signal(signal.SIGTERM, before)
-    show(f"-- {tally}")
+    try:
+        with _log_shown(show_escaped), contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            async with asyncio.timeout(stop_after), connect(url, token=token, since=since, topics=topics) as stream:
+                dropping = asyncio.create_task(_drop(stream, drops, token, tally, show_escaped)) if drops else None
+                try:
+                    async for event in stream:
+                        tally.count(event)
+                        show_escaped(_line(event))
+                finally:
+                    if dropping:
+                        dropping.cancel()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        show(f"-- {tally}")
     return tally
 
 

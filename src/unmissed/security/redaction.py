@@ -1,7 +1,8 @@
-"""Keeps tokens out of logs and error messages, which contain URLs and, at debug level, headers and frames."""
+"""Keeps tokens, and what terminals obey, out of logs and output, which contain URLs, headers and texts of peers."""
 
 import logging
 import re
+import unicodedata
 from urllib.parse import quote, unquote
 
 _LOGGERS = (
@@ -30,6 +31,9 @@ _ENCODED_AGAIN = re.compile(r"%(?:25)+(?=[0-9a-f]{2})", re.IGNORECASE)
 _MAX_DECODINGS = 3
 _SHOWN = "/?&=;:@+,[]"
 
+_NOT_SHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, formats such as bidirectional overrides, surrogates, line separators."""
+
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _LOGIN = re.compile(r"(?<=//)[^/]*@")
 
@@ -54,6 +58,15 @@ def _redact_plain(text: str) -> str:
     if not any(sign in lower for sign in _SIGNS):
         return text
     return _TOKENS.sub(lambda match: (match["name"] or "") + _REDACTED, text)
+
+
+def printable(text: str) -> str:
+    """Return a text of a peer as one line that a terminal shows and does not obey: what is not visible is escaped."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        each.encode("unicode_escape").decode() if unicodedata.category(each) in _NOT_SHOWN else each for each in text
+    )
 
 
 def shown_url(url: str) -> str:

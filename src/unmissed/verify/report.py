@@ -7,6 +7,7 @@ from dataclasses import fields
 from rich.console import Console
 from rich.table import Table
 
+from unmissed.security.redaction import printable
 from unmissed.verify.events import Event
 from unmissed.verify.promises import Promise, Violation
 from unmissed.verify.recorder import Recorder
@@ -78,4 +79,4 @@ def _whose(violation: Violation) -> str:
 
 
 def _print(console: Console, text: str, *, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient
+from support import FIRST, nth
 from unit.security.test_tokens import HOSTILE
 from unmissed import Bearer, ConnectionManager, JwtVerifier, Settings, create_app, create_router, get_identity
 from unmissed.core.audience import Identity
@@ -92,7 +93,7 @@ def servers(spy: list[RequestProtocol]) -> Iterator[Servers]:
         allowed_origins="https://app.example",
         allow_query_token=True,
         max_connections_per_user=2,
-        first_number=1,
+        first_number=FIRST,
     )
     with started(settings, watched=False) as short, started(settings, watched=True) as complete:
         yield Servers(short, complete, spy)
@@ -133,7 +134,7 @@ ADMITTED = {
     "token in a header": answer_to(GOOD),
     "from a position": answer_to(GOOD, path="/ws?since=0"),
     "from a position and an epoch": answer_to(GOOD, path="/ws?since=0&epoch=other"),
-    "from a number of the future": answer_to(GOOD, path="/ws?since=99"),
+    "from a number of the future": answer_to(GOOD, path=f"/ws?since={nth(99)}"),
     "token as a subprotocol": answer_to("Sec-WebSocket-Protocol: unmissed.bearer, {token}"),
     "another subprotocol as well": answer_to(GOOD, "Sec-WebSocket-Protocol: chat, unmissed.bearer"),
     "token in the URL": answer_to(path="/ws?token={token}"),

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 
+from support import nth
 from unmissed import Bearer, ConnectionManager, Identity, Settings, create_app, create_router, get_identity, issue_token
 from unmissed.api.direct import direct
 from unmissed.security.tokens import JwtVerifier
@@ -130,7 +131,7 @@ def headers(scope: str = "messages:publish", **others: str) -> dict[str, str]:
 ONE = b'{"type":"chat"}'
 REQUESTS: list[tuple[int, str, dict[str, Any]]] = [
     (200, "GET", {"headers": headers()}),
-    (200, "GET", {"headers": headers(), "params": {"since": 1, "limit": 1}}),
+    (200, "GET", {"headers": headers(), "params": {"since": nth(1), "limit": 1}}),
     (200, "GET", {"headers": headers(), "params": {"unknown": 1}}),
     (200, "GET", {"headers": headers(Origin=ORIGIN)}),
     (200, "GET", {"headers": headers(Origin="https://evil.example")}),

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support import BOB, connect, until
+from support import BOB, FIRST, connect, nth, until
 from unmissed import ConnectionManager, Identity, Settings, create_app, issue_token
 from unmissed.testing import SECRET, ManualClock
 
@@ -73,7 +73,7 @@ async def test_recoveries_and_ends_are_counted_without_labels_that_clients_choos
     client: httpx.AsyncClient, manager: ConnectionManager, clock: ManualClock
 ) -> None:
     connect(manager, since=0)[0].drop(4_999, "alice")
-    connect(manager, since=7)[0].drop()
+    connect(manager, since=nth(7))[0].drop()
     connect(manager)[0].drop(1_000)
     stalled, _ = connect(manager)
     stalled.pause()
@@ -117,7 +117,7 @@ async def test_a_recovery_with_lost_messages_is_counted_as_a_gap(
 
 
 async def test_messages_are_counted_from_zero_whatever_their_first_number() -> None:
-    app = create_app(Settings.load(jwt_secret=SECRET, first_number=1_000, max_messages=2))
+    app = create_app(Settings.load(jwt_secret=SECRET, first_number=FIRST, max_messages=2))
     transport: Any = httpx.ASGITransport(app)
     async with app.state.manager as manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for _ in range(3):

@@ -8,12 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from support import flushed
+from support import FIRST, flushed, nth, nths
 from unmissed import ConnectionManager, Identity, Settings, create_app, issue_token
 from unmissed.testing import SECRET, FakeSocket, ManualClock
 
 PATH = "/websocket/messages"
-FIRST = 1_796_000_000_000_001
 
 
 def headers(user_id: str = "alice") -> dict[str, str]:
@@ -46,16 +45,16 @@ async def test_ac2_only_messages_after_since_are_returned(
 ) -> None:
     await publish(manager, 5)
 
-    response = await client.get(PATH, params={"since": 3})
+    response = await client.get(PATH, params={"since": nth(3)})
 
-    assert [4, 5] == numbers(response.json()["messages"])
+    assert nths(4, 5) == numbers(response.json()["messages"])
     assert "complete" == response.json()["outcome"]
 
 
 async def test_ac3_the_list_is_empty_when_nothing_is_new(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
     await publish(manager, 5)
 
-    response = await client.get(PATH, params={"since": 5})
+    response = await client.get(PATH, params={"since": nth(5)})
 
     assert [] == response.json()["messages"]
     assert "complete" == response.json()["outcome"]
@@ -68,9 +67,9 @@ async def test_ac4_of_501_messages_the_newest_500_are_returned_and_the_gap_is_to
 
     body = (await client.get(PATH, params={"since": 0})).json()
 
-    assert list(range(2, 502)) == numbers(body["messages"])
+    assert nths(*range(2, 502)) == numbers(body["messages"])
     assert "gap" == body["outcome"]
-    assert (2, 501) == (body["oldest"], body["latest"])
+    assert (nth(2), nth(501)) == (body["oldest"], body["latest"])
 
 
 async def test_what_a_client_lost_from_0_on_begins_with_the_first_number_of_the_epoch(clock: ManualClock) -> None:
@@ -94,13 +93,13 @@ async def test_a_client_that_saw_the_last_evicted_message_has_no_gap(
 ) -> None:
     await publish(manager, 501)
 
-    body = (await client.get(PATH, params={"since": 1})).json()
+    body = (await client.get(PATH, params={"since": nth(1)})).json()
 
     assert 500 == len(body["messages"])
     assert "complete" == body["outcome"]
 
 
-@pytest.mark.parametrize(("age", "kept"), [(899.999, [1]), (900.0, [])])
+@pytest.mark.parametrize(("age", "kept"), [(899.999, nths(1)), (900.0, [])])
 async def test_ac5_a_message_is_kept_until_it_is_900_seconds_old(
     client: httpx.AsyncClient, manager: ConnectionManager, clock: ManualClock, age: float, kept: list[int]
 ) -> None:
@@ -119,7 +118,7 @@ async def test_a_window_emptied_by_age_is_complete_only_for_a_client_that_saw_ev
     await publish(manager, 3)
     clock.advance(900)
 
-    outcomes = [(await client.get(PATH, params={"since": since})).json()["outcome"] for since in (2, 3, 4)]
+    outcomes = [(await client.get(PATH, params={"since": since})).json()["outcome"] for since in nths(2, 3, 4)]
 
     assert ["gap", "complete", "reset"] == outcomes
 
@@ -143,8 +142,8 @@ async def test_ten_connections_and_one_broadcast_take_one_number(manager: Connec
     await publish(manager, 3)
     await flushed(manager)
 
-    assert 3 == manager.window.latest
-    assert [numbers(delivered(socket)) for socket in sockets] == [[1, 2, 3]] * 10
+    assert nth(3) == manager.window.latest
+    assert [numbers(delivered(socket)) for socket in sockets] == [nths(1, 2, 3)] * 10
 
 
 async def test_live_and_recovered_bytes_are_the_same_for_every_client(
@@ -171,7 +170,7 @@ async def test_what_is_published_while_nobody_is_connected_is_recovered(
 
     body = (await client.get(PATH, params={"since": 0})).json()
 
-    assert [1, 2] == numbers(body["messages"])
+    assert nths(1, 2) == numbers(body["messages"])
 
 
 async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
@@ -185,8 +184,8 @@ async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
     back = FakeSocket()
     manager.connect(back, identity=Identity("alice"), since=0, epoch=manager.epoch)
 
-    assert [1, 2] == numbers(delivered(healthy))
-    assert [1, 2] == numbers(delivered(back))
+    assert nths(1, 2) == numbers(delivered(healthy))
+    assert nths(1, 2) == numbers(delivered(back))
 
 
 async def test_a_restart_is_told_as_a_reset(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
@@ -196,11 +195,11 @@ async def test_a_restart_is_told_as_a_reset(client: httpx.AsyncClient, manager: 
     await manager.__aenter__()
     await publish(manager, 5)
 
-    for query in ("since=2", f"since=2&epoch={epoch}", f"since=7&epoch={epoch}"):
+    for query in (f"since={nth(2)}", f"since={nth(2)}&epoch={epoch}", f"since={nth(7)}&epoch={epoch}"):
         body = (await client.get(f"{PATH}?{query}")).json()
 
         assert "reset" == body["outcome"]
-        assert [5, 6, 7, 8, 9] == numbers(body["messages"])
+        assert nths(5, 6, 7, 8, 9) == numbers(body["messages"])
         assert epoch != body["epoch"]
 
 
@@ -215,12 +214,12 @@ async def test_a_message_to_the_user_of_a_connection_is_seen_and_recovered_by_no
     await manager.send_message(connection.id, {"type": "secret", "data": 42})
     await flushed(manager)
 
-    assert [1] == numbers(delivered(alice)) == numbers(delivered(elsewhere))
+    assert nths(1) == numbers(delivered(alice)) == numbers(delivered(elsewhere))
     assert [] == delivered(bob)
-    for user_id, expected in (("alice", [1]), ("bob", [])):
+    for user_id, expected in (("alice", nths(1)), ("bob", [])):
         body = (await client.get(PATH, headers=headers(user_id))).json()
         assert expected == numbers(body["messages"])
-        assert ("complete", 1) == (body["outcome"], body["latest"])
+        assert ("complete", nth(1)) == (body["outcome"], body["latest"])
 
 
 async def test_limit_pages_through_what_is_visible(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
@@ -234,7 +233,7 @@ async def test_limit_pages_through_what_is_visible(client: httpx.AsyncClient, ma
         pages.append(numbers(body["messages"]))
         since, more = pages[-1][-1], body["has_more"]
 
-    assert [[1, 2], [4, 5]] == pages
+    assert [nths(1, 2), nths(4, 5)] == pages
 
 
 def plain_clients(seed: int) -> Iterator[int]:
@@ -253,7 +252,7 @@ async def test_a_plain_client_that_knows_only_since_misses_and_doubles_nothing(
         await publish(manager, count)
         last = seen[-1] if seen else 0
         seen += numbers((await client.get(PATH, params={"since": last})).json()["messages"])
-        if manager.window.latest > 500:
+        if manager.window.latest > nth(500):
             break
 
-    assert list(range(1, manager.window.latest + 1)) == seen
+    assert [*range(FIRST, manager.window.latest + 1)] == seen

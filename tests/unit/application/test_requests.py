@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support import ManualLog, connect, flushed, managed, shape, until
+from support import ManualLog, connect, flushed, managed, nth, nths, shape, until
 from unmissed import ConnectionManager, Draft, Identity, Publication, Settings
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import FakeSocket, ManualClock
@@ -34,10 +34,10 @@ async def test_a_client_publishes_and_is_told_the_number_after_the_message(manag
 
     publish(socket, data={"text": "hello"})
 
-    assert {"type": "published", "id": "c1", "sequence_number": 2} == await answer_of(socket)
-    assert [("before", 1), ("chat", 2), ("published", 2)] == shape(socket)[1:]
+    assert {"type": "published", "id": "c1", "sequence_number": nth(2)} == await answer_of(socket)
+    assert [("before", nth(1)), ("chat", nth(2)), ("published", nth(2))] == shape(socket)[1:]
     await flushed(manager)
-    assert [("before", 1), ("chat", 2)] == shape(other)[1:]
+    assert [("before", nth(1)), ("chat", nth(2))] == shape(other)[1:]
     assert {"text": "hello"} == other.frames[-1]["data"]
 
 
@@ -49,15 +49,15 @@ async def test_the_answer_of_a_client_that_is_behind_comes_after_what_it_has_not
     socket.pause()
     await manager.emit("a")
     publish(socket)
-    await until(lambda: manager.window.latest == 2)
+    await until(lambda: manager.window.latest == nth(2))
     await manager.emit("b")
 
     socket.resume()
 
-    await until(lambda: ("published", 2) in shape(socket))
+    await until(lambda: ("published", nth(2)) in shape(socket))
     frames = shape(socket)[1:]
-    assert frames.index(("published", 2)) > frames.index(("chat", 2))
-    assert ("heartbeat", 3) == frames[-1]
+    assert frames.index(("published", nth(2))) > frames.index(("chat", nth(2)))
+    assert ("heartbeat", nth(3)) == frames[-1]
 
 
 async def test_a_repeated_publish_doubles_nothing_and_the_position_does_not_go_back(
@@ -72,9 +72,9 @@ async def test_a_repeated_publish_doubles_nothing_and_the_position_does_not_go_b
 
     publish(socket)
 
-    assert {"type": "published", "id": "c1", "sequence_number": 1} == await answer_of(socket)
-    assert 2 == manager.window.latest
-    assert [("published", 1), ("heartbeat", 2)] == shape(socket)[1:]
+    assert {"type": "published", "id": "c1", "sequence_number": nth(1)} == await answer_of(socket)
+    assert nth(2) == manager.window.latest
+    assert [("published", nth(1)), ("heartbeat", nth(2))] == shape(socket)[1:]
 
 
 async def test_an_id_is_for_one_message_of_one_user(manager: ConnectionManager) -> None:
@@ -83,7 +83,7 @@ async def test_an_id_is_for_one_message_of_one_user(manager: ConnectionManager) 
     publish(socket, data=1)
     await answer_of(socket)
     publish(bob, data=2)
-    assert 2 == (await answer_of(bob))["sequence_number"]
+    assert nth(2) == (await answer_of(bob))["sequence_number"]
 
     publish(socket, data=2)
 
@@ -99,7 +99,7 @@ async def test_an_id_is_for_one_message_of_one_user(manager: ConnectionManager) 
     [
         (Identity("alice"), {}, 4403, "publishing needs a token with the scope messages:publish"),
         (PUBLISHER, {"type": "gap"}, 4400, "the type 'gap' is reserved for the protocol"),
-        (PUBLISHER, {"sequence_number": 1}, 4400, "sequence_number is assigned by the server"),
+        (PUBLISHER, {"sequence_number": nth(1)}, 4400, "sequence_number is assigned by the server"),
         (
             PUBLISHER,
             {"data": "x" * 58_000, "topics": [f"{n:0200}" for n in range(25)]},
@@ -120,7 +120,7 @@ async def test_a_refused_publish_uses_no_number_and_the_connection_stays(
 
             assert ("error", code) == (answer["type"], answer["code"])
             assert answer["detail"].startswith(detail)
-        assert 0 == manager.window.latest
+        assert nth(0) == manager.window.latest
         assert not socket.closed_with
 
 
@@ -157,14 +157,14 @@ async def test_a_flood_of_messages_closes_the_connection_and_nobody_else_notices
             publish(socket, str(number))
         clock.advance(0.11)
         publish(socket, "3")
-        await until(lambda: manager.window.latest == 4)
+        await until(lambda: manager.window.latest == nth(4))
         assert not socket.closed_with
 
         publish(socket, "4")
 
         assert (4429, "too many messages: reconnect later, and send fewer") == socket.closed_with
         await flushed(manager)
-        assert [1, 2, 3, 4] == [number for kind, number in shape(other) if kind == "chat"]
+        assert nths(1, 2, 3, 4) == [number for kind, number in shape(other) if kind == "chat"]
 
 
 async def test_a_client_that_reconnects_after_a_flood_does_not_begin_with_a_full_burst(clock: ManualClock) -> None:
@@ -175,7 +175,7 @@ async def test_a_client_that_reconnects_after_a_flood_does_not_begin_with_a_full
                 publish(socket, f"{clock()} {number}".replace(" ", "-"))
             assert socket.closed_with
         await flushed(manager)
-        assert manager.window.latest <= 3
+        assert manager.window.latest <= nth(3)
 
         clock.advance(0.31)
         again, _ = connect(manager, PUBLISHER)
@@ -215,4 +215,4 @@ async def test_a_publish_that_cannot_be_stored_is_answered_with_an_error_and_may
         log.restore()
         publish(socket, "c2")
 
-        assert {"type": "published", "id": "c2", "sequence_number": 1} == await answer_of(socket, "c2")
+        assert {"type": "published", "id": "c2", "sequence_number": nth(1)} == await answer_of(socket, "c2")

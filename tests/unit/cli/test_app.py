@@ -7,8 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from typer.testing import CliRunner
 
 import unmissed
 from engines import RedisServer
-from support import CONNECTED, scripted, until
+from support import CONNECTED, nth, scripted, until
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
@@ -41,14 +44,6 @@ def server() -> Iterator[LiveServer]:
 @pytest.fixture
 def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-
-
-@pytest.fixture
-def _terminated_as_before() -> Iterator[None]:
-    """``tail`` handles SIGTERM for the rest of its process, which here is the one of all tests."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def run(*arguments: str) -> str:
@@ -452,7 +447,6 @@ def test_without_a_token_or_a_secret_both_are_named(command: list[str]) -> None:
     assert "UNMISSED_JWT_SECRET" in refusal
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_shows_what_came_after_a_position_and_counts_it(server: LiveServer) -> None:
     first = server.publish("chat", {"text": "héllo"})
     second = server.publish("chat", [1, 2])
@@ -467,7 +461,6 @@ def test_tail_shows_what_came_after_a_position_and_counts_it(server: LiveServer)
     ] == output.splitlines()
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveServer) -> None:
     message = server.publish("chat")
     since = str(message.sequence_number - 1)
@@ -482,7 +475,6 @@ def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveSe
 
 
 @pytest.mark.live
-@pytest.mark.usefixtures("_terminated_as_before")
 @pytest.mark.parametrize("form", ["{}", "{}/ws"])
 def test_tail_recovers_what_it_publishes_while_its_connection_is_down(form: str) -> None:
     with LiveServer() as quiet:
@@ -498,7 +490,6 @@ def test_tail_recovers_what_it_publishes_while_its_connection_is_down(form: str)
     assert int(counts[1]) == int(counts[2]) >= 3
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_tells_once_that_its_token_may_not_publish_and_goes_on(server: LiveServer) -> None:
     arguments = ["--drop-every", "100ms", "--down", "100ms", "--stop-after", "2s", "--url", server.url]
 
@@ -540,24 +531,22 @@ def test_every_form_of_the_address_leads_to_the_messages(url: str, expected: str
 
 
 @pytest.mark.live
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_shows_a_gap_and_counts_the_lost() -> None:
     with LiveServer(settings=Settings.load(jwt_secret=SECRET, max_messages=2)) as small:
         for number in range(5):
             small.publish("chat", number)
-        arguments = ["--since", "1", "--stop-after", "500ms", "--url", small.url, "--token", small.token()]
+        arguments = ["--since", str(nth(1)), "--stop-after", "500ms", "--url", small.url, "--token", small.token()]
 
         lines = run("tail", *arguments).splitlines()
 
-    assert "-- gap: 2 to 3 are lost" == lines[0]
+    assert f"-- gap: {nth(2)} to {nth(3)} are lost" == lines[0]
     assert "-- received 2, recovered 2, lost 2, duplicates 0" == lines[-1]
 
 
 @pytest.mark.live
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_shows_a_reset_and_counts_it() -> None:
     with LiveServer() as fresh:
-        arguments = ["--since", "5", "--stop-after", "500ms", "--url", fresh.url, "--token", fresh.token()]
+        arguments = ["--since", str(nth(5)), "--stop-after", "500ms", "--url", fresh.url, "--token", fresh.token()]
 
         lines = run("tail", *arguments).splitlines()
 
@@ -565,10 +554,9 @@ def test_tail_shows_a_reset_and_counts_it() -> None:
     assert "-- received 0, recovered 0, lost 0, duplicates 0, resets 1" == lines[-1]
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() -> None:
     lines: list[str] = []
-    deep = f'{{"type":"a","sequence_number":1,"timestamp":"","data":{"[" * 200_000}'
+    deep = f'{{"type":"a","sequence_number":{nth(1)},"timestamp":"","data":{"[" * 200_000}'
     async with scripted(CONNECTED, deep, "nonsense") as url:
         tailing = asyncio.create_task(
             run_tail(url, token="x", since=None, topics=None, drops=None, stop_after=None, show=lines.append)
@@ -577,19 +565,114 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
         tailing.cancel()
         tally = await tailing
 
-    assert "-- unreadable: 1 is lost: it is nested too deeply" == lines[0]
+    assert f"-- unreadable: {nth(1)} is lost: it is nested too deeply" == lines[0]
     assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")
     assert "-- received 0, recovered 0, lost 2, duplicates 0" == lines[2]
-    assert (2, 1) == (tally.lost, tally.last)
+    assert (2, nth(1)) == (tally.lost, tally.last)
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:
     with pytest.raises(ConnectionRefused, match="code 4401"):
         run("tail", "--stop-after", "30s", "--url", server.url, "--token", "garbage")
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
+async def test_tail_shows_its_counts_and_handles_signals_as_before_when_it_is_refused() -> None:
+    before, lines = signal.getsignal(signal.SIGTERM), list[str]()
+    async with scripted(
+        CONNECTED, f'{{"type":"a","sequence_number":{nth(1)},"timestamp":""}}', close=(4403, "gone")
+    ) as url:
+        with pytest.raises(ConnectionRefused):
+            await run_tail(url, token="x", since=None, topics=None, drops=None, stop_after=None, show=lines.append)
+
+    assert "-- received 1, recovered 0, lost 0, duplicates 0" == lines[-1]
+    assert before == signal.getsignal(signal.SIGTERM)
+
+
+EVIL = "\x1b]52;c;ZXZpbA==\x07\x9b2J\r\n\u202e\u2066\u2028\x7f\x00\ud800"
+"""Sets the clipboard of a terminal, clears its screen, overwrites a line, and turns text around."""
+
+
+def is_plain(text: str) -> bool:
+    """Return whether a terminal shows this text, and obeys nothing in it but line breaks."""
+    return all(each == "\n" or each.isprintable() for each in text)
+
+
+def escaped_frame(**frame: Any) -> str:
+    return json.dumps({"type": EVIL, "sequence_number": nth(1), "timestamp": EVIL, **frame})
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [escaped_frame(data=EVIL)],
+        [escaped_frame(data={EVIL: [EVIL]}, topics=[EVIL])],
+        [json.dumps({"type": "error", "code": 4400, "detail": EVIL}), escaped_frame()],
+        [json.dumps(json.loads(CONNECTED) | {"epoch": EVIL, "outcome": "reset"})],
+        [json.dumps(json.loads(CONNECTED) | {"epoch": EVIL, "outcome": EVIL}), escaped_frame()],
+        [EVIL.encode(errors="ignore").decode()],
+        [],
+    ],
+)
+async def test_tail_shows_nothing_that_a_terminal_obeys(frames: list[str]) -> None:
+    lines: list[str] = []
+    reason = EVIL.encode(errors="ignore").decode()
+    greeting = [] if frames and '"outcome"' in frames[0] else [CONNECTED]
+    async with scripted(*greeting, *frames, close=(1012, reason)) as url:
+        tailing = asyncio.create_task(
+            run_tail(url, token="x", since=0, topics=None, drops=None, stop_after=None, show=lines.append)
+        )
+        await until(lambda: any("closed with code 1012" in line for line in lines))
+        tailing.cancel()
+        await tailing
+
+    assert all(is_plain(line) and "\n" not in line for line in lines), lines
+    assert any(r"\x1b]52;c;" in line for line in lines)
+
+
+@contextmanager
+def answering(status: int, content: bytes, reason: str = "") -> Iterator[str]:
+    """Run another HTTP server, which answers every request like this, and return its URL."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # the contract
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status, reason)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{other.server_port}"
+        other.shutdown()
+        thread.join()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (201, EVIL.encode(errors="ignore")),
+        (422, json.dumps({"detail": EVIL}).encode()),
+        (502, b"\x1b[2J"),
+    ],
+)
+def test_publish_shows_nothing_that_a_terminal_obeys(
+    status: int, content: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(status, content, reason="\x1b[2Jno") as url:
+        monkeypatch.setattr("sys.argv", ["unmissed", "publish", "a", "--url", url, "--token", "x"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+
+    printed = capsys.readouterr().out + str(ended.value.code)
+    assert is_plain(printed), printed
+    assert "\\x1b" in printed
+
+
 def test_tail_tells_that_nobody_answers_and_stops_in_time() -> None:
     lines = run("tail", "--stop-after", "200ms", "--url", NOWHERE, "--token", "x").splitlines()
 
@@ -597,7 +680,6 @@ def test_tail_tells_that_nobody_answers_and_stops_in_time() -> None:
     assert "-- received 0, recovered 0, lost 0, duplicates 0" == lines[-1]
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 def test_tail_leaves_the_log_as_it_was() -> None:
     logger = logging.getLogger("unmissed.client")
     before = logger.level, [*logger.handlers]
@@ -607,7 +689,6 @@ def test_tail_leaves_the_log_as_it_was() -> None:
     assert before == (logger.level, logger.handlers)
 
 
-@pytest.mark.usefixtures("_terminated_as_before")
 @pytest.mark.parametrize("url", ["http://[", "ftp://127.0.0.1", "http://"])
 def test_tail_refuses_an_address_that_makes_no_sense(url: str) -> None:
     assert url in refusal_of("tail", "--url", url, "--token", "x", "--stop-after", "2s")

@@ -7,24 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Recovery, Retention, Window
-
-FIRST = 1_796_000_000_000_001
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
     return Message(number, "2026-01-31T12:00:00.000Z", payload, EVERYONE, at)
 
 
-def empty_window(retention: Retention | None = None, *, first_number: int = 1) -> Window:
+def empty_window(retention: Retention | None = None, *, first_number: int = FIRST) -> Window:
     return Window(retention or Retention(), epoch="life", first_number=first_number)
 
 
 def window_of(count: int, *, at: float = 0.0, retention: Retention | None = None) -> Window:
     window = empty_window(retention)
-    for number in range(1, count + 1):
+    for number in nths(*range(1, count + 1)):
         window.append(message(number, at=at))
     return window
 
@@ -36,75 +35,75 @@ def numbers(recovery: Recovery) -> list[int]:
 def test_a_new_window_is_empty_and_complete_from_zero() -> None:
     recovery = empty_window().recover(0, now=0.0)
 
-    assert Recovery(Outcome.COMPLETE, start=0, oldest=1, latest=0, messages=()) == recovery
+    assert Recovery(Outcome.COMPLETE, start=nth(0), oldest=nth(1), latest=nth(0), messages=()) == recovery
 
 
 def test_a_position_gets_what_came_after_it() -> None:
-    recovery = window_of(3).recover(1, now=0.0)
+    recovery = window_of(3).recover(nth(1), now=0.0)
 
     assert Outcome.COMPLETE is recovery.outcome
-    assert [2, 3] == numbers(recovery)
+    assert nths(2, 3) == numbers(recovery)
 
 
 def test_the_latest_position_has_missed_nothing() -> None:
-    recovery = window_of(3).recover(3, now=0.0)
+    recovery = window_of(3).recover(nth(3), now=0.0)
 
-    assert Recovery(Outcome.COMPLETE, start=3, oldest=1, latest=3, messages=()) == recovery
+    assert Recovery(Outcome.COMPLETE, start=nth(3), oldest=nth(1), latest=nth(3), messages=()) == recovery
 
 
 def test_eviction_makes_the_recovery_a_gap() -> None:
-    recovery = window_of(5, retention=Retention(max_messages=2)).recover(2, now=0.0)
+    recovery = window_of(5, retention=Retention(max_messages=2)).recover(nth(2), now=0.0)
 
     assert Outcome.GAP is recovery.outcome
-    assert 3 == recovery.start
-    assert [4, 5] == numbers(recovery)
+    assert nth(3) == recovery.start
+    assert nths(4, 5) == numbers(recovery)
 
 
 def test_a_position_at_the_edge_has_no_gap() -> None:
     """A client that saw the last evicted message has missed nothing."""
-    recovery = window_of(5, retention=Retention(max_messages=2)).recover(3, now=0.0)
+    recovery = window_of(5, retention=Retention(max_messages=2)).recover(nth(3), now=0.0)
 
     assert Outcome.COMPLETE is recovery.outcome
-    assert [4, 5] == numbers(recovery)
+    assert nths(4, 5) == numbers(recovery)
 
 
 def test_a_position_above_the_latest_is_a_reset_with_all_that_is_held() -> None:
-    recovery = window_of(5, retention=Retention(max_messages=2)).recover(6, now=0.0)
+    recovery = window_of(5, retention=Retention(max_messages=2)).recover(nth(6), now=0.0)
 
     assert Outcome.RESET is recovery.outcome
-    assert 3 == recovery.start
-    assert [4, 5] == numbers(recovery)
+    assert nth(3) == recovery.start
+    assert nths(4, 5) == numbers(recovery)
 
 
-@pytest.mark.parametrize("position", [0, 3, 4, 5, 6])
+@pytest.mark.parametrize("position", [0, *nths(0, 3, 4, 5, 6)])
 def test_another_epoch_is_a_reset_whatever_the_number(position: int) -> None:
     window = window_of(5, retention=Retention(max_messages=2))
 
     recovery = window.recover(position, now=0.0, epoch="another")
 
     assert Outcome.RESET is recovery.outcome
-    assert [4, 5] == numbers(recovery)
+    assert nths(4, 5) == numbers(recovery)
 
 
 def test_the_position_of_the_last_evicted_message_is_complete_even_when_nothing_is_held() -> None:
-    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(3, now=10.0)
+    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(nth(3), now=10.0)
 
-    assert Recovery(Outcome.COMPLETE, start=3, oldest=4, latest=3, messages=()) == recovery
+    assert Recovery(Outcome.COMPLETE, start=nth(3), oldest=nth(4), latest=nth(3), messages=()) == recovery
 
 
 def test_a_window_emptied_by_age_is_a_gap_below_its_latest() -> None:
-    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(2, now=10.0)
+    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(nth(2), now=10.0)
 
-    assert Recovery(Outcome.GAP, start=3, oldest=4, latest=3, messages=()) == recovery
+    assert Recovery(Outcome.GAP, start=nth(3), oldest=nth(4), latest=nth(3), messages=()) == recovery
 
 
 def test_numbers_go_on_after_a_window_emptied_by_age() -> None:
     window = window_of(3, retention=Retention(max_age=10.0))
     window.expire(10.0)
 
-    window.append(message(4, at=11.0))
+    window.append(message(nth(4), at=11.0))
 
-    assert [4] == numbers(window.recover(3, now=11.0))
+    assert nths(4) == numbers(window.recover(nth(3), now=11.0))
 
 
 def test_a_message_of_exactly_max_age_is_gone() -> None:
@@ -113,7 +112,7 @@ def test_a_message_of_exactly_max_age_is_gone() -> None:
     window.expire(1_900.0)
 
     assert 0 == len(window)
-    assert 1 == window.evicted_through
+    assert nth(1) == window.evicted_through
 
 
 def test_a_message_one_millisecond_younger_than_max_age_is_there() -> None:
@@ -122,58 +121,59 @@ def test_a_message_one_millisecond_younger_than_max_age_is_there() -> None:
     window.expire(1_899.999)
 
     assert 1 == len(window)
-    assert 0 == window.evicted_through
+    assert nth(0) == window.evicted_through
 
 
 def test_reading_evicts_what_is_too_old_by_then() -> None:
     window = empty_window(Retention(max_age=10.0))
-    window.append(message(1, at=0.0))
-    window.append(message(2, at=5.0))
+    window.append(message(nth(1), at=0.0))
+    window.append(message(nth(2), at=5.0))
 
     recovery = window.recover(0, now=12.0)
 
-    assert Recovery(Outcome.GAP, start=1, oldest=2, latest=2, messages=(message(2, at=5.0),)) == recovery
+    young = message(nth(2), at=5.0)
+    assert Recovery(Outcome.GAP, start=nth(1), oldest=nth(2), latest=nth(2), messages=(young,)) == recovery
 
 
 def test_appending_evicts_what_is_too_old_by_then() -> None:
     window = empty_window(Retention(max_age=10.0))
-    window.append(message(1, at=0.0))
+    window.append(message(nth(1), at=0.0))
 
-    window.append(message(2, at=10.0))
+    window.append(message(nth(2), at=10.0))
 
-    assert 1 == window.evicted_through
+    assert nth(1) == window.evicted_through
 
 
 def test_bytes_count_the_payload_and_the_overhead() -> None:
     retention = Retention(max_bytes=2 * (MESSAGE_OVERHEAD + 10))
     window = empty_window(retention)
-    for number in (1, 2):
+    for number in nths(1, 2):
         window.append(message(number, payload=bytes(10)))
     held_at_the_limit = len(window)
 
-    window.append(message(3, payload=b""))
+    window.append(message(nth(3), payload=b""))
 
     assert 2 == held_at_the_limit
-    assert 1 == window.evicted_through
+    assert nth(1) == window.evicted_through
 
 
 def test_bytes_count_the_audience() -> None:
     audience = Audience.of(users=["alice", "bob"])
     window = empty_window(Retention(max_bytes=2 * MESSAGE_OVERHEAD + 2 * audience.size_in_log - 1))
-    for number in (1, 2):
+    for number in nths(1, 2):
         window.append(Message(number, "2026-01-31T12:00:00.000Z", b"", audience, 0.0))
 
-    assert [2] == numbers(window.recover(0, now=0.0))
+    assert nths(2) == numbers(window.recover(0, now=0.0))
     assert 2 * (MESSAGE_OVERHEAD + audience.size_in_log) == window.appended_bytes
 
 
 def test_a_message_larger_than_the_window_is_numbered_and_at_once_evicted() -> None:
     window = empty_window(Retention(max_bytes=MESSAGE_OVERHEAD))
 
-    window.append(message(1, payload=b"x"))
+    window.append(message(nth(1), payload=b"x"))
 
     assert 0 == len(window)
-    assert (1, 1) == (window.latest, window.evicted_through)
+    assert (nth(1), nth(1)) == (window.latest, window.evicted_through)
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,10 @@ def held_by_model(published: list[Message], retention: Retention, now: float) ->
 
 
 def outcome_of_model(published: list[Message], held: list[Message], position: int) -> Outcome:
-    if position > len(published):
+    start = nth(0) if position == 0 else position
+    if not nth(0) <= start <= nth(len(published)):
         return Outcome.RESET
-    missed = published[position:]
+    missed = published[start - nth(0) :]
     return Outcome.COMPLETE if all(each in held for each in missed) else Outcome.GAP
 
 
@@ -224,21 +225,21 @@ def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, st
     for step in steps:
         now += step.after
         if isinstance(step, Append):
-            published.append(message(len(published) + 1, payload=bytes(step.size), at=now))
+            published.append(message(nth(len(published) + 1), payload=bytes(step.size), at=now))
             window.append(published[-1])
         else:
             window.expire(now)
 
         held = held_by_model(published, retention, now)
         assert len(held) == len(window)
-        assert len(published) == window.latest
-        assert len(published) - len(held) == window.evicted_through == window.oldest - 1
-        for position in range(len(published) + 2):
+        assert nth(len(published)) == window.latest
+        assert nth(len(published) - len(held)) == window.evicted_through == window.oldest - 1
+        for position in (0, 1, *range(FIRST - 2, nth(len(published) + 2))):
             recovery = window.recover(position, now=now)
             expected = outcome_of_model(published, held, position)
             assert expected is recovery.outcome
             assert (recovery.oldest, recovery.latest) == (window.oldest, window.latest)
-            after = position if expected is Outcome.COMPLETE else window.evicted_through
+            after = (position or nth(0)) if expected is Outcome.COMPLETE else window.evicted_through
             assert after == recovery.start
             assert [each for each in held if each.sequence_number > after] == list(recovery.messages)
 
@@ -252,22 +253,22 @@ def life_from(first_number: int, *, count: int, max_messages: int = 500) -> Wind
 
 
 def test_a_life_is_complete_from_the_position_before_its_first_number() -> None:
-    assert (Outcome.COMPLETE, 100) == life_from(101, count=3).locate(100)
+    assert (Outcome.COMPLETE, nth(100)) == life_from(nth(101), count=3).locate(nth(100))
 
 
-@pytest.mark.parametrize("position", [1, 50, 99, 104, 10_000])
+@pytest.mark.parametrize("position", [1, 50, *nths(99, 104), nth(10_000)])
 def test_a_position_outside_of_this_life_is_a_reset(position: int) -> None:
-    assert (Outcome.RESET, 100) == life_from(101, count=3).locate(position)
+    assert (Outcome.RESET, nth(100)) == life_from(nth(101), count=3).locate(position)
 
 
 def test_zero_stands_for_the_start_of_this_life() -> None:
-    assert (Outcome.COMPLETE, 100) == life_from(101, count=3).locate(0)
-    assert (Outcome.GAP, 102) == life_from(101, count=4, max_messages=2).locate(0)
-    assert (Outcome.RESET, 100) == life_from(101, count=3).locate(0, epoch="another")
+    assert (Outcome.COMPLETE, nth(100)) == life_from(nth(101), count=3).locate(0)
+    assert (Outcome.GAP, nth(102)) == life_from(nth(101), count=4, max_messages=2).locate(0)
+    assert (Outcome.RESET, nth(100)) == life_from(nth(101), count=3).locate(0, epoch="another")
 
 
 def test_appended_bytes_include_what_was_evicted() -> None:
-    window = life_from(1, count=5, max_messages=2)
+    window = life_from(FIRST, count=5, max_messages=2)
 
     assert 5 * (MESSAGE_OVERHEAD + len(b"{}")) == window.appended_bytes
 
@@ -277,11 +278,11 @@ BIG = PAGE_BYTES // 2
 
 
 def paged(*sizes: int, bob: tuple[int, ...] = ()) -> Window:
-    """Return a window of payloads of these sizes. The numbers in ``bob`` are for Bob only, the rest for everyone."""
+    """Return a window of payloads of these sizes. Those in ``bob``, counted from 1, are for Bob only."""
     window = empty_window()
-    for number, size in enumerate(sizes, start=1):
-        audience = Audience.of(users=["bob"]) if number in bob else EVERYONE
-        window.append(Message(number, "2026-01-31T12:00:00.000Z", bytes(size), audience, 0.0))
+    for n, size in enumerate(sizes, start=1):
+        audience = Audience.of(users=["bob"]) if n in bob else EVERYONE
+        window.append(Message(nth(n), "2026-01-31T12:00:00.000Z", bytes(size), audience, 0.0))
     return window
 
 
@@ -294,10 +295,13 @@ def read(window: Window, position: int = 0, *, max_messages: int | None = None) 
 def test_a_page_tells_what_a_recovery_tells() -> None:
     window = window_of(5, retention=Retention(max_messages=2))
 
-    page = window.page(2, keys=keys_of("alice"), now=0.0)
+    page = window.page(nth(2), keys=keys_of("alice"), now=0.0)
 
-    assert Page(Outcome.GAP, oldest=4, latest=5, messages=(message(4), message(5)), has_more=False) == page
-    assert Outcome.RESET is window.page(2, keys=keys_of("alice"), now=0.0, epoch="another").outcome
+    assert (
+        Page(Outcome.GAP, oldest=nth(4), latest=nth(5), messages=(message(nth(4)), message(nth(5))), has_more=False)
+        == page
+    )
+    assert Outcome.RESET is window.page(nth(2), keys=keys_of("alice"), now=0.0, epoch="another").outcome
 
 
 def test_a_page_evicts_what_is_too_old() -> None:
@@ -305,31 +309,31 @@ def test_a_page_evicts_what_is_too_old() -> None:
 
 
 def test_a_page_holds_as_many_bytes_as_fit() -> None:
-    assert ([1, 2], False) == read(paged(BIG, BIG))
-    assert ([1, 2], True) == read(paged(BIG, BIG, 1))
-    assert ([1], True) == read(paged(BIG, BIG + 1))
-    assert ([3], False) == read(paged(BIG, BIG, 1), 2)
+    assert (nths(1, 2), False) == read(paged(BIG, BIG))
+    assert (nths(1, 2), True) == read(paged(BIG, BIG, 1))
+    assert (nths(1), True) == read(paged(BIG, BIG + 1))
+    assert (nths(3), False) == read(paged(BIG, BIG, 1), nth(2))
 
 
 def test_a_page_holds_one_message_however_large() -> None:
-    assert ([1], True) == read(paged(PAGE_BYTES + 1, 0))
-    assert ([2], False) == read(paged(0, PAGE_BYTES + 1), 1)
+    assert (nths(1), True) == read(paged(PAGE_BYTES + 1, 0))
+    assert (nths(2), False) == read(paged(0, PAGE_BYTES + 1), nth(1))
 
 
 def test_a_page_holds_no_more_messages_than_asked_for() -> None:
-    assert ([1, 2], True) == read(paged(9, 9, 9), max_messages=2)
-    assert ([1, 2, 3], False) == read(paged(9, 9, 9), max_messages=3)
+    assert (nths(1, 2), True) == read(paged(9, 9, 9), max_messages=2)
+    assert (nths(1, 2, 3), False) == read(paged(9, 9, 9), max_messages=3)
 
 
 def test_messages_of_others_are_neither_counted_nor_more() -> None:
-    assert ([2, 3], False) == read(paged(BIG, BIG, BIG, BIG, BIG, bob=(1, 4, 5)))
-    assert ([2, 3], False) == read(paged(9, 9, 9, 9, bob=(1, 4)), max_messages=2)
-    assert ([2, 3], False) == read(paged(9, 9, 9, 9, bob=(1, 4)))
+    assert (nths(2, 3), False) == read(paged(BIG, BIG, BIG, BIG, BIG, bob=(1, 4, 5)))
+    assert (nths(2, 3), False) == read(paged(9, 9, 9, 9, bob=(1, 4)), max_messages=2)
+    assert (nths(2, 3), False) == read(paged(9, 9, 9, 9, bob=(1, 4)))
 
 
 def test_a_message_behind_those_of_others_is_more() -> None:
-    assert ([1, 2], True) == read(paged(BIG, BIG, 9, 9, 1, bob=(3, 4)))
-    assert ([1], True) == read(paged(9, 9, 9, bob=(2,)), max_messages=1)
+    assert (nths(1, 2), True) == read(paged(BIG, BIG, 9, 9, 1, bob=(3, 4)))
+    assert (nths(1), True) == read(paged(9, 9, 9, bob=(2,)), max_messages=1)
 
 
 @given(
@@ -341,7 +345,7 @@ def test_a_message_behind_those_of_others_is_more() -> None:
 def test_pages_joined_are_everything_that_a_user_sees(
     messages: list[tuple[int, bool]], max_messages: int | None
 ) -> None:
-    others = tuple(number for number, (_, for_bob) in enumerate(messages, start=1) if for_bob)
+    others = tuple(n for n, (_, for_bob) in enumerate(messages, start=1) if for_bob)
     window = paged(*(size for size, _ in messages), bob=others)
 
     got, has_more = read(window, max_messages=max_messages)
@@ -350,7 +354,7 @@ def test_pages_joined_are_everything_that_a_user_sees(
         assert page
         got += page
 
-    assert [number for number in range(1, len(messages) + 1) if number not in others] == got
+    assert [nth(n) for n in range(1, len(messages) + 1) if n not in others] == got
 
 
 @given(
@@ -428,26 +432,26 @@ def skipped_to(number: int) -> Window:
 
 
 def test_a_skip_loses_everything_up_to_its_number() -> None:
-    window = skipped_to(7)
+    window = skipped_to(nth(7))
 
     assert (0, 0) == (len(window), window.size)
-    assert (8, 7, 7) == (window.oldest, window.latest, window.evicted_through)
-    assert ("life", 1) == (window.epoch, window.first_number)
+    assert (nth(8), nth(7), nth(7)) == (window.oldest, window.latest, window.evicted_through)
+    assert ("life", FIRST) == (window.epoch, window.first_number)
 
 
 @pytest.mark.parametrize(
     ("position", "expected"),
     [
-        (0, (Outcome.GAP, 7)),
-        (3, (Outcome.GAP, 7)),
-        (6, (Outcome.GAP, 7)),
-        (7, (Outcome.COMPLETE, 7)),
-        (8, (Outcome.RESET, 7)),
+        (0, (Outcome.GAP, nth(7))),
+        (nth(3), (Outcome.GAP, nth(7))),
+        (nth(6), (Outcome.GAP, nth(7))),
+        (nth(7), (Outcome.COMPLETE, nth(7))),
+        (nth(8), (Outcome.RESET, nth(7))),
     ],
 )
 def test_what_was_skipped_is_a_gap_for_everybody(position: int, expected: tuple[Outcome, int]) -> None:
     """Nothing tells whom the messages were for."""
-    window = skipped_to(7)
+    window = skipped_to(nth(7))
 
     assert expected == window.locate(position)
     assert expected == window.locate(position, keys=keys_of("alice"), epoch="life")
@@ -455,10 +459,10 @@ def test_what_was_skipped_is_a_gap_for_everybody(position: int, expected: tuple[
 
 
 def test_a_skip_to_the_latest_number_loses_what_is_retained() -> None:
-    window = skipped_to(3)
+    window = skipped_to(nth(3))
 
-    assert (Outcome.GAP, 3) == window.locate(2)
-    assert (Outcome.COMPLETE, 3) == window.locate(3)
+    assert (Outcome.GAP, nth(3)) == window.locate(nth(2))
+    assert (Outcome.COMPLETE, nth(3)) == window.locate(nth(3))
 
 
 def test_messages_are_counted_as_evicted_however_they_leave() -> None:
@@ -474,26 +478,26 @@ def test_messages_are_counted_as_evicted_however_they_leave() -> None:
 
 
 def test_messages_follow_after_what_was_skipped() -> None:
-    window = skipped_to(7)
+    window = skipped_to(nth(7))
 
-    window.append(Message(8, "2026-01-31T12:00:00.000Z", b"{}", Audience.of(users=["bob"]), 0.0))
-    window.append(message(9))
+    window.append(Message(nth(8), "2026-01-31T12:00:00.000Z", b"{}", Audience.of(users=["bob"]), 0.0))
+    window.append(message(nth(9)))
 
-    assert [8, 9] == numbers(window.recover(2, now=0.0))
-    assert [9] == [each.sequence_number for each in window.visible_after(7, keys_of("alice"))]
-    assert [8, 9] == [each.sequence_number for each in window.page(0, keys=keys_of("bob"), now=0.0).messages]
+    assert nths(8, 9) == numbers(window.recover(nth(2), now=0.0))
+    assert nths(9) == [each.sequence_number for each in window.visible_after(nth(7), keys_of("alice"))]
+    assert nths(8, 9) == [each.sequence_number for each in window.page(0, keys=keys_of("bob"), now=0.0).messages]
 
 
 def test_what_is_evicted_after_a_skip_is_lost_for_those_who_could_see_it() -> None:
     window = empty_window(Retention(max_messages=1))
-    window.skip(7)
-    for number, user in ((8, "bob"), (9, "alice"), (10, "alice")):
+    window.skip(nth(7))
+    for number, user in ((nth(8), "bob"), (nth(9), "alice"), (nth(10), "alice")):
         window.append(Message(number, "", b"{}", Audience.of(users=[user]), 0.0))
 
-    assert Outcome.GAP is window.locate(6, keys=keys_of("carol"))[0]
-    assert Outcome.COMPLETE is window.locate(7, keys=keys_of("carol"))[0]
-    assert Outcome.COMPLETE is window.locate(8, keys=keys_of("bob"))[0]
-    assert Outcome.GAP is window.locate(8, keys=keys_of("alice"))[0]
+    assert Outcome.GAP is window.locate(nth(6), keys=keys_of("carol"))[0]
+    assert Outcome.COMPLETE is window.locate(nth(7), keys=keys_of("carol"))[0]
+    assert Outcome.COMPLETE is window.locate(nth(8), keys=keys_of("bob"))[0]
+    assert Outcome.GAP is window.locate(nth(8), keys=keys_of("alice"))[0]
 
 
 def restarted_at(first_number: int) -> Window:
@@ -504,42 +508,42 @@ def restarted_at(first_number: int) -> Window:
 
 
 def test_a_restart_begins_another_epoch_that_is_empty() -> None:
-    window = restarted_at(101)
+    window = restarted_at(nth(101))
 
     assert (0, 0) == (len(window), window.size)
-    assert ("next", 101) == (window.epoch, window.first_number)
-    assert (101, 100, 100) == (window.oldest, window.latest, window.evicted_through)
+    assert ("next", nth(101)) == (window.epoch, window.first_number)
+    assert (nth(101), nth(100), nth(100)) == (window.oldest, window.latest, window.evicted_through)
 
 
-@pytest.mark.parametrize("position", [1, 3, 99, 101])
+@pytest.mark.parametrize("position", nths(1, 3, 99, 101))
 def test_every_position_before_a_restart_is_a_reset(position: int) -> None:
-    window = restarted_at(101)
+    window = restarted_at(nth(101))
 
-    assert (Outcome.RESET, 100) == window.locate(position)
-    assert (Outcome.RESET, 100) == window.locate(position, epoch="life", keys=keys_of("alice"))
+    assert (Outcome.RESET, nth(100)) == window.locate(position)
+    assert (Outcome.RESET, nth(100)) == window.locate(position, epoch="life", keys=keys_of("alice"))
 
 
 def test_an_epoch_is_complete_from_its_start_although_the_last_one_lost_messages() -> None:
     window = window_of(5, retention=Retention(max_messages=2))
-    window.skip(9)
+    window.skip(nth(9))
 
-    window.restart(epoch="next", first_number=10)
+    window.restart(epoch="next", first_number=nth(10))
 
-    assert (Outcome.COMPLETE, 9) == window.locate(0, epoch="next")
-    assert (Outcome.COMPLETE, 9) == window.locate(9, epoch="next", keys=keys_of("alice"))
-    assert (Outcome.RESET, 9) == window.locate(9, epoch="life")
+    assert (Outcome.COMPLETE, nth(9)) == window.locate(0, epoch="next")
+    assert (Outcome.COMPLETE, nth(9)) == window.locate(nth(9), epoch="next", keys=keys_of("alice"))
+    assert (Outcome.RESET, nth(9)) == window.locate(nth(9), epoch="life")
 
 
 def test_messages_follow_after_a_restart() -> None:
-    window = restarted_at(101)
+    window = restarted_at(nth(101))
 
-    window.append(message(101))
-    window.append(message(102))
+    window.append(message(nth(101)))
+    window.append(message(nth(102)))
 
-    assert Recovery(Outcome.COMPLETE, start=101, oldest=101, latest=102, messages=(message(102),)) == window.recover(
-        101, now=0.0, epoch="next"
-    )
-    assert [101, 102] == numbers(window.recover(2, now=0.0))
+    assert Recovery(
+        Outcome.COMPLETE, start=nth(101), oldest=nth(101), latest=nth(102), messages=(message(nth(102)),)
+    ) == window.recover(nth(101), now=0.0, epoch="next")
+    assert nths(101, 102) == numbers(window.recover(nth(2), now=0.0))
 
 
 @dataclass(frozen=True)
@@ -564,7 +568,7 @@ def test_a_window_never_calls_a_position_complete_that_has_missed_messages(
     steps: list[str | Skip | Restart],
 ) -> None:
     window, epoch, numbered, now = empty_window(Retention(max_messages=3, max_age=4.0)), 0, list[int](), 0.0
-    window.restart(epoch="0", first_number=1)
+    window.restart(epoch="0", first_number=FIRST)
     for step in steps:
         now += 1.0
         match step:

@@ -1,5 +1,6 @@
 """Chunks: built and encoded once, and shared."""
 
+from support import FIRST, nth, nths
 from unmissed.core import wire
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.event_stream import http_chunk
@@ -11,8 +12,8 @@ ALICE, BOB = keys_of("alice"), keys_of("bob")
 
 
 def window_of(*payloads: bytes, audience: Audience = EVERYONE) -> Window:
-    window = Window(Retention(), epoch="life", first_number=1)
-    for number, payload in enumerate(payloads, start=1):
+    window = Window(Retention(), epoch="life", first_number=FIRST)
+    for number, payload in enumerate(payloads, start=FIRST):
         window.append(Message(number, "2026-01-31T12:00:00.000Z", payload, audience, 0.0))
     return window
 
@@ -20,7 +21,7 @@ def window_of(*payloads: bytes, audience: Audience = EVERYONE) -> Window:
 def test_everyone_at_one_position_shares_one_chunk_and_its_frames() -> None:
     chunks = Chunks(window_of(b"a", b"b"))
 
-    first, second = chunks.after(1), chunks.after(1)
+    first, second = chunks.after(nth(1)), chunks.after(nth(1))
 
     assert first is second
     assert first.frames is second.frames
@@ -32,31 +33,31 @@ def test_everyone_at_one_position_shares_one_chunk_and_its_frames() -> None:
 def test_a_chunk_is_built_again_when_the_window_has_grown() -> None:
     window = window_of(b"a")
     chunks = Chunks(window)
-    before = chunks.after(0)
-    window.append(Message(2, "2026-01-31T12:00:00.000Z", b"b", EVERYONE, 0.0))
+    before = chunks.after(nth(0))
+    window.append(Message(nth(2), "2026-01-31T12:00:00.000Z", b"b", EVERYONE, 0.0))
 
     assert (b"a",) == before.payloads
-    assert (b"a", b"b") == chunks.after(0).payloads
+    assert (b"a", b"b") == chunks.after(nth(0)).payloads
 
 
 def test_a_chunk_ends_before_it_is_too_large_but_has_at_least_one_message() -> None:
     half, large = b"x" * (CHUNK_BYTES // 2), b"x" * (CHUNK_BYTES + 1)
     chunks = Chunks(window_of(half, half, b"x", large))
 
-    assert [2, 3, 4] == [chunks.after(position).last for position in (0, 2, 3)]
+    assert nths(2, 3, 4) == [chunks.after(position).last for position in nths(0, 2, 3)]
 
 
 def test_a_chunk_for_one_user_leaves_out_the_messages_of_others_but_not_their_numbers() -> None:
-    chunk = Chunks(window_of(b"secret", audience=Audience.of(users=["alice"]))).after(0)
+    chunk = Chunks(window_of(b"secret", audience=Audience.of(users=["alice"]))).after(nth(0))
 
-    assert ((b"secret",), 1) == (chunk.visible_to(ALICE).payloads, chunk.visible_to(ALICE).last)
-    assert ((), 1) == (chunk.visible_to(BOB).payloads, chunk.visible_to(BOB).last)
+    assert ((b"secret",), nth(1)) == (chunk.visible_to(ALICE).payloads, chunk.visible_to(ALICE).last)
+    assert ((), nth(1)) == (chunk.visible_to(BOB).payloads, chunk.visible_to(BOB).last)
 
 
 def test_a_chunk_through_a_number_leaves_out_what_follows() -> None:
-    chunk = Chunks(window_of(b"a", b"b", b"c")).after(0).through(2)
+    chunk = Chunks(window_of(b"a", b"b", b"c")).after(nth(0)).through(nth(2))
 
-    assert ((b"a", b"b"), 2) == (chunk.payloads, chunk.last)
+    assert ((b"a", b"b"), nth(2)) == (chunk.payloads, chunk.last)
 
 
 def test_a_joined_chunk_has_the_frames_of_its_parts() -> None:
@@ -68,16 +69,16 @@ def test_a_joined_chunk_has_the_frames_of_its_parts() -> None:
 
 
 def test_the_messages_of_a_chunk_are_events_with_their_numbers() -> None:
-    chunk = Chunks(window_of(b"a", b"b")).after(0)
+    chunk = Chunks(window_of(b"a", b"b")).after(nth(0))
 
-    assert b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n" == chunk.events
+    assert f"id: {nth(1)}\ndata: a\n\nid: {nth(2)}\ndata: b\n\n".encode() == chunk.events
     assert http_chunk(chunk.events) == chunk.http_chunk
 
 
 def test_a_joined_chunk_has_the_events_of_its_parts_in_http_chunks_of_their_own() -> None:
-    joined = JoinedChunk(Chunk(wire.heartbeat(position=4)), Chunk(), Chunks(window_of(b"a")).after(0))
+    joined = JoinedChunk(Chunk(wire.heartbeat(position=nth(4))), Chunk(), Chunks(window_of(b"a")).after(nth(0)))
 
     heartbeat, message = (part.events for part in joined.parts if part.payloads)
-    assert b"id: 4\n" == heartbeat[:6]
+    assert heartbeat.startswith(b"id: %d\n" % nth(4))
     assert heartbeat + message == joined.events
     assert http_chunk(heartbeat) + http_chunk(message) == joined.http_chunk

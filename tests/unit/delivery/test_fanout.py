@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support import ALICE, BOB, connect, flushed, managed, shape
+from support import ALICE, BOB, connect, flushed, managed, nth, shape
 from unmissed import Connection, ConnectionManager, Identity
 from unmissed.delivery import fanout
 from unmissed.testing import FakeSocket, ManualClock
@@ -30,7 +30,7 @@ async def test_one_broken_connection_is_ended_and_the_others_are_served(
     await manager.emit("a")
     await flushed(manager)
 
-    assert ("a", 1) in shape(healthy)
+    assert ("a", nth(1)) in shape(healthy)
     assert broken.aborted
     assert "connection aborted after an unexpected error" in caplog.text
 
@@ -41,7 +41,7 @@ async def test_connections_at_one_position_are_written_the_same_chunk(manager: C
     await manager.emit("a")
 
     assert first.chunks[-1] is second.chunks[-1]
-    assert ("a", 1) == shape(first)[-1]
+    assert ("a", nth(1)) == shape(first)[-1]
 
 
 async def test_a_message_after_a_flush_waits_for_the_pause_and_joins_the_next(manager: ConnectionManager) -> None:
@@ -56,7 +56,7 @@ async def test_a_message_after_a_flush_waits_for_the_pause_and_joins_the_next(ma
     async with asyncio.timeout(1):
         await flushed(manager)
     assert writes + 1 == socket.write_progress
-    assert [("a", 1), ("b", 2), ("c", 3)] == shape(socket)[1:]
+    assert [("a", nth(1)), ("b", nth(2)), ("c", nth(3))] == shape(socket)[1:]
 
 
 async def test_a_flush_visits_many_connections_in_slices(
@@ -66,10 +66,10 @@ async def test_a_flush_visits_many_connections_in_slices(
     sockets = [connect(manager)[0] for _ in range(5)]
 
     await manager.emit("a")
-    reached = [sum(("a", 1) in shape(socket) for socket in sockets)]
+    reached = [sum(("a", nth(1)) in shape(socket) for socket in sockets)]
     for _ in range(2):
         await asyncio.sleep(0)
-        reached.append(sum(("a", 1) in shape(socket) for socket in sockets))
+        reached.append(sum(("a", nth(1)) in shape(socket) for socket in sockets))
 
     assert [2, 4, 5] == reached
 
@@ -84,12 +84,12 @@ async def test_a_message_during_a_flush_reaches_the_rest_with_it_and_everyone_on
     await manager.emit("b")
     await asyncio.sleep(0)
 
-    assert [("a", 1)] == shape(early)[1:]
-    assert [("a", 1), ("b", 2)] == shape(late)[1:]
+    assert [("a", nth(1))] == shape(early)[1:]
+    assert [("a", nth(1)), ("b", nth(2))] == shape(late)[1:]
     async with asyncio.timeout(1):
         await flushed(manager)
-    assert [("a", 1), ("b", 2)] == shape(early)[1:]
-    assert [("a", 1), ("b", 2)] == shape(late)[1:]
+    assert [("a", nth(1)), ("b", nth(2))] == shape(early)[1:]
+    assert [("a", nth(1)), ("b", nth(2))] == shape(late)[1:]
 
 
 async def test_messages_that_a_slice_has_not_reached_are_not_evicted(
@@ -105,7 +105,7 @@ async def test_messages_that_a_slice_has_not_reached_are_not_evicted(
     async with asyncio.timeout(1):
         await flushed(manager)
     for socket in sockets:
-        assert [("a", number + 1) for number in range(2 * manager.settings.max_messages)] == shape(socket)[1:]
+        assert [("a", nth(n + 1)) for n in range(2 * manager.settings.max_messages)] == shape(socket)[1:]
 
 
 async def test_an_identity_that_never_expires_is_told_no_expiry(manager: ConnectionManager) -> None:
@@ -161,8 +161,10 @@ async def test_a_flush_visits_the_audience_of_everything_new_and_nobody_else(
     await flushed(manager)
 
     assert ["alice", "bob", "reader"] == sorted(visited)
-    assert [[("a", 1)], [("c", 3)], [], [("b", 2)]] == [shape(socket)[1:] for socket, _ in (alice, bob, carol, readers)]
-    assert {3} == {connection.position for connection in manager.connections}
+    assert [[("a", nth(1))], [("c", nth(3))], [], [("b", nth(2))]] == [
+        shape(socket)[1:] for socket, _ in (alice, bob, carol, readers)
+    ]
+    assert {nth(3)} == {connection.position for connection in manager.connections}
 
 
 async def test_nobody_is_visited_for_a_topic_that_was_unfollowed(
@@ -202,11 +204,11 @@ async def test_a_stranger_stands_where_the_flushes_are_and_continues_there(manag
     await flushed(manager)
 
     socket.receive('{"type":"ping"}')
-    assert 1 == stranger.position
+    assert nth(1) == stranger.position
     await manager.emit("b")
     await flushed(manager)
 
-    assert [("pong", None), ("b", 2)] == shape(socket)[1:]
+    assert [("pong", None), ("b", nth(2))] == shape(socket)[1:]
 
 
 async def test_a_client_that_takes_nothing_keeps_its_own_position(manager: ConnectionManager) -> None:
@@ -217,10 +219,10 @@ async def test_a_client_that_takes_nothing_keeps_its_own_position(manager: Conne
     async with asyncio.timeout(1):
         await asyncio.sleep(0.02)
 
-    assert 0 == slow.position
+    assert nth(0) == slow.position
     socket.resume()
-    assert [("mine", 1)] == shape(socket)[1:]
-    assert 2 == slow.position
+    assert [("mine", nth(1))] == shape(socket)[1:]
+    assert nth(2) == slow.position
 
 
 async def test_who_connects_before_the_flush_of_a_message_gets_only_what_follows(manager: ConnectionManager) -> None:
@@ -228,12 +230,12 @@ async def test_who_connects_before_the_flush_of_a_message_gets_only_what_follows
     await manager.emit("flushed")
     await manager.emit("waits for the pause")
     socket, late = connect(manager, ALICE)
-    assert 2 == late.position
+    assert nth(2) == late.position
 
     await manager.emit("after", users=["alice"])
     await flushed(manager)
 
-    assert [("after", 3)] == shape(socket)[1:]
+    assert [("after", nth(3))] == shape(socket)[1:]
 
 
 async def test_who_follows_before_the_flush_of_a_message_gets_it(manager: ConnectionManager) -> None:
@@ -244,7 +246,7 @@ async def test_who_follows_before_the_flush_of_a_message_gets_it(manager: Connec
     socket.receive('{"type":"follow","topics":["news"]}')
     await flushed(manager)
 
-    assert [("flushed", 1), ("following", 1), ("waits for the pause", 2)] == shape(socket)[1:]
+    assert [("flushed", nth(1)), ("following", nth(1)), ("waits for the pause", nth(2))] == shape(socket)[1:]
 
 
 async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: ConnectionManager, clock: ManualClock) -> None:
@@ -258,5 +260,5 @@ async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: Connectio
     async with asyncio.timeout(1):
         await asyncio.sleep(0.02)
 
-    assert ("gap", 2) in shape(mine)
+    assert ("gap", nth(2)) in shape(mine)
     assert "gap" not in [kind for kind, _ in shape(others)]

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from support import connect, flushed, managed, shape, until
+from support import connect, flushed, managed, nth, nths, shape, until
 from unmissed import ConnectionManager, Identity
 from unmissed.core.topics import MAX_TOPICS
 from unmissed.testing import FakeSocket, ManualClock
@@ -35,7 +35,7 @@ async def test_a_connection_follows_what_it_asked_for_or_all_that_is_granted_by_
     await manager.emit("b", topics=["rooms.2"])
     await manager.emit("c", topics=["orders.bob"], users=["alice"])
     await flushed(manager)
-    assert [[1, 3], [1, 3], [3]] == [numbers(socket) for socket, _ in (default, chosen, nothing)]
+    assert [nths(1, 3), nths(1, 3), nths(3)] == [numbers(socket) for socket, _ in (default, chosen, nothing)]
 
 
 async def test_a_topic_is_followed_from_the_position_on(manager: ConnectionManager) -> None:
@@ -45,10 +45,10 @@ async def test_a_topic_is_followed_from_the_position_on(manager: ConnectionManag
 
     answer = ask(socket, "follow", "news", "rooms.1")
 
-    assert {"type": "following", "added": ["news", "rooms.1"], "removed": [], "sequence_number": 1} == answer
+    assert {"type": "following", "added": ["news", "rooms.1"], "removed": [], "sequence_number": nth(1)} == answer
     await manager.emit("after", topics=["news"])
     await flushed(manager)
-    assert [2] == numbers(socket)
+    assert nths(2) == numbers(socket)
 
 
 @pytest.mark.parametrize("more", [{}, {"since": 0}])
@@ -88,8 +88,8 @@ async def test_the_answer_tells_the_position_of_a_client_that_is_behind(manager:
     socket.receive('{"type":"follow","topics":["news"]}')
     socket.resume()
 
-    assert 2 == connection.position
-    assert [("following", 0), ("everyone", 1), ("topic", 2)] == shape(socket)[1:]
+    assert nth(2) == connection.position
+    assert [("following", nth(0)), ("everyone", nth(1)), ("topic", nth(2))] == shape(socket)[1:]
 
 
 async def test_an_unfollowed_topic_is_silent(manager: ConnectionManager) -> None:
@@ -97,7 +97,7 @@ async def test_an_unfollowed_topic_is_silent(manager: ConnectionManager) -> None
 
     answer = ask(socket, "unfollow", "news", "never.followed")
 
-    assert {"type": "following", "added": [], "removed": ["news"], "sequence_number": 0} == answer
+    assert {"type": "following", "added": [], "removed": ["news"], "sequence_number": nth(0)} == answer
     await manager.emit("a", topics=["news"])
     await flushed(manager)
     assert [] == numbers(socket)
@@ -193,12 +193,13 @@ async def test_the_past_of_a_topic_comes_first_and_only_what_was_not_visible_bef
     await flushed(manager)
 
     frames = shape(socket)[before:]
-    assert [("1", 1), ("5", 5), ("following", 5), ("6", 6)] == frames
+    assert [("1", nth(1)), ("5", nth(5)), ("following", nth(5)), ("6", nth(6))] == frames
     assert "complete" == socket.frames[before + 2]["outcome"]
 
 
 @pytest.mark.parametrize(
-    ("since", "epoch", "outcome"), [(1, None, "gap"), (10_000, None, "reset"), (4, "other", "reset")]
+    ("since", "epoch", "outcome"),
+    [(nth(1), None, "gap"), (nth(10_000), None, "reset"), (10_000, None, "reset"), (nth(4), "other", "reset")],
 )
 async def test_the_outcome_of_the_past_is_told(
     manager: ConnectionManager, since: int, epoch: str | None, outcome: str
@@ -231,11 +232,11 @@ async def test_the_past_includes_what_a_followed_topic_said_before_it_was_follow
     ask(followed_later, "follow", "news")
     await manager.emit("seen", topics=["news", "rooms.1"])
     await flushed(manager)
-    assert [[2], [2]] == [numbers(connected_later), numbers(followed_later)]
+    assert [nths(2), nths(2)] == [numbers(connected_later), numbers(followed_later)]
 
     for socket in (connected_later, followed_later):
         ask(socket, "follow", "rooms.1", since=0)
-        assert [2, 1] == numbers(socket)
+        assert nths(2, 1) == numbers(socket)
 
 
 @pytest.mark.parametrize("topic", ["rooms.1", "news"])
@@ -246,10 +247,10 @@ async def test_messages_for_everyone_are_no_part_of_the_past_of_a_topic(topic: s
             await manager.emit("everyone")
         await flushed(manager)
 
-        answer = ask(socket, "follow", topic, since=1)
+        answer = ask(socket, "follow", topic, since=nth(1))
 
         assert "complete" == answer["outcome"]
-        assert [1, 2, 3, 4, 5] == numbers(socket)
+        assert nths(1, 2, 3, 4, 5) == numbers(socket)
 
 
 async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(clock: ManualClock) -> None:
@@ -270,18 +271,18 @@ async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is
     socket = await with_a_long_past(manager)
 
     socket.receive('{"type":"follow","topics":["news"],"since":0}')
-    assert [1, 2] == numbers(socket)
+    assert nths(1, 2) == numbers(socket)
     socket.receive('{"type":"follow","topics":["rooms.1"]}')
     clock.advance(manager.settings.max_age)
     manager.check()
     for _ in range(10):
         socket.resume()
 
-    assert [1, 2] == numbers(socket)
+    assert nths(1, 2) == numbers(socket)
     kinds = [frame["type"] for frame in socket.frames if frame["type"] != "a"]
     assert ["connected", "error", "following"] == [kind for kind in kinds if kind != "heartbeat"]
     answer = next(frame for frame in socket.frames if frame["type"] == "following")
-    assert (4, "gap") == (answer["sequence_number"], answer["outcome"])
+    assert (nth(4), "gap") == (answer["sequence_number"], answer["outcome"])
 
 
 async def test_a_past_that_was_sent_before_is_gone_through_in_steps_that_let_others_run(clock: ManualClock) -> None:
@@ -310,7 +311,7 @@ async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
     for _ in range(10):
         socket.resume()
 
-    assert [1, 2] == numbers(socket)
+    assert nths(1, 2) == numbers(socket)
     changes = [(frame["added"], frame["removed"]) for frame in socket.frames if frame["type"] == "following"]
     assert [([], ["news"]), ([], [])] == changes
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from support import FIRST, nth, nths
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.feed import Feed, Record
@@ -13,12 +14,12 @@ from unmissed.testing import ManualClock
 NOON_MS = 1_769_860_800_000
 
 
-def records(*numbers: int, unix_ms: int = NOON_MS) -> list[Record]:
-    return [Record(number, unix_ms, unix_ms, Draft.of({"type": "a"}, max_bytes=100)) for number in numbers]
+def records(*ns: int, unix_ms: int = NOON_MS) -> list[Record]:
+    return [Record(number, unix_ms, unix_ms, Draft.of({"type": "a"}, max_bytes=100)) for number in nths(*ns)]
 
 
 def feed_of(*, max_messages: int = 500, clock: ManualClock | None = None) -> Feed:
-    window = Window(Retention(max_messages=max_messages), epoch="life", first_number=1)
+    window = Window(Retention(max_messages=max_messages), epoch="life", first_number=FIRST)
     return Feed(window, clock=clock or ManualClock())
 
 
@@ -65,8 +66,8 @@ async def end(*waiting: asyncio.Task[None]) -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def waiting_for(feed: Feed, *numbers: int) -> list[asyncio.Task[None]]:
-    tasks = [asyncio.create_task(feed.reached(number)) for number in numbers]
+async def waiting_for(feed: Feed, *ns: int) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(feed.reached(number)) for number in nths(*ns)]
     await asyncio.sleep(0)
     return tasks
 
@@ -76,8 +77,8 @@ async def test_a_record_becomes_a_message_with_its_number_and_its_time() -> None
 
     await feed.append(records(1, 2))
 
-    assert [(1, "2026-01-31T12:00:00.000Z"), (2, "2026-01-31T12:00:00.000Z")] == [
-        (message.sequence_number, message.timestamp) for message in feed.window.messages_after(0)
+    assert [(nth(1), "2026-01-31T12:00:00.000Z"), (nth(2), "2026-01-31T12:00:00.000Z")] == [
+        (message.sequence_number, message.timestamp) for message in feed.window.messages_after(nth(0))
     ]
 
 
@@ -109,7 +110,7 @@ async def test_messages_that_are_old_already_expire_when_they_are_appended() -> 
 
     await feed.append([*records(1), *records(2, unix_ms=NOON_MS + 900_000)], log_ms=NOON_MS + 900_000.0)
 
-    assert (1, 2) == (feed.window.evicted_through, feed.window.latest)
+    assert (nth(1), nth(2)) == (feed.window.evicted_through, feed.window.latest)
 
 
 async def test_a_quarter_of_the_retention_is_appended_at_a_time() -> None:
@@ -120,12 +121,12 @@ async def test_a_quarter_of_the_retention_is_appended_at_a_time() -> None:
     await feed.append(records(1, 2, 3, 4, 5))
 
     assert [
-        ("before 2", "life", 0),
-        ("appended", "life", 2),
-        ("before 2", "life", 2),
-        ("appended", "life", 4),
-        ("before 1", "life", 4),
-        ("appended", "life", 5),
+        ("before 2", "life", nth(0)),
+        ("appended", "life", nth(2)),
+        ("before 2", "life", nth(2)),
+        ("appended", "life", nth(4)),
+        ("before 1", "life", nth(4)),
+        ("appended", "life", nth(5)),
     ] == reader.told
 
 
@@ -153,28 +154,28 @@ async def test_the_reader_is_told_after_a_skip_and_before_a_restart() -> None:
     await feed.append(records(1))
     reader.told.clear()
 
-    feed.skip(7)
-    feed.restart(epoch="next", first_number=20)
+    feed.skip(nth(7))
+    feed.restart(epoch="next", first_number=nth(20))
 
-    assert [("appended", "life", 7), ("restart", "life", 7)] == reader.told
-    assert ("next", 19) == (feed.window.epoch, feed.window.latest)
+    assert [("appended", "life", nth(7)), ("restart", "life", nth(7))] == reader.told
+    assert ("next", nth(19)) == (feed.window.epoch, feed.window.latest)
 
 
 async def test_a_feed_without_a_reader_fills_its_window() -> None:
     feed = feed_of()
 
     await feed.append(records(1, 2))
-    feed.skip(7)
-    feed.restart(epoch="next", first_number=20)
+    feed.skip(nth(7))
+    feed.restart(epoch="next", first_number=nth(20))
 
-    assert 19 == feed.window.latest
+    assert nth(19) == feed.window.latest
 
 
 async def test_a_number_that_the_window_has_is_not_waited_for() -> None:
     feed = feed_of()
     await feed.append(records(1, 2))
 
-    await feed.reached(2)
+    await feed.reached(nth(2))
 
 
 async def test_an_append_releases_those_who_wait_for_its_numbers_and_only_those() -> None:
@@ -191,7 +192,7 @@ async def test_a_skip_releases_those_who_wait_for_numbers_that_are_passed_and_on
     feed = feed_of()
     waiting = await waiting_for(feed, 3, 7, 8)
 
-    feed.skip(7)
+    feed.skip(nth(7))
 
     assert [True, True, False] == await released(*waiting)
     await end(*waiting)
@@ -201,7 +202,7 @@ async def test_a_restart_releases_those_who_wait_for_numbers_before_it_and_only_
     feed = feed_of()
     waiting = await waiting_for(feed, 3, 19, 20)
 
-    feed.restart(epoch="next", first_number=20)
+    feed.restart(epoch="next", first_number=nth(20))
 
     assert [True, True, False] == await released(*waiting)
     await feed.append(records(20))

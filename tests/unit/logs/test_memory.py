@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import FIRST, nth, nths
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention, Window
@@ -14,7 +15,7 @@ from unmissed.testing import ManualClock
 
 
 async def opened(**options: Any) -> tuple[MemoryLog, Window]:
-    log = MemoryLog(**{"first_number": 1, **options})
+    log = MemoryLog(**{"first_number": FIRST, **options})
     return log, await log.open()
 
 
@@ -32,13 +33,13 @@ async def test_the_first_number_is_the_start_on_the_wall_clock_in_microseconds_p
 
 
 async def test_the_first_number_may_be_given() -> None:
-    log, _ = await opened(first_number=41)
+    log, _ = await opened(first_number=nth(41))
 
-    assert [41, 42] == [each.sequence_number for each in (await log.publish(drafts(2))).messages]
+    assert nths(41, 42) == [each.sequence_number for each in (await log.publish(drafts(2))).messages]
 
 
 @pytest.mark.parametrize("step", [3_600.0, 0.0, -3_600.0])
-@pytest.mark.parametrize("first_number", [None, 1])
+@pytest.mark.parametrize("first_number", [None, FIRST])
 async def test_no_number_is_used_in_two_lives_whatever_the_wall_clock_does(
     step: float, first_number: int | None
 ) -> None:
@@ -74,7 +75,7 @@ async def test_a_key_is_forgotten_after_max_age() -> None:
 
     again = await log.publish(drafts(1), idempotency_key="key")
 
-    assert 2 == again.receipt.first
+    assert nth(2) == again.receipt.first
     assert not again.repeated
 
 
@@ -108,7 +109,7 @@ async def test_expiry_lets_go_of_what_is_too_old() -> None:
     log.expire()
 
     assert 0 == len(window)
-    assert 2 == window.evicted_through
+    assert nth(2) == window.evicted_through
 
 
 @given(wall_jumps=st.lists(st.sampled_from([-3_600.0, 0.0, 3_600.0]), max_size=5))
@@ -120,7 +121,7 @@ async def test_the_wall_clock_changes_nothing_but_timestamps(wall_jumps: list[fl
         await log.publish(drafts(1))
         log.expire()
 
-    assert len(wall_jumps) == len(window) == window.latest
+    assert nth(len(wall_jumps)) == nth(len(window)) == window.latest
 
 
 async def test_a_restart_begins_another_life_with_nothing_in_it() -> None:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from unmissed.security.redaction import TokenFilter, keep_tokens_out_of_logs, redact, shown_url
+from unmissed.security.redaction import TokenFilter, keep_tokens_out_of_logs, printable, redact, shown_url
 from unmissed.security.tokens import issue_token
 from unmissed.testing import SECRET
 
@@ -277,3 +277,20 @@ def test_the_access_log_keeps_its_five_arguments(path: str) -> None:
 )
 def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
     assert shown == shown_url(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain: h\u00e9llo \u65e5\u672c\u3000\u8a9e", "plain: h\u00e9llo \u65e5\u672c\u3000\u8a9e"),
+        ("\U0001f600 \\x1b", "\U0001f600 \\x1b"),
+        ("\x1b[2J\x00\x7f", r"\x1b[2J\x00\x7f"),
+        ("a\r\nb\tc", r"a\r\nb\tc"),
+        ("\x85\x9b2J", r"\x85\x9b2J"),
+        ("\u202egnp.exe\u2066\u200f", r"\u202egnp.exe\u2066\u200f"),
+        ("\u2028\u2029\ufeff\U000e0041", r"\u2028\u2029\ufeff\U000e0041"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_a_text_of_a_peer_is_shown_without_what_a_terminal_obeys(text: str, expected: str) -> None:
+    assert expected == printable(text)

@@ -1,6 +1,7 @@
 """The result of a run for people."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -51,3 +52,12 @@ def test_the_counts_and_the_seed_are_shown() -> None:
 
 def test_a_run_that_did_not_find_the_broken_client_proves_nothing() -> None:
     assert "This run proves nothing" in shown(Result([], []))
+
+
+def test_texts_of_the_server_are_shown_without_what_a_terminal_obeys() -> None:
+    delivered = Delivered(12.5, "client-1", "\x1b[2J", 9, "bytes", "\x9b2J\u202e", "content")
+
+    text = shown(Result([replace(LOST, excerpt=(delivered,))], [BROKEN]))
+
+    assert r"epoch=\x1b[2J" in text
+    assert all(each == "\n" or each.isprintable() for each in text)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from support import until
+from support import FIRST, nth, nths, until
 from unit.logs.test_base import RecordingReader, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable, NotRunning
 from unmissed.core.messages import Draft, rfc3339
@@ -28,8 +28,8 @@ AWAY = "the engine is away"
 class FakeEngine:
     """An engine in memory. It can be away, fail, lose messages, and begin another epoch."""
 
-    def __init__(self, *, latest: int = 0) -> None:
-        self.epoch, self.first_number, self.latest = "life", 1, 0
+    def __init__(self, *, count: int = 0) -> None:
+        self.epoch, self.first_number, self.latest = "life", FIRST, nth(0)
         self.store_ms = NOON_MS
         self.away = False
         self.read_failures: deque[Exception] = deque()
@@ -43,7 +43,7 @@ class FakeEngine:
         self._records: list[Record] = []
         self._receipts: dict[str, tuple[bytes, Receipt]] = {}
         self._changed = asyncio.Event()
-        self.store(drafts(latest))
+        self.store(drafts(count))
 
     async def connect(self) -> None:
         self._check()
@@ -156,7 +156,7 @@ async def opened(
 @pytest.fixture
 def engine() -> FakeEngine:
     """An engine that has 3 messages."""
-    return FakeEngine(latest=3)
+    return FakeEngine(count=3)
 
 
 def in_window(window: Window) -> list[int]:
@@ -165,8 +165,8 @@ def in_window(window: Window) -> list[int]:
 
 async def test_an_open_log_has_what_the_engine_retains(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
-        assert ("life", 1) == (window.epoch, window.first_number)
-        assert [1, 2, 3] == in_window(window)
+        assert ("life", FIRST) == (window.epoch, window.first_number)
+        assert nths(1, 2, 3) == in_window(window)
         assert None is log.unavailable
         assert engine is log.channel
 
@@ -176,9 +176,9 @@ async def test_what_was_stored_earlier_is_as_old_as_the_engine_says_and_what_is_
     engine.store_ms += 10_000
     async with opened(engine, clock=clock) as (_, window):
         engine.store(drafts(1))
-        await until(lambda: window.latest == 4)
+        await until(lambda: window.latest == nth(4))
 
-        assert [40.0, 40.0, 40.0, 50.0] == [message.appended_at for message in window.messages_after(0)]
+        assert [40.0, 40.0, 40.0, 50.0] == [message.appended_at for message in window.messages_after(nth(0))]
 
 
 async def test_messages_expire_on_the_clock_of_the_node(engine: FakeEngine) -> None:
@@ -187,14 +187,14 @@ async def test_messages_expire_on_the_clock_of_the_node(engine: FakeEngine) -> N
         clock.advance(900.0)
         log.expire()
 
-        assert (0, 3) == (len(window), window.evicted_through)
+        assert (0, nth(3)) == (len(window), window.evicted_through)
 
 
 async def test_what_is_published_is_stored_and_has_come_back(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
         publication = await log.publish(drafts(2))
 
-        assert 5 == window.latest == engine.latest
+        assert nth(5) == window.latest == engine.latest
         assert [message.payload for message in publication.messages] == payloads(window)[-2:]
 
 
@@ -204,7 +204,7 @@ async def test_what_other_nodes_publish_comes_too_and_the_reader_is_told(engine:
         log.subscribe(reader)
 
         engine.store(drafts(2))
-        await until(lambda: window.latest == 5)
+        await until(lambda: window.latest == nth(5))
 
         assert ["before 2", "appended"] == reader.told
 
@@ -220,7 +220,7 @@ async def test_an_unexpected_error_while_reading_is_logged_and_reading_goes_on(
         await log.publish(drafts(1))
 
         assert None is log.unavailable
-        assert 4 == window.latest
+        assert nth(4) == window.latest
     assert ["reading the log failed"] == [record.message for record in caplog.records if record.exc_info is not None]
     assert "the log can be read again" == caplog.records[-1].message
 
@@ -236,7 +236,7 @@ async def test_an_engine_that_cannot_be_read_is_unavailable_until_it_can(
         engine.store(drafts(2))
         engine.come_back()
         await until(lambda: log.unavailable is None)
-        await until(lambda: window.latest == 5)
+        await until(lambda: window.latest == nth(5))
 
     assert [
         (logging.ERROR, f"the log cannot be read: {AWAY}"),
@@ -268,35 +268,35 @@ async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngi
 
         engine.leave()
         engine.store(drafts(4))
-        engine.lose(4, 5)
+        engine.lose(*nths(4, 5))
         engine.come_back()
-        await until(lambda: window.latest == 7)
+        await until(lambda: window.latest == nth(7))
 
         assert states < engine.states
-        assert [6, 7] == in_window(window)
-        assert (Outcome.GAP, 5) == window.locate(3)
-        assert (Outcome.COMPLETE, 5) == window.locate(5)
+        assert nths(6, 7) == in_window(window)
+        assert (Outcome.GAP, nth(5)) == window.locate(nth(3))
+        assert (Outcome.COMPLETE, nth(5)) == window.locate(nth(5))
         assert "restart" not in reader.told
 
 
 async def test_a_hole_among_the_messages_is_declared_as_a_gap(engine: FakeEngine) -> None:
     engine.store(drafts(3))
-    engine.lose(4)
+    engine.lose(*nths(4))
 
     async with opened(engine) as (log, window):
-        assert [5, 6] == in_window(window)
-        assert Outcome.GAP is window.locate(3)[0]
+        assert nths(5, 6) == in_window(window)
+        assert Outcome.GAP is window.locate(nth(3))[0]
         assert None is log.unavailable
-        assert 7 == (await log.publish(drafts(1))).receipt.first
+        assert nth(7) == (await log.publish(drafts(1))).receipt.first
 
 
 async def test_what_the_engine_lost_at_the_end_is_not_waited_for() -> None:
-    engine = FakeEngine(latest=3)
-    engine.lose(1, 2, 3)
+    engine = FakeEngine(count=3)
+    engine.lose(*nths(1, 2, 3))
 
     async with opened(engine) as (log, window):
-        assert (0, 3, 3) == (len(window), window.latest, window.evicted_through)
-        assert 4 == (await log.publish(drafts(1))).receipt.first
+        assert (0, nth(3), nth(3)) == (len(window), window.latest, window.evicted_through)
+        assert nth(4) == (await log.publish(drafts(1))).receipt.first
 
 
 async def test_a_new_epoch_is_told_once_before_it_begins(engine: FakeEngine) -> None:
@@ -308,14 +308,14 @@ async def test_a_new_epoch_is_told_once_before_it_begins(engine: FakeEngine) -> 
         reader = EpochReader()
         log.subscribe(reader)
 
-        engine.restart(epoch="next", first_number=20)
+        engine.restart(epoch="next", first_number=nth(20))
         engine.store(drafts(1))
         engine.fail_to_read(LogUnavailable(AWAY), LogUnavailable(AWAY))
-        await until(lambda: window.latest == 20)
+        await until(lambda: window.latest == nth(20))
 
-        assert ["restart of life at 3", "before 1", "appended"] == reader.told
-        assert ("next", 20, [20]) == (window.epoch, window.first_number, in_window(window))
-        assert Outcome.RESET is window.locate(3)[0]
+        assert [f"restart of life at {nth(3)}", "before 1", "appended"] == reader.told
+        assert ("next", nth(20), nths(20)) == (window.epoch, window.first_number, in_window(window))
+        assert Outcome.RESET is window.locate(nth(3))[0]
         assert "next" == (await log.publish(drafts(1))).receipt.epoch
 
 
@@ -325,22 +325,22 @@ async def test_a_publish_goes_into_the_epoch_that_has_begun(engine: FakeEngine) 
         waiting = asyncio.create_task(log.publish(drafts(1)))
         await until(lambda: log.unavailable is not None)
 
-        engine.restart(epoch="next", first_number=20)
+        engine.restart(epoch="next", first_number=nth(20))
         engine.come_back()
         async with asyncio.timeout(10):
             publication = await waiting
 
-        assert ("next", 20) == (publication.receipt.epoch, publication.receipt.first)
-        assert [20] == in_window(window)
+        assert ("next", nth(20)) == (publication.receipt.epoch, publication.receipt.first)
+        assert nths(20) == in_window(window)
 
 
 async def test_a_node_catches_up_with_what_is_stored(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
         engine.store(drafts(4))
 
-        await log.catch_up(6)
+        await log.catch_up(nth(6))
 
-        assert 6 <= window.latest
+        assert nth(6) <= window.latest
 
 
 async def test_a_number_that_is_not_stored_is_not_waited_for(engine: FakeEngine) -> None:
@@ -348,14 +348,14 @@ async def test_a_number_that_is_not_stored_is_not_waited_for(engine: FakeEngine)
         async with asyncio.timeout(1):
             await log.catch_up(1_000)
 
-        assert 3 == window.latest
+        assert nth(3) == window.latest
 
 
 async def test_a_number_that_the_window_has_needs_no_engine(engine: FakeEngine) -> None:
     async with opened(engine) as (log, _):
         states = engine.states
 
-        await log.catch_up(3)
+        await log.catch_up(nth(3))
 
         assert states == engine.states
 
@@ -372,12 +372,12 @@ async def test_clients_that_come_at_the_same_time_share_one_question(engine: Fak
 async def test_a_new_epoch_without_messages_is_noticed_when_a_client_is_ahead(engine: FakeEngine) -> None:
     """A reader of the engine that waits for the next message does not notice it."""
     async with opened(engine) as (log, window):
-        engine.epoch, engine.first_number, engine.latest = "next", 20, 19
+        engine.epoch, engine.first_number, engine.latest = "next", nth(20), nth(19)
 
         async with asyncio.timeout(1):
-            await log.catch_up(19)
+            await log.catch_up(nth(19))
 
-        assert ("next", 19) == (window.epoch, window.latest)
+        assert ("next", nth(19)) == (window.epoch, window.latest)
 
 
 async def test_an_answer_that_a_new_epoch_has_overtaken_is_ignored() -> None:
@@ -391,19 +391,19 @@ async def test_an_answer_that_a_new_epoch_has_overtaken_is_ignored() -> None:
                 await waiting.wait()
             return state
 
-    slow = SlowEngine(latest=3)
+    slow = SlowEngine(count=3)
     async with opened(slow) as (log, window):
         overtaken = slow.overtaken = asyncio.Event()
-        catching_up = asyncio.create_task(log.catch_up(100))
+        catching_up = asyncio.create_task(log.catch_up(nth(100)))
         await until(lambda: slow.overtaken is None)
-        slow.restart(epoch="next", first_number=20)
+        slow.restart(epoch="next", first_number=nth(20))
         slow.fail_to_read(LogUnavailable(AWAY))
         await until(lambda: window.epoch == "next")
 
         overtaken.set()
         await catching_up
 
-        assert ("next", 20) == (window.epoch, window.first_number)
+        assert ("next", nth(20)) == (window.epoch, window.first_number)
 
 
 async def test_whether_a_node_is_behind_is_unknown_while_the_engine_is_away(engine: FakeEngine) -> None:
@@ -411,7 +411,7 @@ async def test_whether_a_node_is_behind_is_unknown_while_the_engine_is_away(engi
         engine.leave()
 
         with pytest.raises(LogUnavailable, match=AWAY):
-            await log.catch_up(4)
+            await log.catch_up(nth(4))
 
 
 async def test_publishing_while_the_engine_is_away_waits_and_gets_through(engine: FakeEngine) -> None:
@@ -425,8 +425,8 @@ async def test_publishing_while_the_engine_is_away_waits_and_gets_through(engine
         async with asyncio.timeout(10):
             publication = await waiting
 
-        assert [4, 5] == numbers(publication.messages)
-        assert [1, 2, 3, 4, 5] == in_window(window)
+        assert nths(4, 5) == numbers(publication.messages)
+        assert nths(1, 2, 3, 4, 5) == in_window(window)
         assert None is log.unavailable
 
 
@@ -436,8 +436,8 @@ async def test_a_publish_whose_answer_was_lost_is_stored_once(engine: FakeEngine
 
         publication = await log.publish(drafts(2))
 
-        assert [4, 5] == numbers(publication.messages)
-        assert [1, 2, 3, 4, 5] == in_window(window)
+        assert nths(4, 5) == numbers(publication.messages)
+        assert nths(1, 2, 3, 4, 5) == in_window(window)
 
 
 async def test_a_key_that_is_known_gets_the_first_receipt_or_a_conflict(engine: FakeEngine) -> None:
@@ -449,7 +449,7 @@ async def test_a_key_that_is_known_gets_the_first_receipt_or_a_conflict(engine: 
             await log.publish(drafts(1), idempotency_key="key")
 
         assert (first.receipt, ()) == (again.receipt, again.messages)
-        assert 5 == window.latest
+        assert nth(5) == window.latest
 
 
 async def test_a_reason_to_be_unavailable_may_be_that_of_writing_alone(engine: FakeEngine) -> None:
@@ -525,7 +525,7 @@ async def test_an_engine_that_is_away_for_a_moment_is_waited_for(engine: FakeEng
 
     window = await log.open()
 
-    assert [1, 2, 3] == in_window(window)
+    assert nths(1, 2, 3) == in_window(window)
     await log.close()
 
 
