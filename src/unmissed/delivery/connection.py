@@ -171,8 +171,7 @@ class Connection:
         """
         socket, window = self._socket, self._chunks.window
         last = window.latest if self._closing is None else self._last
-        self._position = self.position
-        turn_ends = self._position + TURN
+        start = self._position = self.position
         while socket.writable:
             if self._due is not None:
                 chunk = self._next_with_frames(self._due, window, last)
@@ -187,7 +186,7 @@ class Connection:
             in_past = self._due is not None and self._due.past is not None
             if self._position >= last and not in_past:
                 break
-            if self._position >= turn_ends or in_past:
+            if in_past or self._position - start >= TURN:
                 self._host.continue_later(self)
                 break
         current = self._position >= last and self._closing is None

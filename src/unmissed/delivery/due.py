@@ -1,6 +1,6 @@
 """What is due on one connection besides the messages after its position."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from unmissed.core import wire
 from unmissed.delivery.past import Past
@@ -64,9 +64,9 @@ class Due:
 
     def discard_waiting(self) -> None:
         """Forget the frames whose messages will not be sent."""
-        self.size -= _size(payload for _, payload in self._after)
+        self.size -= _size([payload for _, payload in self._after])
         self._after.clear()
 
 
-def _size(payloads: Iterable[bytes]) -> int:
-    return sum(len(payload) + FRAME_OVERHEAD for payload in payloads)
+def _size(payloads: Sequence[bytes]) -> int:
+    return sum(map(len, payloads)) + FRAME_OVERHEAD * len(payloads)
