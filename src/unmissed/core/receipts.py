@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b, sha256
 
 from unmissed.core.errors import IdempotencyConflict, TooManyRequests
@@ -43,11 +44,6 @@ class _Slice:
     kept: dict[bytes, bytes] = field(default_factory=dict)
     of_owner: dict[bytes, int] = field(default_factory=dict)
 
-    @property
-    def used(self) -> int:
-        """How many places are taken. An owner takes one, too, so that many owners of one key each are bounded."""
-        return len(self.kept) + len(self.of_owner)
-
 
 class Keys:
     """Keys and a few bytes for each, for ``max_age`` seconds or up to an eighth longer. None is forgotten earlier."""
@@ -65,13 +61,20 @@ class Keys:
         """Return the bytes for this key, or None when it is new or forgotten."""
         self.expire(now)
         digest = _digest(key)
-        return next((each.kept[digest] for each in reversed(self._slices) if digest in each.kept), None)
+        for each in self._slices:
+            if digest in each.kept:
+                return each.kept[digest]
+        return None
 
     def check_room(self, key: str, *, now: float) -> None:
         """Raise TooManyRequests if this key could not be remembered: the caller must not do what it is for."""
         owner = _digest(owner_of(key))
-        mine = sum(each.of_owner.get(owner, 0) for each in self._slices)
-        if not has_room(mine=mine, used=sum(each.used for each in self._slices), total=self._max_keys):
+        mine = used = 0
+        for each in self._slices:
+            mine += each.of_owner.get(owner, 0)
+            # An owner takes a place, too, so that many owners of one key each are bounded.
+            used += len(each.kept) + len(each.of_owner)
+        if not has_room(mine=mine, used=used, total=self._max_keys):
             raise TooManyRequests("too many idempotency keys are in use", retry_after=self._room_after(now))
 
     def _room_after(self, now: float) -> float:
@@ -163,5 +166,6 @@ def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
     return digest.digest()
 
 
+@lru_cache(maxsize=64)  # A key is looked up and then kept, and a publisher comes again.
 def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
