@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from browser.client_page import ClientPage
 from browser.devtools import asleep, crash, debugged
 from browser.proxy import Proxy
-from support import LOGGED, SOCKETS
+from support import FIRST, LOGGED, SOCKETS, nth, nths
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.testing import SECRET, LiveServer
 
@@ -144,7 +144,9 @@ def test_a_dropped_connection_recovers_what_it_missed(server: LiveServer, open_p
     publish(server)
     page.received(6)
 
-    assert [(1, False), (2, False), (3, True), (4, True), (5, True), (6, False)] == flags(page)
+    assert [(nth(1), False), (nth(2), False), (nth(3), True), (nth(4), True), (nth(5), True), (nth(6), False)] == flags(
+        page
+    )
     assert ["live", "waiting", "connecting", "recovering", "live"] == page.evaluate("seen.statuses")
 
 
@@ -157,7 +159,7 @@ def test_a_page_that_is_reloaded_continues_at_its_position(server: LiveServer, o
     publish(server, 2)
     page.connect(server.token(), stored=True).received(2)
 
-    assert [(3, True), (4, True)] == flags(page)
+    assert [(nth(3), True), (nth(4), True)] == flags(page)
 
 
 def close(page: "Page") -> None:
@@ -182,11 +184,11 @@ def test_tabs_share_one_connection_and_lose_nothing_when_the_leader_ends(
         page.received(4)
     answer = others[1].evaluate("stream.publish({ type: 'chat' })")
 
-    assert 5 == answer
+    assert nth(5) == answer
     assert [transport] == [each.transport for each in server.manager.connections]
     for page in others:
         page.received(5)
-        assert [1, 2, 3, 4, 5] == page.numbers
+        assert nths(1, 2, 3, 4, 5) == page.numbers
 
 
 def test_a_page_that_was_offline_receives_everything_and_publishes_once(
@@ -199,8 +201,8 @@ def test_a_page_that_was_offline_receives_everything_and_publishes_once(
         page.evaluate("void (globalThis.answer = stream.publish({ type: 'mine' }))")
     answer = come_online(server, context, page)
 
-    assert 3 == answer
-    assert [1, 2, 3] == page.numbers
+    assert nth(3) == answer
+    assert nths(1, 2, 3) == page.numbers
 
 
 @pytest.mark.parametrize(("transport", "end"), [("websocket", ""), ("events", "stream.drop()")])
@@ -220,8 +222,8 @@ def test_a_page_that_comes_online_resumes_at_once(
     page.wait_until("stream.status === 'waiting'")
     answer = come_online(server, context, page)
 
-    assert 3 == answer
-    assert [1, 2, 3] == page.numbers
+    assert nth(3) == answer
+    assert nths(1, 2, 3) == page.numbers
     assert 0 == page.evaluate("seen.pauses.at(-1)")
 
 
@@ -238,8 +240,10 @@ def test_what_is_published_without_a_connection_arrives_once(server: LiveServer,
     answers = page.evaluate("answers")
     page.received(3)
 
-    assert [1, 2, 3] == answers
-    assert [[1, 1], [2, 2], [3, 3]] == [[number, data] for number, _, data in page.evaluate("seen.messages")]
+    assert nths(1, 2, 3) == answers
+    assert [[nth(data), data] for data in (1, 2, 3)] == [
+        [number, data] for number, _, data in page.evaluate("seen.messages")
+    ]
 
 
 def test_a_page_that_was_frozen_resumes_when_it_wakes(server: LiveServer, chromium: "Browser") -> None:
@@ -253,7 +257,7 @@ def test_a_page_that_was_frozen_resumes_when_it_wakes(server: LiveServer, chromi
     lifecycle.send("Page.setWebLifecycleState", {"state": "active"})
     page.received(2)
 
-    assert [(1, True), (2, True)] == flags(page)
+    assert [(nth(1), True), (nth(2), True)] == flags(page)
 
 
 def test_a_page_from_the_back_forward_cache_resumes(server: LiveServer, chromium: "Browser") -> None:
@@ -269,7 +273,7 @@ def test_a_page_from_the_back_forward_cache_resumes(server: LiveServer, chromium
     page.received(3)
 
     assert page.evaluate("persisted")
-    assert [(1, False), (2, True), (3, True)] == flags(page)
+    assert [(nth(1), False), (nth(2), True), (nth(3), True)] == flags(page)
 
 
 def test_a_page_that_slept_without_being_told_notices_that_its_connection_is_dead(
@@ -285,7 +289,7 @@ def test_a_page_that_slept_without_being_told_notices_that_its_connection_is_dea
             wait_for_heartbeats(server, 4)
         page.received(3).live()
 
-        assert [(1, True), (2, True), (3, True)] == flags(page)
+        assert [(nth(1), True), (nth(2), True), (nth(3), True)] == flags(page)
         assert ["live", "waiting", "connecting", "recovering", "live"] == page.evaluate("seen.statuses")
 
 
@@ -306,7 +310,7 @@ def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, prox
     proxy.limit = None
     page.received(60)
 
-    assert list(range(1, 61)) == page.numbers
+    assert nths(*range(1, 61)) == page.numbers
 
 
 @streaming
@@ -319,8 +323,8 @@ def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport
     publish(server, 10)
     page.received(5)
 
-    assert [["gap", {"type": "gap", "from": 1, "to": 5}]] == page.events
-    assert [6, 7, 8, 9, 10] == page.numbers
+    assert [["gap", {"type": "gap", "from": nth(1), "to": nth(5)}]] == page.events
+    assert nths(6, 7, 8, 9, 10) == page.numbers
     assert 2 == page.evaluate("seen.snapshots")
 
 
@@ -352,7 +356,7 @@ def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer, open_page
     page.received(5)
 
     assert [["reset", {"type": "reset", "epoch": server.manager.epoch}]] == page.events
-    assert [1, 2, 3, 1, 2] == page.numbers
+    assert nths(1, 2, 3, 1, 2) == page.numbers
 
 
 def test_a_hand_written_client_receives_the_same(server: LiveServer, open_page: Open) -> None:
@@ -376,7 +380,7 @@ def test_a_hand_written_client_receives_the_same(server: LiveServer, open_page: 
     publish(server, 3)
     page.received(5).wait_until("theirs.length === 5")
 
-    assert [1, 2, 3, 4, 5] == page.numbers == page.evaluate("theirs")
+    assert nths(1, 2, 3, 4, 5) == page.numbers == page.evaluate("theirs")
 
 
 def test_a_token_is_renewed_while_the_connection_stays(server: LiveServer, open_page: Open) -> None:
@@ -429,10 +433,10 @@ def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to
     proxy.blocks_websockets = False
     until(lambda: server.publish("chat") and page.evaluate("stream.transport") == "websocket", page)
     publish(server, 2)
-    page.received(server.manager.window.latest)
+    page.received(server.manager.window.latest - nth(0))
 
-    assert 3 == number
-    assert list(range(1, server.manager.window.latest + 1)) == page.numbers
+    assert nth(3) == number
+    assert [*range(FIRST, server.manager.window.latest + 1)] == page.numbers
     assert [] == page.events
 
 
@@ -531,8 +535,8 @@ def test_polling_is_the_last_resort(server: LiveServer, open_page: Open) -> None
     number = page.evaluate("stream.publish({ type: 'chat' })")
     page.received(2)
 
-    assert 4 == number
-    assert [3, 4] == page.numbers
+    assert nth(4) == number
+    assert nths(3, 4) == page.numbers
 
 
 @pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
