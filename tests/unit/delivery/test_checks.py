@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from support import ManualLog, connect, managed, shape, until
+from support import ManualLog, connect, managed, nth, shape, until
+from unmissed.core.errors import NODE_FAILS
 from unmissed.testing import ManualClock
 
 
@@ -30,14 +31,15 @@ async def test_a_check_that_fails_is_a_problem_that_is_logged_once_and_ends_no_o
         socket, _ = connect(manager)
         log.error = OSError("the log of an application failed")
         await until(lambda: log.failures > 3)
-        problem = manager.problem
-        heartbeats = shape(socket).count(("heartbeat", 0))
+        problem, detailed = manager.problem, manager.detailed_problem
+        heartbeats = shape(socket).count(("heartbeat", nth(0)))
         clock.advance(1)
-        await until(lambda: shape(socket).count(("heartbeat", 0)) > heartbeats)
+        await until(lambda: shape(socket).count(("heartbeat", nth(0))) > heartbeats)
         log.error = None
         await until(lambda: manager.problem is None)
 
-    assert "the periodic checks fail: OSError('the log of an application failed')" == problem
+    assert NODE_FAILS == problem
+    assert "the periodic checks fail: OSError('the log of an application failed')" == detailed
     assert 1 == sum(record.levelno == logging.ERROR for record in caplog.records)
     assert 1 == caplog.text.count("the periodic checks work again")
 

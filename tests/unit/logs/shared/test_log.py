@@ -252,7 +252,7 @@ async def test_an_engine_that_tells_its_state_but_cannot_be_read_is_reported_onc
         states = engine.states
         await until(lambda: engine.states >= states + 4)
         engine.store(drafts(1))
-        await until(lambda: window.latest == 4)
+        await until(lambda: window.latest == nth(4))
 
         assert None is log.unavailable
     assert [f"the log cannot be read: {AWAY}", "the log can be read again"] == [
