@@ -19,15 +19,23 @@ from websockets.protocol import OPEN, SERVER
 from websockets.protocol import Protocol as WebSocketParser
 
 from faults.processes import ServerProcess
-from support import Serve, managed, next_frame, until
-from unmissed import Access, ConnectionManager, Identity, Settings
-from unmissed.core.audience import EVERYONE
+from support import FIRST, Serve, managed, next_frame, until
+from unmissed import Access, ConnectionManager, Disconnected, Identity, Settings
+from unmissed.application import hooks, notes, results
+from unmissed.core import evictions, rate, receipts
+from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.encoding import decode_items, decode_json
+from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
+from unmissed.core.rate import TokenBuckets
+from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
 from unmissed.core.window import Retention, Window
 from unmissed.delivery.chunks import Chunk, Chunks
 from unmissed.delivery.drafts import drafts_of
+from unmissed.logs import writer
+from unmissed.logs.shared.jetstream.engine import MAX_WAITING_NOTE_BYTES
 from unmissed.security.tokens import issue_token_under
+from unmissed.security.verified import MAX_VERIFIED_BYTES
 from unmissed.server.frames import Frames
 from unmissed.testing import SECRET, FakeSocket, LiveServer, ManualClock
 
@@ -266,9 +274,13 @@ def of_a_connection() -> float:
     return figure(r"\(([\d.]+) MiB \+ MAX_MESSAGE_BYTES\)") + MAX_MESSAGE_BYTES
 
 
-def of_a_command() -> float:
-    """Return the bytes of a running command in the formula."""
-    return figure(r"running x ([\d.]+) MiB")
+def shared() -> dict[str, float]:
+    """Return the bytes of each row of the table of what all connections share."""
+    return {name: int(size) * MIB for name, size in re.findall(r"^\| ([^|]+) \| (\d+) MiB \|$", TUNING, re.MULTILINE)}
+
+
+def of_running_commands() -> float:
+    return shared()["the data of running commands, as Python objects"]
 
 
 def figure(pattern: str) -> float:
@@ -296,6 +308,7 @@ def test_the_formula_is_the_sum_of_all_that_a_connection_holds() -> None:
 
     assert {*ROWS, "the write buffer of its socket"} == set(rows)
     assert sum(rows.values()) <= of_a_connection()
+    assert sum(shared().values()) <= figure(r"\+ (\d+) MiB\n")
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -309,6 +322,71 @@ async def test_the_worst_client_takes_no_more_than_the_formula_says(row: str) ->
         size = await measured(ROWS[row](manager))
 
     assert size <= documented()[row]
+
+
+def events() -> object:
+    """A new connection has an identity of its own, and is known by its id."""
+    return [
+        Disconnected(f"node.{number:012}", Identity(f"user-{number}"), 1006, "", float(number), number)
+        for number in range(hooks.MAX_WAITING)
+    ]
+
+
+def rates() -> object:
+    buckets = TokenBuckets(rate=10.0, burst=20)
+    for number in range(rate.MAX_USERS):
+        buckets.take(f"a user with a name that is not short {number}", float(number) / 1e9)
+    return buckets
+
+
+def logged_out() -> object:
+    revocations = Revocations(wall_clock=lambda: 1_796_000_000.0)
+    for number in range(MAX_REVOKED):
+        user_id = f"a user with a name that is not short {number}"
+        revocations.log_out(user_id, logout_id=f"{number:012}")
+        revocations.refuse([Token(user_id, number / 3, None)])
+    return revocations
+
+
+def evicted() -> object:
+    found = Evictions(FIRST - 1)
+    for number in range(evictions.MAX_KEYS):
+        found.add(Message(FIRST + number, "", b"", Audience.of(topics=[f"{number:0200}"]), 0.0))
+    return found
+
+
+SHARED: dict[str, Callable[[], object]] = {
+    "events that wait for hooks": events,
+    "the rates of users": rates,
+    "users and tokens that were logged out": logged_out,
+    "users and topics that lost messages by eviction": evicted,
+}
+LIMITS: dict[str, float] = {
+    "verified tokens": MAX_VERIFIED_BYTES,
+    "idempotency keys of publishes, unless the log is an engine": receipts.MAX_KEYS * receipts.KEY_BYTES,
+    "idempotency keys of commands": receipts.MAX_KEYS * receipts.KEY_BYTES,
+    "answers of commands": results.MAX_ANSWER_BYTES,
+    "messages that wait to be written, unless the log is in memory": writer.MAX_WAITING_BYTES,
+    "notes of other nodes": notes.MAX_NOTE_BYTES + notes.MAX_INCOMPLETE_BYTES + MAX_WAITING_NOTE_BYTES,
+    "the data of running commands, as Python objects": results.MAX_RUNNING_BYTES / 65_536 * 3.25 * MIB,
+}
+
+
+def test_every_thing_that_all_share_is_in_the_table() -> None:
+    assert {*SHARED, *LIMITS} == set(shared())
+
+
+@pytest.mark.parametrize("row", SHARED)
+async def test_what_all_share_takes_no_more_than_the_table_says(row: str) -> None:
+    async def build() -> object:
+        return SHARED[row]()
+
+    assert await measured(build()) <= shared()[row]
+
+
+@pytest.mark.parametrize("row", LIMITS)
+def test_the_limits_of_what_all_share_are_those_of_the_table(row: str) -> None:
+    assert LIMITS[row] <= shared()[row]
 
 
 @pytest.mark.parametrize(
@@ -332,7 +410,7 @@ async def test_the_data_of_one_command_takes_no_more_than_the_formula_says(text:
     async def data() -> object:
         return text.encode(), decode_json(text)
 
-    assert await measured(data()) <= of_a_command()
+    assert await measured(data()) <= of_running_commands() * 65_536 / results.MAX_RUNNING_BYTES
 
 
 @pytest.mark.parametrize("text", ["\U0001f600" + "x" * 60_000, "x"], ids=["large", "small"])
@@ -424,5 +502,4 @@ async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp
 
     assert count == len(listed.json()["connections"])
     assert {429} == {call.result() for call in calls if not call.cancelled() and call.done()}
-    # Of each client, one command runs on its connection, and one over HTTP.
-    assert peak - calm <= count * (of_a_connection() + 2 * of_a_command())
+    assert peak - calm <= count * of_a_connection() + of_running_commands()
