@@ -9,7 +9,7 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import ClientDisconnected, get_remote_addr, is_ssl
 from uvicorn.server import Server, ServerState
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "RequestResponseCycle",
     "Server",
     "ServerState",
-    "get_local_addr",
     "get_remote_addr",
     "is_ssl",
 ]
