@@ -34,9 +34,8 @@ class Injection:
         self._authenticate = authenticate
         self._first = Depends(close_on_error)
         self._resolving: list[tuple[APIWebSocketRoute, APIWebSocketRoute]] = []
-        # Nearly all handshakes have the same path, and searching a large application for it takes 100 us.
-        self._last: tuple[tuple[object, str, str], APIWebSocketRoute] | None = None
         router.add_api_websocket_route(path, self._collect)
+        self._own = next(route for route in router.routes if self._is_own(route))
 
     def check(self, app: FastAPI) -> None:
         """Raise ConfigurationError for a dependency that FastAPI cannot resolve for a WebSocket."""
@@ -46,25 +45,16 @@ class Injection:
     def declared(self, scope: Scope) -> APIWebSocketRoute:
         """Return the route whose ``dependencies`` the application and its routers declare for this handshake.
 
-        A router can be included several times with different dependencies. Raises ConfigurationError for a router that
-        is mounted behind something that hides its routes.
+        A router can be included several times with different dependencies.
         """
         own_root = scope.get("root_path", "")
-        place = scope["app"], own_root, scope["path"]
-        if self._last is not None and self._last[0] == place:
-            return self._last[1]
         # A mount lengthens the root path, and the outermost one keeps the original.
         root_path = scope.get("app_root_path", own_root)
         found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
         if found is None:
             found = self._matching(scope["app"].routes, scope)
-        if found is None:
-            raise ConfigurationError(
-                "the dependencies of this WebSocket cannot be found: pass the router of create_router to "
-                "include_router of a FastAPI application"
-            )
-        self._last = place, found
-        return found
+        # A route of the application's own kind that hides the router declares nothing for its other routes either.
+        return found or self._own
 
     async def resolve(
         self, declared: APIWebSocketRoute, scope: Scope, receive: Receive, send: Send
