@@ -189,7 +189,7 @@ async def test_every_history_is_exactly_what_the_user_may_see(
     serve: Callable[..., LiveServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="unmissed")
-    server = serve(max_messages=ROUNDS * MESSAGES_IN_ROUND, max_bytes=2**28)
+    server = serve(max_messages=ROUNDS * MESSAGES_IN_ROUND, max_bytes=2**28, client_rate=1_000.0, client_burst=10_000)
     chance, oracle = random.Random(7), Oracle()
     kinds = [kind for kind, count in CLIENTS.items() for _ in range(count)]
     members = [Member(number, kind, server, chance) for number, kind in enumerate(kinds)]
