@@ -41,14 +41,20 @@ if #KEYS == 3 then
   end
 end
 
-local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock')
+local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock', 'keys')
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
 local run, settle_until = held[4], tonumber(held[5] or 0)
 
 -- The clock of the log, whose differences are ages, goes on with the monotonic clocks of the nodes. Only a node that has
 -- just started knows none, and takes what has passed on the wall clock since the last call: seconds, if others live.
-local log_ms, clock_ms = tonumber(held[6] or 0), tonumber(held[7] or 0)
-log_ms = caller_ms < 0 and log_ms + math.max(0, now_ms - clock_ms) or math.max(log_ms, caller_ms)
+-- The clock of idempotency keys stands still meanwhile: nobody knows whether that time has passed, and keeping is safe.
+local log_ms, clock_ms, keys_ms = tonumber(held[6] or 0), tonumber(held[7] or 0), tonumber(held[8] or 0)
+if caller_ms < 0 then
+  log_ms = log_ms + math.max(0, now_ms - clock_ms)
+else
+  keys_ms = keys_ms + math.max(0, caller_ms - log_ms)
+  log_ms = math.max(log_ms, caller_ms)
+end
 
 -- Whether messages that the caller has seen are missing, or others have their numbers.
 local function has_lost_messages()
@@ -74,10 +80,10 @@ elseif run ~= server_run() then
   redis.call('HSET', life, 'run', server_run(), 'settle_until', text(settle_until))
 end
 
--- Idempotency keys are forgotten together, in hashes of an eighth of their time on the clock of the log: the expiry of
+-- Idempotency keys are forgotten together, in hashes of an eighth of their time on a clock of their own: the expiry of
 -- Redis would follow jumps of its clock. A hash has a receipt for each key, a count for each owner, and one for both: each
 -- key takes a place, and each owner one in each hash. Fields of receipts begin with a colon, which no owner has.
-local slice = math.floor(log_ms / slice_ms)
+local slice = math.floor(keys_ms / slice_ms)
 
 local function receipt_of(key)
   for each = slice, slice - 8, -1 do
@@ -159,7 +165,7 @@ if now_ms >= settle_until then
     local count, has_key = tonumber(ARGV[next_argument + 3]), key ~= ''
     local receipt, outcome = has_key and receipt_of(key) or not has_key and redis.call('GET', KEYS[index]), 0
     if not receipt and has_key and not has_room(owner) then
-      receipt, outcome = text((slice + 1) * slice_ms - log_ms), 2
+      receipt, outcome = text((slice + 1) * slice_ms - keys_ms), 2
     elseif not receipt then
       receipt = table.concat({text(latest + 1), text(count), text(now_ms), epoch, fingerprint}, ' ')
       outcome, stored = 1, true
@@ -175,8 +181,8 @@ if now_ms >= settle_until then
     next_argument = next_argument + 4 + count
   end
 end
-if stored or math.abs(now_ms - clock_ms) > 5000 then
-  redis.call('HSET', life, 'log', text(log_ms), 'clock', text(now_ms))
+if stored or caller_ms < 0 or math.abs(now_ms - clock_ms) > 5000 then
+  redis.call('HSET', life, 'log', text(log_ms), 'clock', text(now_ms), 'keys', text(keys_ms))
 end
 if stored then
   redis.call('HSET', life, 'latest', text(latest))
