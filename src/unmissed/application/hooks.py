@@ -124,6 +124,9 @@ class Hooks:
                 del self._calling[event.connection_id]
             # Hooks that never wait must not keep the event loop.
             await asyncio.sleep(0)
+        # Now, and not only when the task is done: an event that is added in between needs another worker.
+        if (worker := asyncio.current_task()) is not None:
+            self._workers.discard(worker)
 
     async def _handle(self, event: Event) -> None:
         """Call each hook. One that raises is logged, and the others are called."""

@@ -191,7 +191,7 @@ class Answers:
             self._size -= first.size
         if self._of_user:
             last = next(reversed(self._of_user.values()))
-            while next(iter(last.kept.values()))[0] <= until:
+            while last.kept and next(iter(last.kept.values()))[0] <= until:
                 self._drop_oldest(last)
 
     def _drop_oldest(self, mine: _AnswersOfUser) -> None:

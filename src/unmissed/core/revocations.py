@@ -79,6 +79,9 @@ class Revocations:
         now, known = self._wall_clock(), self._users.get(user_id)
         if known is not None and known.id == logout_id and known.latest >= latest:
             return False
+        if known is not None:
+            # After the clock was set back, what is known would count as later than what happens now.
+            known = replace(known, at=min(known.at, now))
         new = LogOut(logout_id, now - max(0.0, age), min(latest, now + MAX_AHEAD_SECONDS))
         if known is not None:
             later = known if known.id == logout_id or known.at > new.at else new

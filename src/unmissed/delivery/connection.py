@@ -173,6 +173,7 @@ class Connection:
         last = window.latest if self._closing is None else self._last
         start = self._position = self.position
         while socket.writable:
+            in_past = self._in_past
             if self._due is not None:
                 chunk = self._next_with_frames(self._due, window, last)
             elif self._position >= last:
@@ -183,10 +184,10 @@ class Connection:
                 chunk = self._next_messages(last)
             if chunk.payloads:
                 socket.write(chunk)
-            in_past = self._due is not None and self._due.past is not None
+            # The frames that waited for the past are written in the step after it.
             if self._position >= last and not in_past:
                 break
-            if in_past or self._position - start >= TURN:
+            if self._in_past or self._position - start >= TURN:
                 self._host.continue_later(self)
                 break
         current = self._position >= last and self._closing is None
@@ -251,6 +252,11 @@ class Connection:
         return JoinedChunk(chunk, Chunk(answer))
 
     @property
+    def _in_past(self) -> bool:
+        """Whether messages of topics that are followed now come before all others."""
+        return self._due is not None and self._due.past is not None
+
+    @property
     def _frames(self) -> Due:
         if self._due is None:
             self._due = Due()
@@ -268,6 +274,10 @@ class Connection:
     def unread_bytes(self) -> int:
         """Bytes of frames that wait for the client to read."""
         return 0 if self._due is None else self._due.size
+
+    def silent_for(self, now: float) -> float:
+        """Return the seconds since the first unanswered ping; 0 while nothing is read that might answer it."""
+        return 0.0 if self._inbox is not None and self._inbox.paused else self.liveness.silent_for(now)
 
     def pause_reading(self) -> None:
         """Take no more frames from the client. Those that were read already may still arrive."""
@@ -297,11 +307,10 @@ class Connection:
         Answers with a ``following`` frame. Raises InvalidTopic, and InvalidFrame while the past of other topics is
         being sent; nothing changes then.
         """
-        if self._due is not None and self._due.past is not None:
+        if self._in_past:
             raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
-        if since is not None and since > self.position:
-            # What the client has seen elsewhere of the new topics is behind it, and not sent again.
-            self.deliver()
+        if since is not None:
+            self._reach(since)
         new, keys = topics - self.topics, self._following.keys
         followed = self.topics | new
         check_topics(followed)
@@ -315,6 +324,17 @@ class Connection:
         past.request_id = request_id
         self._frames.begin_past(past)
         self.deliver()
+
+    def _reach(self, number: int) -> None:
+        """Deliver up to a number that the client has seen elsewhere, as far as the socket accepts data.
+
+        What it has seen of new topics is then behind the position, and not sent again.
+        """
+        while self.position < number and self._socket.writable:
+            before = self.position
+            self.deliver()
+            if self.position == before:
+                return
 
     def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> None:
         """Stop following these topics. Answers with a ``following`` frame."""

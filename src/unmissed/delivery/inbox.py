@@ -161,11 +161,11 @@ class Inbox:
         "_closed",
         "_frames",
         "_lane",
-        "_paused",
         "_read",
         "_refused",
         "_requests",
         "_waiting",
+        "paused",
     )
 
     def __init__(self, client: Client, *, access: Access, requests: Requests) -> None:
@@ -180,7 +180,8 @@ class Inbox:
         """Bytes of the frames in the lanes that have not begun."""
         self._read: asyncio.Event | None = None
         """Set when the client has read enough of the answers; None while no request waits for that."""
-        self._paused = False
+        self.paused = False
+        """Whether nothing is read from the client until there is room."""
         self._closed = False
 
     def take(self, frame: str | bytes) -> None:
@@ -214,10 +215,10 @@ class Inbox:
             self._read.set()
             self._read = None
         if self._waiting + unread >= MAX_WAITING_BYTES and not self._closed:
-            self._paused = True
+            self.paused = True
             self._client.pause_reading()
-        elif self._paused:
-            self._paused = False
+        elif self.paused:
+            self.paused = False
             self._client.resume_reading()
 
     def close(self) -> None:

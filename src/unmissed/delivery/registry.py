@@ -87,9 +87,9 @@ class Registry:
         return self._by_key.any_of(keys)
 
     def _replace_one(self, connections: Collection[Connection], *, now: float) -> None:
-        silent = [each for each in connections if each.liveness.silent_for(now) >= SILENT_SECONDS]
+        silent = [each for each in connections if each.silent_for(now) >= SILENT_SECONDS]
         if silent:
-            replaced = max(silent, key=lambda each: each.liveness.silent_for(now))
+            replaced = max(silent, key=lambda each: each.silent_for(now))
             replaced.abort("replaced by another connection of its user")
             return
         streams = [each for each in connections if each.transport == TRANSPORT]

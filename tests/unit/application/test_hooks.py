@@ -248,3 +248,20 @@ async def test_the_slow_hook_of_one_user_in_a_thread_does_not_delay_that_of_anot
         assert ["bob"] == came
         may_end.set()
         await until(lambda: len(came) == 21)
+
+
+async def test_an_event_that_is_added_when_all_others_have_just_ended_is_handled() -> None:
+    hooks, handled = Hooks(max_running=3), list[str]()
+
+    async def came(event: Connected) -> None:
+        handled.append(event.connection_id)
+
+    hooks.on_connect.append(came)
+    for name in "abc":
+        hooks.connected(Connected(name, ALICE, frozenset()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+    hooks.connected(Connected("late", ALICE, frozenset()))
+
+    await until(lambda: "late" in handled)

@@ -281,3 +281,14 @@ async def test_a_command_that_is_refused_at_its_start_leaves_its_id_unused(clock
         await results.once("alice", "a", refuse, size=0, fingerprint=OTHER)
 
     assert b"x" == await Runs(results).do("alice", "a")
+
+
+def test_an_answer_without_room_is_dropped_alone() -> None:
+    answers = Answers(max_age=900.0, max_bytes=100_000)
+    for number in range(11):
+        answers.keep(f"user {number}", "a", b"x" * 7_000, now=1.0)
+
+    answers.keep("late", "a", b"x" * 60_000, now=2.0)
+
+    assert None is answers.get("late", "a")
+    assert b"x" * 7_000 == answers.get("user 0", "a")

@@ -228,3 +228,14 @@ def test_the_number_that_is_remembered_is_bounded() -> None:
     assert [False, True, False] == [node.accepts(NOW, user_id=user_id) for user_id in "abc"]
     assert ["a", "c"] == [user_id for user_id, _, _, _ in node.revocations.users]
     assert ["token b", "token c"] == [token.user_id for token in node.revocations.tokens]
+
+
+def test_a_logout_after_the_clock_was_set_back_is_a_new_one() -> None:
+    now = ManualClock(NOW)
+    revocations = Revocations(wall_clock=now)
+    revocations.log_out("alice", logout_id="before")
+
+    now.advance(-7_200)
+
+    assert revocations.log_out("alice", logout_id="after")
+    assert revocations.refuses(Identity("alice", issued_at=now()))

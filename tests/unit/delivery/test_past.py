@@ -1,5 +1,6 @@
 """Following topics: from the position on, or with their past."""
 
+import asyncio
 import json
 from typing import Any, cast
 
@@ -314,6 +315,57 @@ async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
     assert nths(1, 2) == numbers(socket)
     changes = [(frame["added"], frame["removed"]) for frame in socket.frames if frame["type"] == "following"]
     assert [([], ["news"]), ([], [])] == changes
+
+
+async def test_answers_that_wait_for_the_past_come_right_after_it(manager: ConnectionManager) -> None:
+    for _ in range(4):
+        await manager.emit("a", "x" * 50_000, topics=["news"])
+    socket, connection = connect(manager, ALICE, topics=[])
+    socket.pause()
+    socket.receive(json.dumps({"type": "follow", "topics": ["news"], "since": 0}))
+    connection.send_frame(b'{"type":"published"}', after=nth(4))
+
+    socket.resume()
+    await turns()
+
+    assert ["connected", *["a"] * 4, "following", "published"] == [frame["type"] for frame in socket.frames]
+
+
+async def test_a_connection_that_is_closed_during_the_past_is_closed_at_its_end(manager: ConnectionManager) -> None:
+    for _ in range(4):
+        await manager.emit("a", "x" * 50_000, topics=["news"])
+    socket, connection = connect(manager, ALICE, topics=[])
+    socket.pause()
+    socket.receive(json.dumps({"type": "follow", "topics": ["news"], "since": 0}))
+    connection.send_frame(b'{"type":"published"}', after=nth(4))
+
+    manager.disconnect(connection.id, code=1000, reason="done")
+    socket.resume()
+    await turns()
+
+    assert (1000, "done") == socket.closed_with
+
+
+async def test_what_a_client_has_seen_elsewhere_is_not_sent_again_however_far_its_connection_is_behind(
+    clock: ManualClock,
+) -> None:
+    async with managed(clock, max_messages=10_000) as manager:
+        for _ in range(5):
+            await manager.publish_batch([{"type": "a"}] * 1_000)
+        await manager.publish_batch([{"type": "a", "topics": ["news"]}] * 500)
+        socket, _ = connect(manager, ALICE, topics=[], since=nth(0))
+
+        socket.receive(json.dumps({"type": "follow", "topics": ["news"], "since": nth(5_500)}))
+        await until(lambda: any(frame["type"] == "following" for frame in socket.frames))
+        await flushed(manager)
+
+        assert nths(*range(1, 5_001)) == numbers(socket)
+
+
+async def turns() -> None:
+    """Let the event loop do all that it does at once."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def numbers(socket: FakeSocket) -> list[int]:

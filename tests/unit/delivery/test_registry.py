@@ -1,5 +1,8 @@
 """The registry: limits, and who is replaced at a limit."""
 
+import asyncio
+import json
+
 import pytest
 
 from support import ALICE, BOB, connect, managed
@@ -58,6 +61,24 @@ async def test_a_silent_connection_has_two_seconds_to_answer(clock: ManualClock)
 
         with pytest.raises(TooManyConnections):
             connect(manager)
+
+        assert not socket.aborted
+
+
+async def test_a_connection_that_is_not_read_is_not_silent(clock: ManualClock) -> None:
+    async with managed(clock, max_connections_per_user=1) as manager:
+        never = asyncio.Event()
+        manager.command("slow")(lambda data: never.wait())  # noqa: ARG005  # the client sends it
+        socket, _ = connect(manager)
+        number = 0
+        while not socket.reading_paused:
+            socket.receive(json.dumps({"type": "command", "id": str(number), "name": "slow", "data": "x" * 30_000}))
+            number += 1
+
+        for _ in range(2):
+            with pytest.raises(TooManyConnections):
+                connect(manager)
+            clock.advance(3)
 
         assert not socket.aborted
 
