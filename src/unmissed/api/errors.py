@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote
 
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketException, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
@@ -14,6 +15,7 @@ from unmissed.core import errors
 from unmissed.core.errors import NotRunning
 from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode, error_detail
 from unmissed.manager import ConnectionManager
+from unmissed.security.redaction import printable
 
 logger = logging.getLogger("unmissed")
 
@@ -52,6 +54,7 @@ TABLE = (
     Row.of(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
+    Row(WebSocketException, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),
     Row.of(errors.TooManyConnections, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
     Row.of(errors.TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
     Row.of(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, logging.INFO),
@@ -66,7 +69,7 @@ class Refusal:
     """What a client is told about one exception."""
 
     status: int
-    close_code: CloseCode
+    close_code: int
     detail: str
     headers: Mapping[str, str] | None = None
 
@@ -79,24 +82,31 @@ def known(error: Exception) -> bool:
 def refuse(error: Exception, connection: HTTPConnection, *, manager: ConnectionManager) -> Refusal:
     """Log and count an exception that ends a request or WebSocket, and return what the client is told."""
     row, where = _row(error), _where(connection)
+    refusal = _refusal(error, row)
     with suppress(NotRunning):
-        manager.measures.refusals[row.close_code] += 1
+        manager.measures.refusals[refusal.close_code] += 1
     if row is _UNKNOWN:
         logger.error("%s failed with an unexpected error", where, exc_info=error)
-        return Refusal(row.status, row.close_code, INTERNAL_ERROR)
-    if isinstance(error, HTTPException):
-        refusal = Refusal(error.status_code, row.close_code, error_detail(str(error.detail)), error.headers)
-    else:
-        refusal = Refusal(row.status, row.close_code, error_detail(_text(error)), _headers(row, error))
+        return refusal
     logger.log(
         row.log_level,
         "%s refused with status %d or close code %d: %s",
         where,
         refusal.status,
         refusal.close_code,
-        " ".join(refusal.detail.split()),
+        printable(" ".join(refusal.detail.split())),
     )
     return refusal
+
+
+def _refusal(error: Exception, row: Row) -> Refusal:
+    if row is _UNKNOWN:
+        return Refusal(row.status, row.close_code, INTERNAL_ERROR)
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, row.close_code, error_detail(str(error.detail)), error.headers)
+    if isinstance(error, WebSocketException):
+        return Refusal(row.status, error.code, error_detail(error.reason))
+    return Refusal(row.status, row.close_code, error_detail(_text(error)), _headers(row, error))
 
 
 def refusal_of(code: int, detail: str) -> Refusal:
@@ -109,7 +119,8 @@ def _where(connection: HTTPConnection) -> str:
     """Return method and path, and the address of the client."""
     method = connection.scope.get("method", "WebSocket")
     address = connection.client.host if connection.client else "an unknown address"
-    return f"{method} {connection.url.path} from {address}"
+    # Percent-encoded: a terminal obeys control characters.
+    return f"{method} {quote(connection.scope['path'])} from {address}"
 
 
 def _row(error: Exception) -> Row:

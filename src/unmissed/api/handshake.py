@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
-from fastapi import WebSocket, WebSocketDisconnect, WebSocketException
+from fastapi import WebSocket, WebSocketDisconnect
 from starlette.types import Message, Scope
 from starlette.websockets import WebSocketState
 
@@ -47,8 +47,6 @@ def close_on_error(origins: Origins, *, manager: ConnectionManager) -> Callable[
     async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:
         try:
             yield
-        except WebSocketException as error:
-            await _close(websocket, error.code, error.reason)
         except WebSocketDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # refuse() logs it

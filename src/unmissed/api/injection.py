@@ -30,12 +30,10 @@ class Injection:
 
         FastAPI gives the dependencies of an application and its routers only to routes of its own kind.
         """
-        self._path = path
         self._authenticate = authenticate
         self._first = Depends(close_on_error)
         self._resolving: list[tuple[APIWebSocketRoute, APIWebSocketRoute]] = []
         router.add_api_websocket_route(path, self._collect)
-        self._own = next(route for route in router.routes if self._is_own(route))
 
     def check(self, app: FastAPI) -> None:
         """Raise ConfigurationError for a dependency that FastAPI cannot resolve for a WebSocket."""
@@ -45,7 +43,8 @@ class Injection:
     def declared(self, scope: Scope) -> APIWebSocketRoute:
         """Return the route whose ``dependencies`` the application and its routers declare for this handshake.
 
-        A router can be included several times with different dependencies.
+        A router can be included several times with different dependencies. Raises ConfigurationError for a router that
+        is called by something that hides its routes: its dependencies would not be resolved.
         """
         own_root = scope.get("root_path", "")
         # A mount lengthens the root path, and the outermost one keeps the original.
@@ -53,8 +52,12 @@ class Injection:
         found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
         if found is None:
             found = self._matching(scope["app"].routes, scope)
-        # A route of the application's own kind that hides the router declares nothing for its other routes either.
-        return found or self._own
+        if found is None:
+            raise ConfigurationError(
+                "the dependencies of this WebSocket cannot be found: pass the router of create_router to "
+                "include_router of a FastAPI application, also where a route of your own calls that application"
+            )
+        return found
 
     async def resolve(
         self, declared: APIWebSocketRoute, scope: Scope, receive: Receive, send: Send
@@ -82,7 +85,7 @@ class Injection:
             websocket.scope[_FOUND_KEY] = websocket, identity
 
         route = APIWebSocketRoute(
-            self._path,
+            declared.path,  # With the path parameters of its routers, which dependencies may use.
             endpoint,
             dependencies=[self._first, *declared.dependencies],
             dependency_overrides_provider=app,

@@ -14,6 +14,7 @@ import uvicorn
 from unmissed.cli.options import seconds
 from unmissed.core.errors import ConfigurationError, UnmissedError
 from unmissed.core.urls import without_login
+from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.urls import file_of, is_shared, log_from_url
 from unmissed.logs.workers import refuse_several_workers
@@ -21,6 +22,7 @@ from unmissed.security.tokens import JwtVerifier, issue_token_under
 from unmissed.settings import Settings, unknown_variables
 
 _TOKEN_SECONDS = 60.0
+_EVERYTHING = Retention(max_messages=2**40, max_age=1e9, max_bytes=2**50)
 
 
 def check(
@@ -56,8 +58,9 @@ def check(
 
 
 def _try_token(settings: Settings) -> None:
-    """Issue a token and verify it. Without the private key, only the key that verifies is checked."""
+    """Issue a token and verify it. Without the private key, only the keys that verify are checked."""
     verifier = JwtVerifier.of(settings)
+    settings.node_key()
     if settings.jwt_algorithm.startswith("HS"):
         verifier.verify(issue_token_under(settings, user_id="check", expires_in=_TOKEN_SECONDS))
 
@@ -67,7 +70,8 @@ def _try_log(settings: Settings, *, wait: float) -> None:
     file = file_of(settings.log_url)
     log = log_from_url(
         settings.log_url,
-        retention=settings.retention(),
+        # A server may retain more than the environment says: nothing that is stored must be too old or too much here.
+        retention=_EVERYTHING,
         first_number=None if settings.first_number == "clock" else settings.first_number,
         clock=time.monotonic,
         wall_clock=time.time,

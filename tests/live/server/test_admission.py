@@ -428,14 +428,15 @@ class ByHeader(BaseRoute):
     """A route of the application's own kind, which looks at a header."""
 
     def __init__(self, router: APIRouter) -> None:
-        self._router = router
+        self._app = FastAPI()
+        self._app.include_router(router)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         found = (b"host", b"b.example") in scope.get("headers", ())
         return (Match.FULL if found else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._router(scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 def by_host(app: FastAPI, a: APIRouter, b: APIRouter) -> None:

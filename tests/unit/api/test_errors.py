@@ -4,7 +4,7 @@ import logging
 from http import HTTPStatus
 
 import pytest
-from fastapi import HTTPException
+from fastapi import HTTPException, WebSocketException
 from fastapi.exceptions import RequestValidationError
 from pydantic import SecretStr
 from starlette.requests import Request
@@ -32,6 +32,7 @@ MANAGER = ConnectionManager(Settings(jwt_secret=SecretStr(SECRET)))
         (errors.TooManyConnections("c"), 429, CloseCode.TOO_MANY, "WARNING"),
         (errors.Draining(), 503, CloseCode.SERVICE_RESTART, "INFO"),
         (errors.NotRunning(), 503, CloseCode.SERVICE_RESTART, "ERROR"),
+        (WebSocketException(CloseCode.FORBIDDEN, "d"), 403, CloseCode.FORBIDDEN, "WARNING"),
         (HTTPException(401, "d"), 401, CloseCode.UNAUTHORIZED, "WARNING"),
         (HTTPException(403, "d"), 403, CloseCode.FORBIDDEN, "WARNING"),
         (HTTPException(404, "d"), 404, CloseCode.BAD_MESSAGE, "DEBUG"),
@@ -63,6 +64,16 @@ def test_a_refusal_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
     [message] = caplog.messages
     assert message.endswith(": no WARNING forged")
+
+
+def test_a_refusal_contains_nothing_that_a_terminal_obeys(caplog: pytest.LogCaptureFixture) -> None:
+    scope = {**REQUEST.scope, "path": "/\x1b[31m\x9b"}
+
+    refuse(HTTPException(401, "no\x1b]52;c;"), Request(scope), manager=MANAGER)
+
+    [message] = caplog.messages
+    assert message.startswith("GET /%1B%5B31m%C2%9B from 203.0.113.7 refused")
+    assert message.isprintable()
 
 
 async def test_refusals_are_counted_by_close_code() -> None:

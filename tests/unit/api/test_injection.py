@@ -5,15 +5,17 @@ from functools import partial
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket, WebSocketException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 
 from support import SOCKETS
 from unmissed import ConfigurationError, ConnectionManager, Identity, Settings, create_router, get_identity, issue_token
+from unmissed.api.identity import Bearer, get_current_user_id
 from unmissed.testing import SECRET, LiveServer
 
 AUTHORIZATION = {"Authorization": f"Bearer {issue_token(SECRET, user_id='alice', expires_in=86_400)}"}
@@ -116,6 +118,62 @@ def test_a_router_that_is_included_several_times_is_guarded_where_it_was_declare
         for path, refused in (("/open", False), ("/closed", True), ("/mounted", True)) * 2:
             assert (path, refused) == (path, closed_with(client, f"{path}/ws") is not None)
             assert closed_with(client, f"{path}/ws", **{"x-intranet": "yes"}) is None
+
+
+def only_this_tenant(tenant: str) -> None:
+    if tenant != "mine":
+        raise HTTPException(403, "the tenant of others")
+
+
+def test_a_guard_sees_the_path_parameters_of_its_router_and_not_the_query_in_their_place() -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager), prefix="/{tenant}", dependencies=[Depends(only_this_tenant)])
+
+    with TestClient(app) as client:
+        assert closed_with(client, "/mine/ws") is None
+        for path in ("/other/ws", "/other/ws?tenant=mine"):
+            assert (4403, "the tenant of others") == closed_with(client, path)
+
+
+def test_a_router_whose_dependencies_cannot_be_found_is_not_served() -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app, outer = FastAPI(lifespan=manager.lifespan), APIRouter(dependencies=GUARDED)
+    outer.include_router(create_router(manager))
+
+    async def hidden(scope: Scope, receive: Receive, send: Send) -> None:
+        await outer(scope, receive, send)
+
+    app.mount("/hidden", hidden)
+
+    with TestClient(app) as client:
+        found = closed_with(client, "/hidden/ws")
+
+    assert found is not None
+    assert 1011 == found[0]
+
+
+def test_a_guard_that_closes_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    def closes() -> None:
+        raise WebSocketException(1008, "no")
+
+    app = application(on_router=[Depends(closes)])
+    with TestClient(app) as client:
+        assert (1008, "no") == closed_with(client)
+        assert 1 == app.state.manager.measures.refusals[1008]
+
+    assert "WebSocket /ws from testclient refused with status 403 or close code 1008: no" in caplog.messages
+
+
+def test_dependencies_share_the_token_of_the_first_frame() -> None:
+    bearer = Bearer.of(Settings.load(jwt_secret=SECRET))
+    app = application(on_router=[Depends(get_current_user_id)], authenticate=bearer)
+    token = issue_token(SECRET, user_id="alice", expires_in=86_400)
+
+    with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
+        websocket.send_json({"type": "authenticate", "token": token})
+
+        assert "connected" == websocket.receive_json()["type"]
 
 
 @pytest.mark.parametrize("socket", SOCKETS)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import unmissed
 from engines import RedisServer
 from support import CONNECTED, nth, scripted, until
+from unmissed import ConnectionManager
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
@@ -165,6 +166,7 @@ def test_check_shows_every_setting_and_hides_the_secret() -> None:
             "problem  UNMISSED_MAX_MESAGES is not a setting",
         ),
         ({"UNMISSED_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2"}, "problem  this log belongs to one process"),
+        ({"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_NODE_SECRET": "short"}, "problem  UNMISSED_NODE_SECRET has 5 bytes"),
     ],
 )
 def test_check_fails_with_what_to_fix(
@@ -224,6 +226,26 @@ def test_check_creates_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     assert "problem" not in run("check")
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_deletes_nothing_of_a_log_that_retains_more_than_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:{tmp_path / 'log.db'}"
+
+    async def retained(messages: int) -> int:
+        settings = Settings.load(jwt_secret=SECRET, log_url=url, max_messages=5_000, max_age=36_000.0)
+        async with ConnectionManager(settings) as manager:
+            if messages:
+                await manager.publish_batch([{"type": "a"}] * messages)
+            return len(manager.window)
+
+    asyncio.run(retained(1_201))
+    monkeypatch.setenv("UNMISSED_LOG_URL", url)
+
+    assert "problem" not in run("check")
+    assert 1_201 == asyncio.run(retained(0))
 
 
 @pytest.mark.usefixtures("_secret")
