@@ -173,9 +173,10 @@ class Connection:
         last = window.latest if self._closing is None else self._last
         start = self._position = self.position
         while socket.writable:
-            in_past = self._in_past
-            if self._due is not None:
-                chunk = self._next_with_frames(self._due, window, last)
+            due, in_past = self._due, False
+            if due is not None:
+                in_past = due.past is not None
+                chunk = self._next_with_frames(due, window, last)
             elif self._position >= last:
                 break
             elif self._position < window.evicted_through:
@@ -187,7 +188,7 @@ class Connection:
             # The frames that waited for the past are written in the step after it.
             if self._position >= last and not in_past:
                 break
-            if self._in_past or self._position - start >= TURN:
+            if self._position - start >= TURN or (in_past and self._in_past):
                 self._host.continue_later(self)
                 break
         current = self._position >= last and self._closing is None
