@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from support import connect, flushed, managed, nth, nths, shape, until
-from unmissed import ConnectionManager, Identity
+from unmissed import Connection, ConnectionManager, Identity
 from unmissed.core.topics import MAX_TOPICS
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -318,12 +318,7 @@ async def test_unfollowing_ends_the_past(manager: ConnectionManager) -> None:
 
 
 async def test_answers_that_wait_for_the_past_come_right_after_it(manager: ConnectionManager) -> None:
-    for _ in range(4):
-        await manager.emit("a", "x" * 50_000, topics=["news"])
-    socket, connection = connect(manager, ALICE, topics=[])
-    socket.pause()
-    socket.receive(json.dumps({"type": "follow", "topics": ["news"], "since": 0}))
-    connection.send_frame(b'{"type":"published"}', after=nth(4))
+    socket, _ = await with_an_answer_after_the_past(manager)
 
     socket.resume()
     await turns()
@@ -331,13 +326,12 @@ async def test_answers_that_wait_for_the_past_come_right_after_it(manager: Conne
     assert ["connected", *["a"] * 4, "following", "published"] == [frame["type"] for frame in socket.frames]
 
 
-async def test_a_connection_that_is_closed_during_the_past_is_closed_at_its_end(manager: ConnectionManager) -> None:
-    for _ in range(4):
-        await manager.emit("a", "x" * 50_000, topics=["news"])
-    socket, connection = connect(manager, ALICE, topics=[])
-    socket.pause()
-    socket.receive(json.dumps({"type": "follow", "topics": ["news"], "since": 0}))
-    connection.send_frame(b'{"type":"published"}', after=nth(4))
+async def test_a_connection_that_is_closed_during_the_past_is_closed_at_its_end(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
+    socket, connection = await with_an_answer_after_the_past(manager)
+    clock.advance(manager.settings.heartbeat_seconds)
+    manager.check()
 
     manager.disconnect(connection.id, code=1000, reason="done")
     socket.resume()
@@ -360,6 +354,17 @@ async def test_what_a_client_has_seen_elsewhere_is_not_sent_again_however_far_it
         await flushed(manager)
 
         assert nths(*range(1, 5_001)) == numbers(socket)
+
+
+async def with_an_answer_after_the_past(manager: ConnectionManager) -> tuple[FakeSocket, Connection]:
+    """Return a client that takes nothing, and to which two chunks of news and then an answer are to be sent."""
+    for _ in range(4):
+        await manager.emit("a", "x" * 50_000, topics=["news"])
+    socket, connection = connect(manager, ALICE, topics=[])
+    socket.pause()
+    socket.receive(json.dumps({"type": "follow", "topics": ["news"], "since": 0}))
+    connection.send_frame(b'{"type":"published"}', after=nth(4))
+    return socket, connection
 
 
 async def turns() -> None:
