@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -69,9 +70,12 @@ class EngineServer:
         raise TimeoutError((self.folder / "output").read_text())
 
     def signal(self, number: int) -> None:
-        """Send a signal to the program."""
+        """Send a signal to the program. After one that stops or ends it, the program has done nothing more."""
         assert self._process is not None
         os.kill(self._process.pid, number)
+        if number in (signal.SIGSTOP, signal.SIGKILL):
+            # On a busy machine, the signal is delivered a little later: the program could still answer.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def kill(self) -> None:
         """End the program at once, as kill -9 does."""
