@@ -18,9 +18,9 @@ from fastapi.testclient import TestClient
 
 from unmissed import JwtVerifier, Settings, create_router
 from unmissed.api.identity import AUTHENTICATION_SECONDS
-from unmissed.api.messages import PATH
+from unmissed.api.message_routes import PATH
 from unmissed.api.models import RecoveryBody
-from unmissed.api.websocket import MAX_AUTHENTICATING
+from unmissed.api.websocket_endpoint import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
 from unmissed.core.audience import MAX_USERS
 from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES
@@ -30,7 +30,7 @@ from unmissed.core.wire import RESERVED_TYPES, CloseCode
 from unmissed.delivery.inbox import MAX_BYTES_BETWEEN_CHECKS, MAX_FRAMES_BETWEEN_CHECKS
 from unmissed.security.tokens import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES
 from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS
-from unmissed.server.requests import MAX_HEAD_BYTES, MAX_URL_BYTES
+from unmissed.server.http_requests import MAX_HEAD_BYTES, MAX_URL_BYTES
 from unmissed.testing import SECRET, LiveServer
 
 ROOT = Path(__file__).parent.parent

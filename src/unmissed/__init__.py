@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from unmissed.core.messages import Draft, Message, rfc3339
     from unmissed.core.receipts import Receipt
     from unmissed.core.window import Outcome, Recovery, Retention, Window
-    from unmissed.delivery.access import Access
     from unmissed.delivery.connection import Connection
     from unmissed.logs.base import Log, Publication, Reader
     from unmissed.main import create_app
     from unmissed.manager import ConnectionManager
+    from unmissed.security.access import Access
     from unmissed.security.tokens import JwtVerifier, TokenVerifier, issue_token
     from unmissed.settings import Settings
 
@@ -103,7 +103,7 @@ _MODULES = {
     "unmissed.core.messages": ("Draft", "Message", "rfc3339"),
     "unmissed.core.receipts": ("Receipt",),
     "unmissed.core.window": ("Outcome", "Recovery", "Retention", "Window"),
-    "unmissed.delivery.access": ("Access",),
+    "unmissed.security.access": ("Access",),
     "unmissed.delivery.connection": ("Connection",),
     "unmissed.logs.base": ("Log", "Publication", "Reader"),
     "unmissed.main": ("create_app",),

@@ -12,11 +12,11 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
+from unmissed.application.client_requests import ClientRequests
 from unmissed.application.lifecycle import Lifecycle
-from unmissed.application.people import ConnectionInfo, People
-from unmissed.application.presence import Followers
 from unmissed.application.registration import Registration
-from unmissed.application.requests import ClientRequests
+from unmissed.cluster.people import ConnectionInfo, People
+from unmissed.cluster.presence import Followers
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
@@ -36,8 +36,7 @@ from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.access import Access
-from unmissed.delivery.checks import Checks
+from unmissed.delivery.checks import Checks, server_stops
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of
 from unmissed.delivery.fanout import FanOut, Limits
@@ -47,8 +46,8 @@ from unmissed.delivery.throttle import Throttle
 from unmissed.delivery.window_reader import WindowReader
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
+from unmissed.security.access import Access, Subscription
 from unmissed.settings import Settings
-from unmissed.transports.shutdown import server_stops
 
 CLOSE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
@@ -457,14 +456,17 @@ class ConnectionManager(Registration):
         self._check_accepting("the event loop that the manager was started on")
         self.hooks.check_room()
         self._log.expire()
-        return self._running.connect(
-            socket,
-            identity=identity,
-            client=client,
-            topics=granted_topics(topics, identity.topics) if authorized is None else authorized,
+        subscription = Subscription(
+            identity,
+            granted_topics(topics, identity.topics) if authorized is None else authorized,
             chose_topics=topics is not None,
             since=since,
             epoch=epoch,
+            client=client,
+        )
+        return self._running.connect(
+            socket,
+            subscription,
             expires_at=self._admit(identity),
             access=access,
             transport=transport,

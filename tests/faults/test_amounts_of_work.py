@@ -21,22 +21,23 @@ from websockets.protocol import Protocol as WebSocketParser
 from faults.processes import ServerProcess
 from support import FIRST, Serve, managed, next_frame, until
 from unmissed import Access, ConnectionManager, Disconnected, Identity, Settings
-from unmissed.application import hooks, notes, results
+from unmissed.application import hooks, results
+from unmissed.cluster import notes
 from unmissed.core import evictions, rate, receipts
 from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.chunks import Chunk, Chunks
 from unmissed.core.encoding import decode_items, decode_json
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
 from unmissed.core.window import Retention, Window
-from unmissed.delivery.chunks import Chunk, Chunks
 from unmissed.delivery.drafts import drafts_of
 from unmissed.logs import writer
 from unmissed.logs.shared.jetstream.engine import MAX_WAITING_NOTE_BYTES
+from unmissed.security.token_cache import MAX_VERIFIED_BYTES
 from unmissed.security.tokens import issue_token_under
-from unmissed.security.verified import MAX_VERIFIED_BYTES
-from unmissed.server.frames import Frames
+from unmissed.server.frame_parser import Frames
 from unmissed.testing import SECRET, FakeSocket, LiveServer, ManualClock
 
 FILL = "x" * 60_000

@@ -16,14 +16,14 @@ from typer.testing import CliRunner, Result
 from support import nths
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
+from unmissed.core.chunks import Chunk
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
 from unmissed.core.window import Outcome, Window
-from unmissed.delivery.chunks import Chunk
+from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
-from unmissed.transports.websocket import AsgiWebSocket
 from unmissed.verify import participants
 from unmissed.verify.clients import Client
 

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from places import LASTING, SHARED, new_url
 from unmissed import Access, ConnectionManager, Draft, Identity, Settings
-from unmissed.application.nodes import Nodes
+from unmissed.cluster.nodes import Nodes
 from unmissed.logs.base import Reader
 from unmissed.testing import FakeSocket, ManualClock
 

@@ -7,7 +7,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from starlette.types import Message, Scope
 from starlette.websockets import WebSocketState
 
-from unmissed.api.errors import refuse
+from unmissed.api.error_table import refuse
 from unmissed.core.wire import BEARER_SUBPROTOCOL, CloseCode, close_reason
 from unmissed.delivery.socket import SOCKET_EXTENSION, UNDECIDED_EVENT
 from unmissed.manager import ConnectionManager

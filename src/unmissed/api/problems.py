@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from unmissed.api.direct import direct
-from unmissed.api.errors import known, refuse
+from unmissed.api.error_table import known, refuse
 from unmissed.api.identity import Bearer, may_have_query_token, remember_bearer
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins

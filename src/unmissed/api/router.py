@@ -7,22 +7,22 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from unmissed.api.asyncapi import add_asyncapi_route
-from unmissed.api.browser import add_browser_routes
-from unmissed.api.commands import add_command_route
-from unmissed.api.connections import add_connection_routes
-from unmissed.api.event_stream import add_event_stream_route
-from unmissed.api.health import add_health_routes
+from unmissed.api.browser_routes import add_browser_routes
+from unmissed.api.command_routes import add_command_route
+from unmissed.api.connection_routes import add_connection_routes
+from unmissed.api.event_stream_routes import add_event_stream_route
+from unmissed.api.health_routes import add_health_routes
 from unmissed.api.identity import Bearer, get_identity, share_bearer
-from unmissed.api.messages import add_message_routes
-from unmissed.api.metrics import add_metrics_route
-from unmissed.api.presence import add_presence_route
+from unmissed.api.message_routes import add_message_routes
+from unmissed.api.metrics_routes import add_metrics_route
+from unmissed.api.presence_routes import add_presence_route
 from unmissed.api.problems import problem_route
-from unmissed.api.status import add_status_route
-from unmissed.api.websocket import WebSocketEndpoint, add_upgrade_route
+from unmissed.api.status_routes import add_status_route
+from unmissed.api.websocket_endpoint import WebSocketEndpoint, add_upgrade_route
 from unmissed.core.errors import ConfigurationError
-from unmissed.delivery.access import Access, Authorize
 from unmissed.delivery.socket import STALL_STATE
 from unmissed.manager import ConnectionManager
+from unmissed.security.access import Access, Authorize
 from unmissed.security.origins import Origins
 from unmissed.security.redaction import keep_tokens_out_of_logs
 

@@ -21,7 +21,7 @@ from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Command
 from unmissed.core.encoding import encode_json
 from unmissed.core.errors import CommandError, ConfigurationError
-from unmissed.delivery.lane import is_being_cancelled
+from unmissed.tasks import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
 

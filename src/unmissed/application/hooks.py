@@ -12,7 +12,7 @@ from typing import Any
 from unmissed.application.threads import FairThreads
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections
-from unmissed.delivery.lane import is_being_cancelled
+from unmissed.tasks import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
 

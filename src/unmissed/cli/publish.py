@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.cli.options import TokenOption, UrlOption, token_or_own
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import UnmissedError

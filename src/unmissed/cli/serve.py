@@ -12,14 +12,14 @@ import typer
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
-from unmissed.api.browser import CONSOLE_PATH
-from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.api.browser_routes import CONSOLE_PATH
+from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.cli.options import is_loopback, with_settings
 from unmissed.cli.workers import freeze_what_is_loaded, run_workers
 from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
+from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import is_shared
-from unmissed.logs.workers import refuse_several_workers
 from unmissed.main import ServedApplication, create_app
 from unmissed.security.tokens import issue_token_under
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import typer
 
-from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.cli.options import TokenOption, UrlOption, is_loopback, seconds, token_or_own
 from unmissed.cli.publish import detail_of, json_headers
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect, websocket_url

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from unmissed.core.addressed import Addressed
 from unmissed.core.audience import EVERYONE, visible
+from unmissed.core.audience_index import AudienceIndex
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
 from unmissed.core.receipts import MAX_KEYS
@@ -92,7 +92,7 @@ class Window:
         """Bytes ever appended, including those of evicted messages."""
         self._messages: deque[Message] = deque()
         self._bytes = 0
-        self._addressed = Addressed()
+        self._addressed = AudienceIndex()
         self._evictions = Evictions(first_number - 1)
 
     @property
@@ -251,7 +251,7 @@ class Window:
         self.evicted_messages += len(self._messages)
         self._messages.clear()
         self._bytes = 0
-        self._addressed = Addressed()
+        self._addressed = AudienceIndex()
 
     def _evict(self) -> None:
         message = self._messages.popleft()

@@ -7,12 +7,11 @@ from typing import Protocol
 
 from unmissed.core import wire
 from unmissed.core.audience import Identity, topic_key
+from unmissed.core.chunks import Chunk, Chunks, JoinedChunk
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.topics import check_topics
 from unmissed.core.window import Window
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.access import Access
-from unmissed.delivery.chunks import Chunk, Chunks, JoinedChunk
 from unmissed.delivery.due import Due
 from unmissed.delivery.following import Following
 from unmissed.delivery.inbox import Inbox, Requests
@@ -20,6 +19,7 @@ from unmissed.delivery.liveness import Liveness
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.past import Past
 from unmissed.delivery.socket import Socket
+from unmissed.security.access import Access
 
 SPARSE = 8
 """A client that sees less than one in so many messages of a chunk continues with the next messages that it sees."""

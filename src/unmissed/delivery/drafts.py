@@ -6,7 +6,7 @@ from typing import Any
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention
-from unmissed.delivery.pace import Pace
+from unmissed.tasks import Pace
 
 
 async def drafts_of(

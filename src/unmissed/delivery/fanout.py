@@ -10,13 +10,12 @@ from itertools import islice
 from typing import Protocol
 
 from unmissed.core import wire
-from unmissed.core.audience import Identity, keys_of
+from unmissed.core.audience import keys_of
+from unmissed.core.chunks import Chunks
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Window
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.access import Access
 from unmissed.delivery.behind import Behind
-from unmissed.delivery.chunks import Chunks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.following import Following
 from unmissed.delivery.inbox import Requests
@@ -25,6 +24,7 @@ from unmissed.delivery.measures import Measures
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 from unmissed.delivery.turns import Turns
+from unmissed.security.access import Access, Subscription
 
 logger = logging.getLogger("unmissed")
 
@@ -94,30 +94,25 @@ class FanOut:
     def connect(
         self,
         socket: Socket,
+        subscription: Subscription,
         *,
-        identity: Identity,
-        client: str | None,
-        topics: frozenset[str],
-        chose_topics: bool,
-        since: int | None,
-        epoch: str | None,
         expires_at: float,
         access: Access,
         transport: str,
         max_seconds: float,
     ) -> Connection:
-        """Deliver to this socket the messages after ``since``, or only new ones. Raises TooManyConnections."""
-        now = self._clock()
+        """Deliver to this socket the messages after a position, or only new ones. Raises TooManyConnections."""
+        now, identity, topics = self._clock(), subscription.identity, subscription.topics
         self.connections.check_limits(identity.user_id, now=now)
-        outcome, start = self._start(since, epoch, user_id=identity.user_id, topics=topics)
+        outcome, start = self._start(subscription)
         connection = Connection(
             f"{self._node_id}.{secrets.token_urlsafe(9)}",
             identity=identity,
-            client=client,
+            client=subscription.client,
             transport=transport,
             socket=socket,
             position=start,
-            following=Following(identity.user_id, topics, chosen=chose_topics, start=start),
+            following=Following(identity.user_id, topics, chosen=subscription.chose_topics, start=start),
             access=access,
             opened_at=now,
             expires_at=expires_at,
@@ -145,7 +140,7 @@ class FanOut:
         self.connections.add(connection)
         self.behind.add(connection)
         heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
-        connection.open(greeting, heartbeat=since is not None, heartbeat_at=heartbeat_at)
+        connection.open(greeting, heartbeat=subscription.since is not None, heartbeat_at=heartbeat_at)
         self._events.opened(connection)
         return connection
 
@@ -171,16 +166,15 @@ class FanOut:
         """Find a connection by these topics, in place of those that it follows."""
         self.connections.change_topics(connection, topics)
 
-    def _start(
-        self, since: int | None, epoch: str | None, *, user_id: str, topics: frozenset[str]
-    ) -> tuple[Outcome | None, int]:
+    def _start(self, wanted: Subscription) -> tuple[Outcome | None, int]:
         """Return the outcome for a client that sent a position, and the number after which it continues."""
-        if since is None:
+        if wanted.since is None:
             return None, self.window.latest
-        outcome, start = self.window.locate(since, epoch=epoch)
+        outcome, start = self.window.locate(wanted.since, epoch=wanted.epoch)
         if outcome is not Outcome.GAP:
             return outcome, start
-        return self.window.locate(since, epoch=epoch, keys=keys_of(user_id, topics))
+        keys = keys_of(wanted.identity.user_id, wanted.topics)
+        return self.window.locate(wanted.since, epoch=wanted.epoch, keys=keys)
 
     def flush(self) -> None:
         """Bring every connection up to date as far as its socket accepts data."""

@@ -26,8 +26,8 @@ from unmissed.core.client_frames import (
 from unmissed.core.errors import InvalidFrame, LogUnavailable, TopicRefused, UnmissedError, public_text
 from unmissed.core.rate import TokenBucket
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.access import Access
-from unmissed.delivery.lane import Job, Lane
+from unmissed.security.access import Access
+from unmissed.tasks import Job, SerialJobs
 
 logger = logging.getLogger("unmissed")
 
@@ -173,8 +173,8 @@ class Inbox:
         self._access = access
         self._requests = requests
         self._bucket = requests.bucket(client.identity.user_id)
-        self._lane = Lane(requests.start)
-        self._changes = Lane(requests.start)
+        self._lane = SerialJobs(requests.start)
+        self._changes = SerialJobs(requests.start)
         self._frames = self._bytes = self._refused = 0
         self._waiting = 0
         """Bytes of the frames in the lanes that have not begun."""
@@ -250,7 +250,7 @@ class Inbox:
         behind = isinstance(frame, Follow) and self._requests.is_behind(frame.since)
         return behind or self._access.authorize is not None or self._changes.busy
 
-    def _wait(self, lane: Lane, job: Job, *, size: int) -> None:
+    def _wait(self, lane: SerialJobs, job: Job, *, size: int) -> None:
         self._waiting += size
         lane.add(job)
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from unmissed.core.chunks import CHUNK_BYTES, Chunk
 from unmissed.core.messages import Message
 from unmissed.core.window import Outcome, Window
-from unmissed.delivery.chunks import CHUNK_BYTES, Chunk
 
 
 @dataclass(slots=True)

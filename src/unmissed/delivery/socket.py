@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from unmissed.delivery.chunks import Chunk
+from unmissed.core.chunks import Chunk
 
 SOCKET_EXTENSION = "unmissed.socket"
 """Key in ``scope["extensions"]`` under which a server may offer its native ``Socket``."""

@@ -11,7 +11,7 @@ from unmissed.core.receipts import Receipt, Receipts, fingerprint_of
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication, Reader
 from unmissed.logs.feed import Feed, stamped
-from unmissed.logs.workers import refuse_second_worker, refuse_several_workers
+from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers
 
 
 class MemoryLog:

@@ -12,7 +12,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.receipts import Receipt, fingerprint_of
 from unmissed.logs.availability import Availability
 from unmissed.logs.base import Publication
-from unmissed.logs.tasks import end
+from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
 

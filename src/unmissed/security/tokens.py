@@ -15,7 +15,7 @@ from jose.utils import base64_to_long
 from unmissed.core.audience import Identity
 from unmissed.core.errors import ConfigurationError, InvalidToken
 from unmissed.core.topics import MAX_TOPICS
-from unmissed.security.verified import VerifiedTokens
+from unmissed.security.token_cache import VerifiedTokens
 from unmissed.settings import Settings
 
 MAX_TOKEN_BYTES = 8_192

@@ -1,6 +1,6 @@
 """The undocumented parts of uvicorn that the protocol classes and the server rely on.
 
-``cli/workers.py`` and ``transports/shutdown.py`` name those that they need. A test checks that each attribute exists,
+``cli/workers.py`` and ``delivery/checks.py`` name those that they need. A test checks that each attribute exists,
 so it fails first if a uvicorn release removes one of them.
 """
 

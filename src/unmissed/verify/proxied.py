@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from unmissed.api.messages import PATH as MESSAGES_PATH
+from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.core.errors import ConfigurationError
 from unmissed.security.redaction import shown_url
 from unmissed.verify.proxy import FaultProxy

@@ -21,8 +21,8 @@ from unit.security.test_tokens import HOSTILE
 from unmissed import Bearer, ConnectionManager, JwtVerifier, Settings, create_app, create_router, get_identity
 from unmissed.core.audience import Identity
 from unmissed.delivery.socket import LEARN_EXTENSION, Socket
-from unmissed.server import http
-from unmissed.server.requests import RequestProtocol
+from unmissed.server import arriving as http
+from unmissed.server.http_requests import RequestProtocol
 from unmissed.testing import SECRET, LiveServer
 
 NATIVE: dict[str, Any] = {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"}

@@ -17,7 +17,7 @@ from raw_client import RawClient, authorization
 from support import BOB, LOGGED, SOCKETS
 from unmissed import ConnectionManager, Settings, create_app, create_router
 from unmissed.core.event_stream import PATH
-from unmissed.server.event_stream import EventStreamProtocol
+from unmissed.server.event_stream_protocol import EventStreamProtocol
 from unmissed.testing import SECRET, FakeSocket, LiveServer
 
 Start = Callable[..., LiveServer]

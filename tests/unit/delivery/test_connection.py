@@ -8,7 +8,7 @@ from support import ALICE, connect, flushed, managed, nth, shape
 from unmissed import ConnectionManager, Identity, Settings
 from unmissed.core.errors import InvalidToken
 from unmissed.core.wire import CloseCode
-from unmissed.delivery.access import Access
+from unmissed.security.access import Access
 from unmissed.testing import FakeSocket, ManualClock
 
 

@@ -14,8 +14,8 @@ from unmissed.logs.availability import Availability
 from unmissed.logs.base import Channel, Publication, Reader
 from unmissed.logs.feed import Feed, Record, stamped
 from unmissed.logs.shared.engine import Engine, Position, State
-from unmissed.logs.tasks import end
 from unmissed.logs.writer import Write, Writer
+from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
 

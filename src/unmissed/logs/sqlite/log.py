@@ -13,8 +13,8 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Publication, Reader
 from unmissed.logs.feed import Feed
+from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers
 from unmissed.logs.sqlite.file import SqliteFile
-from unmissed.logs.workers import refuse_second_worker, refuse_several_workers
 from unmissed.logs.writer import Write, Writer
 
 T = TypeVar("T")

@@ -1,0 +1,177 @@
+"""``/websocket/messages``: recovery and publishing over REST."""
+
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from unmissed.api import models
+from unmissed.api.body import json_body
+from unmissed.api.idempotency import idempotency_key
+from unmissed.api.identity import checked
+from unmissed.api.problems import add_options_route, documented
+from unmissed.api.query import described, limit_parameter, parameter, since_parameter, topics_parameter
+from unmissed.core.audience import PUBLISH_SCOPE, Identity
+from unmissed.core.encoding import decode_items
+from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.topics import TOPICS_PATTERN
+from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
+from unmissed.logs.base import Publication
+from unmissed.manager import ConnectionManager
+from unmissed.security.access import Access
+
+PATH = "/websocket/messages"
+BATCH_FACTOR = 16
+"""Maximum size of the body of a publish request, as a multiple of the maximum size of one message."""
+
+
+def add_message_routes(
+    router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any], access: Access
+) -> None:
+    """Add the routes. ``authenticate`` is a dependency that returns an Identity."""
+
+    @router.get(PATH, summary="Get what was missed", response_class=Response, **_GET_DOCS)
+    async def get_messages(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
+        """Return the retained messages after `since` that this user may see, and whether any are missing."""
+        user_id = checked(identity, manager).user_id
+        topics = await access.granted(identity, topics_parameter(request))
+        since, limit = since_parameter(request), limit_parameter(request)
+        await manager.catch_up(since)
+        page = manager.page(since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit)
+        if since is not None:
+            manager.measures.count_recovery("rest", page.outcome)
+        body = recovery_body(
+            [message.payload for message in page.messages],
+            epoch=manager.epoch,
+            first=manager.window.first_number,
+            oldest=page.oldest,
+            latest=page.latest,
+            outcome=page.outcome,
+            has_more=page.has_more,
+            topics=topics,
+            heartbeat_seconds=manager.settings.heartbeat_seconds,
+            max_age=manager.window.retention.max_age,
+        )
+        return _json(body, HTTPStatus.OK)
+
+    @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
+    async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
+        """Publish one message, or atomically an array of messages as one block of contiguous numbers.
+
+        The header `Idempotency-Key`, 1 to 255 visible ASCII characters such as a UUID, makes repeating a request safe:
+        the same key with the same messages returns the first answer and publishes nothing; with others it answers 422.
+        """
+        checked(identity, manager).require(PUBLISH_SCOPE, what="publishing")
+        key = idempotency_key(request)
+        body = await json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
+        checked(identity, manager)  # The user may have been logged out while the body arrived.
+        publication = await manager.publish_batch(
+            _items(body, max_item_bytes=manager.settings.max_message_bytes),
+            idempotency_key=key,
+            publisher=identity.user_id,
+        )
+        stamps = _stamps(publication)
+        status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
+        is_array = body.lstrip().startswith(b"[")
+        return _json(b"[%b]" % b",".join(stamps) if is_array else stamps[0], status)
+
+    add_options_route(router, PATH, methods="GET, POST, OPTIONS")
+
+
+def _json(body: bytes, status: HTTPStatus) -> Response:
+    return Response(body, status, headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+def _stamps(publication: Publication) -> list[bytes]:
+    receipt = publication.receipt
+    return [
+        stamp_body(number, epoch=receipt.epoch, timestamp=receipt.timestamp)
+        for number in range(receipt.first, receipt.first + receipt.count)
+    ]
+
+
+def _items(body: bytes, *, max_item_bytes: int) -> Iterator[Any]:
+    try:
+        yield from decode_items(body, max_item_bytes=max_item_bytes)
+    except MessageTooLarge:
+        raise
+    except ValueError as error:
+        raise InvalidMessage(f"the body is not JSON: {error}") from None
+
+
+_GET_DOCS: dict[str, Any] = {
+    "tags": ["messages"],
+    "responses": {
+        200: {"model": models.RecoveryBody},
+        **documented(
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
+    },
+    "openapi_extra": {
+        "parameters": [
+            described(
+                "since",
+                "The last sequence number you have; everything after it is returned. 0 returns everything retained.",
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER, "default": 0},
+            ),
+            described(
+                "epoch",
+                "The epoch of that number. Optional: no number is used in two epochs.",
+                {"type": "string"},
+            ),
+            described(
+                "topics",
+                "Comma-separated topics; the default is every topic that the token grants by name.",
+                {"type": "string", "pattern": TOPICS_PATTERN},
+            ),
+            described(
+                "limit",
+                "Maximum number of messages; the default is all that fit into 1 MiB.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_SEQUENCE_NUMBER},
+            ),
+        ]
+    },
+}
+_POST_DOCS: dict[str, Any] = {
+    "tags": ["messages"],
+    "responses": {
+        200: {
+            "model": models.StampBody | list[models.StampBody],
+            "description": "The Idempotency-Key was used before: the first response is repeated",
+        },
+        201: {"model": models.StampBody | list[models.StampBody], "description": "Published; an array if one was sent"},
+        **documented(
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "anyOf": [
+                            models.PublishBody.model_json_schema(),
+                            {
+                                "type": "array",
+                                "items": models.PublishBody.model_json_schema(),
+                                "minItems": 1,
+                                "description": "At most as many messages as the log retains.",
+                            },
+                        ]
+                    }
+                }
+            },
+        },
+    },
+}

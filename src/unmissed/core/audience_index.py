@@ -1,0 +1,102 @@
+"""Which retained messages somebody sees, found without looking at the others."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from unmissed.core.messages import Message
+
+
+class AudienceIndex:
+    """The numbers of the retained messages, in order: of those for everyone, and of those for each key."""
+
+    def __init__(self) -> None:
+        self._for_everyone = _Numbers()
+        self._by_key: dict[str, int | _Numbers] = {}
+        """Most keys have one message, whose number takes no object."""
+
+    def add(self, message: Message) -> None:
+        """Add a message whose number is higher than all others."""
+        number, keys = message.sequence_number, message.audience.keys
+        if keys is None:
+            self._for_everyone.append(number)
+            return
+        for key in keys:
+            found = self._by_key.setdefault(key, number)
+            if isinstance(found, _Numbers):
+                found.append(number)
+            elif found != number:
+                self._by_key[key] = _Numbers([found, number])
+
+    def remove(self, message: Message) -> None:
+        """Remove the message that has the lowest number."""
+        keys = message.audience.keys
+        if keys is None:
+            self._for_everyone.remove_first()
+            return
+        for key in keys:
+            found = self._by_key[key]
+            if isinstance(found, int) or not found.remove_first():
+                del self._by_key[key]
+
+    def after(self, position: int, keys: Iterable[str], *, everyone: bool, limit: int) -> list[int] | None:
+        """Return the numbers above ``position`` that are for one of these keys, or for everyone unless that is false.
+
+        Return None if there may be more than ``limit`` of them. The work is bounded by the keys and the limit.
+        """
+        found: list[int] = []
+        if everyone and not self._for_everyone.copy_after(position, into=found, limit=limit):
+            return None
+        for key in keys:
+            match self._by_key.get(key):
+                case int(number) if number > position:
+                    found.append(number)
+                case _Numbers() as numbers:
+                    if not numbers.copy_after(position, into=found, limit=limit):
+                        return None
+            if len(found) > limit:
+                return None
+        return sorted(set(found)) if len(found) <= limit else None
+
+    def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> int | None:
+        """Return the lowest number above ``position`` that is for one of these keys, or for everyone, if any."""
+        first = self._for_everyone.first_after(position) if everyone else None
+        for key in keys:
+            found = self._by_key.get(key)
+            number = found.first_after(position) if isinstance(found, _Numbers) else found
+            if number is not None and number > position and (first is None or number < first):
+                first = number
+        return first
+
+
+class _Numbers:
+    """Ascending numbers, added at the end and removed from the start, both in constant time on average."""
+
+    __slots__ = ("_numbers", "_start")
+
+    def __init__(self, numbers: list[int] | None = None) -> None:
+        self._numbers = numbers or []
+        self._start = 0
+
+    def append(self, number: int) -> None:
+        self._numbers.append(number)
+
+    def remove_first(self) -> bool:
+        """Remove the lowest number, and return whether others are left."""
+        self._start += 1
+        if self._start * 2 >= len(self._numbers):
+            del self._numbers[: self._start]
+            self._start = 0
+        return bool(self._numbers)
+
+    def first_after(self, position: int) -> int | None:
+        """Return the lowest number above ``position``, if there is one."""
+        place = bisect_right(self._numbers, position, self._start)
+        return self._numbers[place] if place < len(self._numbers) else None
+
+    def copy_after(self, position: int, *, into: list[int], limit: int) -> bool:
+        """Append the numbers above ``position``, unless they are more than ``limit``. Return whether they were not."""
+        start = bisect_right(self._numbers, position, self._start)
+        if len(self._numbers) - start > limit:
+            return False
+        into += self._numbers[start:]
+        return True

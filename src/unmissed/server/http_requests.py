@@ -1,0 +1,258 @@
+"""HTTP requests, with limits on time, size and pipelining."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import httptools
+
+from unmissed.delivery.socket import BODY_EXTENSION, Socket
+from unmissed.server.deadlines import Deadlines
+from unmissed.server.event_stream_protocol import EventStreamProtocol
+from unmissed.server.uvicorn_names import (
+    ASGI3Application,
+    Config,
+    FlowControl,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    ServerState,
+)
+
+MAX_URL_BYTES = 8_192
+MAX_HEAD_BYTES = 65_536
+"""Maximum size of a request without its body. Chunked framing may add 16 bytes per byte of the body."""
+
+_SEGMENT_BYTES = 8_192
+_MAX_FRAMING_RATIO = 16
+_LINGER_BYTES = 262_144
+_EMPTY_ANSWER = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_URI_TOO_LONG = _EMPTY_ANSWER % (414, b"URI Too Long")
+_HEADERS_TOO_LARGE = _EMPTY_ANSWER % (431, b"Request Header Fields Too Large")
+_LIMITS = {
+    _URI_TOO_LONG: f"its URL has more than {MAX_URL_BYTES:,} bytes",
+    _HEADERS_TOO_LARGE: f"its head, or the framing of its body, has more than {MAX_HEAD_BYTES:,} bytes",
+}
+
+
+class RequestProtocol(HttpToolsProtocol):
+    """uvicorn's class for HTTP requests, which also starts WebSockets, with limits.
+
+    A request head must arrive within 10 seconds, a body within 20 seconds plus 1 second per kB. The client must read
+    the response (see ``Deadlines``). At most one segment of pipelined requests is parsed ahead. A response that is sent
+    before the end of the body closes the connection. Frames in the same segment as a handshake are not lost.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        stall_seconds: float,
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self._stall_seconds = stall_seconds
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Wait for the first request head."""
+        super().connection_made(transport)
+        self._unparsed = b""
+        self._framing_bytes = self._body_bytes = 0
+        self._refusal: bytes | None = None
+        self._running: RequestResponseCycle | None = None
+        self._lingering = False
+        self.flow = _ReadFlow(transport, parse_rest=self._parse_rest)
+        self._deadlines = Deadlines(self.loop, transport, flow=self.flow, stall_seconds=self._stall_seconds)
+        self._deadlines.expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer, and let the running application see a disconnect. uvicorn tells only the latest request."""
+        self._deadlines.stop()
+        self._unparsed = b""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse client data, except for requests that must wait for the responses to earlier requests."""
+        if self._lingering:
+            self._discard(len(data))
+            return
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        self._parse()
+
+    def shutdown(self) -> None:
+        """Shut down with uvicorn: finish a complete request, and give slow clients only two more seconds."""
+        self._deadlines.hurry()
+        super().shutdown()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """Stop the keep-alive timer, and wait for the rest of the head."""
+        self._unset_keepalive_if_required()
+        self._framing_bytes = self._body_bytes = 0
+        self._in_head = True
+        self._deadlines.expect_head()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the request target."""
+        super().on_url(url)
+        if len(self.url) > MAX_URL_BYTES:
+            self._refusal = _URI_TOO_LONG
+            raise ValueError("the URL is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header. Trailers, which arrive after the body, are ignored (RFC 9110 section 6.5)."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, and wait for its body."""
+        self._in_head = False
+        self._deadlines.expect_body()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of the body to the application."""
+        self._body_bytes += len(body)
+        self._deadlines.received_body(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Clear the deadline, because the request is complete."""
+        self._deadlines.expect_nothing()
+        super().on_message_complete()
+
+    # uvicorn callbacks
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        cast("dict[str, Any]", cycle.scope)["extensions"] = {BODY_EXTENSION: partial(self._hand_over, cycle)}
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Start the next pipelined request. Close if the client is still sending the body of the current one."""
+        super().on_response_complete()
+        if self._deadlines.in_body and self.cycle.response_complete and not self.transport.is_closing():
+            self._linger()
+
+    # Parsing
+
+    def _parse(self) -> None:
+        """Feed the parser segment by segment until reading is paused."""
+        while self._unparsed and self._may_parse():
+            segment, self._unparsed = self._unparsed[:_SEGMENT_BYTES], self._unparsed[_SEGMENT_BYTES:]
+            self._feed(segment)
+
+    def _parse_rest(self) -> bool:
+        """Parse the pending data, and return whether more data may be read."""
+        self._parse()
+        return not self._unparsed and self._may_parse()
+
+    def _may_parse(self) -> bool:
+        """Return whether there is nothing to wait for. uvicorn resumes reading also while pipelined requests wait."""
+        return not self.pipeline and not self.flow.read_paused and not self.transport.is_closing()
+
+    def _feed(self, segment: bytes) -> None:
+        body_bytes = self._body_bytes
+        try:
+            self.parser.feed_data(segment)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(segment[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal)
+        else:
+            self._framing_bytes += len(segment) - max(self._body_bytes - body_bytes, 0)
+            if self._framing_bytes > MAX_HEAD_BYTES + _MAX_FRAMING_RATIO * self._body_bytes:
+                self._refuse(_HEADERS_TOO_LARGE)
+
+    def _refuse(self, answer: bytes | None) -> None:
+        address = ":".join(map(str, self.client or ()))
+        why = "it is not valid HTTP" if answer is None else _LIMITS[answer]
+        self.logger.warning("%s - request refused, because %s", address, why)
+        if answer is None:
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            self.transport.write(answer)
+            self.transport.close()
+
+    def _upgrade(self, following: bytes) -> None:
+        if not self._should_upgrade():
+            self._unsupported_upgrade_warning()
+            return
+        self._deadlines.stop()
+        rest, self._unparsed = following + self._unparsed, b""
+        transport = self.transport
+        self.handle_websocket_upgrade()
+        protocol = transport.get_protocol()
+        if rest and isinstance(protocol, asyncio.Protocol):
+            protocol.data_received(rest)
+
+    # The end of requests
+
+    def _hand_over(self, cycle: RequestResponseCycle) -> Socket | None:
+        """Return a socket for the body of this response, which the rest of the connection belongs to.
+
+        Requests that the client has sent meanwhile are not answered: the response says ``Connection: close``. To the
+        cycle, it looks as if the client had disconnected.
+        """
+        if not _is_open(cycle) or cycle.scope["http_version"] != "1.1" or self.transport.is_closing():
+            return None
+        cycle.disconnected = True
+        self._deadlines.stop()
+        self.pipeline.clear()
+        self._unparsed = b""
+        self.parser = None  # type: ignore[assignment]  # as in uvicorn: the parser refers to this object
+        self.connections.discard(self)
+        self.flow.resume_reading()
+        return EventStreamProtocol(self.transport, self.server_state, self.loop, writable=not self.flow.write_paused)
+
+    def _linger(self) -> None:
+        """Discard input for 2 seconds. A close with unread input would reset the connection and lose the response."""
+        self._unset_keepalive_if_required()
+        self._lingering = True
+        self._discard(len(self._unparsed))
+        self._unparsed = b""
+        self._deadlines.linger()
+
+    def _discard(self, size: int) -> None:
+        self._body_bytes += size
+        if self._body_bytes > _LINGER_BYTES:
+            self.transport.abort()
+
+
+def _is_open(cycle: RequestResponseCycle) -> bool:
+    """Return whether a complete request was answered with a head, and with a body in chunks that has not ended."""
+    return (
+        not cycle.disconnected and not cycle.more_body and not cycle.response_complete and bool(cycle.chunked_encoding)
+    )
+
+
+class _ReadFlow(FlowControl):
+    """uvicorn's flow control, extended to parse pending data before reading more."""
+
+    def __init__(self, transport: asyncio.Transport, *, parse_rest: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._loop = asyncio.get_running_loop()
+        self._parse_rest = parse_rest
+        self._resuming = False
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = self.read_paused = False
+        if self._parse_rest():
+            self._transport.resume_reading()
+        else:
+            self.read_paused = True

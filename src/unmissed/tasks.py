@@ -1,0 +1,81 @@
+"""Work on one event loop: tasks that end, jobs that run in order, and long work in slices."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+_ATTEMPT_SECONDS = 0.1
+_SLICE_SECONDS = 0.005
+
+Job = Callable[[], Awaitable[None]]
+Start = Callable[[Coroutine[Any, Any, None]], object]
+"""Runs a coroutine in a task of its own."""
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended. ``asyncio.wait_for`` can swallow a cancellation before Python 3.12."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_ATTEMPT_SECONDS)
+
+
+def is_being_cancelled() -> bool:
+    """Return whether a CancelledError is for the current task, and not from something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class SerialJobs:
+    """Runs jobs in their order, in a task that exists while there are any. Jobs do not raise."""
+
+    __slots__ = ("_idle", "_start", "_waiting")
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._waiting: deque[Job] = deque()
+        self._idle: asyncio.Event | None = None
+        """Set when the last job has ended; None while there are no jobs."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are any jobs."""
+        return self._idle is not None
+
+    def add(self, job: Job) -> None:
+        """Run a job after those that were added before."""
+        self._waiting.append(job)
+        if self._idle is None:
+            self._idle = asyncio.Event()
+            self._start(self._run(self._idle))
+
+    async def wait(self) -> None:
+        """Wait until no jobs are left."""
+        if self._idle is not None:
+            await self._idle.wait()
+
+    def clear(self) -> None:
+        """Forget the jobs that have not begun."""
+        self._waiting.clear()
+
+    async def _run(self, idle: asyncio.Event) -> None:
+        try:
+            while self._waiting:
+                await self._waiting.popleft()()
+        finally:
+            self._idle = None
+            idle.set()
+
+
+class Pace:
+    """Lets other tasks run every 5 ms of the work of one task."""
+
+    def __init__(self) -> None:
+        self._time = asyncio.get_running_loop().time
+        self._pause_at = self._time() + _SLICE_SECONDS
+
+    async def keep(self) -> None:
+        """Call this after each piece of the work."""
+        if self._time() >= self._pause_at:
+            await asyncio.sleep(0)
+            self._pause_at = self._time() + _SLICE_SECONDS

@@ -1,1 +1,0 @@
-"""Transports for any ASGI server: portable implementations of ``Socket``, and how they learn of a shutdown."""

@@ -1,0 +1,99 @@
+"""How much of a client's data is parsed at once."""
+
+from typing import Any, cast
+
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.server import ServerProtocol
+
+from unmissed.server.frame_parser import Frames
+
+
+class Loop:
+    """Remembers what is to run later."""
+
+    def __init__(self) -> None:
+        self.later: list[Any] = []
+
+    def call_soon(self, callback: Any) -> object:
+        self.later.append(callback)
+        return object()
+
+    def time(self) -> float:
+        return 0.0
+
+
+class Transport:
+    """A transport that is open."""
+
+    paused = False
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+class Receiver:
+    """Counts messages."""
+
+    def __init__(self) -> None:
+        self.transport = Transport()
+        self.messages = 0
+        self.lingers = 0
+
+    def take_message(self, message: str | bytes) -> None:  # noqa: ARG002  # only their number counts
+        self.messages += 1
+
+    def take_handshake(self, request: object) -> None:
+        """Let the frames come first."""
+
+    def send_output(self) -> None:
+        """Send nothing."""
+
+    def linger(self) -> None:
+        self.lingers += 1
+
+
+HANDSHAKE = b"GET / HTTP/1.1\r\nHost: test\r\nX-Long: " + b"x" * 8_000 + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parser", "before"),
+    [(Protocol(SERVER, state=OPEN), b""), (ServerProtocol(), HANDSHAKE)],
+    ids=["plain", "complete"],
+)
+def test_a_flood_after_the_handshake_is_parsed_in_small_steps(parser: Protocol, before: bytes) -> None:
+    loop, receiver = Loop(), Receiver()
+    frames = Frames(parser, cast("Any", receiver), loop=cast("Any", loop), max_size=65_536)
+    one = Frame(Opcode.TEXT, b"").serialize(mask=True)
+    if before:
+        frames.feed(before)
+    receiver.messages = 0
+
+    frames.feed(one * 10_000)
+
+    assert receiver.messages <= 1_024 // len(one) + 1
+    assert receiver.transport.paused
+    assert 1 == len(loop.later)
+
+
+def test_a_client_that_does_not_stop_after_the_close_is_not_read_any_more() -> None:
+    parser, receiver = Protocol(SERVER, state=OPEN), Receiver()
+    frames = Frames(parser, cast("Any", receiver), loop=cast("Any", Loop()), max_size=65_536)
+    parser.send_close(4_429, "too many messages")
+    one = Frame(Opcode.TEXT, b"x" * 1_000).serialize(mask=True)
+    fed = 0
+
+    while not receiver.transport.paused:
+        frames.feed(one)
+        fed += len(one)
+
+    assert 65_536 < fed <= 65_536 + len(one)
+    assert 1 == receiver.lingers
+    assert receiver.messages <= 4_096 // len(one)
