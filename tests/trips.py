@@ -1,0 +1,62 @@
+"""Counts the way of one trip through the package: which of its files run, and where a call leads back up."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import unmissed
+
+_SOURCE = str(Path(unmissed.__file__).parent) + "/"
+
+
+@dataclass
+class Trip:
+    """The files of the package in the order of their first call, and the calls that return to a file further up."""
+
+    files: list[str] = field(default_factory=list[str])
+    calls: int = 0
+    climbs: list[str] = field(default_factory=list[str])
+    """Calls into a file that is already on the stack, from another file: ``caller -> callee``."""
+
+    def __str__(self) -> str:
+        return "\n  ".join([f"{len(self.files)} files, {self.calls} calls", *self.files, *self.climbs])
+
+
+@contextmanager
+def recorded() -> Iterator[Trip]:
+    """Record the calls of this thread."""
+    trip = Trip()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and (file := _file_of(frame)) is not None:
+            trip.calls += 1
+            if file not in trip.files:
+                trip.files.append(file)
+            _note_climb(trip, frame, file)
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        yield trip
+    finally:
+        sys.setprofile(before)
+
+
+def _note_climb(trip: Trip, frame: FrameType, file: str) -> None:
+    caller = frame.f_back
+    if caller is None or (below := _file_of(caller)) in (None, file):
+        return
+    further_up = caller.f_back
+    while further_up is not None:
+        if _file_of(further_up) == file:
+            trip.climbs.append(f"{below}:{caller.f_code.co_name} -> {file}:{frame.f_code.co_name}")
+            return
+        further_up = further_up.f_back
+
+
+def _file_of(frame: FrameType) -> str | None:
+    name = frame.f_code.co_filename
+    return name.removeprefix(_SOURCE) if name.startswith(_SOURCE) else None
