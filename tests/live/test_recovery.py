@@ -43,7 +43,7 @@ class PlainClient:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.chance.uniform(0, 0.08)):
                     await self.listen()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.listen()
 
     async def listen(self) -> None:
