@@ -24,7 +24,6 @@ from unmissed.api.websocket_endpoint import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
 from unmissed.core.audience import MAX_USERS
 from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES
-from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import MAX_DEPTH
 from unmissed.core.server_frames import RESERVED_TYPES
 from unmissed.core.topics import MAX_TOPICS
@@ -246,14 +245,6 @@ def test_every_setting_is_in_the_table() -> None:
     in_table = set(re.findall(r"^\| `UNMISSED_(\w+)`", DOCS["deployment.md"], re.MULTILINE))
 
     assert {name.upper() for name in Settings.model_fields} == in_table
-
-
-def test_every_close_code_is_in_the_table() -> None:
-    protocol = DOCS["protocol.md"]
-    table = protocol[protocol.index("| close code") : protocol.index("## Tokens")]
-
-    for code in CloseCode:
-        assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.NO_STATUS, CloseCode.INVALID_DATA)
 
 
 def test_the_readme_has_less_than_200_lines() -> None:

@@ -20,7 +20,7 @@ class Reaction(StrEnum):
         member.advice = advice
         return member
 
-    STOP = "stop", "stop"
+    STOP = "stop", "do not reconnect"
     RENEW = "renew", "reconnect with a new token"
     SLOW = "slow", "reconnect later, with backoff"
     RESUME = "resume", "reconnect with jitter, and resume"
@@ -49,7 +49,7 @@ class CloseCode(IntEnum):
     FORBIDDEN = 4403, "A topic or the origin is not allowed", Reaction.STOP
     AUTHENTICATION_TIMEOUT = 4408, "No authentication in time", Reaction.RENEW
     TOO_MANY = 4429, "Too many connections or messages", Reaction.SLOW
-    NORMAL = 1000, "The connection was closed on purpose"
+    NORMAL = 1000, "The application closed the connection"
     # Browsers send it when a page is left, and a close frame may have no code: metrics count both apart.
     GOING_AWAY = 1001, "One side is going away, such as a proxy or a page that is left"
     NO_STATUS = 1005, "The close frame had no code"

@@ -67,8 +67,8 @@ class ServerFrame:
 class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
-    ``sequence_number`` is the position from which you start. There is an ``outcome`` if you sent ``since``, ``topics``
-    if you follow any, and ``expires_at`` if your token expires.
+    ``oldest`` and ``latest`` are as over REST, and ``sequence_number`` is the position from which you start. There is
+    an ``outcome`` if you sent ``since``, ``topics`` if you follow any, and ``expires_at`` if your token expires.
     """
 
     type: ClassVar[str] = "connected"
@@ -122,7 +122,10 @@ class GapFrame(ServerFrame):
 
 @dataclass(frozen=True, slots=True)
 class ReconnectFrame(ServerFrame):
-    """The server restarts: reconnect after a delay."""
+    """The server restarts: reconnect after a delay.
+
+    ``after_ms`` is in milliseconds.
+    """
 
     type: ClassVar[str] = "reconnect"
 
@@ -133,7 +136,7 @@ class ReconnectFrame(ServerFrame):
 class ErrorFrame(ServerFrame):
     """A frame of the client was refused, or a request failed.
 
-    ``code`` is one of the close codes below; ``id`` is that of the frame, if it had one.
+    ``code`` is a close code, and ``id`` that of the frame, if it had one.
     """
 
     type: ClassVar[str] = "error"
