@@ -93,4 +93,4 @@ class ClientRequests:
         identity.require(PUBLISH_SCOPE, what="publishing")
         publication = await self._publish(request.messages(), idempotency_key=request.id, publisher=identity.user_id)
         number = publication.receipt.first
-        return Answer(PublishedFrame(request.id, number).encode(), after=number)
+        return Answer(PublishedFrame(id=request.id, sequence_number=number).encode(), after=number)

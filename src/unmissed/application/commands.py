@@ -125,7 +125,7 @@ async def _frame(
     """Return the ``result`` frame, or the ``error`` frame for what the function has raised."""
     try:
         returned = await function.call(arguments, user_id=user_id, threads=threads)
-        return ResultFrame(command_id, to_jsonable_python(returned)).encode()
+        return ResultFrame(id=command_id, data=to_jsonable_python(returned)).encode()
     except CommandError as error:
         return ErrorFrame.of(error, request_id=command_id).encode()
     except asyncio.CancelledError:

@@ -184,8 +184,8 @@ def parse_client_frame(text: str | bytes) -> ClientFrame:
     except ValueError:
         raise InvalidFrame('the frame is not JSON: send an object such as {"type": "ping"}') from None
     match frame:
-        case {"type": str(name)} if name in _BY_TYPE:
-            return _read(_BY_TYPE[name], frame, text)
+        case {"type": str(name)} if kind := _BY_TYPE.get(name):
+            return _read(kind, frame, text)
         case _:
             raise InvalidFrame(f"unknown frame: type must be one of {', '.join(_BY_TYPE)}")
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from math import isfinite
-from typing import Any, NamedTuple, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from unmissed.core.errors import InvalidPosition
 from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN
@@ -53,33 +53,27 @@ class Content:
         return replace(self, names=names)
 
 
-class FrameField(NamedTuple):
-    """A field in the JSON of a frame."""
+@dataclass(frozen=True, slots=True)
+class FrameField:
+    """A field in the JSON of a frame, which may be without it unless it is ``required``."""
 
     name: str
     attribute: str
-    sent: Callable[[Any], object] | None
-    schema: Schema
+    content: Content
     required: bool
 
+    @property
+    def schema(self) -> Schema:
+        """What the field contains, as JSON Schema."""
+        return self.content.schema
 
-_found = dict[type, tuple[FrameField, ...]]()
 
-
-def fields_of(frame: type) -> tuple[FrameField, ...]:
+def fields_of(frame: type) -> list[FrameField]:
     """Return the fields of a dataclass whose fields are annotated with their content."""
-    # Not functools.cache: to mypy, the type of a dataclass is not hashable.
-    found = _found.get(frame)
-    if found is None:
-        found = _found[frame] = tuple(_fields_of(frame))
-    return found
-
-
-def _fields_of(frame: type) -> list[FrameField]:
     hints = get_type_hints(frame, include_extras=True)
     contents = [(each, *hints[each.name].__metadata__) for each in fields(frame)]
     return [
-        FrameField(name, each.name, content.sent, content.schema, each.default is MISSING)
+        FrameField(name, each.name, content, each.default is MISSING)
         for each, content in contents
         for name in content.names or (each.name,)
     ]

@@ -3,9 +3,10 @@
 The first line of a docstring is the summary of its frame in the AsyncAPI document. The protocol page has all of it.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 from pydantic_core import to_json
 
@@ -52,18 +53,29 @@ class ServerFrame:
 
     def encode(self) -> bytes:
         """Return the frame as compact JSON, with its fields in the order of the class."""
-        frame: dict[str, object] = {"type": self.type}
-        for name, attribute, sent, _, _ in fields_of(type(self)):
-            value = getattr(self, attribute)
+        layout = _LAYOUTS[type(self)]
+        frame = dict(zip(layout.names, layout.values(self), strict=True))
+        for name, sent in layout.converted:
+            value = frame[name]
             if value is not None and sent is not None:
-                value = sent(value)
-            if value is not None:
-                frame[name] = value
+                value = frame[name] = sent(value)
+            if value is None:
+                del frame[name]
         # A fifth of the time of ``encode_json``, whose checks are for values of applications.
         return to_json(frame)
 
 
-@dataclass(frozen=True, slots=True)
+_Frame = TypeVar("_Frame", bound=ServerFrame)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def _frame(frame: type[_Frame]) -> type[_Frame]:
+    """Make a class a dataclass that is frozen for type checkers."""
+    # What freezes it at run time would double the time to make one, and every wake-up of a client takes two frames.
+    return dataclass(slots=True, kw_only=True)(frame)
+
+
+@_frame
 class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
@@ -86,7 +98,7 @@ class ConnectedFrame(ServerFrame):
     expires_at: Annotated[float | None, _UNIX_TIME] = None
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class HeartbeatFrame(ServerFrame):
     """The position of a client that is up to date.
 
@@ -103,7 +115,7 @@ class HeartbeatFrame(ServerFrame):
         return b'{"type":"heartbeat","sequence_number":%d}' % self.sequence_number
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class GapFrame(ServerFrame):
     """Messages that are lost.
 
@@ -120,7 +132,7 @@ class GapFrame(ServerFrame):
         return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (self.first, self.last, self.last)
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class ReconnectFrame(ServerFrame):
     """The server restarts: reconnect after a delay.
 
@@ -132,7 +144,7 @@ class ReconnectFrame(ServerFrame):
     after_ms: Annotated[int, INTEGER]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_frame
 class ErrorFrame(ServerFrame):
     """A frame of the client was refused, or a request failed.
 
@@ -156,14 +168,18 @@ class ErrorFrame(ServerFrame):
         return cls(code=CloseCode.INTERNAL_ERROR, detail=INTERNAL_ERROR, id=request_id)
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class PongFrame(ServerFrame):
     """The answer to ping."""
 
     type: ClassVar[str] = "pong"
 
+    def encode(self) -> bytes:
+        """Return the frame as compact JSON."""
+        return b'{"type":"pong"}'
 
-@dataclass(frozen=True, slots=True)
+
+@_frame
 class AuthenticatedFrame(ServerFrame):
     """The answer to a renewed token, with the topics that it added and removed.
 
@@ -178,7 +194,7 @@ class AuthenticatedFrame(ServerFrame):
     expires_at: Annotated[float | None, _UNIX_TIME] = None
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class FollowingFrame(ServerFrame):
     """The answer to follow and unfollow: the topics that it added or removed.
 
@@ -196,7 +212,7 @@ class FollowingFrame(ServerFrame):
     id: Annotated[str | None, REQUEST_ID] = None
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class PublishedFrame(ServerFrame):
     """The answer to publish.
 
@@ -209,7 +225,7 @@ class PublishedFrame(ServerFrame):
     sequence_number: Annotated[int, NUMBER]
 
 
-@dataclass(frozen=True, slots=True)
+@_frame
 class ResultFrame(ServerFrame):
     """The answer to command."""
 
@@ -235,6 +251,27 @@ SERVER_FRAMES: tuple[type[ServerFrame], ...] = (
     PublishedFrame,
     ResultFrame,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the frames of one class are encoded: in C, except the fields that are converted or may be absent."""
+
+    names: Sequence[str]
+    values: Callable[[ServerFrame], Iterable[Any]]
+    converted: Sequence[tuple[str, Callable[[Any], object] | None]]
+
+    @classmethod
+    def of(cls, frame: type[ServerFrame]) -> "_Layout":
+        fields = fields_of(frame)
+        return cls(
+            names=["type", *(each.name for each in fields)],
+            values=attrgetter("type", *(each.attribute for each in fields)),
+            converted=[(each.name, each.content.sent) for each in fields if each.content.sent or not each.required],
+        )
+
+
+_LAYOUTS = {frame: _Layout.of(frame) for frame in SERVER_FRAMES}
 
 RESERVED_TYPES = frozenset(frame.type for frame in SERVER_FRAMES)
 """The types of server frames; publishers may not use them."""

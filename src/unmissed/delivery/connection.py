@@ -233,7 +233,7 @@ class Connection:
         if self._position < window.evicted_through:
             if self._position < (lost := window.lost_through(self._following.keys)):
                 self._measures.gaps += 1
-                yield Chunk(GapFrame(self._position + 1, lost).encode())
+                yield Chunk(GapFrame(first=self._position + 1, last=lost).encode())
             self._position = window.evicted_through
 
     def _rest(self, last: int) -> Iterator[Chunk]:
@@ -249,7 +249,9 @@ class Connection:
         self._frames.past = None
         # Some of them may have been unfollowed in the meantime, which was answered before this.
         added = past.topics & self.topics
-        answer = FollowingFrame(added, (), self._position, past.outcome, past.request_id)
+        answer = FollowingFrame(
+            added=added, removed=(), sequence_number=self._position, outcome=past.outcome, id=past.request_id
+        )
         return JoinedChunk(chunk, Chunk(answer.encode()))
 
     @property
@@ -317,7 +319,8 @@ class Connection:
         check_topics(followed)
         self._change_topics(followed)
         if since is None:
-            self.send_frame(FollowingFrame(new, (), self.position, id=request_id).encode())
+            answer = FollowingFrame(added=new, removed=(), sequence_number=self.position, id=request_id)
+            self.send_frame(answer.encode())
             return
         past = self._following.past(
             new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
@@ -343,7 +346,8 @@ class Connection:
         if removed:
             self._following.chosen = True
             self._change_topics(self.topics - removed)
-        self.send_frame(FollowingFrame((), removed, self.position, id=request_id).encode())
+        answer = FollowingFrame(added=(), removed=removed, sequence_number=self.position, id=request_id)
+        self.send_frame(answer.encode())
 
     def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
         """Use another identity of the same user from now on, and follow these topics.
@@ -363,7 +367,10 @@ class Connection:
         self.identity, self.expires_at = identity, expires_at
         added, removed = topics - self.topics, self.topics - topics
         self._change_topics(topics)
-        self.send_frame(AuthenticatedFrame(added, removed, self.position, identity.expires_at).encode())
+        answer = AuthenticatedFrame(
+            added=added, removed=removed, sequence_number=self.position, expires_at=identity.expires_at
+        )
+        self.send_frame(answer.encode())
 
     def _change_topics(self, topics: frozenset[str]) -> None:
         if self._due is not None and self._due.past is not None:

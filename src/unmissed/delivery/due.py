@@ -58,7 +58,7 @@ class Due:
         taken = [payload for _, payload in ready]
         self.size -= _size(taken)
         if any(number < position for number, _ in ready) or (self.heartbeat and last):
-            taken.append(HeartbeatFrame(position).encode())
+            taken.append(HeartbeatFrame(sequence_number=position).encode())
             self.heartbeat = False
         return taken
 

@@ -76,7 +76,9 @@ def test_the_messages_of_a_chunk_are_events_with_their_numbers() -> None:
 
 
 def test_a_joined_chunk_has_the_events_of_its_parts_in_http_chunks_of_their_own() -> None:
-    joined = JoinedChunk(Chunk(HeartbeatFrame(nth(4)).encode()), Chunk(), Chunks(window_of(b"a")).after(nth(0)))
+    joined = JoinedChunk(
+        Chunk(HeartbeatFrame(sequence_number=nth(4)).encode()), Chunk(), Chunks(window_of(b"a")).after(nth(0))
+    )
 
     heartbeat, message = (part.events for part in joined.parts if part.payloads)
     assert heartbeat.startswith(b"id: %d\n" % nth(4))

@@ -86,7 +86,14 @@ def test_an_event_without_a_number_has_no_id() -> None:
 
 
 def test_every_frame_with_a_sequence_number_has_an_id() -> None:
-    frames = [frame.encode() for frame in (HeartbeatFrame(nth(7)), ReconnectFrame(5), GapFrame(nth(8), nth(9)))]
+    frames = [
+        frame.encode()
+        for frame in (
+            HeartbeatFrame(sequence_number=nth(7)),
+            ReconnectFrame(after_ms=5),
+            GapFrame(first=nth(8), last=nth(9)),
+        )
+    ]
 
     lines = events(frames).decode().splitlines()
 

@@ -47,26 +47,26 @@ FRAMES = [
         ConnectedFrame(**GREETING, outcome="gap", topics=frozenset({"b", "a"}), expires_at=1_796_000_000.5),
         GREETING_TEXT + ',"outcome":"gap","topics":["a","b"],"expires_at":1796000000.5}',
     ),
-    (HeartbeatFrame(nth(7)), f'{{"type":"heartbeat","sequence_number":{nth(7)}}}'),
-    (GapFrame(nth(3), nth(9)), f'{{"type":"gap","from":{nth(3)},"to":{nth(9)},"sequence_number":{nth(9)}}}'),
+    (HeartbeatFrame(sequence_number=nth(7)), f'{{"type":"heartbeat","sequence_number":{nth(7)}}}'),
+    (GapFrame(first=nth(3), last=nth(9)), f'{{"type":"gap","from":{nth(3)},"to":{nth(9)},"sequence_number":{nth(9)}}}'),
     (ReconnectFrame(after_ms=250), '{"type":"reconnect","after_ms":250}'),
     (ErrorFrame(code=4400, detail='no "é"'), '{"type":"error","code":4400,"detail":"no \\"é\\""}'),
     (ErrorFrame(code=4400, detail="no", id="c1"), '{"type":"error","id":"c1","code":4400,"detail":"no"}'),
     (
-        AuthenticatedFrame({"b", "a"}, (), nth(7), expires_at=1_796_000_000.0),
+        AuthenticatedFrame(added={"b", "a"}, removed=(), sequence_number=nth(7), expires_at=1_796_000_000.0),
         f'{{"type":"authenticated","added":["a","b"],"removed":[],"sequence_number":{nth(7)},"expires_at":1796000000}}',
     ),
     (
-        FollowingFrame((), {"a"}, nth(7)),
+        FollowingFrame(added=(), removed={"a"}, sequence_number=nth(7)),
         f'{{"type":"following","added":[],"removed":["a"],"sequence_number":{nth(7)}}}',
     ),
     (
-        FollowingFrame({"a"}, (), nth(7), outcome="complete", id="f1"),
+        FollowingFrame(added={"a"}, removed=(), sequence_number=nth(7), outcome="complete", id="f1"),
         f'{{"type":"following","added":["a"],"removed":[],"sequence_number":{nth(7)},"outcome":"complete","id":"f1"}}',
     ),
-    (PublishedFrame("c1", nth(8)), f'{{"type":"published","id":"c1","sequence_number":{nth(8)}}}'),
-    (ResultFrame("c1", {"é": None}), '{"type":"result","id":"c1","data":{"é":null}}'),
-    (ResultFrame("c1", None), '{"type":"result","id":"c1","data":null}'),
+    (PublishedFrame(id="c1", sequence_number=nth(8)), f'{{"type":"published","id":"c1","sequence_number":{nth(8)}}}'),
+    (ResultFrame(id="c1", data={"é": None}), '{"type":"result","id":"c1","data":{"é":null}}'),
+    (ResultFrame(id="c1", data=None), '{"type":"result","id":"c1","data":null}'),
 ]
 
 
@@ -107,7 +107,7 @@ def test_a_text_comes_back_from_its_frame(epoch: str) -> None:
 @pytest.mark.parametrize("data", [math.nan, "\ud800", object()])
 def test_a_result_without_a_json_form_is_refused(data: object) -> None:
     with pytest.raises(ValueError, match=r"."):
-        ResultFrame("c1", data).encode()
+        ResultFrame(id="c1", data=data).encode()
 
 
 def test_an_error_has_the_code_and_the_text_of_its_exception() -> None:
