@@ -123,7 +123,9 @@ def _typedef(frame: Frame) -> list[str]:
 
 
 def _union(name: str, frames: Iterable[Frame]) -> list[str]:
-    return ["@typedef {", *(f"  | {_type_name(frame)}" for frame in frames), f"}} {name}"]
+    # To TypeScript, a union that begins with ``|`` contains ``any`` in a comment.
+    first, *others = map(_type_name, frames)
+    return [f"@typedef {{{first}", *(f"  | {other}" for other in others), f"}} {name}"]
 
 
 def _type_name(frame: Frame) -> str:

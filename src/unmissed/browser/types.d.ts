@@ -189,7 +189,7 @@ export type EventParser = (take: (frame: any) => void) => (piece: string) => voi
 /**
  * Sends a frame of the client, or does its equivalent.
  */
-export type Send = (frame: ClientFrame) => void;
+export type Send = (frame: Frame) => void;
 /**
  * Why a connection ended: a close event, or an error. `answered`: something has refused a request for good, which shows
  * that the network works.
@@ -573,11 +573,11 @@ export type CommandFrame = {
 /**
  * A frame that the server sends besides messages.
  */
-export type ServerFrame = any | ConnectedFrame | HeartbeatFrame | GapFrame | ReconnectFrame | ErrorFrame | PongFrame | AuthenticatedFrame | FollowingFrame | PublishedFrame | ResultFrame;
+export type ServerFrame = ConnectedFrame | HeartbeatFrame | GapFrame | ReconnectFrame | ErrorFrame | PongFrame | AuthenticatedFrame | FollowingFrame | PublishedFrame | ResultFrame;
 /**
  * A frame that a client sends.
  */
-export type ClientFrame = any | PingFrame | AuthenticateFrame | FollowFrame | UnfollowFrame | PublishFrame | CommandFrame;
+export type ClientFrame = PingFrame | AuthenticateFrame | FollowFrame | UnfollowFrame | PublishFrame | CommandFrame;
 /**
  * What a client does after a close code. `stop`: do not reconnect. `renew`: reconnect with a new token. `slow`:
  * reconnect later, with backoff. `resume`: reconnect with jitter, and resume.

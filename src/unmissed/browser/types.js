@@ -188,7 +188,7 @@
 /**
  * Sends a frame of the client, or does its equivalent.
  *
- * @typedef {(frame: ClientFrame) => void} Send
+ * @typedef {(frame: Frame) => void} Send
  */
 
 /**
@@ -635,8 +635,7 @@
 /**
  * A frame that the server sends besides messages.
  *
- * @typedef {
- *   | ConnectedFrame
+ * @typedef {ConnectedFrame
  *   | HeartbeatFrame
  *   | GapFrame
  *   | ReconnectFrame
@@ -652,8 +651,7 @@
 /**
  * A frame that a client sends.
  *
- * @typedef {
- *   | PingFrame
+ * @typedef {PingFrame
  *   | AuthenticateFrame
  *   | FollowFrame
  *   | UnfollowFrame
