@@ -79,12 +79,14 @@ def _fields(frame: Frame) -> str:
 
 def _described(field: FrameField) -> str:
     name = f"`{field.name}`" if field.required else f"`{field.name}`?"
-    description = field.schema.get("description", "").removesuffix(".")
+    description = field.content.schema.get("description", "").removesuffix(".")
     return f"{name} ({description})" if description else name
 
 
 def _example(frame: Frame) -> str:
-    fields = [f'"{each.name}"{"" if each.required else "?"}: {_value(each.schema)}' for each in fields_of(frame)]
+    fields = [
+        f'"{each.name}"{"" if each.required else "?"}: {_value(each.content.schema)}' for each in fields_of(frame)
+    ]
     return "{" + ", ".join([f'"type": "{frame.type}"', *fields]) + "}"
 
 
@@ -115,8 +117,8 @@ def _types_of_close_codes() -> list[str]:
 
 def _typedef(frame: Frame) -> list[str]:
     properties = [
-        f"@property {{{_type(each.schema)}}} {each.name if each.required else f'[{each.name}]'} "
-        f"{each.schema.get('description', '')}".rstrip()
+        f"@property {{{_type(each.content.schema)}}} {each.name if each.required else f'[{each.name}]'} "
+        f"{each.content.schema.get('description', '')}".rstrip()
         for each in fields_of(frame)
     ]
     return [f"@typedef {{object}} {_type_name(frame)}", f'@property {{"{frame.type}"}} type', *properties]

@@ -200,8 +200,8 @@ def _without_discriminators(schema: Any) -> Any:
 
 def _message(frame: type[ServerFrame | ClientFrame], **refined: Schema) -> Schema:
     """Return the message for a frame, with the first line of its docstring as the summary."""
-    required = {each.name: each.schema for each in fields_of(frame) if each.required} | refined
-    optional = {each.name: each.schema for each in fields_of(frame) if not each.required}
+    required = {each.name: each.content.schema for each in fields_of(frame) if each.required} | refined
+    optional = {each.name: each.content.schema for each in fields_of(frame) if not each.required}
     payload = _object({"type": {"const": frame.type}, **required}, optional)
     return {"name": frame.type, "summary": cleandoc(frame.__doc__ or "").partition("\n")[0], "payload": payload}
 

@@ -62,11 +62,6 @@ class FrameField:
     content: Content
     required: bool
 
-    @property
-    def schema(self) -> Schema:
-        """What the field contains, as JSON Schema."""
-        return self.content.schema
-
 
 def fields_of(frame: type) -> list[FrameField]:
     """Return the fields of a dataclass whose fields are annotated with their content."""

@@ -71,7 +71,7 @@ _Frame = TypeVar("_Frame", bound=ServerFrame)
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def _frame(frame: type[_Frame]) -> type[_Frame]:
     """Make a class a dataclass that is frozen for type checkers."""
-    # What freezes it at run time would double the time to make one, and every wake-up of a client takes two frames.
+    # Freezing at run time takes 0.1 us a field: more than 1 us for ``connected``, which every handshake needs.
     return dataclass(slots=True, kw_only=True)(frame)
 
 

@@ -36,7 +36,7 @@ def test_a_field_has_its_names_in_the_json_and_is_required_without_a_default() -
 
 
 def test_a_description_is_part_of_the_schema_of_its_field_alone() -> None:
-    schemas = {field.name: field.schema for field in fields_of(Example)}
+    schemas = {field.name: field.content.schema for field in fields_of(Example)}
 
     assert {"type": "number", "description": "Unix time in seconds."} == schemas["until"]
     assert {"type": "number"} == SECONDS.schema
