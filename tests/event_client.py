@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.testing import LiveServer
 
 
@@ -47,7 +47,7 @@ class EventClient:
     ) -> None:
         self._http = httpx.Client(timeout=20)
         given = server.headers(user_id) if headers is None else headers
-        self._stream = self._http.stream("GET", f"{server.url}{PATH}{query}", headers=given)
+        self._stream = self._http.stream("GET", f"{server.url}{EVENTS_PATH}{query}", headers=given)
 
     def __enter__(self) -> Self:
         self.response = self._stream.__enter__()

@@ -25,8 +25,8 @@ from unmissed.cli.app import app as cli
 from unmissed.core.audience import MAX_USERS
 from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES
 from unmissed.core.encoding import MAX_DEPTH
+from unmissed.core.server_frames import RESERVED_TYPES
 from unmissed.core.topics import MAX_TOPICS
-from unmissed.core.wire import RESERVED_TYPES, CloseCode
 from unmissed.delivery.inbox import MAX_BYTES_BETWEEN_CHECKS, MAX_FRAMES_BETWEEN_CHECKS
 from unmissed.security.tokens import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES
 from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS
@@ -245,14 +245,6 @@ def test_every_setting_is_in_the_table() -> None:
     in_table = set(re.findall(r"^\| `UNMISSED_(\w+)`", DOCS["deployment.md"], re.MULTILINE))
 
     assert {name.upper() for name in Settings.model_fields} == in_table
-
-
-def test_every_close_code_is_in_the_table() -> None:
-    protocol = DOCS["protocol.md"]
-    table = protocol[protocol.index("| close code") : protocol.index("## Tokens")]
-
-    for code in CloseCode:
-        assert str(int(code)) in table or code in (CloseCode.NORMAL, CloseCode.NO_STATUS, CloseCode.INVALID_DATA)
 
 
 def test_the_readme_has_less_than_200_lines() -> None:

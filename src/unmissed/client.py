@@ -20,10 +20,13 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from unmissed.core.backoff import Backoff
-from unmissed.core.encoding import decode_json, encode_json
+from unmissed.core.client_frames import Authenticate
+from unmissed.core.close_codes import CloseCode, Reaction, reaction_to
+from unmissed.core.encoding import decode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused, one_string
+from unmissed.core.fields import MAX_SEQUENCE_NUMBER
+from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, ErrorFrame, GapFrame, ReconnectFrame
 from unmissed.core.window import Outcome
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER, CloseCode
 from unmissed.security.bearer import clean_token
 from unmissed.security.redaction import printable, redact, shown_url
 
@@ -39,7 +42,6 @@ _CLOSE_SECONDS = 0.5
 _RENEWED_AFTER = 0.8
 """The share of its remaining life after which a token is renewed."""
 
-_STOP_CODES = (CloseCode.BAD_MESSAGE, CloseCode.FORBIDDEN, CloseCode.TOO_LARGE)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _RETRIED_STATUSES = (408, 425, 429)
 _STAMPED_HEAD = re.compile(r'\{"type":"(?:[^"\\]|\\.)*","sequence_number":([0-9]{1,16}),"timestamp":"')
@@ -242,7 +244,7 @@ class Stream:
         try:
             token = await self._fresh_token()
             if self._websocket is not None and token != before:
-                await self._websocket.send(encode_json({"type": "authenticate", "token": token}), text=True)
+                await self._websocket.send(Authenticate(token).encode(), text=True)
         except ConnectionClosed:
             return
         except Exception as error:  # noqa: BLE001  # a function of the application
@@ -267,16 +269,16 @@ class Stream:
 
     def _take(self, frame: dict[str, Any]) -> Iterator[Event]:
         match frame:
-            case {"type": "connected"}:
+            case {"type": ConnectedFrame.type}:
                 yield from self._take_connected(frame)
                 self._renew_at(frame.get("expires_at"))
-            case {"type": "authenticated"}:
+            case {"type": AuthenticatedFrame.type}:
                 self._renew_at(frame.get("expires_at"))
-            case {"type": "error", "detail": str(detail)}:
+            case {"type": ErrorFrame.type, "detail": str(detail)}:
                 logger.warning("%s: the server refused a frame: %s", self._shown_url, _one_line(detail))
-            case {"type": "gap", "from": first, "to": last}:
+            case {"type": GapFrame.type, "from": first, "to": last}:
                 yield self._gap(first, last)
-            case {"type": "reconnect", "after_ms": after_ms}:
+            case {"type": ReconnectFrame.type, "after_ms": after_ms}:
                 self._requested_pause = after_ms / 1000
             case {"timestamp": _, "sequence_number": _}:
                 yield self._message(frame)
@@ -330,7 +332,7 @@ class Stream:
         code, reason = (closed.rcvd.code, _one_line(closed.rcvd.reason)) if closed.rcvd else (CloseCode.LOST, "")
         if code == CloseCode.UNAUTHORIZED:
             self._retry_token(code, reason)
-        elif code in _STOP_CODES:
+        elif reaction_to(code) is Reaction.STOP:
             raise ConnectionRefused(code, reason)
 
     def _check_status(self, status: int) -> None:

@@ -19,6 +19,7 @@ from unmissed.cluster.people import ConnectionInfo, People
 from unmissed.cluster.presence import Followers
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import (
     LOG_UNAVAILABLE,
     NODE_FAILS,
@@ -35,7 +36,6 @@ from unmissed.core.receipts import key_of_user
 from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
-from unmissed.core.wire import CloseCode
 from unmissed.delivery.checks import Checks, server_stops
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of

@@ -2,7 +2,7 @@
 
 import { connect } from "unmissed";
 import { useUnmissed as useInReact } from "unmissed/react";
-import type { Message, Options, Status, Stream } from "unmissed/types";
+import type { ClientFrame, Message, Options, ServerFrame, Status, Stream } from "unmissed/types";
 import { useUnmissed as useInVue } from "unmissed/vue";
 
 const options: Options = {
@@ -32,6 +32,12 @@ export function useBoth(): Status[] {
   return [status, useInVue("/").status.value, useInReact("/").status];
 }
 
+export function answerTo(frame: ServerFrame): ClientFrame | undefined {
+  if (frame.type === "gap") return { type: "follow", topics: ["orders"], since: frame.from - 1 };
+}
+
+// @ts-expect-error  Only the server sends this frame.
+export const frame: ClientFrame = { type: "published", id: "1", sequence_number: 1 };
 // @ts-expect-error  The status is the stream's own.
 connect("/").status = "live";
 // @ts-expect-error  A message has a type.

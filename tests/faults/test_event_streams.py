@@ -15,7 +15,7 @@ from event_client import EventClient
 from raw_client import RawClient, authorization
 from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
 
 MESSAGES_PER_MEGABYTE = 16
@@ -27,7 +27,7 @@ def stream(
 ) -> RawClient:
     """Open an event stream whose client reads only when it is told to."""
     client = RawClient(server.url, receive_buffer=receive_buffer)
-    head = "\r\n".join([f"GET {PATH}{query} HTTP/1.1", "Host: test", authorization(server, user_id), *lines])
+    head = "\r\n".join([f"GET {EVENTS_PATH}{query} HTTP/1.1", "Host: test", authorization(server, user_id), *lines])
     client.send(f"{head}\r\n\r\n".encode())
     assert client.head().startswith(b"HTTP/1.1 200")
     return client
@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_is_forgotten(server: LiveServer, leave: Call
 async def test_a_storm_of_resets_leaves_nothing_behind(server: LiveServer) -> None:
     for number in range(150):
         client = RawClient(server.url)
-        head = f"GET {PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode()
+        head = f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode()
         client.send(head[: 30 if number % 3 == 0 else None])
         if number % 3 == 2:
             client.head()
@@ -186,7 +186,7 @@ def test_a_silent_stream_keeps_its_user_out_for_no_time(serve: Serve) -> None:
 def pipelined(server: LiveServer) -> RawClient:
     """Open an event stream whose client has sent another request, too."""
     client = RawClient(server.url)
-    head = f"GET {PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n"
+    head = f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n"
     client.send(head.encode() + b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")
     return client
 
@@ -279,7 +279,7 @@ async def test_a_client_that_leaves_during_authentication_leaves_nothing_behind(
 ) -> None:
     server, gate = gated
     with RawClient(server.url) as client:
-        client.send(f"GET {PATH} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        client.send(f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         await asyncio.to_thread(gate.asked.wait, 10)
         client.reset()
     server.call(gate.open)

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from event_client import EventClient
 from support import SOCKETS, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
 
 pytestmark = pytest.mark.live
@@ -136,7 +136,7 @@ async def test_a_refused_client_holds_nothing(socket: str) -> None:
         async with connect(server.websocket_url, additional_headers=refused) as websocket:
             await websocket.wait_closed()
         async with httpx.AsyncClient() as client:
-            stream = await client.get(server.url + PATH, headers=refused)
+            stream = await client.get(server.url + EVENTS_PATH, headers=refused)
         await until(lambda: pool.used == 0)
 
     assert (4401, 401) == (websocket.close_code, stream.status_code)

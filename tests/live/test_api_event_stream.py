@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 from event_client import EventClient
 from support import LOGGED, SOCKETS, Serve, nth, nths, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
 
 
@@ -162,7 +162,7 @@ def test_a_token_in_the_url_is_not_logged(serve: Serve, caplog: pytest.LogCaptur
     with EventClient(server, f"?token={server.token()}", headers={}) as client:
         client.events(1)
 
-    assert f"GET {PATH}" in caplog.text
+    assert f"GET {EVENTS_PATH}" in caplog.text
     assert server.token()[:30] not in caplog.text
 
 
@@ -176,7 +176,7 @@ def test_a_page_of_an_allowed_origin_may_read_it(serve: Serve, method: str) -> N
         "Access-Control-Request-Headers": "authorization, last-event-id",
     }
 
-    with httpx.stream(method, f"{server.url}{PATH}", headers=headers) as response:
+    with httpx.stream(method, f"{server.url}{EVENTS_PATH}", headers=headers) as response:
         assert 200 == response.status_code
         assert "https://app.example.com" == response.headers["access-control-allow-origin"]
 
@@ -263,7 +263,7 @@ def test_recoveries_are_counted(server: LiveServer) -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])
 def test_other_methods_are_not_allowed(server: LiveServer, method: str) -> None:
-    response = httpx.request(method, f"{server.url}{PATH}", headers=server.headers())
+    response = httpx.request(method, f"{server.url}{EVENTS_PATH}", headers=server.headers())
 
     assert 405 == response.status_code
 
@@ -280,7 +280,7 @@ def test_the_authentication_and_authorization_of_an_application_count(socket: st
     router = create_router(manager, authenticate=authenticate, authorize=lambda _, topic: topic != "secret")
     app.include_router(router, prefix="/live")
     with LiveServer(app, manager=manager, **SOCKETS[socket], **LOGGED) as server:
-        url = f"{server.url}/live{PATH}"
+        url = f"{server.url}/live{EVENTS_PATH}"
 
         assert 401 == httpx.get(url).status_code
         assert 403 == httpx.get(url, params={"user": "alice", "topics": "secret"}).status_code

@@ -17,7 +17,7 @@ from websockets.typing import Origin
 
 from event_client import parsed
 from support import until
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.testing import LiveServer
 
 DEPLOYMENT = (Path(__file__).parent.parent.parent / ".github" / "docs" / "deployment.md").read_text()
@@ -96,7 +96,7 @@ def test_no_client_chooses_its_address_behind_the_proxy(address: str, server: Li
 
 
 def test_events_pass_the_proxy_at_once(address: str, server: LiveServer) -> None:
-    url, headers = f"http://{address}{PATH}?since=0", {**server.headers(), "Accept-Encoding": "gzip"}
+    url, headers = f"http://{address}{EVENTS_PATH}?since=0", {**server.headers(), "Accept-Encoding": "gzip"}
     with httpx.stream("GET", url, headers=headers, timeout=10) as response:
         events = parsed(response.iter_lines())
         types = [next(events).type for _ in range(2)]

@@ -30,7 +30,7 @@ from unmissed import Settings, create_app, issue_token
 from unmissed.cli.app import app
 from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol
 from unmissed.server.uvicorn_names import Config
 from unmissed.testing import SECRET
@@ -120,7 +120,7 @@ def test_serve_streams_events_over_tls(tls_url: str, certificate: tuple[Path, Pa
     headers, context = {"Authorization": f"Bearer {TOKEN}"}, ssl.create_default_context(cafile=certificate[0])
     with (
         httpx.Client(base_url=tls_url, headers=headers, verify=context) as http,
-        http.stream("GET", PATH, params={"since": 0}) as response,
+        http.stream("GET", EVENTS_PATH, params={"since": 0}) as response,
     ):
         events = parsed(response.iter_lines())
         types = [next(events).type for _ in range(2)]

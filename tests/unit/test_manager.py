@@ -24,10 +24,10 @@ from unmissed import (
     UnknownConnection,
     WrongThread,
 )
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import LOG_UNAVAILABLE, Draining, LogUnavailable, MessageTooLarge, TooManyConnections
 from unmissed.core.messages import Draft
 from unmissed.core.window import Window
-from unmissed.core.wire import CloseCode
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import SECRET, ManualClock
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from inspect import cleandoc
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -10,10 +11,12 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from unmissed.api.models import MessageBody, PublishBody
-from unmissed.core.client_frames import REQUEST_ID_PATTERN
-from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN, TOPICS_PATTERN
-from unmissed.core.window import Outcome
-from unmissed.core.wire import BEARER_SUBPROTOCOL, MAX_SEQUENCE_NUMBER, CloseCode
+from unmissed.core.client_frames import CLIENT_FRAMES, ClientFrame, Command, Publish
+from unmissed.core.close_codes import CloseCode
+from unmissed.core.fields import NUMBER, REQUEST_ID, TEXT, Schema, fields_of
+from unmissed.core.rest import BEARER_SUBPROTOCOL
+from unmissed.core.server_frames import SERVER_FRAMES, ServerFrame
+from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.manager import ConnectionManager
 from unmissed.version import __version__
 
@@ -21,27 +24,8 @@ PATH = "/websocket/asyncapi.json"
 CHANNEL = "websocket"
 
 _SCHEMAS = "#/components/schemas/"
-_NUMBER = {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER}
-_TEXT, _ANY = {"type": "string"}, dict[str, Any]()
-_TIME = {"type": "number", "description": "Unix time in seconds."}
-_ID = {"type": "string", "pattern": REQUEST_ID_PATTERN}
-_OUTCOME = {"enum": [outcome.value for outcome in Outcome]}
-_TOPICS = {"type": "array", "items": {"type": "string", "pattern": TOPIC_PATTERN}, "maxItems": MAX_TOPICS}
 
-Schema = Mapping[str, Any]
 _Adapter = tuple[str, Literal["validation", "serialization"], TypeAdapter[Any]]
-
-_CLOSE_CODES = {
-    CloseCode.BAD_MESSAGE: "The client sent something invalid: stop.",
-    CloseCode.UNAUTHORIZED: "The token is missing, invalid or expired, or the user was logged out: get another token.",
-    CloseCode.FORBIDDEN: "A topic or the origin is not allowed: stop.",
-    CloseCode.AUTHENTICATION_TIMEOUT: "No authentication in time: come back with a token.",
-    CloseCode.TOO_MANY: "Too many connections or messages: come back later.",
-    CloseCode.TOO_LARGE: "A frame was too large: stop.",
-    CloseCode.INTERNAL_ERROR: "The server failed: come back with jitter, and resume.",
-    CloseCode.SERVICE_RESTART: "The server restarts, or its log has a new epoch: come back with jitter, and resume.",
-    CloseCode.TRY_AGAIN_LATER: "The log is unavailable: come back with jitter, and resume.",
-}
 
 _DESCRIPTION = """\
 Messages that survive reconnects. A client's position is the `sequence_number` of `connected`, and from then on the \
@@ -87,7 +71,7 @@ class EncodedDocument:
 def document(manager: ConnectionManager, *, title: str) -> dict[str, Any]:
     """Return the document without its servers, with the events and commands that the application has registered."""
     sent, received, schemas = _messages(manager)
-    codes = _CLOSE_CODES.items()
+    codes = {f"{code:d}": f"{code.meaning}: {code.reaction.advice}." for code in CloseCode}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": __version__, "description": _DESCRIPTION},
@@ -95,10 +79,10 @@ def document(manager: ConnectionManager, *, title: str) -> dict[str, Any]:
         "channels": {
             CHANNEL: {
                 "address": "/ws",
-                "description": "\n".join(["Close codes:", "", *(f"- {each:d}: {text}" for each, text in codes)]),
+                "description": "\n".join(["Close codes:", "", *(f"- {code}: {text}" for code, text in codes.items())]),
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in (*sent, *received)},
                 "bindings": {"ws": {"method": "GET", "query": _query(manager), "bindingVersion": "0.1.0"}},
-                "x-close-codes": {f"{each:d}": text for each, text in codes},
+                "x-close-codes": codes,
             }
         },
         "operations": {
@@ -133,8 +117,8 @@ def _operation(action: str, summary: str, messages: Iterable[str]) -> Schema:
 
 def _query(manager: ConnectionManager) -> Schema:
     properties: dict[str, Any] = {
-        "since": {**_NUMBER, "description": "The client's position; everything after it is delivered."},
-        "epoch": {**_TEXT, "description": "The epoch of that position; optional."},
+        "since": {**NUMBER.schema, "description": "The client's position; everything after it is delivered."},
+        "epoch": {**TEXT.schema, "description": "The epoch of that position; optional."},
         "topics": {
             "type": "string",
             "pattern": TOPICS_PATTERN,
@@ -142,7 +126,7 @@ def _query(manager: ConnectionManager) -> Schema:
         },
     }
     if manager.settings.allow_query_token:
-        properties["token"] = {**_TEXT, "description": "A JSON Web Token."}
+        properties["token"] = {**TEXT.schema, "description": "A JSON Web Token."}
     return {"type": "object", "properties": properties}
 
 
@@ -158,60 +142,6 @@ def _security_schemes(manager: ConnectionManager) -> Schema:
 
 # Messages
 
-_SENT: Mapping[str, tuple[str, Schema, Schema]] = {
-    "connected": (
-        "The first frame: where delivery starts, and how complete the recovery is.",
-        {
-            "connection_id": _TEXT,
-            "epoch": _TEXT,
-            "first": {**_NUMBER, "description": "The number with which this epoch began."},
-            "oldest": _NUMBER,
-            "latest": _NUMBER,
-            "sequence_number": _NUMBER,
-            "heartbeat_seconds": {"type": "number", "description": "Seconds between two heartbeats."},
-            "max_age": {"type": "number", "description": "Seconds that messages and answers are retained."},
-        },
-        {"outcome": _OUTCOME, "topics": _TOPICS, "expires_at": _TIME},
-    ),
-    "heartbeat": ("The position of a client that is up to date.", {"sequence_number": _NUMBER}, {}),
-    "gap": ("Messages that are lost.", {"from": _NUMBER, "to": _NUMBER, "sequence_number": _NUMBER}, {}),
-    "reconnect": ("The server restarts: reconnect after a delay.", {"after_ms": {"type": "integer"}}, {}),
-    "error": (
-        "A frame of the client was refused, or a request failed.",
-        {"code": {"type": "integer"}, "detail": _TEXT},
-        {"id": _ID},
-    ),
-    "pong": ("The answer to ping.", {}, {}),
-    "authenticated": (
-        "The answer to a renewed token, with the topics that it added and removed.",
-        {"added": _TOPICS, "removed": _TOPICS, "sequence_number": _NUMBER},
-        {"expires_at": _TIME},
-    ),
-    "following": (
-        "The answer to follow and unfollow: the topics that it added or removed.",
-        {"added": _TOPICS, "removed": _TOPICS, "sequence_number": _NUMBER},
-        {"outcome": _OUTCOME, "id": _ID},
-    ),
-    "published": ("The answer to publish.", {"id": _ID, "sequence_number": _NUMBER}, {}),
-    "result": ("The answer to command.", {"id": _ID, "data": _ANY}, {}),
-}
-_RECEIVED: Mapping[str, tuple[str, Schema, Schema]] = {
-    "ping": ("Asks for pong.", {}, {}),
-    "authenticate": ("The first frame without a token in the handshake; later, a renewed token.", {"token": _TEXT}, {}),
-    "follow": ("Follow topics, too.", {"topics": _TOPICS}, {"since": _NUMBER, "epoch": _TEXT, "id": _ID}),
-    "unfollow": ("Stop following topics.", {"topics": _TOPICS}, {"id": _ID}),
-    "publish": (
-        "Publish a message. Repeating an id publishes nothing.",
-        {"id": _ID, "message": _ANY},
-        {},
-    ),
-    "command": (
-        "Call a command of the application. Repeating an id does nothing again.",
-        {"id": _ID, "name": _TEXT},
-        {"data": _ANY},
-    ),
-}
-
 
 def _messages(manager: ConnectionManager) -> tuple[dict[str, Any], dict[str, Any], Schema]:
     """Return the messages that the server sends, those that it receives, and the schemas that they refer to."""
@@ -224,13 +154,13 @@ def _messages(manager: ConnectionManager) -> tuple[dict[str, Any], dict[str, Any
     )
     sent = {
         "message": {"name": "message", "summary": "A message of any type.", "payload": by_name["message"]},
-        **{name: _message(name, *shape) for name, shape in _SENT.items()},
+        **{frame.type: _message(frame) for frame in SERVER_FRAMES},
     }
-    received = {name: _message(name, *shape) for name, shape in _RECEIVED.items()}
+    received = {frame.type: _message(frame) for frame in CLIENT_FRAMES}
     for name, _ in events:
         key = _key("event", name, taken=sent)
         sent[key] = {"name": name, "summary": f"A message of the type {name}.", "payload": _event(name, by_name)}
-    received["publish"]["payload"]["properties"]["message"] = by_name["publish"]
+    received[Publish.type] = _message(Publish, message=by_name["publish"])
     for command in commands:
         key = _key("command", command.name, taken=received)
         schema = by_name.get("command " + command.name)
@@ -268,8 +198,12 @@ def _without_discriminators(schema: Any) -> Any:
     }
 
 
-def _message(name: str, summary: str, required: Schema, optional: Schema) -> Schema:
-    return {"name": name, "summary": summary, "payload": _object({"type": {"const": name}, **required}, optional)}
+def _message(frame: type[ServerFrame | ClientFrame], **refined: Schema) -> Schema:
+    """Return the message for a frame, with the first line of its docstring as the summary."""
+    required = {each.name: each.content.schema for each in fields_of(frame) if each.required} | refined
+    optional = {each.name: each.content.schema for each in fields_of(frame) if not each.required}
+    payload = _object({"type": {"const": frame.type}, **required}, optional)
+    return {"name": frame.type, "summary": cleandoc(frame.__doc__ or "").partition("\n")[0], "payload": payload}
 
 
 def _event(name: str, by_name: Schema) -> Schema:
@@ -279,7 +213,7 @@ def _event(name: str, by_name: Schema) -> Schema:
 
 def _command(name: str, data: Schema | None, *, required: bool) -> Schema:
     fields = {} if data is None else {"data": data}
-    fixed = {"type": {"const": "command"}, "id": _ID, "name": {"const": name}}
+    fixed = {"type": {"const": Command.type}, "id": REQUEST_ID.schema, "name": {"const": name}}
     payload = _object({**fixed, **fields}, {}) if required else _object(fixed, fields)
     return {"name": name, "summary": f"Call the command {name}.", "payload": payload}
 

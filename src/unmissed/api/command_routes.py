@@ -14,9 +14,10 @@ from unmissed.api.idempotency import required_idempotency_key
 from unmissed.api.identity import checked
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import Identity
-from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES, REQUEST_ID_PATTERN, Command
+from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES, Command
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage
+from unmissed.core.fields import REQUEST_ID_PATTERN
 from unmissed.manager import ConnectionManager
 
 PATH = "/websocket/commands/{name:unmissed_command}"

@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from unmissed.core import errors
+from unmissed.core.close_codes import CODES_OF_ERRORS, CloseCode
 from unmissed.core.errors import NotRunning
-from unmissed.core.wire import CLOSE_CODES, INTERNAL_ERROR, CloseCode, error_detail
+from unmissed.core.server_frames import INTERNAL_ERROR, error_detail
 from unmissed.manager import ConnectionManager
 from unmissed.security.redaction import printable
 
@@ -38,7 +39,7 @@ class Row:
     @classmethod
     def of(cls, error: type[errors.UnmissedError], status: HTTPStatus, log_level: int) -> "Row":
         """Return the row for an exception of this package, which has a close code already."""
-        return cls(error, status, CLOSE_CODES[error], log_level)
+        return cls(error, status, CODES_OF_ERRORS[error], log_level)
 
 
 TABLE = (

@@ -14,9 +14,9 @@ from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described
 from unmissed.api.subscription import subscription
 from unmissed.core.audience import Identity
-from unmissed.core.event_stream import PATH, TRANSPORT
+from unmissed.core.fields import MAX_SEQUENCE_NUMBER
+from unmissed.core.framing import EVENTS_PATH, EVENTS_TRANSPORT
 from unmissed.core.topics import TOPICS_PATTERN
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER
 from unmissed.delivery.portable import AsgiEventStream
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
@@ -54,11 +54,11 @@ def add_event_stream_route(
         await manager.catch_up(wanted["since"])
         manager.check_capacity(identity.user_id)
         seconds = manager.settings.events_seconds
-        connect = partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds)
+        connect = partial(manager.connect, **wanted, transport=EVENTS_TRANSPORT, max_seconds=seconds)
         return EventStreamResponse(connect, manager=manager)
 
-    router.add_api_route(PATH, events, route_class_override=_releasing(route_class), **_DOCS)
-    add_options_route(router, PATH, methods="GET, OPTIONS")
+    router.add_api_route(EVENTS_PATH, events, route_class_override=_releasing(route_class), **_DOCS)
+    add_options_route(router, EVENTS_PATH, methods="GET, OPTIONS")
 
 
 def _releasing(route_class: type[APIRoute]) -> type[APIRoute]:

@@ -8,7 +8,8 @@ from starlette.types import Message, Scope
 from starlette.websockets import WebSocketState
 
 from unmissed.api.error_table import refuse
-from unmissed.core.wire import BEARER_SUBPROTOCOL, CloseCode, close_reason
+from unmissed.core.close_codes import CloseCode, close_reason
+from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.delivery.socket import SOCKET_EXTENSION, UNDECIDED_EVENT
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins

@@ -16,7 +16,7 @@ from unmissed.api.handshake import accept
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Authenticate, parse_client_frame
 from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
-from unmissed.core.wire import BEARER_SUBPROTOCOL
+from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.manager import ConnectionManager
 from unmissed.security.tokens import JwtVerifier, TokenVerifier
 from unmissed.settings import Settings

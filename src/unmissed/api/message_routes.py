@@ -15,8 +15,9 @@ from unmissed.api.query import described, limit_parameter, parameter, since_para
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
+from unmissed.core.fields import MAX_SEQUENCE_NUMBER
+from unmissed.core.rest import RecoveryAnswer, stamp_body
 from unmissed.core.topics import TOPICS_PATTERN
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER, recovery_body, stamp_body
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
 from unmissed.security.access import Access
@@ -41,8 +42,8 @@ def add_message_routes(
         page = manager.page(since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit)
         if since is not None:
             manager.measures.count_recovery("rest", page.outcome)
-        body = recovery_body(
-            [message.payload for message in page.messages],
+        answer = RecoveryAnswer(
+            payloads=[message.payload for message in page.messages],
             epoch=manager.epoch,
             first=manager.window.first_number,
             oldest=page.oldest,
@@ -53,7 +54,7 @@ def add_message_routes(
             heartbeat_seconds=manager.settings.heartbeat_seconds,
             max_age=manager.window.retention.max_age,
         )
-        return _json(body, HTTPStatus.OK)
+        return _json(answer.encode(), HTTPStatus.OK)
 
     @router.post(PATH, summary="Publish", response_class=Response, status_code=HTTPStatus.CREATED, **_POST_DOCS)
     async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.measures import SECONDS, Histogram
 from unmissed.manager import ConnectionManager
 

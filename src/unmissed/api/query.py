@@ -7,7 +7,7 @@ from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from unmissed.core.errors import InvalidPosition
-from unmissed.core.wire import parse_sequence_number
+from unmissed.core.fields import parse_sequence_number
 
 
 def parameter(connection: HTTPConnection, name: str) -> str | None:

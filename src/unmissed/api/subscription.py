@@ -10,7 +10,7 @@ from unmissed.api.identity import checked
 from unmissed.api.query import parameter, since_parameter, topics_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidPosition
-from unmissed.core.wire import parse_sequence_number
+from unmissed.core.fields import parse_sequence_number
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 

@@ -8,11 +8,11 @@ from typing import Any
 from unmissed.application.commands import Commands
 from unmissed.application.results import Results
 from unmissed.application.threads import FairThreads
-from unmissed.core import wire
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
-from unmissed.core.errors import TooManyRequests, UnmissedError, public_text
+from unmissed.core.errors import TooManyRequests, UnmissedError
 from unmissed.core.rate import TokenBucket, TokenBuckets
+from unmissed.core.server_frames import ErrorFrame, PublishedFrame
 from unmissed.delivery.inbox import Answer
 from unmissed.logs.base import Publication
 from unmissed.settings import Settings
@@ -84,13 +84,13 @@ class ClientRequests:
                 case Command():
                     return Answer(await self.run(identity, request))
         except UnmissedError as error:
-            return Answer(wire.error(code=wire.code_of(error), detail=public_text(error), request_id=request.id))
+            return Answer(ErrorFrame.of(error, request_id=request.id).encode())
         except Exception:
             logger.exception("a request failed: user_id=%r", identity.user_id)
-            return Answer(wire.internal_error(request.id))
+            return Answer(ErrorFrame.internal(request_id=request.id).encode())
 
     async def _answer_publish(self, identity: Identity, request: Publish) -> Answer:
         identity.require(PUBLISH_SCOPE, what="publishing")
         publication = await self._publish(request.messages(), idempotency_key=request.id, publisher=identity.user_id)
         number = publication.receipt.first
-        return Answer(wire.published(request.id, sequence_number=number), after=number)
+        return Answer(PublishedFrame(id=request.id, sequence_number=number).encode(), after=number)

@@ -16,11 +16,11 @@ from pydantic_core import SchemaValidator, to_jsonable_python
 from unmissed.application.results import Results
 from unmissed.application.threads import FairThreads
 from unmissed.application.validation import explanation, validator_of
-from unmissed.core import wire
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Command
 from unmissed.core.encoding import encode_json
 from unmissed.core.errors import CommandError, ConfigurationError
+from unmissed.core.server_frames import ErrorFrame, ResultFrame
 from unmissed.tasks import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
@@ -125,17 +125,17 @@ async def _frame(
     """Return the ``result`` frame, or the ``error`` frame for what the function has raised."""
     try:
         returned = await function.call(arguments, user_id=user_id, threads=threads)
-        return wire.result(command_id, data=to_jsonable_python(returned))
+        return ResultFrame(id=command_id, data=to_jsonable_python(returned)).encode()
     except CommandError as error:
-        return wire.error(code=wire.code_of(error), detail=str(error), request_id=command_id)
+        return ErrorFrame.of(error, request_id=command_id).encode()
     except asyncio.CancelledError:
         if is_being_cancelled():
             raise
         logger.exception("the command %s was cancelled", function.name)
-        return wire.internal_error(command_id)
+        return ErrorFrame.internal(request_id=command_id).encode()
     except Exception:
         logger.exception("the command %s failed", function.name)
-        return wire.internal_error(command_id)
+        return ErrorFrame.internal(request_id=command_id).encode()
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.wire import RESERVED_TYPES
+from unmissed.core.server_frames import RESERVED_TYPES
 
 
 class Events:

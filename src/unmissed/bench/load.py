@@ -9,7 +9,7 @@ from functools import partial
 from typing import cast
 
 from unmissed.bench.server import Target
-from unmissed.core.event_stream import PATH as EVENTS_PATH
+from unmissed.core.framing import EVENTS_PATH
 
 _MARK = b'"t":'
 _OPENINGS = {

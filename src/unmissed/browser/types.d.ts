@@ -178,11 +178,6 @@ export type Advance = (place: Place, frame: Frame) => Place & {
  */
 export type Backoff = (failures: number, random?: number) => number;
 /**
- * `stop`: the next attempt would fail, too. `renew`: come back with a fresh token. `slow`: send less. `resume`: come back.
- */
-export type Action = "stop" | "renew" | "slow" | "resume";
-export type Actions = Record<number, Action>;
-/**
  * Returns what to do after a close code. An HTTP status is one when 4000 is added.
  */
 export type Next = (code: number) => Action;
@@ -403,3 +398,207 @@ export type Resume = (held: Message[], number: number) => void;
  */
 export type Rewind = (number: number) => void;
 export type Request = (frame: Frame) => Promise<any>;
+/**
+ * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
+ * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
+ * follow any, and `expires_at` if your token expires.
+ */
+export type ConnectedFrame = {
+    type: "connected";
+    connection_id: string;
+    epoch: string;
+    /**
+     * The number with which this epoch began.
+     */
+    first: number;
+    oldest: number;
+    latest: number;
+    sequence_number: number;
+    /**
+     * Seconds between two heartbeats.
+     */
+    heartbeat_seconds: number;
+    /**
+     * Seconds that messages and answers are retained.
+     */
+    max_age: number;
+    outcome?: "gap" | "reset" | "complete" | undefined;
+    topics?: string[] | undefined;
+    /**
+     * Unix time in seconds.
+     */
+    expires_at?: number | undefined;
+};
+/**
+ * The position of a client that is up to date. It comes once you are up to date after a resume, and every
+ * `heartbeat_seconds`. A client that receives nothing for 2.5 times as long considers the connection lost.
+ */
+export type HeartbeatFrame = {
+    type: "heartbeat";
+    sequence_number: number;
+};
+/**
+ * Messages that are lost. You were too slow: the log evicted `from` to `to` before you had read them. `sequence_number`
+ * is `to`.
+ */
+export type GapFrame = {
+    type: "gap";
+    from: number;
+    to: number;
+    sequence_number: number;
+};
+/**
+ * The server restarts: reconnect after a delay. `after_ms` is in milliseconds.
+ */
+export type ReconnectFrame = {
+    type: "reconnect";
+    after_ms: number;
+};
+/**
+ * A frame of the client was refused, or a request failed. `code` is a close code, and `id` that of the frame, if it had
+ * one.
+ */
+export type ErrorFrame = {
+    type: "error";
+    id?: string | undefined;
+    code: number;
+    detail: string;
+};
+/**
+ * The answer to ping.
+ */
+export type PongFrame = {
+    type: "pong";
+};
+/**
+ * The answer to a renewed token, with the topics that it added and removed. `sequence_number` is your position.
+ */
+export type AuthenticatedFrame = {
+    type: "authenticated";
+    added: string[];
+    removed: string[];
+    sequence_number: number;
+    /**
+     * Unix time in seconds.
+     */
+    expires_at?: number | undefined;
+};
+/**
+ * The answer to follow and unfollow: the topics that it added or removed. `added` are those that you did not follow
+ * before, and `removed` those that you no longer follow. `sequence_number` is your position. There is an `outcome` if
+ * the request had `since`.
+ */
+export type FollowingFrame = {
+    type: "following";
+    added: string[];
+    removed: string[];
+    sequence_number: number;
+    outcome?: "gap" | "reset" | "complete" | undefined;
+    id?: string | undefined;
+};
+/**
+ * The answer to publish. `sequence_number` is that of the message. It comes after all that you see up to this number.
+ */
+export type PublishedFrame = {
+    type: "published";
+    id: string;
+    sequence_number: number;
+};
+/**
+ * The answer to command.
+ */
+export type ResultFrame = {
+    type: "result";
+    id: string;
+    data: any;
+};
+/**
+ * Asks for pong.
+ */
+export type PingFrame = {
+    type: "ping";
+};
+/**
+ * The first frame without a token in the handshake; later, a renewed token. The token is used from now on, and must be
+ * for the same user. Topics that it does not grant are no longer followed; if you neither chose nor unfollowed topics,
+ * you follow all that it grants by name. Answered by `authenticated`.
+ */
+export type AuthenticateFrame = {
+    type: "authenticate";
+    token: string;
+};
+/**
+ * Follow topics, too. You receive their messages from your position on. With `since`, their messages after it come
+ * first, except those that you have seen, and then `following` with the `outcome`; their numbers are at or below your
+ * position. If `since` is ahead of your node, the frame waits until the node has caught up, or is answered with an
+ * `error`.
+ */
+export type FollowFrame = {
+    type: "follow";
+    topics: string[];
+    since?: number | undefined;
+    epoch?: string | undefined;
+    id?: string | undefined;
+};
+/**
+ * Stop following topics. Answered by `following`.
+ */
+export type UnfollowFrame = {
+    type: "unfollow";
+    topics: string[];
+    id?: string | undefined;
+};
+/**
+ * Publish a message. Repeating an id publishes nothing. The message is as for `POST` (scope `messages:publish`).
+ * Answered by `published`, or `error`, and a repeated id like the first time.
+ */
+export type PublishFrame = {
+    type: "publish";
+    id: string;
+    message: {
+        type: string;
+        [field: string]: any;
+    };
+};
+/**
+ * Call a command of the application. Repeating an id does nothing again. Answered by `result` or `error`, and a
+ * repeated id like the first time.
+ */
+export type CommandFrame = {
+    type: "command";
+    id: string;
+    name: string;
+    data?: any;
+};
+/**
+ * A frame that the server sends besides messages.
+ */
+export type ServerFrame = ConnectedFrame | HeartbeatFrame | GapFrame | ReconnectFrame | ErrorFrame | PongFrame | AuthenticatedFrame | FollowingFrame | PublishedFrame | ResultFrame;
+/**
+ * A frame that a client sends.
+ */
+export type ClientFrame = PingFrame | AuthenticateFrame | FollowFrame | UnfollowFrame | PublishFrame | CommandFrame;
+/**
+ * What a client does after a close code. `stop`: do not reconnect. `renew`: reconnect with a new token. `slow`:
+ * reconnect later, with backoff. `resume`: reconnect with jitter, and resume.
+ */
+export type Action = "stop" | "renew" | "slow" | "resume";
+/**
+ * What a client does after each close code. It resumes after all others.
+ */
+export type Actions = {
+    1000?: "resume";
+    1001?: "resume";
+    1005?: "resume";
+    1006?: "resume";
+    1007?: "resume";
+    1009: "stop";
+    1011?: "resume";
+    1012?: "resume";
+    1013?: "resume";
+    4400: "stop";
+    4401: "renew";
+    4403: "stop";
+    4408: "renew";
+    4429: "slow";
+} & Record<number, Action>;

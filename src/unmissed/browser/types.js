@@ -171,14 +171,6 @@
  */
 
 /**
- * `stop`: the next attempt would fail, too. `renew`: come back with a fresh token. `slow`: send less. `resume`: come back.
- *
- * @typedef {"stop" | "renew" | "slow" | "resume"} Action
- */
-
-/** @typedef {Record<number, Action>} Actions */
-
-/**
  * Returns what to do after a close code. An HTTP status is one when 4000 is added.
  *
  * @typedef {(code: number) => Action} Next
@@ -467,5 +459,233 @@
  */
 
 /** @typedef {(frame: Frame) => Promise<any>} Request */
+
+// Frames and close codes, generated from those of the server.
+
+/**
+ * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
+ * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
+ * follow any, and `expires_at` if your token expires.
+ *
+ * @typedef {object} ConnectedFrame
+ * @property {"connected"} type
+ * @property {string} connection_id
+ * @property {string} epoch
+ * @property {number} first The number with which this epoch began.
+ * @property {number} oldest
+ * @property {number} latest
+ * @property {number} sequence_number
+ * @property {number} heartbeat_seconds Seconds between two heartbeats.
+ * @property {number} max_age Seconds that messages and answers are retained.
+ * @property {"complete" | "gap" | "reset"} [outcome]
+ * @property {string[]} [topics]
+ * @property {number} [expires_at] Unix time in seconds.
+ */
+
+/**
+ * The position of a client that is up to date. It comes once you are up to date after a resume, and every
+ * `heartbeat_seconds`. A client that receives nothing for 2.5 times as long considers the connection lost.
+ *
+ * @typedef {object} HeartbeatFrame
+ * @property {"heartbeat"} type
+ * @property {number} sequence_number
+ */
+
+/**
+ * Messages that are lost. You were too slow: the log evicted `from` to `to` before you had read them. `sequence_number`
+ * is `to`.
+ *
+ * @typedef {object} GapFrame
+ * @property {"gap"} type
+ * @property {number} from
+ * @property {number} to
+ * @property {number} sequence_number
+ */
+
+/**
+ * The server restarts: reconnect after a delay. `after_ms` is in milliseconds.
+ *
+ * @typedef {object} ReconnectFrame
+ * @property {"reconnect"} type
+ * @property {number} after_ms
+ */
+
+/**
+ * A frame of the client was refused, or a request failed. `code` is a close code, and `id` that of the frame, if it had
+ * one.
+ *
+ * @typedef {object} ErrorFrame
+ * @property {"error"} type
+ * @property {string} [id]
+ * @property {number} code
+ * @property {string} detail
+ */
+
+/**
+ * The answer to ping.
+ *
+ * @typedef {object} PongFrame
+ * @property {"pong"} type
+ */
+
+/**
+ * The answer to a renewed token, with the topics that it added and removed. `sequence_number` is your position.
+ *
+ * @typedef {object} AuthenticatedFrame
+ * @property {"authenticated"} type
+ * @property {string[]} added
+ * @property {string[]} removed
+ * @property {number} sequence_number
+ * @property {number} [expires_at] Unix time in seconds.
+ */
+
+/**
+ * The answer to follow and unfollow: the topics that it added or removed. `added` are those that you did not follow
+ * before, and `removed` those that you no longer follow. `sequence_number` is your position. There is an `outcome` if
+ * the request had `since`.
+ *
+ * @typedef {object} FollowingFrame
+ * @property {"following"} type
+ * @property {string[]} added
+ * @property {string[]} removed
+ * @property {number} sequence_number
+ * @property {"complete" | "gap" | "reset"} [outcome]
+ * @property {string} [id]
+ */
+
+/**
+ * The answer to publish. `sequence_number` is that of the message. It comes after all that you see up to this number.
+ *
+ * @typedef {object} PublishedFrame
+ * @property {"published"} type
+ * @property {string} id
+ * @property {number} sequence_number
+ */
+
+/**
+ * The answer to command.
+ *
+ * @typedef {object} ResultFrame
+ * @property {"result"} type
+ * @property {string} id
+ * @property {any} data
+ */
+
+/**
+ * Asks for pong.
+ *
+ * @typedef {object} PingFrame
+ * @property {"ping"} type
+ */
+
+/**
+ * The first frame without a token in the handshake; later, a renewed token. The token is used from now on, and must be
+ * for the same user. Topics that it does not grant are no longer followed; if you neither chose nor unfollowed topics,
+ * you follow all that it grants by name. Answered by `authenticated`.
+ *
+ * @typedef {object} AuthenticateFrame
+ * @property {"authenticate"} type
+ * @property {string} token
+ */
+
+/**
+ * Follow topics, too. You receive their messages from your position on. With `since`, their messages after it come
+ * first, except those that you have seen, and then `following` with the `outcome`; their numbers are at or below your
+ * position. If `since` is ahead of your node, the frame waits until the node has caught up, or is answered with an
+ * `error`.
+ *
+ * @typedef {object} FollowFrame
+ * @property {"follow"} type
+ * @property {string[]} topics
+ * @property {number} [since]
+ * @property {string} [epoch]
+ * @property {string} [id]
+ */
+
+/**
+ * Stop following topics. Answered by `following`.
+ *
+ * @typedef {object} UnfollowFrame
+ * @property {"unfollow"} type
+ * @property {string[]} topics
+ * @property {string} [id]
+ */
+
+/**
+ * Publish a message. Repeating an id publishes nothing. The message is as for `POST` (scope `messages:publish`).
+ * Answered by `published`, or `error`, and a repeated id like the first time.
+ *
+ * @typedef {object} PublishFrame
+ * @property {"publish"} type
+ * @property {string} id
+ * @property {{ type: string, [field: string]: any }} message
+ */
+
+/**
+ * Call a command of the application. Repeating an id does nothing again. Answered by `result` or `error`, and a
+ * repeated id like the first time.
+ *
+ * @typedef {object} CommandFrame
+ * @property {"command"} type
+ * @property {string} id
+ * @property {string} name
+ * @property {any} [data]
+ */
+
+/**
+ * A frame that the server sends besides messages.
+ *
+ * @typedef {ConnectedFrame
+ *   | HeartbeatFrame
+ *   | GapFrame
+ *   | ReconnectFrame
+ *   | ErrorFrame
+ *   | PongFrame
+ *   | AuthenticatedFrame
+ *   | FollowingFrame
+ *   | PublishedFrame
+ *   | ResultFrame
+ * } ServerFrame
+ */
+
+/**
+ * A frame that a client sends.
+ *
+ * @typedef {PingFrame
+ *   | AuthenticateFrame
+ *   | FollowFrame
+ *   | UnfollowFrame
+ *   | PublishFrame
+ *   | CommandFrame
+ * } ClientFrame
+ */
+
+/**
+ * What a client does after a close code. `stop`: do not reconnect. `renew`: reconnect with a new token. `slow`:
+ * reconnect later, with backoff. `resume`: reconnect with jitter, and resume.
+ *
+ * @typedef {"stop" | "renew" | "slow" | "resume"} Action
+ */
+
+/**
+ * What a client does after each close code. It resumes after all others.
+ *
+ * @typedef {{
+ *   1000?: "resume",
+ *   1001?: "resume",
+ *   1005?: "resume",
+ *   1006?: "resume",
+ *   1007?: "resume",
+ *   1009: "stop",
+ *   1011?: "resume",
+ *   1012?: "resume",
+ *   1013?: "resume",
+ *   4400: "stop",
+ *   4401: "renew",
+ *   4403: "stop",
+ *   4408: "renew",
+ *   4429: "slow",
+ * } & Record<number, Action>} Actions
+ */
 
 export {};

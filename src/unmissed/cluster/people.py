@@ -10,9 +10,9 @@ from typing import Any
 
 from unmissed.cluster.nodes import Nodes
 from unmissed.cluster.presence import Presence, answer_to_node
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import LogUnavailable, UnknownConnection
 from unmissed.core.revocations import Revocations, Token
-from unmissed.core.wire import CloseCode
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.registry import Registry
 from unmissed.logs.base import Channel

@@ -3,8 +3,7 @@
 from functools import cached_property
 
 from unmissed.core.audience import EVERYONE, visible
-from unmissed.core.event_stream import event, events, http_chunk
-from unmissed.core.frames import text_frames
+from unmissed.core.framing import event, events, http_chunk, text_frames
 from unmissed.core.messages import Message
 from unmissed.core.window import Window
 

@@ -1,82 +1,164 @@
-"""The frames that clients send."""
+"""The frames that clients send.
+
+The first line of a docstring is the summary of its frame in the AsyncAPI document. The protocol page has all of it.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Annotated, Any, ClassVar, Self, TypeGuard
 
 from unmissed.core.encoding import decode_json, encode_json, encode_text
 from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
+from unmissed.core.fields import (
+    ANY,
+    MAX_SEQUENCE_NUMBER,
+    NUMBER,
+    REQUEST_ID,
+    REQUEST_ID_PATTERN,
+    TEXT,
+    TOPICS,
+    Content,
+)
 from unmissed.core.topics import MAX_TOPICS, checked_topic
-from unmissed.core.wire import MAX_SEQUENCE_NUMBER
 
 MAX_CLIENT_FRAME_BYTES = 65_536
 """Largest client frame."""
 
-REQUEST_ID_PATTERN = "^[!-~]{1,255}$"
-"""What the id of a request looks like: a regular expression for documents."""
-
+_MESSAGE = Content({"type": "object"})
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN[1:-1])
 
 
 @dataclass(frozen=True, slots=True)
-class Authenticate:
-    """``{"type": "authenticate", "token": "..."}``, the first frame of a client that sent no token in its handshake."""
+class Ping:
+    """Asks for pong."""
 
-    token: str
-    id: None = None
+    type: ClassVar[str] = "ping"
+
+    @classmethod
+    def read(cls, _frame: Mapping[str, Any], _text: str) -> Self:
+        """Return the frame that a client has sent."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """The first frame without a token in the handshake; later, a renewed token.
+
+    The token is used from now on, and must be for the same user. Topics that it does not grant are no longer followed;
+    if you neither chose nor unfollowed topics, you follow all that it grants by name. Answered by ``authenticated``.
+    """
+
+    type: ClassVar[str] = "authenticate"
+    id: ClassVar[None] = None
+
+    token: Annotated[str, TEXT]
+
+    @classmethod
+    def read(cls, frame: Mapping[str, Any], _text: str) -> Self:
+        """Return the frame that a client has sent. Raises InvalidFrame."""
+        if not isinstance(frame.get("token"), str):
+            raise InvalidFrame("authenticate needs a token, which is a string")
+        return cls(frame["token"])
+
+    def encode(self) -> bytes:
+        """Return the frame as a client sends it."""
+        return encode_json({"type": self.type, "token": self.token})
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """``{"type": "follow", "topics": [...], "since"?: N, "epoch"?: E, "id"?: "..."}``, answered by ``following``."""
+    """Follow topics, too.
 
-    topics: tuple[str, ...]
-    since: int | None = None
-    epoch: str | None = None
-    id: str | None = None
+    You receive their messages from your position on. With ``since``, their messages after it come first, except those
+    that you have seen, and then ``following`` with the ``outcome``; their numbers are at or below your position. If
+    ``since`` is ahead of your node, the frame waits until the node has caught up, or is answered with an ``error``.
+    """
+
+    type: ClassVar[str] = "follow"
+
+    topics: Annotated[tuple[str, ...], TOPICS]
+    since: Annotated[int | None, NUMBER] = None
+    epoch: Annotated[str | None, TEXT] = None
+    id: Annotated[str | None, REQUEST_ID] = None
+
+    @classmethod
+    def read(cls, frame: Mapping[str, Any], _text: str) -> Self:
+        """Return the frame that a client has sent. Raises InvalidFrame."""
+        return cls(_topics(frame), _since(frame.get("since")), _epoch(frame.get("epoch")), _optional_id(frame))
 
 
 @dataclass(frozen=True, slots=True)
 class Unfollow:
-    """``{"type": "unfollow", "topics": [...], "id"?: "..."}``, answered by ``following``."""
+    """Stop following topics.
 
-    topics: tuple[str, ...]
-    id: str | None = None
+    Answered by ``following``.
+    """
 
+    type: ClassVar[str] = "unfollow"
 
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """``{"type": "ping"}``, answered by ``{"type": "pong"}``."""
+    topics: Annotated[tuple[str, ...], TOPICS]
+    id: Annotated[str | None, REQUEST_ID] = None
+
+    @classmethod
+    def read(cls, frame: Mapping[str, Any], _text: str) -> Self:
+        """Return the frame that a client has sent. Raises InvalidFrame."""
+        return cls(_topics(frame), _optional_id(frame))
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """``{"type": "publish", "id": "...", "message": {...}}``, answered by ``published`` or ``error`` with that id.
+    """Publish a message. Repeating an id publishes nothing.
 
-    The id is an idempotency key: repeating it publishes nothing, and is answered like the first time.
+    The message is as for ``POST`` (scope ``messages:publish``). Answered by ``published``, or ``error``, and a repeated
+    id like the first time.
     """
 
-    id: str
-    text: bytes
+    type: ClassVar[str] = "publish"
+
+    id: Annotated[str, REQUEST_ID]
+    text: Annotated[bytes, _MESSAGE.named("message")]
     """The frame. Its message is decoded again when it is published: decoded values take up to 50 times its bytes."""
 
+    @classmethod
+    def read(cls, frame: Mapping[str, Any], text: str) -> Self:
+        """Return the frame that a client has sent. Raises InvalidFrame."""
+        if "message" not in frame:
+            raise InvalidFrame('publish needs a message, which is an object such as {"type": "chat"}')
+        try:
+            return cls(_request_id(frame), encode_text(text))
+        except ValueError as error:
+            raise InvalidFrame(f"the message cannot be sent as JSON: {error}") from None
+
     def messages(self) -> Iterator[object]:
-        """Yield the message, which is referred to by nobody else."""
+        """Yield the message without keeping it."""
         yield decode_json(self.text)["message"]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``{"type": "command", "id": "...", "name": "...", "data"?: any}``, answered by ``result`` or ``error``.
+    """Call a command of the application. Repeating an id does nothing again.
 
-    Repeating an id does nothing again, and is answered like the first time.
+    Answered by ``result`` or ``error``, and a repeated id like the first time.
     """
 
-    id: str
-    name: str
-    data: bytes | None = None
+    type: ClassVar[str] = "command"
+
+    id: Annotated[str, REQUEST_ID]
+    name: Annotated[str, TEXT]
+    data: Annotated[bytes | None, ANY] = None
     """Compact JSON: while a command waits and runs, its text takes a small part of the memory of its values."""
+
+    @classmethod
+    def read(cls, frame: Mapping[str, Any], _text: str) -> Self:
+        """Return the frame that a client has sent. Raises InvalidFrame."""
+        if not isinstance(frame.get("name"), str):
+            raise InvalidFrame("command needs a name, which is a string")
+        try:
+            data = encode_json(frame["data"]) if "data" in frame else None
+        except ValueError as error:
+            raise InvalidFrame(f"the data is not valid: {error}") from None
+        return cls(_request_id(frame), frame["name"], data)
 
 
 Request = Publish | Command
@@ -87,7 +169,8 @@ Change = Authenticate | Follow | Unfollow
 
 ClientFrame = Ping | Change | Request
 
-_KINDS = ("ping", "authenticate", "follow", "unfollow", "publish", "command")
+CLIENT_FRAMES: tuple[type[ClientFrame], ...] = (Ping, Authenticate, Follow, Unfollow, Publish, Command)
+_BY_TYPE: Mapping[str, type[ClientFrame]] = {frame.type: frame for frame in CLIENT_FRAMES}
 
 
 def parse_client_frame(text: str | bytes) -> ClientFrame:
@@ -101,64 +184,19 @@ def parse_client_frame(text: str | bytes) -> ClientFrame:
     except ValueError:
         raise InvalidFrame('the frame is not JSON: send an object such as {"type": "ping"}') from None
     match frame:
-        case {"type": str(kind)} if kind in _KINDS:
-            return _parse(kind, frame, text)
+        case {"type": str(name)} if kind := _BY_TYPE.get(name):
+            return _read(kind, frame, text)
         case _:
-            raise InvalidFrame(f"unknown frame: type must be one of {', '.join(_KINDS)}")
+            raise InvalidFrame(f"unknown frame: type must be one of {', '.join(_BY_TYPE)}")
 
 
-def _parse(kind: str, frame: Mapping[str, Any], text: str) -> ClientFrame:
+def _read(kind: type[ClientFrame], frame: Mapping[str, Any], text: str) -> ClientFrame:
     try:
-        match kind:
-            case "ping":
-                return Ping()
-            case "authenticate":
-                return _authenticate(frame)
-            case "follow":
-                return _follow(frame)
-            case "unfollow":
-                return _unfollow(frame)
-            case "publish":
-                return _publish(frame, text)
-            case _:
-                return _command(frame)
+        return kind.read(frame, text)
     except InvalidFrame as error:
         if _is_request_id(frame.get("id")):
             error.request_id = frame["id"]
         raise
-
-
-def _authenticate(frame: Mapping[str, Any]) -> Authenticate:
-    if not isinstance(frame.get("token"), str):
-        raise InvalidFrame("authenticate needs a token, which is a string")
-    return Authenticate(frame["token"])
-
-
-def _follow(frame: Mapping[str, Any]) -> Follow:
-    return Follow(_topics(frame), _since(frame.get("since")), _epoch(frame.get("epoch")), _optional_id(frame))
-
-
-def _unfollow(frame: Mapping[str, Any]) -> Unfollow:
-    return Unfollow(_topics(frame), _optional_id(frame))
-
-
-def _publish(frame: Mapping[str, Any], text: str) -> Publish:
-    if "message" not in frame:
-        raise InvalidFrame('publish needs a message, which is an object such as {"type": "chat"}')
-    try:
-        return Publish(_request_id(frame), encode_text(text))
-    except ValueError as error:
-        raise InvalidFrame(f"the message cannot be sent as JSON: {error}") from None
-
-
-def _command(frame: Mapping[str, Any]) -> Command:
-    if not isinstance(frame.get("name"), str):
-        raise InvalidFrame("command needs a name, which is a string")
-    try:
-        data = encode_json(frame["data"]) if "data" in frame else None
-    except ValueError as error:
-        raise InvalidFrame(f"the data is not valid: {error}") from None
-    return Command(_request_id(frame), frame["name"], data)
 
 
 def _request_id(frame: Mapping[str, Any]) -> str:

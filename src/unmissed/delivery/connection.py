@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from unmissed.core import wire
 from unmissed.core.audience import Identity, topic_key
 from unmissed.core.chunks import Chunk, Chunks, JoinedChunk
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
+from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, ReconnectFrame
 from unmissed.core.topics import check_topics
 from unmissed.core.window import Window
-from unmissed.core.wire import CloseCode
 from unmissed.delivery.due import Due
 from unmissed.delivery.following import Following
 from unmissed.delivery.inbox import Inbox, Requests
@@ -233,7 +233,7 @@ class Connection:
         if self._position < window.evicted_through:
             if self._position < (lost := window.lost_through(self._following.keys)):
                 self._measures.gaps += 1
-                yield Chunk(wire.gap(first=self._position + 1, last=lost))
+                yield Chunk(GapFrame(first=self._position + 1, last=lost).encode())
             self._position = window.evicted_through
 
     def _rest(self, last: int) -> Iterator[Chunk]:
@@ -249,8 +249,10 @@ class Connection:
         self._frames.past = None
         # Some of them may have been unfollowed in the meantime, which was answered before this.
         added = past.topics & self.topics
-        answer = wire.following(added=added, position=self._position, outcome=past.outcome, request_id=past.request_id)
-        return JoinedChunk(chunk, Chunk(answer))
+        answer = FollowingFrame(
+            added=added, removed=(), sequence_number=self._position, outcome=past.outcome, id=past.request_id
+        )
+        return JoinedChunk(chunk, Chunk(answer.encode()))
 
     @property
     def _in_past(self) -> bool:
@@ -317,7 +319,8 @@ class Connection:
         check_topics(followed)
         self._change_topics(followed)
         if since is None:
-            self.send_frame(wire.following(added=new, position=self.position, request_id=request_id))
+            answer = FollowingFrame(added=new, removed=(), sequence_number=self.position, id=request_id)
+            self.send_frame(answer.encode())
             return
         past = self._following.past(
             new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
@@ -343,7 +346,8 @@ class Connection:
         if removed:
             self._following.chosen = True
             self._change_topics(self.topics - removed)
-        self.send_frame(wire.following(removed=removed, position=self.position, request_id=request_id))
+        answer = FollowingFrame(added=(), removed=removed, sequence_number=self.position, id=request_id)
+        self.send_frame(answer.encode())
 
     def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
         """Use another identity of the same user from now on, and follow these topics.
@@ -363,9 +367,10 @@ class Connection:
         self.identity, self.expires_at = identity, expires_at
         added, removed = topics - self.topics, self.topics - topics
         self._change_topics(topics)
-        self.send_frame(
-            wire.authenticated(expires_at=identity.expires_at, added=added, removed=removed, position=self.position)
+        answer = AuthenticatedFrame(
+            added=added, removed=removed, sequence_number=self.position, expires_at=identity.expires_at
         )
+        self.send_frame(answer.encode())
 
     def _change_topics(self, topics: frozenset[str]) -> None:
         if self._due is not None and self._due.past is not None:
@@ -406,7 +411,7 @@ class Connection:
 
     def ask_to_reconnect(self, reason: str, *, after: float, discard: bool = False) -> None:
         """Ask the client to reconnect after so many seconds, and close its connection."""
-        self.send_frame(wire.reconnect(after_ms=round(after * 1000)))
+        self.send_frame(ReconnectFrame(after_ms=round(after * 1000)).encode())
         self.close(CloseCode.SERVICE_RESTART, reason, discard=discard)
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:

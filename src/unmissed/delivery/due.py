@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unmissed.core import wire
+from unmissed.core.server_frames import HeartbeatFrame
 from unmissed.delivery.past import Past
 
 FRAME_OVERHEAD = 192
@@ -58,7 +58,7 @@ class Due:
         taken = [payload for _, payload in ready]
         self.size -= _size(taken)
         if any(number < position for number, _ in ready) or (self.heartbeat and last):
-            taken.append(wire.heartbeat(position=position))
+            taken.append(HeartbeatFrame(sequence_number=position).encode())
             self.heartbeat = False
         return taken
 

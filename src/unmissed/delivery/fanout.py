@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from unmissed.core import wire
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.messages import Draft
+from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
-from unmissed.core.wire import CloseCode
 from unmissed.delivery.behind import Behind
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.following import Following
@@ -122,19 +122,19 @@ class FanOut:
             liveness=Liveness(socket, ping_at=now + PING_SECONDS * random.random()),
             host=self,
         )
-        greeting = wire.connected(
+        greeting = ConnectedFrame(
             connection_id=connection.id,
             epoch=self.window.epoch,
             first=self.window.first_number,
             oldest=self.window.oldest,
             latest=self.window.latest,
             outcome=outcome,
-            start=start,
+            sequence_number=start,
             heartbeat_seconds=self._limits.heartbeat_seconds,
             max_age=self.window.retention.max_age,
-            topics=topics,
+            topics=topics or None,
             expires_at=identity.expires_at,
-        )
+        ).encode()
         if outcome is not None:
             self.measures.count_recovery(connection.transport, outcome)
         self.connections.add(connection)

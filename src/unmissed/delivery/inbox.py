@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from unmissed.core import wire
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import (
     MAX_CLIENT_FRAME_BYTES,
@@ -23,9 +22,10 @@ from unmissed.core.client_frames import (
     Unfollow,
     parse_client_frame,
 )
-from unmissed.core.errors import InvalidFrame, LogUnavailable, TopicRefused, UnmissedError, public_text
+from unmissed.core.close_codes import CloseCode
+from unmissed.core.errors import InvalidFrame, LogUnavailable, TopicRefused, UnmissedError
 from unmissed.core.rate import TokenBucket
-from unmissed.core.wire import CloseCode
+from unmissed.core.server_frames import PONG, ErrorFrame
 from unmissed.security.access import Access
 from unmissed.tasks import Job, SerialJobs
 
@@ -235,7 +235,7 @@ class Inbox:
     def _answer(self, frame: ClientFrame, *, size: int) -> None:
         match frame:
             case Ping():
-                self._client.send_frame(wire.PONG)
+                self._client.send_frame(PONG)
             case _ if not self._bucket.take(self._requests.clock()):
                 self._refuse_flood("too many messages")
             case Publish() | Command():
@@ -296,7 +296,7 @@ class Inbox:
             self._refuse(error, frame.id)
         except Exception:
             logger.exception("authorize() failed: connection_id=%s", self._client.id)
-            self._client.send_frame(wire.internal_error(frame.id))
+            self._client.send_frame(ErrorFrame.internal(request_id=frame.id).encode())
 
     async def _renew(self, token: str) -> None:
         """Replace the token, and keep the topics that the new one may follow."""
@@ -311,12 +311,12 @@ class Inbox:
 
     def _refuse(self, error: UnmissedError, request_id: str | None) -> None:
         """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
-        code = wire.code_of(error)
-        self._client.send_frame(wire.error(code=code, detail=public_text(error), request_id=request_id))
+        answer = ErrorFrame.of(error, request_id=request_id)
+        self._client.send_frame(answer.encode())
         if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:
-                self._client.close(code, "too many frames were refused")
+                self._client.close(answer.code, "too many frames were refused")
 
     def _refuse_flood(self, reason: str) -> None:
         self._client.close(CloseCode.TOO_MANY, f"{reason}: reconnect later, and send fewer", discard=True)

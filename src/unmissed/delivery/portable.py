@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from unmissed.core.chunks import Chunk
-from unmissed.core.event_stream import last_event
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
+from unmissed.core.framing import last_event
 from unmissed.delivery.socket import CLOSE_SECONDS, MAX_BYTES_DISCARDED, SocketListener
 
 Event = MutableMapping[str, Any]

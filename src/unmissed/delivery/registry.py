@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from unmissed.core.audience import topic_key, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
-from unmissed.core.event_stream import TRANSPORT
+from unmissed.core.framing import EVENTS_TRANSPORT
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.index import Index
 
@@ -92,7 +92,7 @@ class Registry:
             replaced = max(silent, key=lambda each: each.silent_for(now))
             replaced.abort("replaced by another connection of its user")
             return
-        streams = [each for each in connections if each.transport == TRANSPORT]
+        streams = [each for each in connections if each.transport == EVENTS_TRANSPORT]
         if streams:
             min(streams, key=lambda each: each.opened_at).make_room()
             return

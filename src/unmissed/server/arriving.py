@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.deadlines import HEAD_SECONDS
@@ -17,7 +17,7 @@ from unmissed.server.websocket_protocol import WebSocketProtocol
 STALL_SECONDS = 30.0
 """Seconds after which a client that does not read its response is disconnected, if the application announces none."""
 
-_EVENT_STREAM = PATH.encode()
+_EVENT_STREAM = EVENTS_PATH.encode()
 
 logger = logging.getLogger("uvicorn.error")
 

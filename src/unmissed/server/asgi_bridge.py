@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, UNDECIDED_EVENT
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.scope import AsgiScope, address_and_path, websocket_scope

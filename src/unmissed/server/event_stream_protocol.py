@@ -3,8 +3,8 @@
 import asyncio
 
 from unmissed.core.chunks import Chunk
-from unmissed.core.event_stream import COMMENT, LAST_HTTP_CHUNK, http_chunk, last_event
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
+from unmissed.core.framing import COMMENT, LAST_HTTP_CHUNK, http_chunk, last_event
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 from unmissed.server.native_socket import NativeSocket
 from unmissed.server.uvicorn_names import ServerState

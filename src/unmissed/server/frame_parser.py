@@ -9,7 +9,7 @@ from websockets.http11 import Request
 from websockets.protocol import CLOSING, OPEN
 from websockets.protocol import Protocol as WebSocketParser
 
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 
 _MIN_SEGMENT_BYTES = 1_024

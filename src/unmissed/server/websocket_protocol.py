@@ -13,7 +13,7 @@ from websockets.protocol import Protocol as WebSocketParser
 from websockets.server import ServerProtocol
 
 from unmissed.core.chunks import Chunk
-from unmissed.core.wire import CloseCode, close_reason
+from unmissed.core.close_codes import CloseCode, close_reason
 from unmissed.delivery.socket import SocketListener
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.asgi_bridge import AsgiBridge

@@ -3,8 +3,8 @@
 from typing import Any
 
 from unmissed.core.chunks import Chunk
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_json
-from unmissed.core.wire import CloseCode
 from unmissed.delivery.socket import SocketListener
 
 

@@ -16,7 +16,7 @@ from event_client import EventClient
 from raw_client import RawClient, authorization
 from support import BOB, LOGGED, SOCKETS
 from unmissed import ConnectionManager, Settings, create_app, create_router
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.server.event_stream_protocol import EventStreamProtocol
 from unmissed.testing import SECRET, FakeSocket, LiveServer
 
@@ -166,7 +166,7 @@ def test_a_refusal_after_the_head_was_sent_is_an_error_frame(
 def test_an_old_client_gets_the_events_in_the_asgi_way(native: list[object], start: Start) -> None:
     server = start(built_in())
     with RawClient(server.url) as client:
-        client.send(f"GET {PATH} HTTP/1.0\r\n{authorization(server)}\r\n\r\n".encode())
+        client.send(f"GET {EVENTS_PATH} HTTP/1.0\r\n{authorization(server)}\r\n\r\n".encode())
         client.head()
         server.call(lambda: server.manager.drain(seconds=0))
 
@@ -181,7 +181,7 @@ def test_a_connection_that_has_served_requests_becomes_a_stream_and_ends_with_it
     with RawClient(server.url) as client:
         client.send(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")
         client.answer()
-        client.send(f"GET {PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode())
+        client.send(f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode())
 
         assert b"connection: close" in client.head()
         server.call(lambda: server.manager.drain(seconds=0))
@@ -204,7 +204,7 @@ def test_many_streams_that_open_at_once_let_other_requests_in(start: Start, capl
         blocking.start()
         blocked.wait(20)
         for client in clients[1:]:
-            client.send(f"GET {PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode())
+            client.send(f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode())
         clients[0].send(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")
         sent.set()
         assert 200 == clients[0].answer()[0]
@@ -223,7 +223,7 @@ def test_the_response_is_in_the_access_log(start: Start, caplog: pytest.LogCaptu
     with EventClient(server) as client:
         client.events(1)
 
-    assert f'"GET {PATH} HTTP/1.1" 200' in caplog.text
+    assert f'"GET {EVENTS_PATH} HTTP/1.1" 200' in caplog.text
 
 
 def test_other_responses_are_unchanged(start: Start) -> None:

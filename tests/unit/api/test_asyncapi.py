@@ -13,8 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from support import connect, until
 from unmissed import Access, ConnectionManager, Identity, JwtVerifier, Settings, create_app, issue_token
 from unmissed.core.client_frames import parse_client_frame
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import InvalidFrame
-from unmissed.core.wire import RESERVED_TYPES, CloseCode
+from unmissed.core.server_frames import RESERVED_TYPES
 from unmissed.testing import SECRET
 
 PATH = "/websocket/asyncapi.json"

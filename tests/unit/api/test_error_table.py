@@ -12,7 +12,7 @@ from starlette.requests import Request
 from unmissed import ConnectionManager, Settings
 from unmissed.api.error_table import TABLE, known, refuse
 from unmissed.core import errors
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.testing import SECRET
 
 REQUEST = Request(

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 
 from support import ManualLog, connect, nth, until
 from unmissed import Access, ConnectionManager, Identity, Settings, create_router, issue_token
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import LOG_UNAVAILABLE
-from unmissed.core.wire import CloseCode
 from unmissed.testing import SECRET, ManualClock
 
 PATH = "/websocket/messages"

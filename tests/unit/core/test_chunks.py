@@ -1,11 +1,11 @@
 """Chunks: built and encoded once, and shared."""
 
 from support import FIRST, nth, nths
-from unmissed.core import wire
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
-from unmissed.core.event_stream import http_chunk
+from unmissed.core.framing import http_chunk
 from unmissed.core.messages import Message
+from unmissed.core.server_frames import HeartbeatFrame
 from unmissed.core.window import Retention, Window
 
 ALICE, BOB = keys_of("alice"), keys_of("bob")
@@ -76,7 +76,9 @@ def test_the_messages_of_a_chunk_are_events_with_their_numbers() -> None:
 
 
 def test_a_joined_chunk_has_the_events_of_its_parts_in_http_chunks_of_their_own() -> None:
-    joined = JoinedChunk(Chunk(wire.heartbeat(position=nth(4))), Chunk(), Chunks(window_of(b"a")).after(nth(0)))
+    joined = JoinedChunk(
+        Chunk(HeartbeatFrame(sequence_number=nth(4)).encode()), Chunk(), Chunks(window_of(b"a")).after(nth(0))
+    )
 
     heartbeat, message = (part.events for part in joined.parts if part.payloads)
     assert heartbeat.startswith(b"id: %d\n" % nth(4))

@@ -38,6 +38,12 @@ def test_an_authentication_is_understood() -> None:
     assert Authenticate("abc") == parse_client_frame('{"type":"authenticate","token":"abc"}')
 
 
+def test_an_authentication_is_understood_as_it_is_sent() -> None:
+    frame = Authenticate("abc")
+
+    assert frame == parse_client_frame(frame.encode().decode())
+
+
 def test_a_binary_frame_is_refused() -> None:
     with pytest.raises(InvalidFrame, match="binary frames are not supported: send JSON as text"):
         parse_client_frame(b'{"type":"ping"}')

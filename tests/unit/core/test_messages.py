@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.messages import Draft, Message, rfc3339
-from unmissed.core.wire import RESERVED_TYPES
+from unmissed.core.server_frames import RESERVED_TYPES
 
 NOON = "2026-01-31T12:00:00.000Z"
 LIMIT = 65_536

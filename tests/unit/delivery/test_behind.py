@@ -10,7 +10,7 @@ import pytest
 
 from support import connect
 from unmissed import ConnectionManager
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.behind import Behind
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from support import ALICE, connect, flushed, managed, nth, shape
 from unmissed import ConnectionManager, Identity, Settings
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import InvalidToken
-from unmissed.core.wire import CloseCode
 from unmissed.security.access import Access
 from unmissed.testing import FakeSocket, ManualClock
 

@@ -10,7 +10,7 @@ import pytest
 
 from support import ALICE, ManualLog, connect, managed, nth, until
 from unmissed import Access, ConnectionManager, Identity
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery import inbox
 from unmissed.testing import FakeSocket, ManualClock
 

@@ -7,7 +7,7 @@ from typing import Any
 from event_client import Event, parsed
 from support import ALICE, nth, nths
 from unmissed import ConnectionManager
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.portable import AsgiEventStream
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 

@@ -10,7 +10,7 @@ import pytest
 from support import ALICE
 from unmissed import ConnectionManager
 from unmissed.core.chunks import Chunk
-from unmissed.core.wire import CloseCode
+from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.portable import AsgiWebSocket
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.messages import Draft
-from unmissed.core.wire import RESERVED_TYPES
+from unmissed.core.server_frames import RESERVED_TYPES
 from unmissed.logs.codec import decode_draft, encode_draft
 
 text = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\n\r\u2028\\"[],'))

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
-from unmissed.core.event_stream import PATH
+from unmissed.core.framing import EVENTS_PATH
 from unmissed.server.arrivals import Arrivals
 from unmissed.server.arriving import HttpProtocol
 from unmissed.server.uvicorn_names import Config
 from unmissed.server.websocket_protocol import WebSocketProtocol
 
-STREAM = f"GET {PATH} HTTP/1.1\r\nHost: test\r\n".encode()
+STREAM = f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n".encode()
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unmissed.core.wire import recovery_body
+from unmissed.core.rest import RecoveryAnswer
 from unmissed.verify.frames import content_of, decoded, message_of, page_of
 
 RAW = b'{"type":"verify","sequence_number":7,"timestamp":"2026-01-31T12:00:00.000Z","data":{"id":"x-1","pad":"xx"}}'
@@ -23,8 +23,8 @@ def test_a_message_of_others_has_neither() -> None:
 
 
 def test_a_message_has_the_same_digest_in_a_page() -> None:
-    body = recovery_body(
-        [RAW, OTHER],
+    answer = RecoveryAnswer(
+        payloads=[RAW, OTHER],
         epoch="e",
         first=1,
         oldest=7,
@@ -35,7 +35,7 @@ def test_a_message_has_the_same_digest_in_a_page() -> None:
         max_age=900.0,
     )
 
-    page = page_of(body.decode())
+    page = page_of(answer.encode().decode())
 
     assert [message_of(raw, decoded(raw)) for raw in (RAW, OTHER)] == [*page.messages]
     assert ("e", 7, 9, "complete", True) == (page.epoch, page.oldest, page.latest, page.outcome, page.has_more)
