@@ -1,20 +1,15 @@
-"""What happens to networks and processes, drawn by a seed, and how a plan is carried out on processes."""
+"""What happens to networks and to processes, drawn by a seed."""
 
-import asyncio
 import math
 import random
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 
-from unmissed.lab.engine_servers import EngineServer, NatsCluster
-from unmissed.lab.process import ManagedProcess
-
 _LEAST_BYTES, _MOST_BYTES = 60, 200_000
 _HEALTHY_SHARE = 0.4
-_FIRST_SHARE, _LAST_SHARE = 0.2, 0.85
+_FIRST_SHARE = 0.2
 _LEAST_PAUSE, _MOST_PAUSE = 0.5, 3.0
 _LEAST_DOWN, _MOST_DOWN = 0.1, 2.5
 
@@ -98,54 +93,3 @@ def planned(chance: random.Random, *, seconds: float, nodes: int, engines: int) 
         pause = chance.uniform(_LEAST_PAUSE, _MOST_PAUSE) if index else _FIRST_SHARE * seconds
         target = chance.randrange(engines if fault is ProcessFault.KILL_ENGINE else nodes)
         yield PlannedFault(pause, fault, target, chance.uniform(_LEAST_DOWN, _MOST_DOWN))
-
-
-class Saboteur:
-    """Carries out faults on nodes and on the engine that stores their log, one at a time.
-
-    ``note`` is called with each fault and the name of its process.
-    """
-
-    def __init__(
-        self,
-        nodes: Sequence[ManagedProcess],
-        engine: EngineServer | NatsCluster | None,
-        *,
-        note: Callable[[str, str], None],
-    ) -> None:
-        self._nodes = nodes
-        self._engine = engine
-        self._note = note
-
-    async def carry_out(self, plan: Iterable[PlannedFault], *, seconds: float) -> None:
-        """Follow a plan until shortly before the end of a run of so many seconds. Everything runs again then."""
-        loop = asyncio.get_running_loop()
-        last = loop.time() + _LAST_SHARE * seconds
-        for each in plan:
-            if loop.time() + each.pause > last:
-                return
-            await asyncio.sleep(each.pause)
-            await self._inflict(each)
-
-    async def _inflict(self, each: PlannedFault) -> None:
-        process = await self._target(each)
-        self._note(each.fault, process.name)
-        match each.fault:
-            case ProcessFault.SUSPEND:
-                process.signal(signal.SIGSTOP)
-                await asyncio.sleep(each.down)
-                process.signal(signal.SIGCONT)
-                return
-            case ProcessFault.RESTART:
-                await process.terminate()
-            case _:
-                process.kill()
-        await asyncio.sleep(each.down)
-        await process.launch()
-
-    async def _target(self, each: PlannedFault) -> ManagedProcess:
-        """Return the process of a fault. Of a cluster, the leader is killed, if it has one."""
-        if each.fault is not ProcessFault.KILL_ENGINE or self._engine is None:
-            return self._nodes[each.target]
-        leader = await asyncio.to_thread(self._engine.leader)
-        return self._engine.servers[each.target if leader is None else leader]

@@ -37,7 +37,7 @@ _REQUEST = (
 )
 
 
-class Tally:
+class DeliveryMeter:
     """Counts the messages of all clients, samples their latency, and reports when enough have arrived."""
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class Tally:
 class BenchClient(asyncio.Protocol):
     """One WebSocket or event stream that reads as fast as it can and never answers."""
 
-    def __init__(self, tally: Tally, opening: bytes) -> None:
+    def __init__(self, meter: DeliveryMeter, opening: bytes) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tally = tally
+        self._meter = meter
         self._opening = opening
         self._rest = b""
 
@@ -92,7 +92,7 @@ class BenchClient(asyncio.Protocol):
         if messages:
             start = data.index(_MARK) + len(_MARK)
             digits = data[start : start + 20].split(b",")[0].split(b"}")[0]
-            self._tally.add(messages, sent_at=int(digits or 0))
+            self._meter.add(messages, sent_at=int(digits or 0))
         self._rest = data[-len(_MARK) + 1 :]
 
 
@@ -153,7 +153,7 @@ class Crowd:
     """Many clients of one server. ``transport`` is ``websocket`` or ``events``."""
 
     def __init__(self, target: Target, *, transport: str = "websocket") -> None:
-        self.tally = Tally()
+        self.meter = DeliveryMeter()
         self._target = target
         self._opening = _OPENINGS[transport]
         self._clients: list[BenchClient] = []
@@ -184,7 +184,7 @@ class Crowd:
         target = self._target
         opening = self._opening.format(query=query, host=target.host, port=target.port, token=target.token).encode()
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(lambda: BenchClient(self.tally, opening), target.host, target.port)
+        _, client = await loop.create_connection(lambda: BenchClient(self.meter, opening), target.host, target.port)
         await client.ready
         return client
 
@@ -285,10 +285,10 @@ async def _measure(target: Target, size: int, pipe: Pipe) -> None:
     await crowd.join(CALM_CLIENTS)
     async with publishing(target, per_second=CALM_PER_SECOND, size=size) as publisher:
         await asyncio.sleep(_SETTLE_SECONDS)
-        crowd.tally.late.clear()
+        crowd.meter.late.clear()
         before, started = publisher.answered, time.perf_counter()
         pipe.send(None)
         await loop.run_in_executor(None, pipe.recv)
         rate = (publisher.answered - before) / (time.perf_counter() - started)
-        await crowd.tally.expect(crowd.tally.messages + 1)
-        pipe.send(CalmFigures(crowd.tally.late, rate))
+        await crowd.meter.expect(crowd.meter.messages + 1)
+        pipe.send(CalmFigures(crowd.meter.late, rate))

@@ -95,17 +95,17 @@ async def _memory(name: str, server: ManagedProcess, crowd: Crowd, load: Workloa
 
 async def _fan_out(scenario: str, target: Target, crowd: Crowd, load: Workload, *, in_flight: int) -> list[Figure]:
     """Publish to all clients, ``in_flight`` messages at a time, and wait until every message is delivered."""
-    tally = crowd.tally
-    tally.late.clear()
+    meter = crowd.meter
+    meter.late.clear()
     deliveries = len(crowd) * load.messages
     watch = Stopwatch(target)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(tally.expect(tally.messages + deliveries))
+        tasks.create_task(meter.expect(meter.messages + deliveries))
         tasks.create_task(publish(target, count=load.messages, size=load.size, in_flight=in_flight))
     return [
         *watch.figures(scenario, "delivery", count=deliveries),
-        Figure(scenario, "latency p50", "ms", percentile(tally.late, 0.5) * 1e3),
-        Figure(scenario, "latency p99", "ms", percentile(tally.late, 0.99) * 1e3),
+        Figure(scenario, "latency p50", "ms", percentile(meter.late, 0.5) * 1e3),
+        Figure(scenario, "latency p99", "ms", percentile(meter.late, 0.99) * 1e3),
     ]
 
 
@@ -138,7 +138,7 @@ async def _storm(target: Target, load: Workload) -> list[Figure]:
         returning = Crowd(target)
         started = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(returning.tally.expect(load.connections * _MISSED_IN_STORM))
+            tasks.create_task(returning.meter.expect(load.connections * _MISSED_IN_STORM))
             tasks.create_task(returning.join(load.connections, query=query, at_once=load.connections))
         seconds = time.perf_counter() - started
         calm = result()

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.window import Retention
-from unmissed.lab.faults import Saboteur, drawn, planned
+from unmissed.lab.faults import drawn, planned
 from unmissed.lab.proxy import FaultProxy
+from unmissed.lab.verify.chaos import carry_out
 from unmissed.lab.verify.deployment import Deployment, NodeAddress, ProxiedNode, Setup, bearer, started
 from unmissed.lab.verify.facts import Addressees, Recorder
 from unmissed.lab.verify.judge import check
@@ -190,8 +191,7 @@ async def _sabotage(deployment: Deployment, plan: RunPlan, *, chance: random.Ran
     if plan.chaos and deployment.nodes:
         engines = len(deployment.engine.servers) if deployment.engine else 0
         faults = planned(chance, seconds=plan.seconds, nodes=len(deployment.nodes), engines=engines)
-        saboteur = Saboteur(deployment.nodes, deployment.engine, note=recorder.note)
-        await saboteur.carry_out(faults, seconds=plan.seconds)
+        await carry_out(faults, deployment, seconds=plan.seconds, note=recorder.note)
 
 
 async def _settle(participants: Participants) -> list[Violation]:
