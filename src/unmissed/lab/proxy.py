@@ -130,6 +130,7 @@ class FaultProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Drawn before anything is awaited: the order of the connections decides, not the order of their bytes.
         plan = None if self._calm else self._draw()
         self._clients.add(writer)
         try:

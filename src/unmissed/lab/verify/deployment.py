@@ -151,6 +151,7 @@ async def started(setup: Setup) -> AsyncIterator[Deployment]:
     with TemporaryDirectory(prefix="unmissed-verify-") as name:
         folder = Path(name)
         engine = _engine(setup, folder)
+        # The engine starts first, because no node becomes ready without its log, and ends last.
         async with running(engine.servers if engine else ()):
             secret = secrets.token_urlsafe(48)
             settings = {
@@ -158,7 +159,7 @@ async def started(setup: Setup) -> AsyncIterator[Deployment]:
                 "UNMISSED_LOG_URL": engine.url if engine else _local_url(setup.log, folder),
                 "UNMISSED_FIRST_NUMBER": "clock",
             }
-            environment = _environment(settings, folder=folder)
+            environment = _environment(settings)
             nodes = [_node(f"node-{index}", environment, folder=folder) for index in range(setup.nodes)]
             async with running(nodes):
                 yield Deployment([NodeAddress("127.0.0.1", node.port) for node in nodes], secret, nodes, engine)
@@ -182,12 +183,9 @@ def _node(name: str, environment: Mapping[str, str], *, folder: Path) -> ServerP
     return ServerProcess(*_SERVE, name=name, probe="/readyz", output=folder / f"{name}.log", environment=environment)
 
 
-def _environment(settings: Mapping[str, str], *, folder: Path) -> dict[str, str]:
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a node: ours without its keys, with these settings, and with defaults for others."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("UNMISSED_JWT_")}
-    if inherited.pop("PYTHONDONTWRITEBYTECODE", ""):
-        # Each restart would compile every module, for seconds.
-        inherited["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     return {**_DEFAULTS, **inherited, **settings}
 
 

@@ -90,6 +90,7 @@ class Testimony:
             self._violate(Promise.HONEST_RESETS, f"the epoch {fact.epoch} is new, and there is no reset", index)
             self._begin(fact)
         else:
+            # What the client claims to have, then what the server declares lost: the gap begins after the claim.
             stretch.reach(fact.since)
             if fact.outcome == "gap":
                 self._declare(index, fact, fact.since + 1, fact.position)

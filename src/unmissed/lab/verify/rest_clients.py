@@ -117,6 +117,7 @@ class EdgeClients:
         page = await self._source.page(since=since, epoch=head.epoch, limit=_MOST_ASKED)
         now, name = self._recorder.clock(), next(self._names)
         self._recorder.introduce(replace(self._witness, name=name))
+        # Its first life began with the first page, at this position: what follows it is owed to it.
         self._recorder.add(Joined(now, name, head.epoch, None, since, None, head.oldest, head.latest))
         for fact in page.facts(name, since=since, at=now):
             self._recorder.add(fact)

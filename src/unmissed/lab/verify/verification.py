@@ -178,7 +178,9 @@ async def _disturb(
             _running([_sabotage(deployment, plan, chance=chance, recorder=recorder)]) as process_faults,
         ):
             await _watch([*reading, *publishing, *network_faults, *process_faults], seconds=plan.seconds)
+            # A process may be down just now. It runs again before the network is repaired.
             await asyncio.gather(*process_faults)
+        # Publishers stop after the repair: they repeat a request until it is acknowledged.
         for node in nodes:
             node.proxy.calm()
         for publisher in participants.publishers:

@@ -115,6 +115,7 @@ class WebSocketClient(Observer):
             frame["latest"],
         )
         self.recorder.add(fact)
+        # After the fact, which has the position that was sent.
         self.position, self.epoch = fact.position, fact.epoch
 
     def _receive(self, raw: bytes, frame: dict[str, Any], number: int) -> None:
