@@ -1,200 +1,53 @@
-"""Engines for shared logs, each started on a free port of this machine."""
+"""Engines for shared logs, as tests start them: a test is skipped if the program is not installed."""
 
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-from urllib.request import urlopen
+from typing import Any, Self
 
 import pytest
 from redis import Redis
 
-_START_SECONDS = 20.0
+from unmissed.lab import engine_servers
+from unmissed.lab.engine_servers import EngineServer, NatsCluster
+from unmissed.lab.process import running
+
+_START_SECONDS = 60.0
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+def skip_without(server: type[EngineServer]) -> None:
+    """Skip the test if the program of this server is not installed."""
+    if shutil.which(server.program) is None:
+        pytest.skip(f"{server.program} is not installed")
 
 
-class EngineServer:
-    """A server program that keeps its port and its folder over restarts."""
+class RedisServer(engine_servers.RedisServer):
+    """A redis-server. ``options`` are those of the laboratory."""
 
-    program: str
-
-    def __init__(self, folder: Path) -> None:
-        path = shutil.which(self.program)
-        if path is None:
-            pytest.skip(f"{self.program} is not installed")
-        self.folder = folder
-        self.port = free_port()
-        self._path = path
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def arguments(self) -> Sequence[str]:
-        """Return what to pass to the program."""
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Start the program, and wait until it accepts connections."""
-        with (self.folder / "output").open("ab") as output:
-            self._process = subprocess.Popen([self._path, *self.arguments()], stdout=output, stderr=output)  # noqa: S603  # our own arguments
-        give_up = time.monotonic() + _START_SECONDS
-        while time.monotonic() < give_up:
-            with ExitStack() as stack:
-                try:
-                    stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=1))
-                except OSError:
-                    time.sleep(0.01)
-                else:
-                    return
-        raise TimeoutError((self.folder / "output").read_text())
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the program. After one that stops or ends it, the program has done nothing more."""
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-        if number in (signal.SIGSTOP, signal.SIGKILL):
-            # On a busy machine, the signal is delivered a little later: the program could still answer.
-            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-    def kill(self) -> None:
-        """End the program at once, as kill -9 does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def __init__(self, folder: Path, **options: Any) -> None:
+        skip_without(engine_servers.RedisServer)
+        super().__init__(folder, **options)
 
 
-class RedisServer(EngineServer):
-    """A Redis that writes each command to the disk, or nothing at all."""
+class NatsServer(engine_servers.NatsServer):
+    """A nats-server. ``options`` are those of the laboratory."""
 
-    program = "redis-server"
-
-    def __init__(
-        self, folder: Path, *, persistent: bool = True, command: Sequence[str] = (), options: Sequence[str] = ()
-    ) -> None:
-        super().__init__(folder)
-        self._command = command
-        self._options = [*(["--appendonly", "yes", "--appendfsync", "always"] if persistent else []), *options]
-
-    @property
-    def url(self) -> str:
-        """The URL for ``UNMISSED_LOG_URL``."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def arguments(self) -> Sequence[str]:
-        return [
-            *self._command,
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            str(self.folder),
-            "--save",
-            "",
-            *self._options,
-        ]
+    def __init__(self, folder: Path, **options: Any) -> None:
+        skip_without(engine_servers.NatsServer)
+        super().__init__(folder, **options)
 
 
-class NatsServer(EngineServer):
-    """A NATS server with JetStream."""
-
-    program = "nats-server"
-
-    def __init__(self, folder: Path, *, jetstream: bool = True, options: Sequence[str] = ()) -> None:
-        super().__init__(folder)
-        self._options = [*options]
-        if jetstream:
-            self._options += ["--jetstream", "--store_dir", str(self.store)]
-
-    @property
-    def store(self) -> Path:
-        """The folder of the streams."""
-        return self.folder / "jetstream"
-
-    @property
-    def url(self) -> str:
-        """The URL for ``UNMISSED_LOG_URL``."""
-        return f"nats://127.0.0.1:{self.port}"
-
-    def arguments(self) -> Sequence[str]:
-        return ["--addr", "127.0.0.1", "--port", str(self.port), *self._options]
-
-
-class NatsClusterServer(NatsServer):
-    """One of several NATS servers that replicate their streams to each other."""
-
-    def __init__(self, folder: Path, *, name: str, route: int, routes: Sequence[int]) -> None:
-        folder.mkdir()
-        self.name = name
-        self._monitor = free_port()
-        options = [
-            *("--name", name, "--cluster_name", "unmissed", "--http_port", str(self._monitor)),
-            *("--cluster", f"nats://127.0.0.1:{route}"),
-            *("--routes", ",".join(f"nats://127.0.0.1:{port}" for port in routes)),
-        ]
-        super().__init__(folder, options=options)
-
-    def is_healthy(self) -> bool:
-        """Return whether the server knows its leaders, and has what they have."""
-        try:
-            with urlopen(f"http://127.0.0.1:{self._monitor}/healthz", timeout=1) as answer:
-                return bool(answer.status == HTTPStatus.OK)
-        except OSError:
-            return False
-
-
-class NatsCluster:
-    """Three NATS servers that form a cluster."""
-
-    def __init__(self, folder: Path) -> None:
-        routes = [free_port() for _ in range(3)]
-        self.servers = [
-            NatsClusterServer(folder / f"n{index}", name=f"n{index}", route=route, routes=routes)
-            for index, route in enumerate(routes)
-        ]
-
-    def __enter__(self) -> Self:
-        for server in self.servers:
-            server.start()
-        give_up = time.monotonic() + _START_SECONDS
-        while not all(server.is_healthy() for server in self.servers):
-            if time.monotonic() > give_up:
-                raise TimeoutError((self.servers[0].folder / "output").read_text())
-            time.sleep(0.05)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for server in self.servers:
-            server.kill()
-
-    @property
-    def url(self) -> str:
-        """The URL for ``UNMISSED_LOG_URL``."""
-        return ",".join(server.url for server in self.servers).replace(",nats://", ",")
+@asynccontextmanager
+async def nats_cluster(folder: Path) -> AsyncIterator[NatsCluster]:
+    """Run three servers that replicate their streams to each other."""
+    skip_without(engine_servers.NatsServer)
+    cluster = NatsCluster(folder)
+    async with running(cluster.servers):
+        yield cluster
 
 
 class RedisSentinel:

@@ -19,7 +19,7 @@ FLOORS = [
     {"manager"},
     {"api", "server"},
     {"main", "client"},
-    {"testing", "bench", "verify"},
+    {"testing", "lab"},
     {"cli", "pytest_plugin"},
     {"__main__"},
     {"__init__"},

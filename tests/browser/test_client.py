@@ -16,6 +16,7 @@ from browser.devtools import asleep, crash, debugged
 from browser.proxy import Proxy
 from support import FIRST, LOGGED, SOCKETS, nth, nths
 from unmissed import ConnectionManager, Identity, Settings, create_router
+from unmissed.lab.proxy import WebSocketSupport
 from unmissed.testing import SECRET, LiveServer
 
 if TYPE_CHECKING:
@@ -230,13 +231,13 @@ def test_a_page_that_comes_online_resumes_at_once(
 def test_what_is_published_without_a_connection_arrives_once(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
     page = open_page(proxy.url).connect(server.token()).live()
 
-    proxy.refuses = True
+    proxy.faults.refuses = True
     proxy.cut()
     page.wait_until("stream.status === 'waiting'")
     page.evaluate(
         "void (globalThis.answers = Promise.all([1, 2, 3].map((data) => stream.publish({ type: 'a', data }))))"
     )
-    proxy.refuses = False
+    proxy.faults.refuses = False
     answers = page.evaluate("answers")
     page.received(3)
 
@@ -420,7 +421,7 @@ def test_tokens_that_are_refused_for_half_a_minute_end_the_stream(open_page: Ope
 def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to_them_again(
     server: LiveServer, proxy: Proxy, open_page: Open, transports: list[str]
 ) -> None:
-    proxy.blocks_websockets = True
+    proxy.faults.websockets = WebSocketSupport.NONE
     page = open_page(proxy.url)
     # Makes all pauses short.
     page.evaluate("void (Math.random = () => 0.1)")
@@ -430,7 +431,7 @@ def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to
     page.received(3)
     assert transports[1] == page.evaluate("stream.transport")
 
-    proxy.blocks_websockets = False
+    proxy.faults.websockets = WebSocketSupport.FULL
     until(lambda: server.publish("chat") and page.evaluate("stream.transport") == "websocket", page)
     publish(server, 2)
     page.received(server.manager.window.latest - nth(0))
@@ -453,7 +454,7 @@ def test_a_page_whose_policy_forbids_websockets_uses_events(server: LiveServer, 
 def test_websockets_that_are_never_answered_do_not_hold_a_page_up(
     server: LiveServer, proxy: Proxy, open_page: Open
 ) -> None:
-    proxy.holds_websockets = True
+    proxy.faults.websockets = WebSocketSupport.HANGING
 
     page = open_page(proxy.url).connect(server.token()).live()
 
@@ -464,7 +465,7 @@ def test_websockets_that_are_never_answered_do_not_hold_a_page_up(
 def test_a_proxy_that_removes_the_subprotocol_leaves_websockets(
     server: LiveServer, proxy: Proxy, open_page: Open
 ) -> None:
-    proxy.strips_subprotocols = True
+    proxy.faults.websockets = WebSocketSupport.WITHOUT_SUBPROTOCOLS
     page = open_page(proxy.url).connect(server.token(), transports=["websocket"]).live()
 
     publish(server)
@@ -517,10 +518,10 @@ def test_transports_that_send_no_cookies_do_not_end_a_page(cookie_server: LiveSe
         sibling.connect(None, url=proxy.url).live()
         sibling.evaluate("void (Math.random = () => 0.1)")
 
-        proxy.blocks_websockets = True
+        proxy.faults.websockets = WebSocketSupport.NONE
         proxy.cut()
         sibling.wait_until("seen.codes.includes(4401)")
-        proxy.blocks_websockets = False
+        proxy.faults.websockets = WebSocketSupport.FULL
         sibling.live()
 
         assert [] == sibling.events

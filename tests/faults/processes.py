@@ -1,101 +1,39 @@
-"""A server as a process of its own."""
+"""A server as a process of its own, with clients that may misbehave."""
 
 import os
 import resource
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Self
 
 import httpx
 
 from raw_client import RawClient
 from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
+from unmissed.lab import process
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings
 from unmissed.testing import SECRET
 
-_START_SECONDS = 60
 
-
-class ServerProcess:
-    """``python -m <command> --port <free port>`` with these settings. What it writes is in ``log``."""
+class ServerProcess(process.ServerProcess):
+    """``python -m <command>`` with these settings. What it writes is in ``log``."""
 
     def __init__(self, *command: str, log: Path, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, "-m", *command, "--port", str(self.port)]
-        self._log = log
         variables = {f"UNMISSED_{name.upper()}": value for name, value in settings.items()}
-        self._environment = {**os.environ, "UNMISSED_JWT_SECRET": SECRET, **variables}
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text()
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
+        environment = {**os.environ, "UNMISSED_JWT_SECRET": SECRET, **variables}
+        super().__init__(*command, output=log, environment=environment)
 
     @property
     def file_descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))  # noqa: PTH208  # files of the kernel
+        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208  # files of the kernel
 
-    @property
-    def resident_bytes(self) -> int:
-        """Memory that the process takes now."""
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
-        return int(pages) * resource.getpagesize()
-
-    def start(self) -> None:
-        """Start, and return when the server answers. A second start keeps the port."""
-        with self._log.open("a") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
-                self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        give_up = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            assert self.running, self.output
-            assert time.monotonic() < give_up, self.output
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/livez", timeout=_START_SECONDS).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.exit_code(seconds=10)
+    def limit_file_descriptors(self, count: int) -> None:
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (count, count))
 
     def kill_a_worker(self) -> None:
         """Kill one of the processes that serve for this one."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+        workers = [pid for pid in self.children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
         os.kill(workers[0], signal.SIGKILL)
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.running:
-            self._process.send_signal(number)
-
-    def exit_code(self, *, seconds: float) -> int:
-        """Wait for the end. Raises subprocess.TimeoutExpired."""
-        return self._process.wait(seconds)
-
-    def limit_file_descriptors(self, count: int) -> None:
-        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (count, count))
 
     def headers(self, user_id: str = "alice") -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token(user_id)}"}

@@ -1,19 +1,22 @@
 """Row 24: behind a network that fails all the time, every message arrives exactly once, in order, unchanged."""
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import pytest
 
-from faults.proxy import Fault, FaultProxy
 from support import Serve
 from unmissed import client
+from unmissed.lab.faults import ConnectionFault, NetworkFault
+from unmissed.lab.proxy import FaultProxy
 from unmissed.testing import LiveServer
 
 MESSAGES = 300
-MIN_CONNECTIONS = len(Fault) + 1
+MIN_CONNECTIONS = len(NetworkFault) + 1
 
 History = list[tuple[int, Any]]
 """Numbers and data of messages."""
@@ -46,6 +49,25 @@ def violations(published: History, received: Received) -> list[str]:
     ]
 
 
+def every_fault_in_turn(seed: int) -> Callable[[], ConnectionFault]:
+    """Return what draws the next fault. Each connection ends after some bytes, most often in the middle of a frame."""
+    chance = random.Random(seed)
+    faults = cycle(NetworkFault)
+
+    def draw() -> ConnectionFault:
+        end = chance.randint(100, 8_000)
+        return ConnectionFault(
+            next(faults),
+            upwards=False,
+            after=chance.randint(50, end),
+            seconds=chance.uniform(0, 0.1),
+            slice_bytes=1,
+            cut_after=end,
+        )
+
+    return draw
+
+
 async def listen(server: LiveServer, proxy: FaultProxy, *, forgetful: bool = False) -> Received:
     """Return what a client receives behind the proxy, until the network is repaired and the end arrives."""
     async with client.connect(proxy.url, token=server.token()) as stream:
@@ -69,23 +91,23 @@ async def listen_forgetfully(server: LiveServer, proxy: FaultProxy) -> Received:
 async def publish(server: LiveServer, proxies: list[FaultProxy]) -> History:
     """Publish steadily, and at least until every proxy has had each fault."""
     published: History = []
-    while len(published) < MESSAGES or any(proxy.connections < MIN_CONNECTIONS for proxy in proxies):
+    while len(published) < MESSAGES or any(proxy.accepted < MIN_CONNECTIONS for proxy in proxies):
         data = {"count": len(published), "text": "ä" * 50}
         message = await asyncio.to_thread(server.publish, "count", data)
         published.append((message.sequence_number, data))
         await asyncio.sleep(0.01)
     for proxy in proxies:
-        proxy.faulty = False
+        proxy.calm()
     return published
 
 
 async def violations_behind_faults(server: LiveServer, listen: Listen, *, seeds: range) -> list[list[str]]:
     """Return the broken promises of each client, all of which listen to the same messages."""
     port = int(server.url.rpartition(":")[2])
-    proxies = [FaultProxy(port, seed) for seed in seeds]
+    proxies = [FaultProxy("127.0.0.1", port, draw=every_fault_in_turn(seed)) for seed in seeds]
     async with asyncio.timeout(55), asyncio.TaskGroup() as tasks:
         listening = [tasks.create_task(behind(server, proxy, listen)) for proxy in proxies]
-        while not all(proxy.connections for proxy in proxies):
+        while not all(proxy.accepted for proxy in proxies):
             await asyncio.sleep(0.001)
         published = await publish(server, proxies)
         while not all(task.done() for task in listening):

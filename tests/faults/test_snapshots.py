@@ -14,8 +14,8 @@ from places import new_url
 from support import FIRST, Serve, until
 from unmissed import Settings
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, connect
+from unmissed.lab.proxy import FaultProxy
 from unmissed.testing import SECRET, LiveServer
-from unmissed.verify.proxy import FaultProxy
 
 PATIENCE = 60.0
 AGES = [0, 1, 3, 1_000]
@@ -172,7 +172,7 @@ async def two_nodes(server: RedisServer, url: str) -> AsyncIterator[tuple[LiveSe
     """Run two nodes. The second one reaches Redis through a proxy."""
     port = urlsplit(server.url).port
     assert port is not None
-    async with FaultProxy("127.0.0.1", port, draw=lambda: None).serving() as proxy:
+    async with FaultProxy("127.0.0.1", port).serving() as proxy:
         urls = (url, url.replace(f":{port}", f":{proxy.port}"))
         nodes = [
             LiveServer(settings=Settings.load(jwt_secret=SECRET, log_url=each, first_number=FIRST)) for each in urls

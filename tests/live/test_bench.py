@@ -7,10 +7,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from unmissed.bench.load import body_of, percentile
-from unmissed.bench.server import Target
 from unmissed.cli.app import app
 from unmissed.core.errors import ConfigurationError
+from unmissed.lab.bench.load import body_of
+from unmissed.lab.bench.target import Target
 from unmissed.testing import LiveServer
 
 SMALL = ["bench", "--connections", "20", "--messages", "10"]
@@ -59,7 +59,3 @@ def test_an_address_that_cannot_be_measured_is_refused(url: str) -> None:
 def test_a_message_says_when_it_was_sent_and_has_its_size() -> None:
     assert body_of(100).startswith(b'{"type":"bench","data":{"t":')
     assert 100 == body_of(100).count(b"x")
-
-
-def test_a_percentile_is_a_value_that_was_seen() -> None:
-    assert [1, 2, 3] == [percentile([3, 1, 2], share) for share in (0.0, 0.5, 1.0)]

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from unmissed.cli.bench import bench
 from unmissed.cli.check import check
+from unmissed.cli.lab import bench, verify
 from unmissed.cli.publish import publish
 from unmissed.cli.serve import serve
 from unmissed.cli.tail import tail
 from unmissed.cli.token import token
-from unmissed.cli.verify import verify
 from unmissed.core.errors import UnmissedError
 from unmissed.security.redaction import printable
 from unmissed.version import __version__

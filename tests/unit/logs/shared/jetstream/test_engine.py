@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from engines import NatsCluster, NatsServer, free_port
+from engines import NatsServer, nats_cluster
 from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention, Window
+from unmissed.lab.process import free_ports
 from unmissed.logs.base import Publication
 from unmissed.logs.shared.engine import Position
 from unmissed.logs.shared.jetstream import reading
@@ -154,7 +155,7 @@ async def test_a_missing_package_is_named(url: str, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_server_that_cannot_be_reached_is_named() -> None:
-    unreachable = f"nats://user:secret@127.0.0.1:{free_port()}"
+    unreachable = f"nats://user:secret@127.0.0.1:{free_ports(1)[0]}"
 
     with pytest.raises(LogUnavailable, match=r"nats://127.0.0.1:\d+ cannot be reached") as unavailable:
         await engine(unreachable).connect()
@@ -872,26 +873,28 @@ async def test_a_leader_that_hears_from_no_majority_is_not_believed(
 
 
 async def test_a_cluster_whose_leader_is_killed_loses_nothing(tmp_path: Path) -> None:
-    with NatsCluster(tmp_path) as cluster:
-        url = f"{cluster.url}?replicas=3"
-        async with node(url) as (one, first), node(url) as (two, second):
-            epoch = first.epoch
-            publishes = [
-                asyncio.ensure_future(log.publish(drafts(2, of=f"{index} "), idempotency_key=f"key {index // 2}"))
-                for index in range(100)
-                for log in (one, two)
-            ]
-            await until_reached(first, first.first_number + 20)
-            leader = (await api(url, "STREAM.INFO.*"))["cluster"]["leader"]
-            next(server for server in cluster.servers if server.name == leader).kill()
-            more = [asyncio.ensure_future(log.publish(drafts(1))) for log in (one, two) * 20]
+    async with (
+        nats_cluster(tmp_path) as cluster,
+        node(cluster.url) as (one, first),
+        node(cluster.url) as (two, second),
+    ):
+        epoch = first.epoch
+        publishes = [
+            asyncio.ensure_future(log.publish(drafts(2, of=f"{index} "), idempotency_key=f"key {index // 2}"))
+            for index in range(100)
+            for log in (one, two)
+        ]
+        await until_reached(first, first.first_number + 20)
+        leader = (await api(cluster.url, "STREAM.INFO.*"))["cluster"]["leader"]
+        next(server for server in cluster.servers if server.name == leader).kill()
+        more = [asyncio.ensure_future(log.publish(drafts(1))) for log in (one, two) * 20]
 
-            outcomes = await asyncio.gather(*publishes, *more, return_exceptions=True)
-            published = [each for each in outcomes if isinstance(each, Publication)]
-            latest = max(each.receipt.first + each.receipt.count - 1 for each in published)
-            await asyncio.gather(until_reached(first, latest), until_reached(second, latest))
+        outcomes = await asyncio.gather(*publishes, *more, return_exceptions=True)
+        published = [each for each in outcomes if isinstance(each, Publication)]
+        latest = max(each.receipt.first + each.receipt.count - 1 for each in published)
+        await asyncio.gather(until_reached(first, latest), until_reached(second, latest))
 
-            assert epoch == first.epoch == second.epoch
-            assert payloads(first) == payloads(second)
-            assert latest == first.latest == first.first_number + 2 * 50 + 40 - 1
-            assert {message.payload for each in published for message in each.messages} == {*payloads(first)}
+        assert epoch == first.epoch == second.epoch
+        assert payloads(first) == payloads(second)
+        assert latest == first.latest == first.first_number + 2 * 50 + 40 - 1
+        assert {message.payload for each in published for message in each.messages} == {*payloads(first)}

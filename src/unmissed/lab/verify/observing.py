@@ -1,0 +1,135 @@
+"""Reads frames and pages as a client does: messages become digests, and what they say becomes facts."""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from unmissed.core.encoding import decode_json
+from unmissed.lab.verify.facts import Acknowledged, Delivered, Ended, Joined, Reached, Recorder, Witness
+
+_DECODER = json.JSONDecoder()
+_START_OF_MESSAGES = '"messages":['
+_DIGEST_BYTES = 8
+_SEPARATOR = re.compile(r"[\s,]*")
+_LONG_SECONDS, _LONG_SHARE = 4.0, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SeenMessage:
+    """A message: its number, the digest of its bytes, and, if this run published it, its id and content."""
+
+    number: int
+    digest: str
+    message_id: str | None
+    content: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPage:
+    """The answer to a request for what was missed."""
+
+    epoch: str
+    oldest: int
+    latest: int
+    outcome: str
+    has_more: bool
+    messages: tuple[SeenMessage, ...]
+
+    def start(self, since: int | None) -> int:
+        """Return the position that delivery continues from, for a client that asked for what is after ``since``."""
+        return self.oldest - 1 if since is None or self.outcome != "complete" else since
+
+    @property
+    def reached(self) -> int:
+        """The number up to which a client has everything with this page."""
+        return self.messages[-1].number if self.has_more else self.latest
+
+    def facts(self, client: str, *, since: int | None, at: float) -> Iterator[Joined | Delivered | Reached]:
+        """Yield what this page means for a client that asked for what it missed after ``since``."""
+        outcome = None if since is None else self.outcome
+        yield Joined(at, client, self.epoch, since, self.start(since), outcome, self.oldest, self.latest)
+        for each in self.messages:
+            yield Delivered(at, client, self.epoch, each.number, each.digest, each.message_id, each.content)
+        if not self.has_more:
+            yield Reached(at, client, self.epoch, self.latest)
+
+
+class Observer:
+    """What every client of a run does: it keeps its position, and its epoch if ``sends_epoch``, and nothing else."""
+
+    def __init__(self, witness: Witness, *, sends_epoch: bool, chance: random.Random, recorder: Recorder) -> None:
+        self.witness = witness
+        self.position: int | None = None
+        self.epoch: str | None = None
+        self.chance = chance
+        self.recorder = recorder
+        self._sends_epoch = sends_epoch
+        recorder.introduce(witness)
+
+    @property
+    def sent_epoch(self) -> str | None:
+        """The epoch that this client sends with its position."""
+        return self.epoch if self._sends_epoch else None
+
+    def pause(self, usual: float) -> float:
+        """Return how long to stay away: usually about so many seconds, and sometimes much longer."""
+        long = self.chance.random() < _LONG_SHARE
+        return self.chance.expovariate(1 / (_LONG_SECONDS if long else usual))
+
+    def end(self, marker: Acknowledged) -> None:
+        """Record that everything up to this message has arrived."""
+        self.recorder.add(Ended(self.recorder.clock(), self.witness.name, marker.epoch, marker.number))
+
+
+def decoded(raw: bytes) -> dict[str, Any]:
+    """Return the object in a frame. Raises ValueError."""
+    frame = decode_json(raw)
+    if not isinstance(frame, dict):
+        raise ValueError("a frame is not an object")  # noqa: TRY004  # what the server sent is wrong, not a type here
+    return frame
+
+
+def message_of(raw: bytes, frame: dict[str, Any]) -> SeenMessage:
+    """Return the message in a frame, which is both the bytes ``raw`` and the object ``frame``."""
+    match frame:
+        case {"data": {"id": str(message_id)}}:
+            return SeenMessage(frame["sequence_number"], _digest(raw), message_id, content_of(frame))
+        case _:
+            return SeenMessage(frame["sequence_number"], _digest(raw), None, None)
+
+
+def content_of(message: dict[str, Any]) -> str:
+    """Return a digest of what the publisher of a message chose and its readers see."""
+    return _digest(json.dumps([message["type"], message["data"], message.get("topics")], sort_keys=True).encode())
+
+
+def page_of(text: str) -> SeenPage:
+    """Return the page in a response, with digests of the exact bytes of its messages. Raises ValueError."""
+    page = json.loads(text)
+    return SeenPage(
+        epoch=page["epoch"],
+        oldest=page["oldest"],
+        latest=page["latest"],
+        outcome=page["outcome"],
+        has_more=page["has_more"],
+        messages=tuple(_messages(text, count=len(page["messages"]))),
+    )
+
+
+def _messages(text: str, *, count: int) -> list[SeenMessage]:
+    messages = []
+    place = text.index(_START_OF_MESSAGES) + len(_START_OF_MESSAGES)
+    for _ in range(count):
+        separator = _SEPARATOR.match(text, place)
+        start = separator.end() if separator else place
+        frame, place = _DECODER.raw_decode(text, start)
+        messages.append(message_of(text[start:place].encode(), frame))
+    return messages
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest()
