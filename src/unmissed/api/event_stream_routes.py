@@ -10,9 +10,9 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from unmissed.api.error_table import refuse
+from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.query import described
-from unmissed.api.subscription import subscription
+from unmissed.api.request_parts import Asked, described
 from unmissed.core.audience import Identity
 from unmissed.core.event_stream import PATH, TRANSPORT
 from unmissed.core.topics import TOPICS_PATTERN
@@ -49,12 +49,20 @@ def add_event_stream_route(
         Each event has a frame as its `data`, and the frame's sequence number, if there is one, as its `id`. The header
         `Last-Event-ID` replaces `since` and `epoch`. An `error` frame before the end tells a close code.
         """
-        wanted = subscription(request, identity, manager=manager, origins=origins)
-        wanted["authorized"] = await access.granted(identity, wanted["topics"])
-        await manager.catch_up(wanted["since"])
+        if refusal := origins.refusal(request):
+            raise refusal
+        checked(identity, manager)
+        asked = Asked.by(request)
+        subscription = asked.granted(identity, await access.granted(identity, asked.topics))
+        await manager.catch_up(subscription.since)
+        # Before the head, after which an error can only be the last event.
         manager.check_capacity(identity.user_id)
-        seconds = manager.settings.events_seconds
-        connect = partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds)
+        connect = partial(
+            manager.connect_subscription,
+            subscription=subscription,
+            transport=TRANSPORT,
+            max_seconds=manager.settings.events_seconds,
+        )
         return EventStreamResponse(connect, manager=manager)
 
     router.add_api_route(PATH, events, route_class_override=_releasing(route_class), **_DOCS)

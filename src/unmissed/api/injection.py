@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, TypeGuard
 
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIWebSocketRoute
 from starlette.routing import BaseRoute, Host, Match, Mount
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketState
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.framework_names import Dependant, effective_routes
 
 _FOUND_KEY = "unmissed.injected"
 
@@ -114,20 +114,6 @@ class Injection:
 
     def _is_own(self, route: BaseRoute) -> TypeGuard[APIWebSocketRoute]:
         return isinstance(route, APIWebSocketRoute) and route.endpoint == self._collect
-
-
-def effective_routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
-    """Return the routes of an application with what including their routers has added.
-
-    Newer versions of FastAPI keep an included router as one route, which knows the others.
-    """
-    for route in routes:
-        contexts = getattr(route, "effective_route_contexts", None)
-        if contexts is None:
-            yield route
-        else:
-            for context in contexts():
-                yield context.starlette_route or context.original_route
 
 
 def _check(dependant: Dependant) -> None:

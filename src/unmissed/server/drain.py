@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from unmissed.framework_names import Config
+from unmissed.framework_names import Server as UvicornServer
 from unmissed.manager import ConnectionManager
-from unmissed.server.uvicorn_names import Config
-from unmissed.server.uvicorn_names import Server as UvicornServer
 
 TLS_SECONDS = 10.0
 """Time for a TLS handshake, and for the answer to the end of TLS."""

@@ -6,8 +6,8 @@ from unmissed.core.chunks import Chunk
 from unmissed.core.event_stream import COMMENT, LAST_HTTP_CHUNK, http_chunk, last_event
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
+from unmissed.framework_names import ServerState
 from unmissed.server.native_socket import NativeSocket
-from unmissed.server.uvicorn_names import ServerState
 
 _PING = http_chunk(COMMENT)
 

@@ -8,9 +8,7 @@ from typing import Any, cast
 import httptools
 
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
-from unmissed.server.deadlines import Deadlines
-from unmissed.server.event_stream_protocol import EventStreamProtocol
-from unmissed.server.uvicorn_names import (
+from unmissed.framework_names import (
     ASGI3Application,
     Config,
     FlowControl,
@@ -18,6 +16,8 @@ from unmissed.server.uvicorn_names import (
     RequestResponseCycle,
     ServerState,
 )
+from unmissed.server.deadlines import Deadlines
+from unmissed.server.event_stream_protocol import EventStreamProtocol
 
 MAX_URL_BYTES = 8_192
 MAX_HEAD_BYTES = 65_536

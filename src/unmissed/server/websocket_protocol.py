@@ -15,11 +15,10 @@ from websockets.server import ServerProtocol
 from unmissed.core.chunks import Chunk
 from unmissed.core.wire import CloseCode, close_reason
 from unmissed.delivery.socket import SocketListener
-from unmissed.server.arrivals import Arrivals
+from unmissed.framework_names import Config, ServerState, get_remote_addr
 from unmissed.server.asgi_bridge import AsgiBridge
 from unmissed.server.frame_parser import Frames
 from unmissed.server.native_socket import NativeSocket
-from unmissed.server.uvicorn_names import Config, ServerState, get_remote_addr
 
 MAX_MESSAGE_BYTES = 65_536
 """Largest client message in bytes, unless uvicorn's ``--ws-max-size`` differs from its default."""
@@ -137,7 +136,7 @@ class WebSocketProtocol(NativeSocket):
             self.writable = False
             self._abort_later()
 
-    # WebSocketTransport, for the ASGI application
+    # For the ASGI application
 
     @property
     def closing(self) -> bool:
@@ -183,7 +182,7 @@ class WebSocketProtocol(NativeSocket):
         self._parser.fail(code, reason)
         self.send_output()
 
-    # FrameReceiver
+    # For the parser of frames
 
     def take_handshake(self, request: Request) -> None:
         """Refuse the handshake, or let the application decide."""
@@ -193,7 +192,7 @@ class WebSocketProtocol(NativeSocket):
             return
         # Informational responses need no date (RFC 9110 section 6.6.1).
         del response.headers["Date"]
-        bridge = AsgiBridge(self, request, response, arrivals=Arrivals.of(self._state, self.config, self._loop))
+        bridge = AsgiBridge(self, request, response)
         self._listener = bridge
         bridge.start(self._loop, self._state)
 
