@@ -43,21 +43,24 @@ class Injection:
     def declared(self, scope: Scope) -> APIWebSocketRoute:
         """Return the route whose ``dependencies`` the application and its routers declare for this handshake.
 
-        A router can be included several times with different dependencies. Raises ConfigurationError for a router that
-        is called by something that hides its routes: its dependencies would not be resolved.
+        Raises ConfigurationError for a router that is called by something that hides its routes: its dependencies would
+        not be resolved.
         """
-        own_root = scope.get("root_path", "")
-        # A mount lengthens the root path, and the outermost one keeps the original.
-        root_path = scope.get("app_root_path", own_root)
-        found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
-        if found is None:
-            found = self._matching(scope["app"].routes, scope)
+        found = self.find(scope)
         if found is None:
             raise ConfigurationError(
                 "the dependencies of this WebSocket cannot be found: pass the router of create_router to "
                 "include_router of a FastAPI application, also where a route of your own calls that application"
             )
         return found
+
+    def find(self, scope: Scope) -> APIWebSocketRoute | None:
+        """Return that route, or None. A router can be included several times with different dependencies."""
+        own_root = scope.get("root_path", "")
+        # A mount lengthens the root path, and the outermost one keeps the original.
+        root_path = scope.get("app_root_path", own_root)
+        found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
+        return found or self._matching(scope["app"].routes, scope)
 
     async def resolve(
         self, declared: APIWebSocketRoute, scope: Scope, receive: Receive, send: Send

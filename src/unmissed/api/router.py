@@ -12,13 +12,12 @@ from unmissed.api.browser_routes import add_browser_routes
 from unmissed.api.command_routes import add_command_route
 from unmissed.api.connection_routes import add_connection_routes
 from unmissed.api.event_stream_routes import add_event_stream_route
-from unmissed.api.health_routes import add_health_routes
 from unmissed.api.identity import Bearer, get_identity, share_bearer
 from unmissed.api.message_routes import add_message_routes
 from unmissed.api.metrics_routes import add_metrics_route
 from unmissed.api.presence_routes import add_presence_route
 from unmissed.api.problems import problem_route
-from unmissed.api.status_routes import add_status_route
+from unmissed.api.status_routes import add_health_routes, add_status_route
 from unmissed.api.websocket_endpoint import WebSocketEndpoint, add_upgrade_route
 from unmissed.core.errors import ConfigurationError
 from unmissed.delivery.socket import ADMISSIONS_STATE, STALL_STATE
@@ -54,7 +53,7 @@ def create_router(
                 "dependencies that are added to the router of create_router come too late for its routes: write "
                 "app.include_router(router, dependencies=[...])"
             )
-        websocket.check(app)
+        websocket.injection.check(app)
         share_bearer(app, bearer, manager)
         # Every router of the application announces the same, so that the last one may win.
         yield {STALL_STATE: manager.settings.stall_seconds, ADMISSIONS_STATE: admissions(app)}

@@ -64,25 +64,21 @@ class WebSocketEndpoint:
         self._authenticating = 0
         self._max_authenticating = manager.settings.max_connections or MAX_AUTHENTICATING
         router.routes.append(WebSocketRoute(PATH, self))
-        self._injection = Injection(PATH, authenticate=authenticate, close_on_error=closing, router=router)
-
-    def check(self, app: FastAPI) -> None:
-        """Raise ConfigurationError for a dependency of the application that FastAPI cannot resolve for a WebSocket."""
-        self._injection.check(app)
+        self.injection = Injection(PATH, authenticate=authenticate, close_on_error=closing, router=router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a client and serve it."""
         websocket = WebSocket(scope, receive, send)
         async with self._closing_on_error(websocket):
             scope[FIRST_FRAME_KEY] = self._first_frame
-            declared = self._injection.declared(scope)
+            declared = self.injection.declared(scope)
             bearer = None if self._is_overridden(scope["app"]) else self._bearer
             access = self._access_without_renewal if bearer is None else self._access
             if bearer is not None and not declared.dependencies:
                 await self._serve(websocket, await bearer(websocket), access=access)
                 return
             remember_bearer(websocket, bearer)
-            found = await self._injection.resolve(declared, with_token_as_header(scope), receive, send)
+            found = await self.injection.resolve(declared, with_token_as_header(scope), receive, send)
             if found is not None:
                 websocket, identity = found
                 async with self._closing_on_error(websocket):
@@ -134,10 +130,11 @@ class WebSocketEndpoint:
     def admission(self, app: FastAPI, path: str) -> Admission | None:
         """Return what admits handshakes for this path of an application, or None if each needs ``__call__``."""
         bearer = self._bearer
-        scope = {"type": "websocket", "app": app, "router": app.router, "path": path, "root_path": app.root_path}
         if bearer is None or not bearer.is_original or self._access.authorize is not None:
             return None
-        return None if self._injection.declared(scope).dependencies else partial(self._admit, app, bearer)
+        scope = {"type": "websocket", "app": app, "router": app.router, "path": path, "root_path": app.root_path}
+        declared = self.injection.find(scope)
+        return None if declared is None or declared.dependencies else partial(self._admit, app, bearer)
 
     def _admit(self, app: FastAPI, bearer: Bearer, scope: Scope, open_socket: Callable[[str | None], Socket]) -> bool:
         """Connect the WebSocket of this handshake, or return False: ``__call__`` can wait, and explain a refusal."""

@@ -49,9 +49,9 @@ def test_an_application_that_has_not_started_announces_nothing() -> None:
 
 
 def nested(app: FastAPI) -> None:
-    outer = APIRouter(prefix="/outer")
+    outer = APIRouter()
     outer.include_router(router(), prefix="/inner")
-    app.include_router(outer)
+    app.include_router(outer, prefix="/outer")
 
 
 def several(app: FastAPI) -> None:
