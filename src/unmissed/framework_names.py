@@ -163,7 +163,7 @@ def start_workers_of(kind: "type[Process]") -> None:
 def effective_routes(routes: "Iterable[BaseRoute]") -> "Iterator[BaseRoute]":
     """Return the routes of an application with what including their routers has added.
 
-    Newer versions of FastAPI keep an included router as one route, which knows the others.
+    Newer versions of FastAPI keep an included router as one route, which knows the routes in it.
     """
     for route in routes:
         contexts = getattr(route, "effective_route_contexts", None)

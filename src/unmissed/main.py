@@ -82,7 +82,7 @@ class ServedApplication:
 
 
 def _in_one_line(message: Message) -> Message:
-    """Return the text of a ConfigurationError in place of the traceback that Starlette reports."""
+    """Return the message, with the text of a ConfigurationError in place of the traceback that Starlette reports."""
     reported = message.get("message", "").strip().rpartition("\n")[2]
     kind, _, text = reported.partition(": ")
     if message["type"] == "lifespan.startup.failed" and kind.endswith(ConfigurationError.__name__):

@@ -47,7 +47,7 @@ def add_event_stream_route(
         """Stream the messages after a position, and then every new one, as on the WebSocket `/ws`.
 
         Each event has a frame as its `data`, and the frame's sequence number, if there is one, as its `id`. The header
-        `Last-Event-ID` replaces `since` and `epoch`. An `error` frame before the end tells a close code.
+        `Last-Event-ID` replaces `since` and `epoch`. An `error` frame before the end has the close code.
         """
         if refusal := origins.refusal(request):
             raise refusal
@@ -87,7 +87,7 @@ def _releasing(route_class: type[APIRoute]) -> type[APIRoute]:
 
 
 class EventStreamResponse(Response):
-    """A response that connects its body: ``connect(socket)``, whose errors are told in the last event.
+    """A response that connects its body: ``connect(socket)``, whose errors are reported in the last event.
 
     Its route sends it, once the dependencies are released. The server's native socket needs no task. Without one, or if
     a middleware has not passed the head on yet, events are sent in the ASGI way.
@@ -120,7 +120,7 @@ class EventStreamResponse(Response):
             await portable.run()
 
     def _deliver(self, socket: Socket, scope: Scope) -> None:
-        """Connect a socket, or tell the client why not: since the head was sent, a limit may have been reached."""
+        """Connect a socket, or report why not: since the head was sent, a limit may have been reached."""
         try:
             self._connect(socket)
         except Exception as error:  # noqa: BLE001  # refuse() logs it

@@ -37,7 +37,7 @@ def close_on_error(origins: Origins, *, manager: ConnectionManager) -> Callable[
     """Return a dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
 
     A browser cannot read the status of a refused handshake, so the WebSocket is accepted first and then closed with a
-    code and a reason. A page whose origin is not allowed is told only that its origin is refused.
+    code and a reason. A page whose origin is not allowed learns only that its origin is refused.
     """
 
     async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:

@@ -121,7 +121,10 @@ def accepted_subprotocol(connection: HTTPConnection) -> str | None:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Return the key, or None without the header. Raises HTTPException with status 422."""
+    """Return the ``Idempotency-Key``, which makes it safe to repeat a request, or None.
+
+    Raises HTTPException with status 422.
+    """
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
         raise HTTPException(
@@ -131,7 +134,7 @@ def idempotency_key(request: Request) -> str | None:
 
 
 def required_idempotency_key(request: Request) -> str:
-    """Return the key. Raises HTTPException with status 422."""
+    """Return the ``Idempotency-Key``. Raises HTTPException with status 422."""
     key = idempotency_key(request)
     if key is None:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "the header Idempotency-Key is required, such as a UUID")

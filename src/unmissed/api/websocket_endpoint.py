@@ -1,9 +1,9 @@
 """``/ws``: authenticates a handshake, and passes the WebSocket to the manager.
 
 A handshake takes one of two ways to the same facts. ``__call__`` is the way of every ASGI server: it may wait for a
-token in the first frame, resolves what the application depends on, and explains a refusal. ``admit`` is the short way
-of this package's own server, which after a restart takes a quarter of the CPU time: it decides at once, and leaves to
-``__call__`` what it cannot decide. Where it may be taken, ``api/admission.py`` announces once, at startup.
+token in the first frame, resolves what the application depends on, and explains a refusal. ``_admit`` is the short way
+of this package's own server, for the time after a restart: it takes a third of the CPU time, decides at once, and
+leaves to ``__call__`` what it cannot decide. ``api/admission.py`` announces once, at startup, where it may be taken.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,8 +38,8 @@ MAX_AUTHENTICATING = 1_000
 class WebSocketEndpoint:
     """The ASGI application behind ``/ws``.
 
-    FastAPI spends most of a handshake on injecting dependencies, and after a restart every client connects at once. So
-    a bearer is called directly, unless the application overrides it, or has dependencies of its own.
+    FastAPI would spend most of a handshake on injecting dependencies. So a bearer is called directly, unless the
+    application overrides it, or has dependencies of its own.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ CLOSE_SECONDS = 10.0
 """Seconds that a client has to take what was written, and to answer a close."""
 
 MAX_BYTES_DISCARDED = 65_536
-"""Bytes that a client may send when nothing that it sends is read any more."""
+"""Bytes that a client may send when nothing that it sends is read."""
 
 
 class SocketListener(Protocol):
@@ -99,7 +99,7 @@ class Socket(Protocol):
         ...
 
     def close(self, code: int, reason: str = "") -> None:
-        """Tell the client this code and reason after the data written so far, and close. The listener is told then."""
+        """Send this code and reason after the data written so far, and close. That is reported to the listener."""
         ...
 
     def abort(self) -> None:

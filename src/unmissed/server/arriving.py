@@ -89,7 +89,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start_request()
 
     def eof_received(self) -> None:
-        """Let the transport close: nobody is there to read an answer."""
+        """Let the transport close: the client has gone, and reads no answer."""
 
     def shutdown(self) -> None:
         """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""

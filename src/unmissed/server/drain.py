@@ -69,7 +69,7 @@ class Server(UvicornServer):
 
 @contextmanager
 def _limited_tls(loop: asyncio.AbstractEventLoop, seconds: float) -> Iterator[None]:
-    """Limit the TLS handshakes of servers that are created meanwhile: uvicorn passes no limits to the event loop.
+    """Limit the TLS handshakes of servers that are created inside: uvicorn passes no limits to the event loop.
 
     asyncio allows 60 seconds, and a protocol class does not see a connection before its handshake is complete.
     """

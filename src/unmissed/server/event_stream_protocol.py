@@ -47,7 +47,7 @@ class EventStreamProtocol(NativeSocket):
 
     @property
     def receive_progress(self) -> int:
-        """Number of bytes that the client has acknowledged: nothing else shows that it is there."""
+        """Number of bytes that the client has acknowledged: nothing else shows that it still reads."""
         return self.write_progress
 
     @property

@@ -64,7 +64,7 @@ class Frames:
         self._bytes_while_closing = 0
 
     def feed(self, data: bytes) -> None:
-        """Parse client data: one segment now, and the others in later iterations of the event loop."""
+        """Parse client data: one segment now, and the rest in later iterations of the event loop."""
         self._unparsed = self._unparsed + data if self._unparsed else data
         if self._parsing is None and not self._reading_paused:
             self._parse()
@@ -128,7 +128,7 @@ class Frames:
         """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
 
         The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
-        Until then, a client that does not stop is not read any more.
+        Until then, a client that does not stop is no longer read.
         """
         if self.parser.state is not CLOSING:
             return False
