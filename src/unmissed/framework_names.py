@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
     from uvicorn._types import ASGI3Application as ASGI3Application
+    from uvicorn.config import LOGGING_CONFIG as LOGGING_CONFIG
     from uvicorn.config import STARTUP_FAILURE as STARTUP_FAILURE
     from uvicorn.config import Config as Config
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware as ProxyHeadersMiddleware
@@ -103,6 +104,7 @@ NAMES = {
             "url",
         ),
     ),
+    "LOGGING_CONFIG": Name("uvicorn.config"),
     "Multiprocess": Name("uvicorn.supervisors.multiprocess", methods=("run",), attributes=("processes",)),
     "Process": Name(
         "uvicorn.supervisors.multiprocess",

@@ -1,8 +1,11 @@
 """The frameworks still have every undocumented name that this package relies on."""
 
+import ast
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -70,6 +73,32 @@ async def test_an_attribute_is_there(instances: dict[str, object], owner: str, n
     # Some are set when the object starts to work, and are only written down before.
     source = inspect.getsource(getattr(framework_names, owner))
     assert hasattr(instance, name) or name in annotated or f"self.{name}" in source
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def is_undocumented(name: str) -> bool:
+    framework, *parts = name.split(".")
+    if framework == "uvicorn":
+        return len(parts) > 1
+    private = any(part.startswith("_") for part in parts) or parts[:1] == ["dependencies"]
+    return framework in {"fastapi", "starlette"} and private
+
+
+SOURCE = Path(framework_names.__file__).parent
+
+
+@pytest.mark.parametrize("module", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_other_module_imports_what_is_undocumented(module: Path) -> None:
+    undocumented = [name for name in imported(ast.parse(module.read_text())) if is_undocumented(name)]
+
+    assert (module.name == "framework_names.py") == bool(undocumented)
 
 
 def test_a_manager_needs_no_server_and_no_web_framework() -> None:
