@@ -10,7 +10,7 @@ import unmissed
 SOURCE = Path(unmissed.__file__).parent
 
 FLOORS = [
-    {"core", "tasks", "version"},
+    {"core", "framework_names", "tasks", "version"},
     {"settings", "logs"},
     {"security"},
     {"delivery"},

@@ -2,14 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from dataclasses import replace
 from functools import cached_property, partial
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from unmissed.api.router import add_routes
+from unmissed.api.router import add_routes, serving
 from unmissed.core.errors import ConfigurationError
+from unmissed.delivery.socket import ADMISSIONS_STATE, Admissions
 from unmissed.manager import ConnectionManager
 from unmissed.settings import Settings, unknown_variables
 
@@ -29,7 +32,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
             "A client reconnects with the last `sequence_number` it saw, and receives exactly what it missed. "
             "Its WebSocket `/ws` is described in [asyncapi.json](websocket/asyncapi.json)."
         ),
-        lifespan=manager.lifespan,
+        lifespan=partial(serving, manager=manager),
         openapi_url="/openapi.json" if docs else None,
         # FastAPI redirects to an absolute URL, which would repeat ?token= in a header that proxies log.
         redirect_slashes=False,
@@ -49,7 +52,7 @@ class ServedApplication:
         self._create = create
 
     @cached_property
-    def unmissed_application(self) -> FastAPI:
+    def application(self) -> FastAPI:
         """The application that serves every request. Raises ConfigurationError."""
         return self._create()
 
@@ -58,25 +61,33 @@ class ServedApplication:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         else:
-            await self.unmissed_application(scope, receive, send)
+            await self.application(scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            application = self.unmissed_application
+            application = self.application
         except ConfigurationError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"unmissed: {error}"})
             return
-        await application(scope, receive, partial(_send_in_one_line, send))
+        await application(scope, receive, partial(self._send, scope.get("state", {}), send))
+
+    async def _send(self, state: MutableMapping[str, Any], send: Send, message: Message) -> None:
+        """Send a message of the lifespan, with one line in place of a traceback that reports a ConfigurationError."""
+        announced = state.get(ADMISSIONS_STATE)
+        if isinstance(announced, Admissions):
+            # Every WebSocket is passed on unchanged, so what the application has announced is true of this one, too.
+            state[ADMISSIONS_STATE] = replace(announced, application=self)
+        await send(_in_one_line(message))
 
 
-async def _send_in_one_line(send: Send, message: Message) -> None:
-    """Send a message, with the text of a ConfigurationError in place of the traceback that Starlette reports."""
+def _in_one_line(message: Message) -> Message:
+    """Return the message, with the text of a ConfigurationError in place of the traceback that Starlette reports."""
     reported = message.get("message", "").strip().rpartition("\n")[2]
     kind, _, text = reported.partition(": ")
     if message["type"] == "lifespan.startup.failed" and kind.endswith(ConfigurationError.__name__):
-        message = {**message, "message": f"unmissed: {text}"}
-    await send(message)
+        return {**message, "message": f"unmissed: {text}"}
+    return message
 
 
 app = ServedApplication(create_app)

@@ -36,7 +36,7 @@ from unmissed.core.receipts import key_of_user
 from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
-from unmissed.delivery.checks import Checks, server_stops
+from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of
 from unmissed.delivery.fanout import FanOut, Limits
@@ -44,6 +44,7 @@ from unmissed.delivery.measures import Measures
 from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.delivery.throttle import Throttle
 from unmissed.delivery.window_reader import WindowReader
+from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
 from unmissed.security.access import Access, Subscription
@@ -453,9 +454,6 @@ class ConnectionManager(Registration):
         asked to reconnect. If InvalidToken, InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
         TooManyConnections is raised, the socket is unchanged.
         """
-        self._check_accepting("the event loop that the manager was started on")
-        self.hooks.check_room()
-        self._log.expire()
         subscription = Subscription(
             identity,
             granted_topics(topics, identity.topics) if authorized is None else authorized,
@@ -464,10 +462,27 @@ class ConnectionManager(Registration):
             epoch=epoch,
             client=client,
         )
+        return self.connect_subscription(
+            socket, subscription, access=access, transport=transport, max_seconds=max_seconds
+        )
+
+    def connect_subscription(
+        self,
+        socket: Socket,
+        subscription: Subscription,
+        *,
+        access: Access = _NO_RIGHTS,
+        transport: str = "websocket",
+        max_seconds: float = math.inf,
+    ) -> Connection:
+        """Deliver to an accepted socket what an authenticated client gets. ``connect`` says more."""
+        self._check_accepting("the event loop that the manager was started on")
+        self.hooks.check_room()
+        self._log.expire()
         return self._running.connect(
             socket,
             subscription,
-            expires_at=self._admit(identity),
+            expires_at=self._admit(subscription.identity),
             access=access,
             transport=transport,
             max_seconds=max_seconds,

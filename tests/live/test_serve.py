@@ -31,8 +31,8 @@ from unmissed.cli.app import app
 from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.framing import EVENTS_PATH
+from unmissed.framework_names import Config
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol
-from unmissed.server.uvicorn_names import Config
 from unmissed.testing import SECRET
 
 TOKEN = issue_token(SECRET, user_id="alice", scope="messages:publish", expires_in=3600)

@@ -8,11 +8,10 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from unmissed.api import models
-from unmissed.api.body import json_body
 from unmissed.api.error_table import refusal_of
-from unmissed.api.idempotency import required_idempotency_key
 from unmissed.api.identity import checked
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
+from unmissed.api.request_parts import json_body, required_idempotency_key
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES, Command
 from unmissed.core.encoding import decode_json, encode_json

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.query import described, flag_parameter, limit_parameter, parameter
+from unmissed.api.request_parts import described, flag_parameter, limit_parameter, parameter
 from unmissed.cluster.people import ConnectionInfo
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.core.errors import UnknownConnection

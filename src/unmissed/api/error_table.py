@@ -1,4 +1,4 @@
-"""The error table: what a client is told about each exception, over HTTP and over a WebSocket, and what is logged."""
+"""The error table: the answer to each exception, over HTTP and over a WebSocket, and what is logged."""
 
 import logging
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ _UNKNOWN = Row(Exception, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_E
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a client is told about one exception."""
+    """The answer to one exception."""
 
     status: int
     close_code: int
@@ -81,7 +81,7 @@ def known(error: Exception) -> bool:
 
 
 def refuse(error: Exception, connection: HTTPConnection, *, manager: ConnectionManager) -> Refusal:
-    """Log and count an exception that ends a request or WebSocket, and return what the client is told."""
+    """Log and count an exception that ends a request or WebSocket, and return the answer."""
     row, where = _row(error), _where(connection)
     refusal = _refusal(error, row)
     with suppress(NotRunning):
@@ -111,7 +111,7 @@ def _refusal(error: Exception, row: Row) -> Refusal:
 
 
 def refusal_of(code: int, detail: str) -> Refusal:
-    """Return what a client is told over HTTP when it would get an ``error`` frame with this code."""
+    """Return the answer over HTTP where a WebSocket would get an ``error`` frame with this code."""
     row = next((row for row in TABLE if row.close_code == code), _UNKNOWN)
     return Refusal(row.status, row.close_code, detail, _headers(row, None))
 

@@ -10,9 +10,9 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from unmissed.api.error_table import refuse
+from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.query import described
-from unmissed.api.subscription import subscription
+from unmissed.api.request_parts import Asked, described
 from unmissed.core.audience import Identity
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.framing import EVENTS_PATH, EVENTS_TRANSPORT
@@ -47,14 +47,22 @@ def add_event_stream_route(
         """Stream the messages after a position, and then every new one, as on the WebSocket `/ws`.
 
         Each event has a frame as its `data`, and the frame's sequence number, if there is one, as its `id`. The header
-        `Last-Event-ID` replaces `since` and `epoch`. An `error` frame before the end tells a close code.
+        `Last-Event-ID` replaces `since` and `epoch`. An `error` frame before the end has the close code.
         """
-        wanted = subscription(request, identity, manager=manager, origins=origins)
-        wanted["authorized"] = await access.granted(identity, wanted["topics"])
-        await manager.catch_up(wanted["since"])
+        if refusal := origins.refusal(request):
+            raise refusal
+        checked(identity, manager)
+        asked = Asked.by(request)
+        subscription = asked.granted(identity, await access.granted(identity, asked.topics))
+        await manager.catch_up(subscription.since)
+        # Before the head, after which an error can only be the last event.
         manager.check_capacity(identity.user_id)
-        seconds = manager.settings.events_seconds
-        connect = partial(manager.connect, **wanted, transport=EVENTS_TRANSPORT, max_seconds=seconds)
+        connect = partial(
+            manager.connect_subscription,
+            subscription=subscription,
+            transport=EVENTS_TRANSPORT,
+            max_seconds=manager.settings.events_seconds,
+        )
         return EventStreamResponse(connect, manager=manager)
 
     router.add_api_route(EVENTS_PATH, events, route_class_override=_releasing(route_class), **_DOCS)
@@ -79,7 +87,7 @@ def _releasing(route_class: type[APIRoute]) -> type[APIRoute]:
 
 
 class EventStreamResponse(Response):
-    """A response that connects its body: ``connect(socket)``, whose errors are told in the last event.
+    """A response that connects its body: ``connect(socket)``, whose errors are reported in the last event.
 
     Its route sends it, once the dependencies are released. The server's native socket needs no task. Without one, or if
     a middleware has not passed the head on yet, events are sent in the ASGI way.
@@ -112,7 +120,7 @@ class EventStreamResponse(Response):
             await portable.run()
 
     def _deliver(self, socket: Socket, scope: Scope) -> None:
-        """Connect a socket, or tell the client why not: since the head was sent, a limit may have been reached."""
+        """Connect a socket, or report why not: since the head was sent, a limit may have been reached."""
         try:
             self._connect(socket)
         except Exception as error:  # noqa: BLE001  # refuse() logs it

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from fastapi import WebSocket, WebSocketDisconnect
-from starlette.types import Message, Scope
+from starlette.types import Message
 from starlette.websockets import WebSocketState
 
 from unmissed.api.error_table import refuse
+from unmissed.api.request_parts import accepted_subprotocol
 from unmissed.core.close_codes import CloseCode, close_reason
-from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.delivery.socket import SOCKET_EXTENSION, UNDECIDED_EVENT
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
@@ -21,28 +21,23 @@ async def accept(websocket: WebSocket) -> None:
         try:
             if websocket.client_state is WebSocketState.CONNECTING:
                 await websocket.receive()
-            await websocket.send(_acceptance(websocket.scope))
+            await websocket.send(_acceptance(websocket))
         except OSError:
             # The client disconnected while the application decided.
             raise WebSocketDisconnect(CloseCode.LOST) from None
 
 
-def _acceptance(scope: Scope) -> Message:
+def _acceptance(websocket: WebSocket) -> Message:
     """Return the event that accepts. The native socket does not log it, because a refusal may follow."""
-    event: Message = {"type": "websocket.accept", "subprotocol": subprotocol(scope), "headers": []}
-    return {**event, UNDECIDED_EVENT: True} if SOCKET_EXTENSION in scope.get("extensions", ()) else event
-
-
-def subprotocol(scope: Scope) -> str | None:
-    """Return the subprotocol to accept, if any."""
-    return BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in scope.get("subprotocols", ()) else None
+    event: Message = {"type": "websocket.accept", "subprotocol": accepted_subprotocol(websocket), "headers": []}
+    return {**event, UNDECIDED_EVENT: True} if SOCKET_EXTENSION in websocket.scope.get("extensions", ()) else event
 
 
 def close_on_error(origins: Origins, *, manager: ConnectionManager) -> Callable[[WebSocket], AsyncIterator[None]]:
     """Return a dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
 
     A browser cannot read the status of a refused handshake, so the WebSocket is accepted first and then closed with a
-    code and a reason. A page whose origin is not allowed is told only that its origin is refused.
+    code and a reason. A page whose origin is not allowed learns only that its origin is refused.
     """
 
     async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:

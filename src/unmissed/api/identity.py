@@ -59,6 +59,11 @@ class Bearer(_BearerScheme):
         """Return a dependency that verifies JWTs according to these settings. Raises ConfigurationError."""
         return cls(JwtVerifier.of(settings), allow_query_token=settings.allow_query_token)
 
+    @property
+    def is_original(self) -> bool:
+        """Whether no subclass changes how a token becomes an identity."""
+        return type(self).__call__ is Bearer.__call__ and type(self).identity is Bearer.identity
+
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token."""
         identity = self.identity(connection)

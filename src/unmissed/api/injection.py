@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, TypeGuard
 
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIWebSocketRoute
 from starlette.routing import BaseRoute, Host, Match, Mount
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketState
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.framework_names import Dependant, effective_routes
 
 _FOUND_KEY = "unmissed.injected"
 
@@ -43,21 +43,24 @@ class Injection:
     def declared(self, scope: Scope) -> APIWebSocketRoute:
         """Return the route whose ``dependencies`` the application and its routers declare for this handshake.
 
-        A router can be included several times with different dependencies. Raises ConfigurationError for a router that
-        is called by something that hides its routes: its dependencies would not be resolved.
+        Raises ConfigurationError for a router that is called by something that hides its routes: its dependencies would
+        not be resolved.
         """
-        own_root = scope.get("root_path", "")
-        # A mount lengthens the root path, and the outermost one keeps the original.
-        root_path = scope.get("app_root_path", own_root)
-        found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
-        if found is None:
-            found = self._matching(scope["app"].routes, scope)
+        found = self.find(scope)
         if found is None:
             raise ConfigurationError(
                 "the dependencies of this WebSocket cannot be found: pass the router of create_router to "
                 "include_router of a FastAPI application, also where a route of your own calls that application"
             )
         return found
+
+    def find(self, scope: Scope) -> APIWebSocketRoute | None:
+        """Return that route, or None. A router can be included several times with different dependencies."""
+        own_root = scope.get("root_path", "")
+        # A mount lengthens the root path, and the outermost one keeps the original.
+        root_path = scope.get("app_root_path", own_root)
+        found = self._matching(scope["router"].routes, {**scope, "root_path": root_path})
+        return found or self._matching(scope["app"].routes, scope)
 
     async def resolve(
         self, declared: APIWebSocketRoute, scope: Scope, receive: Receive, send: Send
@@ -114,20 +117,6 @@ class Injection:
 
     def _is_own(self, route: BaseRoute) -> TypeGuard[APIWebSocketRoute]:
         return isinstance(route, APIWebSocketRoute) and route.endpoint == self._collect
-
-
-def effective_routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
-    """Return the routes of an application with what including their routers has added.
-
-    Newer versions of FastAPI keep an included router as one route, which knows the others.
-    """
-    for route in routes:
-        contexts = getattr(route, "effective_route_contexts", None)
-        if contexts is None:
-            yield route
-        else:
-            for context in contexts():
-                yield context.starlette_route or context.original_route
 
 
 def _check(dependant: Dependant) -> None:

@@ -7,11 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
-from unmissed.api.body import json_body
-from unmissed.api.idempotency import idempotency_key
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.query import described, limit_parameter, parameter, since_parameter, topics_parameter
+from unmissed.api.request_parts import (
+    described,
+    idempotency_key,
+    json_body,
+    limit_parameter,
+    parameter,
+    since_parameter,
+    topics_parameter,
+)
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge

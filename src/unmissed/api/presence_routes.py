@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.query import described, limit_parameter, parameter
+from unmissed.api.request_parts import described, limit_parameter, parameter
 from unmissed.core.audience import Identity
 from unmissed.core.topics import TOPIC_PATTERN
 from unmissed.manager import ConnectionManager

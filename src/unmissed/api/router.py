@@ -6,21 +6,21 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
+from unmissed.api.admission import admissions
 from unmissed.api.asyncapi import add_asyncapi_route
 from unmissed.api.browser_routes import add_browser_routes
 from unmissed.api.command_routes import add_command_route
 from unmissed.api.connection_routes import add_connection_routes
 from unmissed.api.event_stream_routes import add_event_stream_route
-from unmissed.api.health_routes import add_health_routes
 from unmissed.api.identity import Bearer, get_identity, share_bearer
 from unmissed.api.message_routes import add_message_routes
 from unmissed.api.metrics_routes import add_metrics_route
 from unmissed.api.presence_routes import add_presence_route
 from unmissed.api.problems import problem_route
-from unmissed.api.status_routes import add_status_route
+from unmissed.api.status_routes import add_health_routes, add_status_route
 from unmissed.api.websocket_endpoint import WebSocketEndpoint, add_upgrade_route
 from unmissed.core.errors import ConfigurationError
-from unmissed.delivery.socket import STALL_STATE
+from unmissed.delivery.socket import ADMISSIONS_STATE, STALL_STATE
 from unmissed.manager import ConnectionManager
 from unmissed.security.access import Access, Authorize
 from unmissed.security.origins import Origins
@@ -53,9 +53,10 @@ def create_router(
                 "dependencies that are added to the router of create_router come too late for its routes: write "
                 "app.include_router(router, dependencies=[...])"
             )
-        websocket.check(app)
+        websocket.injection.check(app)
         share_bearer(app, bearer, manager)
-        yield {STALL_STATE: manager.settings.stall_seconds}
+        # Every router of the application announces the same, so that the last one may win.
+        yield {STALL_STATE: manager.settings.stall_seconds, ADMISSIONS_STATE: admissions(app)}
 
     router = APIRouter(lifespan=lifespan)
     websocket = _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)
@@ -72,6 +73,13 @@ def add_routes(app: FastAPI, manager: ConnectionManager) -> None:
     router = APIRouter(dependency_overrides_provider=app)
     _fill(router, manager, authenticate=get_identity, bearer=bearer, authorize=None)
     app.router.routes[:0] = router.routes
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, manager: ConnectionManager) -> AsyncIterator[dict[str, Any]]:
+    """Run a manager as the lifespan of an application with ``add_routes``."""
+    async with manager.lifespan(app) as state:
+        yield {**state, ADMISSIONS_STATE: admissions(app)}
 
 
 def _fill(

@@ -1,4 +1,4 @@
-"""``/websocket/status``: how full the log of this node is, and what the node has done."""
+"""How this node is: the probes of an orchestrator, and for operators how full its log is and what it has done."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -8,11 +8,29 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
 from unmissed.api.identity import checked
-from unmissed.api.problems import add_options_route, documented
+from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.manager import ConnectionManager
 
 PATH = "/websocket/status"
+
+
+def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
+    """Add ``/livez`` and ``/readyz``, for the probes of an orchestrator."""
+
+    @router.get("/livez", tags=["health"], summary="Is the process alive?")
+    async def livez() -> dict[str, str]:
+        """Answer 200 as long as the event loop runs."""
+        return {"status": "alive"}
+
+    @router.get("/readyz", tags=["health"], summary="Does the server accept traffic?", response_model=dict[str, str])
+    async def readyz() -> Response | dict[str, str]:
+        """Answer 200 while connections and messages are accepted.
+
+        Answer 503 before the start, while draining, and while the log is unavailable. Connected clients stay.
+        """
+        problem = manager.problem
+        return {"status": "ready"} if problem is None else ProblemResponse(503, problem)
 
 
 def add_status_route(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:

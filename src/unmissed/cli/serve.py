@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
 from unmissed.api.browser_routes import CONSOLE_PATH
 from unmissed.api.message_routes import PATH as MESSAGES_PATH
@@ -18,6 +17,7 @@ from unmissed.cli.options import is_loopback, with_settings
 from unmissed.cli.workers import freeze_what_is_loaded, run_workers
 from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
+from unmissed.framework_names import LOGGING_CONFIG
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import is_shared
 from unmissed.main import ServedApplication, create_app

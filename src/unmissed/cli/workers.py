@@ -9,13 +9,10 @@ import threading
 from collections.abc import Mapping
 from socket import socket
 
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import multiprocess
-
 from unmissed.core.errors import ConfigurationError
+from unmissed.framework_names import STARTUP_FAILURE, Config, Multiprocess, Process, start_workers_of
 from unmissed.main import app
 from unmissed.server import Server
-from unmissed.server.uvicorn_names import Config
 
 logger = logging.getLogger("unmissed")
 
@@ -26,15 +23,14 @@ def run_workers(config: Config, *, environment: Mapping[str, str]) -> None:
     Ends with a status that is not 0 if a worker could not start.
     """
     os.environ.update(environment)
-    # The supervisor creates its workers by this name, and offers no other way to choose their class.
-    multiprocess.Process = Worker  # type: ignore[misc]
-    supervisor = multiprocess.Multiprocess(config, [config.bind_socket()])
+    start_workers_of(Worker)
+    supervisor = Multiprocess(config, [config.bind_socket()])
     supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
         sys.exit(STARTUP_FAILURE)
 
 
-class Worker(multiprocess.Process):
+class Worker(Process):
     """A process that drains its clients before it ends."""
 
     def target(self, sockets: list[socket] | None = None) -> None:
@@ -44,7 +40,7 @@ class Worker(multiprocess.Process):
         # A worker that does not answer within some seconds is replaced, and loading may take longer.
         threading.Thread(target=self.always_pong, daemon=True).start()
         try:
-            manager = app.unmissed_application.state.manager
+            manager = app.application.state.manager
         except ConfigurationError as error:
             logger.error("%s", error)  # noqa: TRY400  # the text says what to change
             sys.exit(STARTUP_FAILURE)

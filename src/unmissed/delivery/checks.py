@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Iterable
 
 from unmissed.delivery.connection import Connection
@@ -81,12 +80,3 @@ class Checks:
 
     def _check(self, connections: Iterable[Connection]) -> None:
         self._fan_out.check(connections, self._clock(), unix_time=self._wall_clock())
-
-
-def server_stops() -> bool:
-    """Return whether uvicorn has received SIGTERM. It waits for every response, and tells the application afterwards.
-
-    Its signal handler is a method of the server. Other servers set a limit to the time that they wait.
-    """
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return getattr(server, "should_exit", False) is True

@@ -1,6 +1,12 @@
-"""The interface between delivery and a socket."""
+"""The interface between delivery and a socket, and what server and application announce to each other.
 
-from collections.abc import Callable
+A server may offer any of the extensions below, each without the others: an endpoint serves a socket over ASGI without
+``SOCKET_EXTENSION``, and a body over ASGI without ``BODY_EXTENSION``. An application may announce any of the keys in
+ASGI's lifespan state, or none, also because an application around it does not pass the state on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unmissed.core.chunks import Chunk
@@ -13,13 +19,6 @@ UNDECIDED_EVENT = "unmissed.undecided"
 before. The server logs the outcome when a listener is attached, or the application sends or closes.
 """
 
-LEARN_EXTENSION = "unmissed.learn"
-"""Key in ``scope["extensions"]`` under which a server may offer a function ``(application, admission)``.
-
-After that call, it passes further plain handshakes for the same path directly to the ``Admission``, whatever their host
-and other headers are.
-"""
-
 BODY_EXTENSION = "unmissed.body"
 """Key in ``scope["extensions"]`` of a request under which a server may offer a function that hands its response over.
 
@@ -30,11 +29,14 @@ after which the application must send nothing; or None if the head has not left,
 STALL_STATE = "unmissed.stall_seconds"
 """Key in the lifespan state under which an application announces ``UNMISSED_STALL_SECONDS`` to the server."""
 
+ADMISSIONS_STATE = "unmissed.admissions"
+"""Key in the lifespan state under which an application announces its ``Admissions`` to the server."""
+
 CLOSE_SECONDS = 10.0
 """Seconds that a client has to take what was written, and to answer a close."""
 
 MAX_BYTES_DISCARDED = 65_536
-"""Bytes that a client may send when nothing that it sends is read any more."""
+"""Bytes that a client may send when nothing that it sends is read."""
 
 
 class SocketListener(Protocol):
@@ -97,7 +99,7 @@ class Socket(Protocol):
         ...
 
     def close(self, code: int, reason: str = "") -> None:
-        """Tell the client this code and reason after the data written so far, and close. The listener is told then."""
+        """Send this code and reason after the data written so far, and close. That is reported to the listener."""
         ...
 
     def abort(self) -> None:
@@ -108,7 +110,17 @@ class Socket(Protocol):
 Admission = Callable[[dict[str, Any], Callable[[str | None], Socket]], bool]
 """A function ``(scope, open)`` that connects the WebSocket of a handshake and returns True, or returns False.
 
-``scope`` is the scope that the application would get.
+``scope`` is the scope that the application would get, with the forwarded address of the client.
 ``open(subprotocol)`` returns the socket, which answers the handshake when a listener is attached to it. After False the
-handshake is still unanswered.
+handshake is still unanswered, and the application answers it.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """Where a server may pass plain handshakes directly, without a request to the application."""
+
+    application: object
+    """Who says so. It counts only if the server calls this very application: another one around it would miss them."""
+    by_path: Mapping[str, Admission]
+    """By the path after the server's root path. Only the path decides that the application calls this endpoint."""

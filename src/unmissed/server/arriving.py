@@ -1,34 +1,51 @@
-"""An HTTP protocol class for uvicorn: answers plain WebSocket handshakes, and leaves everything else to requests."""
+"""New connections of a server: their first data, the queue for their turns, and handshakes that need no request."""
 
 import asyncio
 import logging
-from typing import Any, cast
+from collections import deque
+from collections.abc import Awaitable, Mapping
+from typing import Any, ClassVar, cast
+from weakref import WeakKeyDictionary
 
 from unmissed.core.framing import EVENTS_PATH
-from unmissed.delivery.socket import STALL_STATE, Socket
-from unmissed.server.arrivals import Arrivals
+from unmissed.delivery.socket import ADMISSIONS_STATE, STALL_STATE, Admission, Admissions, Socket
+from unmissed.framework_names import Config, ProxyHeadersMiddleware, ServerState
 from unmissed.server.deadlines import HEAD_SECONDS
 from unmissed.server.http_requests import RequestProtocol
-from unmissed.server.plain_handshake import MAX_BYTES, Handshake, may_be_plain, plain_handshake
-from unmissed.server.scope import address_and_path, websocket_scope
-from unmissed.server.uvicorn_names import Config, ServerState
+from unmissed.server.plain_handshake import (
+    MAX_BYTES,
+    AsgiScope,
+    Handshake,
+    address_and_path,
+    may_be_plain,
+    plain_handshake,
+    websocket_scope,
+)
 from unmissed.server.websocket_protocol import WebSocketProtocol
 
 STALL_SECONDS = 30.0
 """Seconds after which a client that does not read its response is disconnected, if the application announces none."""
 
+HANDSHAKES_PER_TURN = 8
+"""How many handshakes are answered, or requests for event streams begun, in one iteration of the event loop.
+
+One poll returns up to 1,024 connections after a restart. Established connections are served between two iterations.
+"""
+
 _EVENT_STREAM = EVENTS_PATH.encode()
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
 
 logger = logging.getLogger("uvicorn.error")
+_own_logger = logging.getLogger("unmissed")
 
 
 class HttpProtocol(asyncio.Protocol):
     """uvicorn's HTTP class: ``uvicorn app:app --http unmissed.server:HttpProtocol``.
 
-    It waits for the first data of a connection. A plain handshake for a path that has led to ``/ws`` before is passed
-    to that endpoint, without a request and a task: after a restart every client reconnects at once. Everything else,
-    and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can say why. Both ways
-    get the same scope. Handshakes and requests for event streams wait for their turn.
+    It waits for the first data of a connection. A plain handshake for a path that the application has announced is
+    passed directly to the endpoint, without a request and a task: after a restart every client reconnects at once.
+    Everything else, and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can
+    say why. Both ways get the same scope. Handshakes and requests for event streams wait for their turn.
     """
 
     __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
@@ -44,7 +61,7 @@ class HttpProtocol(asyncio.Protocol):
         self._state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._arrivals = Arrivals.of(server_state, config, self._loop)
+        self._arrivals = Arrivals.of(server_state, config, app_state, self._loop)
         self._data = b""
 
     # asyncio.Protocol
@@ -63,7 +80,7 @@ class HttpProtocol(asyncio.Protocol):
         """Let a handshake or a request for an event stream wait for its turn. Other requests do not wait."""
         waiting, self._data = bool(self._data), self._data + data
         if waiting:
-            # Its place in the queue stays, and only requests have limits for what follows.
+            # It keeps its place in the queue. Only requests have limits for what follows.
             if len(self._data) > MAX_BYTES:
                 self._start_request()
         elif may_be_plain(self._data) or _may_be_event_stream(self._data):
@@ -72,7 +89,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start_request()
 
     def eof_received(self) -> None:
-        """Let the transport close: nobody is there to read an answer."""
+        """Let the transport close: the client has gone, and reads no answer."""
 
     def shutdown(self) -> None:
         """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""
@@ -103,10 +120,9 @@ class HttpProtocol(asyncio.Protocol):
             state=self._app_state,
             extensions={},
         )
-        admission = self._arrivals.admission(scope["path"])
+        admission = self._arrivals.admission(scope)
         if admission is None:
             return False
-        self._arrivals.apply_proxy_headers(scope)
         try:
             admitted = admission(scope, lambda subprotocol: self._open(handshake, subprotocol))
         except BaseException:
@@ -114,6 +130,7 @@ class HttpProtocol(asyncio.Protocol):
             raise
         if not admitted:
             return False
+        # The socket has taken the transport over.
         self._leave()
         if logger.isEnabledFor(logging.INFO):
             logger.info('%s - "WebSocket %s" [accepted]', *address_and_path(scope))
@@ -122,7 +139,7 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def _open(self, handshake: Handshake, subprotocol: str | None) -> Socket:
-        """Return a socket that opens when a connection is attached to it."""
+        """Return a socket that takes the transport over when a connection is attached to it."""
         return WebSocketProtocol(
             self._config,
             self._state,
@@ -148,6 +165,85 @@ class HttpProtocol(asyncio.Protocol):
         self._data = b""
         self._head_timer.cancel()
         self._state.connections.discard(self)
+
+
+class Arrivals:
+    """What the new connections of one server share: the queue for their turns, and what its application announced."""
+
+    _of_servers: ClassVar[WeakKeyDictionary[ServerState, "Arrivals"]] = WeakKeyDictionary()
+
+    def __init__(self, config: Config, app_state: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._root_path = config.root_path
+        self._loop = loop
+        self._waiting: deque[HttpProtocol] = deque()
+        self._admissions = _announced(config, app_state)
+        self._proxy_headers = (
+            ProxyHeadersMiddleware(_end, trusted_hosts=config.forwarded_allow_ips or "")
+            if config.proxy_headers
+            else None
+        )
+
+    @classmethod
+    def of(
+        cls, state: ServerState, config: Config, app_state: Mapping[str, Any], loop: asyncio.AbstractEventLoop
+    ) -> "Arrivals":
+        """Return the one object of a server. It is created after the startup of the application."""
+        found = cls._of_servers.get(state)
+        if found is None:
+            found = cls._of_servers[state] = cls(config, app_state, loop)
+        return found
+
+    def wait(self, connection: HttpProtocol) -> None:
+        """Let a connection wait for its turn."""
+        if not self._waiting:
+            self._loop.call_soon(self._take_turn)
+        self._waiting.append(connection)
+
+    def _take_turn(self) -> None:
+        turn = [self._waiting.popleft() for _ in range(min(HANDSHAKES_PER_TURN, len(self._waiting)))]
+        # Before the handshakes: the next turn comes also if one of them raises.
+        if self._waiting:
+            self._loop.call_soon(self._take_turn)
+        for connection in turn:
+            try:
+                connection.arrive()
+            except Exception:
+                _own_logger.exception("connection aborted after an unexpected error in its handshake")
+                connection.transport.abort()
+
+    def admission(self, scope: AsgiScope) -> Admission | None:
+        """Return the endpoint that the application has announced for this path, and complete the scope; or None."""
+        admission = self._admissions.get(scope["path"].removeprefix(self._root_path))
+        if admission is not None and self._proxy_headers is not None:
+            self._apply_proxy_headers(scope, self._proxy_headers)
+        return admission
+
+    def _apply_proxy_headers(self, scope: AsgiScope, middleware: ProxyHeadersMiddleware) -> None:
+        """Set the client's address and the scheme to the forwarded ones, as uvicorn does for an application."""
+        if not _FORWARDED.isdisjoint(dict(scope["headers"])):
+            _run(middleware(scope, _end, _end))  # type: ignore[arg-type]  # it passes these on to _end
+
+
+def _announced(config: Config, app_state: Mapping[str, Any]) -> Mapping[str, Admission]:
+    """Return where the application that uvicorn calls admits handshakes, if it says so.
+
+    An application inside another one, such as a middleware around it, says it in its own name: that does not count.
+    """
+    announced = app_state.get(ADMISSIONS_STATE)
+    application = config.loaded_app
+    if config.proxy_headers and isinstance(application, ProxyHeadersMiddleware):
+        application = application.app
+    return announced.by_path if isinstance(announced, Admissions) and announced.application is application else {}
+
+
+async def _end(*_: Any) -> Any:
+    """Do nothing, in place of an application."""
+
+
+def _run(call: Awaitable[None]) -> None:
+    """Run a coroutine that never waits."""
+    for _ in call.__await__():
+        raise RuntimeError("the coroutine waits")
 
 
 def _may_be_event_stream(data: bytes) -> bool:

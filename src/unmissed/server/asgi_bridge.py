@@ -1,85 +1,37 @@
-"""The ASGI side of a WebSocket: its scope, and the events to and from the application."""
+"""The ASGI side of a WebSocket: the events to and from the application."""
 
 import asyncio
 import logging
 import secrets
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from http import HTTPStatus
 from http.client import responses
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from unmissed.core.close_codes import CloseCode
-from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, UNDECIDED_EVENT
-from unmissed.server.arrivals import Arrivals
-from unmissed.server.scope import AsgiScope, address_and_path, websocket_scope
-from unmissed.server.uvicorn_names import ClientDisconnected, Config, ServerState
+from unmissed.delivery.socket import SOCKET_EXTENSION, UNDECIDED_EVENT
+from unmissed.framework_names import ClientDisconnected, ServerState
+from unmissed.server.plain_handshake import AsgiScope, address_and_path, websocket_scope
+
+if TYPE_CHECKING:
+    from unmissed.server.websocket_protocol import WebSocketProtocol
 
 AsgiEvent = dict[str, Any]
 
 logger = logging.getLogger("uvicorn.error")
 
 
-class WebSocketTransport(Protocol):
-    """The part of the WebSocket protocol class that the bridge uses."""
-
-    config: Config
-    app_state: dict[str, Any]
-    transport: asyncio.Transport
-    writable: bool
-
-    @property
-    def closing(self) -> bool:
-        """Whether the WebSocket is closing or closed, so that nothing more can be sent."""
-        ...
-
-    @property
-    def close_code(self) -> tuple[int, str]:
-        """Code and reason of the close."""
-        ...
-
-    def respond(self, response: Response) -> None:
-        """Send the response to the handshake."""
-        ...
-
-    def send(self, data: str | bytes) -> None:
-        """Send a message."""
-        ...
-
-    def ping(self, payload: bytes) -> None:
-        """Send a ping."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Stop reading client data."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Continue reading client data."""
-        ...
-
-    def close(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake."""
-        ...
-
-    def fail(self, code: int, reason: str = "") -> None:
-        """Close without waiting for the client."""
-        ...
-
-
 class AsgiBridge:
     """Runs the application for one WebSocket (ASGI 3, spec 2.4), until it returns or hands the WebSocket over."""
 
-    def __init__(
-        self, transport: WebSocketTransport, request: Request, response: Response, *, arrivals: Arrivals
-    ) -> None:
-        self._websocket = transport
+    def __init__(self, websocket: "WebSocketProtocol", request: Request, response: Response) -> None:
+        self._websocket = websocket
         self._response = response
-        self._scope = _scope(transport, request, arrivals)
+        self._scope = _scope(websocket, request)
         self._events: deque[AsgiEvent] = deque([{"type": "websocket.connect"}])
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
@@ -271,8 +223,8 @@ class AsgiBridge:
             self._keepalive = None
 
 
-def _scope(websocket: WebSocketTransport, request: Request, arrivals: Arrivals) -> AsgiScope:
-    scope = websocket_scope(
+def _scope(websocket: "WebSocketProtocol", request: Request) -> AsgiScope:
+    return websocket_scope(
         request.path.encode("ascii"),
         [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()],
         config=websocket.config,
@@ -280,6 +232,3 @@ def _scope(websocket: WebSocketTransport, request: Request, arrivals: Arrivals) 
         state=websocket.app_state,
         extensions={"websocket.http.response": {}, SOCKET_EXTENSION: websocket},
     )
-    if arrivals.admission(scope["path"]) is None:
-        scope["extensions"][LEARN_EXTENSION] = partial(arrivals.learn, scope["path"])
-    return scope

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from unmissed.framework_names import Config
+from unmissed.framework_names import Server as UvicornServer
 from unmissed.manager import ConnectionManager
-from unmissed.server.uvicorn_names import Config
-from unmissed.server.uvicorn_names import Server as UvicornServer
 
 TLS_SECONDS = 10.0
 """Time for a TLS handshake, and for the answer to the end of TLS."""
@@ -69,7 +69,7 @@ class Server(UvicornServer):
 
 @contextmanager
 def _limited_tls(loop: asyncio.AbstractEventLoop, seconds: float) -> Iterator[None]:
-    """Limit the TLS handshakes of servers that are created meanwhile: uvicorn passes no limits to the event loop.
+    """Limit the TLS handshakes of servers that are created inside: uvicorn passes no limits to the event loop.
 
     asyncio allows 60 seconds, and a protocol class does not see a connection before its handshake is complete.
     """

@@ -6,8 +6,8 @@ from unmissed.core.chunks import Chunk
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.framing import COMMENT, LAST_HTTP_CHUNK, http_chunk, last_event
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
+from unmissed.framework_names import ServerState
 from unmissed.server.native_socket import NativeSocket
-from unmissed.server.uvicorn_names import ServerState
 
 _PING = http_chunk(COMMENT)
 
@@ -47,7 +47,7 @@ class EventStreamProtocol(NativeSocket):
 
     @property
     def receive_progress(self) -> int:
-        """Number of bytes that the client has acknowledged: nothing else shows that it is there."""
+        """Number of bytes that the client has acknowledged: nothing else shows that it still reads."""
         return self.write_progress
 
     @property

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -12,42 +12,15 @@ from websockets.protocol import Protocol as WebSocketParser
 from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 
+if TYPE_CHECKING:
+    from unmissed.server.websocket_protocol import WebSocketProtocol
+
 _MIN_SEGMENT_BYTES = 1_024
 _MAX_SEGMENT_BYTES = 16_384
 _MANY_FRAMES = 16
 _MIN_FRAGMENT_BYTES = 64
 _MAX_CONTROL_FRAMES_PER_SECOND = 100
 _MAX_BYTES_WHILE_CLOSING = 4_096
-
-
-class FrameReceiver(Protocol):
-    """The part of the WebSocket protocol class that the parser uses."""
-
-    transport: asyncio.Transport
-
-    def take_handshake(self, request: Request) -> None:
-        """Answer the handshake."""
-        ...
-
-    def take_message(self, message: str | bytes) -> None:
-        """Pass a complete message on."""
-        ...
-
-    def take_pong(self, payload: bytes) -> None:
-        """Record the pong for a keepalive ping."""
-        ...
-
-    def send_output(self) -> None:
-        """Send what the parser has produced, such as pongs."""
-        ...
-
-    def fail(self, code: int, reason: str = "") -> None:
-        """Close without waiting for the client."""
-        ...
-
-    def linger(self) -> None:
-        """Abort soon: the client keeps sending after the server's close frame."""
-        ...
 
 
 class Frames:
@@ -66,17 +39,17 @@ class Frames:
         "_max_fragments",
         "_parsing",
         "_reading_paused",
-        "_receiver",
         "_segment_bytes",
         "_unparsed",
+        "_websocket",
         "parser",
     )
 
     def __init__(
-        self, parser: WebSocketParser, receiver: FrameReceiver, *, loop: asyncio.AbstractEventLoop, max_size: int
+        self, parser: WebSocketParser, websocket: "WebSocketProtocol", *, loop: asyncio.AbstractEventLoop, max_size: int
     ) -> None:
         self.parser = parser
-        self._receiver = receiver
+        self._websocket = websocket
         self._loop = loop
         self._max_fragments = max_size // _MIN_FRAGMENT_BYTES
         self._fragments: list[bytes] = []
@@ -91,7 +64,7 @@ class Frames:
         self._bytes_while_closing = 0
 
     def feed(self, data: bytes) -> None:
-        """Parse client data: one segment now, and the others in later iterations of the event loop."""
+        """Parse client data: one segment now, and the rest in later iterations of the event loop."""
         self._unparsed = self._unparsed + data if self._unparsed else data
         if self._parsing is None and not self._reading_paused:
             self._parse()
@@ -99,7 +72,7 @@ class Frames:
     def pause(self) -> None:
         """Stop reading and parsing."""
         self._reading_paused = True
-        self._receiver.transport.pause_reading()
+        self._websocket.transport.pause_reading()
 
     def resume(self) -> None:
         """Parse the pending data, then continue reading."""
@@ -114,7 +87,7 @@ class Frames:
 
     def _parse(self) -> None:
         """Parse one segment. Pause reading until the rest is parsed."""
-        transport = self._receiver.transport
+        transport = self._websocket.transport
         if transport.is_closing():
             self._unparsed = b""
             return
@@ -123,13 +96,13 @@ class Frames:
         if self._discards(len(segment)):
             return
         self.parser.receive_data(segment)
-        self._receiver.send_output()
+        self._websocket.send_output()
         events = self.parser.events_received()
         self._adapt_segments(len(events))
         for event in events:
             if isinstance(event, Request):
                 self._segment_bytes = _MIN_SEGMENT_BYTES
-                self._receiver.take_handshake(event)
+                self._websocket.take_handshake(event)
             elif isinstance(event, Frame):
                 self._take_frame(event)
         if self._unparsed and self._parsing is None:
@@ -148,14 +121,14 @@ class Frames:
         self._parsing = None
         if self._unparsed and not self._reading_paused:
             self._parse()
-        if not self._unparsed and not self._reading_paused and not self._receiver.transport.is_closing():
-            self._receiver.transport.resume_reading()
+        if not self._unparsed and not self._reading_paused and not self._websocket.transport.is_closing():
+            self._websocket.transport.resume_reading()
 
     def _discards(self, size: int) -> bool:
         """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
 
         The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
-        Until then, a client that does not stop is not read any more.
+        Until then, a client that does not stop is no longer read.
         """
         if self.parser.state is not CLOSING:
             return False
@@ -164,7 +137,7 @@ class Frames:
             return False
         self._unparsed = b""
         if before <= _MAX_BYTES_WHILE_CLOSING:
-            self._receiver.linger()
+            self._websocket.linger()
         if self._bytes_while_closing > MAX_BYTES_DISCARDED:
             self.pause()
         return True
@@ -181,16 +154,16 @@ class Frames:
             self._control_second, self._control_frames = second, 0
         self._control_frames += 1
         if self._control_frames > _MAX_CONTROL_FRAMES_PER_SECOND:
-            self._receiver.fail(CloseCode.TOO_MANY, "too many control frames")
+            self._websocket.fail(CloseCode.TOO_MANY, "too many control frames")
         elif frame.opcode is Opcode.PONG:
-            self._receiver.take_pong(bytes(frame.data))
+            self._websocket.take_pong(bytes(frame.data))
 
     def _take_data(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
         self._fragments.append(bytes(frame.data))
         if len(self._fragments) > self._max_fragments:
-            self._receiver.fail(CloseCode.TOO_LARGE, "too many fragments")
+            self._websocket.fail(CloseCode.TOO_LARGE, "too many fragments")
         elif frame.fin:
             message = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
             self._fragments.clear()
@@ -198,6 +171,6 @@ class Frames:
 
     def _take_message(self, message: bytes) -> None:
         try:
-            self._receiver.take_message(message.decode() if self._is_text else message)
+            self._websocket.take_message(message.decode() if self._is_text else message)
         except UnicodeDecodeError:
-            self._receiver.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
+            self._websocket.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")

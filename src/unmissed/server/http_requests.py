@@ -8,9 +8,7 @@ from typing import Any, cast
 import httptools
 
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
-from unmissed.server.deadlines import Deadlines
-from unmissed.server.event_stream_protocol import EventStreamProtocol
-from unmissed.server.uvicorn_names import (
+from unmissed.framework_names import (
     ASGI3Application,
     Config,
     FlowControl,
@@ -18,6 +16,8 @@ from unmissed.server.uvicorn_names import (
     RequestResponseCycle,
     ServerState,
 )
+from unmissed.server.deadlines import Deadlines
+from unmissed.server.event_stream_protocol import EventStreamProtocol
 
 MAX_URL_BYTES = 8_192
 MAX_HEAD_BYTES = 65_536
@@ -70,7 +70,7 @@ class RequestProtocol(HttpToolsProtocol):
         self._deadlines.expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer, and let the running application see a disconnect. uvicorn tells only the latest request."""
+        """Stop the timer, and report the disconnect to the running request: uvicorn reports it only to the latest."""
         self._deadlines.stop()
         self._unparsed = b""
         self.pipeline.clear()
@@ -201,7 +201,7 @@ class RequestProtocol(HttpToolsProtocol):
     def _hand_over(self, cycle: RequestResponseCycle) -> Socket | None:
         """Return a socket for the body of this response, which the rest of the connection belongs to.
 
-        Requests that the client has sent meanwhile are not answered: the response says ``Connection: close``. To the
+        Requests that the client has sent in between are not answered: the response says ``Connection: close``. To the
         cycle, it looks as if the client had disconnected.
         """
         if not _is_open(cycle) or cycle.scope["http_version"] != "1.1" or self.transport.is_closing():

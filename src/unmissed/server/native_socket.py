@@ -1,13 +1,33 @@
 """The write side that WebSockets and event streams share: shared bytes go directly to the transport, without a task."""
 
 import asyncio
+import contextlib
+import struct
+import sys
 from typing import cast
 
 from unmissed.delivery.socket import CLOSE_SECONDS, SocketListener
-from unmissed.server.kernel import unacknowledged_bytes
-from unmissed.server.uvicorn_names import ServerState
+from unmissed.framework_names import ServerState
 
 _WRITE_BUFFER_BYTES = 16_384
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+    def _unacknowledged_bytes(transport: asyncio.Transport) -> int:
+        """Return how many bytes of the kernel's send queue the peer has not acknowledged (SIOCOUTQ, tcp(7))."""
+        sock = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+            return int(size)
+        return 0
+
+else:
+
+    def _unacknowledged_bytes(transport: asyncio.Transport) -> int:  # noqa: ARG001
+        """Return 0, because this system does not report the number."""
+        return 0
 
 
 class NativeSocket(asyncio.Protocol):
@@ -66,7 +86,7 @@ class NativeSocket(asyncio.Protocol):
     def write_progress(self) -> int:
         """Number of bytes that the client's TCP stack has acknowledged; outside Linux, that the kernel has accepted."""
         unsent = self.transport.get_write_buffer_size()
-        return self._written - unsent - unacknowledged_bytes(self.transport)
+        return self._written - unsent - _unacknowledged_bytes(self.transport)
 
     def attach(self, listener: SocketListener) -> None:
         """Report events to this listener from now on."""

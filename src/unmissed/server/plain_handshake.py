@@ -1,13 +1,21 @@
-"""Plain opening handshakes of WebSockets (RFC 6455 section 4.2): complete, and with nothing unusual in them."""
+"""Opening handshakes of WebSockets (RFC 6455 section 4.2): plain ones, and the ASGI scope of all."""
 
+import asyncio
 import base64
 import binascii
 from dataclasses import dataclass
 from hashlib import sha1
+from typing import Any
+from urllib.parse import quote, unquote
 
 import httptools
 
+from unmissed.framework_names import Config, is_ssl
+
+AsgiScope = dict[str, Any]
+
 MAX_BYTES = 8_192
+"""Largest first segment that is looked at. Longer requests are left to the parser of requests, which has limits."""
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
@@ -23,7 +31,7 @@ Sec-WebSocket-Accept: %b\r
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A request for a WebSocket. Names of headers are in lower case, and each is there once."""
+    """A complete request for a WebSocket with nothing unusual in it. Each header occurs once, in lower case."""
 
     target: bytes
     headers: dict[bytes, bytes]
@@ -98,3 +106,57 @@ class _Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
+
+
+def websocket_scope(
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    *,
+    config: Config,
+    transport: asyncio.Transport,
+    state: dict[str, Any],
+    extensions: dict[str, Any],
+) -> AsgiScope:
+    """Return the scope (ASGI 3, spec 2.4) for a target such as ``/ws?since=1``. Names of headers are in lower case."""
+    raw_path, _, query = target.partition(b"?")
+    root_path = config.root_path
+    return {
+        "type": "websocket",
+        "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "wss" if is_ssl(transport) else "ws",
+        "server": _address(transport, "sockname"),
+        "client": _address(transport, "peername"),
+        "root_path": root_path,
+        "path": root_path + unquote(raw_path.decode("latin-1")),
+        "raw_path": root_path.encode("ascii") + raw_path,
+        "query_string": query,
+        "headers": headers,
+        "subprotocols": [
+            protocol.strip()
+            for name, value in headers
+            if name == b"sec-websocket-protocol"
+            for protocol in value.decode("latin-1").split(",")
+        ],
+        "state": state.copy(),
+        "extensions": extensions,
+    }
+
+
+def _address(transport: asyncio.Transport, name: str) -> tuple[str, int | None] | None:
+    """Return one of the two addresses of a connection: of a Unix socket its path, if it has one.
+
+    uvicorn's functions ask the operating system again, which takes three times as long.
+    """
+    match transport.get_extra_info(name):
+        case (host, port, *_):
+            return str(host), int(port)
+        case str(path) if path:
+            return path, None
+        case _:
+            return None
+
+
+def address_and_path(scope: AsgiScope) -> tuple[str, str]:
+    """Return client and path for a log line, without the query string, which may contain a token."""
+    return ":".join(map(str, scope["client"] or ())), quote(scope["path"])

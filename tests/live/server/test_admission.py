@@ -7,12 +7,18 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from opentelemetry.trace import NoOpTracerProvider
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Host, Match, Mount
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Host, Match, Mount, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient
@@ -20,7 +26,7 @@ from support import FIRST, nth
 from unit.security.test_tokens import HOSTILE
 from unmissed import Bearer, ConnectionManager, JwtVerifier, Settings, create_app, create_router, get_identity
 from unmissed.core.audience import Identity
-from unmissed.delivery.socket import LEARN_EXTENSION, Socket
+from unmissed.delivery.socket import ADMISSIONS_STATE, Admissions, Socket
 from unmissed.server import arriving as http
 from unmissed.server.http_requests import RequestProtocol
 from unmissed.testing import SECRET, LiveServer
@@ -54,11 +60,8 @@ class Servers:
         self.short, self.complete = short, complete
         self._requests = requests
         for server in (short, complete):
-            for path in ("/ws", "/ws?since=0"):
-                with RawClient(server.url) as client:
-                    client.handshake(f"Authorization: Bearer {server.token()}", path=path)
-            server.publish("before")
-        requests.clear()
+            for _ in range(2):
+                server.publish("before")
 
     def answers(self, ask: Callable[[RawClient, LiveServer], str]) -> tuple[str, str, bool]:
         """Return both answers, and whether the first server admitted the handshake itself."""
@@ -272,11 +275,15 @@ def test_both_ways_give_the_same_scope() -> None:
         known.append(scope)
         return False
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  # ASGI
-        if scope["type"] == "websocket":
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            scope["state"] |= {ADMISSIONS_STATE: Admissions(application, {"/ws": admission}), "database": "open"}
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "websocket":
             known.append(scope)
-            if learn := scope["extensions"].get(LEARN_EXTENSION):
-                learn(application, admission)
             await send({"type": "websocket.close"})
 
     manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
@@ -286,11 +293,11 @@ def test_both_ways_give_the_same_scope() -> None:
             with RawClient(server.url) as client:
                 client.request(*lines, "Sec-WebSocket-Protocol: unmissed.bearer, x", path="/w%73?since=0&topics=a%20b")
                 client.rest()
-    first, short, second = ({**scope, "extensions": None} for scope in known)
+    first, *others = ({**scope, "extensions": None} for scope in known)
 
-    assert first == short == second
-    assert ("203.0.113.7", 0) == short["client"]
-    assert "wss" == short["scheme"]
+    assert [first] * 3 == others
+    assert ("203.0.113.7", 0) == first["client"]
+    assert ("wss", "/live/ws", "open") == (first["scheme"], first["path"], first["state"]["database"])
 
 
 def overridden(app: FastAPI) -> None:
@@ -301,52 +308,188 @@ def watched(app: FastAPI) -> None:
     app.add_middleware(Watching)
 
 
+class OwnCors(CORSMiddleware):
+    """Changes nothing about WebSockets."""
+
+
 class LookingCors(CORSMiddleware):
+    """May look at WebSockets."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
 
 
-def with_a_changed_middleware(app: FastAPI) -> None:
-    app.add_middleware(LookingCors)
+class Timing(BaseHTTPMiddleware):
+    """Sees requests only."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
 
 
-def with_cors(app: FastAPI) -> None:
-    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+class Guarding(BaseHTTPMiddleware):
+    """Sees WebSockets, too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
+def with_middleware(kind: Any, **options: Any) -> Callable[[FastAPI], None]:
+    return lambda app: app.add_middleware(kind, **options)
 
 
 def with_http_middleware(app: FastAPI) -> None:
     app.middleware("http")(lambda request, call_next: call_next(request))
 
 
+def instrumented(app: FastAPI) -> None:
+    """Wrap all layers of this one application, as packages for tracing do."""
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Watching(build())  # type: ignore[method-assign]
+
+
+def with_a_router_of_its_own_kind(app: FastAPI) -> None:
+    class OwnRouter(APIRouter):
+        pass
+
+    app.router.__class__ = OwnRouter
+
+
+def with_another_websocket_first(app: FastAPI) -> None:
+    async def other(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    app.router.routes.insert(0, WebSocketRoute("/other", other))
+    app.router.routes.insert(0, Mount("/mounted", FastAPI()))
+
+
 @pytest.mark.parametrize(
-    ("change", "own_way"),
+    ("change", "short"),
     [
-        (lambda _: None, True),
-        (with_http_middleware, True),
-        (with_cors, True),
-        (watched, False),
-        (with_a_changed_middleware, False),
-        (overridden, False),
+        pytest.param(lambda _: None, True, id="nothing"),
+        pytest.param(with_http_middleware, True, id="a function for requests"),
+        pytest.param(with_middleware(Timing), True, id="a middleware for requests"),
+        pytest.param(with_middleware(CORSMiddleware, allow_origins=["*"]), True, id="CORS"),
+        pytest.param(with_middleware(OwnCors, allow_origins=["*"]), True, id="a subclass"),
+        pytest.param(with_middleware(GZipMiddleware), True, id="compression"),
+        pytest.param(with_another_websocket_first, True, id="other routes"),
+        pytest.param(watched, False, id="an unknown middleware"),
+        pytest.param(with_middleware(LookingCors, allow_origins=["*"]), False, id="a changed middleware"),
+        pytest.param(with_middleware(Guarding), False, id="a middleware for both"),
+        pytest.param(with_middleware(TrustedHostMiddleware), False, id="hosts"),
+        pytest.param(instrumented, False, id="instrumented"),
+        pytest.param(with_a_router_of_its_own_kind, False, id="a router of its own kind"),
+        pytest.param(overridden, False, id="overridden"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/live"])
 def test_an_embedded_router_is_short_unless_the_application_has_a_say(
-    spy: list[RequestProtocol], change: Callable[[FastAPI], None], prefix: str, *, own_way: bool
+    spy: list[RequestProtocol], change: Callable[[FastAPI], None], prefix: str, *, short: bool
 ) -> None:
     manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
     app = FastAPI(lifespan=manager.lifespan)
     app.include_router(create_router(manager), prefix=prefix)
     change(app)
     with LiveServer(app, manager=manager, **NATIVE) as server:
-        ways = []
-        for _ in range(2):
+        ways = [way(spy, server, path=f"{prefix}/ws") for _ in range(2)]
+
+    assert [short] * 2 == ways
+
+
+def way(spy: list[RequestProtocol], server: LiveServer, *lines: str, path: str = "/ws") -> bool:
+    """Return whether the server admits a handshake itself that is admitted."""
+    spy.clear()
+    with RawClient(server.url) as client:
+        client.handshake(GOOD.format(token=server.token()), *lines, path=path)
+        assert b'"connected"' in client.next_frame()[1]
+    return not spy
+
+
+@pytest.mark.parametrize(
+    ("own", "server_root", "paths"),
+    [
+        ("", "", {"/ws": True}),
+        ("", "/behind", {"/ws": True}),
+        ("/behind", "", {"/ws": True, "/behind/ws": True}),
+        ("/behind", "/behind", {"/ws": False}),
+    ],
+)
+def test_a_root_path_changes_no_answer(
+    spy: list[RequestProtocol], own: str, server_root: str, paths: dict[str, bool]
+) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.root_path = own
+    app.include_router(create_router(manager))
+    with LiveServer(app, manager=manager, root_path=server_root, **NATIVE) as server:
+        ways = {path: way(spy, server, path=path) for path in paths}
+
+    assert paths == ways
+
+
+def test_an_override_counts_while_it_exists(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager))
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        ways = [way(spy, server)]
+        overridden(app)
+        ways.append(way(spy, server))
+        app.dependency_overrides.clear()
+        ways.append(way(spy, server))
+
+    assert [True, False, True] == ways
+
+
+def test_each_router_of_an_application_is_announced(spy: list[RequestProtocol]) -> None:
+    a = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    b = ConnectionManager(Settings.load(jwt_secret=SECRET))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with a, b:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(create_router(a), prefix="/a")
+    app.include_router(create_router(b), prefix="/b")
+    app.include_router(create_router(b), prefix="/a")
+    with LiveServer(app, manager=a, **NATIVE) as server:
+        for path, manager in (("/a/ws", a), ("/b/ws", b)):
             spy.clear()
             with RawClient(server.url) as client:
-                client.handshake(GOOD.format(token=server.token()), path=f"{prefix}/ws")
-                assert b'"connected"' in client.next_frame()[1]
-            ways.append(not spy)
+                client.handshake(GOOD.format(token=server.token()), path=path)
+                assert manager.node_id.encode() in client.next_frame()[1]
+            assert not spy
 
-    assert [False, own_way] == ways
+
+def test_a_guarded_inclusion_beside_an_open_one_stays_guarded(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app, router = FastAPI(lifespan=manager.lifespan), create_router(manager)
+    app.include_router(router, prefix="/open")
+    app.include_router(router, prefix="/guarded", dependencies=[Depends(lambda: None)])
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        assert [True, False] == [way(spy, server, path=path) for path in ("/open/ws", "/guarded/ws")]
+
+
+def test_telemetry_of_the_framework_sees_every_handshake(spy: list[RequestProtocol]) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan, telemetry={"tracer_provider": NoOpTracerProvider()})
+    app.include_router(create_router(manager))
+    with LiveServer(app, manager=manager, **NATIVE) as server:
+        assert not way(spy, server)
+
+
+@pytest.mark.parametrize("passes_state", [False, True])
+def test_an_application_around_ours_sees_every_handshake(spy: list[RequestProtocol], *, passes_state: bool) -> None:
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
+    app = FastAPI(lifespan=manager.lifespan)
+    app.include_router(create_router(manager))
+
+    async def around(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope if passes_state else {**scope, "state": {}}, receive, send)
+
+    with LiveServer(cast("Any", around), manager=manager, **NATIVE) as server:
+        assert [False, False] == [way(spy, server) for _ in range(2)]
 
 
 class OwnBearer(Bearer):

@@ -8,7 +8,7 @@ import pytest
 
 from support import connect, shape
 from unmissed import ConnectionManager
-from unmissed.delivery.checks import server_stops
+from unmissed.framework_names import server_stops
 
 
 class Server:

@@ -4,7 +4,7 @@ import pytest
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from unmissed.api.query import limit_parameter
+from unmissed.api.request_parts import limit_parameter
 
 
 def request(query: str) -> HTTPConnection:

@@ -1,0 +1,86 @@
+"""Where an application admits handshakes without a request: decided once, when it has started."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
+
+from unmissed.api.websocket_endpoint import WebSocketEndpoint
+from unmissed.delivery.socket import Admission, Admissions
+from unmissed.framework_names import effective_routes, middlewares, traces_websockets
+
+_FOR_REQUESTS_ONLY = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
+"""Starlette's middlewares that say that they pass WebSockets on. Subclasses do, unless they have their own call."""
+
+_FIND_REQUESTS = (Route, APIRoute)
+_FIND_BY_PATH = (WebSocketRoute, APIWebSocketRoute, Mount)
+
+
+def admissions(app: FastAPI) -> Admissions:
+    """Return what an application announces: which handshakes may pass by it, by their paths.
+
+    All others are left to the application, so each doubt is a no: a middleware that sees WebSockets or is unknown, a
+    route of an unknown kind or one for a host that might take the handshake, and parameters in the path.
+    """
+    found = dict[str, Admission]()
+    if _passes_websockets_on(app):
+        routes = list(_decided_by_path(app))
+        for path in dict.fromkeys(path for route in routes for path in _paths(route, app)):
+            endpoint = _endpoint(path, routes, app)
+            admission = endpoint.admission(app, path) if isinstance(endpoint, WebSocketEndpoint) else None
+            if admission is not None:
+                found[path] = admission
+    return Admissions(app, found)
+
+
+def _passes_websockets_on(app: FastAPI) -> bool:
+    """Return whether nothing around the routes of an application acts on WebSockets."""
+    layers = middlewares(app)
+    if layers is None or _definer(type(app), "__call__") is not FastAPI or type(app.router) is not APIRouter:
+        return False
+    known = {*_FOR_REQUESTS_ONLY, *map(type, _own_layers())}
+    return not traces_websockets(app) and all(_definer(type(layer), "__call__") in known for layer in layers)
+
+
+def _own_layers() -> list[Any]:
+    """Return the layers that FastAPI itself puts around every application."""
+    empty = FastAPI()
+    empty.middleware_stack = empty.build_middleware_stack()
+    return middlewares(empty) or []
+
+
+def _decided_by_path(app: FastAPI) -> Iterator[BaseRoute]:
+    """Return the routes that may take a WebSocket, until one that looks at more than the path, or may do so."""
+    for route in effective_routes(app.routes):
+        definer = _definer(type(route), "matches")
+        if definer in _FIND_BY_PATH:
+            yield route
+        elif definer not in _FIND_REQUESTS:
+            return
+
+
+def _paths(route: BaseRoute, app: FastAPI) -> Iterator[str]:
+    """Return the paths of handshakes for a route: also with the root path, which a proxy may leave in place."""
+    if isinstance(route, WebSocketRoute) and not route.param_convertors:
+        yield route.path
+        yield app.root_path + route.path
+
+
+def _endpoint(path: str, routes: list[BaseRoute], app: FastAPI) -> object:
+    """Return the endpoint of the first route that matches, which gets the handshake, as Starlette finds it."""
+    scope = {"type": "websocket", "path": path, "root_path": app.root_path, "path_params": {}}
+    for route in routes:
+        match, child_scope = route.matches(scope)
+        if match is Match.FULL:
+            return child_scope["endpoint"]
+    return None
+
+
+def _definer(kind: type, method: str) -> type:
+    """Return the class that a class has this method from."""
+    return next(each for each in kind.__mro__ if method in vars(each))
