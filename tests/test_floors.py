@@ -10,9 +10,10 @@ import unmissed
 SOURCE = Path(unmissed.__file__).parent
 
 FLOORS = [
-    {"core", "tasks", "version"},
-    {"settings", "logs"},
+    {"core", "tasks", "retrying", "version"},
+    {"settings"},
     {"security"},
+    {"logs"},
     {"delivery"},
     {"cluster"},
     {"application"},

@@ -19,12 +19,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from unmissed.core.backoff import Backoff
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import ConfigurationError, ConnectionRefused, one_string
 from unmissed.core.window import Outcome
 from unmissed.core.wire import MAX_SEQUENCE_NUMBER, CloseCode
-from unmissed.security.bearer import clean_token
+from unmissed.retrying import Backoff
 from unmissed.security.redaction import printable, redact, shown_url
 
 logger = logging.getLogger("unmissed.client")
@@ -39,6 +38,7 @@ _CLOSE_SECONDS = 0.5
 _RENEWED_AFTER = 0.8
 """The share of its remaining life after which a token is renewed."""
 
+_TOKEN = re.compile(r"[!-~]+")
 _STOP_CODES = (CloseCode.BAD_MESSAGE, CloseCode.FORBIDDEN, CloseCode.TOO_LARGE)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _RETRIED_STATUSES = (408, 425, 429)
@@ -389,6 +389,20 @@ async def connect(
         yield stream
     finally:
         await stream.close()
+
+
+def clean_token(text: str) -> str:
+    """Return a token without the whitespace around it, such as the line break at the end of a file.
+
+    Raises ConfigurationError, whose text does not contain the token, unless the rest is visible ASCII.
+    """
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            "the token is empty, or contains characters that no token has, such as a space or a line break: "
+            "pass the token alone, as it was issued"
+        )
+    return token
 
 
 def websocket_url(url: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from unmissed.cli.options import TokenOption, seconds
-from unmissed.security.bearer import clean_token
+from unmissed.client import clean_token
 from unmissed.settings import Settings
 
 _SEEDS = 1_000_000

@@ -12,8 +12,8 @@ from typing import Any
 from unmissed.cluster.introductions import Introductions
 from unmissed.cluster.notes import Assembly, Replays, authentic, encoded
 from unmissed.core.errors import LogUnavailable
-from unmissed.logs.availability import Availability
 from unmissed.logs.base import Channel
+from unmissed.retrying import Availability
 from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")

@@ -1,4 +1,4 @@
-"""Typed events: Pydantic models whose classes name the types of messages."""
+"""Typed messages: Pydantic models that stand for message types. The public API calls them events."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +9,12 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.core.wire import RESERVED_TYPES
 
 
-class Events:
-    """The models of one application and the message types that they stand for."""
+class TypedMessages:
+    """The models of one application and the message types that they stand for: ``manager.events``.
+
+    Each registered model is described in ``asyncapi.json``. A model that was not registered can be published, too: its
+    class name is the type.
+    """
 
     def __init__(self) -> None:
         self._types: dict[type[BaseModel], str] = {}

@@ -32,9 +32,9 @@ from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt, owner_of
 from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
+from unmissed.logs.engine import Position, State
 from unmissed.logs.feed import Record
-from unmissed.logs.shared.engine import Position, State
-from unmissed.logs.shared.redis.clients import Clients
+from unmissed.logs.redis.redis_clients import RedisClients
 from unmissed.logs.writer import Stored, Write
 
 logger = logging.getLogger("unmissed")
@@ -75,7 +75,7 @@ class RedisEngine:
 
     def __init__(
         self,
-        connect: Callable[[], Clients],
+        connect: Callable[[], RedisClients],
         *,
         shown: str,
         name: str,
@@ -91,7 +91,7 @@ class RedisEngine:
         self._clock = clock
         self._log_ahead_ms: float | None = None
         """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
-        self._clients: Clients | None = None
+        self._clients: RedisClients | None = None
         self._errors = 0
         """How many errors of the server and of the network there were."""
         self._latest = 0

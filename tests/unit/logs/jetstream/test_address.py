@@ -3,7 +3,7 @@
 import pytest
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.jetstream.address import StreamAddress
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from unmissed.logs.shared.jetstream.address import Address
 def test_a_url_tells_the_servers_and_the_stream(
     given: str, servers: tuple[str, ...], user: str | None, password: str | None, name: str
 ) -> None:
-    address = Address.of(given)
+    address = StreamAddress.of(given)
 
     assert (servers, user, password, name) == (address.servers, address.user, address.password, address.name)
 
@@ -40,10 +40,10 @@ def test_a_url_tells_the_servers_and_the_stream(
 )
 def test_an_invalid_url_is_refused_without_its_password(given: str) -> None:
     with pytest.raises(ConfigurationError, match="UNMISSED_LOG_URL") as refused:
-        Address.of(given)
+        StreamAddress.of(given)
 
     assert "secret" not in str(refused.value)
 
 
 def test_a_password_is_not_in_the_text_of_an_address() -> None:
-    assert "secret" not in repr(Address.of("nats://user:secret@host"))
+    assert "secret" not in repr(StreamAddress.of("nats://user:secret@host"))

@@ -10,11 +10,11 @@ from itertools import takewhile
 from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
-from unmissed.logs.availability import Availability
 from unmissed.logs.base import Channel, Publication, Reader
+from unmissed.logs.engine import Engine, Position, State
 from unmissed.logs.feed import Feed, Record, stamped
-from unmissed.logs.shared.engine import Engine, Position, State
 from unmissed.logs.writer import Write, Writer
+from unmissed.retrying import Availability
 from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")

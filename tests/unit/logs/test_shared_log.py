@@ -14,10 +14,10 @@ from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUna
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Outcome, Retention, Window
+from unmissed.logs import shared_log as module
+from unmissed.logs.engine import Position, State
 from unmissed.logs.feed import Record
-from unmissed.logs.shared import log as module
-from unmissed.logs.shared.engine import Position, State
-from unmissed.logs.shared.log import SharedLog
+from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.writer import Stored, Write
 from unmissed.testing import ManualClock
 

@@ -1,4 +1,4 @@
-"""Typed events: models whose classes name message types."""
+"""Typed messages: models whose classes name message types."""
 
 from datetime import UTC, datetime
 

@@ -13,7 +13,7 @@ _FORM = "nats://[user:password@]host:port[,host:port...][?name=unmissed&replicas
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class StreamAddress:
     """Servers of one cluster, the credentials for them, and the stream. A ``user`` alone is a token."""
 
     servers: tuple[str, ...]
@@ -30,7 +30,7 @@ class Address:
         return ",".join(self.servers)
 
     @classmethod
-    def of(cls, url: str) -> "Address":
+    def of(cls, url: str) -> "StreamAddress":
         """Parse a URL. Raises ConfigurationError, whose text does not contain the URL, as that may have a password."""
         if not url.startswith("nats://"):
             raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: write {_FORM}")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.window import Retention
+from unmissed.logs.engine import Position, State
 from unmissed.logs.feed import Record
-from unmissed.logs.shared.engine import Position, State
-from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import (
+from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.consumer import StreamConsumer
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import (
     NO_RESPONDERS,
     Packet,
     api_request,
@@ -20,9 +21,8 @@ from unmissed.logs.shared.jetstream.packet import (
     error_text,
     stored_body,
 )
-from unmissed.logs.shared.jetstream.reading import Reading
-from unmissed.logs.shared.jetstream.stream import Stream, settings, unix_ms_of
-from unmissed.logs.shared.jetstream.writing import Writing
+from unmissed.logs.jetstream.publisher import StreamPublisher
+from unmissed.logs.jetstream.stream import StreamInfo, settings, unix_ms_of
 from unmissed.logs.writer import Stored, Write
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class JetStreamEngine:
 
     def __init__(
         self,
-        address: Address,
+        address: StreamAddress,
         *,
         retention: Retention,
         first_number: int | None = None,
@@ -73,8 +73,8 @@ class JetStreamEngine:
         self._wall_clock = wall_clock
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._connection: Connection | None = None
-        self._stream: Stream | None = None
+        self._connection: NatsConnection | None = None
+        self._stream: StreamInfo | None = None
         """The stream as this connection has found it, with every message that this node had seen."""
         self._server_ahead_ms = 0.0
         """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
@@ -108,7 +108,7 @@ class JetStreamEngine:
         connection, stream = self._connection, self._stream
         if connection is None or stream is None:
             raise LogUnavailable("the state of the stream is not known")
-        reading = Reading(connection, stream=stream.name, subjects=stream.subjects)
+        reading = StreamConsumer(connection, stream=stream.name, subjects=stream.subjects)
         messages = reading.after(after)
         try:
             async for records in messages:
@@ -174,7 +174,7 @@ class JetStreamEngine:
             return []
         unix_ms = int(self._clock() * 1000 + self._server_ahead_ms)
         try:
-            return await Writing(
+            return await StreamPublisher(
                 connection, stream, above=seen.latest, unix_ms=unix_ms, log_ms=int(self._log_ms(stream))
             ).write(writes)
         except LogUnavailable:
@@ -205,7 +205,7 @@ class JetStreamEngine:
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
         return State(stream.epoch, stream.first_number, oldest, latest, self._log_ms(stream))
 
-    async def _connected_again(self) -> Connection:
+    async def _connected_again(self) -> NatsConnection:
         """Return the connection, or a new one.
 
         Somebody may have changed the server while this node runs, and a server that starts has no JetStream yet.
@@ -215,14 +215,14 @@ class JetStreamEngine:
         except ConfigurationError as error:
             raise LogUnavailable(str(error)) from None
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> NatsConnection:
         """Return the connection, or a new one to a server that this log can use."""
         if self._connection is not None and self._connection.lost is None:
             return self._connection
         if self._connection is not None:
             await self._connection.close()
         self._stream = None
-        self._connection = Connection(self._address)
+        self._connection = NatsConnection(self._address)
         await self._connection.open()
         try:
             await self._require_jetstream(self._connection)
@@ -231,7 +231,7 @@ class JetStreamEngine:
             raise
         return self._connection
 
-    async def _require_jetstream(self, connection: Connection) -> None:
+    async def _require_jetstream(self, connection: NatsConnection) -> None:
         if connection.version < _VERSION:
             version = ".".join(map(str, connection.version))
             raise ConfigurationError(
@@ -244,21 +244,21 @@ class JetStreamEngine:
                 "or enable it for the account of this user"
             )
 
-    async def _found(self, connection: Connection, seen: Position | None) -> Stream:
+    async def _found(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
         """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
         for _ in range(_FIND_TRIES):
             answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
             if error_code(answer) == _NO_STREAM:
                 answer = await self._create(connection, seen)
             if error_code(answer) is None:
-                return Stream.of(answer, self._address, self._retention)
+                return StreamInfo.of(answer, self._address, self._retention)
             if error_code(answer) in _NEVER:
                 raise ConfigurationError(f"UNMISSED_LOG_URL: {error_text(answer)}")
             if error_code(answer) != _STREAM_EXISTS:
                 break
         raise LogUnavailable(error_text(answer))
 
-    async def _create(self, connection: Connection, seen: Position | None) -> dict[str, object]:
+    async def _create(self, connection: NatsConnection, seen: Position | None) -> dict[str, object]:
         wanted = settings(
             self._address,
             self._retention,
@@ -273,7 +273,7 @@ class JetStreamEngine:
             return self._first_number
         return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
 
-    async def _intact(self, connection: Connection, seen: Position | None) -> Stream:
+    async def _intact(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
         """Return the stream, which has everything that was seen, or begins a new epoch."""
         stream = await self._found(connection, seen)
         if seen is None or not await self._has_lost(connection, stream, seen):
@@ -289,7 +289,7 @@ class JetStreamEngine:
         await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
         return await self._found(connection, seen)
 
-    async def _has_lost(self, connection: Connection, stream: Stream, seen: Position) -> bool:
+    async def _has_lost(self, connection: NatsConnection, stream: StreamInfo, seen: Position) -> bool:
         stored_ms = None
         if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
             answer = await self._message(connection, stream, seen.latest)
@@ -298,10 +298,10 @@ class JetStreamEngine:
                 stored_ms = 0 if body is None else body.unix_ms
         return stream.has_lost(seen, stored_ms=stored_ms)
 
-    async def _message(self, connection: Connection, stream: Stream, number: int) -> dict[str, Any]:
+    async def _message(self, connection: NatsConnection, stream: StreamInfo, number: int) -> dict[str, Any]:
         return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
 
-    async def _whole_through(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
+    async def _whole_through(self, connection: NatsConnection, stream: StreamInfo, seen: Position | None) -> int:
         """Return the latest number, without the part of a batch at the end, which readers hold back."""
         if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
             return stream.latest
@@ -316,7 +316,7 @@ class JetStreamEngine:
             return stream.latest
         return max(stream.latest - body.place, stream.oldest - 1)
 
-    def _log_ms(self, stream: Stream) -> float:
+    def _log_ms(self, stream: StreamInfo) -> float:
         """Return the present time on the clock of the log.
 
         It goes on with the monotonic clocks of the nodes, and messages carry it from one to another. A new log begins
@@ -332,7 +332,9 @@ class JetStreamEngine:
         if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
             self._log_ahead_ms = ahead_ms
 
-    async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None, latest: int) -> int:
+    async def _readable_from(
+        self, connection: NatsConnection, stream: StreamInfo, seen: Position | None, latest: int
+    ) -> int:
         """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
         oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:

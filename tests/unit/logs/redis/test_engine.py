@@ -307,7 +307,7 @@ async def test_a_sentinel_leads_to_the_next_master(tmp_path: Path, places: list[
 async def test_nothing_that_answers_is_refused_at_the_start(
     places: list[Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmissed.logs.shared.log._OPEN_SECONDS", 0.2)
+    monkeypatch.setattr("unmissed.logs.shared_log._OPEN_SECONDS", 0.2)
 
     with pytest.raises(ConfigurationError, match=re.escape("redis://127.0.0.1:1: ")):
         await at("redis://127.0.0.1:1", places).open()

@@ -7,8 +7,8 @@ from typing import Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.window import Retention
-from unmissed.logs.shared.engine import Position
-from unmissed.logs.shared.jetstream.address import Address
+from unmissed.logs.engine import Position
+from unmissed.logs.jetstream.address import StreamAddress
 
 _FORMAT = "2"
 _EPOCH_KEY = "unmissed-epoch"
@@ -54,7 +54,7 @@ _OPTIONS = {
 """Settings that ``nats stream edit`` can change. The others need another stream."""
 
 
-def settings(address: Address, retention: Retention, *, epoch: str, first_number: int) -> dict[str, Any]:
+def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_number: int) -> dict[str, Any]:
     """Return the settings of the stream for a new epoch.
 
     The epoch is a part of the subjects, so that what is published for one epoch cannot get a number of another one.
@@ -79,7 +79,7 @@ def settings(address: Address, retention: Retention, *, epoch: str, first_number
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class StreamInfo:
     """What the server says about a stream at one time."""
 
     name: str
@@ -94,7 +94,7 @@ class Stream:
     """Whether the server that said so cannot have been replaced as the leader meanwhile."""
 
     @classmethod
-    def of(cls, info: Mapping[str, Any], address: Address, retention: Retention) -> "Stream":
+    def of(cls, info: Mapping[str, Any], address: StreamAddress, retention: Retention) -> "StreamInfo":
         """Read an answer to ``STREAM.INFO``. Raises ConfigurationError if this node cannot use the stream."""
         config, state, cluster = info["config"], info["state"], info.get("cluster", {})
         if info.get("cluster") is not None and not cluster.get("leader"):

@@ -10,10 +10,18 @@ from typing import Any
 from unmissed.core.errors import IdempotencyConflict, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.logs.shared.jetstream.body import LINE_BYTES, encode_body, encode_receipt
-from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text, stored_body
-from unmissed.logs.shared.jetstream.stream import Stream
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import (
+    LINE_BYTES,
+    Packet,
+    api_request,
+    encode_body,
+    encode_receipt,
+    error_code,
+    error_text,
+    stored_body,
+)
+from unmissed.logs.jetstream.stream import StreamInfo
 from unmissed.logs.writer import Stored, Write
 
 _OTHER_LAST_NUMBER = 10071
@@ -68,14 +76,16 @@ class _Publish:
         return packets
 
 
-class Writing:
+class StreamPublisher:
     """Stores publishes in one epoch of a stream.
 
     ``Nats-Msg-Id`` is refused in batches, and would not tell whether the contents are the same. Instead, the subject is
     the key, and a message is refused if its subject has one already. The last one there has the receipt.
     """
 
-    def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int, log_ms: int) -> None:
+    def __init__(
+        self, connection: NatsConnection, stream: StreamInfo, *, above: int, unix_ms: int, log_ms: int
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._above = above

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.feed import VOID, Record
-from unmissed.logs.shared.jetstream.body import Body, decode_body
-from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.packet import Packet, api_request, error_code, error_text
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import Body, Packet, api_request, decode_body, error_code, error_text
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -33,10 +32,10 @@ _INACTIVE_SECONDS = 300
 _PULL_ENDED = ("Request Timeout", "Interest Expired", "Batch Completed", "Message Size Exceeds MaxBytes", "No Messages")
 
 
-class Reading:
+class StreamConsumer:
     """Messages of one stream after a number, for one reader, over one connection."""
 
-    def __init__(self, connection: Connection, *, stream: str, subjects: str) -> None:
+    def __init__(self, connection: NatsConnection, *, stream: str, subjects: str) -> None:
         self._connection = connection
         self._stream = stream
         self._subjects = subjects

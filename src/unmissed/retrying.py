@@ -1,14 +1,37 @@
-"""Whether a part of a log works, and how long to wait before trying again."""
+"""When to try again after a failure: exponential backoff with full jitter, and what is known to fail."""
 
 import logging
 import random
 
-from unmissed.core.backoff import Backoff
-
 logger = logging.getLogger("unmissed")
 
+_MAX_FAILURES = 16
 _FIRST_SECONDS = 0.05
 _MOST_SECONDS = 1.0
+
+
+class Backoff:
+    """The pauses between attempts: at random up to ``first`` seconds, doubled after each failure, up to ``most``."""
+
+    def __init__(self, *, first: float, most: float) -> None:
+        self._first = first
+        self._most = most
+        self._failures = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._failures > 0
+
+    def failed(self, fraction: float) -> float:
+        """Record a failure, and return ``fraction`` of the longest pause after it. Draw it from 0 to 1 at random."""
+        longest = min(self._most, self._first * 2.0**self._failures)
+        self._failures = min(self._failures + 1, _MAX_FAILURES)
+        return fraction * longest
+
+    def succeeded(self) -> None:
+        """Begin with short pauses again."""
+        self._failures = 0
 
 
 class Availability:

@@ -26,8 +26,9 @@ class Position:
 class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
-    ``oldest`` leaves out those that the node has, at least if a number is missing after them: reading continues there.
-    It is ``latest + 1`` when none is stored. ``log_ms`` is the present time on the clock of the log.
+    ``oldest`` is the oldest stored number or, if numbers after those of the node are missing, the first stored one
+    after this hole: reading continues there. It is ``latest + 1`` when no message is stored.
+    ``log_ms`` is the present time on the clock of the log.
     """
 
     epoch: str
@@ -38,7 +39,7 @@ class State:
 
 
 class Engine(Channel, Protocol):
-    """Stamps and stores messages, and hands every node the same ones in the same order.
+    """Stamps and stores messages, and gives every node the same ones in the same order.
 
     Every method but ``close`` raises LogUnavailable when the engine cannot be reached or cannot do its work at the
     moment, with a reason that does not contain a password. It may be called again after that.
@@ -55,15 +56,15 @@ class Engine(Channel, Protocol):
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
-        The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again. It does so
-        after another empty block, too. An engine that cannot tell when another epoch begins yields one each second.
+        Numbers may have holes. The caller asks for the state again after a hole, and after another empty block, which
+        an engine that cannot detect a new epoch yields every second.
         """
         ...
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
         """Store these publishes, each as one block of contiguous numbers, and return what became of each.
 
-        It may store the first of them only, at least one, so that it returns soon: the rest is passed again.
+        It may store only the first of them, at least one, to return soon: the caller passes the rest again.
 
         IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for what can never be
         stored.

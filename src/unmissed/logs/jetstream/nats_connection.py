@@ -1,4 +1,4 @@
-"""One connection to a NATS server: requests with answers, and inboxes."""
+"""One connection to a NATS server, over nats-py: requests with answers, and inboxes."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
-from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.client import UNLIMITED, abandon, client_errors, new_client, uses_tls
-from unmissed.logs.shared.jetstream.packet import NO_RESPONDERS, Packet
+from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.packets import NO_RESPONDERS, Packet
 
 if TYPE_CHECKING:
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
@@ -27,19 +27,22 @@ _NO_LIMIT = 1 << 40
 _PACKETS_IN_A_ROW = 50
 """Sending this many takes about half a millisecond."""
 
+_UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
+"""nats-py would drop messages over a limit. What arrives is limited by what was asked for."""
 
-class Connection:
+
+class NatsConnection:
     """A connection that is used until it is lost. Then it is closed, and another one opened.
 
     Reconnecting is not left to nats-py: it would keep messages that were reported as not stored, and send them later.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: StreamAddress) -> None:
         self.lost: str | None = None
         """Why this connection cannot be used any more, or None."""
         self._address = address
         self._label = address.label
-        self._client = new_client()
+        self._client = _new_client()
         self._complaint: str | None = None
         self._closed = asyncio.Event()
         self._answers: dict[str, asyncio.Future[Msg | None]] = {}
@@ -70,7 +73,7 @@ class Connection:
                 if self._client.connected_url is not None:
                     self._label = f"nats://{self._client.connected_url.netloc}"
                 self._inbox = self._client.new_inbox()
-                await self._client.subscribe(f"{self._inbox}.*", cb=self._answered, **UNLIMITED)
+                await self._client.subscribe(f"{self._inbox}.*", cb=self._answered, **_UNLIMITED)
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -94,7 +97,7 @@ class Connection:
         finally:
             self.end("the connection was closed")
             self._closed.set()
-            abandon(self._client)
+            _abandon(self._client)
             await self._client.close()
             await asyncio.sleep(0)
 
@@ -155,7 +158,7 @@ class Connection:
         self.check()
         inbox = self._client.new_inbox()
         with self._ending():
-            subscription: Subscription = await self._client.subscribe(subject or f"{inbox}.*", cb=receive, **UNLIMITED)
+            subscription: Subscription = await self._client.subscribe(subject or f"{inbox}.*", cb=receive, **_UNLIMITED)
         self._on_end.append(on_end)
 
         async def unsubscribe() -> None:
@@ -171,7 +174,7 @@ class Connection:
         """End the connection if the client cannot send: it is closed some time before it tells so."""
         try:
             yield
-        except client_errors() as error:
+        except _client_errors() as error:
             self.end(self._complaint or f"{self._label} cannot be reached")
             raise LogUnavailable(self.lost or "") from error
 
@@ -239,5 +242,52 @@ class Connection:
 
     def _require_tls(self) -> None:
         """Refuse a server that does not encrypt."""
-        if not uses_tls(self._client):
+        if not _uses_tls(self._client):
             raise ConfigurationError(f"{self._address.label} does not use TLS: configure it, or leave out ?tls=true")
+
+
+def _new_client() -> "Client":
+    """Return a client of nats-py. Raises ConfigurationError if it is not installed."""
+    try:
+        from nats.aio.client import Client  # noqa: PLC0415  # the package is optional
+    except ImportError:
+        raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
+
+    class HeaderlessClient(Client):
+        """Reads only the headers that are a status. The others take a sixth of all time, and nobody needs them."""
+
+        async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+            if headers is None or not headers.startswith(b"NATS/1.0 "):
+                return None
+            try:
+                parsed: dict[str, str] | None = await super()._process_headers(headers)
+            except ValueError:
+                return None  # Those of another program: reading would end with the connection.
+            return parsed
+
+    return HeaderlessClient()
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Return what a client raises when it cannot send."""
+    from nats.errors import Error  # noqa: PLC0415  # the package is optional
+
+    return Error, OSError
+
+
+def _abandon(client: "Client") -> None:
+    """Discard what is unsent, and close the socket at once.
+
+    nats-py would write the rest to a socket that is closed, fail, and leave its tasks running, or wait for a server
+    that reads nothing.
+    """
+    client._pending.clear()  # noqa: SLF001
+    client._pending_data_size = 0  # noqa: SLF001
+    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _uses_tls(client: "Client") -> bool:
+    """Return whether the server has asked for TLS. nats-py encrypts only then, whatever the URL says."""
+    return bool(client._server_info.get("tls_required"))  # noqa: SLF001

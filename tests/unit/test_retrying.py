@@ -1,10 +1,58 @@
-"""Whether a part of a log works."""
+"""The pauses between attempts, and what is known to fail."""
 
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unmissed.logs.availability import Availability
+from unmissed.retrying import Availability, Backoff
+
+
+def test_the_longest_pause_doubles_with_each_failure_up_to_the_most() -> None:
+    backoff = Backoff(first=0.25, most=1.5)
+
+    assert [0.25, 0.5, 1.0, 1.5, 1.5] == [backoff.failed(1.0) for _ in range(5)]
+
+
+def test_a_pause_is_a_fraction_of_the_longest() -> None:
+    backoff = Backoff(first=0.25, most=1.5)
+
+    assert [0.0, 0.25, 0.75] == [backoff.failed(fraction) for fraction in (0.0, 0.5, 0.75)]
+
+
+def test_pauses_are_short_again_after_a_success() -> None:
+    backoff = Backoff(first=0.25, most=1.5)
+    for _ in range(5):
+        backoff.failed(1.0)
+
+    backoff.succeeded()
+
+    assert 0.25 == backoff.failed(1.0)
+
+
+def test_it_is_failing_from_a_failure_to_the_next_success() -> None:
+    backoff = Backoff(first=0.25, most=1.5)
+    failing = [backoff.failing]
+    backoff.failed(0.5)
+    failing.append(backoff.failing)
+    backoff.succeeded()
+    failing.append(backoff.failing)
+
+    assert [False, True, False] == failing
+
+
+def test_any_number_of_failures_is_counted_without_an_overflow() -> None:
+    backoff = Backoff(first=0.25, most=1.5)
+
+    assert {1.5} == {backoff.failed(1.0) for _ in range(5_000)} - {0.25, 0.5, 1.0}
+
+
+@given(fractions=st.lists(st.floats(0, 1), max_size=40))
+def test_no_pause_is_longer_than_the_most(fractions: list[float]) -> None:
+    backoff = Backoff(first=0.05, most=1.0)
+
+    assert all(0.0 <= backoff.failed(fraction) <= 1.0 for fraction in fractions)
 
 
 def test_a_part_works_until_it_fails_and_after_it_succeeds() -> None:

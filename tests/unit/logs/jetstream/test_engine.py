@@ -28,16 +28,15 @@ from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavaila
 from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention, Window
 from unmissed.logs.base import Publication
-from unmissed.logs.shared.engine import Position
-from unmissed.logs.shared.jetstream import reading
-from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.body import encode_body
-from unmissed.logs.shared.jetstream.connection import Connection
-from unmissed.logs.shared.jetstream.engine import JetStreamEngine
-from unmissed.logs.shared.jetstream.packet import Packet, api_request
-from unmissed.logs.shared.jetstream.stream import Stream
-from unmissed.logs.shared.jetstream.writing import subject_part
-from unmissed.logs.shared.log import SharedLog
+from unmissed.logs.engine import Position
+from unmissed.logs.jetstream import consumer
+from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.engine import JetStreamEngine
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import Packet, api_request, encode_body
+from unmissed.logs.jetstream.publisher import subject_part
+from unmissed.logs.jetstream.stream import StreamInfo
+from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.writer import Stored, Write
 
 
@@ -55,7 +54,7 @@ def url(nats_server: NatsServer) -> str:
 
 
 def engine(url: str, *, retention: Retention | None = None) -> JetStreamEngine:
-    return JetStreamEngine(Address.of(url), retention=retention or Retention())
+    return JetStreamEngine(StreamAddress.of(url), retention=retention or Retention())
 
 
 @asynccontextmanager
@@ -69,8 +68,8 @@ async def node(url: str, *, retention: Retention | None = None) -> AsyncIterator
 
 
 @asynccontextmanager
-async def connection(url: str) -> AsyncIterator[Connection]:
-    connection = Connection(Address.of(url))
+async def connection(url: str) -> AsyncIterator[NatsConnection]:
+    connection = NatsConnection(StreamAddress.of(url))
     await connection.open()
     try:
         yield connection
@@ -81,7 +80,7 @@ async def connection(url: str) -> AsyncIterator[Connection]:
 async def api(url: str, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ask the JetStream API, with the name of the stream in the place of ``*``."""
     async with connection(url) as connected:
-        answer = await connected.ask(api_request(request.replace("*", Address.of(url).name), body))
+        answer = await connected.ask(api_request(request.replace("*", StreamAddress.of(url).name), body))
     assert "error" not in answer, answer
     return answer
 
@@ -120,7 +119,7 @@ async def test_the_message_has_the_number_and_the_time_of_the_stream(url: str) -
 
 async def test_messages_have_the_time_of_the_server_when_the_clock_of_the_node_is_set(url: str) -> None:
     wall_clock = [time.time()]
-    node = JetStreamEngine(Address.of(url), retention=Retention(), wall_clock=lambda: wall_clock[0])
+    node = JetStreamEngine(StreamAddress.of(url), retention=Retention(), wall_clock=lambda: wall_clock[0])
     await node.connect()
     state = await node.state(None)
     wall_clock[0] -= 3600
@@ -134,7 +133,7 @@ async def test_messages_have_the_time_of_the_server_when_the_clock_of_the_node_i
 
 async def test_messages_have_the_time_that_has_passed_since_the_server_told_its_own(url: str) -> None:
     clock = [0.0]
-    node = JetStreamEngine(Address.of(url), retention=Retention(), clock=lambda: clock[0])
+    node = JetStreamEngine(StreamAddress.of(url), retention=Retention(), clock=lambda: clock[0])
     await node.connect()
     state = await node.state(None)
     clock[0] += 90
@@ -179,7 +178,7 @@ async def older_server(version: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def closed_by_the_server() -> AsyncIterator[Connection]:
+async def closed_by_the_server() -> AsyncIterator[NatsConnection]:
     """Return a connection in the moment after the server has ended it, when only the client knows."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -375,7 +374,7 @@ async def test_a_stream_that_keeps_less_than_this_node_is_refused(url: str) -> N
 
 
 async def test_a_stream_of_another_application_is_refused(url: str) -> None:
-    name = Address.of(url).name
+    name = StreamAddress.of(url).name
     await api(url, "STREAM.CREATE.*", {"name": name, "subjects": [f"{name}.>"]})
 
     with pytest.raises(ConfigurationError, match="belongs to another application"):
@@ -474,7 +473,7 @@ async def test_publishes_with_one_key_get_its_receipt_however_many_they_are(url:
 
 async def test_an_idle_stream_stays_readable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server ends a pull after a while, and the next one continues."""
-    monkeypatch.setattr(reading, "_PULL_SECONDS", 2)
+    monkeypatch.setattr(consumer, "_PULL_SECONDS", 2)
     async with node(url) as (log, window):
         await asyncio.sleep(2.5)
 
@@ -486,7 +485,7 @@ async def test_an_idle_stream_stays_readable(url: str, monkeypatch: pytest.Monke
 
 async def store_part(url: str, window: Window, *, key: str, messages: int = 2, of: str = "") -> None:
     """Store the first messages of a batch, as a single server does that is killed while it stores the batch."""
-    subject = f"{Address.of(url).name}.{window.epoch}.{subject_part(key)}"
+    subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part(key)}"
     now_ms = int(time.time() * 1000)
     async with connection(url) as connected:
         for place, draft in enumerate(drafts(messages, of=of), start=1):
@@ -566,7 +565,7 @@ async def test_a_write_without_a_key_is_stored_whole_after_its_part(url: str) ->
     write = Write(drafts(3), None, b"", asyncio.get_running_loop().create_future())
     async with connection(url) as connected:
         part = encode_body(write.drafts[0], unix_ms=1_796_000_000_000, log_ms=1_796_000_000_000, place=1)
-        await connected.ask(Packet(f"{Address.of(url).name}.{state.epoch}.{write.id}", part))
+        await connected.ask(Packet(f"{StreamAddress.of(url).name}.{state.epoch}.{write.id}", part))
 
     [stored] = await writer.write([write], Position(state.epoch, state.latest, 0))
 
@@ -596,7 +595,7 @@ async def test_a_message_of_another_program_is_skipped_by_every_node_and_logged_
     async with node(url) as (log, window):
         before = await log.publish(drafts(1, of="before "))
         async with connection(url) as connected:
-            await connected.ask(Packet(f"{Address.of(url).name}.{window.epoch}.{subject_part('key')}", body))
+            await connected.ask(Packet(f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('key')}", body))
         await until_reached(window, before.receipt.first + 1)
         foreign = [record.message for record in caplog.records if "did not write" in record.message]
 
@@ -615,7 +614,7 @@ async def test_the_state_of_a_stream_that_ends_with_a_message_of_another_program
     async with node(url) as (log, window):
         number = (await log.publish(drafts(1))).receipt.first + 1
         async with connection(url) as connected:
-            await connected.ask(Packet(f"{Address.of(url).name}.{window.epoch}.foreign", b"hello"))
+            await connected.ask(Packet(f"{StreamAddress.of(url).name}.{window.epoch}.foreign", b"hello"))
         await until_reached(window, number)
         other = engine(url)
         await other.connect()
@@ -629,10 +628,10 @@ async def test_the_state_of_a_stream_that_ends_with_a_message_of_another_program
 @pytest.mark.parametrize("status", ["503", "409 Consumer Deleted", "100 Idle Heartbeat", "409 \udcff", "x"])
 async def test_a_message_with_the_headers_of_a_status_is_skipped(url: str, status: str) -> None:
     async with node(url) as (log, window):
-        host, port = Address.of(url).servers[0].removeprefix("nats://").split(":")
+        host, port = StreamAddress.of(url).servers[0].removeprefix("nats://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         headers = f"NATS/1.0 {status}\r\n\r\n".encode(errors="surrogateescape")
-        subject = f"{Address.of(url).name}.{window.epoch}.foreign"
+        subject = f"{StreamAddress.of(url).name}.{window.epoch}.foreign"
         writer.write(
             b'CONNECT {"verbose":false,"headers":true}\r\n'
             b"HPUB %b %d %d\r\n%b\r\nPING\r\n" % (subject.encode(), len(headers), len(headers), headers)
@@ -651,10 +650,10 @@ async def test_a_message_with_the_headers_of_a_status_is_skipped(url: str, statu
 async def test_holes_of_a_damaged_stream_are_skipped(url: str) -> None:
     async with node(url) as (log, window):
         await log.publish(drafts(5))
-        await api(url, "STREAM.PURGE.*", {"filter": f"{Address.of(url).name}.{window.epoch}.none"})
+        await api(url, "STREAM.PURGE.*", {"filter": f"{StreamAddress.of(url).name}.{window.epoch}.none"})
         first = await log.publish(drafts(1), idempotency_key="hole")
         await log.publish(drafts(2))
-        subject = f"{Address.of(url).name}.{window.epoch}.{subject_part('hole')}"
+        subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('hole')}"
         assert 1 == (await api(url, "STREAM.PURGE.*", {"filter": subject}))["purged"]
 
     async with node(url) as (log, window):
@@ -671,7 +670,7 @@ async def test_a_hole_between_messages_is_skipped(url: str) -> None:
         await log.publish(drafts(3))
         first = (await log.publish(drafts(1), idempotency_key="hole")).receipt.first
         await log.publish(drafts(2))
-        subject = f"{Address.of(url).name}.{window.epoch}.{subject_part('hole')}"
+        subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('hole')}"
         assert 1 == (await api(url, "STREAM.PURGE.*", {"filter": subject}))["purged"]
 
     async with node(url) as (log, window):
@@ -846,7 +845,7 @@ async def test_a_stream_without_a_leader_is_unavailable(url: str) -> None:
         info = await api(url, "STREAM.INFO.*")
 
     with pytest.raises(LogUnavailable, match="no leader"):
-        Stream.of(info | {"cluster": {"leader": ""}}, Address.of(url), Retention())
+        StreamInfo.of(info | {"cluster": {"leader": ""}}, StreamAddress.of(url), Retention())
 
 
 @pytest.mark.parametrize(
@@ -864,8 +863,8 @@ async def test_a_leader_that_hears_from_no_majority_is_not_believed(
         info = await api(url, "STREAM.INFO.*")
     info["config"]["num_replicas"] = 3
 
-    stream = Stream.of(
-        info | {"cluster": {"leader": "a", "replicas": replicas}}, Address.of(f"{url}&replicas=3"), Retention()
+    stream = StreamInfo.of(
+        info | {"cluster": {"leader": "a", "replicas": replicas}}, StreamAddress.of(f"{url}&replicas=3"), Retention()
     )
 
     assert certain is stream.leader_is_certain

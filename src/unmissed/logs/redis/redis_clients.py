@@ -27,7 +27,7 @@ _SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
 
 
 @dataclass(frozen=True, slots=True)
-class Clients:
+class RedisClients:
     """A client for the server of the log, and those for the Sentinels that know where it is."""
 
     redis: Redis
@@ -39,7 +39,7 @@ class Clients:
             await client.aclose()
 
 
-def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Clients]:
+def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], RedisClients]:
     """Return a function that creates clients for this URL, without a query. ``tls`` has options such as ssl_ca_certs.
 
     Raises ConfigurationError for a URL that cannot be read.
@@ -55,10 +55,10 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], Clients]:
     if not valid:
         # Without the reason, which contains a part of a password that has characters such as "/".
         raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: write {_FORM}, and percent-encode the password")
-    return lambda: Clients(Redis.from_url(url, **tls, **_OPTIONS))
+    return lambda: RedisClients(Redis.from_url(url, **tls, **_OPTIONS))
 
 
-def _sentinel_factory(url: str) -> Callable[[], Clients]:
+def _sentinel_factory(url: str) -> Callable[[], RedisClients]:
     """Return a function that creates clients which ask these Sentinels for their master when they connect."""
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
@@ -74,11 +74,11 @@ def _sentinel_factory(url: str) -> Callable[[], Clients]:
         "db": int(database or 0),
     }
 
-    def create() -> Clients:
+    def create() -> RedisClients:
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis has no types for it
             sentinels, sentinel_kwargs={"socket_timeout": 1.0}, **options
         )
-        return Clients(sentinel.master_for(service), sentinel.sentinels)
+        return RedisClients(sentinel.master_for(service), sentinel.sentinels)
 
     return create
 
