@@ -10,7 +10,7 @@ import unmissed
 SOURCE = Path(unmissed.__file__).parent
 
 FLOORS = [
-    {"core", "tasks", "retrying", "version"},
+    {"core", "tasks", "retrying"},
     {"settings"},
     {"security"},
     {"logs"},

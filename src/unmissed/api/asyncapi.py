@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +16,6 @@ from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN, TOPICS_PATTERN
 from unmissed.core.window import Outcome
 from unmissed.core.wire import BEARER_SUBPROTOCOL, MAX_SEQUENCE_NUMBER, CloseCode
 from unmissed.manager import ConnectionManager
-from unmissed.version import __version__
 
 PATH = "/websocket/asyncapi.json"
 CHANNEL = "websocket"
@@ -90,7 +90,7 @@ def document(manager: ConnectionManager, *, title: str) -> dict[str, Any]:
     codes = _CLOSE_CODES.items()
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": title, "version": __version__, "description": _DESCRIPTION},
+        "info": {"title": title, "version": metadata.version("unmissed"), "description": _DESCRIPTION},
         "defaultContentType": "application/json",
         "channels": {
             CHANNEL: {

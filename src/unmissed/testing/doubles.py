@@ -1,4 +1,4 @@
-"""An in-memory socket, for tests of delivery without a network."""
+"""Doubles for tests without a network and without waiting: a manual clock and an in-memory socket."""
 
 from typing import Any
 
@@ -6,6 +6,21 @@ from unmissed.core.chunks import Chunk
 from unmissed.core.encoding import decode_json
 from unmissed.core.wire import CloseCode
 from unmissed.delivery.socket import SocketListener
+
+
+class ManualClock:
+    """A clock in seconds, usable as both monotonic and wall clock. Only ``advance`` changes its time."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self.now += seconds
 
 
 class FakeSocket:
