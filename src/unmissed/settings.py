@@ -25,7 +25,7 @@ _SERVICE_LINK = re.compile(
 
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
-_PUBLIC_KEY_ALGORITHMS = ("RS", "ES", "PS")
+_PUBLIC_KEY_ALGORITHMS = ("RS", "ES")
 _NODE_KEY_LABEL = b"unmissed: notes between nodes"
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]

@@ -11,7 +11,7 @@ from unmissed.logs.base import Channel
 
 
 class ClusterNode:
-    """One of the nodes that share a log: ``nodes`` are the others, asked by ``presence`` and ``logouts``.
+    """One of the nodes that share a log: ``nodes`` are the other ones, asked by ``presence`` and ``logouts``.
 
     ``connections`` are those of this node. ``channel`` carries the notes between nodes, and ``key`` authenticates them;
     without a channel, the node is alone. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.

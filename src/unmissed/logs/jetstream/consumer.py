@@ -1,4 +1,4 @@
-"""Reading a stream: a consumer of the node's own, which is asked for messages when the node is ready for them."""
+"""Reading a stream: each node has a pull consumer of its own, and asks it for messages when it is ready for them."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ _PULL_BYTES = 8_388_608
 _PULL_SECONDS = 30
 _HEARTBEAT_SECONDS = 1
 _SILENCE_SECONDS = 3.5
-"""A server that is silent for so long has lost the consumer, or cannot be reached."""
+"""Seconds of silence after which the server has lost the consumer, or cannot be reached."""
 
 _INACTIVE_SECONDS = 300
 """How long a server keeps the consumer of a node that is gone, or too busy to ask for messages."""
@@ -33,7 +33,7 @@ _PULL_ENDED = ("Request Timeout", "Interest Expired", "Batch Completed", "Messag
 
 
 class StreamConsumer:
-    """Messages of one stream after a number, for one reader, over one connection."""
+    """A pull consumer: the messages of one stream after a number, over one connection."""
 
     def __init__(self, connection: NatsConnection, *, stream: str, subjects: str) -> None:
         self._connection = connection
@@ -164,7 +164,7 @@ class StreamConsumer:
     def _end_part(self, records: list[Record]) -> None:
         """Make void what is held of a batch, as something else follows.
 
-        A single server that is killed while it stores a batch keeps a part of it. Nobody was told that it is stored,
+        A single server that is killed while it stores a batch keeps a part of it. It was not reported as stored,
         and its publisher stores the whole of it later.
         """
         if self._batch:

@@ -39,7 +39,7 @@ class NatsConnection:
 
     def __init__(self, address: StreamAddress) -> None:
         self.lost: str | None = None
-        """Why this connection cannot be used any more, or None."""
+        """Why this connection can no longer be used, or None."""
         self._address = address
         self._label = address.label
         self._client = _new_client()
@@ -102,7 +102,7 @@ class NatsConnection:
             await asyncio.sleep(0)
 
     def end(self, reason: str) -> None:
-        """Use this connection no more, and wake those who wait for something from it."""
+        """Stop using this connection, and wake everything that waits for it."""
         if self.lost is not None:
             return
         self.lost = reason
@@ -125,7 +125,7 @@ class NatsConnection:
     async def exchange(self, packets: Sequence[Packet]) -> list[dict[str, Any]]:
         """Send all packets in order, and return the answers to those that are answered.
 
-        Raises LogUnavailable when an answer is missing. Then nobody knows which of the packets had an effect.
+        Raises LogUnavailable when an answer is missing. Then it is unknown which of the packets had an effect.
         """
         tokens: list[str] = []
         try:
@@ -171,7 +171,7 @@ class NatsConnection:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """End the connection if the client cannot send: it is closed some time before it tells so."""
+        """End the connection if the client cannot send: nats-py closes it some time before it reports that."""
         try:
             yield
         except _client_errors() as error:
@@ -196,7 +196,7 @@ class NatsConnection:
         if message is None:
             raise LogUnavailable(self.lost or "")
         if message.headers is not None and message.headers.get("Status") == str(NO_RESPONDERS):
-            return {"error": {"code": NO_RESPONDERS, "description": "nobody answers at the moment"}}
+            return {"error": {"code": NO_RESPONDERS, "description": "no server answers at the moment"}}
         content: dict[str, Any] = json.loads(message.data)
         return content
 
@@ -223,7 +223,7 @@ class NatsConnection:
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0,
             "ping_interval": _PING_SECONDS,
-            # With a limit, publishing would wait for the socket, and swallow a cancellation meanwhile.
+            # With a limit, publishing would wait for the socket, and swallow a cancellation while it waits.
             "pending_size": _NO_LIMIT,
         }
         if address.tls:
@@ -254,7 +254,7 @@ def _new_client() -> "Client":
         raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
 
     class HeaderlessClient(Client):
-        """Reads only the headers that are a status. The others take a sixth of all time, and nobody needs them."""
+        """Reads only the headers that are a status. Reading the others takes a sixth of all time, for no use."""
 
         async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
             if headers is None or not headers.startswith(b"NATS/1.0 "):

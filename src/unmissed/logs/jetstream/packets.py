@@ -11,7 +11,7 @@ from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
 from unmissed.logs.writer import Write
 
 NO_RESPONDERS = 503
-"""In place of an error code: nobody answers requests to this subject."""
+"""In place of an error code: no subscriber answers requests to this subject."""
 
 LINE_BYTES = 160
 """Upper bound of the line before the draft in a body."""
@@ -87,7 +87,7 @@ def encode_receipt(write: Write) -> bytes:
 
 
 def fingerprint(write: Write) -> str:
-    """Return what tells the drafts apart from others, as text. Without a key, the id of the write does."""
+    """Return a digest of the drafts as text. Without a key, there is none: the id of the write is unique."""
     return write.fingerprint.hex() or "-"
 
 

@@ -1,4 +1,4 @@
-"""Writing to a stream: every publish has a subject of its own, which makes it unique."""
+"""Publishing into a stream: every publish has a subject of its own, which makes it unique."""
 
 import asyncio
 import secrets
@@ -79,7 +79,7 @@ class _Publish:
 class StreamPublisher:
     """Stores publishes in one epoch of a stream.
 
-    ``Nats-Msg-Id`` is refused in batches, and would not tell whether the contents are the same. Instead, the subject is
+    ``Nats-Msg-Id`` is refused in batches, and does not show whether the contents are the same. Instead, the subject is
     the key, and a message is refused if its subject has one already. The last one there has the receipt.
     """
 

@@ -91,7 +91,7 @@ class StreamInfo:
     """How many messages between the oldest and the latest are missing."""
     server_ms: float
     leader_is_certain: bool
-    """Whether the server that said so cannot have been replaced as the leader meanwhile."""
+    """Whether the server that answered is certain to be the leader still."""
 
     @classmethod
     def of(cls, info: Mapping[str, Any], address: StreamAddress, retention: Retention) -> "StreamInfo":
