@@ -94,6 +94,7 @@ class Nodes:
         """
         if self._channel is None:
             return
+        # Listen first: hello is said as soon as the channel is open, when no introduction can be missed.
         self._tasks = [asyncio.create_task(self._listen(self._channel))]
         complete = await self._introductions.wait(seconds=self._timing.start_seconds)
         self._tasks.append(asyncio.create_task(self._greet(complete=complete)))
@@ -103,6 +104,7 @@ class Nodes:
         for task in self._tasks:
             await end(task)
         if self._tasks:
+            # Last: a hello after it would let the other nodes wait for this one again.
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(seconds):
                     await self._send("goodbye", None)
