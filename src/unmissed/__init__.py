@@ -1,124 +1,24 @@
 """WebSocket messages that survive reconnects, for FastAPI."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from unmissed.api.identity import Bearer, get_current_user_id, get_identity
-    from unmissed.api.router import create_router
-    from unmissed.application.hooks import Connected, Disconnected
-    from unmissed.core.audience import Identity
-    from unmissed.core.errors import (
-        AlreadyRunning,
-        CommandError,
-        ConfigurationError,
-        ConnectionRefused,
-        Draining,
-        IdempotencyConflict,
-        InvalidMessage,
-        InvalidToken,
-        LogUnavailable,
-        NotRunning,
-        UnknownConnection,
-        UnmissedError,
-        WrongThread,
-    )
-    from unmissed.core.messages import Draft, Message, rfc3339
-    from unmissed.core.receipts import Receipt
-    from unmissed.core.window import Outcome, Recovery, Retention, Window
-    from unmissed.delivery.connection import Connection
-    from unmissed.logs.base import Log, Publication, Reader
-    from unmissed.main import create_app
-    from unmissed.manager import ConnectionManager
-    from unmissed.security.access import Access
-    from unmissed.security.tokens import JwtVerifier, TokenVerifier, issue_token
-    from unmissed.settings import Settings
-
-    __version__: str
-
-__all__ = [
-    "Access",
-    "AlreadyRunning",
-    "Bearer",
-    "CommandError",
-    "ConfigurationError",
-    "Connected",
-    "Connection",
-    "ConnectionManager",
-    "ConnectionRefused",
-    "Disconnected",
-    "Draft",
-    "Draining",
-    "IdempotencyConflict",
-    "Identity",
-    "InvalidMessage",
-    "InvalidToken",
-    "JwtVerifier",
-    "Log",
-    "LogUnavailable",
-    "Message",
-    "NotRunning",
-    "Outcome",
-    "Publication",
-    "Reader",
-    "Receipt",
-    "Recovery",
-    "Retention",
-    "Settings",
-    "TokenVerifier",
-    "UnknownConnection",
-    "UnmissedError",
-    "Window",
-    "WrongThread",
-    "__version__",
-    "create_app",
-    "create_router",
-    "get_current_user_id",
-    "get_identity",
-    "issue_token",
-    "rfc3339",
-]
-
-# A name is imported when it is first used, so that ``import unmissed.client`` loads neither FastAPI nor python-jose.
-_MODULES = {
-    "unmissed.api.identity": ("Bearer", "get_current_user_id", "get_identity"),
-    "unmissed.api.router": ("create_router",),
-    "unmissed.application.hooks": ("Connected", "Disconnected"),
-    "unmissed.core.audience": ("Identity",),
-    "unmissed.core.errors": (
-        "AlreadyRunning",
-        "CommandError",
-        "ConfigurationError",
-        "ConnectionRefused",
-        "Draining",
-        "IdempotencyConflict",
-        "InvalidMessage",
-        "InvalidToken",
-        "LogUnavailable",
-        "NotRunning",
-        "UnknownConnection",
-        "UnmissedError",
-        "WrongThread",
-    ),
-    "unmissed.core.messages": ("Draft", "Message", "rfc3339"),
-    "unmissed.core.receipts": ("Receipt",),
-    "unmissed.core.window": ("Outcome", "Recovery", "Retention", "Window"),
-    "unmissed.security.access": ("Access",),
-    "unmissed.delivery.connection": ("Connection",),
-    "unmissed.logs.base": ("Log", "Publication", "Reader"),
-    "unmissed.main": ("create_app",),
-    "unmissed.manager": ("ConnectionManager",),
-    "unmissed.security.tokens": ("JwtVerifier", "TokenVerifier", "issue_token"),
-    "unmissed.settings": ("Settings",),
-    "unmissed.version": ("__version__",),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+# The stub beside this file is the one list of public names: a line for each, ``from home import name as name``. A name
+# is imported when it is first used, so that ``import unmissed.client`` loads neither FastAPI nor python-jose.
+_STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+_HOMES = {line.split()[3]: line.split()[1] for line in _STUB.splitlines() if line.startswith("from ")}
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604  # strings from the stub
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name == "__version__":
+        value = import_module("importlib.metadata").version("unmissed")
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
     return value
 
 

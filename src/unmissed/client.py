@@ -19,7 +19,6 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from unmissed.core.backoff import Backoff
 from unmissed.core.client_frames import Authenticate
 from unmissed.core.close_codes import CloseCode, Reaction, reaction_to
 from unmissed.core.encoding import decode_json
@@ -27,7 +26,7 @@ from unmissed.core.errors import ConfigurationError, ConnectionRefused, one_stri
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, ErrorFrame, GapFrame, ReconnectFrame
 from unmissed.core.window import Outcome
-from unmissed.security.bearer import clean_token
+from unmissed.retrying import Backoff
 from unmissed.security.redaction import printable, redact, shown_url
 
 logger = logging.getLogger("unmissed.client")
@@ -42,6 +41,7 @@ _CLOSE_SECONDS = 0.5
 _RENEWED_AFTER = 0.8
 """The share of its remaining life after which a token is renewed."""
 
+_TOKEN = re.compile(r"[!-~]+")
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _RETRIED_STATUSES = (408, 425, 429)
 _STAMPED_HEAD = re.compile(r'\{"type":"(?:[^"\\]|\\.)*","sequence_number":([0-9]{1,16}),"timestamp":"')
@@ -391,6 +391,20 @@ async def connect(
         yield stream
     finally:
         await stream.close()
+
+
+def clean_token(text: str) -> str:
+    """Return a token without the whitespace around it, such as the line break at the end of a file.
+
+    Raises ConfigurationError, whose text does not contain the token, unless the rest is visible ASCII.
+    """
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            "the token is empty, or contains characters that no token has, such as a space or a line break: "
+            "pass the token alone, as it was issued"
+        )
+    return token
 
 
 def websocket_url(url: str) -> str:

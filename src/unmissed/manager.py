@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from unmissed.application.client_requests import ClientRequests
 from unmissed.application.lifecycle import Lifecycle
 from unmissed.application.registration import Registration
-from unmissed.cluster.people import ConnectionInfo, People
-from unmissed.cluster.presence import Followers
+from unmissed.cluster.cluster_node import ClusterNode
+from unmissed.cluster.presence import ConnectionInfo, Followers
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.close_codes import CloseCode
@@ -143,7 +143,7 @@ class ConnectionManager(Registration):
         fan_out = FanOut(
             window, node_id=self._node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
         )
-        self._people = People(
+        self._people = ClusterNode(
             fan_out.connections,
             self._revocations,
             node_id=self._node_id,
@@ -406,20 +406,20 @@ class ConnectionManager(Registration):
         Nodes that do not answer within a second are left out. Raises NotRunning, and LogUnavailable if the nodes cannot
         reach each other.
         """
-        return await self._everybody.users(topic)
+        return await self._everybody.presence.users(topic)
 
     async def followers(self, topic: str, *, limit: int) -> Followers:
         """Return the first ``limit`` users, alphabetically, that follow a topic now, on all nodes, and how many do.
 
         Questions at the same time share one answer of the other nodes. Raises what ``users`` raises.
         """
-        return await self._everybody.presence.of(topic, limit=limit)
+        return await self._everybody.presence.followers(topic, limit=limit)
 
     async def connections_page(
         self, *, after: str = "", limit: int, user_id: str | None = None
     ) -> list[ConnectionInfo]:
         """Return the first ``limit`` connections to any node, of one user if given, above the id ``after``, by id."""
-        return await self._everybody.listed(after=after, limit=limit, user_id=user_id)
+        return await self._everybody.presence.listed(after=after, limit=limit, user_id=user_id)
 
     @property
     def measures(self) -> Measures:
@@ -530,7 +530,7 @@ class ConnectionManager(Registration):
         An identity without ``expires_at``, too, cannot be refused: its connections are closed, and the application must
         end its session.
         """
-        return await self._everybody.log_out(user_id)
+        return await self._everybody.logouts.log_out(user_id)
 
     async def log_out_connection(self, connection_id: str) -> None:
         """Close a connection to any node with code 4401, and refuse the tokens that it has used.
@@ -539,11 +539,11 @@ class ConnectionManager(Registration):
         ``expires_at``: without both times, it is not refused. Raises UnknownConnection. If LogUnavailable is raised, at
         most this node knows about it.
         """
-        await self._everybody.log_out_connection(connection_id)
+        await self._everybody.logouts.log_out_connection(connection_id)
 
     async def reconnect(self, connection_id: str) -> None:
         """Close a connection to any node with code 1012: its client reconnects. Raises UnknownConnection."""
-        await self._everybody.reconnect(connection_id)
+        await self._everybody.logouts.reconnect(connection_id)
 
     def check_identity(self, identity: Identity) -> None:
         """Raise InvalidToken if the user, or the token, was logged out."""
@@ -591,7 +591,7 @@ class ConnectionManager(Registration):
             raise UnknownConnection(connection_id, node=node if node in self._people.nodes.others else None) from None
 
     @property
-    def _everybody(self) -> People:
+    def _everybody(self) -> ClusterNode:
         self._running  # noqa: B018  # raises NotRunning
         return self._people
 

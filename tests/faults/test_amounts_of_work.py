@@ -34,7 +34,7 @@ from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
 from unmissed.core.window import Retention, Window
 from unmissed.delivery.drafts import drafts_of
 from unmissed.logs import writer
-from unmissed.logs.shared.jetstream.engine import MAX_WAITING_NOTE_BYTES
+from unmissed.logs.jetstream.engine import MAX_WAITING_NOTE_BYTES
 from unmissed.security.token_cache import MAX_VERIFIED_BYTES
 from unmissed.security.tokens import issue_token_under
 from unmissed.server.frame_parser import Frames

@@ -13,7 +13,7 @@ from engines import NatsServer, RedisServer
 from places import Place
 from unit.logs.test_base import drafts, payloads
 from unmissed.core.window import Outcome, Retention
-from unmissed.logs.shared.jetstream.body import encode_body
+from unmissed.logs.jetstream.packets import encode_body
 
 pytestmark = pytest.mark.live
 

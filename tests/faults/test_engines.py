@@ -16,11 +16,11 @@ from unit.logs.test_base import drafts, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.window import Outcome, Retention, Window
-from unmissed.logs.shared.engine import Position
-from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.engine import JetStreamEngine
-from unmissed.logs.shared.redis.clients import client_factory
-from unmissed.logs.shared.redis.engine import RedisEngine
+from unmissed.logs.engine import Position
+from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.engine import JetStreamEngine
+from unmissed.logs.redis.engine import RedisEngine
+from unmissed.logs.redis.redis_clients import client_factory
 from unmissed.logs.writer import Write
 
 pytestmark = pytest.mark.live
@@ -51,7 +51,7 @@ def visible(window: Window) -> list[str]:
 
 async def store(url: str, *, messages: int, key: str) -> None:
     """Store one batch, without reading it."""
-    engine = JetStreamEngine(Address.of(url), retention=Retention())
+    engine = JetStreamEngine(StreamAddress.of(url), retention=Retention())
     await engine.connect()
     state = await engine.state(None)
     fingerprint = b"of the batch"
@@ -129,7 +129,7 @@ async def test_the_documented_permissions_are_all_that_a_log_needs(tenants: Nats
         assert b"note" == await anext(notes)
         await notes.aclose()
 
-    engine = JetStreamEngine(Address.of(url_of(tenants, "two")), retention=Retention())
+    engine = JetStreamEngine(StreamAddress.of(url_of(tenants, "two")), retention=Retention())
     lost = await engine.state(Position(window.epoch, window.latest + 10_000_000, 0))
     await engine.close()
     assert window.epoch != lost.epoch

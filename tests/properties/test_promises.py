@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from places import LASTING, SHARED, new_url
 from unmissed import Access, ConnectionManager, Draft, Identity, Settings
-from unmissed.cluster.nodes import Nodes
+from unmissed.cluster.nodes import Nodes, Timing
 from unmissed.logs.base import Reader
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -473,7 +473,7 @@ class Promises(RuleBasedStateMachine):
 def _nodes_that_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody logs out here, so that a node that starts need not wait a second for what others refuse."""
     defaults = cast("Any", Nodes.__init__).__kwdefaults__
-    monkeypatch.setitem(defaults, "start_seconds", 0.02)
+    monkeypatch.setitem(defaults, "timing", Timing(start_seconds=0.02))
 
 
 @pytest.mark.timeout(600)

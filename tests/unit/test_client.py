@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
 from support import CONNECTED, FIRST, nth, nths, scripted, until
-from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, connect
+from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, clean_token, connect
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.testing import LiveServer
 
@@ -935,3 +935,21 @@ async def test_a_load_that_is_cancelled_is_repeated() -> None:
         message = await anext(stream)
 
     assert ([FIRST + 6], 3) == (numbers([message]), len(loads))
+
+
+@pytest.mark.parametrize(
+    "text", ["abc.DEF-1_2~+/=", " abc.DEF-1_2~+/=", "abc.DEF-1_2~+/=\r\n", "\tabc.DEF-1_2~+/=\u00a0"]
+)
+def test_a_clean_token_has_no_whitespace_around_it(text: str) -> None:
+    assert "abc.DEF-1_2~+/=" == clean_token(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n", "secret token", "secret\ntoken", "secret\x00", "s\u00e9cret", "secret\udcff"]
+)
+def test_what_is_no_token_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        clean_token(text)
+
+    assert "cret" not in str(refused.value)
+    assert not refused.value.__context__

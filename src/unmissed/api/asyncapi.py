@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from inspect import cleandoc
 from typing import Any, Literal
 
@@ -18,7 +19,6 @@ from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.core.server_frames import SERVER_FRAMES, ServerFrame
 from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.manager import ConnectionManager
-from unmissed.version import __version__
 
 PATH = "/websocket/asyncapi.json"
 CHANNEL = "websocket"
@@ -74,7 +74,7 @@ def document(manager: ConnectionManager, *, title: str) -> dict[str, Any]:
     codes = {f"{code:d}": f"{code.meaning}: {code.reaction.advice}." for code in CloseCode}
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": title, "version": __version__, "description": _DESCRIPTION},
+        "info": {"title": title, "version": metadata.version("unmissed"), "description": _DESCRIPTION},
         "defaultContentType": "application/json",
         "channels": {
             CHANNEL: {

@@ -11,7 +11,7 @@ from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import described, flag_parameter, limit_parameter, parameter
-from unmissed.cluster.people import ConnectionInfo
+from unmissed.cluster.presence import ConnectionInfo
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.core.errors import UnknownConnection
 from unmissed.core.messages import rfc3339

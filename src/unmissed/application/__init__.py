@@ -1,1 +1,1 @@
-"""What an application adds to its manager: commands, hooks and typed events."""
+"""What an application adds to its manager: commands, hooks and typed messages."""

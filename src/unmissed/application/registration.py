@@ -6,8 +6,8 @@ from typing import Any, TypeVar, overload
 from pydantic import BaseModel
 
 from unmissed.application.commands import Commands
-from unmissed.application.events import Events
 from unmissed.application.hooks import ConnectHook, DisconnectHook, Hooks
+from unmissed.application.typed_messages import TypedMessages
 from unmissed.core.errors import ConfigurationError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -22,7 +22,7 @@ class Registration:
 
     def __init__(self) -> None:
         self.commands = Commands()
-        self.events = Events()
+        self.events = TypedMessages()
         self.hooks = Hooks()
 
     @overload

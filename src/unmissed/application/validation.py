@@ -25,7 +25,7 @@ def validator_of(adapter: TypeAdapter[Any]) -> SchemaValidator:
 
     64 kB can hold 21,000 empty objects in place of models. Each of their missing fields would be an error: 200,000 of
     them take 0.1 s to create and 0.3 s to describe, on the event loop, and no thread can take that over, because
-    Pydantic keeps the GIL meanwhile.
+    Pydantic keeps the GIL.
     """
     schema = _stopping(adapter.core_schema)
     with _rebuilt(set(_classes(schema))):

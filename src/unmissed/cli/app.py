@@ -1,19 +1,22 @@
-"""The ``unmissed`` command and its subcommands."""
+"""The ``unmissed`` command, its subcommands, and the smallest of them: ``unmissed token``."""
 
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
 
 from unmissed.cli.check import check
 from unmissed.cli.lab import bench, verify
+from unmissed.cli.options import seconds
 from unmissed.cli.publish import publish
 from unmissed.cli.serve import serve
 from unmissed.cli.tail import tail
-from unmissed.cli.token import token
+from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import UnmissedError
 from unmissed.security.redaction import printable
-from unmissed.version import __version__
+from unmissed.security.tokens import issue_token_under
+from unmissed.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,13 +24,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="WebSocket messages that survive reconnects.",
 )
+
+
+def token(
+    *,
+    sub: Annotated[str, typer.Option(help="The user id.")],
+    scope: Annotated[list[str] | None, typer.Option(help=f"A scope, such as {PUBLISH_SCOPE}. May be repeated.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="A topic, or a prefix such as 'orders.*'. May be repeated.")
+    ] = None,
+    expires: Annotated[float, typer.Option(parser=seconds, metavar="DURATION")] = "1h",  # type: ignore[assignment]  # typer parses the default, too
+) -> None:
+    """Print a token signed with UNMISSED_JWT_SECRET."""
+    typer.echo(
+        issue_token_under(
+            Settings.load(), user_id=sub, scope=" ".join(scope or ()), topics=topic or (), expires_in=expires
+        )
+    )
+
+
 for command in (serve, token, publish, tail, bench, verify, check):
     app.command()(command)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it with the value of the flag
     if asked:
-        typer.echo(f"unmissed {__version__}")
+        typer.echo(f"unmissed {metadata.version('unmissed')}")
         raise typer.Exit
 
 
@@ -38,7 +60,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the global options."""
 
 
 def main() -> None:

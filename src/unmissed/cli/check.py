@@ -13,11 +13,11 @@ import uvicorn
 
 from unmissed.cli.options import seconds
 from unmissed.core.errors import ConfigurationError, UnmissedError
-from unmissed.core.urls import without_login
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import file_of, is_shared, log_from_url
+from unmissed.security.redaction import without_login
 from unmissed.security.tokens import JwtVerifier, issue_token_under
 from unmissed.settings import Settings, unknown_variables
 

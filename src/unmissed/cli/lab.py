@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from unmissed.cli.options import TokenOption, seconds, token_or_own
-from unmissed.security.bearer import clean_token
+from unmissed.client import clean_token
 from unmissed.settings import Settings
 
 _SEEDS = 1_000_000

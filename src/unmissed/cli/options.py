@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic import SecretStr
 
+from unmissed.client import clean_token
 from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
-from unmissed.security.bearer import clean_token
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import PREFIX, Settings
 

@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Drops:
-    """When the connection is dropped, for how long (seconds), and where messages are published meanwhile."""
+    """When the connection is dropped, for how long (seconds), and where messages are published while it is down."""
 
     every: float
     down: float
@@ -160,7 +160,7 @@ class _ShowingHandler(logging.Handler):
 
 @contextlib.contextmanager
 def _log_shown(show: Callable[[str], None]) -> Iterator[None]:
-    """Show the log of this package meanwhile."""
+    """Show the log of this package within the context."""
     logger, handler = logging.getLogger("unmissed.client"), _ShowingHandler(show)
     level = logger.level
     logger.addHandler(handler)

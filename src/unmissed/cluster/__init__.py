@@ -1,1 +1,1 @@
-"""The nodes that share a log: their notes, who is connected to them, and logouts on all of them."""
+"""The cluster of nodes that share a log: the notes between them, presence, and logouts."""

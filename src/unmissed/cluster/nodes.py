@@ -1,44 +1,61 @@
-"""The other nodes of a shared log: sending them what all must know, and asking what only they know."""
+"""The other nodes of a shared log: asking them, answering them, and learning their facts at the start."""
 
 import asyncio
 import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from unmissed.cluster.introductions import Introductions
 from unmissed.cluster.notes import Assembly, Replays, authentic, encoded
 from unmissed.core.errors import LogUnavailable
-from unmissed.logs.availability import Availability
 from unmissed.logs.base import Channel
+from unmissed.retrying import Availability
 from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
 
-HELLO_SECONDS = 1.0
-"""Seconds between two hello notes. A node that is silent for three intervals is considered gone."""
 
-START_SECONDS = 1.0
-"""How long a starting node waits for what the others know."""
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What a node contributes to its cluster."""
 
-ANSWER_SECONDS = 1.0
-"""How long the answers of other nodes are awaited."""
+    handlers: Mapping[str, Callable[[Any], Any]]
+    """A function for each kind of note. It is called with the content of a note, and returns the answer."""
+    facts: Callable[[], list[tuple[str, Any]]]
+    """Returns the notes that a newly started node needs, each a kind and its content."""
+    fingerprint: Callable[[], int]
+    """Returns a number that is equal on nodes with the same facts."""
 
-SILENT_SECONDS = 4.0
-"""A node that does not even hear itself for this time has lost its connection."""
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The time limits of the notes between nodes."""
+
+    start_seconds: float = 1.0
+    """How long a starting node waits for the facts of the other nodes."""
+    answer_seconds: float = 1.0
+    """How long a node waits for the answers of the other nodes."""
+    hello_seconds: float = 1.0
+    """Seconds between hello notes. A node that is silent for three intervals is considered gone."""
+    echo_seconds: float = 4.0
+    """Seconds without receiving its own notes after which a node reopens its channel."""
+
+
+_TIMING = Timing()
 
 
 class Nodes:
-    """The nodes that share a log, seen from one. ``channel`` carries their notes; without one, the node is alone.
+    """The other nodes that share a log. ``channel`` carries the notes; without one, this node is alone.
 
-    Notes are authenticated with ``key``, and each is handled once: a recorded one that is sent again is ignored, unless
-    its node had ended before this one started. ``handlers`` has a function for each kind of note, which is called with
-    its content and returns the answer. ``facts`` returns notes, each a kind and its content, that every node must know,
-    and ``knows`` a number that is equal on nodes with the same facts. ``clock`` returns monotonic seconds.
+    Notes are authenticated with ``key``, and each is handled once: a recorded note that is sent again is ignored,
+    unless its node had ended before this one started. ``clock`` returns monotonic seconds.
 
-    A node that begins to listen says hello. The others introduce themselves, and it asks one of those that know
-    something else for all its facts, so that they are sent once and not by every node.
+    A node that begins to listen says hello. The other nodes introduce themselves with the fingerprint of their facts,
+    and it asks one node for each fingerprint that is new to it, so that facts are sent once and not by every node.
     """
 
     def __init__(
@@ -47,28 +64,20 @@ class Nodes:
         *,
         node_id: str,
         key: bytes,
-        handlers: Mapping[str, Callable[[Any], Any]],
-        facts: Callable[[], list[tuple[str, Any]]],
-        knows: Callable[[], int],
+        knowledge: Knowledge,
         clock: Callable[[], float],
-        start_seconds: float = START_SECONDS,
-        answer_seconds: float = ANSWER_SECONDS,
-        hello_seconds: float = HELLO_SECONDS,
+        timing: Timing = _TIMING,
     ) -> None:
         self.id = node_id
         self._channel = channel
         self._key = key
-        self._handlers = handlers
-        self._facts = facts
-        self._knows = knows
+        self._knowledge = knowledge
         self._clock = clock
-        self._start_seconds = start_seconds
-        self._answer_seconds = answer_seconds
-        self._hello_seconds = hello_seconds
+        self._timing = timing
         self._heard: dict[str, float] = {}
-        """When each other node was heard last. Nodes that are starting are left out: they have no clients."""
+        """When each other node was last heard. Nodes that are starting are left out: they have no clients."""
         self._asked: dict[str, _Question] = {}
-        self._introductions = _Introductions()
+        self._introductions = Introductions()
         self._facts_sent = False
         """Whether this node has sent its facts since it began to listen."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,42 +88,44 @@ class Nodes:
         self._sending = Availability("used to reach other nodes")
 
     async def start(self) -> None:
-        """Listen, and wait until every other node has sent what a node must know, or nothing arrives for a second.
+        """Listen, and wait until this node has the facts of all other nodes, or none arrives for a second.
 
-        Until then, this node would accept tokens that the others refuse.
+        Before that, it would accept tokens that the other nodes refuse.
         """
         if self._channel is None:
             return
+        # Listen first: hello is said as soon as the channel is open, when no introduction can be missed.
         self._tasks = [asyncio.create_task(self._listen(self._channel))]
-        complete = await self._introductions.wait(seconds=self._start_seconds)
+        complete = await self._introductions.wait(seconds=self._timing.start_seconds)
         self._tasks.append(asyncio.create_task(self._greet(complete=complete)))
 
     async def stop(self, *, seconds: float) -> None:
-        """Stop listening, and try to send goodbye for so many seconds. Without it, the others notice a little later."""
+        """Stop listening, and try for at most ``seconds`` to say goodbye, so that the other nodes notice at once."""
         for task in self._tasks:
             await end(task)
         if self._tasks:
+            # Last: a hello after it would let the other nodes wait for this one again.
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(seconds):
                     await self._send("goodbye", None)
 
     @property
     def others(self) -> frozenset[str]:
-        """The ids of the other nodes that were heard lately."""
+        """The ids of the other nodes that were heard within three hello intervals."""
         now = self._clock()
-        return frozenset(node for node, at in self._heard.items() if now - at < 3 * self._hello_seconds)
+        return frozenset(node for node, at in self._heard.items() if now - at < 3 * self._timing.hello_seconds)
 
     @property
     def problem(self) -> str | None:
-        """Why this node neither hears nor reaches the others at the moment, or None."""
+        """Why this node cannot hear or reach the other nodes at the moment, or None."""
         reason = self._hearing.reason or self._sending.reason
         return reason and f"the other nodes cannot be reached: {reason}"
 
     async def ask(self, kind: str, content: Any) -> dict[str, Any]:
-        """Let all other nodes handle a note, and return the answers by node of those that were heard lately.
+        """Send a note to all other nodes, and return their answers by node.
 
-        Those that do not answer within a second are left out. Raises LogUnavailable if the note did not come back to
-        this node, too, which means that nobody may have received it.
+        Nodes that do not answer within a second are left out. Raises LogUnavailable if the note does not come back to
+        this node either: then it may have reached no node.
         """
         if self._channel is None:
             return {}
@@ -122,7 +133,7 @@ class Nodes:
         question_id = secrets.token_urlsafe(9)
         self._asked[question_id] = question
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(self._timing.answer_seconds):
                 await self._send(kind, content, question=question_id)
                 await question.answered.wait()
         except TimeoutError:
@@ -144,7 +155,9 @@ class Nodes:
             except LogUnavailable as error:
                 seconds = self._hearing.failed(error.reason)
             except TimeoutError:
-                seconds = self._hearing.failed(f"this node has not heard itself for {SILENT_SECONDS:g} seconds")
+                seconds = self._hearing.failed(
+                    f"this node has not heard itself for {self._timing.echo_seconds:g} seconds"
+                )
             except Exception as error:
                 if self._hearing.reason is None:
                     logger.exception("listening to other nodes failed")
@@ -152,7 +165,7 @@ class Nodes:
             await asyncio.sleep(seconds)
 
     async def _authentic(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Yield the parts of notes that a node with the same key has sent, and the empty one of the channel."""
+        """Yield the parts of notes from nodes with the same key, and the empty part that opens the channel."""
         reported = False
         async for sealed in parts:
             part = sealed and authentic(sealed, key=self._key)
@@ -166,11 +179,11 @@ class Nodes:
                 )
 
     async def _take_all(self, parts: AsyncGenerator[bytes]) -> None:
-        """Handle notes until this node hears nothing any more, not even itself."""
+        """Handle notes until none arrives, not even one of this node. Raises TimeoutError."""
         while True:
-            async with asyncio.timeout(SILENT_SECONDS):
+            async with asyncio.timeout(self._timing.echo_seconds):
                 part = await anext(parts)
-            await asyncio.sleep(0)  # Hundreds of notes may have arrived.
+            await asyncio.sleep(0)  # Hundreds of notes may have arrived together.
             if not part:
                 await self._say_hello()
                 continue
@@ -184,9 +197,9 @@ class Nodes:
                 logger.exception("a note of another node could not be handled")
 
     async def _greet(self, *, complete: bool) -> None:
-        """Send hello regularly. If the start was not ``complete``, let the others introduce themselves again.
+        """Send hello regularly. If the start was not ``complete``, ask for introductions once more.
 
-        A node may have ended while it sent its facts, and others may have the same.
+        The node that was asked for its facts may have ended while it sent them, and another one may have the same.
         """
         while True:
             self._heard = {node: self._heard[node] for node in self.others}
@@ -202,25 +215,25 @@ class Nodes:
                 if self._sending.reason is None:
                     logger.exception("sending to other nodes failed")
                 self._sending.failed(f"an unexpected error: {error!r}")
-            await asyncio.sleep(self._hello_seconds)
+            await asyncio.sleep(self._timing.hello_seconds)
 
     async def _say_hello(self) -> None:
-        """Let the other nodes introduce themselves."""
+        """Ask the other nodes to introduce themselves."""
         self._introductions.begin()
         self._facts_sent = False
         await self._send("hello", {"new": True})
 
     async def _introduce_to(self, node: str) -> None:
-        """Say that this node is here, what it knows, and which others will say so, too."""
+        """Send a node the fingerprint of these facts, and the ids of the nodes that will introduce themselves, too."""
         others = sorted(self.others - {node})
-        introduction = {"to": node, "knows": self._knows(), "ready": self._introductions.over.is_set()}
+        introduction = {"to": node, "knows": self._knowledge.fingerprint(), "ready": self._introductions.over.is_set()}
         await self._send("introduction", {**introduction, "others": others})
 
     async def _take_introduction(self, node: str, content: dict[str, Any]) -> None:
-        """Exchange facts with a node, unless both know the same, or another one has said that it knows the same."""
+        """Exchange facts with a node, unless both have the same, or another node with the same facts was asked."""
         if content["ready"]:
             self._heard[node] = self._clock()
-        knows_else = content["knows"] != self._knows()
+        knows_else = content["knows"] != self._knowledge.fingerprint()
         if self._introductions.add(node, content, knows_else=knows_else):
             await self._send("wanted", {"from": node})
         if knows_else and not self._facts_sent:
@@ -228,9 +241,9 @@ class Nodes:
             await self._send_facts()
 
     async def _send_facts(self) -> None:
-        for kind, content in self._facts():
+        for kind, content in self._knowledge.facts():
             await self._send(kind, content)
-            await asyncio.sleep(0)  # Some channels send without waiting, and there may be hundreds of notes.
+            await asyncio.sleep(0)  # Some channels send without waiting, and there may be hundreds of facts.
 
     async def _take(self, note: dict[str, Any]) -> None:
         if note["node"] == self.id:
@@ -247,8 +260,8 @@ class Nodes:
             case "answer" if note["question"] in self._asked:
                 self._asked[note["question"]].answers[node] = content
                 self._settle(note["question"], node)
-            case _ if kind in self._handlers:
-                answer = self._handlers[kind](content)
+            case _ if kind in self._knowledge.handlers:
+                answer = self._knowledge.handlers[kind](content)
                 if "question" in note:
                     await self._send("answer", answer, question=note["question"])
                 else:
@@ -285,7 +298,7 @@ class Nodes:
 
 
 class _Question:
-    """A question to some nodes, and their answers so far. One that was not known before may answer, too."""
+    """A question to some nodes, and the answers so far. A node that was unknown may answer, too."""
 
     def __init__(self, nodes: Iterable[str]) -> None:
         self.missing = set(nodes)
@@ -293,62 +306,7 @@ class _Question:
         self.answered = asyncio.Event()
 
     def settle(self, node: str) -> None:
-        """Do not wait for a node any more."""
+        """Stop waiting for a node."""
         self.missing.discard(node)
         if not self.missing:
             self.answered.set()
-
-
-class _Introductions:
-    """Which nodes have introduced themselves to one that begins to listen, and which have sent their facts."""
-
-    def __init__(self) -> None:
-        self.over = asyncio.Event()
-        """Set as soon as nothing is awaited any more."""
-        self.facts = 0
-        """Counts the notes that other nodes have sent without a question."""
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget who has introduced itself: notes may have been missed."""
-        self._awaited: set[str] = set()
-        self._done: set[str] = set()
-        self._asked: set[int] = set()
-        """What the nodes know that were asked for their facts."""
-        self._ready = False
-
-    def add(self, node: str, content: dict[str, Any], *, knows_else: bool) -> bool:
-        """Record an introduction, and return whether to ask this node for its facts."""
-        wanted = knows_else and content["knows"] not in self._asked
-        if wanted:
-            self._asked.add(content["knows"])
-        else:
-            self._done.add(node)
-        self._awaited.update(content["others"], {node})
-        self._ready = self._ready or content["ready"]  # Others, which are starting, too, may know less.
-        self._check()
-        return wanted
-
-    def completed(self, node: str) -> None:
-        """Record that a node has sent all its facts."""
-        self._done.add(node)
-        self._check()
-
-    def _check(self) -> None:
-        if self._ready and self._awaited <= self._done:
-            self.over.set()
-
-    async def wait(self, *, seconds: float) -> bool:
-        """Wait until all have done so, or nothing has arrived for so many seconds, but at most ten times as long.
-
-        Return whether all have done so.
-        """
-        for _ in range(10):
-            facts = self.facts
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    return await self.over.wait()
-            if self.facts == facts:
-                break
-        self.over.set()
-        return False

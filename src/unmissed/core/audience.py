@@ -106,7 +106,7 @@ def _check_time(seconds: object, *, field: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The recipients of a message: everyone when ``keys`` is None, else whoever has one of these keys."""
+    """The recipients of a message: everyone when ``keys`` is None, else all who have one of these keys."""
 
     keys: frozenset[str] | None = None
     size: int = field(init=False, compare=False, repr=False)
@@ -122,7 +122,7 @@ class Audience:
 
     @classmethod
     def of(cls, *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> "Audience":
-        """Return the audience of these users, and of whoever follows one of these topics; without both, of everyone.
+        """Return the audience of these users and the followers of these topics; without both, everyone.
 
         Raises ValueError for ids that are not Unicode.
         """
@@ -152,7 +152,7 @@ EVERYONE = Audience()
 
 
 def visible(audience: Audience, keys: frozenset[str]) -> bool:
-    """Return whether somebody with these keys sees a message of this audience. Without keys, only what everyone sees.
+    """Return whether a client with these keys sees a message of this audience. Without keys, it sees broadcasts only.
 
     Live delivery, recovery and every other transport use this function and no other.
     """

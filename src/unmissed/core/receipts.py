@@ -159,7 +159,7 @@ def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
     digest = sha256()
     for draft in drafts:
         keys = draft.audience.keys
-        # Lengths make it unambiguous where a part ends, and the count tells everyone from nobody.
+        # Lengths make it unambiguous where a part ends, and the count distinguishes everyone from an empty audience.
         digest.update(b"*" if keys is None else b"%d" % len(keys))
         for part in (draft.head, draft.tail, *(key.encode() for key in sorted(keys or ()))):
             digest.update(b":%d:%b" % (len(part), part))

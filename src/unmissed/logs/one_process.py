@@ -41,9 +41,10 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
 async def refuse_second_worker() -> None:
     """Raise ConfigurationError in one of several workers, however their server was configured.
 
-    Some servers tell a worker how many there are. For all others the first worker of a server takes a lock, which it
-    holds until its process ends. Others wait a few seconds for it: a server that reloads may start the next worker
-    before it stops the previous one. A process that is no worker takes no lock: two servers of one shell are separate.
+    Some servers pass the number of workers to each of them. With others, the first worker takes a lock, which it holds
+    until its process ends. Other workers wait a few seconds for it: a server that reloads may start the next worker
+    before it stops the previous one. A process that is no worker takes no lock: two servers started from one shell are
+    separate.
     """
     if _started_with_several():
         raise _refusal()

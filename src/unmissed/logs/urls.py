@@ -6,14 +6,14 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.urls import without_login
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
+from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.engine import JetStreamEngine
 from unmissed.logs.memory import MemoryLog
-from unmissed.logs.shared.jetstream.address import Address
-from unmissed.logs.shared.jetstream.engine import JetStreamEngine
-from unmissed.logs.shared.log import SharedLog
+from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.sqlite.log import SqliteLog
+from unmissed.security.redaction import without_login
 
 _KNOWN = "use memory:, sqlite:unmissed.db, redis://localhost:6379 or nats://localhost:4222"
 
@@ -49,7 +49,7 @@ def log_from_url(
         )
     if scheme == "nats":
         jetstream = JetStreamEngine(
-            Address.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock, clock=clock
+            StreamAddress.of(url), retention=retention, first_number=first_number, wall_clock=wall_clock, clock=clock
         )
         return SharedLog(jetstream, retention=retention, clock=clock)
     if scheme in _REDIS_SCHEMES:
@@ -70,8 +70,8 @@ def is_shared(url: str) -> bool:
 
 def _redis_log(url: str, *, retention: Retention, first_number: int | None, clock: Callable[[], float]) -> SharedLog:
     try:
-        from unmissed.logs.shared.redis.clients import client_factory  # noqa: PLC0415
-        from unmissed.logs.shared.redis.engine import RedisEngine  # noqa: PLC0415  # redis is optional
+        from unmissed.logs.redis.engine import RedisEngine  # noqa: PLC0415  # redis is optional
+        from unmissed.logs.redis.redis_clients import client_factory  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[redis]'") from None
     server, options = _options(url, name=_NAME, **(_TLS_OPTIONS if url.startswith("rediss:") else {}))

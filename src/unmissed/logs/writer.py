@@ -10,8 +10,8 @@ from itertools import islice
 from unmissed.core.errors import LogUnavailable, NotRunning, UnmissedError
 from unmissed.core.messages import Draft
 from unmissed.core.receipts import Receipt, fingerprint_of
-from unmissed.logs.availability import Availability
 from unmissed.logs.base import Publication
+from unmissed.retrying import Availability
 from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")

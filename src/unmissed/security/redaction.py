@@ -36,6 +36,10 @@ _NOT_SHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _LOGIN = re.compile(r"(?<=//)[^/]*@")
+"""In the URL of a server. Its path, too, may contain an ``@``."""
+
+_LOGIN_OF_LOG = re.compile(r":(//)?.*@", re.DOTALL)
+"""In the URL of a log, up to the last ``@``: a password that should have been encoded may contain any character."""
 
 
 def redact(text: str) -> str:
@@ -70,8 +74,13 @@ def printable(text: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without the parts that may be secret: user, password, query and fragment."""
+    """Return the URL of a server without the parts that may be secret: user, password, query and fragment."""
     return redact(_LOGIN.sub("", _QUERY.sub("", url)))
+
+
+def without_login(log_url: str) -> str:
+    """Return the URL of a log without the user and the password in it."""
+    return _LOGIN_OF_LOG.sub(r":\1", log_url, count=1)
 
 
 class TokenFilter(logging.Filter):

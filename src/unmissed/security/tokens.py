@@ -42,7 +42,7 @@ class JwtVerifier:
     """Verifies JWTs (RFC 7519) signed with exactly one algorithm. The key is parsed once.
 
     ``exp`` and ``sub`` are required; ``aud`` and ``iss`` when they are configured. A token with an ``aud`` is for
-    somebody else when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
+    another service when none is configured (RFC 7519 section 4.1.3), unless ``ignore_audience`` accepts it. A ``scope``
     claim is a space-separated list (RFC 8693 section 4.2), and a ``topics`` claim a list of names, or prefixes with a
     ``*`` at their end. ``leeway`` is the number of seconds that a token is accepted after it has expired, and, if it is
     more than 5, before its ``nbf`` and ``iat``. Raises ConfigurationError for a key that cannot work.

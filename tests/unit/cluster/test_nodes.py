@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support import until
-from unmissed.cluster.nodes import Nodes
+from unmissed.cluster.nodes import Knowledge, Nodes, Timing
 from unmissed.cluster.notes import authentic, encoded
 from unmissed.core.encoding import decode_json
 from unmissed.core.errors import LogUnavailable
@@ -90,20 +90,22 @@ async def start(air: Air) -> AsyncIterator[Start]:
         key: bytes = KEY,
         answer_seconds: float = 20.0,
         hello_seconds: float = 1.0,
+        echo_seconds: float = 20.0,
         **handlers: Any,
     ) -> Nodes:
         node = Nodes(
             air,
             node_id=node_id,
             key=key,
-            handlers=handlers,
-            facts=facts,
-            knows=lambda: hash(str(facts())),
+            knowledge=Knowledge(handlers, facts, fingerprint=lambda: hash(str(facts()))),
             clock=asyncio.get_running_loop().time,
-            # The first node has nobody to wait for.
-            start_seconds=20.0 if started or node_id == "late" else 0.01,
-            answer_seconds=answer_seconds,
-            hello_seconds=hello_seconds,
+            timing=Timing(
+                # The first node has nobody to wait for.
+                start_seconds=20.0 if started or node_id == "late" else 0.01,
+                answer_seconds=answer_seconds,
+                hello_seconds=hello_seconds,
+                echo_seconds=echo_seconds,
+            ),
         )
         started.append(node)
         await node.start()
@@ -144,7 +146,8 @@ async def test_questions_at_the_same_time_get_their_own_answers(start: Start) ->
 
 async def test_a_node_that_is_alone_has_no_other_to_ask(start: Start) -> None:
     assert {} == await (await start("1")).ask("double", 10)
-    alone = Nodes(None, node_id="1", key=KEY, handlers={}, facts=list, knows=int, clock=asyncio.get_running_loop().time)
+    nothing = Knowledge({}, facts=list, fingerprint=int)
+    alone = Nodes(None, node_id="1", key=KEY, knowledge=nothing, clock=asyncio.get_running_loop().time)
     await alone.start()
     assert {} == await alone.ask("double", 10)
     await alone.stop(seconds=1.0)
@@ -283,6 +286,19 @@ async def test_a_question_that_does_not_come_back_to_its_own_node_is_not_answere
 
     with pytest.raises(LogUnavailable, match="the other nodes cannot be reached"):
         await one.ask("double", 10)
+
+
+async def test_a_node_that_does_not_hear_itself_opens_its_channel_again(start: Start, air: Air) -> None:
+    one = await start("1", hello_seconds=0.01, echo_seconds=0.5)
+    await until(lambda: air.kinds.count("hello") > 2)
+
+    air.mute = True
+    await until(lambda: one.problem is not None)
+    problem = one.problem
+    air.mute = False
+    await until(lambda: one.problem is None)
+
+    assert "the other nodes cannot be reached: this node has not heard itself for 0.5 seconds" == problem
 
 
 async def test_a_long_note_is_compressed(start: Start, air: Air) -> None:

@@ -9,7 +9,7 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.memory import MemoryLog
-from unmissed.logs.shared.log import SharedLog
+from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.sqlite.log import SqliteLog
 from unmissed.logs.urls import is_shared, log_from_url
 
@@ -163,7 +163,7 @@ def test_no_refusal_contains_the_password(url: str, password: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel"])
 def test_a_missing_package_is_named_with_what_to_install(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("unmissed.logs.shared.redis.clients", "unmissed.logs.shared.redis.engine"):
+    for module in ("unmissed.logs.redis.redis_clients", "unmissed.logs.redis.engine"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
 

@@ -6,8 +6,17 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unmissed.security.redaction import TokenFilter, keep_tokens_out_of_logs, printable, redact, shown_url
+from unmissed.security.redaction import (
+    TokenFilter,
+    keep_tokens_out_of_logs,
+    printable,
+    redact,
+    shown_url,
+    without_login,
+)
 from unmissed.security.tokens import issue_token
 from unmissed.testing import SECRET
 
@@ -294,3 +303,34 @@ def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None
 )
 def test_a_text_of_a_peer_is_shown_without_what_a_terminal_obeys(text: str, expected: str) -> None:
     assert expected == printable(text)
+
+
+@pytest.mark.parametrize(
+    "url", ["memory:", "sqlite:unmissed.db", "redis://localhost:6379/1?name=chat", "nats://one:4222,two:4222", ""]
+)
+def test_the_url_of_a_log_without_a_login_is_shown_as_it_is(url: str) -> None:
+    assert url == without_login(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://alice:secret@localhost:6379/1", "redis://localhost:6379/1"),
+        ("redis://:secret@localhost", "redis://localhost"),
+        ("nats://token@one:4222,two:4222?name=chat", "nats://one:4222,two:4222?name=chat"),
+        ("redis+sentinel://:se@cret@one,two/mymaster", "redis+sentinel://one,two/mymaster"),
+    ],
+)
+def test_the_user_and_the_password_are_left_out(url: str, expected: str) -> None:
+    assert expected == without_login(url)
+
+
+@pytest.mark.parametrize("password", ["se/cret", "/secret", "se?cret", "se#cret", "se@cret", "//secret", "se\ncret"])
+@pytest.mark.parametrize("start", ["nats://alice:", "nats://", "nats:alice:"])
+def test_a_password_is_left_out_even_if_it_should_have_been_escaped(start: str, password: str) -> None:
+    assert "cret" not in without_login(f"{start}{password}@localhost:4222")
+
+
+@given(login=st.text())
+def test_nothing_of_a_login_is_shown(login: str) -> None:
+    assert "redis://host" == without_login(f"redis://{login}@host")

@@ -26,7 +26,7 @@ from unmissed.core.window import Retention
 from unmissed.logs.base import Publication
 from unmissed.logs.codec import decode_message, encode_message
 from unmissed.logs.feed import stamped
-from unmissed.logs.sqlite.boot import boot_id
+from unmissed.logs.sqlite.file_clock import FileClock, boot_id
 from unmissed.logs.writer import Write
 
 logger = logging.getLogger("unmissed")
@@ -78,7 +78,7 @@ COMMIT;
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class StoredEpoch:
     """The epoch in a file."""
 
     epoch: str
@@ -111,7 +111,7 @@ class SqliteFile:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def open(self) -> tuple[Life, list[Message]]:
+    def open(self) -> tuple[StoredEpoch, list[Message]]:
         """Create the file, or continue its epoch; return it with the retained messages, oldest first.
 
         Raises ConfigurationError if the file cannot be used.
@@ -142,7 +142,7 @@ class SqliteFile:
     def close(self) -> None:
         """Let everything reach the disk, and release the file."""
         with contextlib.suppress(sqlite3.Error):
-            self._note_clocks()
+            self._log_clock.note()
             self._mark_unsynced("")
         self._connection.close()
 
@@ -158,7 +158,8 @@ class SqliteFile:
             if os.name == "posix" and Path(self._path).stat().st_mode & stat.S_IROTH:
                 logger.warning("every user of this machine can read %s: run chmod 600 on it", self._path)
 
-    def _open(self) -> Life:
+    def _open(self) -> StoredEpoch:
+        boot = boot_id()
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         is_new = self._is_new()
         self._configure()
@@ -168,17 +169,16 @@ class SqliteFile:
         # Numbers above the latest one are of another program, and would refuse the next message.
         self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
         life = self._read_life()
-        if life.unsynced_boot not in ("", boot_id()):
+        if life.unsynced_boot not in ("", boot):
             self._begin_epoch(above=life.latest)
             life = self._read_life()
         self._epoch, self._latest = life.epoch, life.latest
         self._count_keys()
-        self._boot = boot_id()
-        self._log_ahead_ms = self._log_ms_after_pause() - self._clock() * 1000
+        self._log_clock = FileClock(self._connection, boot=boot, clock=self._clock, wall_clock=self._wall_clock)
         with self._transaction():
-            self._note_clocks()
-            self._trim(self._latest, self._log_ms())
-        self._mark_unsynced("" if self._durable else boot_id() or _NO_BOOT)
+            self._log_clock.note()
+            self._trim(self._latest, self._log_clock.now_ms())
+        self._mark_unsynced("" if self._durable else boot or _NO_BOOT)
         if not self._durable:
             self._connection.execute("PRAGMA synchronous = NORMAL")
         return life
@@ -188,7 +188,7 @@ class SqliteFile:
 
         Messages before one that is missing or damaged count as evicted, since clients may have missed that one.
         """
-        now, now_ms = self._clock(), self._log_ms()
+        now, now_ms = self._clock(), self._log_clock.now_ms()
         rows = self._connection.execute(
             "SELECT number, CAST(unix_ms AS INTEGER), CAST(log_ms AS INTEGER), CAST(message AS BLOB) FROM messages "
             "ORDER BY number DESC"
@@ -231,7 +231,7 @@ class SqliteFile:
     def _begin_epoch(self, *, above: int) -> None:
         """Begin an empty epoch at the time in microseconds, or higher if a number could be used again.
 
-        Receipts outlive it: a key that was used is answered with the number that its message had.
+        Receipts remain: a key that was used is answered with the number that its message had.
         """
         first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
         if self._first_number is not None and not above:
@@ -243,9 +243,9 @@ class SqliteFile:
                 (secrets.token_urlsafe(9), first_number, first_number - 1),
             )
 
-    def _read_life(self) -> Life:
+    def _read_life(self) -> StoredEpoch:
         found = self._connection.execute("SELECT epoch, first_number, latest, unsynced_boot FROM life").fetchone()
-        life = found and Life(*found)
+        life = found and StoredEpoch(*found)
         if not life or [str, int, int, str] != [*map(type, found)] or not 0 < life.first_number <= life.latest + 1:
             raise ConfigurationError(f"{self._path} is damaged: restore it, or move it away to begin a new log")
         return life
@@ -256,7 +256,7 @@ class SqliteFile:
         self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
 
     def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
-        now_ms, latest = self._log_ms(), self._latest
+        now_ms, latest = self._log_clock.now_ms(), self._latest
         results: list[Publication | UnmissedError] = []
         with self._transaction():
             for write in writes:
@@ -265,7 +265,7 @@ class SqliteFile:
                     latest += len(result.messages)
                 results.append(result)
             self._connection.execute("UPDATE life SET latest = ?", (latest,))
-            self._note_clocks()
+            self._log_clock.note()
             if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
                 self._trim(latest, now_ms)
         self._latest = latest
@@ -313,7 +313,7 @@ class SqliteFile:
         if has_room(mine=mine, used=used, total=self._retention.max_keys):
             return None
         [oldest_ms] = self._fetch("SELECT min(log_ms) FROM receipts")
-        wait_ms = 0 if oldest_ms is None else oldest_ms - self._oldest_ms(self._log_ms())
+        wait_ms = 0 if oldest_ms is None else oldest_ms - self._oldest_ms(self._log_clock.now_ms())
         return TooManyRequests("too many idempotency keys are in use", retry_after=(wait_ms + _TRIM_MS) / 1000)
 
     def _count_keys(self) -> None:
@@ -334,7 +334,7 @@ class SqliteFile:
         self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
 
     def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile."""
+        """Delete what is no longer retained. Between two calls, up to twice as many messages as that are stored."""
         oldest_ms = self._oldest_ms(now_ms)
         self._connection.execute(
             "DELETE FROM messages WHERE number <= ? OR log_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
@@ -359,36 +359,8 @@ class SqliteFile:
         row: tuple[Any, ...] = self._connection.execute(statement).fetchone()
         return row
 
-    def _log_ms(self) -> int:
-        """Return the present time on the clock of the log, which goes on with the monotonic clock."""
-        return int(self._clock() * 1000 + self._log_ahead_ms)
-
-    def _log_ms_after_pause(self) -> int:
-        """Return the time on the clock of the log after nobody has used the file for a while.
-
-        The monotonic clock goes on while the machine runs. Over its restart, only the wall clock tells how long it was
-        away: if that was set back meanwhile, no time has passed, and more is retained than necessary.
-        """
-        found = self._connection.execute(
-            "SELECT CAST(log_ms AS INTEGER), CAST(wall_ms AS INTEGER), CAST(monotonic_ms AS INTEGER), boot FROM clocks"
-        ).fetchone()
-        if found is None:
-            return 0
-        log_ms, wall_ms, monotonic_ms, boot = found
-        passed = self._clock() * 1000 - monotonic_ms
-        if boot is None or boot != self._boot or passed < 0:
-            passed = self._wall_clock() * 1000 - wall_ms
-        return int(log_ms + max(0.0, passed))
-
-    def _note_clocks(self) -> None:
-        monotonic, wall = self._clock(), self._wall_clock()
-        self._connection.execute(
-            "INSERT OR REPLACE INTO clocks VALUES (1, ?, ?, ?, ?)",
-            (int(monotonic * 1000 + self._log_ahead_ms), int(wall * 1000), int(monotonic * 1000), self._boot),
-        )
-
     def _oldest_ms(self, now_ms: int) -> int:
-        """Return the time on the clock of the log through which messages and receipts are not retained any more."""
+        """Return the time on the clock of the log through which messages and receipts are no longer retained."""
         return now_ms - round(self._retention.max_age * 1000)
 
     def _refusal(self, error: sqlite3.Error) -> str:

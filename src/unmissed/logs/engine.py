@@ -1,0 +1,79 @@
+"""What a shared log needs of the engine that stores its messages."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unmissed.core.errors import UnmissedError
+from unmissed.logs.base import Channel
+from unmissed.logs.feed import Record
+from unmissed.logs.writer import Stored, Write
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a node has read: an epoch, its latest number that the node has, and when that message was stamped.
+
+    ``unix_ms`` is 0 if the node has no message of that number.
+    """
+
+    epoch: str
+    latest: int
+    unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an engine holds: its epoch, and the numbers of the messages that are stored.
+
+    ``oldest`` is the oldest stored number or, if numbers after those of the node are missing, the first stored one
+    after this hole: reading continues there. It is ``latest + 1`` when no message is stored.
+    ``log_ms`` is the present time on the clock of the log.
+    """
+
+    epoch: str
+    first_number: int
+    oldest: int
+    latest: int
+    log_ms: float
+
+
+class Engine(Channel, Protocol):
+    """Stamps and stores messages, and gives every node the same ones in the same order.
+
+    Every method but ``close`` raises LogUnavailable when the engine cannot be reached or cannot do its work at the
+    moment, with a reason that does not contain a password. It may be called again after that.
+    """
+
+    async def connect(self) -> None:
+        """Connect, and create what the log needs. Raises ConfigurationError if the engine can never be used."""
+        ...
+
+    async def state(self, seen: Position | None) -> State:
+        """Return what the engine holds. It begins a new epoch if it has lost messages that this node has seen."""
+        ...
+
+    def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
+
+        Numbers may have holes. The caller asks for the state again after a hole, and after another empty block, which
+        an engine that cannot detect a new epoch yields every second.
+        """
+        ...
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
+        """Store these publishes, each as one block of contiguous numbers, and return what became of each.
+
+        It may store only the first of them, at least one, to return soon: the caller passes the rest again.
+
+        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for what can never be
+        stored.
+
+        A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be
+        stored twice.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect."""
+        ...

@@ -1,0 +1,199 @@
+"""Reading a stream: each node has a pull consumer of its own, and asks it for messages when it is ready for them."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unmissed.core.errors import LogUnavailable
+from unmissed.logs.feed import VOID, Record
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import Body, Packet, api_request, decode_body, error_code, error_text
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+logger = logging.getLogger("unmissed")
+
+_PULL_MESSAGES = 1_000
+_PULL_BYTES = 8_388_608
+"""The most messages, and bytes of them, that are on the way to a node."""
+
+_PULL_SECONDS = 30
+_HEARTBEAT_SECONDS = 1
+_SILENCE_SECONDS = 3.5
+"""Seconds of silence after which the server has lost the consumer, or cannot be reached."""
+
+_INACTIVE_SECONDS = 300
+"""How long a server keeps the consumer of a node that is gone, or too busy to ask for messages."""
+
+_PULL_ENDED = ("Request Timeout", "Interest Expired", "Batch Completed", "Message Size Exceeds MaxBytes", "No Messages")
+
+
+class StreamConsumer:
+    """A pull consumer: the messages of one stream after a number, over one connection."""
+
+    def __init__(self, connection: NatsConnection, *, stream: str, subjects: str) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._subjects = subjects
+        self._consumer = secrets.token_hex(8)
+        self._arrived: list[Msg] = []
+        self._wake = asyncio.Event()
+        self._pulls = 0
+        self._expected = 0
+        """How many messages the current pull may still return."""
+        self._batch: list[Record] = []
+        """The first messages of a batch whose last one has not arrived."""
+        self._place = 0
+        """The place of the last of them in their batch."""
+
+    async def after(self, number: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
+        self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
+        try:
+            await self._create_consumer(number + 1)
+            yield []
+            while True:
+                if not self._expected:
+                    await self._pull()
+                if records := self._records(await self._next()):
+                    yield records
+        finally:
+            await unsubscribe()
+            # Raising here would replace a cancellation.
+            with contextlib.suppress(LogUnavailable):
+                await self._connection.send(api_request(f"CONSUMER.DELETE.{self._stream}.{self._consumer}"))
+
+    async def _receive(self, message: "Msg") -> None:
+        self._arrived.append(message)
+        self._wake.set()
+
+    async def _create_consumer(self, first: int) -> None:
+        answer = await self._connection.ask(
+            api_request(
+                f"CONSUMER.CREATE.{self._stream}.{self._consumer}",
+                {"stream_name": self._stream, "config": _consumer(self._consumer, first)},
+            )
+        )
+        if error_code(answer) is not None:
+            raise LogUnavailable(error_text(answer))
+
+    async def _pull(self) -> None:
+        """Ask for more messages. The caller has taken all that arrived before, so that nothing piles up."""
+        self._pulls += 1
+        self._expected = _PULL_MESSAGES
+        pull = api_request(
+            f"CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+            {
+                "batch": _PULL_MESSAGES,
+                # A pull ends without a message that exceeds this.
+                "max_bytes": max(_PULL_BYTES, 2 * self._connection.max_payload),
+                "expires": _PULL_SECONDS * 1_000_000_000,
+                "idle_heartbeat": _HEARTBEAT_SECONDS * 1_000_000_000,
+            },
+        )
+        await self._connection.send(Packet(pull.subject, pull.body), reply=f"{self._inbox}.{self._pulls}")
+
+    async def _next(self) -> list["Msg"]:
+        """Return what has arrived, as soon as anything has."""
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            raise LogUnavailable(f"nothing is heard of the stream {self._stream}") from None
+        self._connection.check()
+        self._wake.clear()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def _records(self, arrived: Sequence["Msg"]) -> list[Record]:
+        """Return what is published by these messages. A batch is published by its last one."""
+        records: list[Record] = []
+        foreign: list[int] = []
+        for message in arrived:
+            # Only a message of the stream has a reply. Its publisher may have given it the headers of a status.
+            if not message.reply:
+                self._take_status(message)
+                continue
+            self._expected -= 1
+            number = _number(message.reply)
+            if not message.subject.startswith(self._subjects):
+                raise LogUnavailable(f"the stream {self._stream} has begun another epoch")
+            try:
+                self._take(number, decode_body(message.data), records)
+            except ValueError:
+                # The server gave this number to a message of another program, so that none of unmissed is missing.
+                self._end_part(records)
+                records.append(Record(number, 0, 0, VOID))
+                foreign.append(number)
+        if foreign:
+            logger.warning(
+                "the stream %s has %d messages that unmissed did not write, from number %d: skipped",
+                *(self._stream, len(foreign), foreign[0]),
+            )
+        return records
+
+    def _take_status(self, message: "Msg") -> None:
+        """Note that a pull has ended, or that the consumer has."""
+        headers = message.headers or {}
+        status, description = headers.get("Status"), headers.get("Description", "")
+        if status == "100":
+            return
+        if not description.startswith(_PULL_ENDED):
+            raise LogUnavailable(f"reading the stream {self._stream} ended: {description or status}")
+        if message.subject == f"{self._inbox}.{self._pulls}":
+            self._expected = 0
+
+    def _take(self, number: int, body: Body, records: list[Record]) -> None:
+        """Add a message to the records, with those that are held back for it, or hold it back."""
+        if self._batch and (number, body.place) != (self._batch[-1].number + 1, self._place + 1):
+            self._end_part(records)
+        record = Record(number, body.unix_ms, body.log_ms, body.draft)
+        if not body.is_last:
+            self._batch.append(record)
+            self._place = body.place
+            return
+        if self._batch:
+            records += self._batch
+            self._batch.clear()
+        records.append(record)
+
+    def _end_part(self, records: list[Record]) -> None:
+        """Make void what is held of a batch, as something else follows.
+
+        A single server that is killed while it stores a batch keeps a part of it. It was not reported as stored,
+        and its publisher stores the whole of it later.
+        """
+        if self._batch:
+            first, last = self._batch[0].number, self._batch[-1].number
+            logger.warning(
+                "numbers %d to %d of the stream %s are a part of a batch that was never published: skipped",
+                *(first, last, self._stream),
+            )
+            records += [Record(part.number, part.unix_ms, part.log_ms, VOID) for part in self._batch]
+            self._batch.clear()
+
+
+def _consumer(name: str, first: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": first,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "inactive_threshold": _INACTIVE_SECONDS * 1_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+
+
+def _number(reply: str) -> int:
+    """Return the number in ``$JS.ACK.<stream>.<consumer>.<delivered>.<number>...``.
+
+    Servers with a domain put it and an account before the stream.
+    """
+    parts = reply.split(".")
+    return int(parts[5] if len(parts) == 9 else parts[7])

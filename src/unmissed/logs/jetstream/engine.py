@@ -1,0 +1,345 @@
+"""JetStreamEngine: a shared log in a stream of a NATS server or cluster."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
+from unmissed.core.window import Retention
+from unmissed.logs.engine import Position, State
+from unmissed.logs.feed import Record
+from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.consumer import StreamConsumer
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import (
+    NO_RESPONDERS,
+    Packet,
+    api_request,
+    error_code,
+    error_text,
+    stored_body,
+)
+from unmissed.logs.jetstream.publisher import StreamPublisher
+from unmissed.logs.jetstream.stream import StreamInfo, settings, unix_ms_of
+from unmissed.logs.writer import Stored, Write
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+_VERSION = (2, 12)
+"""The first version with atomic batches."""
+
+_NOT_ENABLED = (NO_RESPONDERS, 10039, 10076)
+_NO_STREAM = 10059
+_STREAM_EXISTS = 10058
+_NEVER = (10052, 10065, 10074)
+"""Invalid settings, subjects of another stream, and replicas without a cluster."""
+
+MAX_WAITING_NOTE_BYTES = 67_108_864
+"""The most bytes of notes that wait to be handled. Beyond that, the node subscribes again and asks what it missed."""
+
+_NOTE_OVERHEAD = 200
+"""Bytes that a note takes in memory besides its content."""
+
+_FIND_TRIES = 5
+"""How often to look for the stream, or create it, while other nodes create or delete it."""
+
+_LOOK_AGAIN_SECONDS = 0.25
+_LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
+"""How long to wait before a stream is looked at again, and replaced if it has really lost messages."""
+
+
+class JetStreamEngine:
+    """Stores messages in the stream at ``address``. ``wall_clock`` returns Unix seconds, ``clock`` monotonic ones.
+
+    ``first_number`` replaces the time in microseconds as the first number of the first epoch.
+    """
+
+    def __init__(
+        self,
+        address: StreamAddress,
+        *,
+        retention: Retention,
+        first_number: int | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = address
+        self._notes = f"{address.name}-nodes"
+        self._retention = retention
+        self._first_number = first_number
+        self._wall_clock = wall_clock
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._connection: NatsConnection | None = None
+        self._stream: StreamInfo | None = None
+        """The stream as this connection has found it, with every message that this node had seen."""
+        self._server_ahead_ms = 0.0
+        """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
+        self._log_ahead_ms: float | None = None
+        """The milliseconds of the log's clock minus those of ``clock``, or None before the first look at the stream."""
+
+    async def connect(self) -> None:
+        """Connect, and create the stream if it does not exist."""
+        async with self._lock:
+            try:
+                await self._found(await self._connected(), None)
+            except ConfigurationError:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Disconnect."""
+        # A lock belongs to the event loop that uses it first, and this may be used again on another one.
+        self._lock = asyncio.Lock()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def state(self, seen: Position | None) -> State:
+        """Return what the stream holds. See ``Engine.state``."""
+        async with self._lock:
+            return await self._look(seen, to_read=True)
+
+    async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the messages after a number. See ``Engine.read``."""
+        connection, stream = self._connection, self._stream
+        if connection is None or stream is None:
+            raise LogUnavailable("the state of the stream is not known")
+        reading = StreamConsumer(connection, stream=stream.name, subjects=stream.subjects)
+        messages = reading.after(after)
+        try:
+            async for records in messages:
+                if records:
+                    self._set_log_clock(records[-1].log_ms)
+                yield records
+        finally:
+            await messages.aclose()
+
+    async def send(self, note: bytes) -> None:
+        """Send a note to every node. See ``Channel.send``."""
+        connection = self._connection
+        if connection is None or connection.lost is not None:
+            raise LogUnavailable(f"{self._address.label} is not connected")
+        if len(note) > connection.max_payload:
+            raise LogUnavailable(f"a note of {len(note)} bytes exceeds max_payload of NATS, {connection.max_payload}")
+        await connection.send(Packet(self._notes, note, answered=False))
+
+    async def receive(self) -> AsyncGenerator[bytes]:
+        """Yield the notes of every node. See ``Channel.receive``."""
+        async with self._lock:
+            connection = await self._connected_again()
+        notes: asyncio.Queue[bytes | None] = asyncio.Queue()
+        waiting = 0
+
+        async def received(message: "Msg") -> None:
+            nonlocal waiting
+            waiting += len(message.data) + _NOTE_OVERHEAD
+            if waiting > MAX_WAITING_NOTE_BYTES:
+                notes.put_nowait(None)
+            elif message.data:  # An empty note has a meaning of its own.
+                notes.put_nowait(message.data)
+
+        _, unsubscribe = await connection.subscribe(
+            received, on_end=lambda: notes.put_nowait(None), subject=self._notes
+        )
+        try:
+            # An answer on the same connection shows that the server knows the subscription.
+            await connection.ask(api_request("INFO"))
+            yield b""
+            while (note := await notes.get()) is not None:
+                waiting -= len(note) + _NOTE_OVERHEAD
+                yield note
+            connection.check()
+            raise LogUnavailable("notes arrive faster than this node handles them")
+        finally:
+            await unsubscribe()
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
+        """Store the first of these publishes, at least one. See ``Engine.write``.
+
+        On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
+        """
+        if not self._is_known:
+            # Otherwise, do not wait for the lock: many calls of ``state`` may be before this one.
+            async with self._lock:
+                if not self._is_known:
+                    await self._look(seen, to_read=False)
+        connection, stream = self._connection, self._stream
+        if connection is None or stream is None or stream.epoch != seen.epoch:
+            raise LogUnavailable("a new epoch has begun")
+        if not writes:
+            return []
+        unix_ms = int(self._clock() * 1000 + self._server_ahead_ms)
+        try:
+            return await StreamPublisher(
+                connection, stream, above=seen.latest, unix_ms=unix_ms, log_ms=int(self._log_ms(stream))
+            ).write(writes)
+        except LogUnavailable:
+            self._stream = None
+            raise
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether the stream has been looked at on the connection there is now."""
+        return self._stream is not None and self._connection is not None and self._connection.lost is None
+
+    async def _look(self, seen: Position | None, *, to_read: bool) -> State:
+        """Return what the stream holds, and let this connection be used.
+
+        Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
+        """
+        connection = await self._connected_again()
+        if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
+            raise LogUnavailable(error_text(answer))
+        try:
+            stream = await self._intact(connection, seen)
+            latest = await self._whole_through(connection, stream, seen)
+            oldest = await self._readable_from(connection, stream, seen, latest)
+        except ConfigurationError as error:
+            # The stream was changed while this node runs.
+            raise LogUnavailable(str(error)) from None
+        self._stream = stream
+        self._server_ahead_ms = stream.server_ms - self._clock() * 1000
+        return State(stream.epoch, stream.first_number, oldest, latest, self._log_ms(stream))
+
+    async def _connected_again(self) -> NatsConnection:
+        """Return the connection, or a new one.
+
+        The server may have been changed while this node runs, and a server that starts has no JetStream yet.
+        """
+        try:
+            return await self._connected()
+        except ConfigurationError as error:
+            raise LogUnavailable(str(error)) from None
+
+    async def _connected(self) -> NatsConnection:
+        """Return the connection, or a new one to a server that this log can use."""
+        if self._connection is not None and self._connection.lost is None:
+            return self._connection
+        if self._connection is not None:
+            await self._connection.close()
+        self._stream = None
+        self._connection = NatsConnection(self._address)
+        await self._connection.open()
+        try:
+            await self._require_jetstream(self._connection)
+        except ConfigurationError:
+            await self._connection.close()
+            raise
+        return self._connection
+
+    async def _require_jetstream(self, connection: NatsConnection) -> None:
+        if connection.version < _VERSION:
+            version = ".".join(map(str, connection.version))
+            raise ConfigurationError(
+                f"{self._address.label} runs NATS {version}: the log needs 2.12 or newer, for atomic batches"
+            )
+        answer = await connection.ask(api_request("INFO"))
+        if error_code(answer) in _NOT_ENABLED:
+            raise ConfigurationError(
+                f"{self._address.label} has no JetStream: start nats-server with --jetstream and --store_dir, "
+                "or enable it for the account of this user"
+            )
+
+    async def _found(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
+        """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
+        for _ in range(_FIND_TRIES):
+            answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
+            if error_code(answer) == _NO_STREAM:
+                answer = await self._create(connection, seen)
+            if error_code(answer) is None:
+                return StreamInfo.of(answer, self._address, self._retention)
+            if error_code(answer) in _NEVER:
+                raise ConfigurationError(f"UNMISSED_LOG_URL: {error_text(answer)}")
+            if error_code(answer) != _STREAM_EXISTS:
+                break
+        raise LogUnavailable(error_text(answer))
+
+    async def _create(self, connection: NatsConnection, seen: Position | None) -> dict[str, object]:
+        wanted = settings(
+            self._address,
+            self._retention,
+            epoch=secrets.token_urlsafe(9),
+            first_number=self._first_above(seen),
+        )
+        return await connection.ask(api_request(f"STREAM.CREATE.{self._address.name}", wanted))
+
+    def _first_above(self, seen: Position | None) -> int:
+        """Return the first number of a new epoch, which no message can have had."""
+        if seen is None and self._first_number is not None:
+            return self._first_number
+        return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
+
+    async def _intact(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
+        """Return the stream, which has everything that was seen, or begins a new epoch."""
+        stream = await self._found(connection, seen)
+        if seen is None or not await self._has_lost(connection, stream, seen):
+            return stream
+        # Look again: another node may have replaced the stream in between, and in a cluster, a leader that is about to
+        # be replaced may lag behind.
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS if self._address.replicas == 1 else _LOOK_AGAIN_IN_CLUSTER_SECONDS)
+        stream = await self._found(connection, seen)
+        if not await self._has_lost(connection, stream, seen):
+            return stream
+        if not stream.leader_is_certain:
+            raise LogUnavailable(f"most replicas of the stream {stream.name} cannot be reached")
+        await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
+        return await self._found(connection, seen)
+
+    async def _has_lost(self, connection: NatsConnection, stream: StreamInfo, seen: Position) -> bool:
+        stored_ms = None
+        if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
+            answer = await self._message(connection, stream, seen.latest)
+            if error_code(answer) is None:
+                body = stored_body(answer["message"])
+                stored_ms = 0 if body is None else body.unix_ms
+        return stream.has_lost(seen, stored_ms=stored_ms)
+
+    async def _message(self, connection: NatsConnection, stream: StreamInfo, number: int) -> dict[str, Any]:
+        return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
+
+    async def _whole_through(self, connection: NatsConnection, stream: StreamInfo, seen: Position | None) -> int:
+        """Return the latest number, without the part of a batch at the end, which readers hold back."""
+        if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
+            return stream.latest
+        answer = await self._message(connection, stream, stream.latest)
+        body = None if error_code(answer) is not None else stored_body(answer["message"])
+        if body is None:
+            return stream.latest
+        # Only a node that has just started needs the wall clock of the server, for the time since the latest message.
+        idle_ms = 0.0 if self._log_ahead_ms is not None else stream.server_ms - unix_ms_of(answer["message"]["time"])
+        self._set_log_clock(body.log_ms + max(0.0, idle_ms))
+        if body.is_last:
+            return stream.latest
+        return max(stream.latest - body.place, stream.oldest - 1)
+
+    def _log_ms(self, stream: StreamInfo) -> float:
+        """Return the present time on the clock of the log.
+
+        It goes on with the monotonic clocks of the nodes, and messages carry it from one to another. A new log begins
+        with the time of the server.
+        """
+        if self._log_ahead_ms is None:
+            self._set_log_clock(stream.server_ms)
+        return self._clock() * 1000 + (self._log_ahead_ms or 0.0)
+
+    def _set_log_clock(self, log_ms: float) -> None:
+        """Set the clock of the log forward to this time, unless it shows it already."""
+        ahead_ms = log_ms - self._clock() * 1000
+        if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
+            self._log_ahead_ms = ahead_ms
+
+    async def _readable_from(
+        self, connection: NatsConnection, stream: StreamInfo, seen: Position | None, latest: int
+    ) -> int:
+        """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
+        oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
+        if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
+            return oldest
+        # A damaged store has holes: continue after the one that follows what was seen.
+        request = {"seq": seen.latest + 1, "next_by_subj": f"{stream.subjects}*"}
+        answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
+        return oldest if error_code(answer) is not None else max(oldest, answer["message"]["seq"])

@@ -1,0 +1,195 @@
+"""The stream that stores a log: its settings, and what it holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from unmissed.core.errors import ConfigurationError, LogUnavailable
+from unmissed.core.window import Retention
+from unmissed.logs.engine import Position
+from unmissed.logs.jetstream.address import StreamAddress
+
+_FORMAT = "2"
+_EPOCH_KEY = "unmissed-epoch"
+_FORMAT_KEY = "unmissed-format"
+
+_LEAST_MESSAGES = 10_000
+"""Messages are the receipts of their keys, so a stream holds more of them than a window."""
+
+_HEADER_BYTES = 1_024
+"""Upper bound of the bytes that the server stores with a message besides its body."""
+
+_JUMP_SECONDS = 7_200.0
+"""How far the clock of the server may jump before the stream discards messages and their keys early."""
+
+_LEAST_AGE = 0.1
+"""Seconds. JetStream accepts no shorter ``max_age``."""
+
+_TOUCH_SECONDS = 3.0
+"""A leader that has heard from most replicas so recently is the only one: they elect another one after 4 seconds."""
+
+_FIXED: dict[str, Any] = {
+    "retention": "limits",
+    "storage": "file",
+    "discard": "old",
+    "max_msgs_per_subject": -1,
+    "max_msg_size": -1,
+    "no_ack": False,
+    "sealed": False,
+    "allow_atomic": True,
+}
+_OPTIONS = {
+    "subjects": "--subjects",
+    "num_replicas": "--replicas",
+    "discard": "--discard",
+    "max_age": "--max-age",
+    "max_msgs": "--max-msgs",
+    "max_bytes": "--max-bytes",
+    "max_msgs_per_subject": "--max-msgs-per-subject",
+    "max_msg_size": "--max-msg-size",
+    "no_ack": "--ack",
+    "allow_atomic": "--allow-batch",
+}
+"""Settings that ``nats stream edit`` can change. The others need another stream."""
+
+
+def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_number: int) -> dict[str, Any]:
+    """Return the settings of the stream for a new epoch.
+
+    The epoch is a part of the subjects, so that what is published for one epoch cannot get a number of another one.
+    """
+    max_messages = max(_LEAST_MESSAGES, 2 * retention.max_messages)
+    return {
+        **_FIXED,
+        "name": address.name,
+        "description": "Messages of unmissed",
+        "subjects": [f"{address.name}.{epoch}.*"],
+        "num_replicas": address.replicas,
+        "max_age": int((retention.max_age + _JUMP_SECONDS) * 1e9),
+        "max_msgs": max_messages,
+        "max_bytes": 2 * retention.max_bytes + max_messages * _HEADER_BYTES,
+        # Nothing uses message ids. The default of two minutes would not allow a shorter max_age.
+        "duplicate_window": int(_LEAST_AGE * 1e9),
+        "first_seq": first_number,
+        # A message that is deleted alone would leave a hole in the numbers.
+        "deny_delete": True,
+        "metadata": {_EPOCH_KEY: epoch, _FORMAT_KEY: _FORMAT},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What the server says about a stream at one time."""
+
+    name: str
+    epoch: str
+    first_number: int
+    oldest: int
+    latest: int
+    deleted: int
+    """How many messages between the oldest and the latest are missing."""
+    server_ms: float
+    leader_is_certain: bool
+    """Whether the server that answered is certain to be the leader still."""
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any], address: StreamAddress, retention: Retention) -> "StreamInfo":
+        """Read an answer to ``STREAM.INFO``. Raises ConfigurationError if this node cannot use the stream."""
+        config, state, cluster = info["config"], info["state"], info.get("cluster", {})
+        if info.get("cluster") is not None and not cluster.get("leader"):
+            raise LogUnavailable(f"the stream {address.name} has no leader at the moment")
+        epoch = _epoch(config, address.name)
+        _check(config, settings(address, retention, epoch=epoch, first_number=0))
+        return cls(
+            name=address.name,
+            epoch=epoch,
+            first_number=config.get("first_seq", 1),
+            oldest=state["first_seq"],
+            latest=state["last_seq"],
+            deleted=state.get("num_deleted", 0),
+            server_ms=unix_ms_of(info["ts"]),
+            leader_is_certain=_has_majority(config["num_replicas"], cluster.get("replicas") or ()),
+        )
+
+    @property
+    def subjects(self) -> str:
+        """The subjects of this epoch, without the last part."""
+        return f"{self.name}.{self.epoch}."
+
+    def has_lost(self, seen: Position, *, stored_ms: int | None) -> bool:
+        """Return whether a message that was seen is lost, or its number would be given to another one.
+
+        ``stored_ms`` is when the message that has the number ``seen.latest`` was stamped, or None without one.
+        """
+        if self.epoch != seen.epoch:
+            return seen.latest >= self.first_number
+        if seen.latest > self.latest:
+            return True
+        return seen.unix_ms != 0 and stored_ms not in (None, seen.unix_ms)
+
+
+def _epoch(config: Mapping[str, Any], name: str) -> str:
+    metadata = config.get("metadata") or {}
+    if _EPOCH_KEY not in metadata:
+        raise ConfigurationError(
+            f"UNMISSED_LOG_URL: the stream {name} belongs to another application: choose another ?name="
+        )
+    if metadata.get(_FORMAT_KEY) != _FORMAT:
+        raise ConfigurationError(
+            f"UNMISSED_LOG_URL: the stream {name} was created by another version, in format "
+            f"{metadata.get(_FORMAT_KEY)} instead of {_FORMAT}: choose another ?name="
+        )
+    epoch: str = metadata[_EPOCH_KEY]
+    return epoch
+
+
+def _check(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError that names every setting that this node cannot work with."""
+    name = wanted["name"]
+    different = {
+        key: wanted[key]
+        for key in (*_FIXED, "subjects", "num_replicas", "max_age", "max_msgs", "max_bytes")
+        if not _fits(key, config.get(key, False), wanted[key])
+    }
+    if config.get("mirror") or config.get("sources") or config.get("subject_transform"):
+        different["sources"] = None
+    if not different:
+        return
+    found = ", ".join(f"{key} is {config.get(key)} instead of {value}" for key, value in different.items())
+    if different.keys() <= _OPTIONS.keys():
+        options = " ".join(f"{_OPTIONS[key]}{_argument(key, value)}" for key, value in different.items())
+        fix = f"run nats stream edit {name} {options}, or change the settings of this node"
+    else:
+        fix = f"run nats stream rm {name}, which deletes its messages, or choose another ?name="
+    raise ConfigurationError(f"UNMISSED_LOG_URL: this node cannot use the stream {name}: {found}: {fix}")
+
+
+def _fits(key: str, found: Any, wanted: Any) -> bool:
+    """Return whether a setting is the wanted one, or for limits, not lower. 0 and -1 are no limit."""
+    if key in ("max_age", "max_msgs", "max_bytes"):
+        return bool(found <= 0 or found >= wanted)
+    return bool(found == wanted)
+
+
+def _argument(key: str, value: Any) -> str:
+    if value is True or key == "no_ack":
+        return ""
+    if key == "max_age":
+        return f"={value / 1e9:g}s"
+    return f"={value[0] if isinstance(value, list) else value}"
+
+
+def _has_majority(replicas: int, others: Any) -> bool:
+    """Return whether the leader has heard from so many replicas lately that there is no other leader."""
+    in_touch = sum(
+        bool(other.get("current") and not other.get("offline") and other.get("active", 0) < _TOUCH_SECONDS * 1e9)
+        for other in others
+    )
+    return 2 * (1 + in_touch) > replicas
+
+
+def unix_ms_of(text: str) -> float:
+    """Return a time of the server, such as ``2026-01-31T12:00:00.123456789Z``, in Unix milliseconds."""
+    seconds, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}+00:00").timestamp() * 1000 + float(f"0.{fraction or 0}") * 1000

@@ -1,0 +1,277 @@
+"""RedisEngine: one Lua script in Redis or Valkey stamps and stores, and every node reads the stream that it fills."""
+
+import contextlib
+import logging
+import math
+import secrets
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    RedisError,
+)
+
+from unmissed.core.errors import (
+    ConfigurationError,
+    IdempotencyConflict,
+    LogUnavailable,
+    NotRunning,
+    TooManyRequests,
+    UnmissedError,
+)
+from unmissed.core.messages import rfc3339
+from unmissed.core.receipts import Receipt, owner_of
+from unmissed.core.window import Retention
+from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
+from unmissed.logs.engine import Position, State
+from unmissed.logs.feed import Record
+from unmissed.logs.redis.redis_clients import RedisClients
+from unmissed.logs.writer import Stored, Write
+
+logger = logging.getLogger("unmissed")
+
+OLDEST_VERSION = (6, 2)
+SETTLE_MS = 1_500
+"""How long nothing is stored after a restart of Redis, or after a failover, so that all nodes can connect first."""
+
+_RETRY_MS = 60_000
+"""How long a publish without an idempotency key is recognised when it is tried again."""
+
+_JUMP_MS = 7_200_000
+"""How far the clock of the server may jump before messages and idempotency keys expire early."""
+
+_SLICES = 8
+"""Idempotency keys are forgotten in slices of ``max_age``, as in ``Keys``."""
+
+_FINGERPRINT_BYTES = 12
+_BLOCK_MS = 1_000
+_STORED, _NO_ROOM = 1, 2
+_READ_COUNT = 200
+_LAST_OF_NUMBER = 2**64 - 1
+"""The second part of the highest entry id that begins with a number. The script stores 0."""
+_CLUSTER = (
+    "is a node of a Redis Cluster, which cannot hold the log: use one Redis without cluster mode, with replicas and "
+    "Sentinels to survive its loss, or nats://"
+)
+_NOTHING_SEEN = Position("", 0, 0)
+_SCRIPT = resources.files(__package__).joinpath("script.lua").read_text()
+
+
+class RedisEngine:
+    """The keys ``{name}:*`` in a Redis or Valkey server.
+
+    ``connect`` returns new clients, and ``shown`` is its address without a password. ``first_number`` replaces the
+    time on the server's clock as the first number of the first epoch. ``clock`` returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], RedisClients],
+        *,
+        shown: str,
+        name: str,
+        retention: Retention,
+        first_number: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._new_clients = connect
+        self._shown = shown
+        self._prefix = f"{{{name}}}"
+        self._retention = retention
+        self._first_number = first_number
+        self._clock = clock
+        self._log_ahead_ms: float | None = None
+        """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
+        self._clients: RedisClients | None = None
+        self._errors = 0
+        """How many errors of the server and of the network there were."""
+        self._latest = 0
+        """The latest number that the script has reported."""
+        self._unreadable = 0
+        """The number of an entry up to it that another program has put in place of a message, which is lost."""
+
+    async def connect(self) -> None:
+        """Connect. Raises ConfigurationError for a wrong password, a version that is too old, and a Redis Cluster."""
+        if self._clients is None:
+            self._clients = self._new_clients()
+            self._script = self._clients.redis.register_script(_SCRIPT)
+            # Channels are shared by all databases of a server.
+            database = self._clients.redis.connection_pool.connection_kwargs.get("db") or 0
+            self._channel_name = f"{self._prefix}:{database}:nodes"
+        async with self._server() as redis:
+            try:
+                info = await redis.info()
+            except (AuthenticationError, AuthorizationError) as error:
+                raise ConfigurationError(f"UNMISSED_LOG_URL: {self._shown} refuses the login: {error}") from None
+        _check_version(info)
+        if info.get("cluster_enabled"):
+            raise ConfigurationError(f"UNMISSED_LOG_URL: {self._shown} {_CLUSTER}")
+        _warn_about_evictions(info)
+
+    async def state(self, seen: Position | None) -> State:
+        """Return what Redis holds. An epoch begins if there is none, or if messages that were seen are missing."""
+        return (await self._run([], seen or _NOTHING_SEEN))[1]
+
+    async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the messages after a number, and new ones for as long as Redis can be reached."""
+        stream = f"{self._prefix}:messages"
+        async with self._server() as redis:
+            await redis.xread({stream: "$"}, count=1)
+        yield []
+        while True:
+            async with self._server() as redis:
+                found: Any = await redis.xread(
+                    {stream: f"{after}-{_LAST_OF_NUMBER}"}, count=_READ_COUNT, block=_BLOCK_MS
+                )
+            records = self._records(found[0][1]) if found else []
+            # Without messages, the caller looks whether another epoch has begun, whose messages do not follow.
+            yield records
+            if records:
+                after = records[-1].number
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
+        """Store these publishes in one call of the script."""
+        status, _, results = await self._run(writes, seen)
+        if status == "settling":
+            raise LogUnavailable(f"{self._shown} was restarted or replaced: its nodes report what they have seen")
+        return [
+            _result(write, outcome, receipt)
+            for write, outcome, receipt in zip(writes, results[::2], results[1::2], strict=True)
+        ]
+
+    async def send(self, note: bytes) -> None:
+        """Publish a note to the nodes that listen."""
+        async with self._server() as redis:
+            await redis.publish(self._channel_name, note)
+
+    async def receive(self) -> AsyncGenerator[bytes]:
+        """Yield an empty note when subscribed, and then what is published. Ends as soon as connections are renewed."""
+        async with self._server() as redis, redis.pubsub() as subscription:
+            errors = self._errors
+            await subscription.subscribe(self._channel_name)
+            while errors == self._errors:
+                message = await subscription.get_message(timeout=_BLOCK_MS / 1000)
+                if message is None:
+                    continue
+                if message["type"] != "message":
+                    yield b""
+                elif message["data"]:  # An empty note has a meaning of its own.
+                    yield message["data"]
+        raise LogUnavailable(f"{self._shown}: the connections are renewed")
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._clients is not None:
+            await self._clients.close()
+            self._clients = None
+
+    async def _run(self, writes: Sequence[Write], seen: Position) -> tuple[str, State, list[Any]]:
+        """Call the script."""
+        max_age_ms = round(self._retention.max_age * 1000)
+        slice_ms = max(1, math.ceil(max_age_ms / _SLICES))
+        log_ms = -1 if self._log_ahead_ms is None else int(self._clock() * 1000 + self._log_ahead_ms)
+        keys = [f"{self._prefix}:life", f"{self._prefix}:messages", f"{self._prefix}:keys:"]
+        arguments: list[str | bytes | int] = [
+            *(seen.epoch, seen.latest, seen.unix_ms),
+            *(secrets.token_urlsafe(9), self._first_number or 0),
+            *(self._retention.max_messages, max_age_ms + 2 * slice_ms + _JUMP_MS, SETTLE_MS, log_ms),
+            *(self._retention.max_keys, slice_ms, _RETRY_MS),
+        ]
+        for write in writes:
+            keys.append(f"{self._prefix}:receipt:{write.id}")
+            key = write.key or ""
+            arguments += [_fingerprint(write), key, owner_of(key), len(write.drafts)]
+            arguments += map(encode_draft, write.drafts)
+        async with self._server() as redis:
+            answer = await self._script(keys=keys, args=arguments, client=redis)
+        status, epoch, first, oldest, latest, log_time = (value.decode() for value in answer[:6])
+        if answer[6]:
+            logger.warning("%s had messages in %s that unmissed did not write: removed", self._shown, keys[1])
+        self._latest = int(latest)
+        # Only forward: an answer has been on the way for a moment, and each would set the clock back by that.
+        ahead_ms = float(log_time) - self._clock() * 1000
+        if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
+            self._log_ahead_ms = ahead_ms
+        kept = max(int(oldest), self._latest + 1 - self._retention.max_messages)
+        if kept == self._unreadable:
+            kept += 1
+        return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
+
+    def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Record]:
+        """Return the messages in these entries, up to the first that is none: the caller asks for the state then."""
+        records: list[Record] = []
+        for entry_id, fields in entries:
+            number, *_ = entry_id.partition(b"-")
+            try:
+                unix_ms, log_ms = decode_ms(fields[b"ms"]), decode_ms(fields[b"log"])
+                records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
+            except (KeyError, ValueError):
+                # Above the latest number, the script removes it. Below, another program has replaced a message by it.
+                if self._latest >= int(number) != self._unreadable:
+                    self._unreadable = int(number)
+                    logger.warning("message %d in %s cannot be read: skipped", int(number), self._shown)
+                break
+        return records
+
+    @contextlib.asynccontextmanager
+    async def _server(self) -> AsyncIterator[Redis]:
+        """Lend the client, and report the errors of the client and of the network in the words of a log.
+
+        After an error, connections are used no more: the address may lead to another server now, as after a failover
+        that leaves the old one running. Those that others are using are closed when they come back into the pool.
+        """
+        if self._clients is None:
+            raise NotRunning
+        redis, errors = self._clients.redis, self._errors
+        try:
+            yield redis
+        except (RedisError, OSError) as error:
+            self._errors += 1
+            reason = _CLUSTER if isinstance(error, (AskError, ClusterDownError, ClusterCrossSlotError)) else str(error)
+            raise LogUnavailable(f"{self._shown}: {reason}") from error
+        finally:
+            if errors != self._errors:
+                with contextlib.suppress(RedisError, OSError):
+                    await redis.connection_pool.disconnect(inuse_connections=False)
+
+
+def _fingerprint(write: Write) -> str:
+    """Return a short digest of the drafts: receipts are kept longer than messages."""
+    return urlsafe_b64encode(write.fingerprint[:_FINGERPRINT_BYTES]).decode()
+
+
+def _result(write: Write, outcome: int, receipt: bytes) -> Stored | UnmissedError:
+    if outcome == _NO_ROOM:
+        return TooManyRequests("too many idempotency keys are in use", retry_after=int(receipt) / 1000)
+    first, count, unix_ms, epoch, fingerprint = receipt.decode().split(" ")
+    if fingerprint != _fingerprint(write):
+        return IdempotencyConflict()
+    # Without a key, only an earlier attempt of the same publish can have stored it.
+    return Stored(
+        Receipt(int(first), int(count), epoch, rfc3339(int(unix_ms) / 1000)),
+        new=outcome == _STORED or write.key is None,
+    )
+
+
+def _check_version(info: dict[str, Any]) -> None:
+    version = str(info["redis_version"])
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise ConfigurationError(f"UNMISSED_LOG_URL: Redis {version} is too old: {oldest} or newer is needed")
+
+
+def _warn_about_evictions(memory: dict[str, Any]) -> None:
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" and memory.get("maxmemory"):
+        logger.warning(
+            "Redis may evict the log, which begins a new epoch: set its maxmemory-policy to noeviction, not %s", policy
+        )

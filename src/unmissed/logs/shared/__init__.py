@@ -1,1 +1,0 @@
-"""Logs on an engine that several nodes share: Redis, Valkey or NATS JetStream."""

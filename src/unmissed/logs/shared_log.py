@@ -1,0 +1,201 @@
+"""SharedLog: every node follows the same engine, and fills its own window from it."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+
+from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
+from unmissed.core.messages import Draft
+from unmissed.core.window import Retention, Window
+from unmissed.logs.base import Channel, Publication, Reader
+from unmissed.logs.engine import Engine, Position, State
+from unmissed.logs.feed import Feed, Record, stamped
+from unmissed.logs.writer import Write, Writer
+from unmissed.retrying import Availability
+from unmissed.tasks import end
+
+logger = logging.getLogger("unmissed")
+
+_OPEN_SECONDS = 10.0
+_UNEXPECTED_SECONDS = 1.0
+
+
+class SharedLog:
+    """A log on an engine that several nodes share.
+
+    The node that publishes is fed by the engine like all others, so the order and the bytes are the same everywhere.
+    ``clock`` returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        retention: Retention | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._retention = retention or Retention()
+        self._clock = clock
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the engine cannot be read or written at the moment."""
+        return self._reading.reason or self._writer.unavailable
+
+    @property
+    def channel(self) -> Channel:
+        """The engine carries the notes between its nodes, too."""
+        return self._engine
+
+    async def open(self) -> Window:
+        """Read what the engine retains. Raises ConfigurationError if it cannot be reached within 10 seconds."""
+        self._reading = Availability("read")
+        # Locks belong to the event loop that uses them first.
+        self._asking = asyncio.Lock()
+        self._questions = 0
+        self._answered: tuple[int, State | None] = (0, None)
+        """The number of the last question about the state, and its answer."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._engine.close)
+            try:
+                async with asyncio.timeout(_OPEN_SECONDS):
+                    state = await self._first_state()
+                    self._begin(state)
+                    stack.push_async_callback(self._end)
+                    await self._feed.reached(state.latest)
+            except TimeoutError:
+                raise ConfigurationError(f"UNMISSED_LOG_URL: {self._reading.reason or 'no answer'}") from None
+            stack.pop_all()
+        return self._feed.window
+
+    def subscribe(self, reader: Reader) -> None:
+        """Tell this reader about everything that happens to the window from now on."""
+        self._feed.subscribe(reader)
+
+    async def close(self) -> None:
+        """Write what waits, and disconnect, also if the time for that is over. The epoch continues in the engine."""
+        try:
+            await self._end()
+        finally:
+            await self._engine.close()
+
+    def expire(self) -> None:
+        """Evict the messages that are at least ``max_age`` seconds old."""
+        self._feed.window.expire(self._clock())
+
+    async def catch_up(self, number: int) -> None:
+        """Ask the engine whether it has a number, and wait until it has come from there into the window.
+
+        If the engine has begun another epoch, the window does, too.
+        """
+        if number > self._feed.window.latest:
+            state = await self._fresh_state()
+            self._adopt(state)
+            await self._feed.reached(min(number, state.latest))
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
+        """Wait until the drafts are stored in the engine, and have come back from it into the window."""
+        publication = await self._writer.submit(drafts, key=idempotency_key)
+        await self._feed.reached(publication.receipt.first + publication.receipt.count - 1)
+        return publication
+
+    async def _fresh_state(self) -> State:
+        """Return a state that was asked for after this call. All who wait at the same time share one question."""
+        arrived = self._questions
+        async with self._asking:
+            asked, state = self._answered
+            if state is None or asked <= arrived:
+                self._questions = asked = self._questions + 1
+                state = await self._engine.state(self._seen)
+                self._answered = asked, state
+            return state
+
+    def _begin(self, state: State) -> None:
+        """Follow the engine from its state on."""
+        window = Window(self._retention, epoch=state.epoch, first_number=state.first_number)
+        self._feed = Feed(window, clock=self._clock)
+        self._seen = Position(state.epoch, state.first_number - 1, 0)
+        self._writer = Writer(self._write)
+        self._writer.start()
+        self._following = asyncio.create_task(self._follow())
+
+    async def _end(self) -> None:
+        try:
+            await self._writer.close()
+        finally:
+            await end(self._following)
+
+    async def _first_state(self) -> State:
+        while True:
+            try:
+                await self._engine.connect()
+                return await self._engine.state(None)
+            except LogUnavailable as error:
+                await asyncio.sleep(self._reading.failed(error.reason))
+
+    async def _follow(self) -> None:
+        """Keep the window up to date. After a failure, or when numbers are missing, begin with the engine's state."""
+        while True:
+            try:
+                state = await self._engine.state(self._seen)
+                self._adopt(state)
+                await self._read(state)
+            except LogUnavailable as error:
+                await asyncio.sleep(self._reading.failed(error.reason))
+            except Exception as error:
+                logger.exception("reading the log failed")
+                self._reading.failed(f"an unexpected error: {error!r}")
+                await asyncio.sleep(_UNEXPECTED_SECONDS)
+
+    def _adopt(self, state: State) -> None:
+        """Begin another epoch if the engine has, and skip what it does not store any more."""
+        window = self._feed.window
+        if state.epoch != window.epoch:
+            if state.first_number <= window.latest:
+                return  # An answer that was overtaken: every new epoch has higher numbers.
+            self._feed.restart(epoch=state.epoch, first_number=state.first_number)
+            self._seen = Position(state.epoch, window.latest, 0)
+        if state.oldest - 1 > window.latest:
+            self._feed.skip(state.oldest - 1)
+            self._seen = Position(state.epoch, window.latest, 0)
+
+    async def _read(self, state: State) -> None:
+        """Append what the engine yields, until a number is missing, or it yields nothing."""
+        async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
+            await anext(blocks)
+            # Not before: an engine that tells its state but cannot be read would be reported again and again.
+            self._reading.succeeded()
+            async for records in blocks:
+                following = _following(records, self._feed.window.latest)
+                await self._append(following, state)
+                if not records or len(following) < len(records):
+                    return
+
+    async def _append(self, records: Sequence[Record], state: State) -> None:
+        stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
+        await self._feed.append(records[:stored_before], log_ms=state.log_ms)
+        await self._feed.append(records[stored_before:])
+        if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
+            self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)
+
+    async def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
+        results = await self._engine.write(writes, self._seen)
+        return [
+            result
+            if isinstance(result, UnmissedError)
+            else Publication(
+                result.receipt,
+                stamped(write.drafts, result.receipt, appended_at=self._clock()) if result.new else (),
+            )
+            for write, result in zip(writes, results, strict=False)  # The rest is passed again.
+        ]
+
+
+def _following(records: Sequence[Record], latest: int) -> list[Record]:
+    """Return the records from ``latest + 1`` on, up to the first number that is missing."""
+    numbered = enumerate(records, start=latest + 1)
+    return [record for _, record in takewhile(lambda pair: pair[0] == pair[1].number, numbered)]

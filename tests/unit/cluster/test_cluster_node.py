@@ -1,0 +1,105 @@
+"""One node among several: managers that share a log."""
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from engines import RedisServer
+from support import ALICE, BOB, connect, flushed, shape, until
+from unmissed import ConnectionManager, Identity, Settings, UnknownConnection
+from unmissed.testing import SECRET
+
+Managers = list[ConnectionManager]
+
+
+async def test_a_message_reaches_its_users_and_topics_on_every_node(managers: Managers) -> None:
+    one, two, three = managers
+    alice, _ = connect(one, ALICE)
+    bob, _ = connect(two, Identity("bob", topics=frozenset({"news"})))
+
+    await three.emit("for alice", users=["alice"])
+    await three.emit("for news", topics=["news"])
+    await three.emit("for everyone")
+    await until(lambda: len({manager.window.latest for manager in managers}) == 1)
+    for manager in managers:
+        await flushed(manager)
+
+    assert ["for alice", "for everyone"] == [kind for kind, _ in shape(alice)[1:]]
+    assert ["for news", "for everyone"] == [kind for kind, _ in shape(bob)[1:]]
+
+
+async def test_users_of_every_node_are_counted(managers: Managers) -> None:
+    one, two, three = managers
+    connect(one, ALICE)
+    connect(two, ALICE)
+    connect(two, Identity("bob", topics=frozenset({"news"})))
+
+    assert {"alice": 2, "bob": 1} == await three.users()
+    assert {"bob": 1} == await one.users("news")
+
+
+async def test_the_followers_of_a_topic_are_listed_and_counted_over_all_nodes(managers: Managers) -> None:
+    one, two, three = managers
+    for manager, names in ((one, "abz"), (two, "bcb"), (three, "a")):
+        for name in names:
+            connect(manager, Identity(name, topics=frozenset({"news"})))
+
+    every, first = await one.followers("news", limit=4), await three.followers("news", limit=2)
+
+    assert ({"a": 2, "b": 3, "c": 1, "z": 1}, 4, 7) == (every.users, every.total_users, every.total_connections)
+    assert ({"a": 2, "b": 3}, 7) == (first.users, first.total_connections)
+    assert 4 <= first.total_users <= 6
+
+
+async def test_connections_of_every_node_are_listed_in_pages(managers: Managers) -> None:
+    ids = sorted(connect(manager, identity)[1].id for manager in managers for identity in (ALICE, BOB))
+
+    first = await managers[0].connections_page(limit=4)
+    second = await managers[1].connections_page(after=first[-1].connection_id, limit=4)
+    of_bob = await managers[2].connections_page(limit=10, user_id="bob")
+
+    assert ids == [info.connection_id for info in [*first, *second]]
+    assert ["bob"] * 3 == [info.user_id for info in of_bob]
+    assert {manager.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
+
+
+async def test_send_message_says_that_the_connection_is_elsewhere(managers: Managers) -> None:
+    one, two, _ = managers
+    _, connection = connect(one, ALICE)
+    latest = two.window.latest
+
+    with pytest.raises(UnknownConnection, match=f"another node, {one.node_id}, has the connection") as refusal:
+        await two.send_message(connection.id, {"type": "a"})
+
+    assert one.node_id == refusal.value.node
+    assert latest == two.window.latest
+
+
+@pytest.mark.live
+async def test_nodes_of_another_database_or_name_or_secret_of_one_redis_hear_nothing(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_server.url.removesuffix("0")
+    production = {"log_url": f"{server}0?name=shop", "jwt_secret": SECRET}
+    strangers = (
+        {"log_url": f"{server}1?name=shop", "jwt_secret": SECRET},
+        {"log_url": f"{server}0?name=staging", "jwt_secret": SECRET},
+        {"log_url": f"{server}0?name=shop", "jwt_secret": f"another {SECRET}"},
+    )
+    async with AsyncExitStack() as stack:
+        one, two, *others = [
+            await stack.enter_async_context(ConnectionManager(Settings.load(**settings)))
+            for settings in (production, production, *strangers)
+        ]
+        socket, connection = connect(one, Identity("alice", issued_at=1.0))
+        await until(lambda: one._people.nodes.others)  # noqa: SLF001
+
+        for stranger in others:
+            assert {} == await stranger.users()
+            assert 0 == await stranger.log_out("alice")
+            with pytest.raises(UnknownConnection):
+                await stranger.log_out_connection(connection.id)
+
+        assert {"alice": 1} == await two.users()
+        assert socket.closed_with is None
+    assert "ignoring notes that no node of this log has sent" in caplog.text

@@ -1,0 +1,562 @@
+"""SharedLog on an engine in memory."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from support import FIRST, nth, nths, until
+from unit.logs.test_base import RecordingReader, drafts, numbers, payloads
+from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable, NotRunning
+from unmissed.core.messages import Draft, rfc3339
+from unmissed.core.receipts import Receipt
+from unmissed.core.window import Outcome, Retention, Window
+from unmissed.logs import shared_log as module
+from unmissed.logs.engine import Position, State
+from unmissed.logs.feed import Record
+from unmissed.logs.shared_log import SharedLog
+from unmissed.logs.writer import Stored, Write
+from unmissed.testing import ManualClock
+
+NOON_MS = 1_769_860_800_000
+AWAY = "the engine is away"
+
+
+class FakeEngine:
+    """An engine in memory. It can be away, fail, lose messages, and begin another epoch."""
+
+    def __init__(self, *, count: int = 0) -> None:
+        self.epoch, self.first_number, self.latest = "life", FIRST, nth(0)
+        self.store_ms = NOON_MS
+        self.away = False
+        self.read_failures: deque[Exception] = deque()
+        """Raised one after another by reading."""
+        self.write_failures: deque[Exception] = deque()
+        """Raised one after another by writing, once it has stored the messages."""
+        self.connect_failure: Exception | None = None
+        self.states = 0
+        self.closed = 0
+        self.opens = 0
+        self._records: list[Record] = []
+        self._receipts: dict[str, tuple[bytes, Receipt]] = {}
+        self._changed = asyncio.Event()
+        self.store(drafts(count))
+
+    async def connect(self) -> None:
+        self._check()
+        if self.connect_failure is not None:
+            raise self.connect_failure
+        self.opens += 1
+
+    async def state(self, seen: Position | None) -> State:
+        self.states += 1
+        await asyncio.sleep(0)  # As long as a network takes at least.
+        self._check()
+        after = seen.latest if seen is not None and seen.epoch == self.epoch else 0
+        oldest = min((record.number for record in self._records if record.number > after), default=self.latest + 1)
+        return State(self.epoch, self.first_number, oldest, self.latest, float(self.store_ms))
+
+    async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
+        self._check()
+        if self.read_failures:
+            raise self.read_failures.popleft()
+        yield []
+        while True:
+            self._check()
+            if self.read_failures:
+                raise self.read_failures.popleft()
+            if found := [record for record in self._records if record.number > after]:
+                after = found[-1].number
+                yield found
+            else:
+                await self._changed.wait()
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+        self._check()
+        if seen.epoch != self.epoch:
+            raise LogUnavailable("a new epoch has begun")
+        results = [self._write(write) for write in writes]
+        if self.write_failures:
+            raise self.write_failures.popleft()
+        return results
+
+    async def send(self, note: bytes) -> None: ...
+
+    async def receive(self) -> AsyncGenerator[bytes]:
+        yield b""
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def store(self, new: Sequence[Draft]) -> int:
+        """Store messages, as another node would, and return the number of the first."""
+        first = self.latest + 1
+        self._records += [
+            Record(number, self.store_ms, self.store_ms, draft) for number, draft in enumerate(new, start=first)
+        ]
+        self.latest += len(new)
+        self._notify()
+        return first
+
+    def lose(self, *lost: int) -> None:
+        """Delete the messages of these numbers."""
+        self._records = [record for record in self._records if record.number not in lost]
+
+    def restart(self, *, epoch: str, first_number: int) -> None:
+        """Lose everything, and begin an epoch."""
+        self.epoch, self.first_number, self.latest = epoch, first_number, first_number - 1
+        self._records.clear()
+        self._notify()
+
+    def leave(self) -> None:
+        """Be away until ``come_back``."""
+        self.away = True
+        self._notify()
+
+    def come_back(self) -> None:
+        self.away = False
+
+    def fail_to_read(self, *failures: Exception) -> None:
+        """Raise these, also for those who wait for new messages."""
+        self.read_failures += failures
+        self._notify()
+
+    def _write(self, write: Write) -> Stored | IdempotencyConflict:
+        key = write.key or write.id
+        known = self._receipts.get(key)
+        if known is None:
+            receipt = Receipt(self.store(write.drafts), len(write.drafts), self.epoch, rfc3339(self.store_ms / 1000))
+            self._receipts[key] = (write.fingerprint, receipt)
+            return Stored(receipt, new=True)
+        fingerprint, receipt = known
+        return Stored(receipt, new=write.key is None) if fingerprint == write.fingerprint else IdempotencyConflict()
+
+    def _check(self) -> None:
+        if self.away:
+            raise LogUnavailable(AWAY)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+@asynccontextmanager
+async def opened(
+    engine: FakeEngine, *, max_messages: int = 100, clock: ManualClock | None = None
+) -> AsyncIterator[tuple[SharedLog, Window]]:
+    log = SharedLog(engine, retention=Retention(max_messages=max_messages), clock=clock or ManualClock())
+    window = await log.open()
+    yield log, window
+    await log.close()
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """An engine that has 3 messages."""
+    return FakeEngine(count=3)
+
+
+def in_window(window: Window) -> list[int]:
+    return numbers([*window.messages_after(window.evicted_through)])
+
+
+async def test_an_open_log_has_what_the_engine_retains(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        assert ("life", FIRST) == (window.epoch, window.first_number)
+        assert nths(1, 2, 3) == in_window(window)
+        assert None is log.unavailable
+        assert engine is log.channel
+
+
+async def test_what_was_stored_earlier_is_as_old_as_the_engine_says_and_what_is_new_is_new(engine: FakeEngine) -> None:
+    clock = ManualClock(50.0)
+    engine.store_ms += 10_000
+    async with opened(engine, clock=clock) as (_, window):
+        engine.store(drafts(1))
+        await until(lambda: window.latest == nth(4))
+
+        assert [40.0, 40.0, 40.0, 50.0] == [message.appended_at for message in window.messages_after(nth(0))]
+
+
+async def test_messages_expire_on_the_clock_of_the_node(engine: FakeEngine) -> None:
+    clock = ManualClock()
+    async with opened(engine, clock=clock) as (log, window):
+        clock.advance(900.0)
+        log.expire()
+
+        assert (0, nth(3)) == (len(window), window.evicted_through)
+
+
+async def test_what_is_published_is_stored_and_has_come_back(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        publication = await log.publish(drafts(2))
+
+        assert nth(5) == window.latest == engine.latest
+        assert [message.payload for message in publication.messages] == payloads(window)[-2:]
+
+
+async def test_what_other_nodes_publish_comes_too_and_the_reader_is_told(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        reader = RecordingReader()
+        log.subscribe(reader)
+
+        engine.store(drafts(2))
+        await until(lambda: window.latest == nth(5))
+
+        assert ["before 2", "appended"] == reader.told
+
+
+async def test_an_unexpected_error_while_reading_is_logged_and_reading_goes_on(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(engine) as (log, window):
+        engine.fail_to_read(RuntimeError("a bug"))
+        await until(lambda: log.unavailable is not None)
+        assert "an unexpected error: RuntimeError('a bug')" == log.unavailable
+
+        await log.publish(drafts(1))
+
+        assert None is log.unavailable
+        assert nth(4) == window.latest
+    assert ["reading the log failed"] == [record.message for record in caplog.records if record.exc_info is not None]
+    assert "the log can be read again" == caplog.records[-1].message
+
+
+async def test_an_engine_that_cannot_be_read_is_unavailable_until_it_can(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(engine) as (log, window):
+        engine.leave()
+        await until(lambda: log.unavailable is not None)
+        assert AWAY == log.unavailable
+
+        engine.store(drafts(2))
+        engine.come_back()
+        await until(lambda: log.unavailable is None)
+        await until(lambda: window.latest == nth(5))
+
+    assert [
+        (logging.ERROR, f"the log cannot be read: {AWAY}"),
+        (logging.WARNING, "the log can be read again"),
+    ] == [(record.levelno, record.message) for record in caplog.records]
+
+
+async def test_an_engine_that_tells_its_state_but_cannot_be_read_is_reported_once(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(engine) as (log, window):
+        engine.fail_to_read(*[LogUnavailable(AWAY)] * 4)
+        states = engine.states
+        await until(lambda: engine.states >= states + 4)
+        engine.store(drafts(1))
+        await until(lambda: window.latest == nth(4))
+
+        assert None is log.unavailable
+    assert [f"the log cannot be read: {AWAY}", "the log can be read again"] == [
+        record.message for record in caplog.records
+    ]
+
+
+async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        reader = RecordingReader()
+        log.subscribe(reader)
+        states = engine.states
+
+        engine.leave()
+        engine.store(drafts(4))
+        engine.lose(*nths(4, 5))
+        engine.come_back()
+        await until(lambda: window.latest == nth(7))
+
+        assert states < engine.states
+        assert nths(6, 7) == in_window(window)
+        assert (Outcome.GAP, nth(5)) == window.locate(nth(3))
+        assert (Outcome.COMPLETE, nth(5)) == window.locate(nth(5))
+        assert "restart" not in reader.told
+
+
+async def test_a_hole_among_the_messages_is_declared_as_a_gap(engine: FakeEngine) -> None:
+    engine.store(drafts(3))
+    engine.lose(*nths(4))
+
+    async with opened(engine) as (log, window):
+        assert nths(5, 6) == in_window(window)
+        assert Outcome.GAP is window.locate(nth(3))[0]
+        assert None is log.unavailable
+        assert nth(7) == (await log.publish(drafts(1))).receipt.first
+
+
+async def test_what_the_engine_lost_at_the_end_is_not_waited_for() -> None:
+    engine = FakeEngine(count=3)
+    engine.lose(*nths(1, 2, 3))
+
+    async with opened(engine) as (log, window):
+        assert (0, nth(3), nth(3)) == (len(window), window.latest, window.evicted_through)
+        assert nth(4) == (await log.publish(drafts(1))).receipt.first
+
+
+async def test_a_new_epoch_is_told_once_before_it_begins(engine: FakeEngine) -> None:
+    class EpochReader(RecordingReader):
+        def before_restart(self) -> None:
+            self.told.append(f"restart of {window.epoch} at {window.latest}")
+
+    async with opened(engine) as (log, window):
+        reader = EpochReader()
+        log.subscribe(reader)
+
+        engine.restart(epoch="next", first_number=nth(20))
+        engine.store(drafts(1))
+        engine.fail_to_read(LogUnavailable(AWAY), LogUnavailable(AWAY))
+        await until(lambda: window.latest == nth(20))
+
+        assert [f"restart of life at {nth(3)}", "before 1", "appended"] == reader.told
+        assert ("next", nth(20), nths(20)) == (window.epoch, window.first_number, in_window(window))
+        assert Outcome.RESET is window.locate(nth(3))[0]
+        assert "next" == (await log.publish(drafts(1))).receipt.epoch
+
+
+async def test_a_publish_goes_into_the_epoch_that_has_begun(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        engine.leave()
+        waiting = asyncio.create_task(log.publish(drafts(1)))
+        await until(lambda: log.unavailable is not None)
+
+        engine.restart(epoch="next", first_number=nth(20))
+        engine.come_back()
+        async with asyncio.timeout(10):
+            publication = await waiting
+
+        assert ("next", nth(20)) == (publication.receipt.epoch, publication.receipt.first)
+        assert nths(20) == in_window(window)
+
+
+async def test_a_node_catches_up_with_what_is_stored(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        engine.store(drafts(4))
+
+        await log.catch_up(nth(6))
+
+        assert nth(6) <= window.latest
+
+
+async def test_a_number_that_is_not_stored_is_not_waited_for(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        async with asyncio.timeout(1):
+            await log.catch_up(1_000)
+
+        assert nth(3) == window.latest
+
+
+async def test_a_number_that_the_window_has_needs_no_engine(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, _):
+        states = engine.states
+
+        await log.catch_up(nth(3))
+
+        assert states == engine.states
+
+
+async def test_clients_that_come_at_the_same_time_share_one_question(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, _):
+        states = engine.states
+
+        await asyncio.gather(*(log.catch_up(1_000) for _ in range(100)))
+
+        assert 2 >= engine.states - states
+
+
+async def test_a_new_epoch_without_messages_is_noticed_when_a_client_is_ahead(engine: FakeEngine) -> None:
+    """A reader of the engine that waits for the next message does not notice it."""
+    async with opened(engine) as (log, window):
+        engine.epoch, engine.first_number, engine.latest = "next", nth(20), nth(19)
+
+        async with asyncio.timeout(1):
+            await log.catch_up(nth(19))
+
+        assert ("next", nth(19)) == (window.epoch, window.latest)
+
+
+async def test_an_answer_that_a_new_epoch_has_overtaken_is_ignored() -> None:
+    class SlowEngine(FakeEngine):
+        overtaken: asyncio.Event | None = None
+
+        async def state(self, seen: Position | None) -> State:
+            state = await super().state(seen)
+            if (waiting := self.overtaken) is not None:
+                self.overtaken = None
+                await waiting.wait()
+            return state
+
+    slow = SlowEngine(count=3)
+    async with opened(slow) as (log, window):
+        overtaken = slow.overtaken = asyncio.Event()
+        catching_up = asyncio.create_task(log.catch_up(nth(100)))
+        await until(lambda: slow.overtaken is None)
+        slow.restart(epoch="next", first_number=nth(20))
+        slow.fail_to_read(LogUnavailable(AWAY))
+        await until(lambda: window.epoch == "next")
+
+        overtaken.set()
+        await catching_up
+
+        assert ("next", nth(20)) == (window.epoch, window.first_number)
+
+
+async def test_whether_a_node_is_behind_is_unknown_while_the_engine_is_away(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, _):
+        engine.leave()
+
+        with pytest.raises(LogUnavailable, match=AWAY):
+            await log.catch_up(nth(4))
+
+
+async def test_publishing_while_the_engine_is_away_waits_and_gets_through(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        engine.leave()
+        waiting = asyncio.create_task(log.publish(drafts(2)))
+        await until(lambda: log.unavailable is not None)
+        assert not waiting.done()
+
+        engine.come_back()
+        async with asyncio.timeout(10):
+            publication = await waiting
+
+        assert nths(4, 5) == numbers(publication.messages)
+        assert nths(1, 2, 3, 4, 5) == in_window(window)
+        assert None is log.unavailable
+
+
+async def test_a_publish_whose_answer_was_lost_is_stored_once(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        engine.write_failures.append(LogUnavailable("the answer was lost"))
+
+        publication = await log.publish(drafts(2))
+
+        assert nths(4, 5) == numbers(publication.messages)
+        assert nths(1, 2, 3, 4, 5) == in_window(window)
+
+
+async def test_a_key_that_is_known_gets_the_first_receipt_or_a_conflict(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        first = await log.publish(drafts(2), idempotency_key="key")
+
+        again = await log.publish(drafts(2), idempotency_key="key")
+        with pytest.raises(IdempotencyConflict):
+            await log.publish(drafts(1), idempotency_key="key")
+
+        assert (first.receipt, ()) == (again.receipt, again.messages)
+        assert nth(5) == window.latest
+
+
+async def test_a_reason_to_be_unavailable_may_be_that_of_writing_alone(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, _):
+        engine.write_failures += [LogUnavailable("out of memory")] * 1_000
+        waiting = asyncio.create_task(log.publish(drafts(1)))
+
+        await until(lambda: log.unavailable is not None)
+        assert "out of memory" == log.unavailable
+
+        engine.write_failures.clear()
+        await waiting
+        assert None is log.unavailable
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an engine a moment to answer, instead of 10 seconds."""
+    monkeypatch.setattr(module, "_OPEN_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_an_engine_that_cannot_be_reached_is_refused_and_closed(engine: FakeEngine) -> None:
+    engine.leave()
+
+    with pytest.raises(ConfigurationError, match=f"UNMISSED_LOG_URL: {AWAY}"):
+        await SharedLog(engine).open()
+
+    assert 1 == engine.closed
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_an_engine_that_is_lost_between_its_state_and_the_first_message_is_refused_and_closed(
+    engine: FakeEngine,
+) -> None:
+    before = asyncio.all_tasks()
+    engine.read_failures.extend([LogUnavailable(AWAY)] * 1_000)
+
+    with pytest.raises(ConfigurationError, match=f"UNMISSED_LOG_URL: {AWAY}"):
+        await SharedLog(engine).open()
+
+    assert 1 == engine.closed
+    assert before == asyncio.all_tasks()
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_an_engine_that_never_answers_is_refused_and_closed(engine: FakeEngine) -> None:
+    class SilentEngine(FakeEngine):
+        async def connect(self) -> None:
+            await asyncio.Event().wait()
+
+    engine = SilentEngine()
+
+    with pytest.raises(ConfigurationError, match="UNMISSED_LOG_URL: no answer"):
+        await SharedLog(engine).open()
+
+    assert 1 == engine.closed
+
+
+async def test_an_engine_that_can_never_be_used_is_refused_at_once_and_closed(engine: FakeEngine) -> None:
+    engine.connect_failure = ConfigurationError("the engine is too old")
+
+    with pytest.raises(ConfigurationError, match="the engine is too old"):
+        await SharedLog(engine).open()
+
+    assert 1 == engine.closed
+
+
+async def test_an_engine_that_is_away_for_a_moment_is_waited_for(engine: FakeEngine) -> None:
+    engine.leave()
+    asyncio.get_running_loop().call_later(0.02, engine.come_back)
+    log = SharedLog(engine)
+
+    window = await log.open()
+
+    assert nths(1, 2, 3) == in_window(window)
+    await log.close()
+
+
+async def test_a_closed_log_ends_its_tasks_and_closes_the_engine_once(engine: FakeEngine) -> None:
+    before = asyncio.all_tasks()
+
+    async with opened(engine) as (log, _):
+        await log.publish(drafts(1))
+
+    assert 1 == engine.closed
+    assert before == asyncio.all_tasks()
+
+
+async def test_what_cannot_be_written_at_the_end_is_refused(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, _):
+        engine.leave()
+        waiting = asyncio.create_task(log.publish(drafts(1)))
+        await until(lambda: log.unavailable is not None)
+
+    with pytest.raises(NotRunning):
+        await waiting
+
+
+async def test_a_log_that_is_opened_again_continues_the_epoch(engine: FakeEngine) -> None:
+    log = SharedLog(engine)
+    before = await log.open()
+    await log.publish(drafts(1))
+    await log.close()
+
+    after = await log.open()
+    await log.publish(drafts(1))
+
+    assert (before.epoch, before.latest + 1) == (after.epoch, after.latest)
+    await log.close()
