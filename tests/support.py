@@ -17,7 +17,7 @@ from unmissed import Connection, ConnectionManager, Draft, Identity, Publication
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Retention, Window
-from unmissed.logs.base import Channel, Log, Reader
+from unmissed.logs.base import Channel, Log, WindowListener
 from unmissed.logs.feed import Feed, stamped
 from unmissed.testing import FakeSocket, LiveServer, ManualClock
 
@@ -81,8 +81,8 @@ class ManualLog:
         self._feed = Feed(self._window, clock=self._clock)
         return self._window
 
-    def subscribe(self, reader: Reader) -> None:
-        self._feed.subscribe(reader)
+    def subscribe(self, listener: WindowListener) -> None:
+        self._feed.subscribe(listener)
 
     async def close(self) -> None: ...
 
@@ -94,7 +94,6 @@ class ManualLog:
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:  # noqa: ARG002  # the contract
         await self._available.wait()
-        await self._feed.before_append(drafts)
         receipt = Receipt(self._window.latest + 1, len(drafts), self._window.epoch, rfc3339(self._clock()))
         messages = stamped(drafts, receipt, appended_at=self._clock())
         self._feed.extend(messages)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unmissed.core.receipts import Receipt
     from unmissed.core.window import Outcome, Recovery, Retention, Window
     from unmissed.delivery.connection import Connection
-    from unmissed.logs.base import Log, Publication, Reader
+    from unmissed.logs.base import Log, Publication, WindowListener
     from unmissed.main import create_app
     from unmissed.manager import ConnectionManager
     from unmissed.security.access import Access
@@ -60,7 +60,6 @@ __all__ = [
     "NotRunning",
     "Outcome",
     "Publication",
-    "Reader",
     "Receipt",
     "Recovery",
     "Retention",
@@ -69,6 +68,7 @@ __all__ = [
     "UnknownConnection",
     "UnmissedError",
     "Window",
+    "WindowListener",
     "WrongThread",
     "__version__",
     "create_app",
@@ -105,7 +105,7 @@ _MODULES = {
     "unmissed.core.window": ("Outcome", "Recovery", "Retention", "Window"),
     "unmissed.security.access": ("Access",),
     "unmissed.delivery.connection": ("Connection",),
-    "unmissed.logs.base": ("Log", "Publication", "Reader"),
+    "unmissed.logs.base": ("Log", "Publication", "WindowListener"),
     "unmissed.main": ("create_app",),
     "unmissed.manager": ("ConnectionManager",),
     "unmissed.security.tokens": ("JwtVerifier", "TokenVerifier", "issue_token"),

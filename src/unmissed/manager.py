@@ -36,6 +36,7 @@ from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Recovery, Window
 from unmissed.core.wire import CloseCode
+from unmissed.delivery.backpressure import Backpressure
 from unmissed.delivery.checks import Checks, server_stops
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of
@@ -43,7 +44,6 @@ from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.delivery.throttle import Throttle
-from unmissed.delivery.window_reader import WindowReader
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
 from unmissed.security.access import Access, Subscription
@@ -152,7 +152,8 @@ class ConnectionManager(Registration):
             wall_clock=self._wall_clock,
         )
         self._throttle = Throttle(fan_out, loop=self._loop)
-        self._log.subscribe(WindowReader(fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
+        self._backpressure = Backpressure(fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds)
+        self._log.subscribe(self._backpressure)
         self._checks = Checks(
             fan_out,
             limits=limits,
@@ -312,7 +313,8 @@ class ConnectionManager(Registration):
         drafts = await drafts_of(
             messages, max_message_bytes=self.settings.max_message_bytes, retention=self.window.retention
         )
-        # The manager may have stopped while they were built.
+        await self._backpressure.make_room(drafts)
+        # The manager may have stopped in the meantime.
         self._check_accepting(_OTHER_THREADS)
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         measures = self.measures

@@ -9,7 +9,7 @@ continue after them. Several nodes may share the log.
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,9 +28,9 @@ from hypothesis.stateful import (
 )
 
 from places import LASTING, SHARED, new_url
-from unmissed import Access, ConnectionManager, Draft, Identity, Settings
+from unmissed import Access, ConnectionManager, Identity, Settings
 from unmissed.cluster.nodes import Nodes
-from unmissed.logs.base import Reader
+from unmissed.logs.base import WindowListener
 from unmissed.testing import FakeSocket, ManualClock
 
 MAX_MESSAGES = 6
@@ -113,31 +113,31 @@ def identity_of(token: str) -> Identity:
     return Identity(user, scopes=frozenset({"messages:publish"}), topics=frozenset(topics))
 
 
-class HeldReader:
-    """A reader of a log whose node appends nothing while it is held, as if the store were far away."""
+class HeldListener:
+    """A listener whose node appends nothing that others publish while it is held, as if the store were far away."""
 
-    def __init__(self, reader: Reader, passing: asyncio.Event) -> None:
-        self._reader = reader
+    def __init__(self, listener: WindowListener, passing: asyncio.Event) -> None:
+        self._listener = listener
         self._passing = passing
 
-    async def before_append(self, drafts: Sequence[Draft]) -> None:
-        await self._passing.wait()
-        await self._reader.before_append(drafts)
-
     def appended(self) -> None:
-        self._reader.appended()
+        self._listener.appended()
+
+    async def wait_for_readers(self) -> None:
+        await self._passing.wait()
+        await self._listener.wait_for_readers()
 
     def before_restart(self) -> None:
-        self._reader.before_restart()
+        self._listener.before_restart()
 
 
-def hold_reader(manager: ConnectionManager) -> asyncio.Event:
-    """Return an event without which this node appends nothing."""
+def hold_listener(manager: ConnectionManager) -> asyncio.Event:
+    """Return an event without which this node appends nothing that others publish."""
     passing = asyncio.Event()
     passing.set()
     log = manager._log  # noqa: SLF001
     subscribe = log.subscribe
-    log.subscribe = lambda reader: subscribe(HeldReader(reader, passing))  # type: ignore[method-assign]
+    log.subscribe = lambda listener: subscribe(HeldListener(listener, passing))  # type: ignore[method-assign]
     return passing
 
 
@@ -167,7 +167,7 @@ class Promises(RuleBasedStateMachine):
         self.managers = [
             ConnectionManager(settings, clock=self.clock, wall_clock=self.wall_clock) for _ in range(self.nodes)
         ]
-        self.passing = [hold_reader(manager) for manager in self.managers]
+        self.passing = [hold_listener(manager) for manager in self.managers]
         self.clients = [Client(user, keeps_epoch) for user in USERS for keeps_epoch in (True, False)]
         self.model = Model(margin=self.margin)
         for manager in self.managers:

@@ -33,7 +33,6 @@ from unmissed import (
     NotRunning,
     Outcome,
     Publication,
-    Reader,
     Receipt,
     Recovery,
     Retention,
@@ -42,6 +41,7 @@ from unmissed import (
     UnknownConnection,
     UnmissedError,
     Window,
+    WindowListener,
     WrongThread,
     client,
     create_app,
@@ -62,18 +62,18 @@ class CountingLog:
 
     def __init__(self) -> None:
         self.window = Window(Retention(max_messages=10), epoch="one", first_number=1)
-        self.reader: Reader | None = None
+        self.listener: WindowListener | None = None
         self.unavailable: str | None = None
         self.channel: None = None
 
     async def open(self) -> Window:
         return self.window
 
-    def subscribe(self, reader: Reader) -> None:
-        self.reader = reader
+    def subscribe(self, listener: WindowListener) -> None:
+        self.listener = listener
 
     async def close(self) -> None:
-        self.reader = None
+        self.listener = None
 
     async def catch_up(self, number: int) -> None: ...
 
@@ -88,8 +88,8 @@ class CountingLog:
         )
         for message in messages:
             self.window.append(message)
-        if self.reader is not None:
-            self.reader.appended()
+        if self.listener is not None:
+            self.listener.appended()
         return Publication(Receipt(messages[0].sequence_number, len(messages), "one", timestamp), messages)
 
 

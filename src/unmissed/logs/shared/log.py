@@ -11,7 +11,7 @@ from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedErr
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
 from unmissed.logs.availability import Availability
-from unmissed.logs.base import Channel, Publication, Reader
+from unmissed.logs.base import Channel, Publication, WindowListener
 from unmissed.logs.feed import Feed, Record, stamped
 from unmissed.logs.shared.engine import Engine, Position, State
 from unmissed.logs.writer import Write, Writer
@@ -72,9 +72,9 @@ class SharedLog:
             stack.pop_all()
         return self._feed.window
 
-    def subscribe(self, reader: Reader) -> None:
-        """Tell this reader about everything that happens to the window from now on."""
-        self._feed.subscribe(reader)
+    def subscribe(self, listener: WindowListener) -> None:
+        """Call this listener about every change of the window from now on."""
+        self._feed.subscribe(listener)
 
     async def close(self) -> None:
         """Write what waits, and disconnect, also if the time for that is over. The epoch continues in the engine."""

@@ -1,4 +1,4 @@
-"""The reader of a window: delivery, and what clients are told when an epoch ends."""
+"""The end of an epoch: what is delivered before it, and what clients are sent."""
 
 from collections.abc import AsyncIterator
 
