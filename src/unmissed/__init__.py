@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from unmissed.core.messages import Draft, Message, rfc3339
     from unmissed.core.receipts import Receipt
-    from unmissed.core.window import Outcome, Recovery, Retention, Window
+    from unmissed.core.window import Outcome, Page, Retention, Window
     from unmissed.delivery.connection import Connection
     from unmissed.logs.base import Log, Publication, WindowListener
     from unmissed.main import create_app
@@ -59,9 +59,9 @@ __all__ = [
     "Message",
     "NotRunning",
     "Outcome",
+    "Page",
     "Publication",
     "Receipt",
-    "Recovery",
     "Retention",
     "Settings",
     "TokenVerifier",
@@ -102,7 +102,7 @@ _MODULES = {
     ),
     "unmissed.core.messages": ("Draft", "Message", "rfc3339"),
     "unmissed.core.receipts": ("Receipt",),
-    "unmissed.core.window": ("Outcome", "Recovery", "Retention", "Window"),
+    "unmissed.core.window": ("Outcome", "Page", "Retention", "Window"),
     "unmissed.security.access": ("Access",),
     "unmissed.delivery.connection": ("Connection",),
     "unmissed.logs.base": ("Log", "Publication", "WindowListener"),

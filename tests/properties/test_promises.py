@@ -172,7 +172,7 @@ class Promises(RuleBasedStateMachine):
         self.model = Model(margin=self.margin)
         for manager in self.managers:
             self.run(manager.__aenter__())
-        self.model.epoch = self.managers[0].epoch
+        self.model.epoch = self.managers[0].window.epoch
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
@@ -188,8 +188,8 @@ class Promises(RuleBasedStateMachine):
         self.run(asyncio.sleep(0))
         latest = max(manager.window.latest for manager in self.managers)
         for manager in self.managers:
-            self.run(manager.catch_up(latest))
-            self.call(manager._throttle.flush_now)  # noqa: SLF001
+            self.run(manager.running.catch_up(latest))
+            self.call(manager.running._throttle.flush_now)  # noqa: SLF001
 
     def call(self, act: Any) -> None:
         async def calling() -> None:
@@ -254,7 +254,7 @@ class Promises(RuleBasedStateMachine):
     async def requested(self, client: Client, frame: str) -> None:
         """Send a request, and wait until it is answered."""
         client.socket.receive(frame)
-        await asyncio.gather(*self.managers[client.node]._requests._tasks)  # noqa: SLF001
+        await asyncio.gather(*self.managers[client.node].running._requests._tasks)  # noqa: SLF001
 
     @rule(seconds=st.sampled_from([1.0, 25.0, MAX_AGE - 0.001, MAX_AGE]))
     def time_passes(self, seconds: float) -> None:
@@ -265,7 +265,7 @@ class Promises(RuleBasedStateMachine):
         for client in self.clients:
             client.socket.pong()
         for manager in self.managers:
-            self.call(manager.check)
+            self.call(manager.running.check)
 
     @rule()
     def flush(self) -> None:
@@ -282,7 +282,7 @@ class Promises(RuleBasedStateMachine):
         client.renewals.clear()
         epoch = client.epoch if client.keeps_epoch else None
         manager = self.managers[client.node]
-        self.run(manager.catch_up(client.position))
+        self.run(manager.running.catch_up(client.position))
         self.call(
             lambda: manager.connect(
                 client.socket,
@@ -349,8 +349,8 @@ class Promises(RuleBasedStateMachine):
             self.read(client)
             client.connected = client.connected and client.node != node
         self.run(manager.__aenter__())
-        assert self.lasting == (self.model.epoch == manager.epoch)
-        self.model.epoch = manager.epoch
+        assert self.lasting == (self.model.epoch == manager.window.epoch)
+        self.model.epoch = manager.window.epoch
         self.model.unknown_through[node] = manager.window.evicted_through
 
     def read(self, client: Client) -> None:

@@ -32,9 +32,9 @@ from unmissed import (
     Message,
     NotRunning,
     Outcome,
+    Page,
     Publication,
     Receipt,
-    Recovery,
     Retention,
     Settings,
     TokenVerifier,
@@ -162,10 +162,10 @@ async def publish() -> None:
         print(error.reason)
     except (AlreadyRunning, NotRunning, WrongThread, Draining):
         pass
-    recovery = manager.recover(0)
-    assert_type(recovery, Recovery)
-    if recovery.outcome is Outcome.COMPLETE:
-        print(recovery.messages)
+    page = manager.get_messages_since(0, user_id="alice", topics=["news"])
+    assert_type(page, Page)
+    if page.outcome is Outcome.COMPLETE and not page.has_more:
+        print([message.as_dict() for message in page.messages])
     connection: Connection = manager.connect(FakeSocket(), identity=Identity("alice"), since=0, access=access)
     try:
         await manager.send_message(connection.id, {"type": "a"})

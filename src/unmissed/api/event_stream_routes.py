@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from unmissed.api.error_table import refuse
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.query import described
-from unmissed.api.subscription import subscription
+from unmissed.api.subscription import granted, subscription
 from unmissed.core.audience import Identity
 from unmissed.core.event_stream import PATH, TRANSPORT
 from unmissed.core.topics import TOPICS_PATTERN
@@ -24,6 +24,7 @@ from unmissed.security.access import Access
 from unmissed.security.origins import Origins
 
 _STREAMS_KEY = "unmissed.streams"
+_NO_RIGHTS = Access()
 _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -51,10 +52,16 @@ def add_event_stream_route(
         """
         wanted = subscription(request, identity, manager=manager, origins=origins)
         wanted["authorized"] = await access.granted(identity, wanted["topics"])
-        await manager.catch_up(wanted["since"])
-        manager.check_capacity(identity.user_id)
+        await manager.running.catch_up(wanted["since"])
+        manager.running.check_capacity(identity.user_id)
         seconds = manager.settings.events_seconds
-        connect = partial(manager.connect, **wanted, transport=TRANSPORT, max_seconds=seconds)
+        connect = partial(
+            manager.running.connect,
+            subscription=granted(wanted),
+            access=_NO_RIGHTS,
+            transport=TRANSPORT,
+            max_seconds=seconds,
+        )
         return EventStreamResponse(connect, manager=manager)
 
     router.add_api_route(PATH, events, route_class_override=_releasing(route_class), **_DOCS)

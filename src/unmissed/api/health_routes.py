@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 
 from unmissed.api.problems import ProblemResponse
 from unmissed.manager import ConnectionManager
+from unmissed.running import NOT_ACCEPTING
 
 
 def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
@@ -20,5 +21,5 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
 
         Answer 503 before the start, while draining, and while the log is unavailable. Connected clients stay.
         """
-        problem = manager.problem
+        problem = manager.running.problem if manager.ready else NOT_ACCEPTING
         return {"status": "ready"} if problem is None else ProblemResponse(503, problem)

@@ -28,17 +28,18 @@ def add_status_route(router: APIRouter, manager: ConnectionManager, *, authentic
 
 
 def _body(manager: ConnectionManager) -> models.StatusBody:
-    window, measures = manager.window, manager.measures
+    running = manager.running
+    window, measures = running.window, running.measures
     return models.StatusBody(
-        node_id=manager.node_id,
-        problem=manager.detailed_problem,
+        node_id=running.node_id,
+        problem=running.detailed_problem,
         epoch=window.epoch,
         oldest=window.oldest,
         latest=window.latest,
         log=models.LogBody(
             messages=len(window),
             bytes=window.size,
-            reach_seconds=manager.log_reach,
+            reach_seconds=running.log_reach,
             max_messages=window.retention.max_messages,
             max_bytes=window.retention.max_bytes,
             max_age=window.retention.max_age,

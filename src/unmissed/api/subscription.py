@@ -10,13 +10,15 @@ from unmissed.api.identity import checked
 from unmissed.api.query import parameter, since_parameter, topics_parameter
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidPosition
+from unmissed.core.topics import granted_topics
 from unmissed.core.wire import parse_sequence_number
 from unmissed.manager import ConnectionManager
+from unmissed.security.access import Subscription
 from unmissed.security.origins import Origins
 
 
-class Subscription(TypedDict):
-    """Arguments of ``ConnectionManager.connect``."""
+class Wanted(TypedDict):
+    """What a client asked for. ``authorized`` are the topics that the application has authorized, if it does that."""
 
     identity: Identity
     since: int | None
@@ -28,7 +30,7 @@ class Subscription(TypedDict):
 
 def subscription(
     connection: HTTPConnection, identity: object, *, manager: ConnectionManager, origins: Origins
-) -> Subscription:
+) -> Wanted:
     """Return what an authenticated client wants.
 
     Raises HTTPException, InvalidPosition, or what ``checked`` raises.
@@ -45,6 +47,19 @@ def subscription(
         "authorized": None,
         "client": client and client[0],
     }
+
+
+def granted(wanted: Wanted) -> Subscription:
+    """Return what the client gets. Raises InvalidTopic, or TopicRefused."""
+    identity, topics, authorized = wanted["identity"], wanted["topics"], wanted["authorized"]
+    return Subscription(
+        identity,
+        granted_topics(topics, identity.topics) if authorized is None else authorized,
+        chose_topics=topics is not None,
+        since=wanted["since"],
+        epoch=wanted["epoch"],
+        client=wanted["client"],
+    )
 
 
 def _position(connection: HTTPConnection) -> tuple[int | None, str | None]:

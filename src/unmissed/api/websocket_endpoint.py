@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from unmissed.api.handshake import accept, close_on_error, subprotocol
 from unmissed.api.identity import FIRST_FRAME_KEY, Bearer, remember_bearer, with_token_as_header
 from unmissed.api.injection import Injection, effective_routes
-from unmissed.api.subscription import Subscription, subscription
+from unmissed.api.subscription import Wanted, granted, subscription
 from unmissed.core.errors import TooManyConnections, UnmissedError
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.delivery.socket import LEARN_EXTENSION, SOCKET_EXTENSION, Socket
@@ -118,17 +118,17 @@ class WebSocketEndpoint:
         wanted = self._wanted(websocket, identity)
         if access.authorize is not None:
             wanted["authorized"] = await access.granted(wanted["identity"], wanted["topics"])
-        await self._manager.catch_up(wanted["since"])
+        await self._manager.running.catch_up(wanted["since"])
         await accept(websocket)
         native = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
         if native is not None:
-            self._manager.connect(native, **wanted, access=access)
+            self._manager.running.connect(native, granted(wanted), access=access)
             return
         socket = AsgiWebSocket(websocket.receive, websocket.send)
-        self._manager.connect(socket, **wanted, access=access)
+        self._manager.running.connect(socket, granted(wanted), access=access)
         await socket.run()
 
-    def _wanted(self, connection: HTTPConnection, identity: object) -> Subscription:
+    def _wanted(self, connection: HTTPConnection, identity: object) -> Wanted:
         return subscription(connection, identity, manager=self._manager, origins=self._origins)
 
     # Admission
@@ -165,10 +165,10 @@ class WebSocketEndpoint:
             wanted = None if identity is None else self._wanted(connection, identity)
         except Exception:  # noqa: BLE001  # __call__ raises it again, and logs it
             return False
-        if wanted is None or self._manager.is_behind(wanted["since"]):
+        if wanted is None or self._manager.running.is_behind(wanted["since"]):
             return False
         try:
-            self._manager.connect(open_socket(subprotocol(scope)), **wanted, access=self._access)
+            self._manager.running.connect(open_socket(subprotocol(scope)), granted(wanted), access=self._access)
         except UnmissedError:
             return False
         return True

@@ -24,7 +24,7 @@ async def managers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     url = new_url(request.param, request, tmp_path)
     async with AsyncExitStack() as stack:
         managers = [await stack.enter_async_context(ConnectionManager(Settings.load(log_url=url))) for _ in range(3)]
-        await until(lambda: all(len(manager._people.nodes.others) == 2 for manager in managers))  # noqa: SLF001
+        await until(lambda: all(len(manager.running.people.nodes.others) == 2 for manager in managers))
         yield managers
 
 
@@ -70,13 +70,13 @@ async def test_the_followers_of_a_topic_are_listed_and_counted_over_all_nodes(ma
 async def test_connections_of_every_node_are_listed_in_pages(managers: Managers) -> None:
     ids = sorted(connect(manager, identity)[1].id for manager in managers for identity in (ALICE, BOB))
 
-    first = await managers[0].connections_page(limit=4)
-    second = await managers[1].connections_page(after=first[-1].connection_id, limit=4)
-    of_bob = await managers[2].connections_page(limit=10, user_id="bob")
+    first = await managers[0].running.people.listed(after="", limit=4, user_id=None)
+    second = await managers[1].running.people.listed(after=first[-1].connection_id, limit=4, user_id=None)
+    of_bob = await managers[2].running.people.listed(after="", limit=10, user_id="bob")
 
     assert ids == [info.connection_id for info in [*first, *second]]
     assert ["bob"] * 3 == [info.user_id for info in of_bob]
-    assert {manager.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
+    assert {manager.running.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
 
 
 async def test_a_user_is_logged_out_on_every_node(managers: Managers) -> None:
@@ -89,7 +89,7 @@ async def test_a_user_is_logged_out_on_every_node(managers: Managers) -> None:
     assert [(4401, "logged out: log in again")] * 2 == [socket.closed_with for socket in sockets]
     for manager in managers:
         with pytest.raises(InvalidToken):
-            manager.check_identity(identity)
+            manager.running.check_identity(identity)
 
 
 async def test_one_connection_of_another_node_is_logged_out(managers: Managers) -> None:
@@ -103,9 +103,9 @@ async def test_one_connection_of_another_node_is_logged_out(managers: Managers) 
     assert (4401, "logged out: log in again") == ended.closed_with
     assert other.closed_with is None
     for manager in managers:
-        manager.check_identity(second)
+        manager.running.check_identity(second)
         with pytest.raises(InvalidToken):
-            manager.check_identity(first)
+            manager.running.check_identity(first)
 
 
 async def test_refusing_a_token_closes_every_connection_that_uses_it_on_every_node(managers: Managers) -> None:
@@ -122,7 +122,7 @@ async def test_refusing_a_token_closes_every_connection_that_uses_it_on_every_no
     for manager in managers:
         for identity in (token, renewed):
             with pytest.raises(InvalidToken):
-                manager.check_identity(identity)
+                manager.running.check_identity(identity)
 
 
 async def test_a_logout_covers_tokens_that_only_another_node_knows_and_no_later_ones(managers: Managers) -> None:
@@ -140,9 +140,9 @@ async def test_a_logout_covers_tokens_that_only_another_node_knows_and_no_later_
     for manager in managers:
         for identity in (*known, Identity("alice", issued_at=ahead - 1)):
             with pytest.raises(InvalidToken):
-                manager.check_identity(identity)
+                manager.running.check_identity(identity)
         for issued_at, expires_at in ((ahead + 1, None), (far + 1, None), (None, far + 1)):
-            manager.check_identity(Identity("alice", issued_at=issued_at, expires_at=expires_at))
+            manager.running.check_identity(Identity("alice", issued_at=issued_at, expires_at=expires_at))
 
 
 async def test_a_user_without_tokens_is_logged_out_and_may_come_back(managers: Managers) -> None:
@@ -190,7 +190,7 @@ async def test_a_node_that_starts_later_knows_who_was_logged_out(managers: Manag
 
     async with ConnectionManager(managers[0].settings) as late:
         with pytest.raises(InvalidToken):
-            late.check_identity(identity)
+            late.running.check_identity(identity)
         socket, _ = connect(late, Identity("alice", issued_at=4e9))
         await managers[0].emit("a")
         await until(lambda: ("a", late.window.latest) in shape(socket))
@@ -201,10 +201,10 @@ async def test_send_message_says_that_the_connection_is_elsewhere(managers: Mana
     _, connection = connect(one, ALICE)
     latest = two.window.latest
 
-    with pytest.raises(UnknownConnection, match=f"another node, {one.node_id}, has the connection") as refusal:
+    with pytest.raises(UnknownConnection, match=f"another node, {one.running.node_id}, has the connection") as refusal:
         await two.send_message(connection.id, {"type": "a"})
 
-    assert one.node_id == refusal.value.node
+    assert one.running.node_id == refusal.value.node
     assert latest == two.window.latest
 
 
@@ -223,13 +223,17 @@ async def test_a_logout_and_presence_say_that_other_nodes_could_not_be_reached(
 
             with pytest.raises(LogUnavailable, match="only this node is certain to refuse the tokens"):
                 await manager.log_out("alice")
-            for asking in (manager.users(), manager.connections_page(limit=1), manager.reconnect("other.1")):
+            for asking in (
+                manager.users(),
+                manager.running.people.listed(after="", limit=1, user_id=None),
+                manager.reconnect("other.1"),
+            ):
                 with pytest.raises(LogUnavailable):
                     await asking
 
             assert (4401, "logged out: log in again") == socket.closed_with
             with pytest.raises(InvalidToken):
-                manager.check_identity(identity)
+                manager.running.check_identity(identity)
             assert not manager.connections
 
 
@@ -250,7 +254,7 @@ async def test_nodes_of_another_database_or_name_or_secret_of_one_redis_hear_not
             for settings in (production, production, *strangers)
         ]
         socket, connection = connect(one, Identity("alice", issued_at=1.0))
-        await until(lambda: one._people.nodes.others)  # noqa: SLF001
+        await until(lambda: one.running.people.nodes.others)
 
         for stranger in others:
             assert {} == await stranger.users()
