@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -196,6 +196,48 @@ async def test_what_is_published_is_stored_and_has_come_back(engine: FakeEngine)
 
         assert nth(5) == window.latest == engine.latest
         assert [message.payload for message in publication.messages] == payloads(window)[-2:]
+
+
+async def test_what_is_published_is_stamped_once(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        publication = await log.publish(drafts(2))
+
+        assert [*map(id, window.messages_after(nth(3)))] == [*map(id, publication.messages)]
+
+
+class BusyEngine(FakeEngine):
+    """An engine with which something else happens as soon as it has stored a publish."""
+
+    def __init__(self, then: Callable[[FakeEngine], object]) -> None:
+        super().__init__()
+        self._then = then
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+        results = await super().write(writes, seen)
+        self._then(self)
+        return results
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda engine: engine.store(drafts(5)),
+        lambda engine: engine.lose(*nths(1, 2)),
+        lambda engine: engine.restart(epoch="next", first_number=nth(20)),
+    ],
+    ids=["evicted", "lost", "another epoch"],
+)
+async def test_what_is_not_in_the_window_any_more_is_returned_as_it_was_published(
+    then: Callable[[FakeEngine], object],
+) -> None:
+    async with opened(BusyEngine(then), max_messages=2) as (log, window):
+        publication = await log.publish(drafts(2))
+
+        assert [] == [each for each in publication.messages if each in window.messages_after(window.evicted_through)]
+        assert ("life", nth(1)) == (publication.receipt.epoch, publication.receipt.first)
+    assert [(nth(1), "0"), (nth(2), "1")] == [
+        (each.sequence_number, each.as_dict()["data"]) for each in publication.messages
+    ]
 
 
 async def test_what_other_nodes_publish_comes_too_and_the_listener_is_called(engine: FakeEngine) -> None:
