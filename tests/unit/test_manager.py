@@ -649,6 +649,52 @@ async def test_a_start_that_is_cancelled_leaves_a_manager_that_starts(clock: Man
     assert 1 == len(asyncio.all_tasks())
 
 
+async def test_a_start_that_fails_after_the_log_is_open_closes_it(clock: ManualClock) -> None:
+    class ClosableLog(ManualLog):
+        closed = 0
+
+        async def close(self) -> None:
+            self.closed += 1
+
+    log = ClosableLog(clock)
+
+    with pytest.raises(ConfigurationError, match="at least 32"):
+        await managed(clock, log=log, jwt_secret="too short").__aenter__()
+
+    assert 1 == log.closed
+    assert 1 == len(asyncio.all_tasks())
+
+
+async def test_a_start_that_is_cancelled_while_other_nodes_are_asked_leaves_nothing_behind(clock: ManualClock) -> None:
+    class Mute:
+        """A channel to an engine that does not answer."""
+
+        def __init__(self) -> None:
+            self.asked = asyncio.Event()
+
+        async def send(self, note: bytes) -> None: ...
+
+        async def receive(self) -> AsyncGenerator[bytes]:
+            self.asked.set()
+            await asyncio.Event().wait()
+            yield b""
+
+    log = ManualLog(clock)
+    log.channel = channel = Mute()
+    manager = managed(clock, log=log)
+    starting = asyncio.create_task(manager.__aenter__())
+    await channel.asked.wait()
+
+    starting.cancel()
+    await asyncio.wait([starting])
+
+    assert 1 == len(asyncio.all_tasks())
+    assert not manager.ready
+    log.channel = None
+    async with manager:
+        assert manager.ready
+
+
 def test_the_manager_has_no_more_public_names_than_applications_need(unstarted: ConnectionManager) -> None:
     assert 28 >= len([name for name in dir(unstarted) if not name.startswith("_")])
 
