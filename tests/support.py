@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,12 +13,14 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
-from unmissed import Connection, ConnectionManager, Draft, Identity, Publication, Settings
+from unmissed import Access, Connection, ConnectionManager, Draft, Identity, Publication, Settings
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
+from unmissed.core.topics import granted_topics
 from unmissed.core.window import Retention, Window
-from unmissed.logs.base import Channel, Log, Reader
+from unmissed.logs.base import Channel, Log, WindowListener
 from unmissed.logs.feed import Feed, stamped
+from unmissed.security.access import Subscription
 from unmissed.testing import FakeSocket, LiveServer, ManualClock
 
 FIRST = 1_796_000_000_000_001
@@ -81,8 +83,8 @@ class ManualLog:
         self._feed = Feed(self._window, clock=self._clock)
         return self._window
 
-    def subscribe(self, reader: Reader) -> None:
-        self._feed.subscribe(reader)
+    def subscribe(self, listener: WindowListener) -> None:
+        self._feed.subscribe(listener)
 
     async def close(self) -> None: ...
 
@@ -94,7 +96,6 @@ class ManualLog:
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:  # noqa: ARG002  # the contract
         await self._available.wait()
-        await self._feed.before_append(drafts)
         receipt = Receipt(self._window.latest + 1, len(drafts), self._window.epoch, rfc3339(self._clock()))
         messages = stamped(drafts, receipt, appended_at=self._clock())
         self._feed.extend(messages)
@@ -120,10 +121,27 @@ def managed(clock: ManualClock, *, log: Log | None = None, **settings: Any) -> C
     return ConnectionManager(Settings.load(**settings), log=log, clock=clock, wall_clock=clock)
 
 
-def connect(manager: ConnectionManager, identity: Identity = ALICE, **position: Any) -> tuple[FakeSocket, Connection]:
-    """Connect a socket in memory."""
+def connect(
+    manager: ConnectionManager,
+    identity: Identity = ALICE,
+    *,
+    topics: Iterable[str] | None = None,
+    since: int | None = None,
+    epoch: str | None = None,
+    client: str | None = None,
+    **options: Any,
+) -> tuple[FakeSocket, Connection]:
+    """Connect a socket in memory. ``options`` are those of ``Running.connect``."""
+    subscription = Subscription(
+        identity,
+        granted_topics(topics, identity.topics),
+        chose_topics=topics is not None,
+        since=since,
+        epoch=epoch,
+        client=client,
+    )
     socket = FakeSocket()
-    return socket, manager.connect(socket, identity=identity, **position)
+    return socket, manager.running.connect(socket, subscription, **{"access": Access(), **options})
 
 
 def shape(socket: FakeSocket) -> list[tuple[str, int | None]]:

@@ -17,6 +17,7 @@ FLOORS = [
     {"delivery"},
     {"cluster"},
     {"application"},
+    {"running"},
     {"manager"},
     {"api", "server"},
     {"main", "client"},
@@ -66,7 +67,7 @@ def test_the_core_is_pure(module: str) -> None:
     [
         module
         for module in modules()
-        if module.startswith(("core/", "logs/", "delivery/", "cluster/", "application/", "manager"))
+        if module.startswith(("core/", "logs/", "delivery/", "cluster/", "application/", "running", "manager"))
     ],
 )
 def test_the_manager_and_what_it_stands_on_know_no_framework(module: str) -> None:

@@ -25,13 +25,13 @@ from unmissed.core.messages import Message as Message
 from unmissed.core.messages import rfc3339 as rfc3339
 from unmissed.core.receipts import Receipt as Receipt
 from unmissed.core.window import Outcome as Outcome
-from unmissed.core.window import Recovery as Recovery
+from unmissed.core.window import Page as Page
 from unmissed.core.window import Retention as Retention
 from unmissed.core.window import Window as Window
 from unmissed.delivery.connection import Connection as Connection
 from unmissed.logs.base import Log as Log
 from unmissed.logs.base import Publication as Publication
-from unmissed.logs.base import Reader as Reader
+from unmissed.logs.base import WindowListener as WindowListener
 from unmissed.main import create_app as create_app
 from unmissed.manager import ConnectionManager as ConnectionManager
 from unmissed.security.access import Access as Access

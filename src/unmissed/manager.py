@@ -3,63 +3,34 @@
 import asyncio
 import contextlib
 import logging
-import math
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import BaseModel
 
-from unmissed.application.client_requests import ClientRequests
-from unmissed.application.lifecycle import Lifecycle
 from unmissed.application.registration import Registration
-from unmissed.cluster.cluster_node import ClusterNode
-from unmissed.cluster.presence import ConnectionInfo, Followers
+from unmissed.cluster.presence import Followers
 from unmissed.core.audience import Identity, keys_of
-from unmissed.core.client_frames import Command
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.errors import (
-    LOG_UNAVAILABLE,
-    NODE_FAILS,
-    AlreadyRunning,
-    Draining,
-    InvalidMessage,
-    LogUnavailable,
-    NotRunning,
-    UnknownConnection,
-    WrongThread,
-)
+from unmissed.core.errors import AlreadyRunning, InvalidMessage, NotRunning, UnknownConnection, WrongThread
 from unmissed.core.messages import Message, addressed
-from unmissed.core.receipts import key_of_user
 from unmissed.core.revocations import Revocations
 from unmissed.core.topics import granted_topics
-from unmissed.core.window import Page, Recovery, Window
-from unmissed.delivery.checks import Checks
+from unmissed.core.window import Page, Window
 from unmissed.delivery.connection import Connection
-from unmissed.delivery.drafts import drafts_of
-from unmissed.delivery.fanout import FanOut, Limits
-from unmissed.delivery.measures import Measures
 from unmissed.delivery.socket import STALL_STATE, Socket
-from unmissed.delivery.throttle import Throttle
-from unmissed.delivery.window_reader import WindowReader
-from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
+from unmissed.running import Clocks, Running
 from unmissed.security.access import Access, Subscription
 from unmissed.settings import Settings
 
 CLOSE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
 
-_HOOK_SECONDS = 1.0
-"""The part of it for the hooks that still run."""
-
-_OTHER_THREADS = "manager.publish_threadsafe(message)"
 _NO_RIGHTS = Access()
-
-_Result = TypeVar("_Result")
 
 logger = logging.getLogger("unmissed")
 
@@ -68,7 +39,8 @@ class ConnectionManager(Registration):
     """Stamps every message once, retains the newest messages, and delivers them to every connection.
 
     It belongs to one event loop: enter it there with ``async with manager:``, or pass ``manager.lifespan`` to the
-    application. Only ``publish_threadsafe`` may be called from other threads.
+    application. Only ``publish_threadsafe`` may be called from other threads. Unless the manager is running, everything
+    but the decorators, ``settings``, ``ready`` and ``connections`` raises NotRunning.
     """
 
     def __init__(
@@ -93,98 +65,51 @@ class ConnectionManager(Registration):
             clock=clock,
             wall_clock=wall_clock,
         )
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._clocks = Clocks(clock, wall_clock)
         self._revocations = Revocations(wall_clock=wall_clock)
         self._started = False
         """Set from the beginning of a start to the end of a stop."""
-        self._fan_out: FanOut | None = None
-        """Set while the manager runs."""
+        self._running: Running | None = None
 
     async def __aenter__(self) -> Self:
         """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work.
 
         On a shared log, wait for what the other nodes know of logouts: for a second, or as long as it arrives.
         """
+        # Before anything is awaited: of two starts at the same time, one is refused.
         if self._started:
             raise AlreadyRunning
         self._started = True
         try:
             async with contextlib.AsyncExitStack() as stack:
-                fan_out = await self._start(stack)
+                window = await self._log.open()
+                stack.push_async_callback(self._log.close)
+                running = Running(
+                    window,
+                    log=self._log,
+                    settings=self.settings,
+                    commands=self.commands,
+                    hooks=self.hooks,
+                    revocations=self._revocations,
+                    clocks=self._clocks,
+                )
+                stack.push_async_callback(running.stop)
+                await running.start()
                 stack.pop_all()
         except BaseException:
             self._started = False
             raise
-        self._fan_out = fan_out
+        self._running = running
         return self
-
-    async def _start(self, stack: contextlib.AsyncExitStack) -> FanOut:
-        """Create what belongs to one run, which begins here, in the process and the event loop that serve.
-
-        ``stack`` undoes what a failed start has begun.
-        """
-        self._loop = asyncio.get_running_loop()
-        self._node_id = secrets.token_urlsafe(6)
-        window = await self._log.open()
-        stack.push_async_callback(self._log.close)
-        self._draining = False
-        self._requests = ClientRequests(
-            self.settings,
-            publish=self.publish_batch,
-            admit=self._admit,
-            is_behind=self.is_behind,
-            catch_up=self.catch_up,
-            commands=self.commands,
-            clock=self._clock,
-        )
-        limits = self._limits()
-        events = Lifecycle(self.hooks, clock=self._clock)
-        fan_out = FanOut(
-            window, node_id=self._node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
-        )
-        self._people = ClusterNode(
-            fan_out.connections,
-            self._revocations,
-            node_id=self._node_id,
-            channel=self._log.channel,
-            key=self._note_key(),
-            clock=self._clock,
-            wall_clock=self._wall_clock,
-        )
-        self._throttle = Throttle(fan_out, loop=self._loop)
-        self._log.subscribe(WindowReader(fan_out, self._throttle, reconnect_seconds=self.settings.drain_seconds))
-        self._checks = Checks(
-            fan_out,
-            limits=limits,
-            expire=self._log.expire,
-            clock=self._clock,
-            wall_clock=lambda: self._wall_clock() - self.settings.token_leeway,
-            server_stops=server_stops,
-            drain_seconds=self.settings.drain_seconds,
-        )
-        self._checking = self._loop.create_task(self._checks.run())
-        stack.callback(self._checking.cancel)
-        stack.callback(self._throttle.stop)
-        stack.push_async_callback(self._people.nodes.stop, seconds=_HOOK_SECONDS)
-        # Last: from now on, other nodes ask this one.
-        await self._people.nodes.start()
-        return fan_out
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every connection with code 1012, wait for the hooks, then close the log, within three seconds."""
-        fan_out, self._fan_out = self._running, None
-        closes_at = self._loop.time() + CLOSE_SECONDS
-        self._throttle.stop()
-        self._checking.cancel()
-        self._requests.stop()
-        fan_out.close()
+        running, self._running = self.running, None
+        closes_at = running.loop.time() + CLOSE_SECONDS
         try:
-            await asyncio.gather(
-                self.hooks.finish(seconds=_HOOK_SECONDS), self._people.nodes.stop(seconds=_HOOK_SECONDS)
-            )
+            await running.stop()
         finally:
             await self._close_log(closes_at)
 
@@ -205,48 +130,26 @@ class ConnectionManager(Registration):
             yield {STALL_STATE: self.settings.stall_seconds}
 
     @property
+    def running(self) -> Running:
+        """What exists while the manager runs, for the routes that serve it."""
+        if self._running is None:
+            raise NotRunning
+        return self._running
+
+    @property
     def ready(self) -> bool:
         """Whether connections are accepted: the manager is running and not draining."""
-        return self._fan_out is not None and not self._draining
-
-    @property
-    def problem(self) -> str | None:
-        """Why connections or messages are not accepted, for anyone to read, or None."""
-        if not self.ready:
-            return "not accepting connections: the server is starting or shutting down"
-        if self._log.unavailable is not None:
-            return LOG_UNAVAILABLE
-        return None if self.detailed_problem is None else NODE_FAILS
-
-    @property
-    def detailed_problem(self) -> str | None:
-        """Why the log, the periodic checks or the notes of nodes fail, for operators: with addresses and paths."""
-        if self._fan_out is None:
-            return self._log.unavailable
-        return self._log.unavailable or self._checks.problem or self._people.nodes.problem
-
-    @property
-    def node_id(self) -> str:
-        """Names this run among the nodes of the log. The ids of its connections begin with it. Raises NotRunning."""
-        self._running  # noqa: B018  # raises NotRunning
-        return self._node_id
-
-    @property
-    def epoch(self) -> str:
-        """The epoch of the log. Raises NotRunning unless the manager is running."""
-        return self.window.epoch
+        return self._running is not None and not self._running.draining
 
     @property
     def window(self) -> Window:
-        """The retained messages. Raises NotRunning unless the manager is running."""
-        return self._running.window
+        """The retained messages. ``window.latest`` is the number of the newest, and ``window.epoch`` their epoch."""
+        return self.running.window
+
+    # Messages
 
     async def broadcast(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
+        self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None
     ) -> Message:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone. The same as ``publish``."""
         return await self.publish(message, users=users, topics=topics)
@@ -256,7 +159,7 @@ class ConnectionManager(Registration):
 
         Return it stamped. Publishes nothing if it raises UnknownConnection or InvalidMessage.
         """
-        return await self.publish(message, users=[self._connection(connection_id).identity.user_id])
+        return await self.publish(message, users=[self.running.connection(connection_id).identity.user_id])
 
     async def emit(
         self,
@@ -280,18 +183,14 @@ class ConnectionManager(Registration):
         return await self.publish(message, users=users, topics=topics)
 
     async def publish(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
+        self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None
     ) -> Message:
         """Publish a message to ``users`` and to whoever follows one of the ``topics``; return it stamped.
 
         Each may also be in the message. Without both, it is for everyone. Raises InvalidMessage (no number is used),
         NotRunning, Draining, or WrongThread outside the manager's loop.
         """
-        publication = await self.publish_batch([addressed(message, users=users, topics=topics)])
+        publication = await self.running.publish_batch([addressed(message, users=users, topics=topics)])
         return publication.messages[0]
 
     async def publish_batch(
@@ -309,18 +208,7 @@ class ConnectionManager(Registration):
         up, and Draining when the server is shutting down and nobody would receive them. Raises LogUnavailable when the
         log has not stored them after ``publish_seconds``.
         """
-        self._check_accepting(_OTHER_THREADS)
-        drafts = await drafts_of(
-            messages, max_message_bytes=self.settings.max_message_bytes, retention=self.window.retention
-        )
-        # The manager may have stopped while they were built.
-        self._check_accepting(_OTHER_THREADS)
-        key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
-        measures = self.measures
-        publishing = self._log.publish(drafts, idempotency_key=key)
-        publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
-        measures.published += len(publication.messages)
-        return publication
+        return await self.running.publish_batch(messages, idempotency_key=idempotency_key, publisher=publisher)
 
     def publish_threadsafe(
         self,
@@ -335,101 +223,54 @@ class ConnectionManager(Registration):
         Messages from one thread keep their order. Raises what ``publish`` raises, and TimeoutError after ``timeout``
         seconds. On the event loop itself it raises WrongThread: use ``await manager.publish(message)`` there.
         """
-        if self._fan_out is None:
-            raise NotRunning
-        if _running_loop() is self._loop:
+        running = self.running
+        if running.is_own_loop:
             raise WrongThread(right_call="'await manager.publish(message)'")
-        return asyncio.run_coroutine_threadsafe(self.publish(message, users=users, topics=topics), self._loop).result(
-            timeout
-        )
+        publishing = self.publish(message, users=users, topics=topics)
+        return asyncio.run_coroutine_threadsafe(publishing, running.loop).result(timeout)
 
-    def recover(self, since: int, *, epoch: str | None = None) -> Recovery:
-        """Return the retained messages after a position, whatever their audience. Raises NotRunning if not running.
-
-        Without ``epoch``, only the number is checked. Check ``visible`` before showing a message to a user.
-        """
-        return self.window.recover(since, now=self._clock(), epoch=epoch)
-
-    def is_behind(self, since: int | None) -> bool:
-        """Return whether a position may be one of this log that this node has not reached yet: ``catch_up`` tells."""
-        return since is not None and since > self.window.latest and self._log.channel is not None
-
-    async def catch_up(self, since: int | None) -> None:
-        """Wait until this node has what a client that comes from another node has seen.
-
-        Raises LogUnavailable if that is not known after ``publish_seconds``.
-        """
-        if since is not None and self.is_behind(since):
-            await self._in_time(self._log.catch_up(since), otherwise="this node is behind the others")
-
-    def page(
+    def get_messages_since(
         self,
         since: int,
         *,
-        user_id: str,
+        user_id: str | None = None,
         topics: Iterable[str] = (),
         epoch: str | None = None,
         limit: int | None = None,
     ) -> Page:
-        """Return the first messages after a position that this user sees: at most 1 MiB, and ``limit`` messages.
+        """Return the first retained messages after ``since`` that everyone, this user or followers of ``topics`` see.
 
-        ``topics`` are those that the user follows. At least one message is returned if there is one. Raises NotRunning
-        before the start.
-        """
-        keys = keys_of(user_id, topics)
-        return self.window.page(since, keys=keys, now=self._clock(), epoch=epoch, max_messages=limit)
-
-    def get_messages_since(
-        self, since: int, *, user_id: str | None = None, topics: Iterable[str] = ()
-    ) -> list[dict[str, Any]]:
-        """Return the retained messages after ``since`` that everyone, this user or followers of these topics see.
-
-        Raises InvalidTopic for one string in place of a list of topics.
+        They are at most 1 MiB, and ``limit`` messages; at least one is returned if there is one. While ``has_more``,
+        ask again with the number of the last one. ``outcome`` says whether any are missing. 0 is the start of the
+        epoch, and without ``epoch`` only the number is checked. Raises InvalidTopic for one string in place of a list.
         """
         keys = keys_of(user_id or "", topics)
-        self.window.expire(self._clock())
-        _, start = self.window.locate(since)
-        return [message.as_dict() for message in self.window.visible_after(start, keys)]
+        return self.window.page(since, keys=keys, now=self._clocks.monotonic(), epoch=epoch, max_messages=limit)
+
+    # People and their connections
 
     @property
     def connections(self) -> tuple[Connection, ...]:
         """The connections to this node that are open now."""
-        return () if self._fan_out is None else tuple(self._fan_out.connections)
+        return () if self._running is None else tuple(self._running.connections)
 
     def connections_of(self, user_id: str) -> tuple[Connection, ...]:
-        """Return the open connections of a user to this node. Raises NotRunning unless the manager is running."""
-        return self._running.connections.of_user(user_id)
+        """Return the open connections of a user to this node."""
+        return self.running.connections.of_user(user_id)
 
     async def users(self, topic: str | None = None) -> dict[str, int]:
         """Return who is connected to any node, or follows a topic now: the number of connections by user id.
 
-        Nodes that do not answer within a second are left out. Raises NotRunning, and LogUnavailable if the nodes cannot
-        reach each other.
+        Nodes that do not answer within a second are left out. Raises LogUnavailable if none can be reached.
         """
-        return await self._everybody.presence.users(topic)
+        return await self.running.cluster.presence.users(topic)
 
     async def followers(self, topic: str, *, limit: int) -> Followers:
         """Return the first ``limit`` users, alphabetically, that follow a topic now, on all nodes, and how many do.
 
         Questions at the same time share one answer of the other nodes. Raises what ``users`` raises.
         """
-        return await self._everybody.presence.followers(topic, limit=limit)
-
-    async def connections_page(
-        self, *, after: str = "", limit: int, user_id: str | None = None
-    ) -> list[ConnectionInfo]:
-        """Return the first ``limit`` connections to any node, of one user if given, above the id ``after``, by id."""
-        return await self._everybody.presence.listed(after=after, limit=limit, user_id=user_id)
-
-    @property
-    def measures(self) -> Measures:
-        """Counters since the start. Raises NotRunning unless the manager is running."""
-        return self._running.measures
-
-    @property
-    def log_reach(self) -> float:
-        """Age in seconds of the oldest message in the log. Raises NotRunning unless the manager is running."""
-        return self.window.reach(self._clock())
+        return await self.running.cluster.presence.followers(topic, limit=limit)
 
     def connect(
         self,
@@ -439,84 +280,30 @@ class ConnectionManager(Registration):
         since: int | None = None,
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
-        authorized: frozenset[str] | None = None,
-        access: Access = _NO_RIGHTS,
         client: str | None = None,
-        transport: str = "websocket",
-        max_seconds: float = math.inf,
+        access: Access = _NO_RIGHTS,
     ) -> Connection:
         """Deliver to an accepted socket: first the messages that it missed after ``since``, then every new one.
 
         Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
         the identity grants by name. ``access`` says how its client may renew its token, and who decides about topics
-        that it follows later. ``authorized`` are those of the topics that ``access`` has authorized, if it does that.
-        ``client`` is its address, and ``transport`` a name for operators. After at most ``max_seconds``, the client is
-        asked to reconnect. If InvalidToken, InvalidTopic, TopicRefused, NotRunning, Draining, WrongThread or
-        TooManyConnections is raised, the socket is unchanged.
+        that it follows later. ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning,
+        Draining, WrongThread or TooManyConnections is raised, the socket is unchanged.
         """
         subscription = Subscription(
             identity,
-            granted_topics(topics, identity.topics) if authorized is None else authorized,
+            granted_topics(topics, identity.topics),
             chose_topics=topics is not None,
             since=since,
             epoch=epoch,
             client=client,
         )
-        return self.connect_subscription(
-            socket, subscription, access=access, transport=transport, max_seconds=max_seconds
-        )
-
-    def connect_subscription(
-        self,
-        socket: Socket,
-        subscription: Subscription,
-        *,
-        access: Access = _NO_RIGHTS,
-        transport: str = "websocket",
-        max_seconds: float = math.inf,
-    ) -> Connection:
-        """Deliver to an accepted socket what an authenticated client gets. ``connect`` says more."""
-        self._check_accepting("the event loop that the manager was started on")
-        self.hooks.check_room()
-        self._log.expire()
-        return self._running.connect(
-            socket,
-            subscription,
-            expires_at=self._admit(subscription.identity),
-            access=access,
-            transport=transport,
-            max_seconds=max_seconds,
-        )
-
-    def check_capacity(self, user_id: str) -> None:
-        """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
-        self._check_accepting("the event loop that the manager was started on")
-        self.hooks.check_room()
-        self._running.connections.check_limits(user_id, now=self._clock())
-
-    def count_request(self, identity: Identity) -> None:
-        """Count a request that comes without a connection against the rate of its user.
-
-        Raises TooManyRequests over ``UNMISSED_CLIENT_RATE``, NotRunning or Draining.
-        """
-        self._check_accepting("the event loop that the manager was started on")
-        self._requests.count(identity.user_id)
-
-    async def run_command(self, identity: Identity, command: Command) -> bytes:
-        """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
-
-        Its data is compact JSON. Call ``count_request`` before, so that the rate of its user includes it.
-
-        A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises CommandError, also
-        if the id was used for another command or its answer is forgotten, TooManyRequests, NotRunning or Draining.
-        """
-        self._check_accepting("the event loop that the manager was started on")
-        return await self._requests.run(identity, command)
+        return self.running.connect(socket, subscription, access=access)
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close a connection from the server's side, unless it is gone already."""
         with contextlib.suppress(UnknownConnection):
-            self._running.connections[connection_id].close(code, reason)
+            self.running.connections[connection_id].close(code, reason)
 
     async def log_out(self, user_id: str) -> int:
         """Close the connections of a user to any node with code 4401, and refuse the tokens issued up to now.
@@ -530,7 +317,7 @@ class ConnectionManager(Registration):
         An identity without ``expires_at``, too, cannot be refused: its connections are closed, and the application must
         end its session.
         """
-        return await self._everybody.logouts.log_out(user_id)
+        return await self.running.cluster.logouts.log_out(user_id)
 
     async def log_out_connection(self, connection_id: str) -> None:
         """Close a connection to any node with code 4401, and refuse the tokens that it has used.
@@ -539,100 +326,8 @@ class ConnectionManager(Registration):
         ``expires_at``: without both times, it is not refused. Raises UnknownConnection. If LogUnavailable is raised, at
         most this node knows about it.
         """
-        await self._everybody.logouts.log_out_connection(connection_id)
+        await self.running.cluster.logouts.log_out_connection(connection_id)
 
     async def reconnect(self, connection_id: str) -> None:
         """Close a connection to any node with code 1012: its client reconnects. Raises UnknownConnection."""
-        await self._everybody.logouts.reconnect(connection_id)
-
-    def check_identity(self, identity: Identity) -> None:
-        """Raise InvalidToken if the user, or the token, was logged out."""
-        self._revocations.check(identity)
-
-    def drain(self, *, seconds: float) -> None:
-        """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
-
-        From then on, new connections and new messages are refused with Draining.
-        """
-        self._draining = True
-        self._running.drain(seconds=seconds)
-
-    def check(self) -> None:
-        """Run the periodic tasks: expire messages, send heartbeats, close stalled and expired connections.
-
-        The running manager does this about once a second, for a few connections at a time.
-        """
-        self._running  # noqa: B018  # raises NotRunning
-        self._checks.run_once()
-
-    def _admit(self, identity: Identity) -> float:
-        """Return when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
-        self._revocations.check(identity)
-        return self._monotonic(identity.expires_at)
-
-    def _monotonic(self, unix_time: float | None) -> float:
-        """Convert the expiry of a token to monotonic time, so that clock adjustments do not matter."""
-        if unix_time is None:
-            return math.inf
-        return self._clock() + unix_time - self._wall_clock() + self.settings.token_leeway
-
-    @property
-    def _running(self) -> FanOut:
-        if self._fan_out is None:
-            raise NotRunning
-        return self._fan_out
-
-    def _connection(self, connection_id: str) -> Connection:
-        """Return a connection to this node. Raises UnknownConnection, which says if it is one of another node."""
-        try:
-            return self._running.connections[connection_id]
-        except UnknownConnection:
-            node = connection_id.partition(".")[0]
-            raise UnknownConnection(connection_id, node=node if node in self._people.nodes.others else None) from None
-
-    @property
-    def _everybody(self) -> ClusterNode:
-        self._running  # noqa: B018  # raises NotRunning
-        return self._people
-
-    async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
-        """Return what the log returns. Raise LogUnavailable after ``publish_seconds``, for the reason that it gives."""
-        try:
-            async with asyncio.timeout(self.settings.publish_seconds):
-                return await work
-        except TimeoutError:
-            raise LogUnavailable(self._log.unavailable or otherwise) from None
-
-    def _note_key(self) -> bytes:
-        """Return the key that authenticates notes between nodes. Without a secret, anyone can send them."""
-        key = self.settings.node_key()
-        if key is None and self._log.channel is not None:
-            logger.warning(
-                "anyone who can send to the engine of the log can log users out: set UNMISSED_NODE_SECRET, to the same "
-                "value on all nodes (openssl rand -base64 48)"
-            )
-        return key or b""
-
-    def _check_accepting(self, right_call: str) -> None:
-        if self._fan_out is None:
-            raise NotRunning
-        if _running_loop() is not self._loop:
-            raise WrongThread(right_call=right_call)
-        if self._draining:
-            raise Draining
-
-    def _limits(self) -> Limits:
-        settings = self.settings
-        return Limits(
-            heartbeat_seconds=settings.heartbeat_seconds,
-            stall_seconds=settings.stall_seconds,
-            max_connections=settings.max_connections,
-            max_connections_per_user=settings.max_connections_per_user,
-        )
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+        await self.running.cluster.logouts.reconnect(connection_id)

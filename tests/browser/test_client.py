@@ -356,7 +356,7 @@ def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer, open_page
     publish(server, 2)
     page.received(5)
 
-    assert [["reset", {"type": "reset", "epoch": server.manager.epoch}]] == page.events
+    assert [["reset", {"type": "reset", "epoch": server.manager.window.epoch}]] == page.events
     assert nths(1, 2, 3, 1, 2) == page.numbers
 
 

@@ -116,7 +116,7 @@ class Publisher:
             manager = self._server.manager
             try:
                 number = manager.publish_threadsafe({"type": "tick"}, timeout=5).sequence_number
-                self.published.setdefault(manager.epoch, []).append(number)
+                self.published.setdefault(manager.window.epoch, []).append(number)
             except (UnmissedError, TimeoutError, RuntimeError):
                 continue
 
@@ -196,7 +196,7 @@ def faults(run: Run) -> Counter[str]:
             recorder.collect()
         publisher.stop()
         recorder.wait_until(
-            f"stream.epoch === '{server.manager.epoch}' && stream.position >= {server.manager.window.latest}"
+            f"stream.epoch === '{server.manager.window.epoch}' && stream.position >= {server.manager.window.latest}"
         )
         recorder.collect()
         counts.update(recorder.account.figures(publisher.published))
@@ -269,7 +269,9 @@ def publishes(run: Run) -> Counter[str]:
             recorder.page.wait_for_timeout(1000)
             proxy.cut()
             counts["cuts"] += 1
-        stored = {message["sequence_number"]: message["data"] for message in server.manager.get_messages_since(0)}
+        stored = {
+            each.sequence_number: each.as_dict()["data"] for each in server.manager.get_messages_since(0).messages
+        }
         answers = recorder.page.evaluate("answers")
         counts["received"] = len(stored)
         counts["lost"] = 1000 - len(set(stored.values()))

@@ -32,9 +32,9 @@ from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
 from unmissed.core.window import Retention, Window
-from unmissed.delivery.drafts import drafts_of
 from unmissed.logs import writer
 from unmissed.logs.jetstream.engine import MAX_WAITING_NOTE_BYTES
+from unmissed.running import drafts_of
 from unmissed.security.token_cache import MAX_VERIFIED_BYTES
 from unmissed.security.tokens import issue_token_under
 from unmissed.server.frame_parser import Frames
@@ -188,7 +188,7 @@ async def waiting(manager: ConnectionManager) -> object:
         frame = {"type": "command", "id": str(number), "name": "\U0001f600" + "x" * fill, "data": 1}
         socket.receive(json.dumps(frame, ensure_ascii=False))
         number += 1
-        manager.check()
+        manager.running.check()
     return connection
 
 
@@ -203,7 +203,7 @@ async def unread(manager: ConnectionManager) -> object:
         while not socket.reading_paused:
             socket.receive(json.dumps({"type": "unfollow", "topics": [], "id": f"{number:0200}"}))
             number += 1
-            manager.check()
+            manager.running.check()
     return kept
 
 

@@ -65,9 +65,9 @@ def test_a_change_of_the_wall_clock_changes_timestamps_alone(
         assert abs(after - before - change) < 0.01
         assert ("complete", ["before", "after"]) == recover(start)
         server.call(clock.advance, MAX_AGE - 1)
-        server.call(manager.check)
+        server.call(manager.running.check)
         assert ("complete", ["before", "after"]) == recover(start)
         server.call(clock.advance, 2.0)
-        server.call(manager.check)
+        server.call(manager.running.check)
         assert ("gap", []) == recover(start)
         assert 1 == len(manager.connections)

@@ -218,7 +218,7 @@ async def test_a_pipelined_request_is_not_answered_because_the_connection_ends_w
 ) -> None:
     with pipelined(server) as client:
         assert b"connection: close" in client.head()
-        server.call(lambda: server.manager.drain(seconds=0))
+        server.call(lambda: server.manager.running.drain(seconds=0))
 
         assert b"alive" not in await asyncio.to_thread(client.rest)
 

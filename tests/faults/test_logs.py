@@ -109,7 +109,7 @@ def test_a_refused_token_is_one_warning_and_never_an_accepted_client(
     )
     assert [expected] == [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert forged not in caplog.text
-    assert {4401: 1} == server.manager.measures.refusals
+    assert {4401: 1} == server.manager.running.measures.refusals
     if request.node.callspec.params["serve"] == "native":  # uvicorn's own classes log each client that they accept
         assert "accepted" not in caplog.text
         assert '"WebSocket /ws" 4401' in caplog.text
@@ -125,7 +125,7 @@ def test_a_refused_token_over_http_is_one_warning(server: LiveServer, caplog: py
         f"GET {path} from 127.0.0.1 refused with status 401 or close code 4401: the token is invalid or expired"
         for path in ("/websocket/messages", "/websocket/events")
     ] == [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert {4401: 2} == server.manager.measures.refusals
+    assert {4401: 2} == server.manager.running.measures.refusals
 
 
 def test_no_token_under_an_encoded_name_reaches_a_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

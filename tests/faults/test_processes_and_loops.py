@@ -36,10 +36,12 @@ def test_a_manager_starts_again_on_another_event_loop(manager: ConnectionManager
         async with manager:
             ahead = manager.window.latest + 1_000
             # Several at the same time wait for each other, which binds a lock to the event loop.
-            await asyncio.gather(*(manager.catch_up(ahead) for _ in range(3)), *(manager.emit("a") for _ in range(3)))
+            await asyncio.gather(
+                *(manager.running.catch_up(ahead) for _ in range(3)), *(manager.emit("a") for _ in range(3))
+            )
             assert {} == await manager.users()
             assert 0 == await manager.log_out("alice")
-            return manager.node_id, manager.window.latest
+            return manager.running.node_id, manager.window.latest
 
     lives = [asyncio.run(live()) for _ in range(3)]
 
@@ -56,7 +58,7 @@ def test_a_live_server_that_restarts_serves_the_same_application(settings: Setti
                 server.publish("a")
                 event = await anext(aiter(stream))
                 assert isinstance(event, client.ReceivedMessage)
-                return server.manager.node_id
+                return server.manager.running.node_id
 
         nodes = []
         for _ in range(3):
@@ -133,7 +135,7 @@ async def serve(user_id, peer_id):
         await manager.log_out(peer_id)
         while not socket.closed_with:
             await asyncio.sleep(0.01)
-        print(json.dumps([manager.node_id, connection.id, socket.closed_with[0]]), flush=True)
+        print(json.dumps([manager.running.node_id, connection.id, socket.closed_with[0]]), flush=True)
 
 
 first = int(os.environ["FIRST"])

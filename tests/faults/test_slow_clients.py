@@ -113,7 +113,7 @@ async def test_a_client_that_reads_nothing_for_a_moment_gets_everything_before_t
     with reader(server, "slow") as client:
         await until(lambda: {"slow"} == users(server))
         await flood(server, megabytes=8)
-        server.call(lambda: server.manager.drain(seconds=1))
+        server.call(lambda: server.manager.running.drain(seconds=1))
 
         received = list[dict[str, Any]]()
         while (frame := await asyncio.to_thread(client.next_frame))[0] is not Opcode.CLOSE:

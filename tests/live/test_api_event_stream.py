@@ -35,7 +35,7 @@ def test_a_stream_says_where_it_starts_and_delivers_what_is_new(server: LiveServ
 
 def test_the_frames_are_those_of_a_websocket_byte_for_byte(server: LiveServer) -> None:
     server.publish("a", "é\r\n\u2028")
-    query = f"?since=0&epoch={server.manager.epoch}"
+    query = f"?since=0&epoch={server.manager.window.epoch}"
 
     with (
         EventClient(server, query) as client,
@@ -239,7 +239,7 @@ def test_a_stop_says_when_to_come_back_and_ends_the_stream(server: LiveServer) -
 
 
 def test_a_server_that_is_draining_refuses_with_503(server: LiveServer) -> None:
-    server.call(lambda: server.manager.drain(seconds=1))
+    server.call(lambda: server.manager.running.drain(seconds=1))
 
     with EventClient(server) as client:
         assert (503, "the server is shutting down: reconnect or retry shortly") == client.problem()
@@ -258,7 +258,7 @@ def test_recoveries_are_counted(server: LiveServer) -> None:
     with EventClient(server, "?since=0") as client:
         client.events(1)
 
-    assert {("events", "complete"): 1} == server.manager.measures.recoveries
+    assert {("events", "complete"): 1} == server.manager.running.measures.recoveries
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])

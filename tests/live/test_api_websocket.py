@@ -52,7 +52,7 @@ async def test_what_was_missed_comes_first_and_then_a_heartbeat(server: LiveServ
     for number in range(3):
         server.publish("a", number)
 
-    async with opened(server, f"?since={nth(1)}&epoch={server.manager.epoch}") as websocket:
+    async with opened(server, f"?since={nth(1)}&epoch={server.manager.window.epoch}") as websocket:
         frames = [await frame(websocket) for _ in range(4)]
 
     assert ["connected", "a", "a", "heartbeat"] == [each["type"] for each in frames]
@@ -201,7 +201,7 @@ async def test_a_message_to_one_user_reaches_nobody_else(server: LiveServer) -> 
 async def test_a_restart_is_told_as_a_reset(server: LiveServer) -> None:
     for _ in range(3):
         server.publish("a")
-    epoch = server.manager.epoch
+    epoch = server.manager.window.epoch
     await asyncio.to_thread(server.restart)
     server.publish("b")
 

@@ -9,7 +9,7 @@ continue after them. Several nodes may share the log.
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,9 +28,9 @@ from hypothesis.stateful import (
 )
 
 from places import LASTING, SHARED, new_url
-from unmissed import Access, ConnectionManager, Draft, Identity, Settings
+from unmissed import Access, ConnectionManager, Identity, Settings
 from unmissed.cluster.nodes import Nodes, Timing
-from unmissed.logs.base import Reader
+from unmissed.logs.base import WindowListener
 from unmissed.testing import FakeSocket, ManualClock
 
 MAX_MESSAGES = 6
@@ -113,31 +113,31 @@ def identity_of(token: str) -> Identity:
     return Identity(user, scopes=frozenset({"messages:publish"}), topics=frozenset(topics))
 
 
-class HeldReader:
-    """A reader of a log whose node appends nothing while it is held, as if the store were far away."""
+class HeldListener:
+    """A listener whose node appends nothing that others publish while it is held, as if the store were far away."""
 
-    def __init__(self, reader: Reader, passing: asyncio.Event) -> None:
-        self._reader = reader
+    def __init__(self, listener: WindowListener, passing: asyncio.Event) -> None:
+        self._listener = listener
         self._passing = passing
 
-    async def before_append(self, drafts: Sequence[Draft]) -> None:
-        await self._passing.wait()
-        await self._reader.before_append(drafts)
-
     def appended(self) -> None:
-        self._reader.appended()
+        self._listener.appended()
+
+    async def wait_for_readers(self) -> None:
+        await self._passing.wait()
+        await self._listener.wait_for_readers()
 
     def before_restart(self) -> None:
-        self._reader.before_restart()
+        self._listener.before_restart()
 
 
-def hold_reader(manager: ConnectionManager) -> asyncio.Event:
-    """Return an event without which this node appends nothing."""
+def hold_listener(manager: ConnectionManager) -> asyncio.Event:
+    """Return an event without which this node appends nothing that others publish."""
     passing = asyncio.Event()
     passing.set()
     log = manager._log  # noqa: SLF001
     subscribe = log.subscribe
-    log.subscribe = lambda reader: subscribe(HeldReader(reader, passing))  # type: ignore[method-assign]
+    log.subscribe = lambda listener: subscribe(HeldListener(listener, passing))  # type: ignore[method-assign]
     return passing
 
 
@@ -167,12 +167,12 @@ class Promises(RuleBasedStateMachine):
         self.managers = [
             ConnectionManager(settings, clock=self.clock, wall_clock=self.wall_clock) for _ in range(self.nodes)
         ]
-        self.passing = [hold_reader(manager) for manager in self.managers]
+        self.passing = [hold_listener(manager) for manager in self.managers]
         self.clients = [Client(user, keeps_epoch) for user in USERS for keeps_epoch in (True, False)]
         self.model = Model(margin=self.margin)
         for manager in self.managers:
             self.run(manager.__aenter__())
-        self.model.epoch = self.managers[0].epoch
+        self.model.epoch = self.managers[0].window.epoch
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
@@ -188,8 +188,8 @@ class Promises(RuleBasedStateMachine):
         self.run(asyncio.sleep(0))
         latest = max(manager.window.latest for manager in self.managers)
         for manager in self.managers:
-            self.run(manager.catch_up(latest))
-            self.call(manager._throttle.flush_now)  # noqa: SLF001
+            self.run(manager.running.catch_up(latest))
+            self.call(manager.running._throttle.flush_now)  # noqa: SLF001
 
     def call(self, act: Any) -> None:
         async def calling() -> None:
@@ -254,7 +254,7 @@ class Promises(RuleBasedStateMachine):
     async def requested(self, client: Client, frame: str) -> None:
         """Send a request, and wait until it is answered."""
         client.socket.receive(frame)
-        await asyncio.gather(*self.managers[client.node]._requests._tasks)  # noqa: SLF001
+        await asyncio.gather(*self.managers[client.node].running._requests._tasks)  # noqa: SLF001
 
     @rule(seconds=st.sampled_from([1.0, 25.0, MAX_AGE - 0.001, MAX_AGE]))
     def time_passes(self, seconds: float) -> None:
@@ -265,7 +265,7 @@ class Promises(RuleBasedStateMachine):
         for client in self.clients:
             client.socket.pong()
         for manager in self.managers:
-            self.call(manager.check)
+            self.call(manager.running.check)
 
     @rule()
     def flush(self) -> None:
@@ -282,7 +282,7 @@ class Promises(RuleBasedStateMachine):
         client.renewals.clear()
         epoch = client.epoch if client.keeps_epoch else None
         manager = self.managers[client.node]
-        self.run(manager.catch_up(client.position))
+        self.run(manager.running.catch_up(client.position))
         self.call(
             lambda: manager.connect(
                 client.socket,
@@ -349,8 +349,8 @@ class Promises(RuleBasedStateMachine):
             self.read(client)
             client.connected = client.connected and client.node != node
         self.run(manager.__aenter__())
-        assert self.lasting == (self.model.epoch == manager.epoch)
-        self.model.epoch = manager.epoch
+        assert self.lasting == (self.model.epoch == manager.window.epoch)
+        self.model.epoch = manager.window.epoch
         self.model.unknown_through[node] = manager.window.evicted_through
 
     def read(self, client: Client) -> None:

@@ -32,16 +32,16 @@ from unmissed import (
     Message,
     NotRunning,
     Outcome,
+    Page,
     Publication,
-    Reader,
     Receipt,
-    Recovery,
     Retention,
     Settings,
     TokenVerifier,
     UnknownConnection,
     UnmissedError,
     Window,
+    WindowListener,
     WrongThread,
     client,
     create_app,
@@ -62,18 +62,18 @@ class CountingLog:
 
     def __init__(self) -> None:
         self.window = Window(Retention(max_messages=10), epoch="one", first_number=1)
-        self.reader: Reader | None = None
+        self.listener: WindowListener | None = None
         self.unavailable: str | None = None
         self.channel: None = None
 
     async def open(self) -> Window:
         return self.window
 
-    def subscribe(self, reader: Reader) -> None:
-        self.reader = reader
+    def subscribe(self, listener: WindowListener) -> None:
+        self.listener = listener
 
     async def close(self) -> None:
-        self.reader = None
+        self.listener = None
 
     async def catch_up(self, number: int) -> None: ...
 
@@ -88,8 +88,8 @@ class CountingLog:
         )
         for message in messages:
             self.window.append(message)
-        if self.reader is not None:
-            self.reader.appended()
+        if self.listener is not None:
+            self.listener.appended()
         return Publication(Receipt(messages[0].sequence_number, len(messages), "one", timestamp), messages)
 
 
@@ -162,10 +162,10 @@ async def publish() -> None:
         print(error.reason)
     except (AlreadyRunning, NotRunning, WrongThread, Draining):
         pass
-    recovery = manager.recover(0)
-    assert_type(recovery, Recovery)
-    if recovery.outcome is Outcome.COMPLETE:
-        print(recovery.messages)
+    page = manager.get_messages_since(0, user_id="alice", topics=["news"])
+    assert_type(page, Page)
+    if page.outcome is Outcome.COMPLETE and not page.has_more:
+        print([message.as_dict() for message in page.messages])
     connection: Connection = manager.connect(FakeSocket(), identity=Identity("alice"), since=0, access=access)
     try:
         await manager.send_message(connection.id, {"type": "a"})

@@ -179,7 +179,7 @@ async def test_every_form_of_the_address_leads_to_the_websocket(server: LiveServ
     url = form.format(url=server.url, websocket_url=server.websocket_url, address=address)
 
     async with opened(server, url=url) as stream:
-        assert server.manager.epoch == stream.epoch
+        assert server.manager.window.epoch == stream.epoch
 
 
 async def test_keys_of_the_publisher_are_extra_whatever_their_names(server: LiveServer) -> None:
@@ -386,9 +386,9 @@ async def test_a_restart_is_a_reset_and_then_what_is_new(server: LiveServer) -> 
 
         reset, *rest = await take(stream, 3)
 
-    assert Reset(server.manager.epoch) == reset
+    assert Reset(server.manager.window.epoch) == reset
     assert nths(1, 2) == numbers(rest)
-    assert server.manager.epoch == stream.epoch != first_epoch
+    assert server.manager.window.epoch == stream.epoch != first_epoch
 
 
 async def test_another_epoch_is_a_reset_although_the_number_exists(server: LiveServer) -> None:
@@ -397,7 +397,7 @@ async def test_another_epoch_is_a_reset_although_the_number_exists(server: LiveS
     async with opened(server, since=nth(2), epoch="an earlier life") as stream:
         reset, *rest = await take(stream, 4)
 
-    assert Reset(server.manager.epoch) == reset
+    assert Reset(server.manager.window.epoch) == reset
     assert nths(1, 2, 3) == numbers(rest)
 
 
@@ -461,7 +461,7 @@ async def test_a_provider_may_be_asynchronous(server: LiveServer) -> None:
 
 async def test_whitespace_around_a_token_is_removed(server: LiveServer) -> None:
     async with opened(server, token=lambda: f" {server.token()}\n") as stream:
-        assert server.manager.epoch == stream.epoch
+        assert server.manager.window.epoch == stream.epoch
 
 
 @pytest.mark.parametrize("token", ["secret token", "s\u00e9cret", "secret\x7f", ""])
@@ -512,7 +512,7 @@ async def test_a_stream_waits_for_a_server_that_is_not_there_yet(server: LiveSer
         opening = tasks.create_task(epoch_of(server))
         await asyncio.to_thread(server.start)
 
-    assert server.manager.epoch == opening.result()
+    assert server.manager.window.epoch == opening.result()
 
 
 async def epoch_of(server: LiveServer) -> str | None:

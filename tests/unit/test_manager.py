@@ -20,12 +20,14 @@ from unmissed import (
     Disconnected,
     InvalidMessage,
     NotRunning,
+    Outcome,
+    Page,
     Settings,
     UnknownConnection,
     WrongThread,
 )
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.errors import LOG_UNAVAILABLE, Draining, LogUnavailable, MessageTooLarge, TooManyConnections
+from unmissed.core.errors import Draining, InvalidTopic, LogUnavailable, MessageTooLarge, TooManyConnections
 from unmissed.core.messages import Draft
 from unmissed.core.window import Window
 from unmissed.logs.memory import MemoryLog
@@ -181,8 +183,13 @@ async def test_a_batch_is_never_interleaved(manager: ConnectionManager) -> None:
     firsts = [(await manager.publish_batch([{"type": "batch"}] * 5)).receipt.first for _ in range(20)]
     await asyncio.to_thread(thread.join)
 
-    kinds = {message["sequence_number"]: message["type"] for message in manager.get_messages_since(0)}
+    kinds = {message["sequence_number"]: message["type"] for message in everything(manager)}
     assert all(kinds[number] == "batch" for first in firsts for number in range(first, first + 5))
+
+
+def everything(manager: ConnectionManager) -> list[dict[str, Any]]:
+    """Return what is retained for everyone."""
+    return [message.as_dict() for message in manager.get_messages_since(0).messages]
 
 
 def slow_messages(count: int) -> Iterator[dict[str, Any]]:
@@ -204,7 +211,7 @@ async def test_others_run_while_a_slow_batch_is_built_and_it_stays_one_block(man
 
 
 async def test_a_batch_is_refused_when_draining_begins_while_it_is_built(manager: ConnectionManager) -> None:
-    asyncio.get_running_loop().call_soon(lambda: manager.drain(seconds=1))
+    asyncio.get_running_loop().call_soon(lambda: manager.running.drain(seconds=1))
 
     with pytest.raises(Draining):
         await manager.publish_batch(slow_messages(3))
@@ -212,12 +219,47 @@ async def test_a_batch_is_refused_when_draining_begins_while_it_is_built(manager
     assert nth(0) == manager.window.latest
 
 
-async def test_get_messages_since_returns_what_everyone_or_this_user_may_see(manager: ConnectionManager) -> None:
+def types(page: Page) -> list[str]:
+    return [message.as_dict()["type"] for message in page.messages]
+
+
+async def test_get_messages_since_returns_what_everyone_this_user_or_its_topics_may_see(
+    manager: ConnectionManager,
+) -> None:
     await manager.emit("public")
     await manager.publish({"type": "private"}, users=["bob"])
+    await manager.publish({"type": "news"}, topics=["news"])
 
-    assert ["public"] == [message["type"] for message in manager.get_messages_since(0)]
-    assert ["public", "private"] == [message["type"] for message in manager.get_messages_since(0, user_id="bob")]
+    assert ["public"] == types(manager.get_messages_since(0))
+    assert ["public", "private"] == types(manager.get_messages_since(0, user_id="bob"))
+    assert ["news"] == types(manager.get_messages_since(nth(2), user_id="bob", topics=["news"]))
+    with pytest.raises(InvalidTopic, match="not one string"):
+        manager.get_messages_since(0, topics="news")
+
+
+async def test_get_messages_since_says_whether_any_are_missing_and_whether_more_follow(clock: ManualClock) -> None:
+    async with managed(clock, max_messages=3) as manager:
+        for _ in range(5):
+            await manager.emit("a")
+
+        pages = [
+            manager.get_messages_since(nth(1)),
+            manager.get_messages_since(nth(2), limit=2),
+            manager.get_messages_since(nth(4), epoch="another"),
+        ]
+
+    assert [
+        (Outcome.GAP, nths(3, 4, 5), False),
+        (Outcome.COMPLETE, nths(3, 4), True),
+        (Outcome.RESET, nths(3, 4, 5), False),
+    ] == [(page.outcome, [each.sequence_number for each in page.messages], page.has_more) for page in pages]
+
+
+async def test_get_messages_since_leaves_out_what_has_expired(manager: ConnectionManager, clock: ManualClock) -> None:
+    await manager.emit("a")
+    clock.advance(900)
+
+    assert (Outcome.GAP, ()) == (manager.get_messages_since(0).outcome, manager.get_messages_since(0).messages)
 
 
 async def test_a_client_without_a_position_starts_with_what_is_published_next(manager: ConnectionManager) -> None:
@@ -234,7 +276,7 @@ async def test_a_client_with_a_position_gets_what_it_missed_and_then_a_heartbeat
     for _ in range(3):
         await manager.emit("a")
 
-    socket, _ = connect(manager, since=nth(1), epoch=manager.epoch)
+    socket, _ = connect(manager, since=nth(1), epoch=manager.window.epoch)
 
     assert [("connected", nth(1)), ("a", nth(2)), ("a", nth(3)), ("heartbeat", nth(3))] == shape(socket)
     assert "complete" == socket.frames[0]["outcome"]
@@ -268,7 +310,7 @@ async def test_a_quiet_log_forgets_on_the_heartbeat(manager: ConnectionManager, 
     await manager.emit("a")
     clock.advance(900)
 
-    manager.check()
+    manager.running.check()
 
     assert 0 == len(manager.window)
 
@@ -309,7 +351,7 @@ async def test_disconnecting_a_connection_that_is_gone_is_quiet(manager: Connect
 
 async def test_a_running_manager_refuses_another_start_and_goes_on(manager: ConnectionManager) -> None:
     socket, _ = connect(manager)
-    epoch = manager.epoch
+    epoch = manager.window.epoch
 
     with pytest.raises(AlreadyRunning, match="give the lifespan once"):
         await manager.__aenter__()
@@ -319,7 +361,7 @@ async def test_a_running_manager_refuses_another_start_and_goes_on(manager: Conn
 
     await manager.emit("a")
     await flushed(manager)
-    assert epoch == manager.epoch
+    assert epoch == manager.window.epoch
     assert [("connected", nth(0)), ("a", nth(1))] == shape(socket)
     assert None is socket.closed_with
 
@@ -327,10 +369,10 @@ async def test_a_running_manager_refuses_another_start_and_goes_on(manager: Conn
 async def test_a_stopped_manager_can_be_started_again(clock: ManualClock) -> None:
     manager = managed(clock)
     async with manager:
-        first_epoch = manager.epoch
+        first_epoch = manager.window.epoch
 
     async with manager:
-        assert first_epoch != manager.epoch
+        assert first_epoch != manager.window.epoch
 
 
 async def test_a_start_that_fails_leaves_a_manager_that_starts(clock: ManualClock) -> None:
@@ -351,20 +393,6 @@ async def test_a_start_that_fails_leaves_a_manager_that_starts(clock: ManualCloc
     log.error = None
     async with manager:
         assert manager.ready
-
-
-async def test_each_start_is_another_node(clock: ManualClock) -> None:
-    manager, nodes = managed(clock), set[str]()
-    with pytest.raises(NotRunning):
-        assert not manager.node_id
-
-    for _ in range(3):
-        async with manager:
-            _, connection = connect(manager)
-            assert manager.node_id == connection.id.partition(".")[0]
-            nodes.add(manager.node_id)
-
-    assert 3 == len(nodes)
 
 
 async def test_leaving_the_manager_waits_for_no_hook_no_engine_and_no_log_for_long(
@@ -436,7 +464,7 @@ async def test_a_shared_log_without_a_secret_for_its_notes_is_warned_about(
 async def test_draining_says_when_to_come_back_and_takes_nobody_new(manager: ConnectionManager) -> None:
     socket, _ = connect(manager)
 
-    manager.drain(seconds=5)
+    manager.running.drain(seconds=5)
 
     assert "reconnect" == socket.frames[-1]["type"]
     assert 0 <= socket.frames[-1]["after_ms"] <= 5_000
@@ -510,7 +538,7 @@ async def test_the_users_of_a_batch_count_in_what_the_log_could_hold(clock: Manu
 
 
 async def test_nothing_is_published_while_draining(manager: ConnectionManager) -> None:
-    manager.drain(seconds=1)
+    manager.running.drain(seconds=1)
 
     with pytest.raises(Draining):
         await manager.emit("a")
@@ -543,7 +571,7 @@ async def test_a_stopped_manager_is_not_running(clock: ManualClock) -> None:
     assert not manager.ready
     assert () == manager.connections
     with pytest.raises(NotRunning):
-        manager.recover(0)
+        manager.get_messages_since(0)
     with pytest.raises(NotRunning):
         await manager.emit("b")
 
@@ -579,23 +607,103 @@ async def test_a_publish_waits_for_a_log_that_comes_back_in_time(clock: ManualCl
     assert nth(1) == message.sequence_number
 
 
-async def test_the_problem_is_why_nothing_is_accepted(clock: ManualClock) -> None:
-    log = ManualLog(clock)
-    manager = managed(clock, log=log)
-    problems = [manager.problem]
-    async with manager:
-        problems.append(manager.problem)
-        log.lose("the store is away")
-        problems.append(manager.problem)
-        log.restore()
-        problems.append(manager.problem)
-        log.lose("the store is away")
-        manager.drain(seconds=0)
-        problems.append(manager.problem)
-    problems.append(manager.problem)
+class Awaiting(MemoryLog):
+    """A log whose start takes as long as a test wants."""
 
-    not_accepting = "not accepting connections: the server is starting or shutting down"
-    assert [not_accepting, None, LOG_UNAVAILABLE, None, not_accepting, not_accepting] == problems
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_open = asyncio.Event()
+
+    async def open(self) -> Window:
+        await self.may_open.wait()
+        return await super().open()
+
+
+async def test_of_two_starts_at_the_same_time_one_is_refused(clock: ManualClock) -> None:
+    log = Awaiting()
+    manager = managed(clock, log=log)
+    first = asyncio.create_task(manager.__aenter__())
+    await asyncio.sleep(0)
+
+    with pytest.raises(AlreadyRunning):
+        await manager.__aenter__()
+
+    log.may_open.set()
+    await first
+    assert manager.ready
+    await manager.__aexit__(None, None, None)
+
+
+async def test_a_start_that_is_cancelled_leaves_a_manager_that_starts(clock: ManualClock) -> None:
+    log = Awaiting()
+    manager = managed(clock, log=log)
+    first = asyncio.create_task(manager.__aenter__())
+    await asyncio.sleep(0)
+
+    first.cancel()
+    await asyncio.wait([first])
+    log.may_open.set()
+
+    async with manager:
+        assert manager.ready
+    assert 1 == len(asyncio.all_tasks())
+
+
+async def test_a_start_that_fails_after_the_log_is_open_closes_it(clock: ManualClock) -> None:
+    class ClosableLog(ManualLog):
+        closed = 0
+
+        async def close(self) -> None:
+            self.closed += 1
+
+    log = ClosableLog(clock)
+
+    with pytest.raises(ConfigurationError, match="at least 32"):
+        await managed(clock, log=log, jwt_secret="too short").__aenter__()
+
+    assert 1 == log.closed
+    assert 1 == len(asyncio.all_tasks())
+
+
+async def test_a_start_that_is_cancelled_while_other_nodes_are_asked_leaves_nothing_behind(clock: ManualClock) -> None:
+    class Mute:
+        """A channel to an engine that does not answer."""
+
+        def __init__(self) -> None:
+            self.asked = asyncio.Event()
+
+        async def send(self, note: bytes) -> None: ...
+
+        async def receive(self) -> AsyncGenerator[bytes]:
+            self.asked.set()
+            await asyncio.Event().wait()
+            yield b""
+
+    log = ManualLog(clock)
+    log.channel = channel = Mute()
+    manager = managed(clock, log=log)
+    starting = asyncio.create_task(manager.__aenter__())
+    await channel.asked.wait()
+
+    starting.cancel()
+    await asyncio.wait([starting])
+
+    assert 1 == len(asyncio.all_tasks())
+    assert not manager.ready
+    log.channel = None
+    async with manager:
+        assert manager.ready
+
+
+def test_the_manager_has_no_more_public_names_than_applications_need(unstarted: ConnectionManager) -> None:
+    assert 28 >= len([name for name in dir(unstarted) if not name.startswith("_")])
+
+
+async def test_a_manager_that_runs_has_the_attributes_of_one_that_does_not(unstarted: ConnectionManager) -> None:
+    before = vars(unstarted).keys() | set()
+
+    async with unstarted:
+        assert before == vars(unstarted).keys()
 
 
 async def test_clients_stay_connected_while_the_log_is_unavailable(clock: ManualClock) -> None:
@@ -603,7 +711,7 @@ async def test_clients_stay_connected_while_the_log_is_unavailable(clock: Manual
     async with managed(clock, log=log) as manager:
         socket, _ = connect(manager)
         log.lose("the store is away")
-        manager.check()
+        manager.running.check()
         newcomer, _ = connect(manager)
         log.restore()
         await manager.emit("a")
@@ -611,13 +719,3 @@ async def test_clients_stay_connected_while_the_log_is_unavailable(clock: Manual
 
         assert ("a", nth(1)) in shape(socket)
         assert ("a", nth(1)) in shape(newcomer)
-
-
-async def test_a_log_of_one_process_has_nothing_to_catch_up_with(clock: ManualClock) -> None:
-    log = ManualLog(clock)
-    async with managed(clock, log=log) as manager:
-        log.lose("the store is away")
-
-        await manager.catch_up(1_000)
-
-        assert not manager.is_behind(1_000)

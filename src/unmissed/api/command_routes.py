@@ -46,10 +46,10 @@ def add_command_route(router: APIRouter, manager: ConnectionManager, *, authenti
             raise HTTPException(HTTPStatus.NOT_FOUND, "no command has this name")
         key = required_idempotency_key(request)
         # Before the body is read and decoded, which costs more than refusing it.
-        manager.count_request(identity)
+        manager.running.count_request(identity)
         body = await json_body(request, limit=MAX_CLIENT_FRAME_BYTES, may_be_empty=True)
         checked(identity, manager)  # The user may have been logged out while the body arrived.
-        return _response(await manager.run_command(identity, Command(key, name, _data(body))))
+        return _response(await manager.running.run_command(identity, Command(key, name, _data(body))))
 
     add_options_route(router, PATH, methods="POST, OPTIONS")
 

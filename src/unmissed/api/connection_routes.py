@@ -30,7 +30,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
         checked(identity, manager).require(ADMIN_SCOPE, what="listing connections")
         limit = limit_parameter(request, most=MAX_LIMIT) or DEFAULT_LIMIT
         after, user_id = parameter(request, "after") or "", parameter(request, "user")
-        found = await manager.connections_page(after=after, limit=limit + 1, user_id=user_id)
+        found = await manager.running.cluster.presence.listed(after=after, limit=limit + 1, user_id=user_id)
         body = models.ConnectionsBody(
             connections=[_body(info) for info in found[:limit]],
             next=found[limit - 1].connection_id if len(found) > limit else None,

@@ -85,7 +85,7 @@ def refuse(error: Exception, connection: HTTPConnection, *, manager: ConnectionM
     row, where = _row(error), _where(connection)
     refusal = _refusal(error, row)
     with suppress(NotRunning):
-        manager.measures.refusals[refusal.close_code] += 1
+        manager.running.measures.refusals[refusal.close_code] += 1
     if row is _UNKNOWN:
         logger.error("%s failed with an unexpected error", where, exc_info=error)
         return refusal

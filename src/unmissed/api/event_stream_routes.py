@@ -24,6 +24,7 @@ from unmissed.security.access import Access
 from unmissed.security.origins import Origins
 
 _STREAMS_KEY = "unmissed.streams"
+_NO_RIGHTS = Access()
 _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -54,12 +55,13 @@ def add_event_stream_route(
         checked(identity, manager)
         asked = Asked.by(request)
         subscription = asked.granted(identity, await access.granted(identity, asked.topics))
-        await manager.catch_up(subscription.since)
+        await manager.running.catch_up(subscription.since)
         # Before the head, after which an error can only be the last event.
-        manager.check_capacity(identity.user_id)
+        manager.running.check_capacity(identity.user_id)
         connect = partial(
-            manager.connect_subscription,
+            manager.running.connect,
             subscription=subscription,
+            access=Access(),
             transport=EVENTS_TRANSPORT,
             max_seconds=manager.settings.events_seconds,
         )

@@ -44,13 +44,15 @@ def add_message_routes(
         user_id = checked(identity, manager).user_id
         topics = await access.granted(identity, topics_parameter(request))
         since, limit = since_parameter(request), limit_parameter(request)
-        await manager.catch_up(since)
-        page = manager.page(since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit)
+        await manager.running.catch_up(since)
+        page = manager.get_messages_since(
+            since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit
+        )
         if since is not None:
-            manager.measures.count_recovery("rest", page.outcome)
+            manager.running.measures.count_recovery("rest", page.outcome)
         answer = RecoveryAnswer(
             payloads=[message.payload for message in page.messages],
-            epoch=manager.epoch,
+            epoch=manager.window.epoch,
             first=manager.window.first_number,
             oldest=page.oldest,
             latest=page.latest,

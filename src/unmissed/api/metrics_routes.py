@@ -48,7 +48,7 @@ class _Collector:
         """Yield the figures as they are now."""
         yield from self._counters()
         yield from self._gauges()
-        measures = self._manager.measures
+        measures = self._manager.running.measures
         yield _histogram("unmissed_flush_seconds", "Time of one step of a flush", measures.flush_seconds)
         yield _histogram(
             "unmissed_publish_to_write_seconds",
@@ -59,7 +59,7 @@ class _Collector:
     def _counters(self) -> Iterator["Metric"]:
         from prometheus_client.metrics_core import CounterMetricFamily  # noqa: PLC0415  # an extra
 
-        window, measures = self._manager.window, self._manager.measures
+        window, measures = self._manager.window, self._manager.running.measures
         for name, text, value in (
             ("unmissed_messages_published", "Messages that this process has published", measures.published),
             ("unmissed_messages_delivered", "Messages written to connections", measures.delivered),
@@ -94,7 +94,7 @@ class _Collector:
             ("unmissed_lag_messages", "Sequence numbers that the slowest connection is behind", max(lags, default=0)),
             ("unmissed_log_messages", "Messages in the log", len(window)),
             ("unmissed_log_bytes", "Bytes of the messages in the log", window.size),
-            ("unmissed_log_reach_seconds", "Age of the oldest message in the log", manager.log_reach),
+            ("unmissed_log_reach_seconds", "Age of the oldest message in the log", manager.running.log_reach),
         ):
             yield GaugeMetricFamily(name, text, value=value)
 

@@ -31,7 +31,7 @@ def add_presence_route(
     async def presence(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the users that follow a topic now, which the client itself must be allowed to follow."""
         checked(identity, manager)
-        manager.count_request(identity)
+        manager.running.count_request(identity)
         topic = parameter(request, "topic")
         if topic is None:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "topic is required, such as ?topic=rooms.1")

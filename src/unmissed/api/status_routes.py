@@ -11,6 +11,7 @@ from unmissed.api.identity import checked
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.manager import ConnectionManager
+from unmissed.running import NOT_ACCEPTING
 
 PATH = "/websocket/status"
 
@@ -29,7 +30,7 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
 
         Answer 503 before the start, while draining, and while the log is unavailable. Connected clients stay.
         """
-        problem = manager.problem
+        problem = manager.running.problem if manager.ready else NOT_ACCEPTING
         return {"status": "ready"} if problem is None else ProblemResponse(503, problem)
 
 
@@ -46,17 +47,18 @@ def add_status_route(router: APIRouter, manager: ConnectionManager, *, authentic
 
 
 def _body(manager: ConnectionManager) -> models.StatusBody:
-    window, measures = manager.window, manager.measures
+    running = manager.running
+    window, measures = running.window, running.measures
     return models.StatusBody(
-        node_id=manager.node_id,
-        problem=manager.detailed_problem,
+        node_id=running.node_id,
+        problem=running.detailed_problem,
         epoch=window.epoch,
         oldest=window.oldest,
         latest=window.latest,
         log=models.LogBody(
             messages=len(window),
             bytes=window.size,
-            reach_seconds=manager.log_reach,
+            reach_seconds=running.log_reach,
             max_messages=window.retention.max_messages,
             max_bytes=window.retention.max_bytes,
             max_age=window.retention.max_age,

@@ -106,14 +106,14 @@ class WebSocketEndpoint:
         identity = self._allowed(websocket, authenticated)
         asked = Asked.by(websocket)
         subscription = asked.granted(identity, await access.granted(identity, asked.topics))
-        await self._manager.catch_up(subscription.since)
+        await self._manager.running.catch_up(subscription.since)
         await accept(websocket)
         native = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
         if native is not None:
-            self._manager.connect_subscription(native, subscription, access=access)
+            self._manager.running.connect(native, subscription, access=access)
             return
         socket = AsgiWebSocket(websocket.receive, websocket.send)
-        self._manager.connect_subscription(socket, subscription, access=access)
+        self._manager.running.connect(socket, subscription, access=access)
         await socket.run()
 
     def _allowed(self, connection: HTTPConnection, authenticated: object) -> Identity:
@@ -151,11 +151,11 @@ class WebSocketEndpoint:
             subscription = asked.granted(identity, granted_topics(asked.topics, identity.topics))
         except Exception:  # noqa: BLE001  # __call__ raises it again, and logs it
             return False
-        if self._manager.is_behind(subscription.since):
+        if self._manager.running.is_behind(subscription.since):
             return False
         try:
             socket = open_socket(accepted_subprotocol(connection))
-            self._manager.connect_subscription(socket, subscription, access=self._access)
+            self._manager.running.connect(socket, subscription, access=self._access)
         except UnmissedError:
             return False
         return True

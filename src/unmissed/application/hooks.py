@@ -1,4 +1,4 @@
-"""Hooks: functions of the application that are called when clients connect and disconnect."""
+"""Hooks: functions of the application that are called when clients connect and disconnect, and the log of both."""
 
 import asyncio
 import inspect
@@ -12,6 +12,8 @@ from typing import Any
 from unmissed.application.threads import FairThreads
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections
+from unmissed.delivery.connection import Connection
+from unmissed.security.redaction import redact
 from unmissed.tasks import is_being_cancelled
 
 logger = logging.getLogger("unmissed")
@@ -149,3 +151,37 @@ class Hooks:
         result = await self._threads.run(event.identity.user_id, partial(hook, event))
         if inspect.isawaitable(result):
             await result
+
+
+class ConnectionLifecycle:
+    """Calls the hooks when a connection begins and ends, and logs each end. ``clock`` returns monotonic seconds."""
+
+    def __init__(self, hooks: Hooks, *, clock: Callable[[], float]) -> None:
+        self._hooks = hooks
+        self._clock = clock
+
+    def opened(self, connection: Connection) -> None:
+        """Call the hooks for a new connection."""
+        if self._hooks.on_connect:
+            self._hooks.connected(Connected(connection.id, connection.identity, connection.topics))
+
+    def ended(self, connection: Connection, code: int, reason: str) -> None:
+        """Log the end of a connection as one line, and call the hooks."""
+        seconds, behind = self._clock() - connection.opened_at, connection.lag
+        if logger.isEnabledFor(logging.INFO):
+            fields = {
+                "connection_id": connection.id,
+                "user_id": connection.identity.user_id,
+                "client": connection.client,
+                "code": int(code),
+                "reason": redact(reason),
+                "seconds": round(seconds, 3),
+                "position": connection.position,
+                "behind": behind,
+            }
+            # Users control some of the values: repr() keeps them in one line.
+            text = " ".join(f"{name}={value!r}" for name, value in fields.items())
+            logger.info("connection ended: %s", text, extra=fields)
+        if self._hooks.on_disconnect:
+            event = Disconnected(connection.id, connection.identity, int(code), reason, seconds, behind)
+            self._hooks.disconnected(event)

@@ -4,7 +4,7 @@ import logging
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -12,10 +12,9 @@ from typing import Protocol
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.messages import Draft
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
-from unmissed.delivery.behind import Behind
+from unmissed.delivery.backpressure import Behind
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.following import Following
 from unmissed.delivery.inbox import Requests
@@ -270,15 +269,10 @@ class FanOut:
             lambda connection: connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN, discard=True),
         )
 
-    def would_evict_unflushed(self, drafts: Sequence[Draft]) -> bool:
-        """Return whether appending these drafts would evict messages that were appended after the last flush."""
-        window, retention = self.window, self.window.retention
-        count = window.latest - self._flushed.latest
-        size = window.appended_bytes - self._flushed.appended_bytes
-        return bool(count) and (
-            count + len(drafts) > retention.max_messages
-            or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
-        )
+    @property
+    def unflushed(self) -> tuple[int, int]:
+        """How many messages, and bytes, were appended after what the last complete flush offered to connections."""
+        return self.window.latest - self._flushed.latest, self.window.appended_bytes - self._flushed.appended_bytes
 
 
 @dataclass(frozen=True, slots=True)

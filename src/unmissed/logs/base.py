@@ -22,15 +22,19 @@ class Publication:
         return not self.messages
 
 
-class Reader(Protocol):
-    """Reads the window of a log: the manager, which delivers from it."""
+class WindowListener(Protocol):
+    """Is called about changes of a log's window: the manager, which delivers what is in it.
 
-    async def before_append(self, drafts: Sequence[Draft]) -> None:
-        """Wait until appending messages of these drafts evicts nothing that readers are about to be given."""
-        ...
+    A log that appends a publish before ``publish`` returns calls ``appended`` alone. One that also appends what others
+    have published calls it after each quarter of the retention, and waits for readers in between.
+    """
 
     def appended(self) -> None:
         """Deliver what has been appended."""
+        ...
+
+    async def wait_for_readers(self) -> None:
+        """Wait until active readers have received what has been appended, for at most 0.2 seconds."""
         ...
 
     def before_restart(self) -> None:
@@ -77,10 +81,10 @@ class Log(Protocol):
         """
         ...
 
-    def subscribe(self, reader: Reader) -> None:
-        """Tell this reader about everything that happens to the window from now on.
+    def subscribe(self, listener: WindowListener) -> None:
+        """Call this listener about every change of the window from now on.
 
-        The manager subscribes once after each ``open``, which replays messages without telling anyone.
+        The manager subscribes once after each ``open``, which replays messages without a listener.
         """
         ...
 

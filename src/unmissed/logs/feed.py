@@ -1,15 +1,15 @@
-"""The way into a window: messages are appended at the pace of the reader that delivers them."""
+"""The way into a window: messages are appended in blocks, and the listener delivers each before it is evicted."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Window
-from unmissed.logs.base import Reader
+from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
 """Stands for what has a number and was never published. Nobody sees it, so that its eviction is no loss."""
@@ -41,59 +41,84 @@ def stamped(drafts: Sequence[Draft], receipt: Receipt, *, appended_at: float) ->
 
 
 class Feed:
-    """A window and its reader, once there is one. ``clock`` returns monotonic seconds, for the ages of messages."""
+    """A window and its listener, once there is one. ``clock`` returns monotonic seconds, for the ages of messages.
+
+    A block is at most a quarter of the retention, in messages and in bytes, or one message. The listener leaves no more
+    than half of the window undelivered, so that a block never evicts what no connection was offered.
+    """
 
     def __init__(self, window: Window, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = window
         self._clock = clock
-        self._reader: Reader | None = None
+        self._block_messages = max(1, window.retention.max_messages // 4)
+        self._block_bytes = window.retention.max_bytes // 4
+        self._listener: WindowListener | None = None
         self._awaited: dict[int, list[asyncio.Future[None]]] = {}
-        """Who waits for which number."""
+        """Futures by the number that each is waiting for."""
 
-    def subscribe(self, reader: Reader) -> None:
-        """Append at the pace of this reader, and tell it, from now on."""
-        self._reader = reader
+    def subscribe(self, listener: WindowListener) -> None:
+        """Call this listener about every change from now on."""
+        self._listener = listener
 
     async def append(self, records: Sequence[Record], *, log_ms: float | None = None) -> None:
-        """Append the records that continue the window, a part at a time, unless it is moved on meanwhile.
+        """Append the records that continue the window, a block at a time, unless it is moved on meanwhile.
 
         They count as new, unless ``log_ms`` is given, the present time on the clock of the log.
         """
-        part = max(1, self.window.retention.max_messages // 4)
-        for start in range(0, len(records), part):
-            block = records[start : start + part]
-            await self.before_append([record.draft for record in block])
+        for block in self._blocks(records):
+            await self.wait_for_readers()
             if block[0].number != self.window.latest + 1:
                 return
             now = self._clock()
             ages = [0.0 if log_ms is None else max(0.0, log_ms - record.log_ms) / 1000 for record in block]
             self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
 
-    async def before_append(self, drafts: Sequence[Draft]) -> None:
-        """Wait until the reader has been given what appending these drafts would evict, but not long."""
-        if self._reader is not None:
-            await self._reader.before_append(drafts)
+    async def wait_for_readers(self) -> None:
+        """Wait until active readers have received what was appended before, but not long."""
+        if self._listener is not None:
+            await self._listener.wait_for_readers()
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Append messages that continue the window, and tell the reader."""
+        """Append messages that continue the window, and call the listener after each block. Never yields."""
+        window = self.window
+        count, begun = 0, window.appended_bytes
         for message in messages:
-            self.window.append(message)
+            full = count == self._block_messages
+            if full or (count and window.appended_bytes - begun + message.size_in_log > self._block_bytes):
+                self._appended()
+                count, begun = 0, window.appended_bytes
+            window.append(message)
+            count += 1
             if self._awaited:
                 self._release(message.sequence_number)
-        if self._reader is not None:
-            self._reader.appended()
+        if count:
+            self._appended()
+
+    def _appended(self) -> None:
+        if self._listener is not None:
+            self._listener.appended()
+
+    def _blocks(self, records: Iterable[Record]) -> Iterator[Sequence[Record]]:
+        block, size = list[Record](), 0
+        for record in records:
+            size += record.draft.size_in_log
+            if block and (len(block) == self._block_messages or size > self._block_bytes):
+                yield block
+                block, size = [], record.draft.size_in_log
+            block.append(record)
+        if block:
+            yield block
 
     def skip(self, number: int) -> None:
         """Continue after a number that is above the latest: the log does not have the messages before it any more."""
         self.window.skip(number)
         self._release_passed()
-        if self._reader is not None:
-            self._reader.appended()
+        self._appended()
 
     def restart(self, *, epoch: str, first_number: int) -> None:
-        """Let the reader end what it has begun, and begin another epoch."""
-        if self._reader is not None:
-            self._reader.before_restart()
+        """Let the listener end what it has begun, and begin another epoch."""
+        if self._listener is not None:
+            self._listener.before_restart()
         self.window.restart(epoch=epoch, first_number=first_number)
         self._release_passed()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt, Receipts, fingerprint_of
 from unmissed.core.window import Retention, Window
-from unmissed.logs.base import Publication, Reader
+from unmissed.logs.base import Publication, WindowListener
 from unmissed.logs.feed import Feed, stamped
 from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers
 
@@ -55,9 +55,9 @@ class MemoryLog:
         self._feed = Feed(self._window, clock=self._clock)
         return self._window
 
-    def subscribe(self, reader: Reader) -> None:
-        """Tell this reader about each publish from now on."""
-        self._feed.subscribe(reader)
+    def subscribe(self, listener: WindowListener) -> None:
+        """Call this listener about each publish from now on."""
+        self._feed.subscribe(listener)
 
     async def close(self) -> None:
         """End this epoch. The next one uses higher numbers."""
@@ -74,7 +74,6 @@ class MemoryLog:
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Stamp and append the drafts. From the stamp on it never yields, so a block is never interleaved."""
-        await self._feed.before_append(drafts)
         now = self._clock()
         fingerprint = fingerprint_of(drafts) if idempotency_key else b""
         if idempotency_key and (known := self._receipts.find(idempotency_key, fingerprint=fingerprint, now=now)):

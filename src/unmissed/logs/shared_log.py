@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message
+from unmissed.core.receipts import Receipt
 from unmissed.core.window import Retention, Window
-from unmissed.logs.base import Channel, Publication, Reader
+from unmissed.logs.base import Channel, Publication, WindowListener
 from unmissed.logs.engine import Engine, Position, State
 from unmissed.logs.feed import Feed, Record, stamped
-from unmissed.logs.writer import Write, Writer
+from unmissed.logs.writer import Stored, Write, Writer
 from unmissed.retrying import Availability
 from unmissed.tasks import end
 
@@ -72,9 +73,9 @@ class SharedLog:
             stack.pop_all()
         return self._feed.window
 
-    def subscribe(self, reader: Reader) -> None:
-        """Tell this reader about everything that happens to the window from now on."""
-        self._feed.subscribe(reader)
+    def subscribe(self, listener: WindowListener) -> None:
+        """Call this listener about every change of the window from now on."""
+        self._feed.subscribe(listener)
 
     async def close(self) -> None:
         """Write what waits, and disconnect, also if the time for that is over. The epoch continues in the engine."""
@@ -99,9 +100,17 @@ class SharedLog:
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Wait until the drafts are stored in the engine, and have come back from it into the window."""
-        publication = await self._writer.submit(drafts, key=idempotency_key)
-        await self._feed.reached(publication.receipt.first + publication.receipt.count - 1)
-        return publication
+        stored = await self._writer.submit(drafts, key=idempotency_key)
+        await self._feed.reached(stored.receipt.first + stored.receipt.count - 1)
+        return Publication(stored.receipt, self._stamped(drafts, stored.receipt) if stored.new else ())
+
+    def _stamped(self, drafts: Sequence[Draft], receipt: Receipt) -> tuple[Message, ...]:
+        """Return the messages of a receipt that is reached: those in the window, which nobody stamps again."""
+        window, before = self._feed.window, receipt.first - 1
+        # They may be evicted by now, or skipped, or of an epoch that has ended: the next one has higher numbers.
+        if window.evicted_through <= before:
+            return tuple(window.messages_after(before, through=before + receipt.count))
+        return stamped(drafts, receipt, appended_at=self._clock())
 
     async def _fresh_state(self) -> State:
         """Return a state that was asked for after this call. All who wait at the same time share one question."""
@@ -182,17 +191,8 @@ class SharedLog:
         if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
             self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)
 
-    async def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
-        results = await self._engine.write(writes, self._seen)
-        return [
-            result
-            if isinstance(result, UnmissedError)
-            else Publication(
-                result.receipt,
-                stamped(write.drafts, result.receipt, appended_at=self._clock()) if result.new else (),
-            )
-            for write, result in zip(writes, results, strict=False)  # The rest is passed again.
-        ]
+    async def _write(self, writes: Sequence[Write]) -> Sequence[Stored | UnmissedError]:
+        return await self._engine.write(writes, self._seen)
 
 
 def _following(records: Sequence[Record], latest: int) -> list[Record]:

@@ -6,13 +6,15 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, Generic, TypeVar
 
 from unmissed.core.errors import LogUnavailable, NotRunning, UnmissedError
 from unmissed.core.messages import Draft
 from unmissed.core.receipts import Receipt, fingerprint_of
-from unmissed.logs.base import Publication
 from unmissed.retrying import Availability
 from unmissed.tasks import end
+
+_Result = TypeVar("_Result")
 
 logger = logging.getLogger("unmissed")
 
@@ -33,7 +35,7 @@ class Write:
     key: str | None
     """The idempotency key of the publisher."""
     fingerprint: bytes
-    done: asyncio.Future[Publication]
+    done: asyncio.Future[Any]
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     """Identifies this publish, however often it is tried."""
 
@@ -51,14 +53,14 @@ class Stored:
     new: bool
 
 
-class Writer:
+class Writer(Generic[_Result]):
     """Passes what is published to ``write``, in order, one call at a time.
 
     ``write`` returns a result or an exception for the first of the writes, or for all. If it raises LogUnavailable, the
     same writes, without those that were cancelled, are passed to it again, and it must recognise what it has done.
     """
 
-    def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[Publication | UnmissedError]]]) -> None:
+    def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[_Result | UnmissedError]]]) -> None:
         self._write = write
         self._waiting: dict[Write, int] = {}
         """The bytes of each write that waits, in their order."""
@@ -87,7 +89,7 @@ class Writer:
             for write in self._waiting:
                 _resolve(write, NotRunning())
 
-    async def submit(self, drafts: Sequence[Draft], *, key: str | None) -> Publication:
+    async def submit(self, drafts: Sequence[Draft], *, key: str | None) -> _Result:
         """Wait until the drafts are written. Raises what ``write`` returns, and LogUnavailable if too much waits."""
         write = Write(drafts, key, fingerprint_of(drafts) if key else b"", asyncio.get_running_loop().create_future())
         size = write.size
@@ -97,7 +99,8 @@ class Writer:
         self._waiting_bytes += size
         self._wake.set()
         try:
-            return await write.done
+            result: _Result = await write.done
+            return result
         finally:
             self._forget(write)
 
@@ -114,7 +117,7 @@ class Writer:
 
     async def _write_together(self, writes: Sequence[Write]) -> None:
         try:
-            results: Sequence[Publication | Exception] = await self._write(writes)
+            results: Sequence[_Result | Exception] = await self._write(writes)
         except LogUnavailable as error:
             await asyncio.sleep(self._availability.failed(error.reason))
             return
@@ -131,7 +134,7 @@ class Writer:
         self._waiting_bytes -= self._waiting.pop(write, 0)
 
 
-def _resolve(write: Write, result: Publication | Exception) -> None:
+def _resolve(write: Write, result: object) -> None:
     """Tell the publisher, unless it has given up."""
     if write.done.done():
         return

@@ -44,7 +44,7 @@ class Server(UvicornServer):
         for server in self.servers:
             server.close()
         if self._manager.ready:
-            self._manager.drain(seconds=self._manager.settings.drain_seconds)
+            self._manager.running.drain(seconds=self._manager.settings.drain_seconds)
         await self._wait_for_clients(loop.time() + seconds)
         for connection in self._manager.connections:
             connection.abort("the server is shutting down")

@@ -458,7 +458,7 @@ def test_each_router_of_an_application_is_announced(spy: list[RequestProtocol]) 
             spy.clear()
             with RawClient(server.url) as client:
                 client.handshake(GOOD.format(token=server.token()), path=path)
-                assert manager.node_id.encode() in client.next_frame()[1]
+                assert manager.running.node_id.encode() in client.next_frame()[1]
             assert not spy
 
 
@@ -624,7 +624,7 @@ def test_where_more_than_the_path_decides_each_handshake_reaches_its_own_manager
             for host, manager in (("a.example", a), ("b.example", b)):
                 with RawClient(server.url) as client:
                     client.handshake(GOOD.format(token=server.token()), f"Host: {host}")
-                    assert manager.node_id.encode() in client.next_frame()[1]
+                    assert manager.running.node_id.encode() in client.next_frame()[1]
 
 
 def test_a_middleware_of_a_mount_sees_every_handshake(spy: list[RequestProtocol]) -> None:
@@ -644,7 +644,7 @@ def test_a_server_that_shuts_down_says_so(spy: list[RequestProtocol]) -> None:
     with LiveServer(app, manager=app.state.manager, **NATIVE) as server:
         with RawClient(server.url) as client:
             client.handshake(GOOD.format(token=server.token()))
-        server.call(lambda: app.state.manager.drain(seconds=0.0))
+        server.call(lambda: app.state.manager.running.drain(seconds=0.0))
         spy.clear()
         with RawClient(server.url) as client:
             client.handshake(GOOD.format(token=server.token()))

@@ -168,7 +168,7 @@ def test_an_old_client_gets_the_events_in_the_asgi_way(native: list[object], sta
     with RawClient(server.url) as client:
         client.send(f"GET {EVENTS_PATH} HTTP/1.0\r\n{authorization(server)}\r\n\r\n".encode())
         client.head()
-        server.call(lambda: server.manager.drain(seconds=0))
+        server.call(lambda: server.manager.running.drain(seconds=0))
 
         assert b'"type":"reconnect"' in client.rest()
     assert [] == native
@@ -184,7 +184,7 @@ def test_a_connection_that_has_served_requests_becomes_a_stream_and_ends_with_it
         client.send(f"GET {EVENTS_PATH} HTTP/1.1\r\nHost: test\r\n{authorization(server)}\r\n\r\n".encode())
 
         assert b"connection: close" in client.head()
-        server.call(lambda: server.manager.drain(seconds=0))
+        server.call(lambda: server.manager.running.drain(seconds=0))
         assert client.rest().endswith(b"\r\n0\r\n\r\n")
     assert 1 == len(native)
 

@@ -232,7 +232,7 @@ async def test_frames_of_a_gap_a_renewal_and_a_restart_are_what_it_says(
     socket.resume()
     socket.receive('{"type":"follow","topics":["a"],"since":0}')
     socket.receive(json.dumps({"type": "authenticate", "token": token}))
-    manager.drain(seconds=1)
+    manager.running.drain(seconds=1)
 
     frames = [frame for frame in socket.frames if frame["type"] != "a"]
     assert ["connected", "gap", "following", "authenticated", "reconnect"] == [frame["type"] for frame in frames]

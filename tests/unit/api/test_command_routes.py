@@ -196,7 +196,7 @@ async def test_a_user_who_sends_too_many_commands_is_told_to_wait(clock: ManualC
 async def test_a_server_that_shuts_down_runs_no_command(
     client: httpx.AsyncClient, manager: ConnectionManager, calls: list[Any]
 ) -> None:
-    manager.drain(seconds=1)
+    manager.running.drain(seconds=1)
 
     response = await call(client, "say", json={"text": "a"})
 

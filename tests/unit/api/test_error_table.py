@@ -81,7 +81,7 @@ async def test_refusals_are_counted_by_close_code() -> None:
         for error in (errors.InvalidToken("t"), HTTPException(401, "d"), errors.InvalidPosition(), ValueError()):
             refuse(error, REQUEST, manager=manager)
 
-        assert {4401: 2, 4400: 1, 1011: 1} == manager.measures.refusals
+        assert {4401: 2, 4400: 1, 1011: 1} == manager.running.measures.refusals
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), errors.ConfigurationError("secret"), KeyError("secret")])

@@ -160,7 +160,7 @@ def test_a_guard_that_closes_is_logged_and_counted(caplog: pytest.LogCaptureFixt
     app = application(on_router=[Depends(closes)])
     with TestClient(app) as client:
         assert (1008, "no") == closed_with(client)
-        assert 1 == app.state.manager.measures.refusals[1008]
+        assert 1 == app.state.manager.running.measures.refusals[1008]
 
     assert "WebSocket /ws from testclient refused with status 403 or close code 1008: no" in caplog.messages
 

@@ -122,7 +122,7 @@ async def test_a_publish_is_answered_with_its_stamp(client: httpx.AsyncClient, m
     assert 201 == response.status_code
     assert {
         "sequence_number": nth(1),
-        "epoch": manager.epoch,
+        "epoch": manager.window.epoch,
         "timestamp": response.json()["timestamp"],
     } == response.json()
 

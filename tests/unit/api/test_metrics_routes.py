@@ -43,7 +43,7 @@ async def test_messages_and_connections_are_counted(
     slow.pause()
     for _ in range(510):
         await manager.emit("a", users=["alice", "bob"])
-    await until(lambda: manager.measures.delivered == 510)
+    await until(lambda: manager.running.measures.delivered == 510)
     clock.advance(7)
 
     found = await figures(client)
@@ -78,9 +78,9 @@ async def test_recoveries_and_ends_are_counted_without_labels_that_clients_choos
     stalled, _ = connect(manager)
     stalled.pause()
     clock.advance(1_000)
-    manager.check()
+    manager.running.check()
     clock.advance(1_000)
-    manager.check()
+    manager.running.check()
     for since in (0, 0, 7):
         await client.get("/websocket/messages", params={"since": since})
     await client.get("/websocket/messages", headers={"Authorization": "Bearer x.y.z"})
@@ -155,7 +155,7 @@ async def test_the_wait_of_each_message_is_observed(
     await manager.emit("written at once")
     await manager.emit("written after the pause")
     clock.advance(0.3)
-    await until(lambda: manager.measures.delivered == 2)
+    await until(lambda: manager.running.measures.delivered == 2)
 
     found = await figures(client)
 

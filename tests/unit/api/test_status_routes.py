@@ -32,8 +32,8 @@ async def test_it_tells_how_full_the_log_is_and_what_was_done(
     assert 2 * 256 < body["log"].pop("bytes") < 2 * 512
     assert {
         "problem": None,
-        "node_id": manager.node_id,
-        "epoch": manager.epoch,
+        "node_id": manager.running.node_id,
+        "epoch": manager.window.epoch,
         "oldest": nth(1),
         "latest": nth(2),
         "log": {

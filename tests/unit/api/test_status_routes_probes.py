@@ -73,12 +73,24 @@ async def test_a_server_is_ready_again_with_its_log(client: httpx.AsyncClient, l
 
 
 async def test_a_draining_server_is_not_ready(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
-    manager.drain(seconds=1.0)
+    manager.running.drain(seconds=1.0)
 
     response = await client.get("/readyz")
 
     assert 503 == response.status_code
     assert "starting or shutting down" in response.json()["detail"]
+
+
+async def test_a_server_that_has_not_started_is_not_ready() -> None:
+    app = FastAPI()
+    app.include_router(create_router(ConnectionManager(Settings.load(jwt_secret=SECRET))))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        response = await client.get("/readyz")
+
+    assert (503, problem("not accepting connections: the server is starting or shutting down")) == (
+        response.status_code,
+        response.json(),
+    )
 
 
 async def test_a_message_that_cannot_be_stored_is_a_503_that_says_when_to_retry_and_how(

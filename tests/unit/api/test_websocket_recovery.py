@@ -182,7 +182,7 @@ async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
     await publish(manager, 2)
     await flushed(manager)
     back = FakeSocket()
-    manager.connect(back, identity=Identity("alice"), since=0, epoch=manager.epoch)
+    manager.connect(back, identity=Identity("alice"), since=0, epoch=manager.window.epoch)
 
     assert nths(1, 2) == numbers(delivered(healthy))
     assert nths(1, 2) == numbers(delivered(back))
@@ -190,7 +190,7 @@ async def test_a_failed_send_loses_nothing(manager: ConnectionManager) -> None:
 
 async def test_a_restart_is_told_as_a_reset(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
     await publish(manager, 3)
-    epoch = manager.epoch
+    epoch = manager.window.epoch
     await manager.__aexit__(None, None, None)
     await manager.__aenter__()
     await publish(manager, 5)

@@ -113,7 +113,7 @@ async def test_the_hooks_of_one_connection_run_one_after_another(unstarted: Conn
 async def test_hooks_that_hang_are_cancelled_at_the_stop(
     unstarted: ConnectionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmissed.manager._HOOK_SECONDS", 0.01)
+    monkeypatch.setattr("unmissed.running._STOP_SECONDS", 0.01)
 
     @unstarted.on_connect
     async def hanging(event: Connected) -> None:
@@ -128,7 +128,7 @@ async def test_hooks_that_hang_are_cancelled_at_the_stop(
 async def test_hooks_that_did_not_run_before_the_stop_are_counted_in_the_log(
     unstarted: ConnectionManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("unmissed.manager._HOOK_SECONDS", 0.01)
+    monkeypatch.setattr("unmissed.running._STOP_SECONDS", 0.01)
     unstarted.hooks = Hooks(max_running=2)
 
     @unstarted.on_connect

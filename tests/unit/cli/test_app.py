@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import unmissed
 from engines import RedisServer
 from support import CONNECTED, nth, scripted, until
-from unmissed import ConnectionManager
+from unmissed import ConnectionManager, Page
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
@@ -354,21 +354,28 @@ def test_serve_refuses_an_unknown_log_level_by_name() -> None:
     assert "loud" in result.stderr + str(result.exception)
 
 
+def published(server: LiveServer, stamp: dict[str, Any]) -> dict[str, Any]:
+    """Return the message with this stamp."""
+    page: Page = server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)
+    [message] = page.messages
+    return message.as_dict()
+
+
 def test_publish_prints_the_stamp(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_URL", server.url)
     monkeypatch.setenv("UNMISSED_TOKEN", server.token())
 
     stamp: dict[str, Any] = json.loads(run("publish", "chat", '{"text": "hello"}'))
 
-    message = server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]
+    message = published(server, stamp)
     assert ("chat", {"text": "hello"}) == (message["type"], message["data"])
-    assert (server.manager.epoch, message["timestamp"]) == (stamp["epoch"], stamp["timestamp"])
+    assert (server.manager.window.epoch, message["timestamp"]) == (stamp["epoch"], stamp["timestamp"])
 
 
 def test_publish_takes_a_url_with_a_slash_and_a_token_as_flags(server: LiveServer) -> None:
     stamp = json.loads(run("publish", "chat", "--url", f"{server.url}/", "--token", server.token()))
 
-    assert "data" not in server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]
+    assert "data" not in published(server, stamp)
 
 
 def test_publish_to_a_topic_and_tail_it(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +395,7 @@ def test_publish_to_a_topic_and_tail_it(server: LiveServer, monkeypatch: pytest.
 def test_publish_keeps_data_that_is_null(server: LiveServer) -> None:
     stamp = json.loads(run("publish", "chat", "null", "--url", server.url, "--token", server.token()))
 
-    assert None is server.call(server.manager.get_messages_since, stamp["sequence_number"] - 1)[0]["data"]
+    assert None is published(server, stamp)["data"]
 
 
 def test_publish_takes_a_token_from_a_file_with_a_line_break(
@@ -431,8 +438,9 @@ def test_publish_addresses_the_users_that_are_named(server: LiveServer) -> None:
     arguments = ["--user", "alice", "--user", "bob", "--url", server.url, "--token", server.token()]
     position = json.loads(run("publish", "note", *arguments))["sequence_number"] - 1
 
-    assert 1 == len(server.call(lambda: server.manager.get_messages_since(position, user_id="bob")))
-    assert [] == server.call(lambda: server.manager.get_messages_since(position, user_id="carol"))
+    of_bob = server.call(lambda: server.manager.get_messages_since(position, user_id="bob"))
+    of_carol = server.call(lambda: server.manager.get_messages_since(position, user_id="carol"))
+    assert (1, 0) == (len(of_bob.messages), len(of_carol.messages))
 
 
 def test_publish_tells_what_the_server_refused(server: LiveServer) -> None:
@@ -572,7 +580,7 @@ def test_tail_shows_a_reset_and_counts_it() -> None:
 
         lines = run("tail", *arguments).splitlines()
 
-        assert f"-- reset: the server's log has a new epoch, {fresh.manager.epoch}" == lines[0]
+        assert f"-- reset: the server's log has a new epoch, {fresh.manager.window.epoch}" == lines[0]
     assert "-- received 0, recovered 0, lost 0, duplicates 0, resets 1" == lines[-1]
 
 

@@ -17,5 +17,5 @@ async def managers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     url = new_url(request.param, request, tmp_path)
     async with AsyncExitStack() as stack:
         managers = [await stack.enter_async_context(ConnectionManager(Settings.load(log_url=url))) for _ in range(3)]
-        await until(lambda: all(len(manager._people.nodes.others) == 2 for manager in managers))  # noqa: SLF001
+        await until(lambda: all(len(manager.running.cluster.nodes.others) == 2 for manager in managers))
         yield managers

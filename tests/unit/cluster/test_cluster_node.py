@@ -54,13 +54,13 @@ async def test_the_followers_of_a_topic_are_listed_and_counted_over_all_nodes(ma
 async def test_connections_of_every_node_are_listed_in_pages(managers: Managers) -> None:
     ids = sorted(connect(manager, identity)[1].id for manager in managers for identity in (ALICE, BOB))
 
-    first = await managers[0].connections_page(limit=4)
-    second = await managers[1].connections_page(after=first[-1].connection_id, limit=4)
-    of_bob = await managers[2].connections_page(limit=10, user_id="bob")
+    first = await managers[0].running.cluster.presence.listed(after="", limit=4, user_id=None)
+    second = await managers[1].running.cluster.presence.listed(after=first[-1].connection_id, limit=4, user_id=None)
+    of_bob = await managers[2].running.cluster.presence.listed(after="", limit=10, user_id="bob")
 
     assert ids == [info.connection_id for info in [*first, *second]]
     assert ["bob"] * 3 == [info.user_id for info in of_bob]
-    assert {manager.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
+    assert {manager.running.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
 
 
 async def test_send_message_says_that_the_connection_is_elsewhere(managers: Managers) -> None:
@@ -68,10 +68,10 @@ async def test_send_message_says_that_the_connection_is_elsewhere(managers: Mana
     _, connection = connect(one, ALICE)
     latest = two.window.latest
 
-    with pytest.raises(UnknownConnection, match=f"another node, {one.node_id}, has the connection") as refusal:
+    with pytest.raises(UnknownConnection, match=f"another node, {one.running.node_id}, has the connection") as refusal:
         await two.send_message(connection.id, {"type": "a"})
 
-    assert one.node_id == refusal.value.node
+    assert one.running.node_id == refusal.value.node
     assert latest == two.window.latest
 
 
@@ -92,7 +92,7 @@ async def test_nodes_of_another_database_or_name_or_secret_of_one_redis_hear_not
             for settings in (production, production, *strangers)
         ]
         socket, connection = connect(one, Identity("alice", issued_at=1.0))
-        await until(lambda: one._people.nodes.others)  # noqa: SLF001
+        await until(lambda: one.running.cluster.nodes.others)
 
         for stranger in others:
             assert {} == await stranger.users()

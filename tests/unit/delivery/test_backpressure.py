@@ -1,11 +1,148 @@
-"""Backpressure: a publisher that never awaits."""
+"""Backpressure: publishers that never await, and what a log appends for others."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-from support import connect, flushed, managed, nth, nths, shape
-from unmissed import ConnectionManager
-from unmissed.testing import ManualClock
+import pytest
+
+from places import LOGS, new_url
+from support import ALICE, ManualLog, connect, flushed, managed, nth, nths, shape
+from unmissed import ConnectionManager, Draft, Publication, WindowListener
+from unmissed.testing import FakeSocket, ManualClock
+
+
+class TakingSocket(FakeSocket):
+    """A socket whose client takes a chunk every fifth turn of the event loop."""
+
+    def write(self, chunk: Any) -> None:
+        super().write(chunk)
+        self.pause()
+        self._take(turns=5)
+
+    def _take(self, *, turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(lambda: self._take(turns=turns - 1))
+        elif self.closed_with is None:
+            self.resume()
+
+
+@pytest.fixture(params=LOGS)
+async def small(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[ConnectionManager]:
+    """A manager that retains 40 messages, on each kind of log."""
+    async with managed(clock, log_url=new_url(request.param, request, tmp_path), max_messages=40) as manager:
+        yield manager
+
+
+def received(socket: FakeSocket, manager: ConnectionManager) -> list[int]:
+    """Return which messages of the epoch a client has received, and -1 for each gap, in this order."""
+    return [
+        -1 if frame["type"] == "gap" else frame["sequence_number"] - manager.window.first_number
+        for frame in socket.frames
+        if frame["type"] in ("a", "gap")
+    ]
+
+
+async def test_many_publishers_at_once_evict_nothing_that_a_connection_was_not_offered(
+    small: ConnectionManager,
+) -> None:
+    socket, _ = connect(small)
+
+    for _ in range(6):
+        await asyncio.gather(*(small.publish_batch([{"type": "a"}] * 7) for _ in range(5)))
+    await flushed(small)
+
+    assert [*range(210)] == received(socket, small)
+
+
+@pytest.mark.parametrize("small", LOGS[:2], indirect=True)
+async def test_batches_that_are_committed_together_evict_nothing_that_a_connection_was_not_offered(
+    small: ConnectionManager,
+) -> None:
+    """The second one waits for the pause after the flush of the first one, and the third one is as large as the log."""
+    socket, _ = connect(small)
+
+    await asyncio.gather(*(small.publish_batch([{"type": "a"}] * count) for count in (1, 9, 40)))
+    await flushed(small)
+
+    assert [*range(50)] == received(socket, small)
+
+
+async def test_a_publisher_is_as_fast_as_a_client_that_takes_a_little_at_a_time(small: ConnectionManager) -> None:
+    socket = TakingSocket()
+    small.connect(socket, identity=ALICE)
+
+    for _ in range(30):
+        await small.publish_batch([{"type": "a"}] * 7)
+    await flushed(small)
+
+    assert [*range(210)] == received(socket, small)
+
+
+@pytest.mark.parametrize("small", LOGS[1:2], indirect=True)
+async def test_what_is_committed_together_is_appended_at_the_speed_of_a_client_that_takes_a_little_at_a_time(
+    small: ConnectionManager,
+) -> None:
+    socket = TakingSocket()
+    small.connect(socket, identity=ALICE)
+
+    await asyncio.gather(*(small.publish_batch([{"type": "a"}] * 7) for _ in range(30)))
+    await flushed(small)
+
+    assert [*range(210)] == received(socket, small)
+
+
+async def test_large_messages_are_published_at_the_speed_of_a_client_that_takes_them(clock: ManualClock) -> None:
+    """The log holds eight of them, which is far less than a quarter of its messages."""
+    async with managed(clock, max_bytes=40_000, max_message_bytes=5_000) as manager:
+        socket = TakingSocket()
+        manager.connect(socket, identity=ALICE)
+
+        for _ in range(50):
+            await manager.emit("a", "x" * 4_500)
+        await flushed(manager)
+
+        assert [*range(50)] == received(socket, manager)
+
+
+async def test_a_message_as_large_as_the_log_evicts_nothing_that_a_connection_was_not_offered(
+    clock: ManualClock,
+) -> None:
+    async with managed(clock, max_bytes=6_000, max_message_bytes=5_000) as manager:
+        socket, _ = connect(manager)
+
+        for size in (10, 10, 10, 10, 4_900):
+            await manager.emit("a", "x" * size)
+        await flushed(manager)
+
+        assert [*range(5)] == received(socket, manager)
+
+
+class UnevenLog(ManualLog):
+    """A log of an application that appends a whole batch, and calls the listener once."""
+
+    def subscribe(self, listener: WindowListener) -> None:
+        self.listener = listener
+
+    async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
+        publication = await super().publish(drafts, idempotency_key=idempotency_key)
+        self.listener.appended()
+        return publication
+
+
+async def test_a_log_that_appends_a_batch_at_once_evicts_nothing_that_a_connection_was_not_offered(
+    clock: ManualClock,
+) -> None:
+    async with managed(clock, log=UnevenLog(clock)) as manager:
+        socket, _ = connect(manager)
+
+        for count in (1, 100, 500, 1, 100, 500):
+            await manager.publish_batch([{"type": "a"}] * count)
+        await flushed(manager)
+
+        assert [*range(1_202)] == received(socket, manager)
 
 
 async def test_a_publisher_that_never_waits_loses_no_message_for_a_client_that_takes_them(

@@ -31,12 +31,12 @@ async def test_a_check_that_fails_is_a_problem_that_is_logged_once_and_ends_no_o
         socket, _ = connect(manager)
         log.error = OSError("the log of an application failed")
         await until(lambda: log.failures > 3)
-        problem, detailed = manager.problem, manager.detailed_problem
+        problem, detailed = manager.running.problem, manager.running.detailed_problem
         heartbeats = shape(socket).count(("heartbeat", nth(0)))
         clock.advance(1)
         await until(lambda: shape(socket).count(("heartbeat", nth(0))) > heartbeats)
         log.error = None
-        await until(lambda: manager.problem is None)
+        await until(lambda: manager.running.problem is None)
 
     assert NODE_FAILS == problem
     assert "the periodic checks fail: OSError('the log of an application failed')" == detailed

@@ -52,12 +52,12 @@ async def test_when_the_server_stops_the_connections_are_closed_that_it_would_wa
     (bounded, _), (unbounded, _) = connect(manager, max_seconds=1_000.0), connect(manager)
     server = Server()
     signal.signal(signal.SIGTERM, server.handle_exit)
-    manager.check()
+    manager.running.check()
     assert None is bounded.closed_with
 
     server.should_exit = True
     for _ in range(2):
-        manager.check()
+        manager.running.check()
 
     assert ["connected", "reconnect"] == [kind for kind, _ in shape(bounded)]
     assert (1012, "the server is shutting down: reconnect shortly") == bounded.closed_with

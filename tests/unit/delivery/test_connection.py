@@ -83,7 +83,7 @@ async def test_numbers_of_others_are_passed_over_and_told_by_a_heartbeat(
     await flushed(manager)
     clock.advance(25)
 
-    manager.check()
+    manager.running.check()
 
     assert [("connected", nth(0)), ("heartbeat", nth(1))] == shape(socket)
 
@@ -91,13 +91,13 @@ async def test_numbers_of_others_are_passed_over_and_told_by_a_heartbeat(
 async def test_a_stalled_client_is_aborted_after_30_seconds(manager: ConnectionManager, clock: ManualClock) -> None:
     socket, _ = connect(manager)
     socket.pause()
-    manager.check()
+    manager.running.check()
     clock.advance(29)
-    manager.check()
+    manager.running.check()
     assert not socket.aborted
 
     clock.advance(1)
-    manager.check()
+    manager.running.check()
 
     assert socket.aborted
     assert () == manager.connections
@@ -107,11 +107,11 @@ async def test_a_slow_client_that_takes_something_is_kept(manager: ConnectionMan
     socket, _ = connect(manager)
     socket.pause()
     for _ in range(5):
-        manager.check()
+        manager.running.check()
         clock.advance(20)
         socket.write_progress += 1
 
-    manager.check()
+    manager.running.check()
 
     assert not socket.aborted
 
@@ -129,7 +129,7 @@ async def test_a_token_expires_by_whichever_clock_says_so_first(
         clock.advance(passed)
         wall_clock.advance(passed + step)
 
-        manager.check()
+        manager.running.check()
 
         assert (CloseCode.UNAUTHORIZED if closed else None) == (socket.closed_with or (None,))[0]
 
@@ -202,10 +202,10 @@ async def test_a_renewed_token_keeps_the_connection_and_its_position(clock: Manu
         } == answer
         clock.advance(600)
         socket.pong()
-        manager.check()
+        manager.running.check()
         assert socket.closed_with is None
         clock.advance(0.5)
-        manager.check()
+        manager.running.check()
         assert socket.closed_with
         assert CloseCode.UNAUTHORIZED == socket.closed_with[0]
 
@@ -250,7 +250,7 @@ async def test_a_token_that_is_not_accepted_changes_nothing(clock: ManualClock, 
         assert detail in answer["detail"]
         assert "alice" == manager.connections[0].identity.user_id
         clock.advance(60)
-        manager.check()
+        manager.running.check()
         assert socket.closed_with
 
 
@@ -270,11 +270,11 @@ async def test_a_leeway_lets_a_connection_live_longer(clock: ManualClock) -> Non
         socket = renewing(manager, clock)
         clock.advance(64)
         socket.pong()
-        manager.check()
+        manager.running.check()
         assert socket.closed_with is None
 
         clock.advance(1)
-        manager.check()
+        manager.running.check()
 
         assert socket.closed_with
 
@@ -315,7 +315,7 @@ async def test_a_ping_that_is_acknowledged_at_once_shows_that_the_client_is_ther
 
     for _ in range(200):
         clock.advance(1)
-        manager.check()
+        manager.running.check()
 
     assert not socket.aborted
     assert socket.pings > 1
@@ -326,13 +326,13 @@ async def test_a_connection_whose_duration_is_bounded_is_asked_to_reconnect_with
 ) -> None:
     socket, _ = connect(manager, max_seconds=100.0)
     clock.advance(79)
-    manager.check()
+    manager.running.check()
     socket.pong()
     assert "reconnect" not in [kind for kind, _ in shape(socket)]
     await manager.emit("a")
 
     clock.advance(21)
-    manager.check()
+    manager.running.check()
 
     assert {"type": "reconnect", "after_ms": 0} in socket.frames
     assert "a" in [kind for kind, _ in shape(socket)]
@@ -350,7 +350,7 @@ async def test_a_bounded_connection_that_does_not_read_is_asked_once_and_aborted
 
         for _ in range(5):
             clock.advance(1)
-            manager.check()
+            manager.running.check()
 
         assert socket.aborted
         assert ["connected"] == [kind for kind, _ in shape(socket)]
@@ -371,7 +371,7 @@ async def test_a_client_that_answers_no_ping_and_acknowledges_nothing_is_dropped
         clock.advance(1)
         if second % 3 == 0:
             await manager.emit("traffic")
-        manager.check()
+        manager.running.check()
 
     assert socket.aborted
     assert () == manager.connections
@@ -382,7 +382,7 @@ async def test_a_client_that_answers_pings_is_kept(manager: ConnectionManager, c
 
     for _ in range(600):
         clock.advance(1)
-        manager.check()
+        manager.running.check()
         socket.pong()
 
     assert not socket.aborted
@@ -396,7 +396,7 @@ async def test_a_slow_client_that_takes_data_but_answers_late_is_kept(
 
     for _ in range(600):
         clock.advance(1)
-        manager.check()
+        manager.running.check()
         socket.write_progress += 1
 
     assert not socket.aborted
@@ -414,7 +414,7 @@ async def test_a_socket_whose_server_looks_for_dead_clients_is_left_to_it(
 
     for _ in range(600):
         clock.advance(1)
-        manager.check()
+        manager.running.check()
 
     assert not socket.aborted
 
@@ -491,7 +491,7 @@ async def test_nothing_is_delivered_after_a_token_has_expired(clock: ManualClock
         socket.pause()
         await manager.emit("a")
         clock.advance(60)
-        manager.check()
+        manager.running.check()
 
         assert socket.closed_with
         assert CloseCode.UNAUTHORIZED == socket.closed_with[0]
@@ -509,7 +509,7 @@ async def test_a_client_that_does_not_take_everything_before_the_close_is_aborte
         clock.advance(1)
         socket.write_progress += 1
         socket.pong()
-        manager.check()
+        manager.running.check()
 
     assert () == manager.connections
 
@@ -537,7 +537,7 @@ async def test_a_heartbeat_before_the_close_tells_the_last_number_before_it(
     connection.close(CloseCode.NORMAL, "")
     await manager.emit("b")
     clock.advance(25)
-    manager.check()
+    manager.running.check()
 
     socket.resume()
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from support import ALICE, BOB, connect, flushed, managed, nth, shape
-from unmissed import Connection, ConnectionManager, Identity
+from unmissed import Access, Connection, ConnectionManager, Identity
 from unmissed.delivery import fanout
+from unmissed.security.access import Subscription
 from unmissed.testing import FakeSocket, ManualClock
 
 
@@ -123,7 +124,9 @@ async def test_a_client_is_told_how_often_heartbeats_come(clock: ManualClock) ->
 
 async def test_a_connection_that_cannot_be_greeted_leaves_nothing_behind(manager: ConnectionManager) -> None:
     with pytest.raises(ValueError, match="surrogate"):
-        connect(manager, ALICE, authorized=frozenset({"\ud800"}))
+        manager.running.connect(
+            FakeSocket(), Subscription(ALICE, frozenset({"\ud800"}), chose_topics=True), access=Access()
+        )
 
     assert () == manager.connections
 
@@ -139,7 +142,7 @@ async def test_a_broken_connection_does_not_stop_the_shutdown(clock: ManualClock
         manager.connect(broken, identity=ALICE)
         healthy, _ = connect(manager, BOB)
         if end == "drain":
-            manager.drain(seconds=0.0)
+            manager.running.drain(seconds=0.0)
 
     assert broken.aborted
     assert healthy.closed_with
@@ -254,7 +257,7 @@ async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: Connectio
     await manager.emit("flushed")
     await manager.emit("waits for the pause", users=["alice"])
     clock.advance(manager.settings.max_age)
-    manager.check()
+    manager.running.check()
 
     await manager.emit("after", users=["carol"])
     async with asyncio.timeout(1):

@@ -68,7 +68,7 @@ async def test_a_request_that_waited_for_a_decision_is_not_done_when_its_connect
 
     await manager.log_out("alice")
     door.may_decide.set()
-    await asyncio.gather(*manager._requests._tasks)  # noqa: SLF001
+    await asyncio.gather(*manager.running._requests._tasks)  # noqa: SLF001
 
     assert nth(0) == manager.window.latest
 
@@ -222,7 +222,7 @@ async def test_a_client_that_reads_no_answers_is_not_read(manager: ConnectionMan
         sent += 1
         if sent % 50 == 0:
             clock.advance(1)
-            manager.check()
+            manager.running.check()
     most = connection.unread_bytes
     socket.resume()
 

@@ -275,7 +275,7 @@ async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is
     assert nths(1, 2) == numbers(socket)
     socket.receive('{"type":"follow","topics":["rooms.1"]}')
     clock.advance(manager.settings.max_age)
-    manager.check()
+    manager.running.check()
     for _ in range(10):
         socket.resume()
 
@@ -331,7 +331,7 @@ async def test_a_connection_that_is_closed_during_the_past_is_closed_at_its_end(
 ) -> None:
     socket, connection = await with_an_answer_after_the_past(manager)
     clock.advance(manager.settings.heartbeat_seconds)
-    manager.check()
+    manager.running.check()
 
     manager.disconnect(connection.id, code=1000, reason="done")
     socket.resume()

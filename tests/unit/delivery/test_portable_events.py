@@ -64,7 +64,7 @@ async def test_everything_before_a_drain_arrives_before_the_end(manager: Connect
     for _ in range(3):
         await manager.emit("a")
 
-    manager.drain(seconds=5)
+    manager.running.drain(seconds=5)
     await served(stream)
 
     assert ["connected", "reconnect", "a", "a", "a"] == [event.type for event in server.events]
@@ -100,7 +100,7 @@ async def test_a_body_is_ignored(manager: ConnectionManager) -> None:
     stream = connected(manager, server)
     server.body(b"x" * MAX_BYTES_DISCARDED)
 
-    manager.drain(seconds=5)
+    manager.running.drain(seconds=5)
     await served(stream)
 
     assert ["connected", "reconnect"] == [event.type for event in server.events]

@@ -69,7 +69,7 @@ async def test_everything_before_a_drain_arrives_before_the_close(manager: Conne
     for _ in range(3):
         await manager.emit("a")
 
-    manager.drain(seconds=5)
+    manager.running.drain(seconds=5)
     await served(socket)
 
     assert ["connected", "reconnect", "a", "a", "a", "1012"] == server.types
@@ -94,7 +94,7 @@ async def test_a_client_that_reads_again_gets_what_was_before_the_close(manager:
     serving = asyncio.create_task(served(socket))
     manager.connect(socket, identity=ALICE)
     await asyncio.sleep(0)
-    manager.drain(seconds=5)
+    manager.running.drain(seconds=5)
 
     server.taking.set()
     await serving

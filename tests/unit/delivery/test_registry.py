@@ -98,7 +98,7 @@ async def test_a_newer_connection_replaces_the_oldest_event_stream(clock: Manual
         reason = "replaced by a newer connection of this user: reconnect later"
         assert [(4429, reason)] * 2 == [oldest.closed_with, older.closed_with]
         assert [None, None] == [newer.closed_with, newest.closed_with]
-        assert {4429: 2} == manager.measures.closes
+        assert {4429: 2} == manager.running.measures.closes
 
 
 async def test_a_silent_websocket_is_replaced_before_an_event_stream(clock: ManualClock) -> None:

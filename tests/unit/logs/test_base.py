@@ -35,20 +35,35 @@ async def until_reached(window: Window, number: int) -> None:
             await asyncio.sleep(0.001)
 
 
-class RecordingReader:
-    """A reader that notes what a log tells it."""
+class RecordingListener:
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
-
-    async def before_append(self, drafts: Sequence[Draft]) -> None:
-        self.told.append(f"before {len(drafts)}")
+        self.calls: list[str] = []
 
     def appended(self) -> None:
-        self.told.append("appended")
+        self.calls.append("appended")
+
+    async def wait_for_readers(self) -> None:
+        self.calls.append("wait")
 
     def before_restart(self) -> None:
-        self.told.append("restart")
+        self.calls.append("restart")
+
+
+class MeasuringListener(RecordingListener):
+    """A listener that measures what is appended: the number of messages, and their bytes, before each call."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self.blocks: list[tuple[int, int]] = []
+        self._window = window
+        self._before = window.latest, window.appended_bytes
+
+    def appended(self) -> None:
+        latest, size = self._before
+        self._before = self._window.latest, self._window.appended_bytes
+        self.blocks.append((self._before[0] - latest, self._before[1] - size))
 
 
 async def test_a_new_log_is_available_and_empty(place: Place) -> None:
@@ -264,18 +279,31 @@ async def test_a_publish_that_is_cancelled_leaves_the_log_in_order(place: Place)
     assert [*range(window.first_number, window.latest + 1)] == numbers([*window.messages_after(window.evicted_through)])
 
 
-async def test_a_reader_is_asked_before_and_told_after_each_publish(place: Place) -> None:
+async def test_a_listener_is_called_after_each_publish(place: Place) -> None:
     log, _ = await place.open()
-    reader = RecordingReader()
-    log.subscribe(reader)
+    listener = RecordingListener()
+    log.subscribe(listener)
 
     await log.publish(drafts(2), idempotency_key="key")
     await log.publish(drafts(2), idempotency_key="key")
     await log.publish(drafts(1))
 
-    assert 2 == reader.told.count("appended")
-    assert "before 2" == reader.told[0]
-    assert ["before 1", "appended"] == reader.told[-2:]
+    assert ["appended", "appended"] == [call for call in listener.calls if call != "wait"]
+
+
+async def test_no_more_than_a_quarter_of_the_retention_is_appended_without_a_call(place: Place) -> None:
+    """Half of the window may be undelivered at each call: the listener delivers it before the next block evicts it."""
+    log, window = await place.open(retention=Retention(max_messages=40, max_bytes=40_000))
+    listener = MeasuringListener(window)
+    log.subscribe(listener)
+
+    await log.publish(drafts(40))
+    await log.publish([Draft.of({"type": "large", "data": "x" * 4_000}, max_bytes=5_000)] * 8)
+    await asyncio.gather(*(log.publish(drafts(7)) for _ in range(10)))
+
+    assert 40 + 8 + 70 == sum(count for count, _ in listener.blocks)
+    assert 10 >= max(count for count, _ in listener.blocks)
+    assert 10_000 >= max(size for _, size in listener.blocks)
 
 
 async def test_a_closed_log_begins_another_epoch_or_goes_on(place: Place) -> None:
@@ -507,26 +535,25 @@ async def test_a_key_is_known_to_every_node(place: Place) -> None:
 
 @shared
 async def test_a_node_that_reads_nothing_for_a_while_does_not_stop_the_others(place: Place) -> None:
-    """A reader that is not ready delays its own node alone."""
+    """A node whose readers are not ready is delayed alone."""
 
-    class SlowReader(RecordingReader):
+    class SlowListener(RecordingListener):
         def __init__(self) -> None:
             super().__init__()
             self.ready = asyncio.Event()
 
-        async def before_append(self, drafts: Sequence[Draft]) -> None:
-            await super().before_append(drafts)
+        async def wait_for_readers(self) -> None:
             await self.ready.wait()
 
     (slow, behind), (fast, ahead) = await place.open(), await place.open()
-    reader = SlowReader()
-    slow.subscribe(reader)
+    listener = SlowListener()
+    slow.subscribe(listener)
 
     for _ in range(20):
         await fast.publish(drafts(1))
 
     assert 20 == len(ahead)
     assert 0 == len(behind)
-    reader.ready.set()
+    listener.ready.set()
     await until_reached(behind, ahead.latest)
     assert payloads(ahead) == payloads(behind)

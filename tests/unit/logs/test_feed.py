@@ -1,7 +1,6 @@
 """The way into a window."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
@@ -18,8 +17,8 @@ def records(*ns: int, unix_ms: int = NOON_MS) -> list[Record]:
     return [Record(number, unix_ms, unix_ms, Draft.of({"type": "a"}, max_bytes=100)) for number in nths(*ns)]
 
 
-def feed_of(*, max_messages: int = 500, clock: ManualClock | None = None) -> Feed:
-    window = Window(Retention(max_messages=max_messages), epoch="life", first_number=FIRST)
+def feed_of(*, max_messages: int = 500, max_bytes: int = 1_000_000, clock: ManualClock | None = None) -> Feed:
+    window = Window(Retention(max_messages=max_messages, max_bytes=max_bytes), epoch="life", first_number=FIRST)
     return Feed(window, clock=clock or ManualClock())
 
 
@@ -27,30 +26,30 @@ def ages(feed: Feed, now: float) -> list[float]:
     return [now - message.appended_at for message in feed.window.messages_after(feed.window.evicted_through)]
 
 
-class WatchingReader:
-    """A reader that notes what a feed tells it, and the epoch and the latest number of the window at that time."""
+class WatchingListener:
+    """A listener that records its calls, each with the epoch and the latest number of the window at that time."""
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.told: list[tuple[str, str, int]] = []
-
-    async def before_append(self, drafts: Sequence[Draft]) -> None:
-        self._note(f"before {len(drafts)}")
+        self.calls: list[tuple[str, str, int]] = []
 
     def appended(self) -> None:
-        self._note("appended")
+        self._record("appended")
+
+    async def wait_for_readers(self) -> None:
+        self._record("wait")
 
     def before_restart(self) -> None:
-        self._note("restart")
+        self._record("restart")
 
-    def _note(self, what: str) -> None:
-        self.told.append((what, self.window.epoch, self.window.latest))
+    def _record(self, call: str) -> None:
+        self.calls.append((call, self.window.epoch, self.window.latest))
 
 
-def watched(feed: Feed) -> WatchingReader:
-    reader = WatchingReader(feed.window)
-    feed.subscribe(reader)
-    return reader
+def watched(feed: Feed) -> WatchingListener:
+    listener = WatchingListener(feed.window)
+    feed.subscribe(listener)
+    return listener
 
 
 async def released(*waiting: asyncio.Task[None]) -> list[bool]:
@@ -114,54 +113,72 @@ async def test_messages_that_are_old_already_expire_when_they_are_appended() -> 
 
 
 async def test_a_quarter_of_the_retention_is_appended_at_a_time() -> None:
-    """The reader can deliver each part before the next ones evict it."""
+    """The listener can deliver each block before the next ones evict it."""
     feed = feed_of(max_messages=8)
-    reader = watched(feed)
+    listener = watched(feed)
 
     await feed.append(records(1, 2, 3, 4, 5))
 
     assert [
-        ("before 2", "life", nth(0)),
+        ("wait", "life", nth(0)),
         ("appended", "life", nth(2)),
-        ("before 2", "life", nth(2)),
+        ("wait", "life", nth(2)),
         ("appended", "life", nth(4)),
-        ("before 1", "life", nth(4)),
+        ("wait", "life", nth(4)),
         ("appended", "life", nth(5)),
-    ] == reader.told
+    ] == listener.calls
+
+
+async def test_a_quarter_of_the_bytes_is_appended_at_a_time() -> None:
+    feed = feed_of(max_bytes=4 * 2 * records(1)[0].draft.size_in_log)
+    listener = watched(feed)
+
+    await feed.append(records(1, 2, 3, 4, 5))
+
+    assert nths(2, 4, 5) == [latest for call, _, latest in listener.calls if call == "appended"]
+
+
+@pytest.mark.parametrize("feed", [feed_of(max_messages=8), feed_of(max_bytes=3_000)], ids=["messages", "bytes"])
+async def test_messages_are_appended_in_the_same_blocks_without_waiting(feed: Feed) -> None:
+    listener = watched(feed)
+
+    feed.extend(record.message(appended_at=0.0) for record in records(1, 2, 3, 4, 5))
+
+    assert [("appended", "life", number) for number in nths(2, 4, 5)] == listener.calls
 
 
 async def test_one_record_is_appended_at_a_time_if_the_retention_is_tiny() -> None:
     feed = feed_of(max_messages=1)
-    reader = watched(feed)
+    listener = watched(feed)
 
     await feed.append(records(1, 2))
 
-    assert ["before 1", "appended", "before 1", "appended"] == [what for what, *_ in reader.told]
+    assert ["wait", "appended", "wait", "appended"] == [call for call, *_ in listener.calls]
 
 
-async def test_nothing_is_told_about_no_records() -> None:
+async def test_no_records_cause_no_call() -> None:
     feed = feed_of()
-    reader = watched(feed)
+    listener = watched(feed)
 
     await feed.append([])
 
-    assert [] == reader.told
+    assert [] == listener.calls
 
 
-async def test_the_reader_is_told_after_a_skip_and_before_a_restart() -> None:
+async def test_the_listener_is_called_after_a_skip_and_before_a_restart() -> None:
     feed = feed_of()
-    reader = watched(feed)
+    listener = watched(feed)
     await feed.append(records(1))
-    reader.told.clear()
+    listener.calls.clear()
 
     feed.skip(nth(7))
     feed.restart(epoch="next", first_number=nth(20))
 
-    assert [("appended", "life", nth(7)), ("restart", "life", nth(7))] == reader.told
+    assert [("appended", "life", nth(7)), ("restart", "life", nth(7))] == listener.calls
     assert ("next", nth(19)) == (feed.window.epoch, feed.window.latest)
 
 
-async def test_a_feed_without_a_reader_fills_its_window() -> None:
+async def test_a_feed_without_a_listener_fills_its_window() -> None:
     feed = feed_of()
 
     await feed.append(records(1, 2))

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
 from support import FIRST, nth, nths, until
-from unit.logs.test_base import RecordingReader, drafts, numbers, payloads
+from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable, NotRunning
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
@@ -198,15 +198,57 @@ async def test_what_is_published_is_stored_and_has_come_back(engine: FakeEngine)
         assert [message.payload for message in publication.messages] == payloads(window)[-2:]
 
 
-async def test_what_other_nodes_publish_comes_too_and_the_reader_is_told(engine: FakeEngine) -> None:
+async def test_what_is_published_is_stamped_once(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
-        reader = RecordingReader()
-        log.subscribe(reader)
+        publication = await log.publish(drafts(2))
+
+        assert [*map(id, window.messages_after(nth(3)))] == [*map(id, publication.messages)]
+
+
+class BusyEngine(FakeEngine):
+    """An engine with which something else happens as soon as it has stored a publish."""
+
+    def __init__(self, then: Callable[[FakeEngine], object]) -> None:
+        super().__init__()
+        self._then = then
+
+    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+        results = await super().write(writes, seen)
+        self._then(self)
+        return results
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda engine: engine.store(drafts(5)),
+        lambda engine: engine.lose(*nths(1, 2)),
+        lambda engine: engine.restart(epoch="next", first_number=nth(20)),
+    ],
+    ids=["evicted", "lost", "another epoch"],
+)
+async def test_what_is_not_in_the_window_any_more_is_returned_as_it_was_published(
+    then: Callable[[FakeEngine], object],
+) -> None:
+    async with opened(BusyEngine(then), max_messages=2) as (log, window):
+        publication = await log.publish(drafts(2))
+
+        assert [] == [each for each in publication.messages if each in window.messages_after(window.evicted_through)]
+        assert ("life", nth(1)) == (publication.receipt.epoch, publication.receipt.first)
+    assert [(nth(1), "0"), (nth(2), "1")] == [
+        (each.sequence_number, each.as_dict()["data"]) for each in publication.messages
+    ]
+
+
+async def test_what_other_nodes_publish_comes_too_and_the_listener_is_called(engine: FakeEngine) -> None:
+    async with opened(engine) as (log, window):
+        listener = RecordingListener()
+        log.subscribe(listener)
 
         engine.store(drafts(2))
         await until(lambda: window.latest == nth(5))
 
-        assert ["before 2", "appended"] == reader.told
+        assert ["wait", "appended"] == listener.calls
 
 
 async def test_an_unexpected_error_while_reading_is_logged_and_reading_goes_on(
@@ -262,8 +304,8 @@ async def test_an_engine_that_tells_its_state_but_cannot_be_read_is_reported_onc
 
 async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
-        reader = RecordingReader()
-        log.subscribe(reader)
+        listener = RecordingListener()
+        log.subscribe(listener)
         states = engine.states
 
         engine.leave()
@@ -276,7 +318,7 @@ async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngi
         assert nths(6, 7) == in_window(window)
         assert (Outcome.GAP, nth(5)) == window.locate(nth(3))
         assert (Outcome.COMPLETE, nth(5)) == window.locate(nth(5))
-        assert "restart" not in reader.told
+        assert "restart" not in listener.calls
 
 
 async def test_a_hole_among_the_messages_is_declared_as_a_gap(engine: FakeEngine) -> None:
@@ -300,20 +342,20 @@ async def test_what_the_engine_lost_at_the_end_is_not_waited_for() -> None:
 
 
 async def test_a_new_epoch_is_told_once_before_it_begins(engine: FakeEngine) -> None:
-    class EpochReader(RecordingReader):
+    class EpochListener(RecordingListener):
         def before_restart(self) -> None:
-            self.told.append(f"restart of {window.epoch} at {window.latest}")
+            self.calls.append(f"restart of {window.epoch} at {window.latest}")
 
     async with opened(engine) as (log, window):
-        reader = EpochReader()
-        log.subscribe(reader)
+        listener = EpochListener()
+        log.subscribe(listener)
 
         engine.restart(epoch="next", first_number=nth(20))
         engine.store(drafts(1))
         engine.fail_to_read(LogUnavailable(AWAY), LogUnavailable(AWAY))
         await until(lambda: window.latest == nth(20))
 
-        assert [f"restart of life at {nth(3)}", "before 1", "appended"] == reader.told
+        assert [f"restart of life at {nth(3)}", "wait", "appended"] == listener.calls
         assert ("next", nth(20), nths(20)) == (window.epoch, window.first_number, in_window(window))
         assert Outcome.RESET is window.locate(nth(3))[0]
         assert "next" == (await log.publish(drafts(1))).receipt.epoch

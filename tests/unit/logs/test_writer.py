@@ -60,7 +60,7 @@ def store() -> Store:
 
 
 @pytest.fixture
-async def writer(store: Store) -> AsyncIterator[Writer]:
+async def writer(store: Store) -> AsyncIterator[Writer[Publication]]:
     writer = Writer(store.write)
     writer.start()
     yield writer
@@ -71,7 +71,7 @@ async def writer(store: Store) -> AsyncIterator[Writer]:
 Publish = asyncio.Task[Publication]
 
 
-async def submitted(writer: Writer, types: str) -> list[Publish]:
+async def submitted(writer: Writer[Publication], types: str) -> list[Publish]:
     """Publish messages of these types, one after another, and let the writer begin."""
     tasks = [asyncio.create_task(writer.submit(draft(each), key=None)) for each in types]
     for _ in range(3):
@@ -84,13 +84,15 @@ async def results(tasks: Sequence[Publish]) -> list[Publication | BaseException]
         return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_publisher_gets_the_result_of_its_own_write(writer: Writer) -> None:
+async def test_a_publisher_gets_the_result_of_its_own_write(writer: Writer[Publication]) -> None:
     tasks = await submitted(writer, "abc")
 
     assert [*map(publication, "abc")] == await results(tasks)
 
 
-async def test_what_arrives_while_a_write_runs_is_written_together_and_in_order(writer: Writer, store: Store) -> None:
+async def test_what_arrives_while_a_write_runs_is_written_together_and_in_order(
+    writer: Writer[Publication], store: Store
+) -> None:
     store.ready.clear()
     tasks = await submitted(writer, "a")
     tasks += await submitted(writer, "bc")
@@ -103,7 +105,7 @@ async def test_what_arrives_while_a_write_runs_is_written_together_and_in_order(
 
 
 async def test_no_more_are_written_together_than_the_most(
-    writer: Writer, store: Store, monkeypatch: pytest.MonkeyPatch
+    writer: Writer[Publication], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WRITES", 2)
 
@@ -112,7 +114,7 @@ async def test_no_more_are_written_together_than_the_most(
     assert ["ab", "cd", "e"] == store.types
 
 
-async def test_one_refused_write_fails_alone(writer: Writer, store: Store) -> None:
+async def test_one_refused_write_fails_alone(writer: Writer[Publication], store: Store) -> None:
     store.refused["b"] = IdempotencyConflict()
 
     first, second, third = await results(await submitted(writer, "abc"))
@@ -122,7 +124,7 @@ async def test_one_refused_write_fails_alone(writer: Writer, store: Store) -> No
     assert None is writer.unavailable
 
 
-async def test_the_fingerprint_tells_drafts_with_a_key_apart(writer: Writer, store: Store) -> None:
+async def test_the_fingerprint_tells_drafts_with_a_key_apart(writer: Writer[Publication], store: Store) -> None:
     for message_type, key in (("a", None), ("a", "key"), ("a", "key"), ("b", "key")):
         await writer.submit(draft(message_type), key=key)
 
@@ -132,7 +134,7 @@ async def test_the_fingerprint_tells_drafts_with_a_key_apart(writer: Writer, sto
     assert 4 == len({write.id for write in (without, first, again, other)})
 
 
-async def test_a_write_that_fails_is_tried_again_with_the_same_ids(writer: Writer, store: Store) -> None:
+async def test_a_write_that_fails_is_tried_again_with_the_same_ids(writer: Writer[Publication], store: Store) -> None:
     store.failures += [LOST, LOST]
 
     answers = await results(await submitted(writer, "ab"))
@@ -142,7 +144,9 @@ async def test_a_write_that_fails_is_tried_again_with_the_same_ids(writer: Write
     assert 1 == len({tuple(write.id for write in writes) for writes in store.calls})
 
 
-async def test_what_arrives_meanwhile_is_written_after_what_is_tried_again(writer: Writer, store: Store) -> None:
+async def test_what_arrives_meanwhile_is_written_after_what_is_tried_again(
+    writer: Writer[Publication], store: Store
+) -> None:
     store.failures.append(LOST)
     store.ready.clear()
     tasks = await submitted(writer, "ab")
@@ -154,7 +158,7 @@ async def test_what_arrives_meanwhile_is_written_after_what_is_tried_again(write
     assert ["ab", "abc"] == store.types
 
 
-async def test_a_publisher_that_has_given_up_is_not_written_again(writer: Writer, store: Store) -> None:
+async def test_a_publisher_that_has_given_up_is_not_written_again(writer: Writer[Publication], store: Store) -> None:
     store.failures.append(LOST)
     store.ready.clear()
     patient, impatient = await submitted(writer, "ab")
@@ -166,7 +170,9 @@ async def test_a_publisher_that_has_given_up_is_not_written_again(writer: Writer
     assert ["ab", "a"] == store.types
 
 
-async def test_a_publisher_that_gave_up_before_its_write_is_not_written(writer: Writer, store: Store) -> None:
+async def test_a_publisher_that_gave_up_before_its_write_is_not_written(
+    writer: Writer[Publication], store: Store
+) -> None:
     store.ready.clear()
     tasks = await submitted(writer, "abc")
     tasks += await submitted(writer, "def")
@@ -178,7 +184,7 @@ async def test_a_publisher_that_gave_up_before_its_write_is_not_written(writer: 
     assert ["abc", "df"] == store.types
 
 
-async def test_a_result_for_a_publisher_that_has_given_up_is_dropped(writer: Writer, store: Store) -> None:
+async def test_a_result_for_a_publisher_that_has_given_up_is_dropped(writer: Writer[Publication], store: Store) -> None:
     store.ready.clear()
     impatient, patient = await submitted(writer, "ab")
 
@@ -210,7 +216,7 @@ async def test_it_says_why_nothing_is_written_until_something_is() -> None:
 
 
 async def test_an_unexpected_error_answers_the_publishers_and_the_writer_goes_on(
-    writer: Writer, store: Store, caplog: pytest.LogCaptureFixture
+    writer: Writer[Publication], store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     failure = RuntimeError("a bug")
     store.failures.append(failure)
@@ -223,7 +229,7 @@ async def test_an_unexpected_error_answers_the_publishers_and_the_writer_goes_on
     assert None is writer.unavailable
 
 
-async def test_it_tries_again_while_nothing_waits(writer: Writer, store: Store) -> None:
+async def test_it_tries_again_while_nothing_waits(writer: Writer[Publication], store: Store) -> None:
     """Otherwise a node that nobody publishes on would stay unavailable."""
     store.failures += [LOST, LOST, LOST]
     [impatient] = await submitted(writer, "a")
@@ -234,7 +240,9 @@ async def test_it_tries_again_while_nothing_waits(writer: Writer, store: Store) 
     assert ["a", "", "", ""] == store.types
 
 
-async def test_nothing_is_written_while_nothing_waits_and_all_is_well(writer: Writer, store: Store) -> None:
+async def test_nothing_is_written_while_nothing_waits_and_all_is_well(
+    writer: Writer[Publication], store: Store
+) -> None:
     await results(await submitted(writer, "a"))
     await submitted(writer, "")
 
@@ -242,7 +250,7 @@ async def test_nothing_is_written_while_nothing_waits_and_all_is_well(writer: Wr
 
 
 async def test_too_many_waiting_bytes_are_refused_at_once(
-    writer: Writer, store: Store, monkeypatch: pytest.MonkeyPatch
+    writer: Writer[Publication], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WAITING_BYTES", draft("a", size=1_000)[0].size_in_log)
     store.ready.clear()
@@ -259,7 +267,7 @@ async def test_too_many_waiting_bytes_are_refused_at_once(
 
 
 async def test_too_many_bytes_are_refused_for_the_reason_why_they_wait(
-    writer: Writer, store: Store, monkeypatch: pytest.MonkeyPatch
+    writer: Writer[Publication], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WAITING_BYTES", draft("a")[0].size_in_log)
     store.failures.extend([LOST] * 1_000)
@@ -271,7 +279,9 @@ async def test_too_many_bytes_are_refused_for_the_reason_why_they_wait(
     store.failures.clear()
 
 
-async def test_those_who_gave_up_take_no_room(writer: Writer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_those_who_gave_up_take_no_room(
+    writer: Writer[Publication], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_WAITING_BYTES", draft("a")[0].size_in_log)
     store.ready.clear()
     impatient = await submitted(writer, "a")

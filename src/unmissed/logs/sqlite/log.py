@@ -11,7 +11,7 @@ from typing import TypeVar
 from unmissed.core.errors import UnmissedError
 from unmissed.core.messages import Draft
 from unmissed.core.window import Retention, Window
-from unmissed.logs.base import Publication, Reader
+from unmissed.logs.base import Publication, WindowListener
 from unmissed.logs.feed import Feed
 from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers
 from unmissed.logs.sqlite.file import SqliteFile
@@ -81,9 +81,9 @@ class SqliteLog:
         self._writer.start()
         return self._feed.window
 
-    def subscribe(self, reader: Reader) -> None:
-        """Tell this reader about each publish from now on."""
-        self._feed.subscribe(reader)
+    def subscribe(self, listener: WindowListener) -> None:
+        """Call this listener about each publish from now on."""
+        self._feed.subscribe(listener)
 
     async def close(self) -> None:
         """Write what waits, and release the file. The next ``open`` continues the epoch."""
@@ -108,9 +108,10 @@ class SqliteLog:
 
     async def _write(self, writes: Sequence[Write]) -> Sequence[Publication | UnmissedError]:
         results = await self._in_thread(self._file.write, writes)
-        for write, result in zip(writes, results, strict=True):
+        for result in results:
             if isinstance(result, Publication) and not result.repeated:
-                await self._feed.before_append(write.drafts)
+                # Many publishers may be committed together: each of them found room before it was written.
+                await self._feed.wait_for_readers()
                 self._feed.extend(result.messages)
         return results
 

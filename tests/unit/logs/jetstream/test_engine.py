@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from engines import NatsServer, nats_cluster
-from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
+from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import Draft
@@ -683,8 +683,8 @@ async def test_a_hole_between_messages_is_skipped(url: str) -> None:
 
 async def test_a_deleted_stream_is_followed_by_an_epoch_with_higher_numbers(url: str) -> None:
     async with node(url) as (one, first), node(url) as (two, second):
-        reader = RecordingReader()
-        two.subscribe(reader)
+        listener = RecordingListener()
+        two.subscribe(listener)
         await one.publish(drafts(3))
         await until_reached(second, first.latest)
         epoch, latest = first.epoch, first.latest
@@ -695,7 +695,7 @@ async def test_a_deleted_stream_is_followed_by_an_epoch_with_higher_numbers(url:
         await until_reached(second, publication.receipt.first)
 
         assert latest < first.first_number == publication.receipt.first
-        assert "restart" in reader.told
+        assert "restart" in listener.calls
         assert payloads(first) == payloads(second)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,8 @@ from redis import Redis
 
 from engines import RedisSentinel, RedisServer
 from places import Place
-from unit.logs.test_base import RecordingReader, drafts, numbers, payloads, until_reached
+from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, until_reached
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention
 from unmissed.logs.base import Log
 
@@ -63,8 +62,8 @@ async def until_unavailable(log: Log) -> str:
 
 async def test_a_restart_that_kept_everything_continues_the_epoch(server: RedisServer, places: list[Place]) -> None:
     log, window = await at(server.url, places).open()
-    reader = RecordingReader()
-    log.subscribe(reader)
+    listener = RecordingListener()
+    log.subscribe(listener)
     first = await log.publish(drafts(3), idempotency_key="key")
     epoch = window.epoch
 
@@ -78,7 +77,7 @@ async def test_a_restart_that_kept_everything_continues_the_epoch(server: RedisS
     assert epoch == window.epoch == second.receipt.epoch
     assert first.receipt.first + 3 == second.receipt.first == window.latest
     assert first.receipt == again.receipt
-    assert "restart" not in reader.told
+    assert "restart" not in listener.calls
     await until_available(log)
 
 
@@ -86,8 +85,8 @@ async def test_a_restart_that_lost_everything_begins_an_epoch_with_higher_number
     forgetful: RedisServer, places: list[Place]
 ) -> None:
     log, window = await at(forgetful.url, places).open()
-    reader = RecordingReader()
-    log.subscribe(reader)
+    listener = RecordingListener()
+    log.subscribe(listener)
     await log.publish(drafts(3))
     epoch, latest = window.epoch, window.latest
 
@@ -95,7 +94,7 @@ async def test_a_restart_that_lost_everything_begins_an_epoch_with_higher_number
     forgetful.start()
     publication = await log.publish(drafts(1, of="new"))
 
-    assert "restart" in reader.told
+    assert "restart" in listener.calls
     assert epoch != window.epoch == publication.receipt.epoch
     assert latest + 1 < window.first_number == publication.receipt.first
     assert Outcome.RESET is window.locate(latest)[0]
@@ -211,12 +210,11 @@ async def test_a_node_that_fell_behind_the_stored_messages_declares_the_gap(
     fast_log, ahead = await place.open(retention=Retention(max_messages=100))
     ready = asyncio.Event()
 
-    class SlowReader(RecordingReader):
-        async def before_append(self, drafts: Sequence[Draft]) -> None:
-            await super().before_append(drafts)
+    class SlowListener(RecordingListener):
+        async def wait_for_readers(self) -> None:
             await ready.wait()
 
-    slow_log.subscribe(SlowReader())
+    slow_log.subscribe(SlowListener())
     for _ in range(10):
         await fast_log.publish(drafts(100))
     ready.set()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from places import Place
-from unit.logs.test_base import RecordingReader, drafts, numbers, payloads
+from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, NotRunning
 from unmissed.core.window import Outcome, Retention
 from unmissed.logs.base import Log
@@ -169,8 +169,8 @@ async def test_a_second_log_on_the_file_is_refused_and_the_first_goes_on(
 
 async def test_a_full_disk_refuses_messages_and_uses_no_number(place: Place) -> None:
     log, window = await place.open()
-    reader = RecordingReader()
-    log.subscribe(reader)
+    listener = RecordingListener()
+    log.subscribe(listener)
     await log.publish(drafts(1))
     latest = window.latest
 

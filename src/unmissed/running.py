@@ -1,0 +1,343 @@
+"""What exists while a manager runs: the connections to its node, what serves them, and what ends with them."""
+
+import asyncio
+import logging
+import math
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from unmissed.application.client_requests import ClientRequests
+from unmissed.application.commands import Commands
+from unmissed.application.hooks import ConnectionLifecycle, Hooks
+from unmissed.cluster.cluster_node import ClusterNode
+from unmissed.core.audience import Identity
+from unmissed.core.client_frames import Command
+from unmissed.core.errors import (
+    LOG_UNAVAILABLE,
+    NODE_FAILS,
+    Draining,
+    InvalidMessage,
+    LogUnavailable,
+    MessageTooLarge,
+    NotRunning,
+    UnknownConnection,
+    WrongThread,
+)
+from unmissed.core.messages import Draft
+from unmissed.core.receipts import key_of_user
+from unmissed.core.revocations import Revocations
+from unmissed.core.window import Retention, Window
+from unmissed.delivery.backpressure import Backpressure
+from unmissed.delivery.checks import Checks
+from unmissed.delivery.connection import Connection
+from unmissed.delivery.fanout import FanOut, Limits
+from unmissed.delivery.socket import Socket
+from unmissed.delivery.throttle import Throttle
+from unmissed.framework_names import server_stops
+from unmissed.logs.base import Log, Publication
+from unmissed.security.access import Access, Subscription
+from unmissed.settings import Settings
+from unmissed.tasks import Pace
+
+NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
+
+_STOP_SECONDS = 1.0
+"""The longest wait for hooks that are running, and for the other nodes, when a run ends."""
+
+_OWN_LOOP = "the event loop that the manager was started on"
+_FROM_THREADS = "manager.publish_threadsafe(message)"
+
+_Result = TypeVar("_Result")
+
+logger = logging.getLogger("unmissed")
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """``monotonic`` returns the seconds of ages and intervals, ``wall`` the Unix seconds of timestamps and tokens."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+    def monotonic_at(self, unix_time: float | None) -> float:
+        """Convert the expiry of a token, so that adjustments of the wall clock do not matter. None is infinity."""
+        return math.inf if unix_time is None else self.monotonic() + unix_time - self.wall()
+
+
+class Running:
+    """One run of a manager on one event loop, from its start to its stop. ``window`` is the one of the open log."""
+
+    def __init__(
+        self,
+        window: Window,
+        *,
+        log: Log,
+        settings: Settings,
+        commands: Commands,
+        hooks: Hooks,
+        revocations: Revocations,
+        clocks: Clocks,
+    ) -> None:
+        self.window = window
+        self.loop = asyncio.get_running_loop()
+        self.node_id = secrets.token_urlsafe(6)
+        """Identifies this run among the nodes of the log. The ids of its connections begin with it."""
+        self.draining = False
+        self._stopped = False
+        self._log = log
+        self._settings = settings
+        self._hooks = hooks
+        self._revocations = revocations
+        self._clocks = clocks
+        self._requests = ClientRequests(
+            settings,
+            publish=self.publish_batch,
+            admit=self._admit,
+            is_behind=self.is_behind,
+            catch_up=self.catch_up,
+            commands=commands,
+            clock=clocks.monotonic,
+        )
+        limits = Limits(
+            heartbeat_seconds=settings.heartbeat_seconds,
+            stall_seconds=settings.stall_seconds,
+            max_connections=settings.max_connections,
+            max_connections_per_user=settings.max_connections_per_user,
+        )
+        self._fan_out = FanOut(
+            window,
+            node_id=self.node_id,
+            limits=limits,
+            requests=self._requests,
+            events=ConnectionLifecycle(hooks, clock=clocks.monotonic),
+            clock=clocks.monotonic,
+        )
+        self.connections = self._fan_out.connections
+        self.measures = self._fan_out.measures
+        """Counters since the start of this run."""
+        self.cluster = ClusterNode(
+            self.connections,
+            revocations,
+            node_id=self.node_id,
+            channel=log.channel,
+            key=_note_key(settings, shared=log.channel is not None),
+            clock=clocks.monotonic,
+            wall_clock=clocks.wall,
+        )
+        self._throttle = Throttle(self._fan_out, loop=self.loop)
+        self._backpressure = Backpressure(self._fan_out, self._throttle, reconnect_seconds=settings.drain_seconds)
+        log.subscribe(self._backpressure)
+        self._checks = Checks(
+            self._fan_out,
+            limits=limits,
+            expire=log.expire,
+            clock=clocks.monotonic,
+            wall_clock=lambda: clocks.wall() - settings.token_leeway,
+            server_stops=server_stops,
+            drain_seconds=settings.drain_seconds,
+        )
+        self._checking = self.loop.create_task(self._checks.run())
+
+    async def start(self) -> None:
+        """Join the nodes of the log. On a shared log, wait for what the others know of logouts, for about a second."""
+        await self.cluster.nodes.start()
+
+    async def stop(self) -> None:
+        """Close every connection with code 1012, and wait for hooks and for the other nodes, for a second."""
+        self._stopped = True
+        self._throttle.stop()
+        self._checking.cancel()
+        self._requests.stop()
+        self._fan_out.close()
+        await asyncio.gather(self._hooks.finish(seconds=_STOP_SECONDS), self.cluster.nodes.stop(seconds=_STOP_SECONDS))
+
+    @property
+    def is_own_loop(self) -> bool:
+        """Whether the caller runs on the event loop of this run."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
+    def drain(self, *, seconds: float) -> None:
+        """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
+
+        From then on, new connections and new messages are refused with Draining.
+        """
+        self.draining = True
+        self._fan_out.drain(seconds=seconds)
+
+    def check(self) -> None:
+        """Expire messages, send heartbeats, and close stalled and expired connections, as once a second."""
+        self._checks.run_once()
+
+    @property
+    def problem(self) -> str | None:
+        """Why messages are not accepted or delivered, for anyone to read, or None."""
+        if self._log.unavailable is not None:
+            return LOG_UNAVAILABLE
+        return None if self.detailed_problem is None else NODE_FAILS
+
+    @property
+    def detailed_problem(self) -> str | None:
+        """Why the log, the periodic checks or the notes of nodes fail, for operators: with addresses and paths."""
+        return self._log.unavailable or self._checks.problem or self.cluster.nodes.problem
+
+    @property
+    def log_reach(self) -> float:
+        """Age in seconds of the oldest message in the log."""
+        return self.window.reach(self._clocks.monotonic())
+
+    # Messages
+
+    async def publish_batch(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        publisher: str | None = None,
+    ) -> Publication:
+        """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
+        self._check_accepting(_FROM_THREADS)
+        drafts = await drafts_of(
+            messages, max_message_bytes=self._settings.max_message_bytes, retention=self.window.retention
+        )
+        await self._backpressure.make_room(drafts)
+        # Again, since the manager may have stopped. From the flush in ``make_room`` to the append of a log in memory
+        # nothing yields: what others published in between could be evicted before it is flushed.
+        self._check_accepting(_FROM_THREADS)
+        key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
+        publishing = self._log.publish(drafts, idempotency_key=key)
+        publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
+        self.measures.published += len(publication.messages)
+        return publication
+
+    def is_behind(self, since: int | None) -> bool:
+        """Return whether ``since`` is ahead of this node, as after a move from another node."""
+        return since is not None and since > self.window.latest and self._log.channel is not None
+
+    async def catch_up(self, since: int | None) -> None:
+        """Wait until this node has what a client that comes from another node has seen.
+
+        Raises LogUnavailable if that is not known after ``publish_seconds``.
+        """
+        if since is not None and self.is_behind(since):
+            await self._in_time(self._log.catch_up(since), otherwise="this node is behind the others")
+
+    async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
+        """Return what the log returns. Raise LogUnavailable after ``publish_seconds``, for the reason that it gives."""
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                return await work
+        except TimeoutError:
+            raise LogUnavailable(self._log.unavailable or otherwise) from None
+
+    # Clients
+
+    def connect(
+        self,
+        socket: Socket,
+        subscription: Subscription,
+        *,
+        access: Access,
+        transport: str = "websocket",
+        max_seconds: float = math.inf,
+    ) -> Connection:
+        """Deliver to an accepted socket: the messages after the client's position, then every new one.
+
+        ``access`` renews tokens, and decides about topics that are followed later. ``transport`` is for operators.
+        After at most ``max_seconds``, the client is asked to reconnect. If InvalidToken, NotRunning, Draining,
+        WrongThread or TooManyConnections is raised, the socket is unchanged.
+        """
+        self._check_accepting(_OWN_LOOP)
+        self._hooks.check_room()
+        self._log.expire()
+        return self._fan_out.connect(
+            socket,
+            subscription,
+            expires_at=self._admit(subscription.identity),
+            access=access,
+            transport=transport,
+            max_seconds=max_seconds,
+        )
+
+    def connection(self, connection_id: str) -> Connection:
+        """Return a connection to this node. Raises UnknownConnection, which names the node if another one has it."""
+        try:
+            return self.connections[connection_id]
+        except UnknownConnection:
+            node = connection_id.partition(".")[0]
+            raise UnknownConnection(connection_id, node=node if node in self.cluster.nodes.others else None) from None
+
+    def check_capacity(self, user_id: str) -> None:
+        """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
+        self._check_accepting(_OWN_LOOP)
+        self._hooks.check_room()
+        self.connections.check_limits(user_id, now=self._clocks.monotonic())
+
+    def check_identity(self, identity: Identity) -> None:
+        """Raise InvalidToken if the user, or the token, was logged out."""
+        self._revocations.check(identity)
+
+    def count_request(self, identity: Identity) -> None:
+        """Count a request that comes without a connection against the rate of its user.
+
+        Raises TooManyRequests over ``UNMISSED_CLIENT_RATE``, NotRunning or Draining.
+        """
+        self._check_accepting(_OWN_LOOP)
+        self._requests.count(identity.user_id)
+
+    async def run_command(self, identity: Identity, command: Command) -> bytes:
+        """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
+
+        Its data is compact JSON. Call ``count_request`` before, so that the rate of its user includes it.
+
+        A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises CommandError, also
+        if the id was used for another command or its answer is forgotten, TooManyRequests, NotRunning or Draining.
+        """
+        self._check_accepting(_OWN_LOOP)
+        return await self._requests.run(identity, command)
+
+    def _admit(self, identity: Identity) -> float:
+        """Return when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
+        self._revocations.check(identity)
+        return self._clocks.monotonic_at(identity.expires_at) + self._settings.token_leeway
+
+    def _check_accepting(self, right_call: str) -> None:
+        if self._stopped:
+            raise NotRunning
+        if not self.is_own_loop:
+            raise WrongThread(right_call=right_call)
+        if self.draining:
+            raise Draining
+
+
+async def drafts_of(
+    messages: Iterable[Mapping[str, Any]], *, max_message_bytes: int, retention: Retention
+) -> list[Draft]:
+    """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
+    drafts, size, pace = list[Draft](), 0, Pace()
+    for message in messages:
+        drafts.append(Draft.of(message, max_bytes=max_message_bytes))
+        size += drafts[-1].size_in_log
+        if size > retention.max_bytes:
+            raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
+        if len(drafts) > retention.max_messages:
+            break
+        await pace.keep()
+    if not 0 < len(drafts) <= retention.max_messages:
+        raise InvalidMessage(f"a batch has 1 to {retention.max_messages} messages, as many as the log retains")
+    return drafts
+
+
+def _note_key(settings: Settings, *, shared: bool) -> bytes:
+    """Return the key that authenticates notes between nodes. Without a secret, anyone can send them."""
+    key = settings.node_key()
+    if key is None and shared:
+        logger.warning(
+            "anyone who can send to the engine of the log can log users out: set UNMISSED_NODE_SECRET, to the same "
+            "value on all nodes (openssl rand -base64 48)"
+        )
+    return key or b""
