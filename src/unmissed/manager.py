@@ -40,6 +40,7 @@ from unmissed.delivery.checks import Checks, server_stops
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.drafts import drafts_of
 from unmissed.delivery.fanout import FanOut, Limits
+from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.delivery.throttle import Throttle
@@ -131,16 +132,22 @@ class ConnectionManager(Registration):
         self._requests = ClientRequests(
             self.settings,
             publish=self.publish_batch,
+            commands=self.commands,
+            clock=self._clock,
+        )
+        handling = RequestHandling(
+            clock=self._clock,
+            buckets=self._requests.buckets,
+            start=self._requests.start,
+            answer=self._requests.answer,
             admit=self._admit,
             is_behind=self.is_behind,
             catch_up=self.catch_up,
-            commands=self.commands,
-            clock=self._clock,
         )
         limits = self._limits()
         events = Lifecycle(self.hooks, clock=self._clock)
         fan_out = FanOut(
-            window, node_id=self._node_id, limits=limits, requests=self._requests, events=events, clock=self._clock
+            window, node_id=self._node_id, limits=limits, handling=handling, opened=events.opened, ended=events.ended
         )
         self._people = People(
             fan_out.connections,
