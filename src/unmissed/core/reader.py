@@ -249,12 +249,13 @@ class ClientReader:
         if self.outbox is not None:
             was_backfilling = self.outbox.backfill is not None
             chunk = self._next_with_frames(self.outbox, last)
+        elif self._position >= last:
+            # Before the gap: what is evicted after the end of a connection is no loss of its client.
+            chunk = _NOTHING
         elif self._position < window.evicted_through:
             chunk = JoinedChunk(*self._gap(), *self._rest(last))
-        elif self._position < last:
-            chunk = self._next_messages(last)
         else:
-            chunk = _NOTHING
+            chunk = self._next_messages(last)
         # What has waited for the end of a backfill is returned in the step after it.
         if self._position >= last and not (was_backfilling and self.outbox is not None):
             self.turn_start, self.up_to_date = None, self._last is None

@@ -271,6 +271,18 @@ def test_a_reader_that_discards_is_finished_at_once() -> None:
     assert [] == read(reader)
 
 
+def test_what_is_evicted_after_the_end_is_no_gap() -> None:
+    chunks = chunks_of("all")
+    reader = reader_of(chunks)
+    reader.end()
+    reader.discard()
+
+    chunks.window.expire(2 * AGE)
+
+    assert [] == read(reader)
+    assert reader.finished
+
+
 # Topics
 
 
