@@ -137,9 +137,11 @@ class Outbox:
 
         They are forgotten.
         """
-        taken = [payload for number, payload in self._after if number <= position]
-        self._after = [(number, payload) for number, payload in self._after if number > position]
-        self.size -= _size(taken)
+        taken: list[bytes] = []
+        if self._after:
+            taken = [payload for number, payload in self._after if number <= position]
+            self._after = [(number, payload) for number, payload in self._after if number > position]
+            self.size -= _size(taken)
         if self.heartbeat and last:
             taken.append(wire.heartbeat(position=position))
             self.heartbeat = False
@@ -297,7 +299,8 @@ class ClientReader:
         else:
             parts += self._gap()
             parts += self._rest(last)
-            parts.append(Chunk(*outbox.take_after(self._position, last=self._position >= last)))
+            if after := outbox.take_after(self._position, last=self._position >= last):
+                parts.append(Chunk(*after))
         if self._last is not None and self._position >= last:
             outbox.discard_after()
         if not outbox:

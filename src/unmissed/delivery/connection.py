@@ -92,11 +92,9 @@ class Connection:
         """The address of the client, if the server knows it."""
         self.transport = transport
         """How the client is connected: a name for operators."""
-        self.opened_at, self.expires_at, self.ends_at = schedule.opened_at, schedule.expires_at, schedule.ends_at
-        """Monotonic times in seconds, as in Schedule."""
-        self.liveness = Liveness(socket, ping_at=schedule.ping_at)
+        self.opened_at, self.expires_at, self.ends_at, self._heartbeat_at, ping_at = schedule
+        self.liveness = Liveness(socket, ping_at=ping_at)
         self.reader = reader
-        self._heartbeat_at = schedule.heartbeat_at
         self._socket = socket
         self._access = access
         self._reports = reports

@@ -121,7 +121,8 @@ class FanOut:
         # Before the first write, which may end the connection.
         self.connections.add(connection)
         connection.open(greeting, heartbeat=outcome is not None)
-        self._note_progress(connection)
+        if not connection.reader.up_to_date:
+            self._note_progress(connection)
         if outcome is not None:
             self.measures.count_recovery(transport, outcome)
         self._opened(connection)
