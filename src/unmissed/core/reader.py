@@ -1,8 +1,8 @@
 """The reader of one client: its position in the log, the topics that it follows, and what is written to it next.
 
 Live delivery and recovery are the same operation: ``next_chunk`` returns what the window holds after the position. A
-reader does no I/O, knows no clock, and never waits. Who owns the socket calls ``next_chunk`` while the socket accepts
-data, and indexes each TopicChange, so that flushes find the client by its topics.
+reader does no I/O, knows no clock, and never waits. The owner of the socket calls ``next_chunk`` while the socket
+accepts data, and indexes each TopicChange, so that flushes find the client by its topics.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -359,7 +359,7 @@ class ClientReader:
             self.up_to_date = False
 
     def discard(self) -> None:
-        """Return nothing any more."""
+        """Return nothing more, and drop the frames that wait."""
         self.outbox = None
         self._last = self._position = self.position
 

@@ -193,7 +193,7 @@ class FanOut:
     def flush_slice(self) -> bool:
         """Bring the next SLICE of the connections that see what is new up to date, and return whether all are.
 
-        A message that is published meanwhile reaches the connections of the later slices with this flush.
+        A message that is published between two slices reaches the connections of the later ones with this flush.
         """
         if self._rest is None and self._flushed.latest == self.window.latest:
             return True
@@ -270,7 +270,7 @@ class FanOut:
     def close(self) -> None:
         """Deliver what the sockets accept now, and close every connection with code 1012.
 
-        It does not wait for clients: ``check`` is not called any more, and could not disconnect those that do not read.
+        It does not wait for clients: ``check`` no longer runs, and could not disconnect those that do not read.
         """
         self.flush()
         _for_each(
