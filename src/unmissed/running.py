@@ -33,6 +33,7 @@ from unmissed.delivery.backpressure import Backpressure
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
+from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.socket import Socket
 from unmissed.delivery.throttle import Throttle
 from unmissed.framework_names import server_stops
@@ -94,12 +95,19 @@ class Running:
         self._requests = ClientRequests(
             settings,
             publish=self.publish_batch,
-            admit=self._admit,
-            is_behind=self.is_behind,
-            catch_up=self.catch_up,
             commands=commands,
             clock=clocks.monotonic,
         )
+        handling = RequestHandling(
+            clock=clocks.monotonic,
+            buckets=self._requests.buckets,
+            start=self._requests.start,
+            answer=self._requests.answer,
+            admit=self._admit,
+            is_behind=self.is_behind,
+            catch_up=self.catch_up,
+        )
+        lifecycle = ConnectionLifecycle(hooks, clock=clocks.monotonic)
         limits = Limits(
             heartbeat_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,
@@ -110,9 +118,9 @@ class Running:
             window,
             node_id=self.node_id,
             limits=limits,
-            requests=self._requests,
-            events=ConnectionLifecycle(hooks, clock=clocks.monotonic),
-            clock=clocks.monotonic,
+            handling=handling,
+            opened=lifecycle.opened,
+            ended=lifecycle.ended,
         )
         self.connections = self._fan_out.connections
         self.measures = self._fan_out.measures

@@ -11,7 +11,7 @@ from unmissed.application.threads import FairThreads
 from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.client_frames import Command, Publish, Request
 from unmissed.core.errors import TooManyRequests, UnmissedError
-from unmissed.core.rate import TokenBucket, TokenBuckets
+from unmissed.core.rate import TokenBuckets
 from unmissed.core.server_frames import ErrorFrame, PublishedFrame
 from unmissed.delivery.inbox import Answer
 from unmissed.logs.base import Publication
@@ -31,17 +31,12 @@ class ClientRequests:
         settings: Settings,
         *,
         publish: Callable[..., Awaitable[Publication]],
-        admit: Callable[[Identity], float],
-        is_behind: Callable[[int | None], bool],
-        catch_up: Callable[[int | None], Awaitable[None]],
         commands: Commands,
         clock: Callable[[], float],
     ) -> None:
-        self.clock = clock
-        self.admit = admit
-        self.is_behind = is_behind
-        self.catch_up = catch_up
-        self._buckets = TokenBuckets(rate=settings.client_rate, burst=settings.client_burst)
+        self.buckets = TokenBuckets(rate=settings.client_rate, burst=settings.client_burst)
+        """The limits for the requests of each user, over all connections and HTTP requests."""
+        self._clock = clock
         self._retry_seconds = 1 / settings.client_rate
         self._publish = publish
         self._commands = commands
@@ -49,13 +44,9 @@ class ClientRequests:
         self._threads = FairThreads(COMMAND_THREADS, name="unmissed-command")
         self._tasks = set[asyncio.Task[None]]()
 
-    def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a user, which all connections and HTTP requests of the user share."""
-        return TokenBucket(self._buckets, user_id)
-
     def count(self, user_id: str) -> None:
         """Count a request that comes without a connection. Raises TooManyRequests over the limit of its user."""
-        if not self._buckets.take(user_id, self.clock()):
+        if not self.buckets.take(user_id, self._clock()):
             raise TooManyRequests(_TOO_FAST, retry_after=self._retry_seconds)
 
     async def run(self, identity: Identity, command: Command) -> bytes:

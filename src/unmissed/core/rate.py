@@ -39,17 +39,3 @@ class TokenBuckets:
         """Forget full buckets in front. One is never full later than all of it takes after its last request."""
         while self._full_at and next(iter(self._full_at.values())) <= now:
             self._full_at.popitem(last=False)
-
-
-class TokenBucket:
-    """The bucket of one user, for one of the connections that share it."""
-
-    __slots__ = ("_buckets", "_user_id")
-
-    def __init__(self, buckets: TokenBuckets, user_id: str) -> None:
-        self._buckets = buckets
-        self._user_id = user_id
-
-    def take(self, now: float) -> bool:
-        """Count one request at ``now`` (monotonic seconds), and return whether it is allowed."""
-        return self._buckets.take(self._user_id, now)

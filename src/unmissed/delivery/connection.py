@@ -1,58 +1,53 @@
-"""One client connection: its identity, position and socket."""
+"""One client connection: the events of its socket go in, what its reader returns goes out."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from unmissed.core.audience import Identity, topic_key
-from unmissed.core.chunks import Chunk, Chunks, JoinedChunk
+from unmissed.core.audience import Identity
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
-from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, ReconnectFrame
-from unmissed.core.topics import check_topics
-from unmissed.core.window import Window
-from unmissed.delivery.due import Due
-from unmissed.delivery.following import Following
-from unmissed.delivery.inbox import Inbox, Requests
+from unmissed.core.reader import ClientReader, TopicChange
+from unmissed.core.server_frames import ReconnectFrame
+from unmissed.delivery.inbox import Inbox, RequestHandling
 from unmissed.delivery.liveness import Liveness
-from unmissed.delivery.measures import Measures
-from unmissed.delivery.past import Past
 from unmissed.delivery.socket import Socket
-from unmissed.security.access import Access
+from unmissed.security.access import Access, Subscription
 
-SPARSE = 8
-"""A client that sees less than one in so many messages of a chunk continues with the next messages that it sees."""
-
-
-TURN = 2_000
-"""Sequence numbers through which a connection is brought before others have their turn."""
 MAX_EARLIER = 16
 """How many renewed tokens of a connection are remembered."""
 
 
-class Host(Protocol):
-    """What a connection needs of the fan-out that serves it."""
+class Schedule(NamedTuple):
+    """When something is due on a connection, in monotonic seconds; infinity if it never is."""
 
-    chunks: Chunks
-    requests: Requests
-    measures: Measures
+    opened_at: float
+    """Delivery begins."""
+    expires_at: float
+    """The authentication expires."""
+    ends_at: float
+    """The client is asked to reconnect."""
+    heartbeat_at: float
+    """The first heartbeat."""
+    ping_at: float
+    """The first ping."""
 
-    def ended(self, connection: "Connection", code: int, reason: str) -> None:
-        """Forget a connection that was closed or lost."""
-        ...
 
-    def changed(self, connection: "Connection", *, up_to_date: bool) -> None:
-        """Record that a connection has caught up, or has fallen behind."""
-        ...
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What the connections of one fan-out share: to whom each reports, and who answers the requests of clients."""
 
-    def continue_later(self, connection: "Connection") -> None:
-        """Let a connection deliver again in a later turn of the event loop."""
-        ...
-
-    def change_topics(self, connection: "Connection", topics: frozenset[str]) -> None:
-        """Find a connection by these topics, in place of those that it follows."""
-        ...
+    handling: RequestHandling
+    ended: Callable[["Connection", int, str], None]
+    """A connection was closed or lost, with this code and reason."""
+    progressed: Callable[["Connection"], None]
+    """A connection has caught up, or has fallen behind."""
+    stalled: Callable[[], None]
+    """A connection is dropped because its client has taken nothing."""
+    turn_over: Callable[["Connection"], None]
+    """A connection has more to deliver, in a later turn of the event loop."""
+    topics_changed: Callable[["Connection", TopicChange], None]
+    """A connection follows other topics from now on."""
 
 
 class Connection:
@@ -60,17 +55,10 @@ class Connection:
 
     __slots__ = (
         "_access",
-        "_chunks",
         "_closing",
-        "_current",
-        "_due",
-        "_following",
         "_heartbeat_at",
-        "_host",
         "_inbox",
-        "_last",
-        "_measures",
-        "_position",
+        "_reports",
         "_socket",
         "client",
         "earlier",
@@ -80,310 +68,152 @@ class Connection:
         "identity",
         "liveness",
         "opened_at",
+        "reader",
         "transport",
     )
 
     def __init__(
         self,
         connection_id: str,
+        subscription: Subscription,
         *,
-        identity: Identity,
-        client: str | None,
         transport: str,
         socket: Socket,
-        position: int,
-        following: Following,
+        reader: ClientReader,
         access: Access,
-        opened_at: float,
-        expires_at: float,
-        ends_at: float,
-        liveness: Liveness,
-        host: Host,
+        schedule: Schedule,
+        reports: Reports,
     ) -> None:
         self.id = connection_id
-        self.identity = identity
+        self.identity = subscription.identity
         self.earlier: tuple[Identity, ...] = ()
         """The identities of the last tokens that were renewed on this connection."""
-        self.client = client
+        self.client = subscription.client
         """The address of the client, if the server knows it."""
         self.transport = transport
         """How the client is connected: a name for operators."""
-        self.opened_at = opened_at
-        """Monotonic time in seconds at which delivery began."""
-        self.expires_at = expires_at
-        """Monotonic time in seconds at which the authentication expires; infinity if it never expires."""
-        self.ends_at = ends_at
-        """Monotonic time in seconds at which the client is asked to reconnect; infinity if it never is."""
-        self.liveness = liveness
+        self.opened_at, self.expires_at, self.ends_at, self._heartbeat_at, ping_at = schedule
+        self.liveness = Liveness(socket, ping_at=ping_at)
+        self.reader = reader
         self._socket = socket
-        self._host = host
-        self._chunks = host.chunks
-        self._measures = host.measures
         self._access = access
-        self._following = following
-        self._position = position
-        self._current = False
-        self._due: Due | None = None
+        self._reports = reports
         self._inbox: Inbox | None = None
         """Exists from the first frame of the client on."""
-        self._heartbeat_at = 0.0
         self._closing: tuple[int, str] | None = None
-        self._last = 0
-        """The last message to deliver, once the connection is closing."""
 
     @property
     def topics(self) -> frozenset[str]:
         """The topics that the client follows."""
-        return self._following.topics
+        return self.reader.topics
 
     @property
     def position(self) -> int:
-        """The last sequence number written to the socket, or skipped because it was evicted or is not visible.
-
-        Nobody visits a connection that is up to date because of messages for others: it stands where the flushes are.
-        """
-        return max(self._position, self._chunks.flushed_through) if self._current else self._position
+        """The last sequence number written to the socket, or skipped because it was evicted or is not visible."""
+        return self.reader.position
 
     @property
     def lag(self) -> int:
         """How many sequence numbers the position is behind the latest message."""
-        return 0 if self._current else self._chunks.window.latest - self._position
+        return self.reader.lag
 
     @property
     def write_progress(self) -> int:
         """A counter that increases whenever the client takes data."""
         return self._socket.write_progress
 
-    def open(self, greeting: bytes, *, heartbeat: bool, heartbeat_at: float) -> None:
-        """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
-        due = self._due = Due()
-        due.add(greeting)
-        due.heartbeat = heartbeat
-        self._heartbeat_at = heartbeat_at
-        self._socket.attach(self)
-        self.deliver()
-
-    def deliver(self) -> None:
-        """Write the messages after the position until the socket accepts no more data or none are left.
-
-        A connection with more than TURN messages before it, or with the past of topics, continues in a later turn of
-        the event loop. If none are left and the connection is closing, close the socket.
-        """
-        socket, window = self._socket, self._chunks.window
-        last = window.latest if self._closing is None else self._last
-        start = self._position = self.position
-        while socket.writable:
-            due, in_past = self._due, False
-            if due is not None:
-                in_past = due.past is not None
-                chunk = self._next_with_frames(due, window, last)
-            elif self._position >= last:
-                break
-            elif self._position < window.evicted_through:
-                chunk = JoinedChunk(*self._gap(window), *self._rest(last))
-            else:
-                chunk = self._next_messages(last)
-            if chunk.payloads:
-                socket.write(chunk)
-            # The frames that waited for the past are written in the step after it.
-            if self._position >= last and not in_past:
-                break
-            if self._position - start >= TURN or (in_past and self._in_past):
-                self._host.continue_later(self)
-                break
-        current = self._position >= last and self._closing is None
-        if current is not self._current:
-            self._current = current
-            self._host.changed(self, up_to_date=current)
-        if self._closing is not None and self._position >= last and self._due is None:
-            socket.close(*self._closing)
-
-    def _next_messages(self, last: int) -> Chunk:
-        chunk = self._chunks.after(self._position)
-        if chunk.last > last:
-            chunk = chunk.through(last)
-        if not chunk.for_everyone:
-            keys = self._following.keys
-            seen = chunk.visible_to(keys)
-            sparse = chunk.last < last and len(seen.messages) * SPARSE < len(chunk.messages)
-            chunk = self._chunks.visible_after(self._position, keys, last=last) if sparse else seen
-        self._position = chunk.last
-        self._measures.delivered += len(chunk.messages)
-        return chunk
-
-    def _next_with_frames(self, due: Due, window: Window, last: int) -> Chunk:
-        """Return the next messages, with the frames that belong before and after them."""
-        parts = [Chunk(*due.take_before())]
-        if due.past is not None:
-            parts.append(self._next_of_past(due.past, window))
-        else:
-            parts += self._gap(window)
-            parts += self._rest(last)
-            parts.append(Chunk(*due.take_after(self._position, last=self._position >= last)))
-        if self._closing is not None and self._position >= last:
-            due.discard_waiting()
-        if not due:
-            self._due = None
-        if self._inbox is not None:
-            self._inbox.check_room()
-        return JoinedChunk(*parts)
-
-    def _gap(self, window: Window) -> Iterator[Chunk]:
-        """Yield a ``gap`` frame if messages after the position that the client would have seen were evicted."""
-        if self._position < window.evicted_through:
-            if self._position < (lost := window.lost_through(self._following.keys)):
-                self._measures.gaps += 1
-                yield Chunk(GapFrame(first=self._position + 1, last=lost).encode())
-            self._position = window.evicted_through
-
-    def _rest(self, last: int) -> Iterator[Chunk]:
-        """Yield the next messages, if any are left."""
-        if self._position < last:
-            yield self._next_messages(last)
-
-    def _next_of_past(self, past: Past, window: Window) -> Chunk:
-        """Return the next messages of the past, and at its end the ``following`` frame."""
-        chunk = past.next_chunk(window)
-        if not past.complete:
-            return chunk
-        self._frames.past = None
-        # Some of them may have been unfollowed in the meantime, which was answered before this.
-        added = past.topics & self.topics
-        answer = FollowingFrame(
-            added=added, removed=(), sequence_number=self._position, outcome=past.outcome, id=past.request_id
-        )
-        return JoinedChunk(chunk, Chunk(answer.encode()))
-
     @property
-    def _in_past(self) -> bool:
-        """Whether messages of topics that are followed now come before all others."""
-        return self._due is not None and self._due.past is not None
-
-    @property
-    def _frames(self) -> Due:
-        if self._due is None:
-            self._due = Due()
-        return self._due
-
-    def send_frame(self, payload: bytes, *, after: int | None = None) -> None:
-        """Send a frame as soon as the socket accepts data, or not before all messages up to ``after`` were sent."""
-        if after is None:
-            self._frames.add(payload)
-        elif self._closing is None:
-            self._frames.add_after(after, payload)
-        self.deliver()
-
-    @property
-    def unread_bytes(self) -> int:
-        """Bytes of frames that wait for the client to read."""
-        return 0 if self._due is None else self._due.size
+    def closing(self) -> bool:
+        """Whether the connection is closed when everything has been sent."""
+        return self._closing is not None
 
     def silent_for(self, now: float) -> float:
         """Return the seconds since the first unanswered ping; 0 while nothing is read that might answer it."""
         return 0.0 if self._inbox is not None and self._inbox.paused else self.liveness.silent_for(now)
 
-    def pause_reading(self) -> None:
-        """Take no more frames from the client. Those that were read already may still arrive."""
-        self._socket.pause_reading()
+    # Out
 
-    def resume_reading(self) -> None:
-        """Take frames from the client again."""
-        self._socket.resume_reading()
-
-    # Topics and tokens
-
-    @property
-    def chose_topics(self) -> bool:
-        """Whether the client chose its topics, instead of following those that it was granted by name."""
-        return self._following.chosen
-
-    def follow(
-        self,
-        topics: frozenset[str],
-        *,
-        since: int | None = None,
-        epoch: str | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        """Follow these topics, too, from the position on, or first their messages after ``since``.
-
-        Answers with a ``following`` frame. Raises InvalidTopic, and InvalidFrame while the past of other topics is
-        being sent; nothing changes then.
-        """
-        if self._in_past:
-            raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
-        if since is not None:
-            self._reach(since)
-        new, keys = topics - self.topics, self._following.keys
-        followed = self.topics | new
-        check_topics(followed)
-        self._change_topics(followed)
-        if since is None:
-            answer = FollowingFrame(added=new, removed=(), sequence_number=self.position, id=request_id)
-            self.send_frame(answer.encode())
-            return
-        past = self._following.past(
-            new, keys=keys, since=since, epoch=epoch, until=self.position, window=self._chunks.window
-        )
-        past.request_id = request_id
-        self._frames.begin_past(past)
+    def open(self, greeting: bytes, *, heartbeat: bool) -> None:
+        """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
+        self.reader.greet(greeting, heartbeat=heartbeat)
+        self._socket.attach(self)
         self.deliver()
 
-    def _reach(self, number: int) -> None:
+    def deliver(self) -> None:
+        """Write what the reader returns, until the socket accepts no more data or nothing is left in this turn.
+
+        If nothing is left and the connection is closing, close the socket.
+        """
+        socket, reader = self._socket, self.reader
+        was_up_to_date, had_frames = reader.up_to_date, reader.outbox is not None
+        while socket.writable:
+            chunk = reader.next_chunk()
+            if chunk.payloads:
+                socket.write(chunk)
+            if reader.turn_start is None:
+                break
+        else:
+            reader.pause()
+        if had_frames and self._inbox is not None:
+            self._inbox.check_room()
+        if reader.up_to_date is not was_up_to_date:
+            self._reports.progressed(self)
+        if not reader.up_to_date:
+            if reader.turn_is_over:
+                self._reports.turn_over(self)
+            if self._closing is not None and reader.finished:
+                socket.close(*self._closing)
+
+    def send_frame(self, payload: bytes, *, after: int | None = None) -> None:
+        """Send a frame as soon as the socket accepts data, or not before all messages up to ``after`` were sent."""
+        self.reader.send(payload, after=after)
+        self.deliver()
+
+    # In
+
+    def socket_writable(self) -> None:
+        """Continue delivery from the position."""
+        self.deliver()
+
+    def socket_received(self, frame: str | bytes) -> None:
+        """Answer a client frame."""
+        if self._inbox is None:
+            self._inbox = Inbox(self, self._socket, access=self._access, handling=self._reports.handling)
+        self._inbox.take(frame)
+
+    def socket_closed(self, code: int, reason: str) -> None:
+        """Report that this client has disconnected."""
+        if self._inbox is not None:
+            self._inbox.close()
+        self._reports.ended(self, *(self._closing or (code, reason)))
+
+    def reach(self, number: int) -> None:
         """Deliver up to a number that the client has seen elsewhere, as far as the socket accepts data.
 
-        What it has seen of new topics is then behind the position, and not sent again.
+        What it has seen there of topics that it follows next is then behind the position, and not sent again.
         """
-        while self.position < number and self._socket.writable:
-            before = self.position
+        while (before := self.position) < number and self._socket.writable:
             self.deliver()
             if self.position == before:
                 return
 
-    def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> None:
-        """Stop following these topics. Answers with a ``following`` frame."""
-        removed = self.topics.intersection(topics)
-        if removed:
-            self._following.chosen = True
-            self._change_topics(self.topics - removed)
-        answer = FollowingFrame(added=(), removed=removed, sequence_number=self.position, id=request_id)
-        self.send_frame(answer.encode())
+    def topics_changed(self, change: TopicChange) -> None:
+        """Index the topics that its reader follows now, and send the answer.
 
-    def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
-        """Use another identity of the same user from now on, and follow these topics.
-
-        ``expires_at`` is in monotonic seconds. Answers with an ``authenticated`` frame. Raises InvalidToken if it is
-        another user or there are too many topics; nothing changes then.
+        A flush in slices may have determined its audience before the change. It misses nothing: the reader filters with
+        the new topics, and ``deliver`` brings it up to date before the next slice. So neither has to come first.
         """
-        if identity.user_id != self.identity.user_id:
-            raise InvalidToken("the token is for another user: open another connection")
-        try:
-            check_topics(topics)
-        except InvalidTopic as error:
-            raise InvalidToken(str(error)) from None
+        self._reports.topics_changed(self, change)
+        self.deliver()
+
+    def renewed(self, identity: Identity, *, expires_at: float) -> None:
+        """Use another identity of the same user from now on. ``expires_at`` is in monotonic seconds."""
         # Without topics and scopes, which may take a hundred times as much as the rest.
         earlier = replace(self.identity, topics=frozenset(), scopes=frozenset())
         self.earlier = (*self.earlier, earlier)[-MAX_EARLIER:]
         self.identity, self.expires_at = identity, expires_at
-        added, removed = topics - self.topics, self.topics - topics
-        self._change_topics(topics)
-        answer = AuthenticatedFrame(
-            added=added, removed=removed, sequence_number=self.position, expires_at=identity.expires_at
-        )
-        self.send_frame(answer.encode())
-
-    def _change_topics(self, topics: frozenset[str]) -> None:
-        if self._due is not None and self._due.past is not None:
-            self._due.past.keys -= frozenset(map(topic_key, self.topics - topics))
-        self._host.change_topics(self, topics)
-        self._following.change(topics, position=self.position)
 
     # End
-
-    @property
-    def closing(self) -> bool:
-        """Whether the connection is closed when everything has been sent."""
-        return self._closing is not None
 
     def check(self, now: float, *, unix_time: float, heartbeat_seconds: float, stall_seconds: float) -> None:
         """Send what is due at ``now`` (monotonic seconds), and end an expired, stalled or dead connection.
@@ -397,7 +227,7 @@ class Connection:
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one", discard=True)
         if self.liveness.is_stalled(now, stall_seconds=stall_seconds, closing=self.closing):
-            self._measures.stalls += 1
+            self._reports.stalled()
             self.abort(f"stalled: the client has taken nothing for {stall_seconds:g} s")
             return
         if self.liveness.is_dead(now):
@@ -405,7 +235,7 @@ class Connection:
             return
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + heartbeat_seconds
-            self._frames.heartbeat = True
+            self.reader.send_heartbeat()
             self.deliver()
         self.liveness.ping_if_due(now)
 
@@ -421,39 +251,21 @@ class Connection:
         a connection counts as stalled is disconnected.
         """
         if self._closing is None:
-            self._closing, self._last = (code, reason), self._chunks.window.latest
+            self._closing = (code, reason)
+            self.reader.end()
             if self._inbox is not None:
                 self._inbox.close()
         if discard:
-            self._due = None
-            self._last = self.position
+            self.reader.discard()
         self.deliver()
 
     def abort(self, reason: str) -> None:
         """Drop the connection and discard unsent data. The reason is for hooks and logs."""
-        self._host.ended(self, *(self._closing or (CloseCode.LOST, reason)))
+        self._reports.ended(self, *(self._closing or (CloseCode.LOST, reason)))
         self._socket.abort()
 
     def make_room(self) -> None:
         """Close the socket for a newer connection of the user, and forget this one now: its client may be gone."""
         reason = "replaced by a newer connection of this user: reconnect later"
         self.close(CloseCode.TOO_MANY, reason, discard=True)
-        self._host.ended(self, CloseCode.TOO_MANY, reason)
-
-    # SocketListener
-
-    def socket_writable(self) -> None:
-        """Continue delivery from the position."""
-        self.deliver()
-
-    def socket_received(self, frame: str | bytes) -> None:
-        """Answer a client frame."""
-        if self._inbox is None:
-            self._inbox = Inbox(self, access=self._access, requests=self._host.requests)
-        self._inbox.take(frame)
-
-    def socket_closed(self, code: int, reason: str) -> None:
-        """Report that this client has disconnected."""
-        if self._inbox is not None:
-            self._inbox.close()
-        self._host.ended(self, *(self._closing or (code, reason)))
+        self._reports.ended(self, CloseCode.TOO_MANY, reason)

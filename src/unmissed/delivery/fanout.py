@@ -1,5 +1,6 @@
 """The fan-out: delivers the messages of one window to every open connection."""
 
+import asyncio
 import logging
 import math
 import random
@@ -7,22 +8,20 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
+from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
 from unmissed.delivery.backpressure import Behind
-from unmissed.delivery.connection import Connection
-from unmissed.delivery.following import Following
-from unmissed.delivery.inbox import Requests
-from unmissed.delivery.liveness import PING_SECONDS, Liveness
+from unmissed.delivery.connection import Connection, Reports, Schedule
+from unmissed.delivery.inbox import RequestHandling
+from unmissed.delivery.liveness import PING_SECONDS
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
-from unmissed.delivery.turns import Turns
 from unmissed.security.access import Access, Subscription
 
 logger = logging.getLogger("unmissed")
@@ -30,6 +29,7 @@ logger = logging.getLogger("unmissed")
 SLICE = 800
 """Connections that are brought up to date in one iteration of the event loop: about 7 ms of work."""
 
+_TURN_SECONDS = 0.001
 _JITTER = 0.2
 _SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
 _NEW_EPOCH = "the log has begun a new epoch: reconnect"
@@ -45,22 +45,10 @@ class Limits:
     max_connections_per_user: int | None = None
 
 
-class ConnectionEvents(Protocol):
-    """Is told when a connection has begun and ended."""
-
-    def opened(self, connection: Connection) -> None:
-        """Handle a new connection."""
-        ...
-
-    def ended(self, connection: Connection, code: int, reason: str) -> None:
-        """Handle the end of a connection."""
-        ...
-
-
 class FanOut:
     """The open connections to one window, and the delivery to them.
 
-    Their ids begin with ``node_id``. ``clock`` returns the seconds of message ages.
+    Their ids begin with ``node_id``. ``opened`` and ``ended`` are called for each connection that begins and ends.
     """
 
     def __init__(
@@ -69,23 +57,30 @@ class FanOut:
         *,
         node_id: str,
         limits: Limits,
-        requests: Requests,
-        events: ConnectionEvents,
-        clock: Callable[[], float],
+        handling: RequestHandling,
+        opened: Callable[[Connection], None],
+        ended: Callable[[Connection, int, str], None],
     ) -> None:
         self.window = window
-        self.requests = requests
         self.measures = Measures()
-        self.chunks = Chunks(window)
         self.behind = Behind()
-        self._turns = Turns(lambda connection: _for_each((connection,), Connection.deliver))
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
         )
+        self._chunks = Chunks(window)
         self._node_id = node_id
-        self._events = events
+        self._opened = opened
+        self._ended = ended
         self._limits = limits
-        self._clock = clock
+        self._clock = handling.clock
+        self._reports = Reports(
+            handling=handling,
+            ended=self._forget,
+            progressed=self._note_progress,
+            stalled=self._count_stall,
+            turn_over=Turns(lambda connection: _for_each((connection,), Connection.deliver)).add,
+            topics_changed=self.connections.index,
+        )
         self._rest: Iterator[Connection] | None = None
         """The connections that a flush in slices has not reached yet."""
         self._flushing = self._flushed = _Mark.of(window)
@@ -101,79 +96,92 @@ class FanOut:
         max_seconds: float,
     ) -> Connection:
         """Deliver to this socket the messages after a position, or only new ones. Raises TooManyConnections."""
-        now, identity, topics = self._clock(), subscription.identity, subscription.topics
+        now, identity = self._clock(), subscription.identity
         self.connections.check_limits(identity.user_id, now=now)
         outcome, start = self._start(subscription)
         connection = Connection(
             f"{self._node_id}.{secrets.token_urlsafe(9)}",
-            identity=identity,
-            client=subscription.client,
+            subscription,
             transport=transport,
             socket=socket,
-            position=start,
-            following=Following(identity.user_id, topics, chosen=subscription.chose_topics, start=start),
+            reader=ClientReader(
+                self._chunks,
+                self.measures,
+                user_id=identity.user_id,
+                topics=subscription.topics,
+                chose_topics=subscription.chose_topics,
+                start=start,
+            ),
             access=access,
-            opened_at=now,
-            expires_at=expires_at,
-            # At random times, so that clients that connected at the same time do not reconnect at the same time.
-            ends_at=now + max_seconds * random.uniform(1 - _JITTER, 1),
-            # Random first delays spread out the heartbeats and pings of clients that connected at the same time.
-            liveness=Liveness(socket, ping_at=now + PING_SECONDS * random.random()),
-            host=self,
+            schedule=self._schedule(now, expires_at=expires_at, max_seconds=max_seconds),
+            reports=self._reports,
         )
-        greeting = ConnectedFrame(
-            connection_id=connection.id,
-            epoch=self.window.epoch,
-            first=self.window.first_number,
-            oldest=self.window.oldest,
-            latest=self.window.latest,
-            outcome=outcome,
-            sequence_number=start,
-            heartbeat_seconds=self._limits.heartbeat_seconds,
-            max_age=self.window.retention.max_age,
-            topics=topics or None,
-            expires_at=identity.expires_at,
-        ).encode()
-        if outcome is not None:
-            self.measures.count_recovery(connection.transport, outcome)
+        greeting = self._greeting(connection, outcome, start)
+        # Before the first write, which may end the connection.
         self.connections.add(connection)
-        self.behind.add(connection)
-        heartbeat_at = now + self._limits.heartbeat_seconds * random.random()
-        connection.open(greeting, heartbeat=subscription.since is not None, heartbeat_at=heartbeat_at)
-        self._events.opened(connection)
+        connection.open(greeting, heartbeat=outcome is not None)
+        if not connection.reader.up_to_date:
+            self._note_progress(connection)
+        if outcome is not None:
+            self.measures.count_recovery(transport, outcome)
+        self._opened(connection)
         return connection
-
-    def ended(self, connection: Connection, code: int, reason: str) -> None:
-        """Forget a connection that was closed or lost."""
-        self.behind.discard(connection)
-        if self.connections.remove(connection):
-            self.measures.closes[code] += 1
-            self._events.ended(connection, code, reason)
-
-    def changed(self, connection: Connection, *, up_to_date: bool) -> None:
-        """Record that a connection has caught up, or has fallen behind."""
-        if up_to_date:
-            self.behind.discard(connection)
-        elif connection in self.connections:
-            self.behind.add(connection)
-
-    def continue_later(self, connection: Connection) -> None:
-        """Let a connection deliver again in a later turn of the event loop."""
-        self._turns.add(connection)
-
-    def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
-        """Find a connection by these topics, in place of those that it follows."""
-        self.connections.change_topics(connection, topics)
 
     def _start(self, wanted: Subscription) -> tuple[Outcome | None, int]:
         """Return the outcome for a client that sent a position, and the number after which it continues."""
         if wanted.since is None:
             return None, self.window.latest
+        # Without keys first: the keys of a thousand topics are created only if something after the position was
+        # evicted, which may have been for others. Most clients that come back have no gap of either kind.
         outcome, start = self.window.locate(wanted.since, epoch=wanted.epoch)
         if outcome is not Outcome.GAP:
             return outcome, start
         keys = keys_of(wanted.identity.user_id, wanted.topics)
         return self.window.locate(wanted.since, epoch=wanted.epoch, keys=keys)
+
+    def _schedule(self, now: float, *, expires_at: float, max_seconds: float) -> Schedule:
+        """Return random times, so that clients that connected at the same time are not served at the same time."""
+        return Schedule(
+            opened_at=now,
+            expires_at=expires_at,
+            ends_at=now + max_seconds * random.uniform(1 - _JITTER, 1) if max_seconds < math.inf else math.inf,
+            heartbeat_at=now + self._limits.heartbeat_seconds * random.random(),
+            ping_at=now + PING_SECONDS * random.random(),
+        )
+
+    def _greeting(self, connection: Connection, outcome: Outcome | None, start: int) -> bytes:
+        """Return the ``connected`` frame."""
+        window = self.window
+        return ConnectedFrame(
+            connection_id=connection.id,
+            epoch=window.epoch,
+            first=window.first_number,
+            oldest=window.oldest,
+            latest=window.latest,
+            outcome=outcome,
+            sequence_number=start,
+            heartbeat_seconds=self._limits.heartbeat_seconds,
+            max_age=window.retention.max_age,
+            topics=connection.topics or None,
+            expires_at=connection.identity.expires_at,
+        ).encode()
+
+    def _forget(self, connection: Connection, code: int, reason: str) -> None:
+        """Forget a connection that was closed or lost."""
+        self.behind.discard(connection)
+        if self.connections.remove(connection):
+            self.measures.closes[code] += 1
+            self._ended(connection, code, reason)
+
+    def _note_progress(self, connection: Connection) -> None:
+        """Record that a connection has caught up, or has fallen behind."""
+        if connection.reader.up_to_date:
+            self.behind.discard(connection)
+        elif connection in self.connections:
+            self.behind.add(connection)
+
+    def _count_stall(self) -> None:
+        self.measures.stalls += 1
 
     def flush(self) -> None:
         """Bring every connection up to date as far as its socket accepts data."""
@@ -184,7 +192,7 @@ class FanOut:
     def flush_slice(self) -> bool:
         """Bring the next SLICE of the connections that see what is new up to date, and return whether all are.
 
-        A message that is published meanwhile reaches the connections of the later slices with this flush.
+        A message that is published between two slices reaches the connections of the later ones with this flush.
         """
         if self._rest is None and self._flushed.latest == self.window.latest:
             return True
@@ -200,7 +208,7 @@ class FanOut:
         self._rest = None
         self._measure_writes(now)
         self._flushed = self._flushing
-        self.chunks.flushed_through = self._flushed.latest
+        self._chunks.flushed_through = self._flushed.latest
         return True
 
     def _measure_writes(self, now: float) -> None:
@@ -261,7 +269,7 @@ class FanOut:
     def close(self) -> None:
         """Deliver what the sockets accept now, and close every connection with code 1012.
 
-        It does not wait for clients: ``check`` is not called any more, and could not disconnect those that do not read.
+        It does not wait for clients: ``check`` no longer runs, and could not disconnect those that do not read.
         """
         self.flush()
         _for_each(
@@ -273,6 +281,33 @@ class FanOut:
     def unflushed(self) -> tuple[int, int]:
         """How many messages, and bytes, were appended after what the last complete flush offered to connections."""
         return self.window.latest - self._flushed.latest, self.window.appended_bytes - self._flushed.appended_bytes
+
+
+class Turns:
+    """Calls ``serve`` with the connections that have much to catch up with, one after another, about 1 ms at a time."""
+
+    def __init__(self, serve: Callable[[Connection], object]) -> None:
+        self._serve = serve
+        self._waiting: dict[Connection, None] = {}
+        self._next: asyncio.Handle | None = None
+
+    def add(self, connection: Connection) -> None:
+        """Serve a connection after those that are waiting."""
+        self._waiting[connection] = None
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _TURN_SECONDS
+        # ``serve`` may add the connection again: at the end, so that all are served alike.
+        while self._waiting:
+            connection = next(iter(self._waiting))
+            del self._waiting[connection]
+            self._serve(connection)
+            if loop.time() >= end:
+                break
+        self._next = loop.call_soon(self._run) if self._waiting else None
 
 
 @dataclass(frozen=True, slots=True)

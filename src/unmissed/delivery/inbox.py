@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import (
@@ -23,11 +23,15 @@ from unmissed.core.client_frames import (
     parse_client_frame,
 )
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.errors import InvalidFrame, LogUnavailable, TopicRefused, UnmissedError
-from unmissed.core.rate import TokenBucket
+from unmissed.core.errors import InvalidFrame, InvalidToken, LogUnavailable, TopicRefused, UnmissedError
+from unmissed.core.rate import TokenBuckets
 from unmissed.core.server_frames import PONG, ErrorFrame
+from unmissed.delivery.socket import Socket
 from unmissed.security.access import Access
-from unmissed.tasks import Job, SerialJobs
+from unmissed.tasks import Job, SerialJobs, Start
+
+if TYPE_CHECKING:
+    from unmissed.delivery.connection import Connection
 
 logger = logging.getLogger("unmissed")
 
@@ -52,96 +56,23 @@ class Answer:
     after: int | None = None
 
 
-class Requests(Protocol):
-    """Answers requests of clients: what they publish, and their commands."""
+@dataclass(frozen=True, slots=True)
+class RequestHandling:
+    """What the frames of clients need of the application."""
 
-    def start(self, job: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in a task."""
-        ...
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Returns the monotonic time in seconds."""
-        ...
-
-    def is_behind(self, since: int | None) -> bool:
-        """Return whether ``since`` is ahead of this node, as after a move from another node."""
-        ...
-
-    def catch_up(self, since: int | None) -> Awaitable[None]:
-        """Wait until this node has reached ``since``. Raises LogUnavailable if it has not in time."""
-        ...
-
-    def bucket(self, user_id: str) -> TokenBucket:
-        """Return the limit for the requests of a user, over all connections."""
-        ...
-
-    def admit(self, identity: Identity) -> float:
-        """Return when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
-        ...
-
-    async def answer(self, identity: Identity, request: Request) -> Answer:
-        """Do what a client asks for. It never raises."""
-        ...
-
-
-class Client(Protocol):
-    """The connection whose client sends the frames."""
-
-    identity: Identity
-
-    @property
-    def id(self) -> str:
-        """The id of the connection."""
-        ...
-
-    @property
-    def topics(self) -> frozenset[str]:
-        """The topics that the client follows."""
-        ...
-
-    @property
-    def chose_topics(self) -> bool:
-        """Whether the client chose its topics, instead of following those that it was granted by name."""
-        ...
-
-    @property
-    def closing(self) -> bool:
-        """Whether the connection ends as soon as everything is sent."""
-        ...
-
-    @property
-    def unread_bytes(self) -> int:
-        """Bytes of frames that wait for the client to read."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Take no more frames from the client. Those that were read already may still arrive."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Take frames from the client again."""
-        ...
-
-    def send_frame(self, payload: bytes, *, after: int | None = None) -> None:
-        """Send a frame at once, or after all messages up to a number."""
-        ...
-
-    def follow(self, topics: frozenset[str], *, since: int | None, epoch: str | None, request_id: str | None) -> None:
-        """Follow these topics, too."""
-        ...
-
-    def unfollow(self, topics: Iterable[str], *, request_id: str | None) -> None:
-        """Stop following these topics."""
-        ...
-
-    def renew(self, identity: Identity, *, expires_at: float, topics: frozenset[str]) -> None:
-        """Use another identity of the same user from now on, and follow these topics."""
-        ...
-
-    def close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        """Close the connection."""
-        ...
+    clock: Callable[[], float]
+    """Returns monotonic seconds."""
+    buckets: TokenBuckets
+    """The limits for the requests of each user, over all connections."""
+    start: Start
+    answer: Callable[[Identity, Request], Awaitable[Answer]]
+    """Does what a client asks for. It never raises."""
+    admit: Callable[[Identity], float]
+    """Returns when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
+    is_behind: Callable[[int | None], bool]
+    """Returns whether a position is ahead of this node, as after a move from another node."""
+    catch_up: Callable[[int | None], Awaitable[None]]
+    """Waits until this node has reached a position. Raises LogUnavailable if it has not in time."""
 
 
 class Inbox:
@@ -154,30 +85,33 @@ class Inbox:
 
     __slots__ = (
         "_access",
-        "_bucket",
         "_bytes",
         "_changes",
-        "_client",
         "_closed",
+        "_connection",
         "_frames",
-        "_lane",
+        "_handling",
         "_read",
+        "_reader",
         "_refused",
         "_requests",
+        "_socket",
         "_waiting",
         "paused",
     )
 
-    def __init__(self, client: Client, *, access: Access, requests: Requests) -> None:
-        self._client = client
+    def __init__(self, connection: "Connection", socket: Socket, *, access: Access, handling: RequestHandling) -> None:
+        self._connection = connection
+        self._reader = connection.reader
+        self._socket = socket
         self._access = access
-        self._requests = requests
-        self._bucket = requests.bucket(client.identity.user_id)
-        self._lane = SerialJobs(requests.start)
-        self._changes = SerialJobs(requests.start)
+        self._handling = handling
+        self._requests: SerialJobs | None = None
+        self._changes: SerialJobs | None = None
+        """Each exists from its first job on. Most clients never need one, and its queue takes 0.8 kB."""
         self._frames = self._bytes = self._refused = 0
         self._waiting = 0
-        """Bytes of the frames in the lanes that have not begun."""
+        """Bytes of the frames that wait for their turn."""
         self._read: asyncio.Event | None = None
         """Set when the client has read enough of the answers; None while no request waits for that."""
         self.paused = False
@@ -191,10 +125,10 @@ class Inbox:
         if self._frames > MAX_FRAMES_BETWEEN_CHECKS or self._bytes > MAX_BYTES_BETWEEN_CHECKS:
             self._refuse_flood("too many frames")
             return
-        if self._client.closing:
+        if self._connection.closing:
             return
         if len(frame) > MAX_CLIENT_FRAME_BYTES:
-            self._client.close(CloseCode.TOO_LARGE, f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
+            self._connection.close(CloseCode.TOO_LARGE, f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
             return
         try:
             # A frame that must wait is parsed now, so that errors are reported and limits apply at once, but what waits
@@ -210,22 +144,23 @@ class Inbox:
 
     def check_room(self) -> None:
         """Read from the client, and answer its requests, while little of it waits. Call this when answers were read."""
-        unread = self._client.unread_bytes
+        unread = self._reader.unread_bytes
         if unread < MAX_WAITING_BYTES and self._read is not None:
             self._read.set()
             self._read = None
         if self._waiting + unread >= MAX_WAITING_BYTES and not self._closed:
             self.paused = True
-            self._client.pause_reading()
+            self._socket.pause_reading()
         elif self.paused:
             self.paused = False
-            self._client.resume_reading()
+            self._socket.resume_reading()
 
     def close(self) -> None:
         """Forget the requests that have not begun. The client repeats them when it has reconnected."""
         self._closed = True
-        self._lane.clear()
-        self._changes.clear()
+        for jobs in (self._requests, self._changes):
+            if jobs is not None:
+                jobs.clear()
         self._waiting = 0
         if self._read is not None:
             self._read.set()
@@ -235,28 +170,35 @@ class Inbox:
     def _answer(self, frame: ClientFrame, *, size: int) -> None:
         match frame:
             case Ping():
-                self._client.send_frame(PONG)
-            case _ if not self._bucket.take(self._requests.clock()):
+                self._connection.send_frame(PONG)
+            case _ if not self._handling.buckets.take(self._connection.identity.user_id, self._handling.clock()):
                 self._refuse_flood("too many messages")
             case Publish() | Command():
-                self._wait(self._lane, lambda: self._respond(frame, size=size), size=size)
+                self._requests = self._requests or SerialJobs(self._handling.start)
+                self._wait(self._requests, lambda: self._respond(frame, size=size), size=size)
             case _ if self._is_slow(frame):
+                self._changes = self._changes or SerialJobs(self._handling.start)
                 self._wait(self._changes, lambda: self._change_later(frame, size=size), size=size)
             case _:
                 _run_now(self._change(frame))
 
     def _is_slow(self, frame: Change) -> bool:
         """Return whether a change awaits something, or one before it does."""
-        behind = isinstance(frame, Follow) and self._requests.is_behind(frame.since)
-        return behind or self._access.authorize is not None or self._changes.busy
+        if self._access.authorize is not None or (self._changes is not None and self._changes.busy):
+            return True
+        return isinstance(frame, Follow) and self._is_ahead(frame.since)
 
-    def _wait(self, lane: SerialJobs, job: Job, *, size: int) -> None:
+    def _is_ahead(self, since: int | None) -> bool:
+        """Return whether this node has to catch up with a position. Most are at or below that of the client here."""
+        return since is not None and since > self._reader.position and self._handling.is_behind(since)
+
+    def _wait(self, jobs: SerialJobs, job: Job, *, size: int) -> None:
         self._waiting += size
-        lane.add(job)
+        jobs.add(job)
 
     async def _may_begin(self, *, size: int) -> bool:
         """Wait until the client has read the answers before, and return whether it is still connected."""
-        while self._client.unread_bytes >= MAX_WAITING_BYTES and not self._closed:
+        while self._reader.unread_bytes >= MAX_WAITING_BYTES and not self._closed:
             self._read = self._read or asyncio.Event()
             await self._read.wait()
         if self._closed:
@@ -266,15 +208,16 @@ class Inbox:
         return True
 
     async def _respond(self, request: Request, *, size: int) -> None:
-        await self._changes.wait()
+        if self._changes is not None:
+            await self._changes.wait()
         # The token may have been refused while this waited.
-        if await self._may_begin(size=size) and not self._client.closing:
-            answer = await self._requests.answer(self._client.identity, request)
-            self._client.send_frame(answer.payload, after=answer.after)
+        if await self._may_begin(size=size) and not self._connection.closing:
+            answer = await self._handling.answer(self._connection.identity, request)
+            self._connection.send_frame(answer.payload, after=answer.after)
             self.check_room()
 
     async def _change_later(self, frame: Change, *, size: int) -> None:
-        if await self._may_begin(size=size) and not self._client.closing:
+        if await self._may_begin(size=size) and not self._connection.closing:
             await self._change(frame)
             self.check_room()
 
@@ -282,44 +225,58 @@ class Inbox:
         """Change the topics or the token. Nothing is awaited if ``_is_slow`` returns False."""
         try:
             match frame:
-                case Follow(topics=topics, since=since, epoch=epoch):
-                    granted = await self._access.granted(self._client.identity, topics)
-                    if self._requests.is_behind(since):
-                        await self._requests.catch_up(since)
-                    if not self._client.closing:
-                        self._client.follow(granted, since=since, epoch=epoch, request_id=frame.id)
+                case Follow():
+                    await self._follow(frame)
                 case Unfollow(topics=topics):
-                    self._client.unfollow(topics, request_id=frame.id)
+                    self._connection.topics_changed(self._reader.unfollow(topics, request_id=frame.id))
                 case Authenticate(token=token):
                     await self._renew(token)
         except UnmissedError as error:
             self._refuse(error, frame.id)
         except Exception:
-            logger.exception("authorize() failed: connection_id=%s", self._client.id)
-            self._client.send_frame(ErrorFrame.internal(request_id=frame.id).encode())
+            logger.exception("authorize() failed: connection_id=%s", self._connection.id)
+            self._connection.send_frame(ErrorFrame.internal(request_id=frame.id).encode())
+
+    async def _follow(self, frame: Follow) -> None:
+        granted = await self._access.granted(self._connection.identity, frame.topics)
+        if self._is_ahead(frame.since):
+            await self._handling.catch_up(frame.since)
+        if self._connection.closing:
+            return
+        if frame.since is not None:
+            self._connection.reach(frame.since)
+        self._connection.topics_changed(
+            self._reader.follow(granted, since=frame.since, epoch=frame.epoch, request_id=frame.id)
+        )
 
     async def _renew(self, token: str) -> None:
         """Replace the token, and keep the topics that the new one may follow."""
         if self._access.verify is None:
             raise InvalidFrame("the token of this connection cannot be renewed: open another connection")
-        client, identity = self._client, self._access.verify(token)
-        topics = await self._access.kept(identity, client.topics)
-        if not client.chose_topics:
+        connection, reader, identity = self._connection, self._reader, self._access.verify(token)
+        topics = await self._access.kept(identity, reader.topics)
+        if not reader.chose_topics:
             topics |= await self._access.granted(identity, None)
-        if not client.closing:
-            client.renew(identity, expires_at=self._requests.admit(identity), topics=topics)
+        if connection.closing:
+            return
+        expires_at = self._handling.admit(identity)
+        if identity.user_id != connection.identity.user_id:
+            raise InvalidToken("the token is for another user: open another connection")
+        change = reader.renew(topics, expires_at=identity.expires_at)
+        connection.renewed(identity, expires_at=expires_at)
+        connection.topics_changed(change)
 
     def _refuse(self, error: UnmissedError, request_id: str | None) -> None:
         """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
         answer = ErrorFrame.of(error, request_id=request_id)
-        self._client.send_frame(answer.encode())
+        self._connection.send_frame(answer.encode())
         if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:
-                self._client.close(answer.code, "too many frames were refused")
+                self._connection.close(answer.code, "too many frames were refused")
 
     def _refuse_flood(self, reason: str) -> None:
-        self._client.close(CloseCode.TOO_MANY, f"{reason}: reconnect later, and send fewer", discard=True)
+        self._connection.close(CloseCode.TOO_MANY, f"{reason}: reconnect later, and send fewer", discard=True)
 
 
 def _run_now(job: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a client is there: it takes what is sent, and answers pings."""
+"""Keepalive: whether the client of a connection takes what is sent, and answers pings."""
 
 from unmissed.delivery.socket import Socket
 

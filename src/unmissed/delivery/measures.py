@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 
+from unmissed.core.reader import ReadCounts
 from unmissed.core.window import Outcome
 
 SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -24,10 +25,11 @@ class Histogram:
         self.total += seconds
 
 
-class Measures:
+class Measures(ReadCounts):
     """Counters since the start of the manager. They are about this process, whoever else uses its log."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.published = 0
         """Messages that this process has published."""
         self.recoveries = Counter[tuple[str, str]]()
@@ -36,12 +38,8 @@ class Measures:
         """Ended connections by close code."""
         self.refusals = Counter[int]()
         """Refused requests and connections by close code, also those that were answered over HTTP."""
-        self.gaps = 0
-        """Gaps that connected clients were told about."""
         self.stalls = 0
         """Connections that were dropped because their client took nothing."""
-        self.delivered = 0
-        """Messages written to connections."""
         self.flush_seconds = Histogram()
         self.publish_to_write_seconds = Histogram()
         """From the append of each message to the end of the flush that wrote it."""

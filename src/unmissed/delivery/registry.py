@@ -1,4 +1,4 @@
-"""The open connections, counted in total and per user."""
+"""The open connections: found by id, user and topic, and limited in total and per user."""
 
 import heapq
 from collections import Counter
@@ -7,11 +7,48 @@ from collections.abc import Collection, Iterable, Iterator
 from unmissed.core.audience import topic_key, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
 from unmissed.core.framing import EVENTS_TRANSPORT
+from unmissed.core.reader import TopicChange
 from unmissed.delivery.connection import Connection
-from unmissed.delivery.index import Index
 
-SILENT_SECONDS = 2.0
+UNANSWERED_SECONDS = 2.0
 """Seconds after an unanswered ping until a new connection of the same user may replace the silent one."""
+
+
+class Index:
+    """The connections by the keys of their users and topics, so that a message to a few costs the work of a few.
+
+    Most keys have one connection, which takes no set.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Connection | set[Connection]] = {}
+
+    def add(self, keys: Iterable[str], connection: Connection) -> None:
+        """Add a connection under these keys."""
+        for key in keys:
+            found = self._found.setdefault(key, connection)
+            if isinstance(found, set):
+                found.add(connection)
+            elif found is not connection:
+                self._found[key] = {found, connection}
+
+    def remove(self, keys: Iterable[str], connection: Connection) -> None:
+        """Remove a connection from under these keys."""
+        for key in keys:
+            found = self._found.get(key)
+            if isinstance(found, set):
+                found.discard(connection)
+            if found is connection or found == set():
+                del self._found[key]
+
+    def get(self, key: str) -> Collection[Connection]:
+        """Return the connections that have a key."""
+        found = self._found.get(key, ())
+        return (found,) if isinstance(found, Connection) else found
+
+    def any_of(self, keys: Iterable[str]) -> set[Connection]:
+        """Return the connections that have at least one of these keys."""
+        return {connection for key in keys for connection in self.get(key)}
 
 
 class Registry:
@@ -61,11 +98,11 @@ class Registry:
         self._by_key.remove(_keys_of(connection), connection)
         return True
 
-    def change_topics(self, connection: Connection, topics: frozenset[str]) -> None:
-        """Find a connection by these topics, in place of those that it follows. Does nothing if it was removed."""
+    def index(self, connection: Connection, change: TopicChange) -> None:
+        """Index a connection under its new topics. Does nothing if it was removed."""
         if connection.id in self._by_id:
-            self._by_key.remove(map(topic_key, connection.topics - topics), connection)
-            self._by_key.add(map(topic_key, topics - connection.topics), connection)
+            self._by_key.remove(map(topic_key, change.removed), connection)
+            self._by_key.add(map(topic_key, change.added), connection)
 
     def of_user(self, user_id: str) -> tuple[Connection, ...]:
         """Return the connections of a user."""
@@ -87,7 +124,7 @@ class Registry:
         return self._by_key.any_of(keys)
 
     def _replace_one(self, connections: Collection[Connection], *, now: float) -> None:
-        silent = [each for each in connections if each.silent_for(now) >= SILENT_SECONDS]
+        silent = [each for each in connections if each.silent_for(now) >= UNANSWERED_SECONDS]
         if silent:
             replaced = max(silent, key=lambda each: each.silent_for(now))
             replaced.abort("replaced by another connection of its user")

@@ -46,7 +46,7 @@ async def test_one_connection_of_another_node_is_logged_out(managers: Managers) 
 async def test_refusing_a_token_closes_every_connection_that_uses_it_on_every_node(managers: Managers) -> None:
     token, renewed = Identity("alice", issued_at=1.0, expires_at=4e9), Identity("alice", issued_at=2.0, expires_at=4e9)
     ended, connection = connect(managers[0], token)
-    connection.renew(renewed, expires_at=math.inf, topics=frozenset())
+    connection.renewed(renewed, expires_at=math.inf)
     with_token = [connect(manager, identity)[0] for manager in managers for identity in (token, renewed)]
     others = [connect(manager, Identity("alice", issued_at=3.0))[0] for manager in managers]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmissed.core.rate import TokenBucket, TokenBuckets
+from unmissed.core.rate import TokenBuckets
 
 
 def takes(buckets: TokenBuckets, user_id: str, count: int, *, now: float = 0.0) -> int:
@@ -23,16 +23,6 @@ def test_a_long_silence_allows_no_more_than_a_burst() -> None:
 
     assert 3 == takes(buckets, "alice", 10)
     assert 3 == takes(buckets, "alice", 10, now=100.0)
-
-
-def test_connections_of_a_user_share_a_bucket_whenever_they_began() -> None:
-    buckets = TokenBuckets(rate=10.0, burst=3)
-    first = TokenBucket(buckets, "alice")
-
-    assert [True, True] == [first.take(0.0) for _ in range(2)]
-    assert [True, False] == [TokenBucket(buckets, "alice").take(0.0) for _ in range(2)]
-    assert [True, True, True, False] == [each.take(10.0) for each in (first, TokenBucket(buckets, "alice")) * 2]
-    assert TokenBucket(buckets, "bob").take(10.0)
 
 
 def test_buckets_that_are_full_are_forgotten_and_no_others() -> None:

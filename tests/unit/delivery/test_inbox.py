@@ -223,12 +223,12 @@ async def test_a_client_that_reads_no_answers_is_not_read(manager: ConnectionMan
         if sent % 50 == 0:
             clock.advance(1)
             manager.running.check()
-    most = connection.unread_bytes
+    most = connection.reader.unread_bytes
     socket.resume()
 
     assert inbox.MAX_WAITING_BYTES <= most < inbox.MAX_WAITING_BYTES + 1_000
     assert not socket.reading_paused
-    assert 0 == connection.unread_bytes
+    assert 0 == connection.reader.unread_bytes
 
 
 async def test_a_renewed_token_counts_for_the_requests_after_it(manager: ConnectionManager) -> None:

@@ -263,7 +263,7 @@ async def test_a_client_that_follows_and_unfollows_leaves_nothing_behind(clock: 
 
         assert not connection.topics
         assert not connection.closing
-        assert not cast("Any", connection)._following._after  # noqa: SLF001
+        assert not cast("Any", connection.reader)._delivered_from  # noqa: SLF001
 
 
 async def test_a_long_past_waits_for_the_client_and_what_is_evicted_meanwhile_is_a_gap(
