@@ -1,9 +1,9 @@
-"""Which users and topics lost messages by eviction: numbers that somebody could not see are no gap for them."""
+"""The highest evicted number per user and topic: a client has a gap only if it lost a message addressed to it."""
 
 from unmissed.core.messages import Message
 
 MAX_KEYS = 10_000
-"""How many users and topics are remembered. Beyond that, the oldest evictions count for everybody."""
+"""How many users and topics are remembered. Beyond that, the oldest evictions count for every client."""
 
 
 class Evictions:
@@ -13,11 +13,11 @@ class Evictions:
         """``none`` is a number below all others."""
         self._for_everyone = none
         self._forgotten = none
-        """The highest number of the keys that are not remembered any more."""
+        """The highest number of the keys that are no longer remembered."""
         self._by_key: dict[str, int] = {}
 
     def add(self, message: Message) -> None:
-        """Record an evicted message. Their numbers ascend."""
+        """Record an evicted message. The numbers must ascend."""
         number, keys = message.sequence_number, message.audience.keys
         if keys is None:
             self._for_everyone = number
@@ -29,12 +29,12 @@ class Evictions:
             self._forgotten = max(self._forgotten, self._by_key.pop(next(iter(self._by_key))))
 
     def forget(self, number: int) -> None:
-        """Count everything up to a number as evicted for everybody."""
+        """Count everything up to a number as evicted for every client."""
         self._for_everyone = self._forgotten = number
         self._by_key.clear()
 
     def highest(self, keys: frozenset[str], *, everyone: bool = True) -> int:
-        """Return the highest number of an evicted message that somebody with these keys may not have seen.
+        """Return the highest evicted number that a client with these keys may have missed.
 
         Messages for everyone count unless ``everyone`` is false.
         """

@@ -1,4 +1,4 @@
-"""A chat room that loses nothing: ``uvicorn unmissed.examples.chat:app``, then open it in two windows."""
+"""A chat room that loses no message: ``uvicorn unmissed.examples.chat:app``, then open it in two windows."""
 
 import secrets
 
@@ -20,7 +20,7 @@ const stream = connect(location.href.replace(/[?#].*|$/, ""), {
 stream.on("said", ({ data }) => list.append(`${data.by}: ${data.text}`, document.createElement("br")));
 document.querySelector("form").onsubmit = (event) => {
   event.preventDefault();
-  stream.command("say", event.target.text.value);  // Done once, however often the network fails.
+  stream.command("say", event.target.text.value);  // Executed once, however often the network fails.
   event.target.reset();
 };</script></html>"""
 
@@ -31,13 +31,13 @@ app.include_router(create_router(manager))
 
 @manager.command("say")
 async def say(text: str, identity: Identity) -> None:
-    """Publish what somebody says to everybody in the room, with the name from the token."""
+    """Publish a line to everyone in the room, with the name from the token."""
     await manager.emit("said", {"by": identity.user_id, "text": text}, topics=[ROOM])
 
 
 @app.post("/token/{name}", response_class=PlainTextResponse)
 def token(name: str) -> str:
-    """Let anybody in, under any name."""
+    """Let everyone in, under any name."""
     return issue_token(manager.settings.key(), user_id=name, expires_in=3600, topics=[ROOM])
 
 

@@ -1,4 +1,4 @@
-"""What a shared log needs of the engine that stores its messages."""
+"""The contract of an engine, which stores the messages of a shared log."""
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from unmissed.logs.writer import Stored, Write
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a node has read: an epoch, its latest number that the node has, and when that message was stamped.
+    """How far a node has read: the epoch, the latest number that the node has, and when its message was stamped.
 
-    ``unix_ms`` is 0 if the node has no message of that number.
+    ``unix_ms`` is 0 if the node has no message with that number.
     """
 
     epoch: str
@@ -26,8 +26,9 @@ class Position:
 class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
-    ``oldest`` leaves out those that the node has, at least if a number is missing after them: reading continues there.
-    It is ``latest + 1`` when none is stored. ``log_ms`` is the present time on the clock of the log.
+    ``oldest`` is the lowest stored number, or, if the numbers after those of the node have a hole, the first one behind
+    it: reading continues there. It is ``latest + 1`` when no message is stored. ``log_ms`` is the present time on the
+    clock of the log.
     """
 
     epoch: str
@@ -38,10 +39,10 @@ class State:
 
 
 class Engine(Channel, Protocol):
-    """Stamps and stores messages, and hands every node the same ones in the same order.
+    """Stamps and stores messages, and gives every node the same messages in the same order.
 
-    Every method but ``close`` raises LogUnavailable when the engine cannot be reached or cannot do its work at the
-    moment, with a reason that does not contain a password. It may be called again after that.
+    Every method but ``close`` raises LogUnavailable while the engine cannot be reached or cannot do its work, with a
+    reason that contains no password. The method may be called again after that.
     """
 
     async def connect(self) -> None:
@@ -55,21 +56,21 @@ class Engine(Channel, Protocol):
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
-        The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again. It does so
-        after another empty block, too. An engine that cannot tell when another epoch begins yields one each second.
+        Numbers may have holes. The caller reads the state again after a hole, and after another empty block. An engine
+        that cannot detect a new epoch yields an empty block every second.
         """
         ...
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
-        """Store these publishes, each as one block of contiguous numbers, and return what became of each.
+        """Store these publishes, each as one block of contiguous numbers, and return the result of each.
 
-        It may store the first of them only, at least one, so that it returns soon: the rest is passed again.
+        To return soon, it may store only the first of them, at least one: the rest is passed again.
 
-        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for what can never be
-        stored.
+        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for a publish that can
+        never be stored.
 
-        A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be
-        stored twice.
+        A write may be passed again after LogUnavailable, and must not be stored twice: without a key, ``Write.id``
+        identifies it.
         """
         ...
 

@@ -47,7 +47,7 @@ CREATE TABLE life (
     -- The boot of the machine in which commits may not have reached the disk yet; empty when all have.
     unsynced_boot TEXT NOT NULL
 );
--- The clocks at one moment: that of the log, whose differences are ages, the wall clock, and that of a boot.
+-- Three clocks at one moment: that of the log, whose differences are ages, the wall clock, and that of a boot.
 CREATE TABLE clocks (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     log_ms INTEGER NOT NULL,
@@ -88,7 +88,7 @@ class Life:
 
 
 class SqliteFile:
-    """A file that one process has to itself. All methods must be called in one thread.
+    """A file that one process uses exclusively. All methods must be called in one thread.
 
     With ``durable``, each commit is on the disk before it is answered. ``clock`` returns monotonic seconds, for ages,
     and ``wall_clock`` Unix seconds.
@@ -128,9 +128,9 @@ class SqliteFile:
             return opened
 
     def write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
-        """Store these publishes in one transaction, and return what became of each.
+        """Store these publishes in one transaction, and return the result of each.
 
-        Raises LogUnavailable when that is impossible. Then nothing is stored, and no number is used.
+        Raises LogUnavailable if it fails. Then nothing is stored, and no number is used.
         """
         try:
             return self._write(writes)
@@ -140,16 +140,16 @@ class SqliteFile:
             raise LogUnavailable(f"the log {self._path} cannot be written: {error}") from None
 
     def close(self) -> None:
-        """Let everything reach the disk, and release the file."""
+        """Sync everything to the disk, and release the file."""
         with contextlib.suppress(sqlite3.Error):
             self._note_clocks()
             self._mark_unsynced("")
         self._connection.close()
 
     def _create_private(self) -> None:
-        """Create the file for its owner alone, unless there is one. SQLite gives its other files the same permissions.
+        """Create the file for its owner only, unless it exists. SQLite copies the permissions to its other files.
 
-        An existing file is left as it is: a group may have been given the right to read it.
+        The permissions of an existing file are kept: a group may be allowed to read it.
         """
         # SQLite reports what makes this impossible.
         with contextlib.suppress(OSError):
@@ -165,7 +165,7 @@ class SqliteFile:
         if is_new:
             self._connection.executescript(_SCHEMA)
             self._begin_epoch(above=0)
-        # Numbers above the latest one are of another program, and would refuse the next message.
+        # Rows above the latest number are of another program, and would conflict with the next message.
         self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
         life = self._read_life()
         if life.unsynced_boot not in ("", boot_id()):
@@ -186,7 +186,7 @@ class SqliteFile:
     def _retained(self) -> list[Message]:
         """Return the newest messages, as many as fit into the window, oldest first.
 
-        Messages before one that is missing or damaged count as evicted, since clients may have missed that one.
+        Messages before a missing or damaged one count as evicted, since clients may have missed that one.
         """
         now, now_ms = self._clock(), self._log_ms()
         rows = self._connection.execute(
@@ -231,7 +231,7 @@ class SqliteFile:
     def _begin_epoch(self, *, above: int) -> None:
         """Begin an empty epoch at the time in microseconds, or higher if a number could be used again.
 
-        Receipts outlive it: a key that was used is answered with the number that its message had.
+        Receipts survive: a used key is still answered with the number of its message.
         """
         first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
         if self._first_number is not None and not above:
@@ -295,7 +295,7 @@ class SqliteFile:
             [(message.sequence_number, unix_ms, now_ms, encode_message(message)) for message in messages],
         )
         if write.key:
-            # One that is too old to count may not be deleted yet.
+            # A receipt that is too old to count may not be deleted yet.
             self._forget("key = ?", write.key)
             self._connection.execute(
                 "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -306,7 +306,7 @@ class SqliteFile:
         return Publication(receipt, messages)
 
     def _no_room(self, write: Write) -> TooManyRequests | None:
-        """Return why the key of a new publish could not be remembered, or None."""
+        """Return the refusal of a new publish whose key could not be stored, or None."""
         if write.key is None:
             return None
         mine, used = self._keys_of[owner_of(write.key)], self._key_count + len(self._keys_of)
@@ -317,7 +317,7 @@ class SqliteFile:
         return TooManyRequests("too many idempotency keys are in use", retry_after=(wait_ms + _TRIM_MS) / 1000)
 
     def _count_keys(self) -> None:
-        """Count the receipts of each owner, at the start and after a transaction that was undone."""
+        """Count the receipts of each owner, at the start and after a failed transaction."""
         keys = self._connection.execute("SELECT key FROM receipts")
         self._keys_of = Counter(owner_of(key) for (key,) in keys)
         self._key_count = self._keys_of.total()
@@ -334,7 +334,7 @@ class SqliteFile:
         self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
 
     def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile."""
+        """Delete what is no longer retained. Between two calls, up to twice the retained messages are stored."""
         oldest_ms = self._oldest_ms(now_ms)
         self._connection.execute(
             "DELETE FROM messages WHERE number <= ? OR log_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
@@ -349,7 +349,7 @@ class SqliteFile:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            # A failed commit may have ended the transaction already.
+            # A failed commit may already have ended the transaction.
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise
@@ -360,14 +360,14 @@ class SqliteFile:
         return row
 
     def _log_ms(self) -> int:
-        """Return the present time on the clock of the log, which goes on with the monotonic clock."""
+        """Return the present time on the clock of the log, which advances with the monotonic clock."""
         return int(self._clock() * 1000 + self._log_ahead_ms)
 
     def _log_ms_after_pause(self) -> int:
-        """Return the time on the clock of the log after nobody has used the file for a while.
+        """Return the time on the clock of the log when a process opens the file again.
 
-        The monotonic clock goes on while the machine runs. Over its restart, only the wall clock tells how long it was
-        away: if that was set back meanwhile, no time has passed, and more is retained than necessary.
+        The monotonic clock advances while the machine runs. Over a restart of the machine, only the wall clock shows
+        how much time has passed. If it was set back, this counts as no time, and more is retained than necessary.
         """
         found = self._connection.execute(
             "SELECT CAST(log_ms AS INTEGER), CAST(wall_ms AS INTEGER), CAST(monotonic_ms AS INTEGER), boot FROM clocks"
@@ -388,7 +388,7 @@ class SqliteFile:
         )
 
     def _oldest_ms(self, now_ms: int) -> int:
-        """Return the time on the clock of the log through which messages and receipts are not retained any more."""
+        """Return the time on the clock of the log up to which messages and receipts are no longer retained."""
         return now_ms - round(self._retention.max_age * 1000)
 
     def _refusal(self, error: sqlite3.Error) -> str:

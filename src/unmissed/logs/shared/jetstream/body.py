@@ -11,9 +11,9 @@ LINE_BYTES = 160
 
 
 class Body(NamedTuple):
-    """What a body has. All messages of a publish have the same ``unix_ms`` and ``log_ms``.
+    """The parts of a body. All messages of a publish have the same ``unix_ms`` and ``log_ms``.
 
-    The last message has the receipt, since the stream discards it last: there, ``place`` is how many there are.
+    The last message has the receipt, since the stream discards it last. Its ``place`` is the number of messages.
     """
 
     unix_ms: int
@@ -39,7 +39,7 @@ class Body(NamedTuple):
 
 
 def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt: bytes | None = None) -> bytes:
-    """Return a body. There are no headers of our own, because nats-py takes long to read them."""
+    """Return a body. It has no headers of our own, because nats-py is slow to parse them."""
     line = (
         b"%d %d %d" % (unix_ms, log_ms, place)
         if receipt is None
@@ -49,17 +49,17 @@ def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt:
 
 
 def encode_receipt(write: Write) -> bytes:
-    """Return what the line of the last message of a write has after its place."""
+    """Return the receipt of a write: the end of the first line of its last message."""
     return f"{fingerprint(write)} {write.id}".encode()
 
 
 def fingerprint(write: Write) -> str:
-    """Return what tells the drafts apart from others, as text. Without a key, the id of the write does."""
+    """Return a fingerprint of the drafts as text; ``-`` for a write without a key, which its id identifies."""
     return write.fingerprint.hex() or "-"
 
 
 def decode_body(body: bytes) -> Body:
-    """Return what a body has. Raises ValueError for other bytes."""
+    """Return the parts of a body. Raises ValueError for other bytes."""
     line, _, draft = body.partition(b"\n")
     unix_ms, log_ms, place, *receipt = line.split(b" ", 3)
     decoded = Body(decode_ms(unix_ms), int(log_ms), int(place), receipt[0] if receipt else None, decode_draft(draft))

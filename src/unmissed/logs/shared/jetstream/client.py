@@ -1,4 +1,4 @@
-"""The client of nats-py, and what it does not do as a log needs it."""
+"""The client of nats-py, and the places where a log needs more than its public interface."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
 UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
-"""nats-py would drop messages over a limit. What arrives is limited by what was asked for."""
+"""nats-py would drop messages over a limit. Pulls limit what arrives."""
 
 
 def new_client() -> "Client":
@@ -19,7 +19,7 @@ def new_client() -> "Client":
         raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
 
     class HeaderlessClient(Client):
-        """Reads only the headers that are a status. The others take a sixth of all time, and nobody needs them."""
+        """Parses only status headers. Parsing all headers takes a sixth of the time, and the others are not used."""
 
         async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
             if headers is None or not headers.startswith(b"NATS/1.0 "):
@@ -27,7 +27,7 @@ def new_client() -> "Client":
             try:
                 parsed: dict[str, str] | None = await super()._process_headers(headers)
             except ValueError:
-                return None  # Those of another program: reading would end with the connection.
+                return None  # Headers of another program: raising would end the connection.
             return parsed
 
     return HeaderlessClient()
@@ -43,8 +43,8 @@ def client_errors() -> tuple[type[Exception], ...]:
 def abandon(client: "Client") -> None:
     """Discard what is unsent, and close the socket at once.
 
-    nats-py would write the rest to a socket that is closed, fail, and leave its tasks running, or wait for a server
-    that reads nothing.
+    nats-py would write the rest to a closed socket, fail, and leave its tasks running, or wait for a server that does
+    not read.
     """
     client._pending.clear()  # noqa: SLF001
     client._pending_data_size = 0  # noqa: SLF001

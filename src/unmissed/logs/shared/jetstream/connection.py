@@ -29,14 +29,14 @@ _PACKETS_IN_A_ROW = 50
 
 
 class Connection:
-    """A connection that is used until it is lost. Then it is closed, and another one opened.
+    """A connection that is used until it is lost. Then it is closed, and another one is opened.
 
-    Reconnecting is not left to nats-py: it would keep messages that were reported as not stored, and send them later.
+    nats-py must not reconnect by itself: it would keep messages that were reported as not stored, and send them later.
     """
 
     def __init__(self, address: Address) -> None:
         self.lost: str | None = None
-        """Why this connection cannot be used any more, or None."""
+        """Why this connection can no longer be used, or None."""
         self._address = address
         self._label = address.label
         self._client = new_client()
@@ -99,7 +99,7 @@ class Connection:
             await asyncio.sleep(0)
 
     def end(self, reason: str) -> None:
-        """Use this connection no more, and wake those who wait for something from it."""
+        """Stop using this connection, and wake everything that waits for it."""
         if self.lost is not None:
             return
         self.lost = reason
@@ -122,7 +122,7 @@ class Connection:
     async def exchange(self, packets: Sequence[Packet]) -> list[dict[str, Any]]:
         """Send all packets in order, and return the answers to those that are answered.
 
-        Raises LogUnavailable when an answer is missing. Then nobody knows which of the packets had an effect.
+        Raises LogUnavailable when an answer is missing. Then it is unknown which of the packets had an effect.
         """
         tokens: list[str] = []
         try:
@@ -140,7 +140,7 @@ class Connection:
                 del self._answers[token]
 
     async def send(self, packet: Packet, *, reply: str = "") -> None:
-        """Send one packet, and wait for nothing."""
+        """Send one packet without waiting for an answer."""
         self.check()
         with self._ending():
             await self._client.publish(packet.subject, packet.body, reply=reply, headers=packet.headers)
@@ -168,7 +168,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """End the connection if the client cannot send: it is closed some time before it tells so."""
+        """End the connection if the client cannot send, which it notices before it reports the disconnect."""
         try:
             yield
         except client_errors() as error:
@@ -198,12 +198,12 @@ class Connection:
         return content
 
     async def _disconnected(self) -> None:
-        """End the connection. nats-py calls this before it reconnects: wait here, so that it does not."""
+        """End the connection. nats-py calls this before it reconnects: waiting here prevents that."""
         self.end(f"{self._label} cannot be reached")
         await self._closed.wait()
 
     async def _failed(self, error: Exception) -> None:
-        """Keep what the server complains about. It may be a missing permission, and the reason for a missing answer."""
+        """Keep the error that the server reports. It may be a missing permission, and explain a missing answer."""
         text = str(error).removeprefix("nats: ")
         if "violation" in text.lower():
             self._complaint = f"{self._label}: {text}"
@@ -213,14 +213,14 @@ class Connection:
         options: dict[str, Any] = {
             "servers": [*address.servers],
             "name": "unmissed",
-            # Messages come to an inbox: users who may read only their own cannot read those of others.
+            # Answers come to an inbox under this prefix, so permissions can keep users from the inboxes of other users.
             "inbox_prefix": f"_INBOX.{address.name}",
             "error_cb": self._failed,
             "disconnected_cb": self._disconnected,
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0,
             "ping_interval": _PING_SECONDS,
-            # With a limit, publishing would wait for the socket, and swallow a cancellation meanwhile.
+            # With a limit, publishing would wait for the socket, and swallow a cancellation in that time.
             "pending_size": _NO_LIMIT,
         }
         if address.tls:
@@ -232,7 +232,7 @@ class Connection:
         return options
 
     def _secret(self, text: str | None) -> str:
-        """Return a credential, now that the server is about to get it."""
+        """Return a credential, which the client is about to send."""
         if self._address.tls:
             self._require_tls()
         return text or ""

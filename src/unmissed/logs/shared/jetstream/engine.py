@@ -38,17 +38,17 @@ _NEVER = (10052, 10065, 10074)
 """Invalid settings, subjects of another stream, and replicas without a cluster."""
 
 MAX_WAITING_NOTE_BYTES = 67_108_864
-"""The most bytes of notes that wait to be handled. Beyond that, the node listens anew, and asks what it has missed."""
+"""The most bytes of notes that wait to be handled. Beyond that, the node subscribes again, and asks for the rest."""
 
 _NOTE_OVERHEAD = 200
 """Bytes that a note takes in memory besides its content."""
 
 _FIND_TRIES = 5
-"""How often to look for the stream, or create it, while other nodes create or delete it."""
+"""Attempts to find or create the stream while other nodes create or delete it."""
 
 _LOOK_AGAIN_SECONDS = 0.25
 _LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
-"""How long to wait before a stream is looked at again, and replaced if it has really lost messages."""
+"""Seconds before a stream that seems to have lost messages is checked again, and then replaced."""
 
 
 class JetStreamEngine:
@@ -75,7 +75,7 @@ class JetStreamEngine:
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
-        """The stream as this connection has found it, with every message that this node had seen."""
+        """The stream as this connection found it, with every message that this node has seen."""
         self._server_ahead_ms = 0.0
         """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
         self._log_ahead_ms: float | None = None
@@ -160,10 +160,10 @@ class JetStreamEngine:
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.
 
-        On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
+        On a new connection, check the stream first: a server that has lost messages would use numbers again.
         """
         if not self._is_known:
-            # Otherwise, do not wait for the lock: many calls of ``state`` may be before this one.
+            # Otherwise, do not wait for the lock: many calls of ``state`` may be waiting for it.
             async with self._lock:
                 if not self._is_known:
                     await self._look(seen, to_read=False)
@@ -183,13 +183,13 @@ class JetStreamEngine:
 
     @property
     def _is_known(self) -> bool:
-        """Whether the stream has been looked at on the connection there is now."""
+        """Whether the stream has been checked on the present connection."""
         return self._stream is not None and self._connection is not None and self._connection.lost is None
 
     async def _look(self, seen: Position | None, *, to_read: bool) -> State:
-        """Return what the stream holds, and let this connection be used.
+        """Return what the stream holds, and allow writes on this connection.
 
-        Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
+        Reading needs a new consumer, which only the leader of the cluster can create. Writing does not.
         """
         connection = await self._connected_again()
         if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
@@ -199,7 +199,7 @@ class JetStreamEngine:
             latest = await self._whole_through(connection, stream, seen)
             oldest = await self._readable_from(connection, stream, seen, latest)
         except ConfigurationError as error:
-            # Somebody has changed the stream while this node runs.
+            # The stream was changed while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
@@ -208,7 +208,7 @@ class JetStreamEngine:
     async def _connected_again(self) -> Connection:
         """Return the connection, or a new one.
 
-        Somebody may have changed the server while this node runs, and a server that starts has no JetStream yet.
+        The server may have been changed while this node runs, and a server that starts has no JetStream yet.
         """
         try:
             return await self._connected()
@@ -268,18 +268,18 @@ class JetStreamEngine:
         return await connection.ask(api_request(f"STREAM.CREATE.{self._address.name}", wanted))
 
     def _first_above(self, seen: Position | None) -> int:
-        """Return the first number of a new epoch, which no message can have had."""
+        """Return the first number of a new epoch, above every number used so far."""
         if seen is None and self._first_number is not None:
             return self._first_number
         return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
 
     async def _intact(self, connection: Connection, seen: Position | None) -> Stream:
-        """Return the stream, which has everything that was seen, or begins a new epoch."""
+        """Return the stream with everything that was seen, or a new one with a new epoch if messages are lost."""
         stream = await self._found(connection, seen)
         if seen is None or not await self._has_lost(connection, stream, seen):
             return stream
-        # Look again, because another node may have replaced the stream meanwhile, and in a cluster, because a leader
-        # that is just being replaced may lag behind.
+        # Check again: another node may just have replaced the stream, and in a cluster, a leader that is being replaced
+        # may lag behind.
         await asyncio.sleep(_LOOK_AGAIN_SECONDS if self._address.replicas == 1 else _LOOK_AGAIN_IN_CLUSTER_SECONDS)
         stream = await self._found(connection, seen)
         if not await self._has_lost(connection, stream, seen):
@@ -302,14 +302,14 @@ class JetStreamEngine:
         return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
 
     async def _whole_through(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
-        """Return the latest number, without the part of a batch at the end, which readers hold back."""
+        """Return the latest number, except those of an incomplete batch at the end, which readers hold back."""
         if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
             return stream.latest
         answer = await self._message(connection, stream, stream.latest)
         body = None if error_code(answer) is not None else stored_body(answer["message"])
         if body is None:
             return stream.latest
-        # Only a node that has just started needs the wall clock of the server, for the time since the latest message.
+        # Only a node that has just started uses the wall clock of the server, for the time since the latest message.
         idle_ms = 0.0 if self._log_ahead_ms is not None else stream.server_ms - unix_ms_of(answer["message"]["time"])
         self._set_log_clock(body.log_ms + max(0.0, idle_ms))
         if body.is_last:
@@ -319,7 +319,7 @@ class JetStreamEngine:
     def _log_ms(self, stream: Stream) -> float:
         """Return the present time on the clock of the log.
 
-        It goes on with the monotonic clocks of the nodes, and messages carry it from one to another. A new log begins
+        It advances with the monotonic clocks of the nodes, and messages carry it from node to node. A new log begins
         with the time of the server.
         """
         if self._log_ahead_ms is None:
@@ -327,17 +327,17 @@ class JetStreamEngine:
         return self._clock() * 1000 + (self._log_ahead_ms or 0.0)
 
     def _set_log_clock(self, log_ms: float) -> None:
-        """Set the clock of the log forward to this time, unless it is there already."""
+        """Set the clock of the log forward to this time, unless it is already later."""
         ahead_ms = log_ms - self._clock() * 1000
         if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
             self._log_ahead_ms = ahead_ms
 
     async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None, latest: int) -> int:
-        """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
+        """Return the oldest number to read: no more messages than the window has room for."""
         oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
             return oldest
-        # A damaged store has holes: continue after the one that follows what was seen.
+        # A damaged store has holes: continue after the hole that follows the seen messages.
         request = {"seq": seen.latest + 1, "next_by_subj": f"{stream.subjects}*"}
         answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
         return oldest if error_code(answer) is not None else max(oldest, answer["message"]["seq"])
