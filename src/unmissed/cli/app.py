@@ -39,7 +39,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Global options."""
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Drops:
-    """When the connection is dropped, for how long (seconds), and where messages are published in that time."""
+    """When the connection is dropped, for how long (seconds), and where messages are published meanwhile."""
 
     every: float
     down: float
@@ -161,7 +161,7 @@ class _ShowingHandler(logging.Handler):
 
 @contextlib.contextmanager
 def _log_shown(show: Callable[[str], None]) -> Iterator[None]:
-    """Show what this package logs until the context ends."""
+    """Show the log of this package meanwhile."""
     logger, handler = logging.getLogger("unmissed.client"), _ShowingHandler(show)
     level = logger.level
     logger.addHandler(handler)

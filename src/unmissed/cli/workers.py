@@ -39,7 +39,7 @@ class Worker(multiprocess.Process):
 
     def target(self, sockets: list[socket] | None = None) -> None:
         """Serve until SIGTERM. Ends with the status at which the supervisor gives up if the settings are invalid."""
-        # With this end of the pipe closed here, the other end is at its end when the supervisor is gone.
+        # Without this end of the pipe here, the other end tells when the supervisor is gone.
         self.parent_conn.close()
         # The supervisor replaces a worker that does not answer within some seconds, and loading may take longer.
         threading.Thread(target=self.always_pong, daemon=True).start()
@@ -54,7 +54,7 @@ class Worker(multiprocess.Process):
         self._server.run(sockets)
 
     def pong(self) -> None:
-        """Report to the supervisor whether the server has started. Shut down if the supervisor is gone."""
+        """Tell the supervisor whether the server has started. Shut down if the supervisor is gone."""
         try:
             self.child_conn.recv()
             self.child_conn.send(self._server is not None and self._server.started)

@@ -1,4 +1,4 @@
-"""Index of the retained messages by the keys of their audience."""
+"""Which retained messages somebody sees, found without looking at the others."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from unmissed.core.messages import Message
 
 
 class AudienceIndex:
-    """The numbers of the retained messages in order: those for everyone, and those for each key."""
+    """The numbers of the retained messages, in order: of those for everyone, and of those for each key."""
 
     def __init__(self) -> None:
         self._for_everyone = _Numbers()
         self._by_key: dict[str, int | _Numbers] = {}
-        """Most keys have one message: a bare number saves an object."""
+        """Most keys have one message, whose number takes no object."""
 
     def add(self, message: Message) -> None:
         """Add a message whose number is higher than all others."""
@@ -39,7 +39,7 @@ class AudienceIndex:
                 del self._by_key[key]
 
     def after(self, position: int, keys: Iterable[str], *, everyone: bool, limit: int) -> list[int] | None:
-        """Return the numbers above ``position`` that are for one of these keys, and broadcasts if ``everyone``.
+        """Return the numbers above ``position`` that are for one of these keys, or for everyone unless that is false.
 
         Return None if there may be more than ``limit`` of them. The work is bounded by the keys and the limit.
         """
@@ -58,7 +58,7 @@ class AudienceIndex:
         return sorted(set(found)) if len(found) <= limit else None
 
     def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> int | None:
-        """Return the lowest of the numbers that ``after`` would return, or None."""
+        """Return the lowest number above ``position`` that is for one of these keys, or for everyone, if any."""
         first = self._for_everyone.first_after(position) if everyone else None
         for key in keys:
             found = self._by_key.get(key)
@@ -81,7 +81,7 @@ class _Numbers:
         self._numbers.append(number)
 
     def remove_first(self) -> bool:
-        """Remove the lowest number, and return whether any is left."""
+        """Remove the lowest number, and return whether others are left."""
         self._start += 1
         if self._start * 2 >= len(self._numbers):
             del self._numbers[: self._start]

@@ -1,9 +1,9 @@
-"""The highest evicted number per user and topic: a client has a gap only if it lost a message addressed to it."""
+"""Which users and topics lost messages by eviction: numbers that somebody could not see are no gap for them."""
 
 from unmissed.core.messages import Message
 
 MAX_KEYS = 10_000
-"""How many users and topics are remembered. Beyond that, the oldest evictions count for every client."""
+"""How many users and topics are remembered. Beyond that, the oldest evictions count for everybody."""
 
 
 class Evictions:
@@ -13,7 +13,7 @@ class Evictions:
         """``none`` is a number below all others."""
         self._for_everyone = none
         self._forgotten = none
-        """The highest number of the keys that are no longer remembered."""
+        """The highest number of the keys that are not remembered any more."""
         self._by_key: dict[str, int] = {}
 
     def add(self, message: Message) -> None:
@@ -29,12 +29,12 @@ class Evictions:
             self._forgotten = max(self._forgotten, self._by_key.pop(next(iter(self._by_key))))
 
     def forget(self, number: int) -> None:
-        """Count everything up to a number as evicted for every client."""
+        """Count everything up to a number as evicted for everybody."""
         self._for_everyone = self._forgotten = number
         self._by_key.clear()
 
     def highest(self, keys: frozenset[str], *, everyone: bool = True) -> int:
-        """Return the highest evicted number that a client with these keys may have missed.
+        """Return the highest number of an evicted message that somebody with these keys may not have seen.
 
         Messages for everyone count unless ``everyone`` is false.
         """

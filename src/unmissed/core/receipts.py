@@ -159,7 +159,7 @@ def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
     digest = sha256()
     for draft in drafts:
         keys = draft.audience.keys
-        # Lengths mark where each part ends, and the count separates an audience of everyone from an empty one.
+        # Lengths make it unambiguous where a part ends, and the count tells everyone from nobody.
         digest.update(b"*" if keys is None else b"%d" % len(keys))
         for part in (draft.head, draft.tail, *(key.encode() for key in sorted(keys or ()))):
             digest.update(b":%d:%b" % (len(part), part))

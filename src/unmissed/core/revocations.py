@@ -56,7 +56,7 @@ class LogOut:
 
 
 class Revocations:
-    """Which tokens are refused although they have not expired.
+    """Which tokens are not accepted any more, although they have not expired.
 
     ``wall_clock`` returns Unix seconds.
     """
@@ -131,7 +131,7 @@ class Revocations:
         if logout is None:
             return False
         if logout.at > (now := self._wall_clock()):
-            # The clock was set back since then. Without this, the user could not log in until it shows that time again.
+            # The clock was set back since then. Otherwise, nobody could log in until it shows that time again.
             logout = self._users[token.user_id] = replace(logout, at=now)
         if token.issued_at is None:
             return token.expires_at is not None and token.expires_at <= logout.at + UNDATED_SECONDS

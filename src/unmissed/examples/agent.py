@@ -66,7 +66,7 @@ async def write(topic: str, run: Run, question: str) -> None:
 
 @app.post("/runs", response_class=PlainTextResponse)
 async def start(request: Request) -> str:
-    """Start a run that continues without its page, and return its id, which cannot be guessed."""
+    """Start a run that goes on without its page, and return its id, which nobody can guess."""
     run_id = secrets.token_urlsafe(16)
     runs[run_id] = Run(manager.window.latest)
     task = asyncio.create_task(write(f"runs.{run_id}", runs[run_id], (await request.body()).decode()))
@@ -90,7 +90,7 @@ async def state(run: Annotated[Run, Depends(found)]) -> Run:
 
 @app.post("/runs/{run_id}/token", response_class=PlainTextResponse, dependencies=[Depends(found)])
 async def token(run_id: str) -> str:
-    """Let everyone who knows the id of a run follow it."""
+    """Let whoever knows the id of a run follow it."""
     return issue_token(manager.settings.key(), user_id=run_id, expires_in=3600, topics=[f"runs.{run_id}"])
 
 

@@ -31,13 +31,13 @@ app.include_router(create_router(manager))
 
 @manager.command("say")
 async def say(text: str, identity: Identity) -> None:
-    """Publish a line to everyone in the room, with the name from the token."""
+    """Publish what somebody says to everybody in the room, with the name from the token."""
     await manager.emit("said", {"by": identity.user_id, "text": text}, topics=[ROOM])
 
 
 @app.post("/token/{name}", response_class=PlainTextResponse)
 def token(name: str) -> str:
-    """Let everyone in, under any name."""
+    """Let anybody in, under any name."""
     return issue_token(manager.settings.key(), user_id=name, expires_in=3600, topics=[ROOM])
 
 

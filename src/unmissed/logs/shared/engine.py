@@ -26,9 +26,8 @@ class Position:
 class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
-    ``oldest`` is the lowest stored number, or, if the numbers after those of the node have a hole, the first one behind
-    it: reading continues there. It is ``latest + 1`` when no message is stored. ``log_ms`` is the present time on the
-    clock of the log.
+    ``oldest`` leaves out those that the node has, at least if a number is missing after them: reading continues there.
+    It is ``latest + 1`` when none is stored. ``log_ms`` is the present time on the clock of the log.
     """
 
     epoch: str
@@ -39,7 +38,7 @@ class State:
 
 
 class Engine(Channel, Protocol):
-    """Stamps and stores messages, and gives every node the same messages in the same order.
+    """Stamps and stores messages, and hands every node the same ones in the same order.
 
     Every method but ``close`` raises LogUnavailable while the engine cannot be reached or cannot do its work, with a
     reason that contains no password. The method may be called again after that.
@@ -56,15 +55,15 @@ class Engine(Channel, Protocol):
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
-        Numbers may have holes. The caller reads the state again after a hole, and after another empty block. An engine
-        that cannot detect a new epoch yields an empty block every second.
+        The numbers that are yielded need not be contiguous: the caller checks it, and reads the state again. It does so
+        after another empty block, too. An engine that cannot tell when another epoch begins yields one each second.
         """
         ...
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
         """Store these publishes, each as one block of contiguous numbers, and return the result of each.
 
-        To return soon, it may store only the first of them, at least one: the rest is passed again.
+        It may store the first of them only, at least one, so that it returns soon: the rest is passed again.
 
         IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for a publish that can
         never be stored.

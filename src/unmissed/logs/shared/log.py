@@ -73,7 +73,7 @@ class SharedLog:
         return self._feed.window
 
     def subscribe(self, reader: Reader) -> None:
-        """Notify this reader of everything that happens to the window from now on."""
+        """Tell this reader about everything that happens to the window from now on."""
         self._feed.subscribe(reader)
 
     async def close(self) -> None:

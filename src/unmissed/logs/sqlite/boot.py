@@ -1,4 +1,4 @@
-"""The identity of a boot of the machine: a power loss ends a boot, and the end of a process does not."""
+"""Tells one boot of the machine from another: a power loss ends a boot, and the end of a process does not."""
 
 import subprocess
 import sys

@@ -231,7 +231,7 @@ class SqliteFile:
     def _begin_epoch(self, *, above: int) -> None:
         """Begin an empty epoch at the time in microseconds, or higher if a number could be used again.
 
-        Receipts survive: a used key is still answered with the number of its message.
+        Receipts outlive it: a key that was used is answered with the number that its message had.
         """
         first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
         if self._first_number is not None and not above:
@@ -334,7 +334,7 @@ class SqliteFile:
         self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
 
     def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is no longer retained. Between two calls, up to twice the retained messages are stored."""
+        """Delete what is not retained any more. Twice as many messages as are retained may be stored meanwhile."""
         oldest_ms = self._oldest_ms(now_ms)
         self._connection.execute(
             "DELETE FROM messages WHERE number <= ? OR log_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
@@ -360,14 +360,14 @@ class SqliteFile:
         return row
 
     def _log_ms(self) -> int:
-        """Return the present time on the clock of the log, which advances with the monotonic clock."""
+        """Return the present time on the clock of the log, which goes on with the monotonic clock."""
         return int(self._clock() * 1000 + self._log_ahead_ms)
 
     def _log_ms_after_pause(self) -> int:
-        """Return the time on the clock of the log when a process opens the file again.
+        """Return the time on the clock of the log after nobody has used the file for a while.
 
-        The monotonic clock advances while the machine runs. Over a restart of the machine, only the wall clock shows
-        how much time has passed. If it was set back, this counts as no time, and more is retained than necessary.
+        The monotonic clock goes on while the machine runs. Over its restart, only the wall clock tells how long it was
+        away: if that was set back meanwhile, no time has passed, and more is retained than necessary.
         """
         found = self._connection.execute(
             "SELECT CAST(log_ms AS INTEGER), CAST(wall_ms AS INTEGER), CAST(monotonic_ms AS INTEGER), boot FROM clocks"
@@ -388,7 +388,7 @@ class SqliteFile:
         )
 
     def _oldest_ms(self, now_ms: int) -> int:
-        """Return the time on the clock of the log up to which messages and receipts are no longer retained."""
+        """Return the time on the clock of the log through which messages and receipts are not retained any more."""
         return now_ms - round(self._retention.max_age * 1000)
 
     def _refusal(self, error: sqlite3.Error) -> str:

@@ -82,7 +82,7 @@ class SqliteLog:
         return self._feed.window
 
     def subscribe(self, reader: Reader) -> None:
-        """Notify this reader of each publish from now on."""
+        """Tell this reader about each publish from now on."""
         self._feed.subscribe(reader)
 
     async def close(self) -> None:

@@ -54,7 +54,7 @@ def encode_receipt(write: Write) -> bytes:
 
 
 def fingerprint(write: Write) -> str:
-    """Return a fingerprint of the drafts as text; ``-`` for a write without a key, which its id identifies."""
+    """Return what tells the drafts apart from others, as text. Without a key, the id of the write does."""
     return write.fingerprint.hex() or "-"
 
 

@@ -1,4 +1,4 @@
-"""The client of nats-py, and the places where a log needs more than its public interface."""
+"""The client of nats-py, and what it does not do as a log needs it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ def new_client() -> "Client":
         raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
 
     class HeaderlessClient(Client):
-        """Parses only status headers. Parsing all headers takes a sixth of the time, and the others are not used."""
+        """Reads only the headers that are a status. The others take a sixth of all time, and nobody needs them."""
 
         async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
             if headers is None or not headers.startswith(b"NATS/1.0 "):

@@ -36,7 +36,7 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.lost: str | None = None
-        """Why this connection can no longer be used, or None."""
+        """Why this connection cannot be used any more, or None."""
         self._address = address
         self._label = address.label
         self._client = new_client()
@@ -99,7 +99,7 @@ class Connection:
             await asyncio.sleep(0)
 
     def end(self, reason: str) -> None:
-        """Stop using this connection, and wake everything that waits for it."""
+        """Use this connection no more, and wake those who wait for something from it."""
         if self.lost is not None:
             return
         self.lost = reason
@@ -122,7 +122,7 @@ class Connection:
     async def exchange(self, packets: Sequence[Packet]) -> list[dict[str, Any]]:
         """Send all packets in order, and return the answers to those that are answered.
 
-        Raises LogUnavailable when an answer is missing. Then it is unknown which of the packets had an effect.
+        Raises LogUnavailable when an answer is missing. Then nobody knows which of the packets had an effect.
         """
         tokens: list[str] = []
         try:
@@ -168,7 +168,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """End the connection if the client cannot send, which it notices before it reports the disconnect."""
+        """End the connection if the client cannot send: it is closed some time before it tells so."""
         try:
             yield
         except client_errors() as error:
@@ -220,7 +220,7 @@ class Connection:
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0,
             "ping_interval": _PING_SECONDS,
-            # With a limit, publishing would wait for the socket, and swallow a cancellation in that time.
+            # With a limit, publishing would wait for the socket, and swallow a cancellation meanwhile.
             "pending_size": _NO_LIMIT,
         }
         if address.tls:

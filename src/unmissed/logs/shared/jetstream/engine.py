@@ -38,7 +38,7 @@ _NEVER = (10052, 10065, 10074)
 """Invalid settings, subjects of another stream, and replicas without a cluster."""
 
 MAX_WAITING_NOTE_BYTES = 67_108_864
-"""The most bytes of notes that wait to be handled. Beyond that, the node subscribes again, and asks for the rest."""
+"""The most bytes of notes that wait to be handled. Beyond that, the node listens anew, and asks what it has missed."""
 
 _NOTE_OVERHEAD = 200
 """Bytes that a note takes in memory besides its content."""
@@ -199,7 +199,7 @@ class JetStreamEngine:
             latest = await self._whole_through(connection, stream, seen)
             oldest = await self._readable_from(connection, stream, seen, latest)
         except ConfigurationError as error:
-            # The stream was changed while this node runs.
+            # Somebody has changed the stream while this node runs.
             raise LogUnavailable(str(error)) from None
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
@@ -208,7 +208,7 @@ class JetStreamEngine:
     async def _connected_again(self) -> Connection:
         """Return the connection, or a new one.
 
-        The server may have been changed while this node runs, and a server that starts has no JetStream yet.
+        Somebody may have changed the server while this node runs, and a server that starts has no JetStream yet.
         """
         try:
             return await self._connected()
@@ -278,8 +278,8 @@ class JetStreamEngine:
         stream = await self._found(connection, seen)
         if seen is None or not await self._has_lost(connection, stream, seen):
             return stream
-        # Check again: another node may just have replaced the stream, and in a cluster, a leader that is being replaced
-        # may lag behind.
+        # Look again, because another node may have replaced the stream meanwhile, and in a cluster, because a leader
+        # that is just being replaced may lag behind.
         await asyncio.sleep(_LOOK_AGAIN_SECONDS if self._address.replicas == 1 else _LOOK_AGAIN_IN_CLUSTER_SECONDS)
         stream = await self._found(connection, seen)
         if not await self._has_lost(connection, stream, seen):
@@ -327,7 +327,7 @@ class JetStreamEngine:
         return self._clock() * 1000 + (self._log_ahead_ms or 0.0)
 
     def _set_log_clock(self, log_ms: float) -> None:
-        """Set the clock of the log forward to this time, unless it is already later."""
+        """Set the clock of the log forward to this time, unless it is there already."""
         ahead_ms = log_ms - self._clock() * 1000
         if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
             self._log_ahead_ms = ahead_ms

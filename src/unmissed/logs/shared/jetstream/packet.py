@@ -9,7 +9,7 @@ from typing import Any
 from unmissed.logs.shared.jetstream.body import Body, decode_body
 
 NO_RESPONDERS = 503
-"""In place of an error code: no server answers requests to this subject."""
+"""In place of an error code: nobody answers requests to this subject."""
 
 
 @dataclass(frozen=True, slots=True)

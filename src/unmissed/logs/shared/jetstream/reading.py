@@ -1,4 +1,4 @@
-"""Reading a stream: each node has its own consumer, and pulls messages when it is ready for them."""
+"""Reading a stream: a consumer of the node's own, which is asked for messages when the node is ready for them."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ _PULL_BYTES = 8_388_608
 _PULL_SECONDS = 30
 _HEARTBEAT_SECONDS = 1
 _SILENCE_SECONDS = 3.5
-"""A server that is silent for this time has lost the consumer, or cannot be reached."""
+"""A server that is silent for so long has lost the consumer, or cannot be reached."""
 
 _INACTIVE_SECONDS = 300
 """How long a server keeps the consumer of a node that is gone, or too busy to pull messages."""
@@ -165,8 +165,8 @@ class Reading:
     def _end_part(self, records: list[Record]) -> None:
         """Void the held messages of a batch, because something else follows them.
 
-        A single server that is killed while it stores a batch keeps a part of it. The part was never acknowledged, and
-        its publisher stores the whole batch again.
+        A single server that is killed while it stores a batch keeps a part of it. Nobody was told that it is stored,
+        and its publisher stores the whole of it later.
         """
         if self._batch:
             first, last = self._batch[0].number, self._batch[-1].number

@@ -91,7 +91,7 @@ class Stream:
     """How many messages between the oldest and the latest are missing."""
     server_ms: float
     leader_is_certain: bool
-    """Whether the server that reported this was certainly still the leader."""
+    """Whether the server that said so cannot have been replaced as the leader meanwhile."""
 
     @classmethod
     def of(cls, info: Mapping[str, Any], address: Address, retention: Retention) -> "Stream":

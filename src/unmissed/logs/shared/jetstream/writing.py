@@ -1,4 +1,4 @@
-"""Writing to a stream: every publish has its own subject, which makes it unique."""
+"""Writing to a stream: every publish has a subject of its own, which makes it unique."""
 
 import asyncio
 import secrets
@@ -71,8 +71,8 @@ class _Publish:
 class Writing:
     """Stores publishes in one epoch of a stream.
 
-    ``Nats-Msg-Id`` is refused in batches, and would not show whether the contents are the same. Instead, the subject is
-    the key, and the server refuses a message whose subject already has one. The last message there has the receipt.
+    ``Nats-Msg-Id`` is refused in batches, and would not tell whether the contents are the same. Instead, the subject is
+    the key, and a message is refused if its subject has one already. The last one there has the receipt.
     """
 
     def __init__(self, connection: Connection, stream: Stream, *, above: int, unix_ms: int, log_ms: int) -> None:

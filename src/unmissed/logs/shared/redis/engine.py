@@ -41,7 +41,7 @@ logger = logging.getLogger("unmissed")
 
 OLDEST_VERSION = (6, 2)
 SETTLE_MS = 1_500
-"""How long nothing is stored after a restart of Redis or a failover, so that all nodes can report what they have."""
+"""How long nothing is stored after a restart of Redis, or after a failover. All nodes connect meanwhile."""
 
 _RETRY_MS = 60_000
 """How long a retry of a publish without an idempotency key is recognised."""
@@ -97,7 +97,7 @@ class RedisEngine:
         self._latest = 0
         """The latest number that the script has reported."""
         self._unreadable = 0
-        """The number, at most the latest, of an entry of another program: the message with this number is lost."""
+        """The number of an entry up to it that is no message of unmissed: there is none of this number any more."""
 
     async def connect(self) -> None:
         """Connect. Raises ConfigurationError for a wrong password, a version that is too old, and a Redis Cluster."""
@@ -245,7 +245,7 @@ class RedisEngine:
 
 
 def _fingerprint(write: Write) -> str:
-    """Return a fingerprint of the drafts. It is short, because receipts outlive messages."""
+    """Return what tells the drafts apart from others. Receipts outlive messages, so it is short."""
     return urlsafe_b64encode(write.fingerprint[:_FINGERPRINT_BYTES]).decode()
 
 
@@ -255,7 +255,7 @@ def _result(write: Write, outcome: int, receipt: bytes) -> Stored | UnmissedErro
     first, count, unix_ms, epoch, fingerprint = receipt.decode().split(" ")
     if fingerprint != _fingerprint(write):
         return IdempotencyConflict()
-    # A receipt without a key is of an earlier attempt of the same publish.
+    # Without a key, nobody else can have published it: an earlier attempt of the same publish has.
     return Stored(
         Receipt(int(first), int(count), epoch, rfc3339(int(unix_ms) / 1000)),
         new=outcome == _STORED or write.key is None,
