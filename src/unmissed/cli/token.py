@@ -17,9 +17,7 @@ def token(
     topic: Annotated[
         list[str] | None, typer.Option(help="A topic, or a prefix such as 'orders.*'. May be repeated.")
     ] = None,
-    expires: Annotated[
-        float, typer.Option(parser=seconds, metavar="DURATION", help="How long the token is valid.")
-    ] = "1h",  # type: ignore[assignment]  # typer parses the default, too
+    expires: Annotated[float, typer.Option(parser=seconds, metavar="DURATION")] = "1h",  # type: ignore[assignment]  # typer parses the default, too
 ) -> None:
     """Print a token signed with UNMISSED_JWT_SECRET."""
     typer.echo(

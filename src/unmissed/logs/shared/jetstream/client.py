@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
 UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
-"""nats-py would drop messages over a limit. Pulls limit what arrives."""
+"""nats-py would drop messages over a limit. What arrives is limited by what was asked for."""
 
 
 def new_client() -> "Client":
@@ -27,7 +27,7 @@ def new_client() -> "Client":
             try:
                 parsed: dict[str, str] | None = await super()._process_headers(headers)
             except ValueError:
-                return None  # Headers of another program: raising would end the connection.
+                return None  # Those of another program: reading would end with the connection.
             return parsed
 
     return HeaderlessClient()
@@ -43,8 +43,8 @@ def client_errors() -> tuple[type[Exception], ...]:
 def abandon(client: "Client") -> None:
     """Discard what is unsent, and close the socket at once.
 
-    nats-py would write the rest to a closed socket, fail, and leave its tasks running, or wait for a server that does
-    not read.
+    nats-py would write the rest to a socket that is closed, fail, and leave its tasks running, or wait for a server
+    that reads nothing.
     """
     client._pending.clear()  # noqa: SLF001
     client._pending_data_size = 0  # noqa: SLF001

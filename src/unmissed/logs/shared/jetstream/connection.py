@@ -29,7 +29,7 @@ _PACKETS_IN_A_ROW = 50
 
 
 class Connection:
-    """A connection that is used until it is lost. Then it is closed, and another one is opened.
+    """A connection that is used until it is lost. Then it is closed, and another one opened.
 
     nats-py must not reconnect by itself: it would keep messages that were reported as not stored, and send them later.
     """

@@ -75,7 +75,7 @@ class JetStreamEngine:
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
-        """The stream as this connection found it, with every message that this node has seen."""
+        """The stream as this connection has found it, with every message that this node had seen."""
         self._server_ahead_ms = 0.0
         """The server's Unix milliseconds minus those of ``clock``, which do not jump when the wall clock is set."""
         self._log_ahead_ms: float | None = None
@@ -274,7 +274,7 @@ class JetStreamEngine:
         return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
 
     async def _intact(self, connection: Connection, seen: Position | None) -> Stream:
-        """Return the stream with everything that was seen, or a new one with a new epoch if messages are lost."""
+        """Return the stream, which has everything that was seen, or begins a new epoch."""
         stream = await self._found(connection, seen)
         if seen is None or not await self._has_lost(connection, stream, seen):
             return stream
@@ -302,7 +302,7 @@ class JetStreamEngine:
         return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
 
     async def _whole_through(self, connection: Connection, stream: Stream, seen: Position | None) -> int:
-        """Return the latest number, except those of an incomplete batch at the end, which readers hold back."""
+        """Return the latest number, without the part of a batch at the end, which readers hold back."""
         if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
             return stream.latest
         answer = await self._message(connection, stream, stream.latest)
@@ -333,7 +333,7 @@ class JetStreamEngine:
             self._log_ahead_ms = ahead_ms
 
     async def _readable_from(self, connection: Connection, stream: Stream, seen: Position | None, latest: int) -> int:
-        """Return the oldest number to read: no more messages than the window has room for."""
+        """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
         oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
             return oldest

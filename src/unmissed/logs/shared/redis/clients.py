@@ -28,7 +28,7 @@ _SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """A client for the server of the log, and clients for the Sentinels that know its address."""
+    """A client for the server of the log, and those for the Sentinels that know where it is."""
 
     redis: Redis
     sentinels: Sequence[Redis] = ()
