@@ -13,9 +13,7 @@ def bench(
     connections: Annotated[int, typer.Option(help="Number of concurrent WebSockets.", min=1)] = 1_000,
     messages: Annotated[int, typer.Option(help="Number of messages that each of them receives.", min=1)] = 200,
     size: Annotated[int, typer.Option(help="Bytes of padding in each message.", min=0)] = 200,
-    compare: Annotated[
-        Literal["tutorial"] | None, typer.Option(help="Also measure this server; ignored with --url.")
-    ] = None,
+    compare: Annotated[Literal["tutorial"] | None, typer.Option(help="Also measure this; ignored with --url.")] = None,
     url: Annotated[
         str | None, typer.Option(help="Measure the server at this URL, with UNMISSED_TOKEN, instead of a new one.")
     ] = None,

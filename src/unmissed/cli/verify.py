@@ -22,7 +22,7 @@ def verify(
     clients: Annotated[int, typer.Option(help="Number of WebSocket clients.", min=1)] = 20,
     duration: Seconds = "30s",  # type: ignore[assignment]  # typer parses the default, too
     rate: Annotated[float, typer.Option(help="Messages a second, in total.", min=1)] = 200.0,
-    seed: Annotated[int | None, typer.Option(help="Repeat the random choices of another run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeat the chances of another run. Default: random.")] = None,
     url: Annotated[
         list[str] | None, typer.Option(help="Verify the node at this URL instead of new ones. May be repeated.")
     ] = None,
@@ -32,11 +32,11 @@ def verify(
     nodes: Annotated[int, typer.Option(help="Number of nodes to start; several need redis or nats.", min=1)] = 1,
     engine_nodes: Annotated[int, typer.Option(help="Number of nats-server processes: 1 or 3.", min=1)] = 1,
     engine_persistence: Annotated[bool, typer.Option(help="Whether redis-server writes to disk.")] = True,
-    chaos: Annotated[bool, typer.Option(help="Kill, suspend and restart the nodes and engines.")] = True,
+    chaos: Annotated[bool, typer.Option(help="Kill, suspend and restart what was started.")] = True,
     token: TokenOption = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Plot the run to this PNG file.")] = None,
 ) -> None:
-    """Cause faults in clients, networks and servers, and check that every promise is kept.
+    """Disturb clients, networks and servers, and check that every promise is kept.
 
     The exit code is 1 if one was broken, and 2 if the run proves nothing. With --url, messages are published there.
     """
