@@ -183,7 +183,7 @@ export type Backoff = (failures: number, random?: number) => number;
 export type Action = "stop" | "renew" | "slow" | "resume";
 export type Actions = Record<number, Action>;
 /**
- * Returns what to do after a close code. An HTTP status plus 4000 counts as one.
+ * Returns what to do after a close code. An HTTP status is one when 4000 is added.
  */
 export type Next = (code: number) => Action;
 /**

@@ -179,7 +179,7 @@
 /** @typedef {Record<number, Action>} Actions */
 
 /**
- * Returns what to do after a close code. An HTTP status plus 4000 counts as one.
+ * Returns what to do after a close code. An HTTP status is one when 4000 is added.
  *
  * @typedef {(code: number) => Action} Next
  */
