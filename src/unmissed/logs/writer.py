@@ -52,7 +52,7 @@ class Stored:
 
 
 class Writer:
-    """Passes publishes to ``write``, in order, one call at a time.
+    """Passes what is published to ``write``, in order, one call at a time.
 
     ``write`` returns a result or an exception for each of the first writes, or for all. If it raises LogUnavailable, it
     gets the same writes again, except those that were cancelled, and must recognise the ones that it has stored.
@@ -132,7 +132,7 @@ class Writer:
 
 
 def _resolve(write: Write, result: Publication | Exception) -> None:
-    """Report the result to the publisher, unless it has given up."""
+    """Tell the publisher, unless it has given up."""
     if write.done.done():
         return
     if isinstance(result, Exception):

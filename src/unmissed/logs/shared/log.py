@@ -98,7 +98,7 @@ class SharedLog:
             await self._feed.reached(min(number, state.latest))
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
-        """Wait until the engine has stored the drafts, and they have come back from it into the window."""
+        """Wait until the drafts are stored in the engine, and have come back from it into the window."""
         publication = await self._writer.submit(drafts, key=idempotency_key)
         await self._feed.reached(publication.receipt.first + publication.receipt.count - 1)
         return publication
