@@ -21,7 +21,7 @@ CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})
 _SERVICE_LINK = re.compile(
     r".*_(PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|SERVICE_HOST|SERVICE_PORT(_.*)?)", re.ASCII
 )
-"""What Kubernetes sets in each pod for each service, such as one that is called unmissed."""
+"""Variables that Kubernetes sets in each pod for each service, such as a service with the name unmissed."""
 
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
@@ -55,10 +55,10 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
     token_leeway: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
         default=0.0,
-        description="Seconds that a token is accepted after it has expired; at least 5 before its nbf and iat.",
+        description="Seconds for which a token is accepted after its exp; before its nbf and iat, at least 5.",
     )
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
-    max_age: Positive = Field(default=900.0, description="Seconds that the log retains a message.")
+    max_age: Positive = Field(default=900.0, description="Seconds for which the log retains a message.")
     max_bytes: Count = Field(default=33_554_432, description="Bytes that the log retains.")
     max_message_bytes: Count = Field(default=65_536, description="Largest published message in bytes of JSON.")
     first_number: Literal["clock"] | FirstNumber = Field(
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         description="Longest duration of an event stream in seconds, after which its client reconnects.",
     )
     drain_seconds: Positive = Field(
-        default=5.0, description="Seconds that a shutdown waits for clients, and within which they reconnect."
+        default=5.0, description="Seconds for which a shutdown waits for clients, and within which they reconnect."
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         default=10.0,
         description=(
             "Requests a second that a user may send: publish, command, follow, unfollow and authenticate frames over "
-            "all WebSockets, and commands and questions about presence over HTTP."
+            "all WebSockets, and commands and presence requests over HTTP."
         ),
     )
     client_burst: Count = Field(
@@ -108,10 +108,11 @@ class Settings(BaseSettings):
     )
     log_url: str = Field(
         default="memory:",
-        description="Where the log is: memory:, or a URL such as sqlite:unmissed.db, redis://host, nats://host.",
+        description="Where the log is stored: memory:, or a URL such as sqlite:unmissed.db, redis://host, nats://host.",
     )
     publish_seconds: Positive = Field(
-        default=2.0, description="Seconds that publishing waits for a log that is unavailable, before it is refused."
+        default=2.0,
+        description="Seconds for which publishing waits for a log that is unavailable, before it is refused.",
     )
 
     @classmethod

@@ -353,7 +353,7 @@ async def test_a_running_manager_refuses_another_start_and_goes_on(manager: Conn
     socket, _ = connect(manager)
     epoch = manager.window.epoch
 
-    with pytest.raises(AlreadyRunning, match="give the lifespan once"):
+    with pytest.raises(AlreadyRunning, match="enter it once"):
         await manager.__aenter__()
     with pytest.raises(AlreadyRunning):
         async with manager.lifespan(None):

@@ -64,8 +64,8 @@ class _Collector:
             ("unmissed_messages_published", "Messages that this process has published", measures.published),
             ("unmissed_messages_delivered", "Messages written to connections", measures.delivered),
             ("unmissed_messages_evicted", "Messages evicted from the log of this process", window.evicted_messages),
-            ("unmissed_gaps_told", "Gaps that connected clients were told about", measures.gaps),
-            ("unmissed_stalls", "Connections dropped because their client took nothing", measures.stalls),
+            ("unmissed_gaps_told", "Gaps that were declared to connected clients", measures.gaps),
+            ("unmissed_stalls", "Connections dropped because their client read nothing", measures.stalls),
         ):
             yield CounterMetricFamily(name, text, value=value)
         recoveries = CounterMetricFamily(
@@ -100,7 +100,7 @@ class _Collector:
 
 
 def _by_known_code(closes: Any) -> dict[str, int]:
-    """Return the counts by code. Clients choose codes, so that unknown ones are counted together."""
+    """Return the counts by code. Clients choose codes, so unknown ones are counted together."""
     counts: dict[str, int] = {}
     for code, count in closes:
         name = str(int(code)) if code in _KNOWN_CODES else "other"

@@ -1,5 +1,5 @@
 /**
- * The types of unmissed.js, which imports them in type comments alone: browsers never load this file.
+ * The types of unmissed.js, which imports them only in type comments: browsers never load this file.
  */
 
 /**
@@ -9,32 +9,32 @@
  * @property {string | (() => string | Promise<string>)} [token] A JWT, or a function that returns a fresh one. It is called
  *   for every attempt to connect, and again before the token expires. It may take five minutes, for example while a user
  *   logs in. If it fails, it is called again after a pause. If its tokens are refused for half a minute, the stream ends
- *   with `unauthorized`. Leave it out where cookies authenticate.
+ *   with `unauthorized`. Omit it if cookies authenticate.
  * @property {RequestCredentials} [credentials] Whether requests over HTTP send cookies; by default `same-origin`. `include`
- *   is needed where cookies authenticate at a server of another origin, which must list the origin of the page in
+ *   is needed if cookies authenticate at a server of another origin, which must list the origin of the page in
  *   `UNMISSED_ALLOWED_ORIGINS`. WebSockets always send cookies.
  * @property {string[]} [topics] The topics to follow; by default all that the token grants by name.
  * @property {number} [since] Start after this sequence number instead of with the next message. 0 starts with everything
  *   that the server retains.
  * @property {string} [epoch] The epoch of `since`.
- * @property {Storage} [storage] Keeps the position, which wins over `since`: with `sessionStorage`, a tab continues after
- *   a reload. `localStorage` is for applications with one tab: tabs would move the position of each other.
+ * @property {Storage} [storage] Stores the position, which replaces `since`: with `sessionStorage`, a tab continues after
+ *   a reload. Use `localStorage` only with a single tab: several would overwrite each other's position.
  * @property {string} [key] The key in `storage`; by default `unmissed:`, the address of the server, and the topics. Each
  *   stream of a page needs its own.
  * @property {boolean | string} [shared] Use one connection for all tabs of this origin with the same address, key and
  *   topics, and the same name if this is a string. They must belong to the same user. Without HTTPS, browsers have no
  *   locks, and every tab has its own connection.
- * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called when the
- *   stream has connected for the first time, and after every `gap` and `reset`. Messages wait until it is done. If it
- *   returns the sequence number that the state includes, the stream continues after it, also if the state is older than
- *   the connection: then it recovers what came in between. 0 is the start of the log. If it fails, or returns something
- *   else than a sequence number or nothing, the error is reported, and it is called again after a pause.
+ * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called after the
+ *   first connect, and after every `gap` and `reset`. Messages wait until it has finished. If it returns the number of the
+ *   last message in the state, the stream continues after that number. If the state is older than the connection, the
+ *   stream recovers the messages in between. 0 is the start of the log. If the function fails, or returns anything but a
+ *   sequence number or nothing, the error is reported, and it is called again after a pause.
  * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
- *   in this order. The one that worked last is tried first, and the others if it fails several times or does not answer
- *   in 3 seconds (6, if it has worked). The best one is tried again while another is used.
- * @property {number} [limit] How many requests may be unanswered, and how many messages may wait for a snapshot: 1,000.
- *   Further requests are rejected. Further messages are covered by another snapshot. A `for await` loop may be behind by
- *   20 times as many messages, before it throws an error.
+ *   in this order. The one that worked last is tried first, and another one if it fails several times or does not answer
+ *   in 3 seconds (6, if it has worked). While another one is used, the best one is tried again.
+ * @property {number} [limit] The most requests that may be unanswered, and messages that may wait for a snapshot: 1,000.
+ *   Further requests are rejected. After further messages, the snapshot is loaded again. A `for await` loop may be behind
+ *   by 20 times as many messages, before it throws an error.
  */
 
 /**
@@ -44,7 +44,7 @@
  */
 
 /**
- * A message. `recovered` is true if it was missed, and came after a reconnect. Fields that its publisher added are kept.
+ * A message. `recovered` is true if it was missed and came with a reconnect. Fields that its publisher added are kept.
  *
  * @typedef {{
  *   type: string,
@@ -58,7 +58,7 @@
  */
 
 /**
- * Where a client stands: the highest sequence number that it has seen, and the epoch of the server's log.
+ * The position of a client: the highest sequence number that it has seen, and the epoch of the server's log.
  *
  * @typedef {{ position?: any, epoch?: any }} Place
  */
@@ -68,18 +68,18 @@
  *
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
  * - `gap`: the messages `detail.from` to `detail.to` are lost
- * - `reset`: the server lost its log, and what was missed is unknown; `detail.epoch` is the new epoch
+ * - `reset`: the server lost its log, so what was missed is unknown; `detail.epoch` is the new epoch
  * - `unauthorized`: fresh tokens were refused for half a minute, and the stream is closed
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
  *   an HTTP status; `detail.reason` explains it. A refusal over HTTP counts if it lasts for half a minute
  *
- * Requests are repeated after a reconnect, and executed once: the server remembers what it has done. When it does not
- * remember any more whether it did, because the answer was lost and the client was away too long, the code is 4408.
+ * Requests are repeated after a reconnect, and executed once: the server remembers the requests that it has executed. If
+ * the answer was lost and the client was away for too long, the server may have forgotten the request: the code is 4408.
  * Requests are rejected with an error that has a `code` and a `detail`.
  *
- * `position` and `epoch` are where the stream stands. `topics` are those that it follows, if it chose any; otherwise it
- * follows all that the token grants by name.
- * `transport` and `connectionId` say how it is connected now, and under which id the server lists it.
+ * `position` and `epoch` are the present position. `topics` are the followed topics, if any were chosen; otherwise the
+ * stream follows all that the token grants by name. `transport` and `connectionId` are the transport in use, and the id
+ * under which the server lists the connection.
  *
  * @typedef {{
  *   addEventListener(
@@ -110,7 +110,7 @@
  */
 
 /**
- * Calls a function with every message of a type, or of all types for `"*"`. Returns a function that ends this.
+ * Calls a function with every message of a type, or of all types for `"*"`. Returns a function that removes it.
  *
  * @typedef {(type: string, handler: (message: Message) => void) => () => void} On
  */
@@ -155,17 +155,17 @@
  */
 
 /**
- * Returns the place after a frame, and what is lost, if anything is: the detail of a `gap` or `reset` event. The position
- * only grows, except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the
- * earliest, so that a start from 0 does not count what never existed. Tabs that share a connection may see a gap or reset that
- * they have filled or noticed already, which is ignored.
+ * Returns the place after a frame, and the loss, if any: the detail of a `gap` or `reset` event. The position only grows,
+ * except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the earliest, so
+ * that a start from 0 does not count numbers that never existed. Tabs that share a connection ignore a gap or reset that
+ * they have already filled or noticed.
  *
  * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
  */
 
 /**
- * Returns the milliseconds before the next attempt: up to twice as many after every failure, from half a second to 30
- * seconds. `random` is a number from 0 to 1: full jitter, so that clients do not return together.
+ * Returns the milliseconds before the next attempt: a random time up to a limit that doubles after every failure, from
+ * half a second to 30 seconds. `random` is a number from 0 to 1: full jitter, so that clients do not reconnect together.
  *
  * @typedef {(failures: number, random?: number) => number} Backoff
  */
@@ -192,7 +192,7 @@
  */
 
 /**
- * Why a connection ended: a close event, or an error. `answered`: something has refused a request for good, which shows
+ * Why a connection ended: a close event, or an error. `answered`: a server or proxy has refused a request, which shows
  * that the network works.
  *
  * @typedef {{ code?: any, reason?: string, message?: string, answered?: boolean }} Cause
@@ -200,19 +200,19 @@
 
 /**
  * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
- * `end` do nothing, so that what comes late from an old socket has no effect.
+ * `end` do nothing, so that late events of an old socket have no effect.
  *
  * - `token` returns the token of this connection; it was `attempted` to connect as soon as there was one
  * - `bare`: a WebSocket sends the token in its first frame, and not as a subprotocol
  * - `take` receives a frame of the server
  * - `end` is called when the connection has ended
  * - `send` exists as soon as the transport is open
- * - `position` is the highest number that it has brought
+ * - `position` is the highest number that it has delivered
  * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
- * - `deadline` is when the connection counts as dead: `silence` milliseconds after the last frame
+ * - `deadline` is when the connection is considered dead: `silence` milliseconds after the last frame
  * - `renewal` is when the token is renewed
- * - `beside` is when another transport is tried beside this one: the best one, or, if there is no connection yet, any that
- *   may be faster. `tries` counts these attempts
+ * - `beside` is when another transport is tried in parallel: the best one, or, before the connection is open, one that may
+ *   be faster. `tries` counts these attempts
  *
  * @typedef {{
  *   signal: AbortSignal,
@@ -269,7 +269,7 @@
  */
 
 /**
- * Returns the failure of a request that something else than the server has answered, such as a proxy or a page for login.
+ * Returns the failure of a request that was not answered by the server, but for example by a proxy or a login page.
  *
  * @typedef {(reason?: string, answered?: boolean) => Error} Foreign
  */
@@ -289,30 +289,30 @@
  */
 
 /**
- * Returns how to send requests over HTTP. They keep their order: each waits for the one before, and a failure of the
+ * Returns how to send requests over HTTP. They keep their order: each waits for the previous one, and a failure of the
  * network ends the connection, after which all are repeated. An answer becomes a `result` without a sequence number,
  * because it is not in order with the messages and must not move the position. Other topics need another request for
- * events, so they end the connection when the server has accepted them. A ping is not sent: nothing would answer it, which
+ * events, so they end the connection when the server has accepted them. A ping is not sent: it stays unanswered, which
  * leads to another connection.
  *
  * @typedef {(source: Source, link: Link) => Send} Requests
  */
 
 /**
- * Takes what was missed over REST, as the frames of a connection that resumes: `connected`, unless it has `begun` and
- * nothing is lost, the messages up to the number `through`, and `heartbeat`.
+ * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and nothing is
+ * lost), the messages up to the number `through`, and `heartbeat`.
  *
  * @typedef {(source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>} Recover
  */
 
 /**
- * Returns the answer to a request for messages. Rejects with a `Cause` if something else than the server has answered.
+ * Returns the answer to a request for messages. Rejects with a `Cause` if it did not come from the server.
  *
  * @typedef {(source: Source, link: Link, path: string) => Promise<any>} PageOf
  */
 
 /**
- * Takes the position over REST from which a new client starts.
+ * Requests the position over REST from which a new client starts.
  *
  * @typedef {(source: Source, link: Link) => Promise<void>} Begin
  */
@@ -320,13 +320,13 @@
 /** @typedef {(begun?: boolean) => Promise<any>} Poll */
 
 /**
- * What the tab that leads is doing; or a frame of the server, and the place of its connection before it.
+ * The status of the leading tab; or a frame of the server, and the place of its connection before the frame.
  *
  * @typedef {{ frame: Frame, status?: undefined, epoch: any, previous: any } | { status: Status, [field: string]: any }} Shared
  */
 
 /**
- * Takes a frame of the tab that leads. A tab whose position is below that of the connection before the frame has a hole,
+ * Takes a frame of the leading tab. A tab whose position is below that of the connection before the frame has a hole,
  * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
  *
  * @typedef {(shared: Shared) => Promise<void>} Forward
@@ -348,8 +348,8 @@
 /** @typedef {(transport: string, token?: Promise<string | undefined>) => Link} Start */
 
 /**
- * Returns the transport of the next attempt: the one that has worked last, or else the first. After several failures, it
- * takes turns with the others.
+ * Returns the transport of the next attempt: the one that worked last, or else the first. After several failures, it
+ * alternates with the other transports.
  *
  * @typedef {() => string} Choose
  */
@@ -369,8 +369,8 @@
  */
 
 /**
- * Returns a fresh token, or one that was refused a moment ago and may be valid now. For a new connection, its own time
- * begins when there is one.
+ * Returns a fresh token, or one that was refused a moment ago and may be valid now. The time limit of a new connection
+ * begins when it has its token.
  *
  * @typedef {(link: Link) => Promise<string | undefined>} Fresh
  */
@@ -380,8 +380,8 @@
 /** @typedef {(link: Link) => Promise<void>} Renew */
 
 /**
- * Decides what follows the end of a connection. A connection that lasted five seconds begins with short pauses again. A
- * server that accepts and then drops is left up to four seconds, and one that cannot be reached up to thirty.
+ * Decides what follows the end of a connection. A connection that lasted five seconds resets the pauses to short ones.
+ * With a server that accepts and then drops, they grow to four seconds, and with one that cannot be reached to thirty.
  *
  * @typedef {(link: Link, cause: Cause) => void} Lost
  */
@@ -389,8 +389,8 @@
 /** @typedef {(link: Link) => void} LostBeside */
 
 /**
- * Returns whether a refusal is the server's verdict about this client: on a WebSocket, whose close codes only the server
- * has, or on what works otherwise. What refuses requests alone may lack cookies, or be another server.
+ * Returns whether a refusal is the server's verdict about this client: on a WebSocket, where only the server sends these
+ * close codes, or on a transport that has worked. Otherwise the request may lack cookies, or have met another server.
  *
  * @typedef {(link: Link) => boolean} Trusts
  */
@@ -402,7 +402,7 @@
 /** @typedef {(pause?: number, cause?: Cause) => void} Wait */
 
 /**
- * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only asks the server, as the
+ * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only pings the server, as the
  * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
  *
  * @typedef {(event: { type: string }) => void} Wake
@@ -423,7 +423,7 @@
 /** @typedef {(frame: Frame, before?: number) => void} Share */
 
 /**
- * Renews the token after 80 % of its time. A clock that is wrong leads to no renewal or a late one. Then the server ends
+ * Renews the token after 80 % of its lifetime. With a wrong clock, the renewal is late or missing. Then the server closes
  * the connection with 4401, and the client reconnects with a fresh token.
  *
  * @typedef {(link: Link, expires_at: number) => void} Expire
@@ -432,8 +432,8 @@
 /** @typedef {(message: any) => void} Deliver */
 
 /**
- * Holds messages back until another snapshot is loaded. Those that were held until now are dropped. A snapshot that is
- * older than `accountedAfter` lacks messages that neither wait nor were declared as lost.
+ * Holds messages back until another snapshot is loaded, and drops those held before. A snapshot that is older than
+ * `accountedAfter` lacks messages that neither wait nor were declared as lost.
  *
  * @typedef {(accountedAfter: number) => void} Hold
  */
@@ -445,15 +445,15 @@
  */
 
 /**
- * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks some that do not wait, the
- * stream goes back to it.
+ * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks messages that do not wait,
+ * the stream goes back to its number.
  *
  * @typedef {(held: Message[], number: number) => void} Resume
  */
 
 /**
- * Goes back to an earlier position, and connects again: the server sends what is after it, or declares its loss, which
- * needs another snapshot. That one may be as old, because its loss is declared then.
+ * Goes back to an earlier position, and reconnects: the server sends what follows it, or declares it lost, which needs
+ * another snapshot. That one may be as old, because the loss has been declared.
  *
  * @typedef {(number: number) => void} Rewind
  */

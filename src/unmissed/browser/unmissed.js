@@ -6,18 +6,18 @@
 
 // Times in milliseconds, and limits.
 
-/** How long an attempt may take. What the application does in its own functions does not count. */
+/** How long an attempt may take, without the time in functions of the application. */
 const HANDSHAKE_TIME = 10_000;
 /** How long the function for a token may take: a user may have to log in first. */
 const TOKEN_TIME = 300_000;
-/** After this time, another transport is tried beside an attempt that has no answer; twice, if it has worked before. */
+/** Without an answer for this time, or twice as long if it has worked before, another transport is tried in parallel. */
 const RACE_TIME = 3000;
 /** A browser may fire `error` without `close`, for example because of a Content-Security-Policy. */
 const ERROR_TIME = 250;
-/** A client is refused for good after this time and so many refusals: until then, a clock may be wrong, or a gateway down. */
+/** A refusal is final after this time and this many refusals: until then, a clock may be wrong, or a gateway down. */
 const REFUSED_TIME = 30_000;
 const REFUSALS = 3;
-/** How long a refused token is tried again: if the clock of its issuer is ahead, each new token is refused at first. */
+/** How long a refused token is retried: if the clock of its issuer is ahead, each new token is refused at first. */
 const RETRIED_TIME = 5000;
 /** The first attempts go to one transport: fewer, if it has never worked. */
 const FIRST_ATTEMPTS = 4;
@@ -73,12 +73,12 @@ const checkedNumber = (number) => {
   throw new TypeError(`snapshot must return a sequence number, or nothing, and not ${number}`);
 };
 
-// Transports: each passes on the frames of the server, and returns how to send one.
+// Transports: each passes on the frames of the server, and returns a function that sends one.
 
 /** @type {types.Refused} */
 const refused = (code, detail, answered) => Object.assign(new Error(detail), { code, detail, answered });
 
-// Not randomUUID, which pages without HTTPS do not have.
+// Not randomUUID, which is missing on pages without HTTPS.
 const newId = () => crypto.getRandomValues(new Uint32Array(4)).join();
 
 /** @type {types.Address} */
@@ -124,14 +124,14 @@ const hasType = ({ headers }, type) => (headers.get("Content-Type") ?? "").start
 /** @type {types.Refusal} */
 const refusal = async (response, id) => {
   const { status, statusText } = response;
-  // Whether it makes sense to try another transport at once.
+  // Whether to try another transport at once.
   const answered = status < 500 && status !== 429;
   const isProblem = hasType(response, "application/problem+json");
   const problem = isProblem ? await response.json().catch(() => {}) : undefined;
   if (problem?.status === status && typeof problem.detail === "string") {
     return refused(codes[status] ?? 4000 + status, problem.detail, answered);
   }
-  // A proxy answers. It may do so for a while, but it forbids some requests always.
+  // A proxy has answered. Most of its refusals may be temporary, but these statuses are final for a request.
   if (id && status >= 400 && status < 500 && status !== 401) return refused(4000 + status, statusText);
   return foreign(statusText || undefined, answered);
 };
@@ -199,7 +199,7 @@ const transports = {
     link.signal.throwIfAborted();
     const url = address(stream, "/ws").replace("http", "ws");
     const socket = new WebSocket(url, token && !link.bare ? ["unmissed.bearer", token] : []);
-    // Without the subprotocol in the answer, the server may not have received it, either.
+    // Without the subprotocol in the answer, the server may not have received it.
     socket.onopen = () => token && !socket.protocol && send({ type: "authenticate", token });
     socket.onerror = () => setTimeout(link.end, ERROR_TIME);
     socket.onmessage = ({ data }) => link.take(read(data));
@@ -290,7 +290,7 @@ class Stream extends EventTarget {
   #refusals = 0;
   #refusedSince = 0;
 
-  /** @type {string | undefined} The transport that has worked last. */
+  /** @type {string | undefined} The transport that worked last. */
   #worked;
   // Attempts since then that had a token and no connection.
   #misses = 0;
@@ -552,7 +552,7 @@ class Stream extends EventTarget {
     }
     link.attempted = true;
     if (begins) {
-      // A server to which all clients return at once is slow, and what has worked will work.
+      // A server to which all clients reconnect at once is slow, and a transport that has worked will work again.
       link.beside = Date.now() + (link.transport === this.#worked ? 2 * RACE_TIME : RACE_TIME);
       this.#allow(link, HANDSHAKE_TIME);
     }
@@ -567,7 +567,7 @@ class Stream extends EventTarget {
   }
 
   #isBare() {
-    // A server that is down must not get many handshakes that are more work for it.
+    // A server that is down must not get many handshakes with the token in a frame, which cost it more.
     const every = this.#worked === "websocket" ? 8 : 2;
     return this.#bare !== (this.#failedSockets % every === every - 1);
   }
@@ -588,7 +588,7 @@ class Stream extends EventTarget {
     if (link.transport === "websocket" && link.attempted && !link.connected && code === 1006) this.#failedSockets++;
     if (this.#link && link !== this.#link) return this.#lostBeside(this.#link);
     if (this.#candidate && !link.connected) {
-      // The other transport of the race goes on alone.
+      // The other transport of the race continues alone.
       this.#link = this.#candidate;
       this.#candidate = undefined;
       return;

@@ -28,7 +28,7 @@ _EVERYTHING = Retention(max_messages=2**40, max_age=1e9, max_bytes=2**50)
 def check(
     *,
     wait: Annotated[
-        float, typer.Option(parser=seconds, metavar="DURATION", help="How long to wait for a log of a server.")
+        float, typer.Option(parser=seconds, metavar="DURATION", help="How long to wait for the log.")
     ] = "15s",  # type: ignore[assignment]  # typer parses the default, too
 ) -> None:
     """Check the settings and the environment, try the log and a token, and report what to fix."""

@@ -44,7 +44,7 @@ def token_or_own(token: str | None) -> str:
         return issue_token_under(Settings.load(), user_id="cli", scope=PUBLISH_SCOPE, expires_in=_OWN_TOKEN_SECONDS)
     except ConfigurationError:
         raise ConfigurationError(
-            "there is no token: set UNMISSED_TOKEN (unmissed serve --dev prints one), or UNMISSED_JWT_SECRET"
+            "no token: set UNMISSED_TOKEN (unmissed serve --dev prints one), or UNMISSED_JWT_SECRET"
         ) from None
 
 

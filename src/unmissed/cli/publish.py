@@ -16,7 +16,7 @@ from unmissed.security.redaction import printable, redact, shown_url
 def publish(
     type: Annotated[str, typer.Argument(help="The message type, such as chat.")],
     data: Annotated[
-        str | None, typer.Argument(help="""The data as JSON, such as '{"text": "hello"}'; none if left out.""")
+        str | None, typer.Argument(help="""The data as JSON, such as '{"text": "hello"}'. Default: no data.""")
     ] = None,
     *,
     user: Annotated[list[str] | None, typer.Option(help="Publish only to this user. May be repeated.")] = None,
@@ -55,7 +55,7 @@ def json_headers(token: str) -> dict[str, str]:
 
 
 def detail_of(response: httpx.Response) -> str:
-    """Return what a server that refused a request says about it."""
+    """Return the reason that a server gives for refusing a request."""
     try:
         return redact(str(response.json()["detail"]))
     except (ValueError, LookupError, TypeError):

@@ -36,11 +36,11 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8000,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that serve; more than one needs a log that they share.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes; several need a shared log.")] = 1,
     dev: Annotated[bool, typer.Option("--dev", help="Local development: random secret, printed token.")] = False,
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")] = "info",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="The lowest level to log.")
+    ] = "info",
     access_log: Annotated[bool, typer.Option(help="Log every request.")] = True,
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy in front removes, such as /live.")] = "",
     forwarded_allow_ips: Annotated[
@@ -51,10 +51,12 @@ def serve(
         ),
     ] = None,
     ssl_certfile: Annotated[Path | None, _FileOption(help="TLS certificate chain, as PEM.")] = None,
-    ssl_keyfile: Annotated[Path | None, _FileOption(help="Its private key, unless the chain contains it.")] = None,
+    ssl_keyfile: Annotated[
+        Path | None, _FileOption(help="Private key of the certificate, unless the chain contains it.")
+    ] = None,
     overrides: dict[str, Any],
 ) -> None:
-    """Serve the WebSocket, event streams, REST routes and the browser client; with --dev, a console, too."""
+    """Serve the WebSocket, event streams, REST routes and the browser client; with --dev, also the console."""
     settings = Settings.load(**overrides)
     if dev:
         settings = _development(settings, overrides, host=host)
@@ -99,7 +101,7 @@ def _log_config(level: str) -> dict[str, Any]:
 def _check_certificate(config: uvicorn.Config) -> None:
     """Read the certificate now. uvicorn itself would end with a traceback."""
     if config.ssl_keyfile and not config.ssl_certfile:
-        raise ConfigurationError("--ssl-keyfile is given without --ssl-certfile: give the certificate, too")
+        raise ConfigurationError("--ssl-keyfile needs --ssl-certfile: also give the certificate")
     try:
         if config.ssl_certfile:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
@@ -110,9 +112,7 @@ def _check_certificate(config: uvicorn.Config) -> None:
 def _development(settings: Settings, overrides: dict[str, Any], *, host: str) -> Settings:
     """Return settings that accept query tokens, with development defaults for a missing secret or origins."""
     if not is_loopback(host):
-        raise ConfigurationError(
-            "--dev serves this machine only: leave --host out, or leave --dev out and set a secret"
-        )
+        raise ConfigurationError("--dev serves this machine only: remove --host, or remove --dev and set a secret")
     defaults: dict[str, Any] = {"allow_query_token": True, "console": True}
     if settings.jwt_secret is None and settings.jwt_secret_file is None:
         defaults["jwt_secret"] = secrets.token_urlsafe(48)

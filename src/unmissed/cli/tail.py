@@ -75,7 +75,8 @@ class Drops:
 def tail(
     *,
     topic: Annotated[
-        list[str] | None, typer.Option(help="Follow this topic. May be repeated. Default: all that the token names.")
+        list[str] | None,
+        typer.Option(help="Follow this topic. May be repeated. Default: all that the token grants by name."),
     ] = None,
     since: Annotated[int | None, typer.Option(help="Start after this number. Default: new messages.", min=0)] = None,
     drop_every: Annotated[
@@ -88,7 +89,7 @@ def tail(
         bool | None,
         typer.Option(
             "--publish/--no-publish",
-            help="Publish three messages to everyone while the connection is down. Default: only to this machine.",
+            help="Publish three messages to everyone while the connection is down. Default: only on this machine.",
         ),
     ] = None,
     stop_after: Annotated[
@@ -119,7 +120,7 @@ async def run_tail(
 ) -> Tally:
     """Show events until interrupted, or for ``stop_after`` seconds, and return the counts.
 
-    ``show`` is given lines without anything that a terminal would obey.
+    ``show`` gets lines without characters that control a terminal.
     """
     tally = Tally()
 
@@ -173,7 +174,7 @@ def _log_shown(show: Callable[[str], None]) -> Iterator[None]:
 
 
 async def _drop(stream: Stream, drops: Drops, token: str, tally: Tally, show: Callable[[str], None]) -> None:
-    """Drop the connection again and again, and publish while it is down, so that there is something to recover."""
+    """Drop the connection repeatedly, and publish while it is down, so that messages are missed and recovered."""
     numbers = count(1)
     publishing = drops.publish_to is not None
     async with httpx.AsyncClient(headers=json_headers(token), timeout=_PUBLISH_SECONDS) as http:
@@ -192,11 +193,11 @@ async def _publish(http: httpx.AsyncClient, url: str, numbers: Iterator[int], sh
     try:
         response = await http.post(url, content=encode_json(messages))
     except httpx.HTTPError as error:
-        show(f"-- nothing is published: {redact(str(error)) or type(error).__name__}")
+        show(f"-- publishing failed: {redact(str(error)) or type(error).__name__}")
         return True
     if response.status_code == HTTPStatus.CREATED:
         return True
-    show(f"-- nothing is published: status {response.status_code}, {detail_of(response)}")
+    show(f"-- publishing failed: status {response.status_code}, {detail_of(response)}")
     return response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -208,7 +209,7 @@ def messages_url(url: str) -> str:
 
 
 def may_publish(asked: bool | None, url: str) -> bool:  # noqa: FBT001  # the value of a flag
-    """Return what was asked for. By default only a server on this machine gets messages: others would see them."""
+    """Return the flag, or by default whether the server is on this machine: elsewhere, other clients would see them."""
     return is_loopback(urlsplit(websocket_url(url)).hostname or "") if asked is None else asked
 
 

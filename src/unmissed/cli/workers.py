@@ -37,7 +37,7 @@ class Worker(Process):
         """Serve until SIGTERM. Ends with the status at which the supervisor gives up if the settings are invalid."""
         # Close the supervisor's end of the pipe here: only then does the other end report its death.
         self.parent_conn.close()
-        # A worker that does not answer within some seconds is replaced, and loading may take longer.
+        # The supervisor replaces a worker that does not answer within some seconds, and loading may take longer.
         threading.Thread(target=self.always_pong, daemon=True).start()
         try:
             manager = app.application.state.manager

@@ -94,7 +94,7 @@ class _Numbers:
         return self._numbers[place] if place < len(self._numbers) else None
 
     def copy_after(self, position: int, *, into: list[int], limit: int) -> bool:
-        """Append the numbers above ``position``, unless they are more than ``limit``. Return whether they were not."""
+        """Append the numbers above ``position`` and return True, or return False if they are more than ``limit``."""
         start = bisect_right(self._numbers, position, self._start)
         if len(self._numbers) - start > limit:
             return False

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from unmissed.core.errors import MessageTooLarge
 
 MAX_DEPTH = 100
-"""The most levels of arrays and objects. A decoder that recurses reads these even far down in its stack."""
+"""The most levels of arrays and objects: few enough for a recursive decoder that is already deep in its stack."""
 
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels: flatten it, or send the inner part as a string"
 _STRUCTURE = "[]{},:"
@@ -36,7 +36,7 @@ def encode_json(value: object) -> bytes:
         raise ValueError(_TOO_DEEP) from None
     except TypeError as error:
         raise ValueError(str(error)) from None
-    # Nearly every value has fewer brackets than levels are allowed, and counting them costs little.
+    # Nearly every value has fewer brackets than levels are allowed, and counting brackets is cheap.
     if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and _depth(encoded) > MAX_DEPTH:
         raise ValueError(_TOO_DEEP)
     return encoded

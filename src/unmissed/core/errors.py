@@ -29,10 +29,10 @@
 from math import ceil
 
 LOG_UNAVAILABLE = "the log is unavailable: the reason is in the server's log output, and in /websocket/status"
-"""What anyone may read. The reason names addresses and paths."""
+"""The public text. The reason itself names addresses and paths."""
 
 NODE_FAILS = "this node is not healthy: the reason is in the server's log output, and in /websocket/status"
-"""What anyone may read about periodic checks that fail, and other nodes that cannot be reached."""
+"""The public text about failing periodic checks, and about other nodes that cannot be reached."""
 
 
 _MOST_ECHOED = 100
@@ -117,7 +117,7 @@ class OriginRefused(UnmissedError):
         # A close reason has room for the facts only, so they come first.
         super().__init__(
             f"origin {_shortened(origin)} does not match Host {_shortened(host or '')}: "
-            "add it to UNMISSED_ALLOWED_ORIGINS, or let the proxy pass the Host header on"
+            "add it to UNMISSED_ALLOWED_ORIGINS, or let the proxy forward the Host header"
         )
 
 
@@ -157,12 +157,12 @@ class NotRunning(UnmissedError, RuntimeError):
 
 
 class AlreadyRunning(UnmissedError, RuntimeError):
-    """The manager was entered while it runs. It goes on running."""
+    """The manager was entered while it was running. It continues to run."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the ConnectionManager is already running: give the lifespan once, as FastAPI(lifespan=manager.lifespan) "
-            "or with 'async with manager:' in your own"
+            "the ConnectionManager is already running: enter it once, with FastAPI(lifespan=manager.lifespan) "
+            "or with 'async with manager:' in your own lifespan"
         )
 
 
@@ -206,7 +206,7 @@ def _shortened(text: str) -> str:
 
 
 def one_string(name: str, value: str) -> str:
-    """Return what to say about one string in place of a list: Python would take its letters as the names."""
+    """Return the error text for one string in place of a list: Python would take its letters as the names."""
     return f"{name} is a list of names, not one string: write {name}=[{_shortened(value)}]"
 
 

@@ -17,7 +17,7 @@ class Evictions:
         self._by_key: dict[str, int] = {}
 
     def add(self, message: Message) -> None:
-        """Record an evicted message. Their numbers ascend."""
+        """Record an evicted message. The numbers must ascend."""
         number, keys = message.sequence_number, message.audience.keys
         if keys is None:
             self._for_everyone = number

@@ -13,7 +13,7 @@ from unmissed.core.server_frames import RESERVED_TYPES
 from unmissed.core.topics import MAX_TOPICS, checked_topic
 
 STAMP_BYTES = 80
-"""Size of ``,"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z"``, with a little room."""
+"""Size of ``,"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z"``, rounded up."""
 
 MESSAGE_OVERHEAD = 256
 """Bytes that a retained message takes besides its payload: tracemalloc counts 242 on CPython 3.11."""

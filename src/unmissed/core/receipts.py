@@ -1,4 +1,4 @@
-"""What was done under idempotency keys, so that a repeated request does nothing again."""
+"""Receipts of idempotency keys, so that a repeated request is not executed again."""
 
 from base64 import urlsafe_b64encode
 from collections import deque
@@ -18,7 +18,7 @@ KEY_BYTES = 240
 """Upper bound of the memory that one key and its receipt take: tracemalloc counts 130 to 225 on CPython 3.11."""
 
 _SLICES = 8
-"""Keys are forgotten in slices of ``max_age``, each at once: no key has a time of its own."""
+"""Keys are forgotten in slices of ``max_age``, a slice at once, so that no key needs a time of its own."""
 
 _DIGEST_BYTES = 15
 """A digest of this size, and a receipt of 31 bytes, fill the smallest blocks that Python allocates for them."""
@@ -38,7 +38,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """The keys that were added between ``begun_at`` and the next slice, and how many each owner has of them."""
+    """The keys that were added between ``begun_at`` and the next slice, and their number for each owner."""
 
     begun_at: float
     kept: dict[bytes, bytes] = field(default_factory=dict)
@@ -67,12 +67,12 @@ class Keys:
         return None
 
     def check_room(self, key: str, *, now: float) -> None:
-        """Raise TooManyRequests if this key could not be remembered: the caller must not do what it is for."""
+        """Raise TooManyRequests if this key could not be remembered: the caller must not execute its request."""
         owner = _digest(owner_of(key))
         mine = used = 0
         for each in self._slices:
             mine += each.of_owner.get(owner, 0)
-            # An owner takes a place, too, so that many owners of one key each are bounded.
+            # An owner also takes a place, so that many owners with one key each are bounded.
             used += len(each.kept) + len(each.of_owner)
         if not has_room(mine=mine, used=used, total=self._max_keys):
             raise TooManyRequests("too many idempotency keys are in use", retry_after=self._room_after(now))
@@ -129,7 +129,7 @@ class Receipts:
         self._keys.keep(key, fingerprint[:_FINGERPRINT_BYTES] + numbers, now=now)
 
     def expire(self, now: float) -> None:
-        """Forget what is too old."""
+        """Forget the receipts that are too old."""
         self._keys.expire(now)
 
 
@@ -142,20 +142,20 @@ def key_of_user(user_id: str | None, key: str) -> str:
 def has_room(*, mine: int, used: int, total: int) -> bool:
     """Return whether an owner that has taken ``mine`` of all ``used`` places may take another one.
 
-    It may have as many as are free, without the last eighth, which is for owners that have few. So one owner gets 44
-    percent, two 29 each, and those that come after any number of them find room.
+    It may have as many as are free, except the last eighth, which is reserved for owners that have few. So one owner
+    gets 44 percent, two get 29 each, and an owner that comes later still finds room.
     """
     has_few = mine < max(1, total // 4_096)
     return mine < total - used - (0 if has_few else total // 8)
 
 
 def owner_of(key: str) -> str:
-    """Return whose share of the places a key takes: the text before its first colon."""
+    """Return the owner of a key, whose share it uses: the text before its first colon."""
     return key.partition(":")[0]
 
 
 def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
-    """Return a digest that other drafts, or the same ones in another order, do not have."""
+    """Return a digest of the drafts in their order."""
     digest = sha256()
     for draft in drafts:
         keys = draft.audience.keys
@@ -166,6 +166,6 @@ def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
     return digest.digest()
 
 
-@lru_cache(maxsize=64)  # A key is looked up and then kept, and a publisher comes again.
+@lru_cache(maxsize=64)  # A key is looked up and then kept, and publishers return.
 def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""Users that were logged out, and single tokens that are refused."""
+"""Logouts of users, and single tokens that are refused."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ MAX_AHEAD_SECONDS = 3_600.0
 UNDATED_SECONDS = 3_600.0
 """A logout refuses a token that does not state when it was issued if it expires within this time after the logout.
 
-Longer would keep users out that have logged in again, and shorter would let more tokens from before go on.
+A longer time would refuse users who have logged in again; a shorter one would accept more tokens from before.
 """
 
 MAX_AHEAD = 10_000
@@ -38,7 +38,7 @@ class Token(NamedTuple):
 
     @property
     def is_recognizable(self) -> bool:
-        """Whether this token differs from those that are issued later."""
+        """Whether this token can be distinguished from later ones."""
         return self.issued_at is not None or self.expires_at is not None
 
 
@@ -65,11 +65,11 @@ class Revocations:
         self._wall_clock = wall_clock
         self._max_revoked = max_revoked
         self.fingerprint = 0
-        """A number of 64 bits that is equal where the same is refused."""
+        """A number of 64 bits that is equal on nodes that refuse the same tokens."""
         self._users: dict[str, LogOut] = {}
         self._tokens: dict[tuple[str, float | None, float | None], None] = {}
         self._ahead: dict[str, float] = {}
-        """The latest time of issue of the accepted tokens of a user that were ahead of the wall clock."""
+        """For each user, the latest time of issue of accepted tokens that were ahead of the wall clock."""
 
     def log_out(self, user_id: str, *, logout_id: str, age: float = 0.0, latest: float = 0.0) -> bool:
         """Refuse the tokens of a user that were issued until ``age`` seconds ago, or until ``latest`` (Unix seconds).
@@ -80,13 +80,13 @@ class Revocations:
         if known is not None and known.id == logout_id and known.latest >= latest:
             return False
         if known is not None:
-            # After the clock was set back, what is known would count as later than what happens now.
+            # After the clock was set back, a known logout would count as later than this one.
             known = replace(known, at=min(known.at, now))
         new = LogOut(logout_id, now - max(0.0, age), min(latest, now + MAX_AHEAD_SECONDS))
         if known is not None:
             later = known if known.id == logout_id or known.at > new.at else new
             new = LogOut(later.id, later.at, max(known.latest, new.latest))
-            self._forget_user(user_id)  # The oldest entries are the first to be forgotten.
+            self._forget_user(user_id)  # Added again below, as the newest: the oldest entries are forgotten first.
         self._users[user_id] = new
         self.fingerprint ^= _fingerprint(user_id, new.id, new.latest)
         if len(self._users) > self._max_revoked:
@@ -94,7 +94,7 @@ class Revocations:
         return new != known
 
     def refuse(self, tokens: Iterable[Token]) -> None:
-        """Refuse single tokens. One that cannot be recognized is not refused: that would ban its user for ever."""
+        """Refuse single tokens. One that cannot be recognized is not: that would lock its user out for ever."""
         for token in tokens:
             if token.is_recognizable and token not in self._tokens:
                 self._tokens[token] = None
@@ -104,9 +104,9 @@ class Revocations:
             self.fingerprint ^= _fingerprint(*oldest)
 
     def latest_ahead(self, user_id: str, tokens: Iterable[Token]) -> float:
-        """Return the latest time of issue, ahead of the wall clock, of these tokens and those accepted; 0 if none is.
+        """Return the latest time of issue that is ahead of the wall clock, of these and the accepted tokens, or 0.
 
-        A time that no clock can show is left out: such a token can only be refused alone.
+        A time too far ahead for any clock is ignored: such a token can only be refused singly.
         """
         now = self._wall_clock()
         times = [self._ahead.get(user_id, 0.0), *(token.issued_at or 0.0 for token in tokens)]
@@ -114,7 +114,7 @@ class Revocations:
 
     @property
     def users(self) -> list[tuple[str, str, float, float]]:
-        """The users that were logged out, each with the id, the age in seconds, and ``latest``, of the logout."""
+        """The logouts: for each user, its id, its age in seconds, and its ``latest``."""
         now = self._wall_clock()
         return [(user_id, each.id, now - each.at, each.latest) for user_id, each in self._users.items()]
 

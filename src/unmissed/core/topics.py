@@ -1,4 +1,4 @@
-"""Topics: their names, which ones a user may follow, and which ones a connection follows."""
+"""Topics: their names, which of them a user may follow, and which a connection follows."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -16,7 +16,7 @@ MAX_TOPIC_BYTES = 200
 _TOPIC = rf"[A-Za-z0-9._:/@+=-]{{1,{MAX_TOPIC_BYTES}}}"
 TOPIC_PATTERN = f"^{_TOPIC}$"
 TOPICS_PATTERN = f"^({_TOPIC}(,{_TOPIC})*)?$"
-"""What a name, and comma-separated names, look like: regular expressions for documents."""
+"""Regular expressions of a name and of comma-separated names, for OpenAPI and AsyncAPI."""
 
 _NAME = re.compile(_TOPIC, re.ASCII)
 _PREFIX = "*"
@@ -77,7 +77,7 @@ def named_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozens
 
 
 def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
-    """Return ``named_topics``. Raises TopicRefused, too, for a topic that is not granted."""
+    """Return ``named_topics``. Also raises TopicRefused for a topic that is not granted."""
     topics = named_topics(asked, grants)
     if asked is not None:
         for topic in topics:

@@ -19,7 +19,7 @@ SCAN = 2_000
 """The most messages that one step looks at for a client that does not see all of them: about 1 ms of work."""
 
 _PAGE_SCAN = 10_000
-"""The same for a page over REST, which has no next step: more than 1 MiB of messages of common size."""
+"""The same for a page over REST, which is one step: more than 1 MiB of messages of common size."""
 
 _SCAN_FACTOR = 8
 """Reading this many neighbouring messages takes about as long as finding one by its number."""
@@ -40,7 +40,8 @@ class Outcome(StrEnum):
 class Retention:
     """How much is kept: the newest ``max_messages``, at most ``max_bytes``, each younger than ``max_age`` seconds.
 
-    Idempotency keys are known as long, at most ``max_keys`` of them. ``has_room`` decides about a publisher's share.
+    Idempotency keys are known for ``max_age`` seconds, at most ``max_keys`` of them; ``has_room`` defines the share of
+    each publisher.
     """
 
     max_messages: int = 500
@@ -62,7 +63,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The first messages after one position that one user sees. ``has_more`` tells whether there are others."""
+    """The first messages after a position that one user sees. ``has_more``: whether further ones follow."""
 
     outcome: Outcome
     oldest: int
@@ -125,9 +126,9 @@ class Window:
             self._evict()
 
     def skip(self, number: int) -> None:
-        """Continue after ``number``, for messages that the log has lost or trimmed before this window held them.
+        """Continue after ``number``: the log has lost or trimmed messages before this window held them.
 
-        They and all earlier ones count as evicted, for everybody, since nothing tells whom they were for.
+        They and all earlier ones count as evicted for every client, since their audience is unknown.
         """
         self._clear()
         self.latest = self.evicted_through = number
@@ -147,7 +148,7 @@ class Window:
             self._evict()
 
     def lost_through(self, keys: frozenset[str] | None, *, everyone: bool = True) -> int:
-        """Return the highest evicted number that somebody with these keys, or anybody for None, may have missed.
+        """Return the highest evicted number that a client with these keys, or any client for None, may have missed.
 
         Messages for everyone count unless ``everyone`` is false.
         """
@@ -158,8 +159,8 @@ class Window:
     ) -> tuple[Outcome, int]:
         """Return the outcome for a position, and where delivery continues.
 
-        Position 0 stands for the start of this epoch. Without ``epoch``, only the number is checked. Evicted messages
-        count if somebody with these keys would have seen them; without ``keys``, all of them count.
+        Position 0 means the start of this epoch. Without ``epoch``, only the number is checked. Evicted messages count
+        if a client with these keys would have seen them; without ``keys``, all of them count.
         """
         start = self.first_number - 1
         if position == 0:
@@ -187,8 +188,8 @@ class Window:
     ) -> Page:
         """Return what these keys make visible after ``position`` at ``now`` (monotonic seconds), up to PAGE_BYTES.
 
-        At least one message is returned if there is one. Nothing is read beyond the first message that did not fit, and
-        not more than some thousand messages after the first that is visible: the rest is for the next page.
+        At least one message is returned, if any is visible. Reading ends at the first message that does not fit, or
+        some thousand messages after the first visible one: the next page has the rest.
         """
         self.expire(now)
         outcome, start = self.locate(position, epoch=epoch, keys=keys)
@@ -229,9 +230,9 @@ class Window:
         """Return a later position, and the messages between the two that these keys make visible.
 
         The position must not be below ``evicted_through``. Without ``everyone``, only messages that are addressed to
-        one of the keys are returned. What comes before the first of them is skipped, and ``most`` messages are looked
-        at after that: where nothing is visible, the later position is ``latest``. Read the messages before the next
-        append or expiry.
+        one of the keys are returned. The index skips everything before the first of them; from there, at most ``most``
+        messages are examined. If nothing is visible, the later position is ``latest``. Read the messages before the
+        next append or expiry.
         """
         limit = min((self.latest - position) // _SCAN_FACTOR, most)
         numbers = self._addressed.after(position, keys, everyone=everyone, limit=limit)
@@ -242,7 +243,7 @@ class Window:
         else:
             through = self.latest
             candidates = (self._messages[number - self.oldest] for number in numbers)
-        # Most messages are for everyone. Calling ``visible`` for those, too, would double the time of a large page.
+        # Most messages are for everyone. Calling ``visible`` for them would double the time of a large page.
         if everyone:
             return through, (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
         return through, (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
@@ -263,7 +264,7 @@ class Window:
 
 
 def _cut(messages: Iterable[Message], *, max_messages: int | None) -> tuple[tuple[Message, ...], bool]:
-    """Return the first messages that fit into a page, at least one, and whether others follow."""
+    """Return the first messages that fit into a page, at least one, and whether further ones follow."""
     fitting: list[Message] = []
     size = 0
     for message in messages:

@@ -37,7 +37,7 @@ if (location.hash) watch(location.hash.slice(1));</script></html>"""
 
 @dataclass
 class Run:
-    """What the agent has written so far, and a number of the log: the messages after it have the rest."""
+    """What the agent has written so far, and the number after which messages have the rest."""
 
     sequence_number: int
     text: str = ""
@@ -58,7 +58,7 @@ async def think(question: str) -> AsyncIterator[str]:
 
 
 async def write(topic: str, run: Run, question: str) -> None:
-    """Publish each part of an answer, and keep the text for pages that load later."""
+    """Publish each part of an answer, and store the text for pages that load later."""
     async for part in think(question):
         message = await manager.emit("written", part, topics=[topic])
         run.text, run.sequence_number = run.text + part, message.sequence_number
@@ -76,7 +76,7 @@ async def start(request: Request) -> str:
 
 
 def found(run_id: str) -> Run:
-    """Return a run. Raises HTTPException if there is none with this id."""
+    """Return a run. Raises HTTPException if none has this id."""
     if run_id not in runs:
         raise HTTPException(404, "there is no such run")
     return runs[run_id]

@@ -1,4 +1,4 @@
-"""A chat room that loses nothing: ``uvicorn unmissed.examples.chat:app``, then open it in two windows."""
+"""A chat room that loses no message: ``uvicorn unmissed.examples.chat:app``, then open it in two windows."""
 
 import secrets
 
@@ -20,7 +20,7 @@ const stream = connect(location.href.replace(/[?#].*|$/, ""), {
 stream.on("said", ({ data }) => list.append(`${data.by}: ${data.text}`, document.createElement("br")));
 document.querySelector("form").onsubmit = (event) => {
   event.preventDefault();
-  stream.command("say", event.target.text.value);  // Done once, however often the network fails.
+  stream.command("say", event.target.text.value);  // Executed once, however often the network fails.
   event.target.reset();
 };</script></html>"""
 

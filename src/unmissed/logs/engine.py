@@ -1,4 +1,4 @@
-"""What a shared log needs of the engine that stores its messages."""
+"""The contract of an engine, which stores the messages of a shared log."""
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from unmissed.logs.writer import Stored, Write
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a node has read: an epoch, its latest number that the node has, and when that message was stamped.
+    """How far a node has read: the epoch, the latest number that the node has, and when its message was stamped.
 
-    ``unix_ms`` is 0 if the node has no message of that number.
+    ``unix_ms`` is 0 if the node has no message with that number.
     """
 
     epoch: str
@@ -41,8 +41,8 @@ class State:
 class Engine(Channel, Protocol):
     """Stamps and stores messages, and gives every node the same ones in the same order.
 
-    Every method but ``close`` raises LogUnavailable when the engine cannot be reached or cannot do its work at the
-    moment, with a reason that does not contain a password. It may be called again after that.
+    Every method but ``close`` raises LogUnavailable while the engine cannot be reached or cannot do its work, with a
+    reason that contains no password. The method may be called again after that.
     """
 
     async def connect(self) -> None:
@@ -62,15 +62,15 @@ class Engine(Channel, Protocol):
         ...
 
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
-        """Store these publishes, each as one block of contiguous numbers, and return what became of each.
+        """Store these publishes, each as one block of contiguous numbers, and return the result of each.
 
         It may store only the first of them, at least one, to return soon: the caller passes the rest again.
 
-        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for what can never be
-        stored.
+        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for a publish that can
+        never be stored.
 
-        A write without a key has the key ``Write.id``: it may be passed again after LogUnavailable, and must not be
-        stored twice.
+        A write may be passed again after LogUnavailable, and must not be stored twice: without a key, ``Write.id``
+        identifies it.
         """
         ...
 

@@ -49,7 +49,7 @@ class SharedLog:
 
     @property
     def channel(self) -> Channel:
-        """The engine carries the notes between its nodes, too."""
+        """The engine, which also carries the notes between its nodes."""
         return self._engine
 
     async def open(self) -> Window:
@@ -59,7 +59,7 @@ class SharedLog:
         self._asking = asyncio.Lock()
         self._questions = 0
         self._answered: tuple[int, State | None] = (0, None)
-        """The number of the last question about the state, and its answer."""
+        """The number of the last request for the state, and its answer."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._engine.close)
             try:
@@ -78,7 +78,7 @@ class SharedLog:
         self._feed.subscribe(listener)
 
     async def close(self) -> None:
-        """Write what waits, and disconnect, also if the time for that is over. The epoch continues in the engine."""
+        """Write what waits, and disconnect even if that is cancelled. The epoch continues in the engine."""
         try:
             await self._end()
         finally:
@@ -89,9 +89,9 @@ class SharedLog:
         self._feed.window.expire(self._clock())
 
     async def catch_up(self, number: int) -> None:
-        """Ask the engine whether it has a number, and wait until it has come from there into the window.
+        """Ask the engine whether it has a number, and wait until the window has it.
 
-        If the engine has begun another epoch, the window does, too.
+        If the engine has begun another epoch, so does the window.
         """
         if number > self._feed.window.latest:
             state = await self._fresh_state()
@@ -113,7 +113,7 @@ class SharedLog:
         return stamped(drafts, receipt, appended_at=self._clock())
 
     async def _fresh_state(self) -> State:
-        """Return a state that was asked for after this call. All who wait at the same time share one question."""
+        """Return a state that was requested after this call. Concurrent callers share one request."""
         arrived = self._questions
         async with self._asking:
             asked, state = self._answered
@@ -147,7 +147,7 @@ class SharedLog:
                 await asyncio.sleep(self._reading.failed(error.reason))
 
     async def _follow(self) -> None:
-        """Keep the window up to date. After a failure, or when numbers are missing, begin with the engine's state."""
+        """Keep the window up to date. After a failure or a hole in the numbers, start again from the engine's state."""
         while True:
             try:
                 state = await self._engine.state(self._seen)
@@ -161,11 +161,11 @@ class SharedLog:
                 await asyncio.sleep(_UNEXPECTED_SECONDS)
 
     def _adopt(self, state: State) -> None:
-        """Begin another epoch if the engine has, and skip what it does not store any more."""
+        """Begin another epoch if the engine has, and skip messages that it no longer stores."""
         window = self._feed.window
         if state.epoch != window.epoch:
             if state.first_number <= window.latest:
-                return  # An answer that was overtaken: every new epoch has higher numbers.
+                return  # An outdated answer: every new epoch has higher numbers.
             self._feed.restart(epoch=state.epoch, first_number=state.first_number)
             self._seen = Position(state.epoch, window.latest, 0)
         if state.oldest - 1 > window.latest:
@@ -176,7 +176,7 @@ class SharedLog:
         """Append what the engine yields, until a number is missing, or it yields nothing."""
         async with contextlib.aclosing(self._engine.read(self._feed.window.latest)) as blocks:
             await anext(blocks)
-            # Not before: an engine that tells its state but cannot be read would be reported again and again.
+            # Not earlier: an engine that answers with its state but cannot be read would be reported again and again.
             self._reading.succeeded()
             async for records in blocks:
                 following = _following(records, self._feed.window.latest)

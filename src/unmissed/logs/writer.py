@@ -1,4 +1,4 @@
-"""Group commit: what is published while a write is running is written together by the next one."""
+"""Group commit: publishes that arrive during a write are written together by the next write."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ MAX_WAITING_BYTES = 33_554_432
 
 @dataclass(eq=False, slots=True)
 class Write:
-    """One publish that waits to be written. ``fingerprint`` tells other drafts apart from these."""
+    """One publish that waits to be written. Other drafts have another ``fingerprint``."""
 
     drafts: Sequence[Draft]
     key: str | None
@@ -56,14 +56,14 @@ class Stored:
 class Writer(Generic[_Result]):
     """Passes what is published to ``write``, in order, one call at a time.
 
-    ``write`` returns a result or an exception for the first of the writes, or for all. If it raises LogUnavailable, the
-    same writes, without those that were cancelled, are passed to it again, and it must recognise what it has done.
+    ``write`` returns a result or an exception for each of the first writes, or for all. If it raises LogUnavailable, it
+    gets the same writes again, except those that were cancelled, and must recognise the ones that it has stored.
     """
 
     def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[_Result | UnmissedError]]]) -> None:
         self._write = write
         self._waiting: dict[Write, int] = {}
-        """The bytes of each write that waits, in their order."""
+        """The waiting writes in their order, with the bytes of each."""
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -79,7 +79,7 @@ class Writer(Generic[_Result]):
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Write what is waiting, within a second, and refuse what could not be written."""
+        """Write the waiting publishes within a second, and refuse the rest."""
         self._closing = True
         self._wake.set()
         try:
@@ -105,7 +105,7 @@ class Writer(Generic[_Result]):
             self._forget(write)
 
     async def _run(self) -> None:
-        """Write what is submitted. While that fails, try again even if nothing waits."""
+        """Write what is submitted. After a failure, retry even if nothing waits, to see when it works again."""
         while True:
             if self._waiting or self.unavailable is not None:
                 await self._write_together([*islice(self._waiting, MAX_WRITES)])
@@ -125,7 +125,7 @@ class Writer(Generic[_Result]):
             logger.exception("writing to the log failed")
             results = [error] * len(writes)
         self._availability.succeeded()
-        # The rest is written by the next call.
+        # ``write`` may have taken only the first of them: the next call writes the rest.
         for write, result in zip(writes, results, strict=False):
             self._forget(write)
             _resolve(write, result)

@@ -525,8 +525,8 @@ def test_tail_tells_once_that_its_token_may_not_publish_and_goes_on(server: Live
 
     lines = run("tail", *arguments, "--token", server.token(scope="")).splitlines()
 
-    refusals = [line for line in lines if "nothing is published" in line]
-    assert [f"-- nothing is published: status 403, publishing needs a token with the scope {PUBLISH_SCOPE}"] == refusals
+    refusals = [line for line in lines if "publishing failed" in line]
+    assert [f"-- publishing failed: status 403, publishing needs a token with the scope {PUBLISH_SCOPE}"] == refusals
     assert sum("-- dropping" in line for line in lines) > 1
     assert "-- received 0, recovered 0, lost 0, duplicates 0" == lines[-1]
 

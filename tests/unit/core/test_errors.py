@@ -68,7 +68,7 @@ def test_a_refusal_without_a_reason_says_so() -> None:
         (errors.InvalidPosition(), "in plain digits such as 42"),
         (errors.OriginRefused("https://evil.example", host="app.example.com"), "add it to UNMISSED_ALLOWED_ORIGINS"),
         (errors.NotRunning(), "FastAPI(lifespan=manager.lifespan)"),
-        (errors.AlreadyRunning(), "give the lifespan once"),
+        (errors.AlreadyRunning(), "enter it once"),
         (errors.Draining(), "reconnect"),
         (errors.WrongThread(right_call="manager.publish_threadsafe(message)"), "manager.publish_threadsafe(message)"),
     ],
@@ -83,7 +83,7 @@ def test_a_refused_origin_is_told_with_the_host_it_was_compared_with() -> None:
     assert ("https://evil.example", "app.example.com") == (error.origin, error.host)
     assert (
         "origin 'https://evil.example' does not match Host 'app.example.com': "
-        "add it to UNMISSED_ALLOWED_ORIGINS, or let the proxy pass the Host header on"
+        "add it to UNMISSED_ALLOWED_ORIGINS, or let the proxy forward the Host header"
     ) == str(error)
 
 

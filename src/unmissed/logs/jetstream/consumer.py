@@ -27,7 +27,7 @@ _SILENCE_SECONDS = 3.5
 """Seconds of silence after which the server has lost the consumer, or cannot be reached."""
 
 _INACTIVE_SECONDS = 300
-"""How long a server keeps the consumer of a node that is gone, or too busy to ask for messages."""
+"""How long a server keeps the consumer of a node that is gone, or too busy to pull messages."""
 
 _PULL_ENDED = ("Request Timeout", "Interest Expired", "Batch Completed", "Message Size Exceeds MaxBytes", "No Messages")
 
@@ -82,14 +82,14 @@ class StreamConsumer:
             raise LogUnavailable(error_text(answer))
 
     async def _pull(self) -> None:
-        """Ask for more messages. The caller has taken all that arrived before, so that nothing piles up."""
+        """Request more messages. The caller has taken all earlier ones, so that they do not accumulate."""
         self._pulls += 1
         self._expected = _PULL_MESSAGES
         pull = api_request(
             f"CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
             {
                 "batch": _PULL_MESSAGES,
-                # A pull ends without a message that exceeds this.
+                # A message that exceeds this would end the pull without being delivered.
                 "max_bytes": max(_PULL_BYTES, 2 * self._connection.max_payload),
                 "expires": _PULL_SECONDS * 1_000_000_000,
                 "idle_heartbeat": _HEARTBEAT_SECONDS * 1_000_000_000,
@@ -98,7 +98,7 @@ class StreamConsumer:
         await self._connection.send(Packet(pull.subject, pull.body), reply=f"{self._inbox}.{self._pulls}")
 
     async def _next(self) -> list["Msg"]:
-        """Return what has arrived, as soon as anything has."""
+        """Return the messages that have arrived, as soon as one has."""
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 await self._wake.wait()
@@ -110,11 +110,11 @@ class StreamConsumer:
         return arrived
 
     def _records(self, arrived: Sequence["Msg"]) -> list[Record]:
-        """Return what is published by these messages. A batch is published by its last one."""
+        """Return the records that these messages publish. The last message of a batch publishes all of it."""
         records: list[Record] = []
         foreign: list[int] = []
         for message in arrived:
-            # Only a message of the stream has a reply. Its publisher may have given it the headers of a status.
+            # Only a message of the stream has a reply. Headers cannot decide: a publisher may set those of a status.
             if not message.reply:
                 self._take_status(message)
                 continue
@@ -125,7 +125,7 @@ class StreamConsumer:
             try:
                 self._take(number, decode_body(message.data), records)
             except ValueError:
-                # The server gave this number to a message of another program, so that none of unmissed is missing.
+                # The server gave this number to a message of another program, so no message of unmissed is missing.
                 self._end_part(records)
                 records.append(Record(number, 0, 0, VOID))
                 foreign.append(number)
@@ -137,7 +137,7 @@ class StreamConsumer:
         return records
 
     def _take_status(self, message: "Msg") -> None:
-        """Note that a pull has ended, or that the consumer has."""
+        """Record the end of a pull. Raises LogUnavailable at the end of the consumer."""
         headers = message.headers or {}
         status, description = headers.get("Status"), headers.get("Description", "")
         if status == "100":
@@ -148,7 +148,7 @@ class StreamConsumer:
             self._expected = 0
 
     def _take(self, number: int, body: Body, records: list[Record]) -> None:
-        """Add a message to the records, with those that are held back for it, or hold it back."""
+        """Add a message to the records, with the ones before it in its batch, or hold it back until the batch ends."""
         if self._batch and (number, body.place) != (self._batch[-1].number + 1, self._place + 1):
             self._end_part(records)
         record = Record(number, body.unix_ms, body.log_ms, body.draft)
@@ -162,7 +162,7 @@ class StreamConsumer:
         records.append(record)
 
     def _end_part(self, records: list[Record]) -> None:
-        """Make void what is held of a batch, as something else follows.
+        """Void the held messages of a batch, because something else follows them.
 
         A single server that is killed while it stores a batch keeps a part of it. It was not reported as stored,
         and its publisher stores the whole of it later.

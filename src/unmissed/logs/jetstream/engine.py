@@ -44,11 +44,11 @@ _NOTE_OVERHEAD = 200
 """Bytes that a note takes in memory besides its content."""
 
 _FIND_TRIES = 5
-"""How often to look for the stream, or create it, while other nodes create or delete it."""
+"""Attempts to find or create the stream while other nodes create or delete it."""
 
 _LOOK_AGAIN_SECONDS = 0.25
 _LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
-"""How long to wait before a stream is looked at again, and replaced if it has really lost messages."""
+"""Seconds before a stream that seems to have lost messages is checked again, and then replaced."""
 
 
 class JetStreamEngine:
@@ -160,10 +160,10 @@ class JetStreamEngine:
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.
 
-        On a new connection, look at the stream first: if the server has lost messages, it would use numbers again.
+        On a new connection, check the stream first: a server that has lost messages would use numbers again.
         """
         if not self._is_known:
-            # Otherwise, do not wait for the lock: many calls of ``state`` may be before this one.
+            # Otherwise, do not wait for the lock: many calls of ``state`` may be waiting for it.
             async with self._lock:
                 if not self._is_known:
                     await self._look(seen, to_read=False)
@@ -183,13 +183,13 @@ class JetStreamEngine:
 
     @property
     def _is_known(self) -> bool:
-        """Whether the stream has been looked at on the connection there is now."""
+        """Whether the stream has been checked on the present connection."""
         return self._stream is not None and self._connection is not None and self._connection.lost is None
 
     async def _look(self, seen: Position | None, *, to_read: bool) -> State:
-        """Return what the stream holds, and let this connection be used.
+        """Return what the stream holds, and allow writes on this connection.
 
-        Reading needs a new consumer, which only the leader of a whole cluster can create. Writing does not need it.
+        Reading needs a new consumer, which only the leader of the cluster can create. Writing does not.
         """
         connection = await self._connected_again()
         if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
@@ -268,7 +268,7 @@ class JetStreamEngine:
         return await connection.ask(api_request(f"STREAM.CREATE.{self._address.name}", wanted))
 
     def _first_above(self, seen: Position | None) -> int:
-        """Return the first number of a new epoch, which no message can have had."""
+        """Return the first number of a new epoch, above every number used so far."""
         if seen is None and self._first_number is not None:
             return self._first_number
         return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
@@ -309,7 +309,7 @@ class JetStreamEngine:
         body = None if error_code(answer) is not None else stored_body(answer["message"])
         if body is None:
             return stream.latest
-        # Only a node that has just started needs the wall clock of the server, for the time since the latest message.
+        # Only a node that has just started uses the wall clock of the server, for the time since the latest message.
         idle_ms = 0.0 if self._log_ahead_ms is not None else stream.server_ms - unix_ms_of(answer["message"]["time"])
         self._set_log_clock(body.log_ms + max(0.0, idle_ms))
         if body.is_last:
@@ -319,7 +319,7 @@ class JetStreamEngine:
     def _log_ms(self, stream: StreamInfo) -> float:
         """Return the present time on the clock of the log.
 
-        It goes on with the monotonic clocks of the nodes, and messages carry it from one to another. A new log begins
+        It advances with the monotonic clocks of the nodes, and messages carry it from node to node. A new log begins
         with the time of the server.
         """
         if self._log_ahead_ms is None:
@@ -339,7 +339,7 @@ class JetStreamEngine:
         oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
             return oldest
-        # A damaged store has holes: continue after the one that follows what was seen.
+        # A damaged store has holes: continue after the hole that follows the seen messages.
         request = {"seq": seen.latest + 1, "next_by_subj": f"{stream.subjects}*"}
         answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
         return oldest if error_code(answer) is not None else max(oldest, answer["message"]["seq"])

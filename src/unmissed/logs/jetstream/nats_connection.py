@@ -34,7 +34,7 @@ _UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
 class NatsConnection:
     """A connection that is used until it is lost. Then it is closed, and another one opened.
 
-    Reconnecting is not left to nats-py: it would keep messages that were reported as not stored, and send them later.
+    nats-py must not reconnect by itself: it would keep messages that were reported as not stored, and send them later.
     """
 
     def __init__(self, address: StreamAddress) -> None:
@@ -143,7 +143,7 @@ class NatsConnection:
                 del self._answers[token]
 
     async def send(self, packet: Packet, *, reply: str = "") -> None:
-        """Send one packet, and wait for nothing."""
+        """Send one packet without waiting for an answer."""
         self.check()
         with self._ending():
             await self._client.publish(packet.subject, packet.body, reply=reply, headers=packet.headers)
@@ -201,12 +201,12 @@ class NatsConnection:
         return content
 
     async def _disconnected(self) -> None:
-        """End the connection. nats-py calls this before it reconnects: wait here, so that it does not."""
+        """End the connection. nats-py calls this before it reconnects: waiting here prevents that."""
         self.end(f"{self._label} cannot be reached")
         await self._closed.wait()
 
     async def _failed(self, error: Exception) -> None:
-        """Keep what the server complains about. It may be a missing permission, and the reason for a missing answer."""
+        """Keep the error that the server reports. It may be a missing permission, and explain a missing answer."""
         text = str(error).removeprefix("nats: ")
         if "violation" in text.lower():
             self._complaint = f"{self._label}: {text}"
@@ -216,7 +216,7 @@ class NatsConnection:
         options: dict[str, Any] = {
             "servers": [*address.servers],
             "name": "unmissed",
-            # Messages come to an inbox: users who may read only their own cannot read those of others.
+            # Answers come to an inbox under this prefix, so permissions can keep users from the inboxes of other users.
             "inbox_prefix": f"_INBOX.{address.name}",
             "error_cb": self._failed,
             "disconnected_cb": self._disconnected,
@@ -235,7 +235,7 @@ class NatsConnection:
         return options
 
     def _secret(self, text: str | None) -> str:
-        """Return a credential, now that the server is about to get it."""
+        """Return a credential, which the client is about to send."""
         if self._address.tls:
             self._require_tls()
         return text or ""

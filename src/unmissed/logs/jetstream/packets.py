@@ -44,9 +44,9 @@ def error_text(answer: Mapping[str, Any]) -> str:
 
 
 class Body(NamedTuple):
-    """What a body has. All messages of a publish have the same ``unix_ms`` and ``log_ms``.
+    """The parts of a body. All messages of a publish have the same ``unix_ms`` and ``log_ms``.
 
-    The last message has the receipt, since the stream discards it last: there, ``place`` is how many there are.
+    The last message has the receipt, since the stream discards it last. Its ``place`` is the number of messages.
     """
 
     unix_ms: int
@@ -72,7 +72,7 @@ class Body(NamedTuple):
 
 
 def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt: bytes | None = None) -> bytes:
-    """Return a body. There are no headers of our own, because nats-py takes long to read them."""
+    """Return a body. It has no headers of our own, because nats-py is slow to parse them."""
     line = (
         b"%d %d %d" % (unix_ms, log_ms, place)
         if receipt is None
@@ -82,7 +82,7 @@ def encode_body(draft: Draft, *, unix_ms: int, log_ms: int, place: int, receipt:
 
 
 def encode_receipt(write: Write) -> bytes:
-    """Return what the line of the last message of a write has after its place."""
+    """Return the receipt of a write: the end of the first line of its last message."""
     return f"{fingerprint(write)} {write.id}".encode()
 
 
@@ -92,7 +92,7 @@ def fingerprint(write: Write) -> str:
 
 
 def decode_body(body: bytes) -> Body:
-    """Return what a body has. Raises ValueError for other bytes."""
+    """Return the parts of a body. Raises ValueError for other bytes."""
     line, _, draft = body.partition(b"\n")
     unix_ms, log_ms, place, *receipt = line.split(b" ", 3)
     decoded = Body(decode_ms(unix_ms), int(log_ms), int(place), receipt[0] if receipt else None, decode_draft(draft))

@@ -25,7 +25,7 @@ from unmissed.logs.jetstream.stream import StreamInfo
 from unmissed.logs.writer import Stored, Write
 
 _OTHER_LAST_NUMBER = 10071
-"""The subject has a message already."""
+"""The subject already has a message."""
 _BEING_WRITTEN = 10164
 """Another message on this subject is being replicated."""
 _NO_MESSAGE = 10037
@@ -43,9 +43,9 @@ A server on a busy machine needs up to half a second for them: about 0.2 ms for 
 
 _HEADER_BYTES = 512
 _TRIES = 40
-"""How often to send publishes whose subject is being written, by another node or an earlier one of these publishes."""
+"""Attempts for publishes whose subject is being written by another node, or for an earlier one of these publishes."""
 _PAUSE_SECONDS = 0.02
-"""How long to wait for another node before that."""
+"""Seconds between these attempts while another node writes."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,11 +55,11 @@ class _Publish:
     write: Write
     subject: str
     last_number: int = 0
-    """The number of the last message that may be on the subject, or 0 for none."""
+    """The number that the last message on the subject is expected to have; 0 for none."""
     result: Stored | InvalidMessage | None = None
 
     def packets(self, *, unix_ms: int, log_ms: int) -> list[Packet]:
-        """Return the messages. Several are an atomic batch, of which the last one is answered."""
+        """Return the messages. Several form an atomic batch, whose last message is answered."""
         drafts = self.write.drafts
         batch = {"Nats-Batch-Id": secrets.token_urlsafe(6)} if len(drafts) > 1 else {}
         packets = []
@@ -94,9 +94,9 @@ class StreamPublisher:
         self._log_ms = log_ms
 
     async def write(self, writes: Sequence[Write]) -> list[Stored | InvalidMessage]:
-        """Return what became of each of the first writes: of as many as take less than a second. See ``Engine.write``.
+        """Return the results of the first writes, as many as take less than a second. See ``Engine.write``.
 
-        Of those with one subject, only the first is sent at a time.
+        Writes with the same subject are sent one after another.
         """
         publishes = [_Publish(write, self._stream.subjects + _last_part(write)) for write in _fitting(writes)]
         for publish in publishes:
@@ -119,7 +119,7 @@ class StreamPublisher:
         return results
 
     def _refusal(self, write: Write) -> InvalidMessage | None:
-        """Return why the server can never store this write. It would close the connection."""
+        """Return why the server can never store this write, or None. It would close the connection."""
         if len(write.drafts) > _MAX_BATCH:
             return InvalidMessage(f"a batch has at most {_MAX_BATCH} messages on NATS: publish several batches")
         limit = self._connection.max_payload - _HEADER_BYTES - LINE_BYTES
@@ -128,7 +128,7 @@ class StreamPublisher:
         return None
 
     async def _publish(self, publishes: Sequence[_Publish]) -> None:
-        """Send these publishes, and set the results of those that are known then."""
+        """Send these publishes, and set the results that are known then."""
         packets = [
             packet for publish in publishes for packet in publish.packets(unix_ms=self._unix_ms, log_ms=self._log_ms)
         ]
@@ -146,7 +146,7 @@ class StreamPublisher:
             await self._look_up(known)
 
     async def _look_up(self, publishes: Sequence[_Publish]) -> None:
-        """Set the results of publishes whose subjects have messages already."""
+        """Set the results of publishes whose subjects already have messages."""
         requests = [
             api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.subject}) for each in publishes
         ]
@@ -163,8 +163,8 @@ class StreamPublisher:
         """Set the result from the last message of a subject."""
         stored = stored_body(message)
         if stored is None or not stored.is_last:
-            # A part of a batch, which every reader skips. It cannot be completed with contiguous numbers, since others
-            # may follow it: store the whole batch.
+            # A part of a batch, which every reader skips. Other messages may follow it, so it cannot be completed with
+            # contiguous numbers: store the whole batch again.
             publish.last_number = message["seq"]
         elif stored.is_of(publish.write):
             publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
@@ -199,7 +199,7 @@ def _first_of_each_subject(publishes: Sequence[_Publish]) -> list[_Publish]:
 
 
 def _fitting(writes: Sequence[Write]) -> Iterator[Write]:
-    """Yield as many of the writes as are sent together, and at least one."""
+    """Yield the writes that are sent together: at least one."""
     messages = size = batches = 0
     for index, write in enumerate(writes):
         messages += len(write.drafts)

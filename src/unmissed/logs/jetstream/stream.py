@@ -15,7 +15,7 @@ _EPOCH_KEY = "unmissed-epoch"
 _FORMAT_KEY = "unmissed-format"
 
 _LEAST_MESSAGES = 10_000
-"""Messages are the receipts of their keys, so a stream holds more of them than a window."""
+"""Messages are also the receipts of their keys, so a stream holds more of them than a window."""
 
 _HEADER_BYTES = 1_024
 """Upper bound of the bytes that the server stores with a message besides its body."""
@@ -27,7 +27,7 @@ _LEAST_AGE = 0.1
 """Seconds. JetStream accepts no shorter ``max_age``."""
 
 _TOUCH_SECONDS = 3.0
-"""A leader that has heard from most replicas so recently is the only one: they elect another one after 4 seconds."""
+"""A leader that has heard from most replicas within this time is the only one: they elect another after 4 seconds."""
 
 _FIXED: dict[str, Any] = {
     "retention": "limits",
@@ -51,13 +51,13 @@ _OPTIONS = {
     "no_ack": "--ack",
     "allow_atomic": "--allow-batch",
 }
-"""Settings that ``nats stream edit`` can change. The others need another stream."""
+"""Settings that ``nats stream edit`` can change. All other settings need another stream."""
 
 
 def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_number: int) -> dict[str, Any]:
     """Return the settings of the stream for a new epoch.
 
-    The epoch is a part of the subjects, so that what is published for one epoch cannot get a number of another one.
+    The epoch is a part of the subjects, so that a message for one epoch cannot get a number of another epoch.
     """
     max_messages = max(_LEAST_MESSAGES, 2 * retention.max_messages)
     return {
@@ -72,7 +72,7 @@ def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_
         # Nothing uses message ids. The default of two minutes would not allow a shorter max_age.
         "duplicate_window": int(_LEAST_AGE * 1e9),
         "first_seq": first_number,
-        # A message that is deleted alone would leave a hole in the numbers.
+        # Deleting a single message would leave a hole in the numbers.
         "deny_delete": True,
         "metadata": {_EPOCH_KEY: epoch, _FORMAT_KEY: _FORMAT},
     }
@@ -118,9 +118,9 @@ class StreamInfo:
         return f"{self.name}.{self.epoch}."
 
     def has_lost(self, seen: Position, *, stored_ms: int | None) -> bool:
-        """Return whether a message that was seen is lost, or its number would be given to another one.
+        """Return whether a message that was seen is lost, or its number would be used again.
 
-        ``stored_ms`` is when the message that has the number ``seen.latest`` was stamped, or None without one.
+        ``stored_ms`` is when the stored message with the number ``seen.latest`` was stamped, or None without one.
         """
         if self.epoch != seen.epoch:
             return seen.latest >= self.first_number
@@ -166,7 +166,7 @@ def _check(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def _fits(key: str, found: Any, wanted: Any) -> bool:
-    """Return whether a setting is the wanted one, or for limits, not lower. 0 and -1 are no limit."""
+    """Return whether a setting is as wanted, or, for a limit, not lower. 0 and -1 mean no limit."""
     if key in ("max_age", "max_msgs", "max_bytes"):
         return bool(found <= 0 or found >= wanted)
     return bool(found == wanted)
@@ -181,7 +181,7 @@ def _argument(key: str, value: Any) -> str:
 
 
 def _has_majority(replicas: int, others: Any) -> bool:
-    """Return whether the leader has heard from so many replicas lately that there is no other leader."""
+    """Return whether the leader has heard from a majority recently, so that no other leader can exist."""
     in_touch = sum(
         bool(other.get("current") and not other.get("offline") and other.get("active", 0) < _TOUCH_SECONDS * 1e9)
         for other in others

@@ -44,7 +44,7 @@ SETTLE_MS = 1_500
 """How long nothing is stored after a restart of Redis, or after a failover, so that all nodes can connect first."""
 
 _RETRY_MS = 60_000
-"""How long a publish without an idempotency key is recognised when it is tried again."""
+"""How long a retry of a publish without an idempotency key is recognised."""
 
 _JUMP_MS = 7_200_000
 """How far the clock of the server may jump before messages and idempotency keys expire early."""
@@ -93,7 +93,7 @@ class RedisEngine:
         """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
         self._clients: RedisClients | None = None
         self._errors = 0
-        """How many errors of the server and of the network there were."""
+        """The number of errors of the server and the network so far."""
         self._latest = 0
         """The latest number that the script has reported."""
         self._unreadable = 0
@@ -118,7 +118,7 @@ class RedisEngine:
         _warn_about_evictions(info)
 
     async def state(self, seen: Position | None) -> State:
-        """Return what Redis holds. An epoch begins if there is none, or if messages that were seen are missing."""
+        """Return what Redis holds. It begins an epoch if it has none, or if messages that were seen are missing."""
         return (await self._run([], seen or _NOTHING_SEEN))[1]
 
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
@@ -133,7 +133,7 @@ class RedisEngine:
                     {stream: f"{after}-{_LAST_OF_NUMBER}"}, count=_READ_COUNT, block=_BLOCK_MS
                 )
             records = self._records(found[0][1]) if found else []
-            # Without messages, the caller looks whether another epoch has begun, whose messages do not follow.
+            # After an empty block, the caller checks for a new epoch, whose messages do not continue these numbers.
             yield records
             if records:
                 after = records[-1].number
@@ -149,12 +149,12 @@ class RedisEngine:
         ]
 
     async def send(self, note: bytes) -> None:
-        """Publish a note to the nodes that listen."""
+        """Publish a note to the listening nodes."""
         async with self._server() as redis:
             await redis.publish(self._channel_name, note)
 
     async def receive(self) -> AsyncGenerator[bytes]:
-        """Yield an empty note when subscribed, and then what is published. Ends as soon as connections are renewed."""
+        """Yield an empty note when subscribed, then each note. Raises LogUnavailable when connections are renewed."""
         async with self._server() as redis, redis.pubsub() as subscription:
             errors = self._errors
             await subscription.subscribe(self._channel_name)
@@ -197,7 +197,7 @@ class RedisEngine:
         if answer[6]:
             logger.warning("%s had messages in %s that unmissed did not write: removed", self._shown, keys[1])
         self._latest = int(latest)
-        # Only forward: an answer has been on the way for a moment, and each would set the clock back by that.
+        # Only forward: each answer is late by its time on the network, and would set the clock back by that.
         ahead_ms = float(log_time) - self._clock() * 1000
         if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
             self._log_ahead_ms = ahead_ms
@@ -207,7 +207,7 @@ class RedisEngine:
         return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
 
     def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Record]:
-        """Return the messages in these entries, up to the first that is none: the caller asks for the state then."""
+        """Return the messages in these entries, up to the first entry that is none: the caller then reads the state."""
         records: list[Record] = []
         for entry_id, fields in entries:
             number, *_ = entry_id.partition(b"-")
@@ -215,7 +215,7 @@ class RedisEngine:
                 unix_ms, log_ms = decode_ms(fields[b"ms"]), decode_ms(fields[b"log"])
                 records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
             except (KeyError, ValueError):
-                # Above the latest number, the script removes it. Below, another program has replaced a message by it.
+                # The script removes an entry above the latest number. Below it, another program has replaced a message.
                 if self._latest >= int(number) != self._unreadable:
                     self._unreadable = int(number)
                     logger.warning("message %d in %s cannot be read: skipped", int(number), self._shown)
@@ -224,10 +224,10 @@ class RedisEngine:
 
     @contextlib.asynccontextmanager
     async def _server(self) -> AsyncIterator[Redis]:
-        """Lend the client, and report the errors of the client and of the network in the words of a log.
+        """Lend the client, and raise its errors and those of the network as LogUnavailable.
 
-        After an error, connections are used no more: the address may lead to another server now, as after a failover
-        that leaves the old one running. Those that others are using are closed when they come back into the pool.
+        After an error, all connections are replaced: the address may now lead to another server, as after a failover
+        that leaves the old one running. Connections in use are closed when they return to the pool.
         """
         if self._clients is None:
             raise NotRunning

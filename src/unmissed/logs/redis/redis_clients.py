@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from unmissed.core.errors import ConfigurationError
 
 _OPTIONS: dict[str, Any] = {
-    # Longer than a read waits for messages. After it, the server counts as lost.
+    # Longer than a read waits for messages. After this time, the server counts as lost.
     "socket_timeout": 3.0,
     "socket_connect_timeout": 2.0,
     # The log has its own retries, which know whether a repetition is safe.
@@ -53,7 +53,7 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], RedisClient
     except ValueError:
         valid = False
     if not valid:
-        # Without the reason, which contains a part of a password that has characters such as "/".
+        # Without the reason: if a password has characters such as "/", the reason contains a part of it.
         raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: write {_FORM}, and percent-encode the password")
     return lambda: RedisClients(Redis.from_url(url, **tls, **_OPTIONS))
 

@@ -27,14 +27,14 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- The id of this run of the server: another one after a restart, and after another server has taken over.
+-- The id of this run of the server. It changes with a restart, and when another server takes over.
 local function server_run()
   local info = redis.pcall('INFO', 'server')
   return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 end
 
 if #KEYS == 3 then
-  -- A replica cannot write, and may not have what was written last. Nodes find out here if they only read.
+  -- A replica cannot write, and may not have the last writes. Nodes that only read find out here.
   local replication = redis.pcall('INFO', 'replication')
   if type(replication) == 'string' and string.find(replication, 'role:slave') then
     return redis.error_reply('READONLY this server is a replica')
@@ -45,9 +45,9 @@ local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settl
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
 local run, settle_until = held[4], tonumber(held[5] or 0)
 
--- The clock of the log, whose differences are ages, goes on with the monotonic clocks of the nodes. Only a node that has
--- just started knows none, and takes what has passed on the wall clock since the last call: seconds, if others live.
--- The clock of idempotency keys stands still meanwhile: nobody knows whether that time has passed, and keeping is safe.
+-- The clock of the log, whose differences are ages, advances with the monotonic clocks of the nodes. Only a node that has
+-- just started has no time of it, and adds the time on the wall clock since the last call: seconds, if other nodes run.
+-- The clock of idempotency keys stops for that time: it may not really have passed, and keeping keys is safe.
 local log_ms, clock_ms, keys_ms = tonumber(held[6] or 0), tonumber(held[7] or 0), tonumber(held[8] or 0)
 if caller_ms < 0 then
   log_ms = log_ms + math.max(0, now_ms - clock_ms)
@@ -56,7 +56,7 @@ else
   log_ms = math.max(log_ms, caller_ms)
 end
 
--- Whether messages that the caller has seen are missing, or others have their numbers.
+-- Whether messages that the caller has seen are missing, or other messages have their numbers.
 local function has_lost_messages()
   if seen_epoch == '' then return false end
   if seen_epoch ~= epoch then return seen_latest >= first end
@@ -68,20 +68,20 @@ end
 
 if not epoch or has_lost_messages() then
   epoch = new_epoch
-  -- At least one number is left out, so that a reader always notices the new epoch.
+  -- At least one number is skipped, so that a reader always notices the new epoch.
   first = math.max(now_us + 1, latest + 2, seen_latest + 2)
   if first_number > 0 and seen_epoch == '' and not held[1] then first = first_number end
   latest, run, settle_until = first - 1, server_run(), 0
   redis.call('DEL', messages)
   redis.call('HSET', life, 'epoch', epoch, 'first', text(first), 'latest', text(latest), 'run', run, 'settle_until', 0)
 elseif run ~= server_run() then
-  -- This copy may be an old one. Before a number is used, nodes that have seen more get the time to say so.
+  -- This copy may be an old one. Before a number is used, nodes that have seen more get time to report it.
   settle_until = now_ms + settle_ms
   redis.call('HSET', life, 'run', server_run(), 'settle_until', text(settle_until))
 end
 
--- Idempotency keys are forgotten together, in hashes of an eighth of their time on a clock of their own: the expiry of
--- Redis would follow jumps of its clock. A hash has a receipt for each key, a count for each owner, and one for both: each
+-- Idempotency keys are forgotten together, in hashes of an eighth of their time on their own clock: the expiry of Redis
+-- would follow jumps of its clock. A hash has a receipt for each key, a count for each owner, and one for both: each
 -- key takes a place, and each owner one in each hash. Fields of receipts begin with a colon, which no owner has.
 local slice = math.floor(keys_ms / slice_ms)
 
@@ -125,11 +125,11 @@ local function remember(key, owner, receipt)
   redis.call('PEXPIRE', KEYS[3] .. text(slice), keep_ms)
 end
 
--- The id of an entry is its number. Entries above the latest number are of another program, and would refuse the next.
+-- The id of an entry is its number. Entries above the latest number are of another program, and would block the next.
 local has_removed = 0
 local function remove_foreign()
   local copy = messages .. ':copy'
-  -- The copy comes first: it may fail for want of memory.
+  -- The copy comes first: it may fail if memory runs out.
   redis.call('DEL', copy)
   for _, entry in ipairs(redis.call('XRANGE', messages, '-', text(latest) .. '-0')) do
     redis.call('XADD', copy, entry[1], unpack(entry[2]))

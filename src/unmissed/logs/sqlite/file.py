@@ -47,7 +47,7 @@ CREATE TABLE life (
     -- The boot of the machine in which commits may not have reached the disk yet; empty when all have.
     unsynced_boot TEXT NOT NULL
 );
--- The clocks at one moment: that of the log, whose differences are ages, the wall clock, and that of a boot.
+-- Three clocks at one moment: that of the log, whose differences are ages, the wall clock, and that of a boot.
 CREATE TABLE clocks (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     log_ms INTEGER NOT NULL,
@@ -88,7 +88,7 @@ class StoredEpoch:
 
 
 class SqliteFile:
-    """A file that one process has to itself. All methods must be called in one thread.
+    """A file that one process uses exclusively. All methods must be called in one thread.
 
     With ``durable``, each commit is on the disk before it is answered. ``clock`` returns monotonic seconds, for ages,
     and ``wall_clock`` Unix seconds.
@@ -128,9 +128,9 @@ class SqliteFile:
             return opened
 
     def write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
-        """Store these publishes in one transaction, and return what became of each.
+        """Store these publishes in one transaction, and return the result of each.
 
-        Raises LogUnavailable when that is impossible. Then nothing is stored, and no number is used.
+        Raises LogUnavailable if it fails. Then nothing is stored, and no number is used.
         """
         try:
             return self._write(writes)
@@ -140,16 +140,16 @@ class SqliteFile:
             raise LogUnavailable(f"the log {self._path} cannot be written: {error}") from None
 
     def close(self) -> None:
-        """Let everything reach the disk, and release the file."""
+        """Sync everything to the disk, and release the file."""
         with contextlib.suppress(sqlite3.Error):
             self._log_clock.note()
             self._mark_unsynced("")
         self._connection.close()
 
     def _create_private(self) -> None:
-        """Create the file for its owner alone, unless there is one. SQLite gives its other files the same permissions.
+        """Create the file for its owner only, unless it exists. SQLite copies the permissions to its other files.
 
-        An existing file is left as it is: a group may have been given the right to read it.
+        The permissions of an existing file are kept: a group may be allowed to read it.
         """
         # SQLite reports what makes this impossible.
         with contextlib.suppress(OSError):
@@ -166,7 +166,7 @@ class SqliteFile:
         if is_new:
             self._connection.executescript(_SCHEMA)
             self._begin_epoch(above=0)
-        # Numbers above the latest one are of another program, and would refuse the next message.
+        # Rows above the latest number are of another program, and would conflict with the next message.
         self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
         life = self._read_life()
         if life.unsynced_boot not in ("", boot):
@@ -186,7 +186,7 @@ class SqliteFile:
     def _retained(self) -> list[Message]:
         """Return the newest messages, as many as fit into the window, oldest first.
 
-        Messages before one that is missing or damaged count as evicted, since clients may have missed that one.
+        Messages before a missing or damaged one count as evicted, since clients may have missed that one.
         """
         now, now_ms = self._clock(), self._log_clock.now_ms()
         rows = self._connection.execute(
@@ -295,7 +295,7 @@ class SqliteFile:
             [(message.sequence_number, unix_ms, now_ms, encode_message(message)) for message in messages],
         )
         if write.key:
-            # One that is too old to count may not be deleted yet.
+            # A receipt that is too old to count may not be deleted yet.
             self._forget("key = ?", write.key)
             self._connection.execute(
                 "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -306,7 +306,7 @@ class SqliteFile:
         return Publication(receipt, messages)
 
     def _no_room(self, write: Write) -> TooManyRequests | None:
-        """Return why the key of a new publish could not be remembered, or None."""
+        """Return the refusal of a new publish whose key could not be stored, or None."""
         if write.key is None:
             return None
         mine, used = self._keys_of[owner_of(write.key)], self._key_count + len(self._keys_of)
@@ -317,7 +317,7 @@ class SqliteFile:
         return TooManyRequests("too many idempotency keys are in use", retry_after=(wait_ms + _TRIM_MS) / 1000)
 
     def _count_keys(self) -> None:
-        """Count the receipts of each owner, at the start and after a transaction that was undone."""
+        """Count the receipts of each owner, at the start and after a failed transaction."""
         keys = self._connection.execute("SELECT key FROM receipts")
         self._keys_of = Counter(owner_of(key) for (key,) in keys)
         self._key_count = self._keys_of.total()
@@ -349,7 +349,7 @@ class SqliteFile:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            # A failed commit may have ended the transaction already.
+            # A failed commit may already have ended the transaction.
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise

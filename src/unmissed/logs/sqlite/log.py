@@ -23,9 +23,9 @@ T = TypeVar("T")
 class SqliteLog:
     """A log in the SQLite file at ``path``, for one process.
 
-    Publishes that arrive while others are written are committed together. With ``durable``, a publish is answered when
-    it is on the disk, so that it survives a loss of power; otherwise, when the operating system has it, so that it
-    survives the end of the process, and a loss of power begins a new epoch. ``first_number`` replaces the time on the
+    Publishes that arrive during a write are committed together. With ``durable``, a publish is answered when it is on
+    the disk, and survives a loss of power. Otherwise it is answered when the operating system has it: it survives the
+    end of the process, and a loss of power begins a new epoch. ``first_number`` replaces the time on the
     wall clock as the first number of the first epoch. ``clock`` returns monotonic seconds, ``wall_clock`` Unix seconds.
     """
 
@@ -52,7 +52,7 @@ class SqliteLog:
 
     @property
     def unavailable(self) -> str | None:
-        """Why the last write failed. It is tried again until it succeeds."""
+        """Why the last write failed, or None. It is retried until it succeeds."""
         return self._writer.unavailable
 
     @property
@@ -60,7 +60,7 @@ class SqliteLog:
         """A log of one process has no other nodes."""
 
     async def open(self) -> Window:
-        """Continue the epoch in the file. Raises ConfigurationError if it cannot be used, or has a user already."""
+        """Continue the epoch in the file. Raises ConfigurationError if it cannot be used, or is in use."""
         refuse_several_workers(sys.argv, os.environ)
         await refuse_second_worker()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="unmissed-sqlite")
@@ -90,7 +90,7 @@ class SqliteLog:
         try:
             await self._writer.close()
         finally:
-            # Also if the time for closing is over: the next ``open`` needs the file.
+            # Even if closing was cancelled: the next ``open`` needs the file.
             closing = asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
             self._thread.shutdown(wait=False)
         await closing
