@@ -1,8 +1,10 @@
 """Fixtures that all tests share."""
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,17 @@ from support import FIRST, LOGGED, SOCKETS
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
-hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
-hypothesis_settings.register_profile("dev", max_examples=25, deadline=None)
-hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
+hypothesis_settings.register_profile("short", max_examples=25, deadline=None, derandomize=True)
+hypothesis_settings.register_profile("full", max_examples=200, deadline=None, derandomize=True)
+hypothesis_settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
+hypothesis_settings.load_profile("short")
+
+if sys.dont_write_bytecode:
+    # Each program that a test starts would compile all that it imports, which takes a second of CPU time.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__, "../../.pytest_cache/bytecode").resolve())
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 
 @pytest.fixture(autouse=True)

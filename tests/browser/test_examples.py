@@ -55,6 +55,7 @@ def test_the_answer_of_the_agent_survives_a_refresh(page: "Page", monkeypatch: p
         page.get_by_text("Count? One two three.", exact=True).wait_for()
 
 
+@pytest.mark.long
 def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
     page: "Page", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
         page.get_by_text("Count? One two three.", exact=True).wait_for()
 
 
+@pytest.mark.long
 def test_what_somebody_says_in_the_chat_is_there_for_who_comes_later(chromium: "Browser") -> None:
     with LiveServer(chat.app, manager=chat.manager, **SOCKETS["native"]) as server, chromium.new_context() as context:
         pages = [context.new_page(), context.new_page()]

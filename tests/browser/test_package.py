@@ -37,6 +37,7 @@ def test_the_tests_in_node_pass(script: Path) -> None:
     run_tests(script)
 
 
+@pytest.mark.long
 def test_the_package_works_as_it_is_installed(package: Path) -> None:
     need_packages()
 
@@ -44,6 +45,7 @@ def test_the_package_works_as_it_is_installed(package: Path) -> None:
     run_tests(PACKAGE_TESTS)
 
 
+@pytest.mark.long
 def test_applications_in_typescript_can_use_the_package(package: Path) -> None:
     assert package.exists()
     options = (
@@ -74,6 +76,7 @@ def test_the_package_has_the_version_of_the_server() -> None:
     assert project["version"] == json.loads((SOURCE / "package.json").read_text())["version"]
 
 
+@pytest.mark.long
 def test_the_types_are_sound_and_what_is_generated_is_in_step(tmp_path: Path) -> None:
     need_packages()
     copy = tmp_path / "src" / "unmissed" / "browser"

@@ -377,7 +377,10 @@ def test_every_thing_that_all_share_is_in_the_table() -> None:
     assert {*SHARED, *LIMITS} == set(shared())
 
 
-@pytest.mark.parametrize("row", SHARED)
+LARGEST = ("users and tokens that were logged out", "events that wait for hooks", "the rates of users")
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.long] * (row in LARGEST)) for row in SHARED])
 async def test_what_all_share_takes_no_more_than_the_table_says(row: str) -> None:
     async def build() -> object:
         return SHARED[row]()
@@ -476,6 +479,7 @@ class Hostile:
         return response.status_code
 
 
+@pytest.mark.long
 async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp_path: Path) -> None:
     command = (
         *("uvicorn", "slow_application:app", "--app-dir", str(Path(__file__).parent), "--no-access-log"),

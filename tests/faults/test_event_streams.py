@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from event_client import EventClient
 from raw_client import RawClient, authorization
-from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, until
+from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, portable_is_long, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.core.event_stream import PATH
 from unmissed.testing import SECRET, LiveServer
@@ -71,6 +71,7 @@ async def test_a_client_that_never_reads_is_dropped_and_others_get_everything(se
     assert [str(nth(n)) for n in range(8 * MESSAGES_PER_MEGABYTE + 1)] == [event.id for event in received]
 
 
+@portable_is_long
 def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) -> None:
     server = serve(max_messages=20)
     with stream(server, receive_buffer=4_096) as client:
@@ -86,6 +87,7 @@ def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) ->
     assert gap[1] == gap[2]
 
 
+@portable_is_long
 def test_a_client_that_reads_slowly_but_steadily_is_kept_and_gets_everything(serve: Serve) -> None:
     """8 MB are more than the buffers of both systems, so the server waits for this client most of the time."""
     server = serve(stall_seconds=1, max_messages=10_000)

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from raw_client import RawClient, authorization
-from support import native_only, next_frame
+from support import native_only, next_frame, portable_is_long
 from unmissed.testing import LiveServer
 
 EMPTY_FRAME = Frame(Opcode.TEXT, b"").serialize(mask=True)
@@ -168,6 +168,7 @@ def test_a_flood_by_a_client_that_does_not_read_is_cut_and_costs_no_memory(
             client.close_code()
 
 
+@portable_is_long
 async def test_a_flood_of_empty_frames_before_authentication_is_closed_and_costs_no_memory(server: LiveServer) -> None:
     with RawClient(server.url) as client:
         client.handshake()

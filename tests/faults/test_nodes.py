@@ -13,10 +13,8 @@ from websockets.frames import Opcode
 
 from engines import NatsServer, RedisServer
 from faults.processes import ServerProcess
-from places import LOGS, SHARED, new_url
+from places import new_url
 from unmissed import client
-
-KILLS = 3
 
 
 @pytest.fixture
@@ -57,23 +55,24 @@ async def publish(http: httpx.AsyncClient, url: str, headers: dict[str, str], da
 
 
 @pytest.mark.timeout(180)
-async def test_a_server_that_is_killed_loses_and_doubles_nothing(node: ServerProcess) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+async def test_a_server_that_is_killed_loses_and_doubles_nothing(node: ServerProcess, kills: int) -> None:
     async with (
         client.connect(node.url, token=node.token()) as stream,
         httpx.AsyncClient(timeout=5) as http,
     ):
         reading = asyncio.create_task(numbers_until(stream, 99))
         for data in range(100):
-            if data % (100 // KILLS) == 50 // KILLS:
+            if data % (100 // kills) == 50 // kills:
                 await asyncio.to_thread(node.kill)
                 await asyncio.to_thread(node.start)
             await publish(http, node.url, node.headers(), data)
 
         assert [*range(100)] == await reading
-        assert stream.reconnects >= KILLS
+        assert stream.reconnects >= kills
 
 
-@pytest.fixture(params=LOGS[-len(SHARED) :])
+@pytest.fixture(params=["redis", pytest.param("nats", marks=pytest.mark.long)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     """Return a server with two workers."""
     url = new_url(request.param, request, tmp_path)
@@ -109,6 +108,7 @@ async def test_workers_share_a_log_and_are_replaced_when_they_are_killed(workers
         assert [[0, 1], [0, 1]] == await asyncio.gather(*readings)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_workers_end_with_their_supervisor(workers: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
@@ -120,6 +120,7 @@ async def test_workers_end_with_their_supervisor(workers: ServerProcess) -> None
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_all_workers_drain(workers: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
@@ -165,7 +166,7 @@ async def test_an_engine_that_is_away_is_told_and_clients_stay(tmp_path: Path) -
                     await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("engine", [RedisServer, NatsServer])
+@pytest.mark.parametrize("engine", [RedisServer, pytest.param(NatsServer, marks=pytest.mark.long)])
 def test_a_stop_does_not_wait_for_an_engine_that_has_stopped(
     engine: type[RedisServer | NatsServer], tmp_path: Path
 ) -> None:

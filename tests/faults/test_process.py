@@ -145,6 +145,7 @@ def test_a_server_without_file_descriptors_lives_is_quiet_and_serves_again(serve
     server.publish("still here")
 
 
+@pytest.mark.long
 def test_plain_uvicorn_with_the_protocol_classes_stops_in_spite_of_slow_clients(tmp_path: Path) -> None:
     command = ("uvicorn", "unmissed.main:app")
     classes = ("--http", "unmissed.server:HttpProtocol", "--ws", "unmissed.server:WebSocketProtocol")
@@ -158,6 +159,7 @@ def test_plain_uvicorn_with_the_protocol_classes_stops_in_spite_of_slow_clients(
     assert "Traceback" not in server.output
 
 
+@pytest.mark.long
 def test_plain_uvicorn_stops_in_spite_of_event_streams_which_it_waits_for(tmp_path: Path) -> None:
     with ServerProcess("uvicorn", "unmissed.main:app", log=tmp_path / "log") as server, ExitStack() as peers:
         streams = [peers.enter_context(server.event_stream("healthy")) for _ in range(3)]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from support import nths
+from support import nths, portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
 from unmissed.core.chunks import Chunk
@@ -54,6 +54,7 @@ def count(output: str, name: str) -> int:
     return int(found.replace(",", ""))
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path) -> None:
     file = tmp_path / "run.png"
 
@@ -69,6 +70,7 @@ def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path)
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
+@portable_is_long
 @pytest.mark.usefixtures("_small_log")
 def test_a_sound_server_elsewhere_keeps_every_promise(serve: Callable[..., LiveServer]) -> None:
     result = verify("--url", serve().url)
@@ -79,6 +81,7 @@ def test_a_sound_server_elsewhere_keeps_every_promise(serve: Callable[..., LiveS
     assert "of a node" not in result.output
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_small_log")
 def test_one_token_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     with LiveServer(settings=Settings.load()) as server:
@@ -185,14 +188,14 @@ def acknowledges_what_it_does_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     ("plant", "promises"),
     [
         (hides_the_loss_of_one_message, {"no silent loss"}),
-        (declares_a_gap_at_the_edge, {"no false gap"}),
-        (stamps_each_recipient, {"same bytes"}),
-        (forgets_what_expired, {"no silent loss"}),
-        (advances_before_the_write, {"no silent loss"}),
-        (replays_without_a_filter, {"privacy"}),
-        (uses_a_number_twice, {"honest numbers and resets"}),
-        (resets_without_a_reason, {"honest numbers and resets"}),
-        (acknowledges_what_it_does_not_keep, {"an acknowledgement is kept"}),
+        pytest.param(declares_a_gap_at_the_edge, {"no false gap"}, marks=pytest.mark.long),
+        pytest.param(stamps_each_recipient, {"same bytes"}, marks=pytest.mark.long),
+        pytest.param(forgets_what_expired, {"no silent loss"}, marks=pytest.mark.long),
+        pytest.param(advances_before_the_write, {"no silent loss"}, marks=pytest.mark.long),
+        pytest.param(replays_without_a_filter, {"privacy"}, marks=pytest.mark.long),
+        pytest.param(uses_a_number_twice, {"honest numbers and resets"}, marks=pytest.mark.long),
+        pytest.param(resets_without_a_reason, {"honest numbers and resets"}, marks=pytest.mark.long),
+        pytest.param(acknowledges_what_it_does_not_keep, {"an acknowledgement is kept"}, marks=pytest.mark.long),
     ],
 )
 def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +212,7 @@ def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch
     assert 1 == result.exit_code, result.output
 
 
+@pytest.mark.long
 def test_a_run_that_finds_no_loss_of_its_broken_client_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(participants, "BrokenClient", Client)
 
@@ -232,17 +236,19 @@ def test_what_cannot_be_verified_says_why(arguments: tuple[str, ...], reason: st
         verify(*arguments)
 
 
+@portable_is_long
 def test_a_refused_token_ends_the_run(server: LiveServer) -> None:
     with pytest.raises(ConnectionRefused, match="401"):
         verify("--url", server.url, "--token", "other")
 
 
+@portable_is_long
 def test_a_token_that_may_not_publish_ends_the_run(server: LiveServer) -> None:
     with pytest.raises(ConnectionRefused, match="403"):
         verify("--url", server.url, "--token", server.token(scope=""))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_run_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "unmissed", "verify", *SMALL, "--seconds", "60s"]
     with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE) as run:  # noqa: S603  # our own command
@@ -251,7 +257,7 @@ def test_an_interrupted_run_leaves_nothing_behind(number: signal.Signals, tmp_pa
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
 
         run.send_signal(number)
-        code = run.wait(20)
+        code = run.wait(90)
 
     assert b"delivered" in first_counts
     assert 1 == len(children)

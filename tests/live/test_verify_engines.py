@@ -64,6 +64,7 @@ async def create_stream(url: str, *, replicas: int) -> dict[str, object]:
     return answer
 
 
+@pytest.mark.long
 @nats_only
 async def test_the_leader_of_a_stream_is_found_and_replaced_when_it_is_killed(tmp_path: Path) -> None:
     engine = Nats(tmp_path, size=3)

@@ -49,7 +49,7 @@ ATTRIBUTES = {
         "shutdown",
     ),
     FlowControl: ("pause_reading", "resume_reading"),
-    Server: ("serve", "shutdown", "startup"),
+    Server: ("main_loop", "on_tick", "serve", "shutdown", "startup"),
 }
 """Methods that are called or overridden, by class."""
 

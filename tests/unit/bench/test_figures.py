@@ -35,6 +35,7 @@ def test_json_holds_every_figure_with_its_unit() -> None:
     assert 1 == len(decoded["tutorial"])
 
 
+@pytest.mark.long
 @pytest.mark.live
 def test_the_picture_is_a_png(tmp_path: Path) -> None:
     plot({"unmissed": OURS, "tutorial": THEIRS}, tmp_path / "figures.png")

@@ -871,6 +871,7 @@ async def test_a_leader_that_hears_from_no_majority_is_not_believed(
     assert certain is stream.leader_is_certain
 
 
+@pytest.mark.long
 async def test_a_cluster_whose_leader_is_killed_loses_nothing(tmp_path: Path) -> None:
     with NatsCluster(tmp_path) as cluster:
         url = f"{cluster.url}?replicas=3"

@@ -289,6 +289,7 @@ async def test_a_server_without_memory_refuses_messages_and_keeps_those_it_has(
     assert window.first_number + 1 == publication.receipt.first
 
 
+@pytest.mark.long
 async def test_a_sentinel_leads_to_the_next_master(tmp_path: Path, places: list[Place]) -> None:
     with RedisSentinel(tmp_path) as sentinel:
         log, window = await at(sentinel.url, places).open()
