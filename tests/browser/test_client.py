@@ -602,6 +602,7 @@ def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, 
     page.page.add_script_tag(type="module", content=f"{source}\nstream.on('order', () => (globalThis.done = true));")
 
     until(lambda: server.publish("order", {"id": 2}) and page.evaluate("globalThis.done"), page)
+    assert [] == page.evaluate("globalThis.seen?.errors ?? []")
 
 
 @pytest.mark.long

@@ -213,6 +213,7 @@ def test_a_token_may_be_pasted_and_forgotten(server: LiveServer, show: ShowConso
     page.press("Forget token")
 
     page.page.get_by_label("Token").wait_for()
+    assert None is page.page.evaluate("sessionStorage.getItem('unmissed.console.token')")
 
 
 @pytest.mark.long

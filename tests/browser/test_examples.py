@@ -52,7 +52,9 @@ def test_the_answer_of_the_agent_survives_a_refresh(page: "Page", monkeypatch: p
         server.call(refreshed.set)
         page.go_back()
 
-        page.get_by_text("Count? One two three.", exact=True).wait_for()
+        answer = page.get_by_text("Count? One two three.", exact=True)
+        answer.wait_for()
+        assert 1 == answer.count()
 
 
 @pytest.mark.long
@@ -85,7 +87,9 @@ def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
 
         page.reload()
 
-        page.get_by_text("Count? One two three.", exact=True).wait_for()
+        answer = page.get_by_text("Count? One two three.", exact=True)
+        answer.wait_for()
+        assert 1 == answer.count()
 
 
 @pytest.mark.long

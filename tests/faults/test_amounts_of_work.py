@@ -107,6 +107,8 @@ async def test_a_client_that_leaves_while_it_is_not_read_is_forgotten(serve: Ser
     await asyncio.to_thread(gate.open)
 
     await until(lambda: not server.manager.connections)
+    await others_are_served(server)
+    assert "alice" not in [each.identity.user_id for each in server.manager.connections]
 
 
 async def test_a_client_that_is_not_read_can_be_closed(serve: Serve) -> None:
@@ -227,7 +229,7 @@ async def topics(manager: ConnectionManager) -> object:
     for start in range(0, 1_000, 100):
         frame = {"type": "follow", "topics": names[start : start + 100], "since": 0}
         socket.receive(json.dumps(frame))
-        await asyncio.sleep(0.002)
+        await until(lambda: len(connection.topics) == start + 100)  # noqa: B023  # it is over before the next
     await manager.emit("private", topics=[names[0]])
     connection.deliver()
     assert 1_000 == len(connection.topics)

@@ -107,12 +107,17 @@ async def test_a_stream_that_is_not_read_is_logged_out(serve: Serve) -> None:
     with stream(server, receive_buffer=4_096):
         await asyncio.to_thread(flood, server, megabytes=8)
 
-        await asyncio.to_thread(lambda: server.run(server.manager.log_out("alice")))
+        assert 1 == await asyncio.to_thread(lambda: server.run(server.manager.log_out("alice")))
 
         await until(lambda: not users(server))
 
 
 # Clients that leave
+
+
+async def others_are_served(server: LiveServer) -> None:
+    with EventClient(server, user_id="other") as other:
+        assert "connected" == (await asyncio.to_thread(other.events, 1))[0].type
 
 
 @pytest.mark.parametrize("leave", [RawClient.reset, RawClient.half_close], ids=["reset", "half-close"])
@@ -123,6 +128,7 @@ async def test_a_client_that_leaves_is_forgotten(server: LiveServer, leave: Call
         leave(client)
 
         await until(lambda: not users(server))
+        await others_are_served(server)
 
 
 async def test_a_storm_of_resets_leaves_nothing_behind(server: LiveServer) -> None:
@@ -212,6 +218,7 @@ async def test_after_a_pipelined_request_the_server_still_notices_that_the_clien
         client.head()
         await until(lambda: users(server))
     await until(lambda: not users(server))
+    await others_are_served(server)
 
 
 @native_only

@@ -25,6 +25,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten every deadline."""
     for name, seconds in (("HEAD", 0.2), ("BODY", 0.2), ("LINGER", 0.2), ("_TICK", 0.05)):
         monkeypatch.setattr(f"unmissed.server.deadlines.{name}_SECONDS", seconds)
+    monkeypatch.setattr("unmissed.server.arriving.HEAD_SECONDS", 0.2)
 
 
 def post(server: LiveServer, *fields: str) -> bytes:

@@ -90,7 +90,7 @@ async def violations_behind_faults(server: LiveServer, listen: Listen, *, seeds:
         while not all(task.done() for task in listening):
             # More than once, for the client that forgets its position and may miss the first.
             await asyncio.to_thread(server.publish, "end")
-            await asyncio.sleep(0.25)
+            await asyncio.wait(listening, timeout=0.25)
     return [violations(published, task.result()) for task in listening]
 
 

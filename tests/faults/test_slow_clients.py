@@ -168,6 +168,5 @@ async def test_a_client_that_leaves_during_authentication_makes_room(serve: Serv
             except ConnectionClosed:
                 return False
 
-    async with asyncio.timeout(20):
-        while not await admitted():
-            pass
+    await until(admitted)
+    assert () == server.manager.connections

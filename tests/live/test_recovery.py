@@ -15,7 +15,7 @@ from support import Serve, portable_is_long
 from unmissed import client
 from unmissed.testing import LiveServer
 
-MESSAGES = 2_000
+MESSAGES = 1_000
 DROPS = 50
 
 
@@ -100,7 +100,7 @@ async def test_the_python_client_misses_and_doubles_nothing(server: LiveServer) 
             async for event in stream:
                 assert isinstance(event, client.ReceivedMessage)
                 data.append(event.data)
-                if len(data) % 400 == 0:
+                if len(data) % 200 == 0:
                     stream.drop()
                 if len(data) == MESSAGES:
                     break

@@ -246,5 +246,7 @@ async def test_a_tls_client_that_does_not_answer_the_end_is_closed(certificate: 
         tls.write(b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         writer.write(outgoing.read())
 
-        await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.read(), 20)
         writer.close()
+
+    assert b"" != answer

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support import until
 from unmissed.core.errors import ConfigurationError
 from unmissed.verify.engines import Engine, Nats, Redis
 from unmissed.verify.processes import answers
@@ -84,10 +85,15 @@ async def test_the_leader_of_a_stream_is_found_and_replaced_when_it_is_killed(tm
 
 async def leader_of(engine: Nats, *, other_than: int | None) -> int:
     """Wait for an election."""
-    while (leader := await engine.leader()) in (None, other_than):
-        await asyncio.sleep(0.05)
-    assert leader is not None
-    return leader
+    found = list[int | None]()
+
+    async def elected() -> bool:
+        found.append(await engine.leader())
+        return found[-1] not in (None, other_than)
+
+    await until(elected)
+    assert found[-1] is not None
+    return found[-1]
 
 
 @nats_only

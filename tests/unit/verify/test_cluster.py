@@ -6,6 +6,14 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.verify.cluster import Setup
 
 
+def refusal(setup: Setup) -> str | None:
+    try:
+        setup.check()
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize(
     "setup",
     [
@@ -17,7 +25,7 @@ from unmissed.verify.cluster import Setup
     ],
 )
 def test_a_combination_that_exists_is_accepted(setup: Setup) -> None:
-    setup.check()
+    assert None is refusal(setup)
 
 
 @pytest.mark.parametrize(
@@ -31,5 +39,4 @@ def test_a_combination_that_exists_is_accepted(setup: Setup) -> None:
     ],
 )
 def test_another_combination_is_refused(setup: Setup, reason: str) -> None:
-    with pytest.raises(ConfigurationError, match=reason):
-        setup.check()
+    assert reason in str(refusal(setup))
