@@ -7,6 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+if sys.dont_write_bytecode:
+    # Each program that a test starts would compile all that it imports, which takes a second of CPU time.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__, "../../.pytest_cache/bytecode").resolve())
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+
 import pytest
 from hypothesis import settings as hypothesis_settings
 
@@ -19,13 +26,6 @@ hypothesis_settings.register_profile("short", max_examples=25, deadline=None, de
 hypothesis_settings.register_profile("full", max_examples=200, deadline=None, derandomize=True)
 hypothesis_settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
 hypothesis_settings.load_profile("short")
-
-if sys.dont_write_bytecode:
-    # Each program that a test starts would compile all that it imports, which takes a second of CPU time.
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(Path(__file__, "../../.pytest_cache/bytecode").resolve())
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
-    del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 
 @pytest.fixture(autouse=True)

@@ -244,6 +244,7 @@ def test_a_refused_token_is_explained(server: LiveServer, show: ShowConsole) -> 
     assert "Closed" == page.text("#state-title")
 
 
+@pytest.mark.long
 def test_a_token_without_rights_shows_messages_and_says_what_is_missing(server: LiveServer, show: ShowConsole) -> None:
     page = show(server).open(token_for(server, scope=""))
 
@@ -321,6 +322,7 @@ def swallow(kind: str) -> Callable[["WebSocketRoute"], None]:
     return handle
 
 
+@pytest.mark.long
 def test_a_server_that_lost_its_log_is_told_as_a_reset(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     server.publish("a")
@@ -376,6 +378,7 @@ def test_the_log_shows_how_full_it_is_and_how_far_it_reaches_back(
     assert page.text("#forecast").endswith("a drop of 5 s loses nothing, one of 30 s ends in a gap.")
 
 
+@pytest.mark.long
 def test_connections_are_listed_with_their_topics(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     token = server.token("alice", topics=["orders.42", "orders.43"])

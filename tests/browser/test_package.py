@@ -32,7 +32,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(folder / "package", installed)
 
 
-@pytest.mark.parametrize("script", sorted(set(FOLDER.glob("*.test.js")) - {PACKAGE_TESTS}), ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(each, marks=[pytest.mark.long] * (each.name == "networks.test.js"), id=each.name)
+        for each in sorted(set(FOLDER.glob("*.test.js")) - {PACKAGE_TESTS})
+    ],
+)
 def test_the_tests_in_node_pass(script: Path) -> None:
     run_tests(script)
 

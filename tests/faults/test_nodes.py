@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 
 from engines import NatsServer, RedisServer
 from faults.processes import ServerProcess
-from places import new_url
+from places import SHARED, new_url
 from support import until
 from unmissed import client
 
@@ -72,7 +72,7 @@ async def test_a_server_that_is_killed_loses_and_doubles_nothing(node: ServerPro
         assert stream.reconnects >= kills
 
 
-@pytest.fixture(params=["redis", pytest.param("nats", marks=pytest.mark.long)])
+@pytest.fixture(params=SHARED)
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     """Return a server with two workers."""
     url = new_url(request.param, request, tmp_path)
@@ -95,6 +95,7 @@ async def node_ids(stack: AsyncExitStack, server: ServerProcess, *, count: int) 
     return streams
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_workers_share_a_log_and_are_replaced_when_they_are_killed(workers: ServerProcess) -> None:
     async with AsyncExitStack() as stack:

@@ -248,7 +248,8 @@ def test_a_token_that_may_not_publish_ends_the_run(server: LiveServer) -> None:
         verify("--url", server.url, "--token", server.token(scope=""))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "unmissed", "verify", *SMALL, "--seconds", "60s"]
     with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE) as run:  # noqa: S603  # our own command

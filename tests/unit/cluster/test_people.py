@@ -209,7 +209,7 @@ async def test_send_message_says_that_the_connection_is_elsewhere(managers: Mana
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("engine", [RedisServer, NatsServer])
+@pytest.mark.parametrize("engine", [RedisServer, pytest.param(NatsServer, marks=pytest.mark.long)])
 @pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGKILL])
 async def test_a_logout_and_presence_say_that_other_nodes_could_not_be_reached(
     engine: type[RedisServer | NatsServer], stop: signal.Signals, tmp_path: Path
