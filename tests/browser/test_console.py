@@ -275,6 +275,7 @@ def test_test_messages_for_another_machine_are_confirmed_first(server: LiveServe
 # Losses
 
 
+@pytest.mark.long
 def test_a_gap_is_a_red_row_with_what_is_lost(start: Callable[..., LiveServer], opened: OpenConsole) -> None:
     server = start(max_messages=20)
     page = opened(server)

@@ -190,7 +190,10 @@ def test_dev_prints_addresses_with_tls(certificate: tuple[Path, Path]) -> None:
 def test_serve_shows_one_line_for_each_connection_that_ended() -> None:
     with started() as lines:
         url = url_of(lines)
-        run("tail", "--stop-after", "100ms", "--url", url, "--token", TOKEN)
+        with connect(
+            url.replace("http", "ws") + "/ws", additional_headers={"Authorization": f"Bearer {TOKEN}"}, proxy=None
+        ) as websocket:
+            websocket.recv()
 
         ended = next(line for line in lines if "connection ended" in line)
 

@@ -36,6 +36,15 @@ def verify(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["verify", *SMALL, *arguments], catch_exceptions=False, env={"COLUMNS": "120"})
 
 
+def conclusive(*arguments: str) -> Result:
+    """Return the first run in which clients met gaps and a broken client was found. A busy machine needs longer ones."""
+    for seconds in ("2s", "8s", "30s"):
+        result = verify(*arguments, "--seconds", seconds)
+        if result.exit_code != 2 and count(result.output, "gaps"):
+            break
+    return result
+
+
 @pytest.fixture
 def _small_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evict messages while clients are away for a moment."""
@@ -73,7 +82,7 @@ def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path)
 @portable_is_long
 @pytest.mark.usefixtures("_small_log")
 def test_a_sound_server_elsewhere_keeps_every_promise(serve: Callable[..., LiveServer]) -> None:
-    result = verify("--url", serve().url)
+    result = conclusive("--url", serve().url)
 
     assert 0 == result.exit_code, result.output
     assert {"kept"} == set(verdicts(result.output).values())
@@ -87,7 +96,7 @@ def test_one_token_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     with LiveServer(settings=Settings.load()) as server:
         monkeypatch.delenv("UNMISSED_JWT_SECRET")
 
-        result = verify("--url", server.url, "--token", server.token(topics=["verify.topic-1", "rooms.*"]))
+        result = conclusive("--url", server.url, "--token", server.token(topics=["verify.topic-1", "rooms.*"]))
 
     assert 0 == result.exit_code, result.output
     assert {"kept"} == set(verdicts(result.output).values())

@@ -193,7 +193,7 @@ async def test_keys_that_are_used_in_one_write_are_counted_together(place: Place
 
 @bounded
 async def test_a_publisher_that_was_refused_may_add_keys_when_the_old_ones_are_forgotten(place: Place) -> None:
-    log, _ = await place.open(retention=Retention(max_keys=10, max_age=0.05))
+    log, _ = await place.open(retention=Retention(max_keys=10, max_age=1.0))
     assert await add_keys(log, "bob", 10) < 10
 
     async def added() -> int:
