@@ -37,7 +37,7 @@ def verify(*arguments: str) -> Result:
 
 
 def conclusive(*arguments: str) -> Result:
-    """Return the first run in which clients met gaps and a broken client was found. A busy machine needs longer ones."""
+    """Return the first run with gaps in which a broken client was found. On a busy machine it takes longer."""
     for seconds in ("2s", "8s", "30s"):
         result = verify(*arguments, "--seconds", seconds)
         if result.exit_code != 2 and count(result.output, "gaps"):
