@@ -51,7 +51,7 @@ def chromium(chromium_path: str) -> Iterator["Browser"]:
 def context(chromium: "Browser") -> Iterator["BrowserContext"]:
     """Return a profile: its pages share storage, locks and channels."""
     context = chromium.new_context()
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     yield context
     context.close()
 

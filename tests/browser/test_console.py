@@ -67,7 +67,7 @@ def show(chromium: "Browser") -> Iterator[ShowConsole]:
 
         def show(server: LiveServer, **options: Any) -> ConsolePage:
             context = stack.enter_context(chromium.new_context(**{"viewport": DESKTOP, **options}))
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(60_000)
             return ConsolePage(context.new_page(), server.url)
 
         yield show

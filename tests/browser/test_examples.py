@@ -28,7 +28,7 @@ def chromium(chromium_path: str) -> Iterator["Browser"]:
 @pytest.fixture
 def page(chromium: "Browser") -> Iterator["Page"]:
     with chromium.new_context() as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         yield context.new_page()
 
 

@@ -482,6 +482,7 @@ class Hostile:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp_path: Path) -> None:
     command = (
         *("uvicorn", "slow_application:app", "--app-dir", str(Path(__file__).parent), "--no-access-log"),
@@ -499,7 +500,7 @@ async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp
                 calls = [asyncio.create_task(client.command(http, number)) for client in clients for number in range(3)]
                 began = time.monotonic()
                 while sum(call.done() for call in calls) < 2 * count or time.monotonic() < began + _ATTACK_SECONDS:
-                    assert time.monotonic() < began + 100
+                    assert time.monotonic() < began + 250
                     await asyncio.sleep(0.1)
                     peak = max(peak, server.resident_bytes)
                 listed = await http.get("/websocket/connections", headers=server.headers())
