@@ -1,9 +1,23 @@
 """Fixtures that all tests share."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+
+if sys.dont_write_bytecode:
+    # Each program that a test starts would compile all that it imports, which takes a second of CPU time.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__, "../../.pytest_cache/bytecode").resolve())
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what runs in the background ignore Ctrl+C, which all that the tests start would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -13,9 +27,10 @@ from support import FIRST, LOGGED, SOCKETS
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
-hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
-hypothesis_settings.register_profile("dev", max_examples=25, deadline=None)
-hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
+hypothesis_settings.register_profile("short", max_examples=25, deadline=None, derandomize=True)
+hypothesis_settings.register_profile("full", max_examples=200, deadline=None, derandomize=True)
+hypothesis_settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
+hypothesis_settings.load_profile("short")
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from inspect import isawaitable
 from typing import Any
 
 import pytest
@@ -66,6 +68,12 @@ Serve = Callable[..., LiveServer]
 
 native_only = pytest.mark.parametrize("serve", ["native"], indirect=True)
 """Run a test of ``serve`` or ``server`` on the native socket alone: on the portable one, uvicorn handles the fault."""
+
+
+portable_is_long = pytest.mark.parametrize(
+    "serve", ["native", pytest.param("portable", marks=pytest.mark.long)], indirect=True
+)
+"""Run a test of ``serve`` or ``server`` on the native socket, and on the portable one among the long tests."""
 
 
 class ManualLog:
@@ -156,11 +164,27 @@ async def flushed(manager: ConnectionManager) -> None:
             await asyncio.sleep(0)
 
 
+_UNTIL_SECONDS = 60.0
+"""Against hanging only: no test depends on how busy the machine is."""
+
+
 async def until(condition: Callable[[], object]) -> None:
-    """Run the event loop until this holds."""
-    async with asyncio.timeout(20):
-        while not condition():
+    """Run the event loop until this holds. What is awaitable is awaited."""
+    async with asyncio.timeout(_UNTIL_SECONDS):
+        while True:
+            held = condition()
+            if await held if isawaitable(held) else held:
+                return
             await asyncio.sleep(0.001)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Block this thread until this holds."""
+    give_up = time.monotonic() + _UNTIL_SECONDS
+    while not condition():
+        if time.monotonic() > give_up:
+            raise TimeoutError
+        time.sleep(0.005)
 
 
 @asynccontextmanager

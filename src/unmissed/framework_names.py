@@ -126,7 +126,7 @@ NAMES = {
     "STARTUP_FAILURE": Name("uvicorn.config"),
     "Server": Name(
         "uvicorn.server",
-        methods=("serve", "shutdown", "startup"),
+        methods=("main_loop", "on_tick", "serve", "shutdown", "startup"),
         attributes=("servers", "server_state", "should_exit", "started"),
     ),
     "ServerState": Name("uvicorn.server", attributes=("connections", "tasks")),

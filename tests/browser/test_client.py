@@ -52,7 +52,7 @@ def chromium(chromium_path: str) -> Iterator["Browser"]:
 def context(chromium: "Browser") -> Iterator["BrowserContext"]:
     """Return a profile: its pages share storage, locks and channels."""
     context = chromium.new_context()
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     yield context
     context.close()
 
@@ -168,7 +168,7 @@ def close(page: "Page") -> None:
 
 
 @streaming
-@pytest.mark.parametrize("end", [close, crash])
+@pytest.mark.parametrize("end", [close, pytest.param(crash, marks=pytest.mark.long)])
 def test_tabs_share_one_connection_and_lose_nothing_when_the_leader_ends(
     server: LiveServer, open_page: Open, end: Callable[["Page"], None], transport: str
 ) -> None:
@@ -206,6 +206,7 @@ def test_a_page_that_was_offline_receives_everything_and_publishes_once(
     assert nths(1, 2, 3) == page.numbers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("transport", "end"), [("websocket", ""), ("events", "stream.drop()")])
 def test_a_page_that_comes_online_resumes_at_once(
     server: LiveServer, context: "BrowserContext", open_page: Open, transport: str, end: str
@@ -261,6 +262,7 @@ def test_a_page_that_was_frozen_resumes_when_it_wakes(server: LiveServer, chromi
     assert [(nth(1), True), (nth(2), True)] == flags(page)
 
 
+@pytest.mark.long
 def test_a_page_from_the_back_forward_cache_resumes(server: LiveServer, chromium: "Browser") -> None:
     page = ClientPage(chromium.contexts[0].new_page(), server.url).connect(server.token()).live()
     page.evaluate("addEventListener('pageshow', ({ persisted }) => (globalThis.persisted = persisted))")
@@ -277,6 +279,7 @@ def test_a_page_from_the_back_forward_cache_resumes(server: LiveServer, chromium
     assert [(nth(1), False), (nth(2), True), (nth(3), True)] == flags(page)
 
 
+@pytest.mark.long
 def test_a_page_that_slept_without_being_told_notices_that_its_connection_is_dead(
     start: Start, chromium: "Browser"
 ) -> None:
@@ -301,6 +304,7 @@ def wait_for_heartbeats(server: LiveServer, count: int) -> None:
             websocket.recv()
 
 
+@pytest.mark.long
 def test_a_second_cut_during_the_recovery_loses_nothing(server: LiveServer, proxy: Proxy, open_page: Open) -> None:
     page = open_page(proxy.url).connect(server.token()).live()
 
@@ -397,12 +401,14 @@ def test_a_token_is_renewed_while_the_connection_stays(server: LiveServer, open_
     assert ["live"] == page.evaluate("seen.statuses")
 
 
+@pytest.mark.long
 def test_a_provider_that_fails_is_asked_again(server: LiveServer, open_page: Open) -> None:
     page = open_page().connect([None, None, server.token()]).live()
 
     assert 3 == page.evaluate("seen.tokens")
 
 
+@pytest.mark.long
 def test_tokens_that_are_refused_for_half_a_minute_end_the_stream(open_page: Open) -> None:
     page = open_page()
     # Makes all pauses short.
@@ -417,6 +423,7 @@ def test_tokens_that_are_refused_for_half_a_minute_end_the_stream(open_page: Ope
     assert [["unauthorized", detail]] == page.events
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transports", [["websocket", "events", "polling"], ["websocket", "polling"]])
 def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to_them_again(
     server: LiveServer, proxy: Proxy, open_page: Open, transports: list[str]
@@ -441,6 +448,7 @@ def test_another_transport_replaces_websockets_that_are_blocked_and_gives_way_to
     assert [] == page.events
 
 
+@pytest.mark.long
 def test_a_page_whose_policy_forbids_websockets_uses_events(server: LiveServer, context: "BrowserContext") -> None:
     """Chromium fires ``error`` without ``close``."""
     policy = {"Content-Security-Policy": "connect-src http:"}
@@ -451,6 +459,7 @@ def test_a_page_whose_policy_forbids_websockets_uses_events(server: LiveServer, 
     assert "events" == page.evaluate("stream.transport")
 
 
+@pytest.mark.long
 def test_websockets_that_are_never_answered_do_not_hold_a_page_up(
     server: LiveServer, proxy: Proxy, open_page: Open
 ) -> None:
@@ -462,6 +471,7 @@ def test_websockets_that_are_never_answered_do_not_hold_a_page_up(
     assert "waiting" not in page.evaluate("seen.statuses")
 
 
+@pytest.mark.long
 def test_a_proxy_that_removes_the_subprotocol_leaves_websockets(
     server: LiveServer, proxy: Proxy, open_page: Open
 ) -> None:
@@ -500,6 +510,7 @@ def sibling(server: LiveServer, cookie_server: LiveServer, context: "BrowserCont
     return ClientPage(context.new_page(), server.url)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
 def test_a_page_of_a_sibling_origin_sends_its_cookies(
     cookie_server: LiveServer, sibling: ClientPage, transport: str
@@ -513,6 +524,7 @@ def test_a_page_of_a_sibling_origin_sends_its_cookies(
     assert [number] == sibling.numbers
 
 
+@pytest.mark.long
 def test_transports_that_send_no_cookies_do_not_end_a_page(cookie_server: LiveServer, sibling: ClientPage) -> None:
     with proxied(cookie_server) as proxy:
         sibling.connect(None, url=proxy.url).live()
@@ -528,6 +540,7 @@ def test_transports_that_send_no_cookies_do_not_end_a_page(cookie_server: LiveSe
         assert "websocket" == sibling.evaluate("stream.transport")
 
 
+@pytest.mark.long
 def test_polling_is_the_last_resort(server: LiveServer, open_page: Open) -> None:
     publish(server, 2)
     page = open_page().connect(server.token(), transports=["polling"]).live()
@@ -540,6 +553,7 @@ def test_polling_is_the_last_resort(server: LiveServer, open_page: Open) -> None
     assert nths(3, 4) == page.numbers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
 def test_commands_and_topics_work_on_every_transport(server: LiveServer, open_page: Open, transport: str) -> None:
     @server.manager.command("double")
@@ -589,8 +603,10 @@ def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, 
     page.page.add_script_tag(type="module", content=f"{source}\nstream.on('order', () => (globalThis.done = true));")
 
     until(lambda: server.publish("order", {"id": 2}) and page.evaluate("globalThis.done"), page)
+    assert [] == page.evaluate("globalThis.seen?.errors ?? []")
 
 
+@pytest.mark.long
 def test_a_worker_may_use_the_client(server: LiveServer, open_page: Open) -> None:
     page = open_page()
     page.page.evaluate(

@@ -67,7 +67,7 @@ def show(chromium: "Browser") -> Iterator[ShowConsole]:
 
         def show(server: LiveServer, **options: Any) -> ConsolePage:
             context = stack.enter_context(chromium.new_context(**{"viewport": DESKTOP, **options}))
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(60_000)
             return ConsolePage(context.new_page(), server.url)
 
         yield show
@@ -86,6 +86,7 @@ def token_for(server: LiveServer, scope: str = SCOPES) -> str:
 # A first visit
 
 
+@pytest.mark.long
 def test_two_clicks_show_a_recovery(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -125,6 +126,7 @@ def next_steps(page: ConsolePage) -> list[str]:
     return [" ".join(text.split()) for text in page.page.locator("button.next:visible").all_inner_texts()]
 
 
+@pytest.mark.long
 def test_every_message_is_compared_by_number(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -136,6 +138,7 @@ def test_every_message_is_compared_by_number(server: LiveServer, opened: OpenCon
     assert (2, 0) == (page.counters()["received"], page.counters()["lost"])
 
 
+@pytest.mark.long
 def test_a_drop_without_traffic_has_something_to_miss(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -171,6 +174,7 @@ def test_the_page_keeps_to_its_policy_and_to_its_server(server: LiveServer, open
     assert [] == [url for url in page.requested if not url.startswith((server.url, server.websocket_url))]
 
 
+@pytest.mark.long
 def test_the_page_works_under_a_prefix(show: ShowConsole) -> None:
     manager = ConnectionManager(Settings.load(jwt_secret=SECRET, console=True))
     app = FastAPI(lifespan=manager.lifespan)
@@ -189,6 +193,7 @@ def test_the_page_works_under_a_prefix(show: ShowConsole) -> None:
 # Tokens
 
 
+@pytest.mark.long
 def test_the_token_leaves_the_address_and_lasts_over_a_reload(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -197,6 +202,7 @@ def test_the_token_leaves_the_address_and_lasts_over_a_reload(server: LiveServer
     page.wait_for("live")
 
 
+@pytest.mark.long
 def test_a_token_may_be_pasted_and_forgotten(server: LiveServer, show: ShowConsole) -> None:
     page = show(server)
     page.page.goto(f"{server.url}{PATH}")
@@ -207,8 +213,10 @@ def test_a_token_may_be_pasted_and_forgotten(server: LiveServer, show: ShowConso
     page.press("Forget token")
 
     page.page.get_by_label("Token").wait_for()
+    assert None is page.page.evaluate("sessionStorage.getItem('unmissed.console.token')")
 
 
+@pytest.mark.long
 def test_a_link_replaces_a_token_only_when_the_operator_says_so(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     linked = server.token("mallory", scope=SCOPES)
@@ -236,6 +244,7 @@ def test_a_refused_token_is_explained(server: LiveServer, show: ShowConsole) -> 
     assert "Closed" == page.text("#state-title")
 
 
+@pytest.mark.long
 def test_a_token_without_rights_shows_messages_and_says_what_is_missing(server: LiveServer, show: ShowConsole) -> None:
     page = show(server).open(token_for(server, scope=""))
 
@@ -247,6 +256,7 @@ def test_a_token_without_rights_shows_messages_and_says_what_is_missing(server: 
     assert "admin" in page.text("#connections-refusal")
 
 
+@pytest.mark.long
 def test_test_messages_for_another_machine_are_confirmed_first(server: LiveServer, show: ShowConsole) -> None:
     page = show(server)
     page.url = server.url.replace("127.0.0.1", REMOTE_HOST)
@@ -265,6 +275,7 @@ def test_test_messages_for_another_machine_are_confirmed_first(server: LiveServe
 # Losses
 
 
+@pytest.mark.long
 def test_a_gap_is_a_red_row_with_what_is_lost(start: Callable[..., LiveServer], opened: OpenConsole) -> None:
     server = start(max_messages=20)
     page = opened(server)
@@ -288,6 +299,7 @@ def test_a_gap_is_a_red_row_with_what_is_lost(start: Callable[..., LiveServer], 
     assert (20, 0) == (page.counters()["recovered"], page.counters()["missed"])
 
 
+@pytest.mark.long
 def test_a_message_that_is_lost_without_notice_is_found(server: LiveServer, show: ShowConsole) -> None:
     page = show(server)
     page.page.route_web_socket("**/ws*", swallow("lost"))
@@ -311,6 +323,7 @@ def swallow(kind: str) -> Callable[["WebSocketRoute"], None]:
     return handle
 
 
+@pytest.mark.long
 def test_a_server_that_lost_its_log_is_told_as_a_reset(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     server.publish("a")
@@ -327,6 +340,7 @@ def test_a_server_that_lost_its_log_is_told_as_a_reset(server: LiveServer, opene
     assert (0, 0) == (page.counters()["lost"], page.counters()["duplicates"])
 
 
+@pytest.mark.long
 def test_a_reload_recovers_what_was_published_meanwhile(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     server.publish("before")
@@ -343,6 +357,7 @@ def test_a_reload_recovers_what_was_published_meanwhile(server: LiveServer, open
 # The log and the connections
 
 
+@pytest.mark.long
 def test_the_log_shows_how_full_it_is_and_how_far_it_reaches_back(
     start: Callable[..., LiveServer], opened: OpenConsole
 ) -> None:
@@ -364,6 +379,7 @@ def test_the_log_shows_how_full_it_is_and_how_far_it_reaches_back(
     assert page.text("#forecast").endswith("a drop of 5 s loses nothing, one of 30 s ends in a gap.")
 
 
+@pytest.mark.long
 def test_connections_are_listed_with_their_topics(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     token = server.token("alice", topics=["orders.42", "orders.43"])
@@ -396,6 +412,7 @@ def test_a_disconnected_client_reconnects_and_is_listed_again(server: LiveServer
     assert [] == [each for each in server.manager.connections if each.id == connection.id]
 
 
+@pytest.mark.long
 def test_connections_are_shown_in_pages(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     with ExitStack() as stack:
@@ -410,6 +427,7 @@ def test_connections_are_shown_in_pages(server: LiveServer, opened: OpenConsole)
         page.wait_until("document.querySelectorAll('#connections tr').length === 10")
 
 
+@pytest.mark.long
 def test_a_stalled_reader_falls_behind_alone_and_catches_up(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -437,6 +455,7 @@ def level(page: ConsolePage, mark: str) -> int:
 # Code
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", ["curl", "Python"])
 def test_the_code_for_publishing_publishes(server: LiveServer, opened: OpenConsole, language: str) -> None:
     page = opened(server)
@@ -454,6 +473,7 @@ def test_the_code_for_publishing_publishes(server: LiveServer, opened: OpenConso
     assert clicked == published
 
 
+@pytest.mark.long
 def test_code_is_copied_without_the_token_and_the_token_on_its_own(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server, permissions=["clipboard-read", "clipboard-write"])
 
@@ -471,6 +491,7 @@ def test_code_is_copied_without_the_token_and_the_token_on_its_own(server: LiveS
 # Keyboard, sizes and colours
 
 
+@pytest.mark.long
 def test_keys_press_buttons_unless_somebody_types_or_turns_them_off(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
     flow = page.page.get_by_role("button", name="Publish 50/s")
@@ -489,6 +510,7 @@ def test_keys_press_buttons_unless_somebody_types_or_turns_them_off(server: Live
     assert "false" == flow.get_attribute("aria-pressed")
 
 
+@pytest.mark.long
 def test_the_tab_key_reaches_the_controls_in_reading_order(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -500,6 +522,7 @@ def test_the_tab_key_reaches_the_controls_in_reading_order(server: LiveServer, o
     assert ["theme", "forget", "text", "Publish P", "flow", "drop-5", "drop-30", "stall"] == reached
 
 
+@pytest.mark.long
 def test_a_drop_keeps_the_focus_on_its_button(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
@@ -511,6 +534,7 @@ def test_a_drop_keeps_the_focus_on_its_button(server: LiveServer, opened: OpenCo
     assert "drop-5" == page.page.evaluate("document.activeElement.id")
 
 
+@pytest.mark.long
 def test_a_phone_shows_everything_in_its_width(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server, viewport=PHONE, has_touch=True, is_mobile=True)
     page.press("Publish 50/s")
@@ -521,6 +545,7 @@ def test_a_phone_shows_everything_in_its_width(server: LiveServer, opened: OpenC
     assert 44 == min(heights)
 
 
+@pytest.mark.long
 def test_the_theme_follows_the_system_until_it_is_chosen(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server, color_scheme="dark")
 
@@ -550,6 +575,7 @@ def screenshots(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", DEVICES)
 def test_everything_is_accessible_and_fits_in_light_and_dark(
     start: Callable[..., LiveServer], show: ShowConsole, screenshots: Path, device: str

@@ -16,5 +16,6 @@ def test_the_parts_without_a_page_pass_their_tests(script: Path) -> None:
     run_tests(script)
 
 
+@pytest.mark.long
 def test_the_types_of_all_parts_are_right() -> None:
     run(TYPESCRIPT, "-p", CONSOLE)

@@ -28,7 +28,7 @@ def chromium(chromium_path: str) -> Iterator["Browser"]:
 @pytest.fixture
 def page(chromium: "Browser") -> Iterator["Page"]:
     with chromium.new_context() as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         yield context.new_page()
 
 
@@ -52,9 +52,12 @@ def test_the_answer_of_the_agent_survives_a_refresh(page: "Page", monkeypatch: p
         server.call(refreshed.set)
         page.go_back()
 
-        page.get_by_text("Count? One two three.", exact=True).wait_for()
+        answer = page.get_by_text("Count? One two three.", exact=True)
+        answer.wait_for()
+        assert 1 == answer.count()
 
 
+@pytest.mark.long
 def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
     page: "Page", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,9 +87,12 @@ def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
 
         page.reload()
 
-        page.get_by_text("Count? One two three.", exact=True).wait_for()
+        answer = page.get_by_text("Count? One two three.", exact=True)
+        answer.wait_for()
+        assert 1 == answer.count()
 
 
+@pytest.mark.long
 def test_what_somebody_says_in_the_chat_is_there_for_who_comes_later(chromium: "Browser") -> None:
     with LiveServer(chat.app, manager=chat.manager, **SOCKETS["native"]) as server, chromium.new_context() as context:
         pages = [context.new_page(), context.new_page()]

@@ -32,11 +32,18 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(folder / "package", installed)
 
 
-@pytest.mark.parametrize("script", sorted(set(FOLDER.glob("*.test.js")) - {PACKAGE_TESTS}), ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(each, marks=[pytest.mark.long] * (each.name == "networks.test.js"), id=each.name)
+        for each in sorted(set(FOLDER.glob("*.test.js")) - {PACKAGE_TESTS})
+    ],
+)
 def test_the_tests_in_node_pass(script: Path) -> None:
     run_tests(script)
 
 
+@pytest.mark.long
 def test_the_package_works_as_it_is_installed(package: Path) -> None:
     need_packages()
 
@@ -44,6 +51,7 @@ def test_the_package_works_as_it_is_installed(package: Path) -> None:
     run_tests(PACKAGE_TESTS)
 
 
+@pytest.mark.long
 def test_applications_in_typescript_can_use_the_package(package: Path) -> None:
     assert package.exists()
     options = (
@@ -74,6 +82,7 @@ def test_the_package_has_the_version_of_the_server() -> None:
     assert project["version"] == json.loads((SOURCE / "package.json").read_text())["version"]
 
 
+@pytest.mark.long
 def test_the_types_are_sound_and_what_is_generated_is_in_step(tmp_path: Path) -> None:
     need_packages()
     copy = tmp_path / "src" / "unmissed" / "browser"

@@ -107,6 +107,8 @@ async def test_a_client_that_leaves_while_it_is_not_read_is_forgotten(serve: Ser
     await asyncio.to_thread(gate.open)
 
     await until(lambda: not server.manager.connections)
+    await others_are_served(server)
+    assert "alice" not in [each.identity.user_id for each in server.manager.connections]
 
 
 async def test_a_client_that_is_not_read_can_be_closed(serve: Serve) -> None:
@@ -227,7 +229,7 @@ async def topics(manager: ConnectionManager) -> object:
     for start in range(0, 1_000, 100):
         frame = {"type": "follow", "topics": names[start : start + 100], "since": 0}
         socket.receive(json.dumps(frame))
-        await asyncio.sleep(0.002)
+        await until(lambda: len(connection.topics) == start + 100)  # noqa: B023  # it is over before the next
     await manager.emit("private", topics=[names[0]])
     connection.deliver()
     assert 1_000 == len(connection.topics)
@@ -377,7 +379,10 @@ def test_every_thing_that_all_share_is_in_the_table() -> None:
     assert {*SHARED, *LIMITS} == set(shared())
 
 
-@pytest.mark.parametrize("row", SHARED)
+LARGEST = ("users and tokens that were logged out", "events that wait for hooks", "the rates of users")
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.long] * (row in LARGEST)) for row in SHARED])
 async def test_what_all_share_takes_no_more_than_the_table_says(row: str) -> None:
     async def build() -> object:
         return SHARED[row]()
@@ -476,6 +481,8 @@ class Hostile:
         return response.status_code
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp_path: Path) -> None:
     command = (
         *("uvicorn", "slow_application:app", "--app-dir", str(Path(__file__).parent), "--no-access-log"),
@@ -493,7 +500,7 @@ async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp
                 calls = [asyncio.create_task(client.command(http, number)) for client in clients for number in range(3)]
                 began = time.monotonic()
                 while sum(call.done() for call in calls) < 2 * count or time.monotonic() < began + _ATTACK_SECONDS:
-                    assert time.monotonic() < began + 100
+                    assert time.monotonic() < began + 250
                     await asyncio.sleep(0.1)
                     peak = max(peak, server.resident_bytes)
                 listed = await http.get("/websocket/connections", headers=server.headers())

@@ -12,6 +12,7 @@ from redis import Redis
 
 from engines import NatsServer, RedisServer
 from places import Place
+from support import until
 from unit.logs.test_base import drafts, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, LogUnavailable
@@ -286,10 +287,11 @@ async def test_a_node_that_only_reads_leaves_a_server_that_was_demoted(
         fail_over(primary, replica, demote=True)
         endpoint.target = replica.port
         with Redis(port=replica.port) as redis:
-            async with asyncio.timeout(10):
-                while not any(client["name"] == "unmissed" for client in redis.client_list()):
-                    await asyncio.sleep(0.01)
+            await until(lambda: "unmissed" in [client["name"] for client in redis.client_list()])
+            role = redis.info("replication")["role"]
         await places[0].close_all()
+
+    assert "master" == role
 
 
 def redis_engine(url: str) -> RedisEngine:

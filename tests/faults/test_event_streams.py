@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from event_client import EventClient
 from raw_client import RawClient, authorization
-from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, until
+from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, portable_is_long, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
 from unmissed.core.framing import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
@@ -71,6 +71,7 @@ async def test_a_client_that_never_reads_is_dropped_and_others_get_everything(se
     assert [str(nth(n)) for n in range(8 * MESSAGES_PER_MEGABYTE + 1)] == [event.id for event in received]
 
 
+@portable_is_long
 def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) -> None:
     server = serve(max_messages=20)
     with stream(server, receive_buffer=4_096) as client:
@@ -86,6 +87,7 @@ def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) ->
     assert gap[1] == gap[2]
 
 
+@portable_is_long
 def test_a_client_that_reads_slowly_but_steadily_is_kept_and_gets_everything(serve: Serve) -> None:
     """8 MB are more than the buffers of both systems, so the server waits for this client most of the time."""
     server = serve(stall_seconds=1, max_messages=10_000)
@@ -105,12 +107,17 @@ async def test_a_stream_that_is_not_read_is_logged_out(serve: Serve) -> None:
     with stream(server, receive_buffer=4_096):
         await asyncio.to_thread(flood, server, megabytes=8)
 
-        await asyncio.to_thread(lambda: server.run(server.manager.log_out("alice")))
+        assert 1 == await asyncio.to_thread(lambda: server.run(server.manager.log_out("alice")))
 
         await until(lambda: not users(server))
 
 
 # Clients that leave
+
+
+async def others_are_served(server: LiveServer) -> None:
+    with EventClient(server, user_id="other") as other:
+        assert "connected" == (await asyncio.to_thread(other.events, 1))[0].type
 
 
 @pytest.mark.parametrize("leave", [RawClient.reset, RawClient.half_close], ids=["reset", "half-close"])
@@ -121,6 +128,7 @@ async def test_a_client_that_leaves_is_forgotten(server: LiveServer, leave: Call
         leave(client)
 
         await until(lambda: not users(server))
+        await others_are_served(server)
 
 
 async def test_a_storm_of_resets_leaves_nothing_behind(server: LiveServer) -> None:
@@ -210,6 +218,7 @@ async def test_after_a_pipelined_request_the_server_still_notices_that_the_clien
         client.head()
         await until(lambda: users(server))
     await until(lambda: not users(server))
+    await others_are_served(server)
 
 
 @native_only

@@ -25,6 +25,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten every deadline."""
     for name, seconds in (("HEAD", 0.2), ("BODY", 0.2), ("LINGER", 0.2), ("_TICK", 0.05)):
         monkeypatch.setattr(f"unmissed.server.deadlines.{name}_SECONDS", seconds)
+    monkeypatch.setattr("unmissed.server.arriving.HEAD_SECONDS", 0.2)
 
 
 def post(server: LiveServer, *fields: str) -> bytes:
@@ -186,6 +187,7 @@ def test_an_answer_that_is_never_read_is_aborted(recorded: LiveServer, recorder:
         assert recorder.left.wait(20)
 
 
+@pytest.mark.long
 def test_an_application_with_its_own_lifespan_has_the_stall_time_of_its_router(recorder: Recorder) -> None:
     manager = ConnectionManager(Settings.load(jwt_secret=SECRET, stall_seconds=1))
 

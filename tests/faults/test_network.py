@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import Serve
+from support import Serve, portable_is_long, until
 from unmissed import client
 from unmissed.lab.faults import ConnectionFault, NetworkFault
 from unmissed.lab.proxy import FaultProxy
@@ -107,13 +107,12 @@ async def violations_behind_faults(server: LiveServer, listen: Listen, *, seeds:
     proxies = [FaultProxy("127.0.0.1", port, draw=every_fault_in_turn(seed)) for seed in seeds]
     async with asyncio.timeout(55), asyncio.TaskGroup() as tasks:
         listening = [tasks.create_task(behind(server, proxy, listen)) for proxy in proxies]
-        while not all(proxy.accepted for proxy in proxies):
-            await asyncio.sleep(0.001)
+        await until(lambda: all(proxy.accepted for proxy in proxies))
         published = await publish(server, proxies)
         while not all(task.done() for task in listening):
             # More than once, for the client that forgets its position and may miss the first.
             await asyncio.to_thread(server.publish, "end")
-            await asyncio.sleep(0.25)
+            await asyncio.wait(listening, timeout=0.25)
     return [violations(published, task.result()) for task in listening]
 
 
@@ -122,12 +121,14 @@ async def behind(server: LiveServer, proxy: FaultProxy, listen: Listen) -> Recei
         return await listen(server, proxy)
 
 
+@portable_is_long
 async def test_a_client_misses_and_doubles_nothing_behind_a_network_that_fails(serve: Serve) -> None:
     server = serve(max_messages=10_000)
 
     assert [[]] * 4 == await violations_behind_faults(server, listen, seeds=range(4))
 
 
+@portable_is_long
 async def test_a_client_that_forgets_its_position_is_caught(serve: Serve) -> None:
     server = serve(max_messages=10_000)
 

@@ -122,19 +122,22 @@ from unmissed.testing import FakeSocket
 manager = ConnectionManager()
 
 
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
 async def serve(user_id, peer_id):
-    async with asyncio.timeout(30), manager:
+    async with asyncio.timeout(60), manager:
         socket = FakeSocket()
         connection = manager.connect(socket, identity=Identity(user_id, issued_at=1.0))
         while await manager.users() != {user_id: 1, peer_id: 1}:
-            await asyncio.sleep(0.01)
+            pass
         # Both have seen each other when this message of both has arrived.
         await manager.emit("seen")
-        while manager.window.latest - first < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: manager.window.latest - first >= 2)
         await manager.log_out(peer_id)
-        while not socket.closed_with:
-            await asyncio.sleep(0.01)
+        await until(lambda: socket.closed_with)
         print(json.dumps([manager.running.node_id, connection.id, socket.closed_with[0]]), flush=True)
 
 
@@ -165,7 +168,7 @@ def preloaded(redis: RedisServer) -> list[Any]:
         "FIRST": str(FIRST - 1),
     }
     ran = subprocess.run(  # noqa: S603  # our own program
-        [sys.executable, "-c", PRELOADED], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PRELOADED], env=environment, capture_output=True, text=True, timeout=100, check=False
     )
     assert 0 == ran.returncode, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from support import portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.errors import ConfigurationError
 from unmissed.lab.bench.load import body_of
@@ -16,6 +17,7 @@ from unmissed.testing import LiveServer
 SMALL = ["bench", "--connections", "20", "--messages", "10"]
 
 
+@pytest.mark.long
 def test_both_servers_are_measured_in_one_run(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
 
@@ -40,6 +42,7 @@ def test_both_servers_are_measured_in_one_run(tmp_path: Path) -> None:
     assert all(figure["value"] >= 0 for run in figures.values() for figure in run)
 
 
+@portable_is_long
 def test_a_server_elsewhere_is_measured_without_its_cpu(server: LiveServer) -> None:
     result = CliRunner().invoke(app, [*SMALL, "--url", server.url, "--token", server.token()])
 

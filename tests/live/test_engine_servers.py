@@ -46,6 +46,7 @@ async def create_stream(url: str, *, replicas: int) -> dict[str, object]:
     return answer
 
 
+@pytest.mark.long
 async def test_the_leader_of_a_stream_is_found_and_replaced_when_it_is_killed(tmp_path: Path) -> None:
     async with asyncio.timeout(100), nats_cluster(tmp_path) as cluster:
         answer = await create_stream(cluster.url, replicas=3)

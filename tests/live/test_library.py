@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 
-from support import nth
+from support import nth, until
 from unmissed import (
     Bearer,
     ConfigurationError,
@@ -76,13 +76,12 @@ def test_a_refusal_of_the_users_dependency_is_a_close_code(user: str | None, cod
 
 
 async def test_a_client_that_leaves_while_it_is_authenticated_is_forgotten() -> None:
-    left = asyncio.Event()
+    received = list[str]()
 
     async def slow(websocket: WebSocket) -> Identity:
         await websocket.accept()
-        await websocket.receive()
-        await asyncio.sleep(0.05)
-        left.set()
+        while not received or received[-1] != "websocket.disconnect":
+            received.append((await websocket.receive())["type"])
         return Identity("alice")
 
     manager = ConnectionManager(Settings.load(jwt_secret=SECRET))
@@ -92,13 +91,10 @@ async def test_a_client_that_leaves_while_it_is_authenticated_is_forgotten() -> 
     with LiveServer(app, manager=manager, ws="unmissed.server:WebSocketProtocol") as server:
         async with connect(server.websocket_url, proxy=None) as websocket:
             await websocket.send("me")
-        while not left.is_set():
-            await asyncio.sleep(0.001)
-        async with asyncio.timeout(5):
-            while manager.connections:
-                await asyncio.sleep(0.001)
+        await until(lambda: "websocket.disconnect" in received)
+        await until(lambda: not manager.connections)
 
-    assert () == manager.connections
+    assert ["websocket.receive", "websocket.disconnect"] == received
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,12 +13,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from support import nth
+from support import Serve, nth, portable_is_long, until
 from unmissed.testing import LiveServer
 
 TOPICS = [f"t{number}" for number in range(25)]
-ROUNDS = 10
-MESSAGES_IN_ROUND = 1_000
 CLIENTS = {"live": 80, "dropped": 60, "asleep": 30, "rest": 30}
 """How many clients stay connected, lose their connection, sleep for whole rounds, and only poll."""
 
@@ -125,11 +123,13 @@ class Member:
         self.position = page["latest"]
 
 
-async def play(members: list[Member], oracle: Oracle, server: LiveServer, chance: random.Random) -> None:
+async def play(
+    members: list[Member], oracle: Oracle, server: LiveServer, chance: random.Random, *, messages_in_round: int
+) -> None:
     """Play one round: publish, drop connections meanwhile, wait until everybody has everything, then change rights."""
     awake = [each for each in members if each.kind in ("live", "dropped") or chance.random() < 0.5]
     await asyncio.gather(*(each.connect() for each in awake if each.websocket is None and each.kind != "rest"))
-    messages = [oracle.draw(chance) for _ in range(MESSAGES_IN_ROUND)]
+    messages = [oracle.draw(chance) for _ in range(messages_in_round)]
 
     def publish() -> None:
         for message in messages:
@@ -178,32 +178,31 @@ async def up_to_date(member: Member) -> None:
     await until(lambda: member.answered > answered)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("rounds", "messages_in_round"),
+    [pytest.param(2, 200, id="short"), pytest.param(10, 1_000, marks=pytest.mark.long, id="long")],
+)
+@portable_is_long
 async def test_every_history_is_exactly_what_the_user_may_see(
-    serve: Callable[..., LiveServer], caplog: pytest.LogCaptureFixture
+    serve: Serve, caplog: pytest.LogCaptureFixture, rounds: int, messages_in_round: int
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="unmissed")
-    server = serve(max_messages=ROUNDS * MESSAGES_IN_ROUND, max_bytes=2**28, client_rate=1_000.0, client_burst=10_000)
+    server = serve(max_messages=rounds * messages_in_round, max_bytes=2**28, client_rate=1_000.0, client_burst=10_000)
     chance, oracle = random.Random(7), Oracle()
     kinds = [kind for kind, count in CLIENTS.items() for _ in range(count)]
     members = [Member(number, kind, server, chance) for number, kind in enumerate(kinds)]
 
-    for _ in range(ROUNDS):
-        await play(members, oracle, server, chance)
+    for _ in range(rounds):
+        await play(members, oracle, server, chance, messages_in_round=messages_in_round)
     for each in members:
         await each.drop()
 
-    assert ROUNDS * MESSAGES_IN_ROUND == len(oracle.audiences)
+    assert rounds * messages_in_round == len(oracle.audiences)
     assert nth(len(oracle.audiences)) == server.manager.window.latest
     for each in members:
         assert (each.user_id, each.kind, each.expected) == (each.user_id, each.kind, each.seen)
         assert "secret-" not in json.dumps(each.others)
         assert {"gap", "reset"}.isdisjoint(frame.get("outcome", frame["type"]) for frame in each.others)
-    assert sum(len(each.seen) for each in members) > 50_000
+    assert sum(len(each.seen) for each in members) > 5 * rounds * messages_in_round
     assert "secret-" not in caplog.text

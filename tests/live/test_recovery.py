@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,10 +11,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from support import Serve, portable_is_long
 from unmissed import client
 from unmissed.testing import LiveServer
 
-MESSAGES = 2_000
+MESSAGES = 1_000
 DROPS = 50
 
 
@@ -66,6 +66,7 @@ class PlainClient:
             self.data.append(frame["data"])
 
 
+@portable_is_long
 async def test_plain_clients_miss_and_double_nothing_over_fifty_drops(server: LiveServer) -> None:
     clients = [PlainClient(server, seed=seed) for seed in range(3)]
 
@@ -74,6 +75,7 @@ async def test_plain_clients_miss_and_double_nothing_over_fifty_drops(server: Li
     assert [list(range(MESSAGES))] * 3 == [each.data for each in clients]
 
 
+@portable_is_long
 async def test_a_client_that_recovers_by_rest_misses_and_doubles_nothing(server: LiveServer) -> None:
     publishing = asyncio.create_task(publish(server))
     data: list[int] = []
@@ -89,6 +91,7 @@ async def test_a_client_that_recovers_by_rest_misses_and_doubles_nothing(server:
     assert list(range(MESSAGES)) == data
 
 
+@portable_is_long
 async def test_the_python_client_misses_and_doubles_nothing(server: LiveServer) -> None:
     data: list[Any] = []
     async with client.connect(server.url, token=server.token()) as stream:
@@ -97,7 +100,7 @@ async def test_the_python_client_misses_and_doubles_nothing(server: LiveServer) 
             async for event in stream:
                 assert isinstance(event, client.ReceivedMessage)
                 data.append(event.data)
-                if len(data) % 400 == 0:
+                if len(data) % 200 == 0:
                     stream.drop()
                 if len(data) == MESSAGES:
                     break
@@ -106,21 +109,23 @@ async def test_the_python_client_misses_and_doubles_nothing(server: LiveServer) 
     assert list(range(MESSAGES)) == data
 
 
-RESTARTS = 20
 BURST = 50
+
+over_restarts = pytest.mark.parametrize("restarts", [4, pytest.param(20, marks=pytest.mark.long)])
 
 
 class RestartingServer:
     """A server that restarts at random moments and the numbers that each life published."""
 
-    def __init__(self, server: LiveServer, *, seed: int) -> None:
+    def __init__(self, server: LiveServer, *, seed: int, restarts: int) -> None:
         self.server = server
         self.chance = random.Random(seed)
+        self.restarts = restarts
         self.lives: list[list[int]] = []
         self.done = False
 
     async def run(self) -> None:
-        for _ in range(RESTARTS):
+        for _ in range(self.restarts):
             self.lives.append([])
             for _ in range(BURST):
                 message = await asyncio.to_thread(self.server.publish, "count", len(self.lives))
@@ -145,12 +150,14 @@ class RestartingServer:
 
 
 @pytest.fixture
-def restarting(serve: Callable[..., LiveServer]) -> RestartingServer:
+def restarting(serve: Serve, restarts: int) -> RestartingServer:
     server = serve(first_number="clock", drain_seconds=0.05)
-    return RestartingServer(server, seed=1)
+    return RestartingServer(server, seed=1, restarts=restarts)
 
 
-async def test_a_client_with_one_number_loses_nothing_silently_over_twenty_restarts_by_rest(
+@over_restarts
+@portable_is_long
+async def test_a_client_with_one_number_loses_nothing_silently_over_restarts_by_rest(
     restarting: RestartingServer,
 ) -> None:
     running = asyncio.create_task(restarting.run())
@@ -171,7 +178,9 @@ async def test_a_client_with_one_number_loses_nothing_silently_over_twenty_resta
     restarting.judge(received, resets=resets)
 
 
-async def test_a_client_with_one_number_loses_nothing_silently_over_twenty_restarts_by_websocket(
+@over_restarts
+@portable_is_long
+async def test_a_client_with_one_number_loses_nothing_silently_over_restarts_by_websocket(
     restarting: RestartingServer,
 ) -> None:
     running = asyncio.create_task(restarting.run())

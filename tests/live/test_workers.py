@@ -81,14 +81,14 @@ def printed(process: subprocess.Popen[str], *texts: str) -> str | None:
     ("server", "arguments", "environment"),
     [
         ("uvicorn", [*UVICORN, "--workers", "2"], {}),
-        ("uvicorn", UVICORN, {"WEB_CONCURRENCY": "2"}),
-        ("uvicorn", UVICORN, {"UVICORN_WORKERS": "2"}),
-        ("uvicorn", ["run_uvicorn.py"], {}),
-        ("gunicorn", [*GUNICORN, "--workers", "2"], {}),
-        ("gunicorn", [*GUNICORN, "--config", "gunicorn.conf.py"], {}),
-        ("hypercorn", [*HYPERCORN, "--config", "hypercorn.toml"], {}),
-        ("granian", [*GRANIAN, "--workers", "2"], {}),
-        ("granian", ["run_granian.py"], {}),
+        pytest.param("uvicorn", UVICORN, {"WEB_CONCURRENCY": "2"}, marks=pytest.mark.long),
+        pytest.param("uvicorn", UVICORN, {"UVICORN_WORKERS": "2"}, marks=pytest.mark.long),
+        pytest.param("uvicorn", ["run_uvicorn.py"], {}, marks=pytest.mark.long),
+        pytest.param("gunicorn", [*GUNICORN, "--workers", "2"], {}, marks=pytest.mark.long),
+        pytest.param("gunicorn", [*GUNICORN, "--config", "gunicorn.conf.py"], {}, marks=pytest.mark.long),
+        pytest.param("hypercorn", [*HYPERCORN, "--config", "hypercorn.toml"], {}, marks=pytest.mark.long),
+        pytest.param("granian", [*GRANIAN, "--workers", "2"], {}, marks=pytest.mark.long),
+        pytest.param("granian", ["run_granian.py"], {}, marks=pytest.mark.long),
     ],
 )
 def test_two_workers_are_refused(
@@ -102,10 +102,10 @@ def test_two_workers_are_refused(
     ("server", "arguments", "started"),
     [
         ("uvicorn", UVICORN, "Application startup complete"),
-        ("uvicorn", [*UVICORN, "--reload"], "Application startup complete"),
-        ("gunicorn", GUNICORN, "Application startup complete"),
-        ("hypercorn", HYPERCORN, "Running on"),
-        ("granian", GRANIAN, "Started worker-1"),
+        pytest.param("uvicorn", [*UVICORN, "--reload"], "Application startup complete", marks=pytest.mark.long),
+        pytest.param("gunicorn", GUNICORN, "Application startup complete", marks=pytest.mark.long),
+        pytest.param("hypercorn", HYPERCORN, "Running on", marks=pytest.mark.long),
+        pytest.param("granian", GRANIAN, "Started worker-1", marks=pytest.mark.long),
     ],
 )
 def test_one_worker_serves(server: str, arguments: list[str], started: str, tmp_path: Path) -> None:

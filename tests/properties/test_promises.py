@@ -476,7 +476,8 @@ def _nodes_that_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(defaults, "timing", Timing(start_seconds=0.02))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(
     ("kind", "nodes"),
     [

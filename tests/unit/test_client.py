@@ -98,6 +98,7 @@ async def test_a_stream_follows_its_topics_also_after_a_reconnect(server: LiveSe
     assert {"topics": ["rooms.2", "news"]} == second.extra
 
 
+@pytest.mark.long
 async def test_a_token_is_renewed_before_it_expires_and_the_connection_stays(server: LiveServer) -> None:
     lives = [2.0, 2.0, 60.0]
 

@@ -51,6 +51,7 @@ def test_the_typed_application_uses_every_public_name() -> None:
     assert [] == [name for name in dir(unmissed) if name not in text]
 
 
+@pytest.mark.long
 @pytest.mark.live
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
 def test_the_typed_application_passes_strict_type_checks(checker: str, tmp_path: Path) -> None:

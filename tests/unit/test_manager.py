@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from support import BOB, FIRST, ManualLog, connect, flushed, managed, nth, nths, shape
+from support import BOB, FIRST, ManualLog, connect, flushed, managed, nth, nths, shape, until
 from unmissed import (
     AlreadyRunning,
     ConfigurationError,
@@ -510,8 +510,9 @@ async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
         socket, _ = connect(manager)
         clock.advance(1)
 
-        while ("heartbeat", nth(0)) not in shape(socket):
-            await asyncio.sleep(0)
+        await until(lambda: len(socket.frames) > 1)
+
+        assert ("heartbeat", nth(0)) == shape(socket)[1]
 
 
 async def test_the_largest_message_fits_into_the_smallest_log(clock: ManualClock) -> None:

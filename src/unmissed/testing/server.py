@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,22 @@ SECRET = "only-for-tests-and-therefore-public-0123456789"  # noqa: S105  # it pr
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 60.0
+
+
+class _PromptServer(Server):
+    """A server that ends as soon as it is asked to: uvicorn looks ten times a second whether it should."""
+
+    def __init__(self, config: uvicorn.Config, *, manager: ConnectionManager) -> None:
+        super().__init__(config, manager=manager)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        tenths = 0
+        while not await self.on_tick(tenths):
+            tenths += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self.stopping.wait()
 
 
 class LiveServer:
@@ -75,7 +92,7 @@ class LiveServer:
         self._listening = socket.create_server(("127.0.0.1", self._port), backlog=1024)
         self._port = self._listening.getsockname()[1]
         config = uvicorn.Config(app, **{"log_level": "warning", "ws_per_message_deflate": False, **self._options})
-        self._server = Server(config, manager=self._serving)
+        self._server = _PromptServer(config, manager=self._serving)
         self._thread = threading.Thread(target=self._run, name="unmissed-live-server", daemon=True)
         self._decided = threading.Event()
         self._failure: BaseException | None = None
@@ -90,6 +107,8 @@ class LiveServer:
     def stop(self) -> None:
         """Shut down the server, as SIGTERM would."""
         self._server.should_exit = True
+        with suppress(RuntimeError):  # The server has ended by itself, and its event loop is closed.
+            self._loop.call_soon_threadsafe(self._server.stopping.set)
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():
             raise TimeoutError("the server did not stop: its event loop may be blocked")

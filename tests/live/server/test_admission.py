@@ -86,6 +86,7 @@ def spy() -> Iterator[list[RequestProtocol]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(http, "RequestProtocol", Spied)
+        patch.setattr("unmissed.api.identity.AUTHENTICATION_SECONDS", 0.5)
         yield requests
 
 

@@ -279,7 +279,10 @@ async def test_commands_are_cancelled_when_the_manager_stops(unstarted: Connecti
         send(socket, "slow")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        assert [] == cancelled
     await until(lambda: cancelled)
+
+    assert [True] == cancelled
 
 
 class Later:

@@ -115,14 +115,19 @@ async def test_hooks_that_hang_are_cancelled_at_the_stop(
 ) -> None:
     monkeypatch.setattr("unmissed.running._STOP_SECONDS", 0.01)
 
+    ends = list[str]()
+
     @unstarted.on_connect
     async def hanging(event: Connected) -> None:
-        del event
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.append(event.connection_id)
 
-    async with asyncio.timeout(5):
-        async with unstarted:
-            connect(unstarted)
+    async with unstarted:
+        _, connection = connect(unstarted)
+
+    assert [connection.id] == ends
 
 
 async def test_hooks_that_did_not_run_before_the_stop_are_counted_in_the_log(
@@ -265,3 +270,4 @@ async def test_an_event_that_is_added_when_all_others_have_just_ended_is_handled
     hooks.connected(Connected("late", ALICE, frozenset()))
 
     await until(lambda: "late" in handled)
+    assert [*"abc", "late"] == handled

@@ -132,7 +132,7 @@ async def test_a_node_that_starts_later_knows_who_was_logged_out(managers: Manag
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("engine", [RedisServer, NatsServer])
+@pytest.mark.parametrize("engine", [RedisServer, pytest.param(NatsServer, marks=pytest.mark.long)])
 @pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGKILL])
 async def test_a_logout_and_presence_say_that_other_nodes_could_not_be_reached(
     engine: type[RedisServer | NatsServer], stop: signal.Signals, tmp_path: Path

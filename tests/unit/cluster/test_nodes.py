@@ -176,11 +176,13 @@ async def test_a_node_that_has_stopped_is_not_awaited(start: Start) -> None:
 async def test_a_node_that_was_not_heard_for_long_is_not_awaited(start: Start) -> None:
     one, two = await start("1", hello_seconds=0.01), await start("2", hello_seconds=0.01)
     await until(lambda: one.others)
+    assert frozenset({"2"}) == one.others
 
     for task in two._tasks:  # noqa: SLF001  # as the end of its process would
         task.cancel()
 
     await until(lambda: not one.others)
+    assert {} == await one.ask("question", None)
 
 
 async def test_a_node_knows_what_it_must_know_when_it_has_started(start: Start) -> None:

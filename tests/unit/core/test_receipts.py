@@ -164,7 +164,9 @@ def test_the_same_key_of_two_users_is_two_keys_of_bounded_length() -> None:
     assert max(map(len, keys)) <= 41
 
 
-@pytest.mark.parametrize("users", [1, 10_000], ids=["one user", "a user each"])
+@pytest.mark.parametrize(
+    "users", [pytest.param(1, id="one user"), pytest.param(10_000, marks=pytest.mark.long, id="a user each")]
+)
 def test_a_key_takes_no_more_memory_than_is_stated(users: int) -> None:
     count = 30_000
     tracemalloc.start()

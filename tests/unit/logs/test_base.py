@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from places import LOGS, SHARED, Place
+from support import until
 from unmissed.core.audience import Audience
 from unmissed.core.errors import IdempotencyConflict, TooManyRequests
 from unmissed.core.messages import Draft, Message
@@ -30,9 +31,7 @@ def payloads(window: Window) -> list[bytes]:
 
 
 async def until_reached(window: Window, number: int) -> None:
-    async with asyncio.timeout(10):
-        while window.latest < number:
-            await asyncio.sleep(0.001)
+    await until(lambda: window.latest >= number)
 
 
 class RecordingListener:
@@ -121,10 +120,12 @@ async def test_messages_older_than_the_retention_expire(place: Place) -> None:
     log, window = await place.open(retention=Retention(max_age=0.05))
     await log.publish(drafts(2))
 
-    await asyncio.sleep(0.06)
-    log.expire()
+    def is_empty() -> bool:
+        log.expire()
+        return not len(window)
 
-    assert 0 == len(window)
+    await until(is_empty)
+    assert window.latest == window.evicted_through
 
 
 async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing(place: Place) -> None:
@@ -207,13 +208,14 @@ async def test_keys_that_are_used_in_one_write_are_counted_together(place: Place
 
 @bounded
 async def test_a_publisher_that_was_refused_may_add_keys_when_the_old_ones_are_forgotten(place: Place) -> None:
-    log, _ = await place.open(retention=Retention(max_keys=10, max_age=0.05))
+    log, _ = await place.open(retention=Retention(max_keys=10, max_age=1.0))
     assert await add_keys(log, "bob", 10) < 10
 
-    async with asyncio.timeout(10):
-        while not await add_keys(log, "bob", 1):
-            log.expire()
-            await asyncio.sleep(0.01)
+    async def added() -> int:
+        log.expire()
+        return await add_keys(log, "bob", 1)
+
+    await until(added)
 
 
 async def test_without_a_key_the_same_message_is_published_twice(place: Place) -> None:

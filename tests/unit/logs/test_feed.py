@@ -192,7 +192,10 @@ async def test_a_number_that_the_window_has_is_not_waited_for() -> None:
     feed = feed_of()
     await feed.append(records(1, 2))
 
-    await feed.reached(nth(2))
+    reached = asyncio.ensure_future(feed.reached(nth(2)))
+    await asyncio.sleep(0)
+
+    assert reached.done()
 
 
 async def test_an_append_releases_those_who_wait_for_its_numbers_and_only_those() -> None:

@@ -88,6 +88,14 @@ def test_workers_in_the_variable_of_gunicorn_are_refused(options: str) -> None:
         refuse_several_workers(["gunicorn", "shop:app"], {"GUNICORN_CMD_ARGS": options})
 
 
+def is_accepted(command_line: list[str], environment: dict[str, str] | None = None) -> bool:
+    try:
+        refuse_several_workers(command_line, environment or {})
+    except ConfigurationError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "command_line",
     [
@@ -106,16 +114,16 @@ def test_workers_in_the_variable_of_gunicorn_are_refused(options: str) -> None:
     ],
 )
 def test_one_worker_and_the_workers_of_other_programs_are_fine(command_line: str) -> None:
-    refuse_several_workers(command_line.split(), {})
+    assert is_accepted(command_line.split())
 
 
 def test_an_interpreter_without_a_command_line_is_fine() -> None:
-    refuse_several_workers([""], {})
+    assert is_accepted([""])
 
 
 @pytest.mark.parametrize("count", ["1", "", "auto", "0"])
 def test_web_concurrency_that_asks_for_no_more_than_one_is_fine(count: str) -> None:
-    refuse_several_workers(["uvicorn", "shop:app"], {"WEB_CONCURRENCY": count})
+    assert is_accepted(["uvicorn", "shop:app"], {"WEB_CONCURRENCY": count})
 
 
 Start = Callable[[str], str]

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from engines import NatsServer, nats_cluster
+from support import until
 from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable, MessageTooLarge
@@ -99,12 +101,6 @@ async def written(writer: JetStreamEngine, key: str, *, seen: Position) -> Store
             else:
                 assert isinstance(stored, Stored)
                 return stored
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_the_message_has_the_number_and_the_time_of_the_stream(url: str) -> None:
@@ -237,6 +233,8 @@ async def test_unsubscribing_from_a_client_that_is_closing_ends_the_connection()
                 _, unsubscribe = await connected.subscribe(receive, on_end=lambda: None)
             await asyncio.sleep(0)
             await unsubscribe()
+
+        assert "cannot be reached" in str(connected.lost)
 
 
 @pytest.mark.parametrize("version", ["2.11.9", "2.9.0-RC.1", "unknown"])
@@ -475,8 +473,12 @@ async def test_publishes_with_one_key_get_its_receipt_however_many_they_are(url:
 async def test_an_idle_stream_stays_readable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server ends a pull after a while, and the next one continues."""
     monkeypatch.setattr(consumer, "_PULL_SECONDS", 2)
+    observer = await nats.connect(url.partition("?")[0])
+    pulls = await observer.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{StreamAddress.of(url).name}.>")
     async with node(url) as (log, window):
-        await asyncio.sleep(2.5)
+        for _ in range(2):
+            await pulls.next_msg(timeout=60)
+        await observer.close()
 
         await log.publish(drafts(1))
 
@@ -832,7 +834,7 @@ async def test_close_waits_for_no_server_and_leaves_no_tasks(server: NatsServer)
     async with node(server.url) as (log, _):
         server.signal(signal.SIGSTOP)
         publishing = asyncio.ensure_future(log.publish(large))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)
         started = time.monotonic()
     server.signal(signal.SIGCONT)
     await asyncio.gather(publishing, return_exceptions=True)
@@ -871,6 +873,7 @@ async def test_a_leader_that_hears_from_no_majority_is_not_believed(
     assert certain is stream.leader_is_certain
 
 
+@pytest.mark.long
 async def test_a_cluster_whose_leader_is_killed_loses_nothing(tmp_path: Path) -> None:
     async with (
         nats_cluster(tmp_path) as cluster,

@@ -11,6 +11,7 @@ from redis import Redis
 
 from engines import RedisSentinel, RedisServer
 from places import Place
+from support import until
 from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, until_reached
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Outcome, Retention
@@ -48,16 +49,12 @@ def at(url: str, places: list[Place]) -> Place:
 
 
 async def until_available(log: Log) -> None:
-    async with asyncio.timeout(10):
-        while log.unavailable is not None:
-            await asyncio.sleep(0.01)
+    await until(lambda: log.unavailable is None)
 
 
 async def until_unavailable(log: Log) -> str:
-    async with asyncio.timeout(10):
-        while log.unavailable is None:
-            await asyncio.sleep(0.01)
-    return log.unavailable
+    await until(lambda: log.unavailable)
+    return str(log.unavailable)
 
 
 async def test_a_restart_that_kept_everything_continues_the_epoch(server: RedisServer, places: list[Place]) -> None:
@@ -152,9 +149,7 @@ async def test_a_new_epoch_in_which_nothing_is_published_reaches_every_node(
     with Redis(port=server.port) as redis:
         redis.flushall()
     _, other = await place.open()
-    async with asyncio.timeout(10):
-        while window.epoch == before[0]:
-            await asyncio.sleep(0.01)
+    await until(lambda: window.epoch != before[0])
 
     assert window.epoch == other.epoch
     assert before[1] < window.first_number - 1
@@ -191,7 +186,7 @@ async def test_what_is_published_while_connections_break_is_stored_once(
     with Redis(port=server.port) as redis:
         for _ in range(20):
             publishes = [asyncio.ensure_future(publish(name)) for name in range(10)]
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)  # Until they are on their way.
             redis.client_kill_filter(_type="normal", skipme=True)
             async with asyncio.timeout(10):
                 await asyncio.gather(*publishes)
@@ -287,6 +282,7 @@ async def test_a_server_without_memory_refuses_messages_and_keeps_those_it_has(
     assert window.first_number + 1 == publication.receipt.first
 
 
+@pytest.mark.long
 async def test_a_sentinel_leads_to_the_next_master(tmp_path: Path, places: list[Place]) -> None:
     with RedisSentinel(tmp_path) as sentinel:
         log, window = await at(sentinel.url, places).open()

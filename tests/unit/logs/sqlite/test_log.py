@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from places import Place
+from support import until
 from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, NotRunning
 from unmissed.core.window import Outcome, Retention
@@ -55,10 +56,8 @@ def unprivileged() -> Iterator[None]:
 
 
 async def until_unavailable(log: Log) -> str:
-    async with asyncio.timeout(10):
-        while log.unavailable is None:
-            await asyncio.sleep(0.001)
-    return log.unavailable
+    await until(lambda: log.unavailable)
+    return str(log.unavailable)
 
 
 def killed_while_open(path: Path, *, options: str = "") -> None:
@@ -194,11 +193,11 @@ async def test_a_log_is_available_again_without_a_publish(place: Place) -> None:
 
     with full_disk():
         refused = asyncio.ensure_future(log.publish(drafts(1)))
-        await until_unavailable(log)
+        reason = await until_unavailable(log)
         refused.cancel()
-    async with asyncio.timeout(10):
-        while log.unavailable is not None:
-            await asyncio.sleep(0.01)
+    await until(lambda: log.unavailable is None)
+
+    assert "cannot be written" in reason
 
 
 async def test_a_publish_that_waits_while_the_log_is_unavailable_gets_through(place: Place) -> None:
