@@ -1,6 +1,8 @@
-"""The structure: imports go down only, and each unit test file has the name of the module that it tests."""
+"""The house: imports go down only and make no circle, names mean one thing, and a file holds a whole thought."""
 
 import ast
+from collections.abc import Collection, Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,94 @@ def test_a_unit_test_file_has_the_name_of_a_module(test: Path) -> None:
     shorter = module.with_name(module.stem.rpartition("_")[0] + ".py")
 
     assert (SOURCE / module).exists() or (SOURCE / shorter).exists() or str(module) in ACROSS_MODULES
+
+
+REPEATED_FILES = {"__init__.py", "__main__.py", "engine.py", "log.py"}
+"""Python gives the first two their names. The others implement a contract: each engine, and each log."""
+
+ENTRY_POINTS = {"__init__.py", "__main__.py", "pytest_plugin.py"}
+"""Files that Python and pytest look for. They may be as short as they like."""
+
+COMMANDS = {"serve", "verify"}
+"""Functions in ``cli``: each of their parameters is an option of the command line."""
+
+LEAST_LINES = 40
+MOST_PARAMETERS = 8
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for module in modules():
+        yield module, ast.parse((SOURCE / module).read_text())
+
+
+def repeated(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the names that occur in several places, with these."""
+    places: dict[str, list[str]] = {}
+    for name, place in names:
+        places.setdefault(name, []).append(place)
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_a_file_name_means_one_thing() -> None:
+    found = repeated((Path(module).name, module) for module in modules())
+
+    assert {} == {name: places for name, places in found.items() if name not in REPEATED_FILES}
+
+
+def test_a_class_name_means_one_thing() -> None:
+    classes = [
+        (node.name, module) for module, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    ]
+
+    assert {} == repeated(classes)
+
+
+def test_a_file_holds_a_whole_thought() -> None:
+    lines = {module: len((SOURCE / module).read_text().splitlines()) for module in modules()}
+
+    short = {module: count for module, count in lines.items() if count < LEAST_LINES}
+
+    assert {} == {module: count for module, count in short.items() if Path(module).name not in ENTRY_POINTS}
+
+
+def test_a_function_has_few_parameters() -> None:
+    """Constructors of dataclasses are no functions here: they take the facts that they hold."""
+    functions = {
+        f"{module}: {node.name}": parameters(node)
+        for module, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not (module.startswith("cli/") and node.name in COMMANDS)
+    }
+
+    assert {} == {name: count for name, count in functions.items() if count > MOST_PARAMETERS}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return how many parameters a function has besides ``self`` or ``cls``."""
+    arguments = function.args
+    names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_imports_make_no_circle() -> None:
+    """Imports for types count, too: two modules that need each other's types are one thought."""
+    names = {name_of(module): module for module in modules()}
+
+    order = TopologicalSorter({name: imported(module, names) for name, module in names.items()})
+
+    assert len(names) == len([*order.static_order()])  # Raises CycleError, which names the circle.
+
+
+def name_of(module: str) -> str:
+    return ".".join(["unmissed", *Path(module).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def imported(module: str, known: Collection[str]) -> set[str]:
+    """Return the modules that a module imports: a package, or those of its modules that are named."""
+    found = {name for name in imports(module) if name in known}
+    for node in ast.walk(ast.parse((SOURCE / module).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & {*known}
+            found = (found - {node.module} if inner else found) | inner
+    return found
