@@ -95,7 +95,7 @@ def test_a_unit_test_file_has_the_name_of_a_module(test: Path) -> None:
 REPEATED_FILES = {"__init__.py", "__main__.py", "engine.py", "log.py"}
 """Python gives the first two their names. The others implement a contract: each engine, and each log."""
 
-ENTRY_POINTS = {"__init__.py", "__main__.py", "pytest_plugin.py"}
+ENTRY_POINTS = {"__init__.py", "__main__.py", "pytest_plugin.py", "tutorial.py"}
 """Files that Python and pytest look for. They may be as short as they like."""
 
 COMMANDS = {"serve", "verify"}

@@ -15,7 +15,7 @@ from unmissed.core.close_codes import CloseCode
 from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
-from unmissed.delivery.backpressure import Behind
+from unmissed.delivery.behind import Behind
 from unmissed.delivery.connection import Connection, Reports, Schedule
 from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.liveness import PING_SECONDS
