@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.testing import LiveServer
 
 

@@ -16,9 +16,9 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
 from unmissed import Access, Connection, ConnectionManager, Draft, Identity, Publication, Settings
+from unmissed.core.audience import granted_topics
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.topics import granted_topics
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Channel, Log, WindowListener
 from unmissed.logs.feed import Feed, stamped

@@ -22,11 +22,10 @@ from unmissed.api.message_routes import PATH
 from unmissed.api.models import RecoveryBody
 from unmissed.api.websocket_endpoint import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
-from unmissed.core.audience import MAX_USERS
+from unmissed.core.audience import MAX_TOPICS, MAX_USERS
 from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES
 from unmissed.core.encoding import MAX_DEPTH
 from unmissed.core.server_frames import RESERVED_TYPES
-from unmissed.core.topics import MAX_TOPICS
 from unmissed.delivery.inbox import MAX_BYTES_BETWEEN_CHECKS, MAX_FRAMES_BETWEEN_CHECKS
 from unmissed.security.tokens import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES
 from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS

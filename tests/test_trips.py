@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from uvicorn import Config
+from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
@@ -90,10 +91,12 @@ class Served:
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     app = create_app(Settings.load(jwt_secret=SECRET))
-    async with app.router.lifespan_context(app) as state:
-        config = Config(app, lifespan="off", log_level="warning", ws=WebSocketProtocol)
-        config.load()
-        yield Served(app.state.manager, config, dict(state or {}))
+    config = Config(app, lifespan="on", log_level="warning", ws=WebSocketProtocol)
+    config.load()
+    lifespan = LifespanOn(config)
+    await lifespan.startup()
+    yield Served(app.state.manager, config, lifespan.state)
+    await lifespan.shutdown()
 
 
 async def settled() -> None:

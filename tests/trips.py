@@ -12,7 +12,7 @@ import unmissed
 _SOURCE = str(Path(unmissed.__file__).parent) + "/"
 
 
-@dataclass
+@dataclass(repr=False)
 class Trip:
     """The files of the package in the order of their first call, and the calls that return to a file further up."""
 
@@ -21,7 +21,7 @@ class Trip:
     climbs: list[str] = field(default_factory=list[str])
     """Calls into a file that is already on the stack, from another file: ``caller -> callee``."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n  ".join([f"{len(self.files)} files, {self.calls} calls", *self.files, *self.climbs])
 
 

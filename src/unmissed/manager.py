@@ -12,12 +12,11 @@ from pydantic import BaseModel
 
 from unmissed.application.registration import Registration
 from unmissed.cluster.presence import Followers
-from unmissed.core.audience import Identity, keys_of
+from unmissed.core.audience import Identity, granted_topics, keys_of
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import AlreadyRunning, InvalidMessage, NotRunning, UnknownConnection, WrongThread
 from unmissed.core.messages import Message, addressed
 from unmissed.core.revocations import Revocations
-from unmissed.core.topics import granted_topics
 from unmissed.core.window import Page, Window
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.socket import STALL_STATE, Socket

@@ -261,7 +261,7 @@ class Running:
         """
         self._check_accepting(_OWN_LOOP)
         self._hooks.check_room()
-        self._log.expire()
+        self.window.expire(self._clocks.monotonic())
         return self._fan_out.connect(
             socket,
             subscription,

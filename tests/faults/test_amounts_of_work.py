@@ -23,11 +23,12 @@ from support import FIRST, Serve, managed, next_frame, until
 from unmissed import Access, ConnectionManager, Disconnected, Identity, Settings
 from unmissed.application import hooks, results
 from unmissed.cluster import notes
-from unmissed.core import evictions, rate, receipts
+from unmissed.core import audience_index as evictions
+from unmissed.core import rate, receipts
 from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.audience_index import Evictions
 from unmissed.core.chunks import Chunk, Chunks
 from unmissed.core.encoding import decode_items, decode_json
-from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
@@ -35,8 +36,7 @@ from unmissed.core.window import Retention, Window
 from unmissed.logs import writer
 from unmissed.logs.jetstream.engine import MAX_WAITING_NOTE_BYTES
 from unmissed.running import drafts_of
-from unmissed.security.token_cache import MAX_VERIFIED_BYTES
-from unmissed.security.tokens import issue_token_under
+from unmissed.security.tokens import MAX_VERIFIED_BYTES, issue_token_under
 from unmissed.server.frame_parser import Frames
 from unmissed.testing import SECRET, FakeSocket, LiveServer, ManualClock
 

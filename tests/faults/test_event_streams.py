@@ -15,7 +15,7 @@ from event_client import EventClient
 from raw_client import RawClient, authorization
 from support import LOGGED, SOCKETS, Serve, native_only, nth, nths, portable_is_long, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
 
 MESSAGES_PER_MEGABYTE = 16

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from event_client import EventClient
 from support import SOCKETS, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
 
 pytestmark = pytest.mark.live

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 from event_client import EventClient
 from support import LOGGED, SOCKETS, Serve, nth, nths, until
 from unmissed import ConnectionManager, Identity, Settings, create_router
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.testing import SECRET, LiveServer
 
 

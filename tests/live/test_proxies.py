@@ -17,7 +17,7 @@ from websockets.typing import Origin
 
 from event_client import parsed
 from support import until
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.testing import LiveServer
 
 DEPLOYMENT = (Path(__file__).parent.parent.parent / ".github" / "docs" / "deployment.md").read_text()

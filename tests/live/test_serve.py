@@ -30,7 +30,7 @@ from unmissed import Settings, create_app, issue_token
 from unmissed.cli.app import app
 from unmissed.cli.tail import run_tail
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.framework_names import Config
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol
 from unmissed.testing import SECRET

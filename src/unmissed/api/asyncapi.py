@@ -12,12 +12,12 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from unmissed.api.models import MessageBody, PublishBody
+from unmissed.core.audience import TOPICS_PATTERN
 from unmissed.core.client_frames import CLIENT_FRAMES, ClientFrame, Command, Publish
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.fields import NUMBER, REQUEST_ID, TEXT, Schema, fields_of
 from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.core.server_frames import SERVER_FRAMES, ServerFrame
-from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.manager import ConnectionManager
 
 PATH = "/websocket/asyncapi.json"

@@ -13,10 +13,9 @@ from unmissed.api.error_table import refuse
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import Asked, described
-from unmissed.core.audience import Identity
+from unmissed.core.audience import TOPICS_PATTERN, Identity
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
-from unmissed.core.framing import EVENTS_PATH, EVENTS_TRANSPORT
-from unmissed.core.topics import TOPICS_PATTERN
+from unmissed.core.rest import EVENTS_PATH, EVENTS_TRANSPORT
 from unmissed.delivery.portable import AsgiEventStream
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.manager import ConnectionManager

@@ -18,12 +18,11 @@ from unmissed.api.request_parts import (
     since_parameter,
     topics_parameter,
 )
-from unmissed.core.audience import PUBLISH_SCOPE, Identity
+from unmissed.core.audience import PUBLISH_SCOPE, TOPICS_PATTERN, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import RecoveryAnswer, stamp_body
-from unmissed.core.topics import TOPICS_PATTERN
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
 from unmissed.security.access import Access

@@ -5,11 +5,10 @@ from typing import Annotated, Any
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from unmissed.core.audience import MAX_USERS
+from unmissed.core.audience import MAX_TOPICS, MAX_USERS, TOPIC_PATTERN
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.messages import STAMPED_KEYS
 from unmissed.core.server_frames import RESERVED_TYPES
-from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN
 from unmissed.core.window import Outcome
 
 _REFUSED: list[Any] = [{"required": [key]} for key in STAMPED_KEYS]

@@ -10,8 +10,7 @@ from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import described, limit_parameter, parameter
-from unmissed.core.audience import Identity
-from unmissed.core.topics import TOPIC_PATTERN
+from unmissed.core.audience import TOPIC_PATTERN, Identity
 from unmissed.manager import ConnectionManager
 from unmissed.security.access import Access
 

@@ -21,9 +21,8 @@ from unmissed.api.handshake import accept, close_on_error
 from unmissed.api.identity import FIRST_FRAME_KEY, Bearer, checked, remember_bearer, with_token_as_header
 from unmissed.api.injection import Injection
 from unmissed.api.request_parts import Asked, accepted_subprotocol
-from unmissed.core.audience import Identity
+from unmissed.core.audience import Identity, granted_topics
 from unmissed.core.errors import TooManyConnections, UnmissedError
-from unmissed.core.topics import granted_topics
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.delivery.socket import SOCKET_EXTENSION, Admission, Socket
 from unmissed.manager import ConnectionManager

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, TypeGuard
 
+from unmissed.core.audience import MAX_TOPICS, checked_topic
 from unmissed.core.encoding import decode_json, encode_json, encode_text
 from unmissed.core.errors import InvalidFrame, InvalidPosition, InvalidTopic
 from unmissed.core.fields import (
@@ -20,7 +21,6 @@ from unmissed.core.fields import (
     TOPICS,
     Content,
 )
-from unmissed.core.topics import MAX_TOPICS, checked_topic
 
 MAX_CLIENT_FRAME_BYTES = 65_536
 """Largest client frame."""

@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, fields, replace
 from math import isfinite
 from typing import Any, Self, get_type_hints
 
+from unmissed.core.audience import MAX_TOPICS, TOPIC_PATTERN
 from unmissed.core.errors import InvalidPosition
-from unmissed.core.topics import MAX_TOPICS, TOPIC_PATTERN
 
 MAX_SEQUENCE_NUMBER = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""

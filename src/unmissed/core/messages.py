@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from unmissed.core.audience import MAX_USERS, Audience
+from unmissed.core.audience import MAX_TOPICS, MAX_USERS, Audience, checked_topic
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge, one_string
 from unmissed.core.server_frames import RESERVED_TYPES
-from unmissed.core.topics import MAX_TOPICS, checked_topic
 
 STAMP_BYTES = 80
 """Size of ``,"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z"``, rounded up."""

@@ -8,12 +8,11 @@ accepts data, and indexes each TopicChange, so that flushes find the client by i
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unmissed.core.audience import keys_of, topic_key
+from unmissed.core.audience import check_topics, keys_of, topic_key
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
 from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, HeartbeatFrame
-from unmissed.core.topics import check_topics
 from unmissed.core.window import Outcome, Window
 
 # A client that wakes after a long time must not hold up the event loop. To pass so many numbers takes 0.2 ms in chunks

@@ -1,4 +1,4 @@
-"""What HTTP requests and responses contain: the subprotocol of a handshake, and the bodies of the message routes."""
+"""What HTTP requests and responses contain: a path, a subprotocol, and the bodies of the message routes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +8,12 @@ from unmissed.core.fields import short_seconds
 
 BEARER_SUBPROTOCOL = "unmissed.bearer"
 """Offered by a browser together with its token: ``new WebSocket(url, ["unmissed.bearer", token])``."""
+
+EVENTS_TRANSPORT = "events"
+"""How operators see the connections of event streams."""
+
+EVENTS_PATH = "/websocket/events"
+"""Where servers offer event streams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,7 @@ from enum import StrEnum
 from itertools import islice
 
 from unmissed.core.audience import EVERYONE, visible
-from unmissed.core.audience_index import AudienceIndex
-from unmissed.core.evictions import Evictions
+from unmissed.core.audience_index import AudienceIndex, Evictions
 from unmissed.core.messages import Message
 from unmissed.core.receipts import MAX_KEYS
 

@@ -5,9 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from unmissed.core.chunks import Chunk
+from unmissed.core.chunks import Chunk, last_event
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.framing import last_event
 from unmissed.delivery.socket import CLOSE_SECONDS, MAX_BYTES_DISCARDED, SocketListener
 
 Event = MutableMapping[str, Any]

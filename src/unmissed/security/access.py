@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from inspect import isawaitable
 
-from unmissed.core.audience import Identity
+from unmissed.core.audience import Identity, granted_topics, named_topics
 from unmissed.core.errors import TopicRefused
-from unmissed.core.topics import granted_topics, named_topics
 from unmissed.tasks import Pace
 
 Authorize = Callable[[Identity, str], bool | Awaitable[bool]]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.delivery.socket import ADMISSIONS_STATE, STALL_STATE, Admission, Admissions, Socket
 from unmissed.framework_names import Config, ProxyHeadersMiddleware, ServerState
 from unmissed.server.deadlines import HEAD_SECONDS

@@ -2,9 +2,8 @@
 
 import asyncio
 
-from unmissed.core.chunks import Chunk
+from unmissed.core.chunks import COMMENT, LAST_HTTP_CHUNK, Chunk, http_chunk, last_event
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.framing import COMMENT, LAST_HTTP_CHUNK, http_chunk, last_event
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 from unmissed.framework_names import ServerState
 from unmissed.server.native_socket import NativeSocket

@@ -16,7 +16,7 @@ from event_client import EventClient
 from raw_client import RawClient, authorization
 from support import BOB, LOGGED, SOCKETS
 from unmissed import ConnectionManager, Settings, create_app, create_router
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.server.event_stream_protocol import EventStreamProtocol
 from unmissed.testing import SECRET, FakeSocket, LiveServer
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 
 from unmissed import Settings, create_app, issue_token
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.delivery.socket import BODY_EXTENSION, SOCKET_EXTENSION
 from unmissed.testing import SECRET, FakeSocket
 

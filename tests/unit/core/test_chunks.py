@@ -2,8 +2,7 @@
 
 from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
-from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
-from unmissed.core.framing import http_chunk
+from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk, http_chunk
 from unmissed.core.messages import Message
 from unmissed.core.server_frames import HeartbeatFrame
 from unmissed.core.window import Retention, Window

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from support import FIRST, nth, nths
-from unmissed.core.audience import EVERYONE, Audience
+from unmissed.core.audience import EVERYONE, MAX_TOPICS, Audience
 from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
 from unmissed.core.reader import TURN, ClientReader, ReadCounts, TopicChange
-from unmissed.core.topics import MAX_TOPICS
 from unmissed.core.window import Retention, Window
 
 LARGE = CHUNK_BYTES * 2 // 3

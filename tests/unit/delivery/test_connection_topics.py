@@ -8,7 +8,7 @@ import pytest
 
 from support import connect, flushed, managed, nth, nths, shape, until
 from unmissed import Connection, ConnectionManager, Identity
-from unmissed.core.topics import MAX_TOPICS
+from unmissed.core.audience import MAX_TOPICS
 from unmissed.testing import FakeSocket, ManualClock
 
 ALICE = Identity("alice", topics=frozenset({"news", "orders.alice", "rooms.*"}))

@@ -9,7 +9,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.delivery.socket import ADMISSIONS_STATE, Admissions
 from unmissed.framework_names import Config
 from unmissed.main import ServedApplication, create_app

@@ -13,7 +13,7 @@ from typing import cast
 
 import uvloop
 
-from unmissed.core.framing import EVENTS_PATH
+from unmissed.core.rest import EVENTS_PATH
 from unmissed.lab.bench.target import Target
 
 CALM_CLIENTS = 50

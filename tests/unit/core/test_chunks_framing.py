@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import nth
+from unmissed.core.chunks import COMMENT, event, events, http_chunk, last_event, text_frames, text_header
 from unmissed.core.encoding import encode_json
-from unmissed.core.framing import COMMENT, event, events, http_chunk, last_event, text_frames, text_header
 from unmissed.core.server_frames import GapFrame, HeartbeatFrame, ReconnectFrame
 
 EDGES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537)

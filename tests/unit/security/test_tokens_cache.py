@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 
 from unmissed.core.audience import Identity
-from unmissed.security.token_cache import MAX_VERIFIED_BYTES, VerifiedTokens
+from unmissed.security.tokens import MAX_VERIFIED_BYTES, VerifiedTokens
 
 ALICE = Identity("alice", frozenset({"messages:publish"}), 100.0)
 ROOM_FOR_TWO = 2 * (256 + sum(map(sys.getsizeof, ("token-1", "alice", ALICE.scopes, "messages:publish"))))

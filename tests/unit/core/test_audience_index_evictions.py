@@ -2,9 +2,9 @@
 
 import pytest
 
-from unmissed.core import evictions
+from unmissed.core import audience_index as evictions
 from unmissed.core.audience import Audience, keys_of
-from unmissed.core.evictions import Evictions
+from unmissed.core.audience_index import Evictions
 from unmissed.core.messages import Message
 
 ALICE, BOB = keys_of("alice", ["news"]), keys_of("bob")

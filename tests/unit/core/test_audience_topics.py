@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unmissed.core.audience import MAX_TOPICS, checked_grant, checked_topic, granted_topics
 from unmissed.core.errors import InvalidTopic, TopicRefused
-from unmissed.core.topics import MAX_TOPICS, checked_grant, checked_topic, granted_topics
 
 GRANTS = frozenset({"news", "orders.alice", "rooms.*"})
 
