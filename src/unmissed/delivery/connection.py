@@ -9,7 +9,7 @@ from unmissed.core.audience import Identity
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.reader import ClientReader, TopicChange
 from unmissed.core.server_frames import ReconnectFrame
-from unmissed.delivery.inbox import Inbox, RequestHandling
+from unmissed.delivery.inbox import Closing, Effect, Granted, Inbox, Renewed, RequestHandling
 from unmissed.delivery.liveness import Liveness
 from unmissed.delivery.socket import Socket
 from unmissed.security.access import Access, Subscription
@@ -178,8 +178,8 @@ class Connection:
     def socket_received(self, frame: str | bytes) -> None:
         """Answer a client frame."""
         if self._inbox is None:
-            self._inbox = Inbox(self, self._socket, access=self._access, handling=self._reports.handling)
-        self._inbox.take(frame)
+            self._inbox = self._open_inbox()
+        self._act(self._inbox.take(frame))
 
     def socket_closed(self, code: int, reason: str) -> None:
         """Report that this client has disconnected."""
@@ -187,24 +187,51 @@ class Connection:
             self._inbox.close()
         self._reports.ended(self, *(self._closing or (code, reason)))
 
-    def reach(self, number: int) -> None:
-        """Deliver up to a number that the client has seen elsewhere, as far as the socket accepts data.
+    def _open_inbox(self) -> Inbox:
+        inbox = Inbox(
+            self.reader,
+            self._socket,
+            identity=self.identity,
+            access=self._access,
+            handling=self._reports.handling,
+            act=self._act,
+        )
+        if self.closing:
+            inbox.close()
+        return inbox
 
-        What it has seen there of topics that it follows next is then behind the position, and not sent again.
+    def _act(self, effect: Effect | None) -> None:
+        """Carry out what a frame has led to, and send the answers.
+
+        A flush in slices may have determined its audience before a change of topics. It misses nothing: the reader
+        filters with the new topics, and ``deliver`` brings it up to date before the next slice. So neither the index
+        nor the delivery has to come first.
         """
-        while (before := self.position) < number and self._socket.writable:
+        if isinstance(effect, Granted):
+            effect = self._follow(effect)
+        match effect:
+            case TopicChange():
+                self._reports.topics_changed(self, effect)
+            case Renewed(identity=identity, expires_at=expires_at, change=change):
+                self.renewed(identity, expires_at=expires_at)
+                self._reports.topics_changed(self, change)
+            case Closing(code=code, reason=reason, discard=discard):
+                self.close(code, reason, discard=discard)
+        self.deliver()
+        if self._inbox is not None:
+            self._inbox.check_room()
+
+    def _follow(self, granted: Granted) -> Effect | None:
+        """Deliver up to the number that the client has seen elsewhere, as far as the socket accepts data, then follow.
+
+        What it has seen there of the new topics is then behind the position, and not sent again.
+        """
+        since = granted.frame.since or 0
+        while (before := self.position) < since and self._socket.writable:
             self.deliver()
             if self.position == before:
-                return
-
-    def topics_changed(self, change: TopicChange) -> None:
-        """Index the topics that its reader follows now, and send the answer.
-
-        A flush in slices may have determined its audience before the change. It misses nothing: the reader filters with
-        the new topics, and ``deliver`` brings it up to date before the next slice. So neither has to come first.
-        """
-        self._reports.topics_changed(self, change)
-        self.deliver()
+                break
+        return None if self._inbox is None else self._inbox.follow(granted)
 
     def renewed(self, identity: Identity, *, expires_at: float) -> None:
         """Use another identity of the same user from now on. ``expires_at`` is in monotonic seconds."""

@@ -1,12 +1,15 @@
-"""What one client sends: limited, parsed, and answered in order."""
+"""What one client sends: limited, parsed, and answered in order.
+
+A frame goes in, and what it leads to comes out as an effect, which the connection carries out. Answers are put into the
+outbox of the client's reader.
+"""
 
 import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import (
@@ -25,13 +28,11 @@ from unmissed.core.client_frames import (
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import InvalidFrame, InvalidToken, LogUnavailable, TopicRefused, UnmissedError
 from unmissed.core.rate import TokenBuckets
+from unmissed.core.reader import ClientReader, TopicChange
 from unmissed.core.server_frames import PONG, ErrorFrame
 from unmissed.delivery.socket import Socket
 from unmissed.security.access import Access
 from unmissed.tasks import Job, SerialJobs, Start
-
-if TYPE_CHECKING:
-    from unmissed.delivery.connection import Connection
 
 logger = logging.getLogger("unmissed")
 
@@ -75,22 +76,53 @@ class RequestHandling:
     """Waits until this node has reached a position. Raises LogUnavailable if it has not in time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The client may follow topics: ``Inbox.follow`` begins it, after all that it has seen elsewhere is delivered."""
+
+    frame: Follow
+    topics: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The client has another token of the same user. ``expires_at`` is in monotonic seconds."""
+
+    identity: Identity
+    expires_at: float
+    change: TopicChange
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The connection is to be closed, with ``discard`` without what is not written yet."""
+
+    code: int
+    reason: str
+    discard: bool = False
+
+
+Effect = Granted | TopicChange | Renewed | Closing
+"""What a frame leads to, besides answers."""
+
+
 class Inbox:
     """The frames of one client.
 
     Requests are answered one after another, in tasks, so that a slow one delays no delivery. Where the application
     authorizes topics, or this node has to catch up, so are the frames that change them. A request waits until the
-    client has read the answers to those before it.
+    client has read the answers to those before it. ``act`` carries out what such a task has led to.
     """
 
     __slots__ = (
         "_access",
+        "_act",
         "_bytes",
         "_changes",
         "_closed",
-        "_connection",
         "_frames",
         "_handling",
+        "_identity",
         "_read",
         "_reader",
         "_refused",
@@ -100,12 +132,22 @@ class Inbox:
         "paused",
     )
 
-    def __init__(self, connection: "Connection", socket: Socket, *, access: Access, handling: RequestHandling) -> None:
-        self._connection = connection
-        self._reader = connection.reader
+    def __init__(
+        self,
+        reader: ClientReader,
+        socket: Socket,
+        *,
+        identity: Identity,
+        access: Access,
+        handling: RequestHandling,
+        act: Callable[[Effect | None], None],
+    ) -> None:
+        self._reader = reader
         self._socket = socket
+        self._identity = identity
         self._access = access
         self._handling = handling
+        self._act = act
         self._requests: SerialJobs | None = None
         self._changes: SerialJobs | None = None
         """Each exists from its first job on. Most clients never need one, and its queue takes 0.8 kB."""
@@ -118,32 +160,37 @@ class Inbox:
         """Whether nothing is read from the client until there is room."""
         self._closed = False
 
-    def take(self, frame: str | bytes) -> None:
-        """Answer a frame. Frames that arrive while the connection is closing are ignored."""
+    def take(self, frame: str | bytes) -> Effect | None:
+        """Answer a frame, now or in a task. Frames that arrive while the connection is closing are ignored."""
         self._frames += 1
         self._bytes += len(frame)
         if self._frames > MAX_FRAMES_BETWEEN_CHECKS or self._bytes > MAX_BYTES_BETWEEN_CHECKS:
-            self._refuse_flood("too many frames")
-            return
-        if self._connection.closing:
-            return
+            return _flood("too many frames")
+        if self._closed:
+            return None
         if len(frame) > MAX_CLIENT_FRAME_BYTES:
-            self._connection.close(CloseCode.TOO_LARGE, f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
-            return
+            return Closing(CloseCode.TOO_LARGE, f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
         try:
             # A frame that must wait is parsed now, so that errors are reported and limits apply at once, but what waits
             # are bytes: values decoded from JSON take up to 50 times as much.
-            self._answer(parse_client_frame(frame), size=sys.getsizeof(frame) + FRAME_OVERHEAD)
+            return self._answer(parse_client_frame(frame), size=sys.getsizeof(frame) + FRAME_OVERHEAD)
         except InvalidFrame as error:
-            self._refuse(error, error.request_id)
-        self.check_room()
+            return self._refuse(error, error.request_id)
+
+    def follow(self, granted: Granted) -> Effect | None:
+        """Begin to follow topics."""
+        frame = granted.frame
+        try:
+            return self._reader.follow(granted.topics, since=frame.since, epoch=frame.epoch, request_id=frame.id)
+        except UnmissedError as error:
+            return self._refuse(error, frame.id)
 
     def begin_interval(self) -> None:
         """Allow further frames: the limits are for the time between two checks."""
         self._frames = self._bytes = 0
 
     def check_room(self) -> None:
-        """Read from the client, and answer its requests, while little of it waits. Call this when answers were read."""
+        """Read from the client, and answer its requests, while little of it waits. Call this after each delivery."""
         unread = self._reader.unread_bytes
         if unread < MAX_WAITING_BYTES and self._read is not None:
             self._read.set()
@@ -167,12 +214,12 @@ class Inbox:
         # The answer to the close is still to be read.
         self.check_room()
 
-    def _answer(self, frame: ClientFrame, *, size: int) -> None:
+    def _answer(self, frame: ClientFrame, *, size: int) -> Effect | None:
         match frame:
             case Ping():
-                self._connection.send_frame(PONG)
-            case _ if not self._handling.buckets.take(self._connection.identity.user_id, self._handling.clock()):
-                self._refuse_flood("too many messages")
+                self._reader.send(PONG)
+            case _ if not self._handling.buckets.take(self._identity.user_id, self._handling.clock()):
+                return _flood("too many messages")
             case Publish() | Command():
                 self._requests = self._requests or SerialJobs(self._handling.start)
                 self._wait(self._requests, lambda: self._respond(frame, size=size), size=size)
@@ -180,7 +227,8 @@ class Inbox:
                 self._changes = self._changes or SerialJobs(self._handling.start)
                 self._wait(self._changes, lambda: self._change_later(frame, size=size), size=size)
             case _:
-                _run_now(self._change(frame))
+                return _result_of(self._change(frame))
+        return None
 
     def _is_slow(self, frame: Change) -> bool:
         """Return whether a change awaits something, or one before it does."""
@@ -211,75 +259,75 @@ class Inbox:
         if self._changes is not None:
             await self._changes.wait()
         # The token may have been refused while this waited.
-        if await self._may_begin(size=size) and not self._connection.closing:
-            answer = await self._handling.answer(self._connection.identity, request)
-            self._connection.send_frame(answer.payload, after=answer.after)
-            self.check_room()
+        if await self._may_begin(size=size):
+            answer = await self._handling.answer(self._identity, request)
+            self._reader.send(answer.payload, after=answer.after)
+            self._act(None)
 
     async def _change_later(self, frame: Change, *, size: int) -> None:
-        if await self._may_begin(size=size) and not self._connection.closing:
-            await self._change(frame)
-            self.check_room()
+        if await self._may_begin(size=size):
+            self._act(await self._change(frame))
 
-    async def _change(self, frame: Change) -> None:
+    async def _change(self, frame: Change) -> Effect | None:
         """Change the topics or the token. Nothing is awaited if ``_is_slow`` returns False."""
         try:
             match frame:
                 case Follow():
-                    await self._follow(frame)
+                    return await self._grant(frame)
                 case Unfollow(topics=topics):
-                    self._connection.topics_changed(self._reader.unfollow(topics, request_id=frame.id))
+                    return self._reader.unfollow(topics, request_id=frame.id)
                 case Authenticate(token=token):
-                    await self._renew(token)
+                    return await self._renew(token)
         except UnmissedError as error:
-            self._refuse(error, frame.id)
+            return self._refuse(error, frame.id)
         except Exception:
-            logger.exception("authorize() failed: connection_id=%s", self._connection.id)
-            self._connection.send_frame(ErrorFrame.internal(request_id=frame.id).encode())
+            logger.exception("authorize() failed: user_id=%r", self._identity.user_id)
+            self._reader.send(ErrorFrame.internal(request_id=frame.id).encode())
+            return None
 
-    async def _follow(self, frame: Follow) -> None:
-        granted = await self._access.granted(self._connection.identity, frame.topics)
+    async def _grant(self, frame: Follow) -> Granted | None:
+        topics = await self._access.granted(self._identity, frame.topics)
         if self._is_ahead(frame.since):
             await self._handling.catch_up(frame.since)
-        if self._connection.closing:
-            return
-        if frame.since is not None:
-            self._connection.reach(frame.since)
-        self._connection.topics_changed(
-            self._reader.follow(granted, since=frame.since, epoch=frame.epoch, request_id=frame.id)
-        )
+        return None if self._closed else Granted(frame, topics)
 
-    async def _renew(self, token: str) -> None:
+    async def _renew(self, token: str) -> Renewed | None:
         """Replace the token, and keep the topics that the new one may follow."""
         if self._access.verify is None:
             raise InvalidFrame("the token of this connection cannot be renewed: open another connection")
-        connection, reader, identity = self._connection, self._reader, self._access.verify(token)
+        reader, identity = self._reader, self._access.verify(token)
         topics = await self._access.kept(identity, reader.topics)
         if not reader.chose_topics:
             topics |= await self._access.granted(identity, None)
-        if connection.closing:
-            return
+        if self._closed:
+            return None
         expires_at = self._handling.admit(identity)
-        if identity.user_id != connection.identity.user_id:
+        if identity.user_id != self._identity.user_id:
             raise InvalidToken("the token is for another user: open another connection")
         change = reader.renew(topics, expires_at=identity.expires_at)
-        connection.renewed(identity, expires_at=expires_at)
-        connection.topics_changed(change)
+        self._identity = identity
+        return Renewed(identity, expires_at, change)
 
-    def _refuse(self, error: UnmissedError, request_id: str | None) -> None:
+    def _refuse(self, error: UnmissedError, request_id: str | None) -> Closing | None:
         """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
         answer = ErrorFrame.of(error, request_id=request_id)
-        self._connection.send_frame(answer.encode())
+        self._reader.send(answer.encode())
         if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:
-                self._connection.close(answer.code, "too many frames were refused")
-
-    def _refuse_flood(self, reason: str) -> None:
-        self._connection.close(CloseCode.TOO_MANY, f"{reason}: reconnect later, and send fewer", discard=True)
+                return Closing(answer.code, "too many frames were refused")
+        return None
 
 
-def _run_now(job: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that awaits nothing."""
-    with suppress(StopIteration):
-        job.send(None)
+def _flood(reason: str) -> Closing:
+    return Closing(CloseCode.TOO_MANY, f"{reason}: reconnect later, and send fewer", discard=True)
+
+
+def _result_of(change: Coroutine[Any, Any, Effect | None]) -> Effect | None:
+    """Return what a coroutine that awaits nothing returns."""
+    try:
+        change.send(None)
+    except StopIteration as end:
+        effect: Effect | None = end.value
+        return effect
+    raise RuntimeError("a change of topics waits that should not")
