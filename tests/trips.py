@@ -26,12 +26,15 @@ class Trip:
 
 
 @contextmanager
-def recorded() -> Iterator[Trip]:
-    """Record the calls of this thread."""
+def recorded(*, until: str | None = None) -> Iterator[Trip]:
+    """Record the calls of this thread, up to the first one into a file whose name begins with ``until``."""
     trip = Trip()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and (file := _file_of(frame)) is not None:
+            if until is not None and file.startswith(until):
+                sys.setprofile(None)
+                return
             trip.calls += 1
             if file not in trip.files:
                 trip.files.append(file)

@@ -29,13 +29,11 @@ from unmissed.core.messages import Draft
 from unmissed.core.receipts import key_of_user
 from unmissed.core.revocations import Revocations
 from unmissed.core.window import Retention, Window
-from unmissed.delivery.backpressure import Backpressure
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.socket import Socket
-from unmissed.delivery.throttle import Throttle
 from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
 from unmissed.security.access import Access, Subscription
@@ -111,6 +109,7 @@ class Running:
         limits = Limits(
             heartbeat_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,
+            drain_seconds=settings.drain_seconds,
             max_connections=settings.max_connections,
             max_connections_per_user=settings.max_connections_per_user,
         )
@@ -134,17 +133,14 @@ class Running:
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
-        self._throttle = Throttle(self._fan_out, loop=self.loop)
-        self._backpressure = Backpressure(self._fan_out, self._throttle, reconnect_seconds=settings.drain_seconds)
-        log.subscribe(self._backpressure)
+        log.subscribe(self._fan_out)
         self._checks = Checks(
-            self._fan_out,
+            self.connections,
             limits=limits,
             expire=log.expire,
             clock=clocks.monotonic,
             wall_clock=lambda: clocks.wall() - settings.token_leeway,
             server_stops=server_stops,
-            drain_seconds=settings.drain_seconds,
         )
         self._checking = self.loop.create_task(self._checks.run())
 
@@ -155,7 +151,6 @@ class Running:
     async def stop(self) -> None:
         """Close every connection with code 1012, and wait for hooks and for the other nodes, for a second."""
         self._stopped = True
-        self._throttle.stop()
         self._checking.cancel()
         self._requests.stop()
         self._fan_out.close()
@@ -212,7 +207,7 @@ class Running:
         drafts = await drafts_of(
             messages, max_message_bytes=self._settings.max_message_bytes, retention=self.window.retention
         )
-        await self._backpressure.make_room(drafts)
+        await self._fan_out.make_room(drafts)
         # Again, since the manager may have stopped. From the flush in ``make_room`` to the append of a log in memory
         # nothing yields: what others published in between could be evicted before it is flushed.
         self._check_accepting(_FROM_THREADS)
@@ -326,15 +321,17 @@ async def drafts_of(
     messages: Iterable[Mapping[str, Any]], *, max_message_bytes: int, retention: Retention
 ) -> list[Draft]:
     """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
-    drafts, size, pace = list[Draft](), 0, Pace()
+    drafts, size, pace = list[Draft](), 0, None
     for message in messages:
+        if drafts:
+            pace = pace or Pace()
+            await pace.keep()
         drafts.append(Draft.of(message, max_bytes=max_message_bytes))
         size += drafts[-1].size_in_log
         if size > retention.max_bytes:
             raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
         if len(drafts) > retention.max_messages:
             break
-        await pace.keep()
     if not 0 < len(drafts) <= retention.max_messages:
         raise InvalidMessage(f"a batch has 1 to {retention.max_messages} messages, as many as the log retains")
     return drafts

@@ -1,12 +1,15 @@
-"""Work on one event loop: tasks that end, jobs that run in order, and long work in slices."""
+"""Work on one event loop: tasks that end, jobs that run in order, and long work in slices and in turns."""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 _ATTEMPT_SECONDS = 0.1
 _SLICE_SECONDS = 0.005
+_TURN_SECONDS = 0.001
+
+_Item = TypeVar("_Item")
 
 Job = Callable[[], Awaitable[None]]
 Start = Callable[[Coroutine[Any, Any, None]], object]
@@ -79,3 +82,30 @@ class Pace:
         if self._time() >= self._pause_at:
             await asyncio.sleep(0)
             self._pause_at = self._time() + _SLICE_SECONDS
+
+
+class Turns(Generic[_Item]):
+    """Calls ``serve`` with the items that are waiting, one after another, about 1 ms in each turn of the event loop."""
+
+    def __init__(self, serve: Callable[[_Item], object]) -> None:
+        self._serve = serve
+        self._waiting: dict[_Item, None] = {}
+        self._next: asyncio.Handle | None = None
+
+    def add(self, item: _Item) -> None:
+        """Serve an item after those that are waiting."""
+        self._waiting[item] = None
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _TURN_SECONDS
+        # ``serve`` may add the item again: at the end, so that all are served alike.
+        while self._waiting:
+            item = next(iter(self._waiting))
+            del self._waiting[item]
+            self._serve(item)
+            if loop.time() >= end:
+                break
+        self._next = loop.call_soon(self._run) if self._waiting else None

@@ -189,7 +189,7 @@ class Promises(RuleBasedStateMachine):
         latest = max(manager.window.latest for manager in self.managers)
         for manager in self.managers:
             self.run(manager.running.catch_up(latest))
-            self.call(manager.running._throttle.flush_now)  # noqa: SLF001
+            self.call(manager.running._fan_out._throttle.flush_now)  # noqa: SLF001
 
     def call(self, act: Any) -> None:
         async def calling() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from unmissed.tasks import end
+from unmissed.tasks import Turns, end
 
 
 async def wait_through(cancellations: int) -> None:
@@ -51,3 +51,43 @@ async def test_the_failure_of_a_task_that_has_ended_is_not_raised() -> None:
     await end(task)
 
     assert isinstance(task.exception(), ValueError)
+
+
+async def test_items_that_need_several_turns_take_them_in_turn() -> None:
+    left = {"a": 3, "b": 2, "c": 1}
+    served = list[str]()
+
+    def serve(item: str) -> None:
+        served.append(item)
+        left[item] -= 1
+        if left[item]:
+            turns.add(item)
+
+    turns = Turns[str](serve)
+    for name in left:
+        turns.add(name)
+        turns.add(name)
+    assert [] == served
+    while any(left.values()):
+        await asyncio.sleep(0)
+
+    assert ["a", "b", "c", "a", "b", "a"] == served
+
+
+async def test_other_callbacks_run_between_long_turns() -> None:
+    loop, order = asyncio.get_running_loop(), list[str]()
+
+    def serve(item: str) -> None:
+        order.append(item)
+        begun = loop.time()
+        while loop.time() < begun + 0.001:
+            pass
+
+    turns = Turns[str](serve)
+    for name in ("a", "b", "c"):
+        turns.add(name)
+    loop.call_soon(order.append, "other")
+    while "c" not in order:
+        await asyncio.sleep(0)
+
+    assert ["a", "other", "b", "c"] == order

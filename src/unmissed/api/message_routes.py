@@ -48,7 +48,7 @@ def add_message_routes(
             since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit
         )
         if since is not None:
-            manager.running.measures.count_recovery("rest", page.outcome)
+            manager.running.measures.recoveries["rest", page.outcome.value] += 1
         answer = RecoveryAnswer(
             payloads=[message.payload for message in page.messages],
             epoch=manager.window.epoch,

@@ -13,11 +13,12 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidPosition, MessageTooLarge
-from unmissed.core.fields import parse_sequence_number
+from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.security.access import Subscription
 
 _JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+_CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -172,3 +173,10 @@ def _not_json() -> HTTPException:
     return HTTPException(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the header 'Content-Type: application/json'"
     )
+
+
+def parse_sequence_number(text: str) -> int:
+    """Return a sequence number written as canonical decimal digits. Raises InvalidPosition for anything else."""
+    if not _CANONICAL_INTEGER.fullmatch(text) or int(text) > MAX_SEQUENCE_NUMBER:
+        raise InvalidPosition
+    return int(text)

@@ -1,13 +1,11 @@
 """What the fields of frames contain: how each kind of value is described in JSON Schema, and how it is sent."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from math import isfinite
 from typing import Any, Self, get_type_hints
 
 from unmissed.core.audience import MAX_TOPICS, TOPIC_PATTERN
-from unmissed.core.errors import InvalidPosition
 
 MAX_SEQUENCE_NUMBER = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""
@@ -15,16 +13,7 @@ MAX_SEQUENCE_NUMBER = 2**53 - 1
 REQUEST_ID_PATTERN = "^[!-~]{1,255}$"
 """What the id of a request looks like: a regular expression for documents."""
 
-_CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
-
 Schema = Mapping[str, Any]
-
-
-def parse_sequence_number(text: str) -> int:
-    """Return a sequence number written as canonical decimal digits. Raises InvalidPosition for anything else."""
-    if not _CANONICAL_INTEGER.fullmatch(text) or int(text) > MAX_SEQUENCE_NUMBER:
-        raise InvalidPosition
-    return int(text)
 
 
 def short_seconds(seconds: float) -> float | None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from unmissed.core.audience import MAX_TOPICS, MAX_USERS, Audience, checked_topic
+from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge, one_string
 from unmissed.core.server_frames import RESERVED_TYPES
@@ -36,7 +36,7 @@ class Message:
     @property
     def size_in_log(self) -> int:
         """Bytes that the message takes in the log."""
-        return len(self.payload) + self.audience.size_in_log + MESSAGE_OVERHEAD
+        return len(self.payload) + MESSAGE_OVERHEAD + (0 if self.audience is EVERYONE else self.audience.size_in_log)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as clients see it."""
@@ -72,7 +72,7 @@ class Draft:
             rest = {"data": rest.pop("data"), **rest}
         try:
             type_json, rest_json = encode_json(message_type), encode_json(rest)
-            audience = Audience.of(users=users, topics=topics)
+            audience = EVERYONE if users is None and topics is None else Audience.of(users=users, topics=topics)
         except ValueError as error:
             raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
         draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience)
@@ -88,7 +88,8 @@ class Draft:
     @property
     def size_in_log(self) -> int:
         """Upper bound of the bytes that the message takes in the log."""
-        return len(self.head) + len(self.tail) + STAMP_BYTES + MESSAGE_OVERHEAD + self.audience.size_in_log
+        keys = 0 if self.audience is EVERYONE else self.audience.size_in_log
+        return len(self.head) + len(self.tail) + STAMP_BYTES + MESSAGE_OVERHEAD + keys
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
         """Return the message with this number, appended at ``now`` (monotonic seconds)."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 
-from unmissed.delivery.connection import Connection
-from unmissed.delivery.fanout import FanOut, Limits
+from unmissed.delivery.connection import SHUTTING_DOWN, Connection, for_each, reconnect_all
+from unmissed.delivery.fanout import Limits
+from unmissed.delivery.registry import Registry
 
 logger = logging.getLogger("unmissed")
 
@@ -17,23 +19,22 @@ class Checks:
     """Expires messages, sends heartbeats and pings, and ends expired, stalled and dead connections.
 
     ``clock`` returns monotonic seconds, and ``wall_clock`` the Unix seconds at which tokens must not have expired.
-    When ``server_stops`` returns True, connections that it would wait for are closed within ``drain_seconds``.
+    When ``server_stops`` returns True, connections that it would wait for are drained.
     """
 
     def __init__(
         self,
-        fan_out: FanOut,
+        connections: Registry,
         *,
         limits: Limits,
         expire: Callable[[], None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         server_stops: Callable[[], bool],
-        drain_seconds: float,
     ) -> None:
-        self._fan_out = fan_out
+        self._connections = connections
+        self._limits = limits
         self._server_stops = server_stops
-        self._drain_seconds = drain_seconds
         self._expire = expire
         self._clock = clock
         self._wall_clock = wall_clock
@@ -45,7 +46,7 @@ class Checks:
         """Check all connections now."""
         self._expire()
         self._check_server()
-        self._check(self._fan_out.connections)
+        self._check(self._connections)
 
     async def run(self) -> None:
         """Check each connection about once a second, or more often if heartbeats or stalls are shorter.
@@ -54,7 +55,7 @@ class Checks:
         """
         while True:
             problem = self._problem_of(self._expire)
-            connections = tuple(self._fan_out.connections)
+            connections = tuple(self._connections)
             for part in range(_PARTS):
                 await asyncio.sleep(self._interval / _PARTS)
                 problem = self._problem_of(self._check_server) or problem
@@ -75,8 +76,21 @@ class Checks:
         return None
 
     def _check_server(self) -> None:
+        """Drain the connections whose duration is bounded, and that are not closing yet, when the server stops."""
         if self._server_stops():
-            self._fan_out.drain_bounded(seconds=self._drain_seconds)
+            bounded = [each for each in self._connections if each.ends_at < math.inf and not each.closing]
+            reconnect_all(bounded, SHUTTING_DOWN, seconds=self._limits.drain_seconds)
 
     def _check(self, connections: Iterable[Connection]) -> None:
-        self._fan_out.check(connections, self._clock(), unix_time=self._wall_clock())
+        """Send the heartbeats that are due, and end connections that are stalled, dead or expired."""
+        now, unix_time, limits = self._clock(), self._wall_clock(), self._limits
+
+        for_each(
+            connections,
+            lambda connection: connection.check(
+                now,
+                unix_time=unix_time,
+                heartbeat_seconds=limits.heartbeat_seconds,
+                stall_seconds=limits.stall_seconds,
+            ),
+        )

@@ -1,7 +1,9 @@
 """One client connection: the events of its socket go in, what its reader returns goes out."""
 
+import logging
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,6 +15,10 @@ from unmissed.delivery.inbox import Closing, Effect, Granted, Inbox, Renewed, Re
 from unmissed.delivery.liveness import Liveness
 from unmissed.delivery.socket import Socket
 from unmissed.security.access import Access, Subscription
+
+logger = logging.getLogger("unmissed")
+
+SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
 
 MAX_EARLIER = 16
 """How many renewed tokens of a connection are remembered."""
@@ -296,3 +302,24 @@ class Connection:
         reason = "replaced by a newer connection of this user: reconnect later"
         self.close(CloseCode.TOO_MANY, reason, discard=True)
         self._reports.ended(self, CloseCode.TOO_MANY, reason)
+
+
+def for_each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> int:
+    """Call ``act`` with each connection, and return their number. One that raises is aborted; the others are served."""
+    count = 0
+    for connection in connections:
+        count += 1
+        try:
+            act(connection)
+        except Exception:
+            logger.exception("connection aborted after an unexpected error: connection_id=%s", connection.id)
+            connection.abort("an unexpected error: see the log output")
+    return count
+
+
+def reconnect_all(connections: Iterable[Connection], reason: str, *, seconds: float, discard: bool = False) -> None:
+    """Ask clients to reconnect after random delays of at most ``seconds``, and close their connections."""
+    for_each(
+        connections,
+        lambda connection: connection.ask_to_reconnect(reason, after=random.uniform(0, seconds), discard=discard),
+    )

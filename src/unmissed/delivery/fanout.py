@@ -1,36 +1,34 @@
 """The fan-out: delivers the messages of one window to every open connection."""
 
 import asyncio
-import logging
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
+from unmissed.core.messages import Draft
 from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
-from unmissed.delivery.connection import Connection, Reports, Schedule
+from unmissed.delivery.connection import SHUTTING_DOWN, Connection, Reports, Schedule, for_each, reconnect_all
 from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.liveness import PING_SECONDS
 from unmissed.delivery.measures import Measures
 from unmissed.delivery.registry import Behind, Registry
 from unmissed.delivery.socket import Socket
+from unmissed.delivery.throttle import Throttle
 from unmissed.security.access import Access, Subscription
-
-logger = logging.getLogger("unmissed")
+from unmissed.tasks import Turns
 
 SLICE = 800
 """Connections that are brought up to date in one iteration of the event loop: about 7 ms of work."""
 
-_TURN_SECONDS = 0.001
 _JITTER = 0.2
-_SHUTTING_DOWN = "the server is shutting down: reconnect shortly"
 _NEW_EPOCH = "the log has begun a new epoch: reconnect"
 
 
@@ -40,14 +38,17 @@ class Limits:
 
     heartbeat_seconds: float
     stall_seconds: float
+    drain_seconds: float
+    """When many clients are asked to reconnect, within how many seconds they do."""
     max_connections: int | None = None
     max_connections_per_user: int | None = None
 
 
 class FanOut:
-    """The open connections to one window, and the delivery to them.
+    """The open connections to one window, and the delivery to them: the listener of the log.
 
     Their ids begin with ``node_id``. ``opened`` and ``ended`` are called for each connection that begins and ends.
+    Nothing is evicted that was not offered to every connection, and publishers wait for active readers.
     """
 
     def __init__(
@@ -77,12 +78,15 @@ class FanOut:
             ended=self._forget,
             progressed=self._note_progress,
             stalled=self._count_stall,
-            turn_over=Turns(lambda connection: _for_each((connection,), Connection.deliver)).add,
+            turn_over=Turns[Connection](lambda connection: for_each((connection,), Connection.deliver)).add,
             topics_changed=self.connections.index,
         )
         self._rest: Iterator[Connection] | None = None
         """The connections that a flush in slices has not reached yet."""
         self._flushing = self._flushed = _Mark.of(window)
+        self._waited_at = self._flushed
+        """How far the window was filled when active readers were last waited for."""
+        self._throttle = Throttle(self, loop=asyncio.get_running_loop())
 
     def connect(
         self,
@@ -122,7 +126,7 @@ class FanOut:
         if not connection.reader.up_to_date:
             self._note_progress(connection)
         if outcome is not None:
-            self.measures.count_recovery(transport, outcome)
+            self.measures.recoveries[transport, outcome.value] += 1
         self._opened(connection)
         return connection
 
@@ -199,7 +203,7 @@ class FanOut:
         if self._rest is None:
             self._rest = iter(self._audience())
             self._flushing = _Mark.of(self.window)
-        reached = _for_each(islice(self._rest, SLICE), Connection.deliver)
+        reached = for_each(islice(self._rest, SLICE), Connection.deliver)
         now = self._clock()
         self.measures.flush_seconds.observe(now - started)
         if reached == SLICE:
@@ -221,92 +225,76 @@ class FanOut:
         """Return the connections that see what is new. Those that are behind continue when their socket is writable."""
         window, flushed = self.window, self._flushed.latest
         if flushed < window.evicted_through:
-            return self.connections
+            return tuple(self.connections.by_id.values())
         keys: set[str] = set()
         for message in window.messages_after(flushed):
             if message.audience.keys is None:
-                return self.connections
+                return tuple(self.connections.by_id.values())
             keys |= message.audience.keys
         return self.connections.with_any_of(keys)
-
-    def check(self, connections: Iterable[Connection], now: float, *, unix_time: float) -> None:
-        """Send the heartbeats that are due, and end connections that are stalled, dead or expired."""
-        heartbeat, stall = self._limits.heartbeat_seconds, self._limits.stall_seconds
-
-        _for_each(
-            connections,
-            lambda connection: connection.check(
-                now, unix_time=unix_time, heartbeat_seconds=heartbeat, stall_seconds=stall
-            ),
-        )
 
     def drain(self, *, seconds: float) -> None:
         """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
 
         What was published before is delivered first.
         """
-        self._reconnect_all(self.connections, _SHUTTING_DOWN, seconds=seconds)
-
-    def drain_bounded(self, *, seconds: float) -> None:
-        """Do the same for the connections whose duration is bounded, and that are not closing yet."""
-        bounded = [each for each in self.connections if each.ends_at < math.inf and not each.closing]
-        self._reconnect_all(bounded, _SHUTTING_DOWN, seconds=seconds)
-
-    def before_restart(self, *, seconds: float) -> None:
-        """Deliver what the sockets accept now, and close all connections as ``drain`` does: their epoch ends."""
-        self.flush()
-        self._reconnect_all(self.connections, _NEW_EPOCH, seconds=seconds, discard=True)
-
-    def _reconnect_all(
-        self, connections: Iterable[Connection], reason: str, *, seconds: float, discard: bool = False
-    ) -> None:
-        _for_each(
-            connections,
-            lambda connection: connection.ask_to_reconnect(reason, after=random.uniform(0, seconds), discard=discard),
-        )
+        reconnect_all(self.connections, SHUTTING_DOWN, seconds=seconds)
 
     def close(self) -> None:
         """Deliver what the sockets accept now, and close every connection with code 1012.
 
         It does not wait for clients: ``check`` no longer runs, and could not disconnect those that do not read.
         """
+        self._throttle.stop()
         self.flush()
-        _for_each(
+        for_each(
             self.connections,
-            lambda connection: connection.close(CloseCode.SERVICE_RESTART, _SHUTTING_DOWN, discard=True),
+            lambda connection: connection.close(CloseCode.SERVICE_RESTART, SHUTTING_DOWN, discard=True),
         )
 
+    # Backpressure, and what the log reports
+
+    async def make_room(self, drafts: Sequence[Draft]) -> None:
+        """Wait for active readers, and flush what appending these drafts would evict. Never yields after the flush."""
+        await self.wait_for_readers()
+        retention = self.window.retention
+        count, size = self._unflushed
+        if count and (
+            count + len(drafts) > retention.max_messages
+            or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
+        ):
+            self._throttle.flush_now()
+
+    async def wait_for_readers(self) -> None:
+        """Flush, and wait until active readers have received it, once a quarter of the window was appended."""
+        window, before = self.window, self._waited_at
+        if (
+            window.latest - before.latest <= window.retention.max_messages // 4
+            and window.appended_bytes - before.appended_bytes <= window.retention.max_bytes // 4
+        ):
+            return
+        waited_at = self._waited_at = _Mark.of(window)
+        self._throttle.flush_now()
+        await asyncio.sleep(0)
+        await self.behind.catch_up(waited_at.latest, served_through=before.latest)
+
+    def appended(self) -> None:
+        """Flush soon, or at once when more than half of the window is unflushed: the next block must not evict it."""
+        count, size = self._unflushed
+        if count > self.window.retention.max_messages // 2 or size > self.window.retention.max_bytes // 2:
+            self._throttle.flush_now()
+        else:
+            self._throttle.request()
+
+    def before_restart(self) -> None:
+        """Deliver what the sockets accept now, and ask all clients to reconnect: their epoch ends."""
+        self.flush()
+        reconnect_all(self.connections, _NEW_EPOCH, seconds=self._limits.drain_seconds, discard=True)
+
     @property
-    def unflushed(self) -> tuple[int, int]:
+    def _unflushed(self) -> tuple[int, int]:
         """How many messages, and bytes, were appended after what the last complete flush offered to connections."""
         return self.window.latest - self._flushed.latest, self.window.appended_bytes - self._flushed.appended_bytes
-
-
-class Turns:
-    """Calls ``serve`` with the connections that have much to catch up with, one after another, about 1 ms at a time."""
-
-    def __init__(self, serve: Callable[[Connection], object]) -> None:
-        self._serve = serve
-        self._waiting: dict[Connection, None] = {}
-        self._next: asyncio.Handle | None = None
-
-    def add(self, connection: Connection) -> None:
-        """Serve a connection after those that are waiting."""
-        self._waiting[connection] = None
-        if self._next is None:
-            self._next = asyncio.get_running_loop().call_soon(self._run)
-
-    def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + _TURN_SECONDS
-        # ``serve`` may add the connection again: at the end, so that all are served alike.
-        while self._waiting:
-            connection = next(iter(self._waiting))
-            del self._waiting[connection]
-            self._serve(connection)
-            if loop.time() >= end:
-                break
-        self._next = loop.call_soon(self._run) if self._waiting else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,16 +307,3 @@ class _Mark:
     @classmethod
     def of(cls, window: Window) -> "_Mark":
         return cls(window.latest, window.appended_bytes)
-
-
-def _for_each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> int:
-    """Call ``act`` with each connection, and return their number. One that raises is aborted; the others are served."""
-    count = 0
-    for connection in connections:
-        count += 1
-        try:
-            act(connection)
-        except Exception:
-            logger.exception("connection aborted after an unexpected error: connection_id=%s", connection.id)
-            connection.abort("an unexpected error: see the log output")
-    return count

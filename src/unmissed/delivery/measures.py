@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections import Counter
 
 from unmissed.core.reader import ReadCounts
-from unmissed.core.window import Outcome
 
 SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histograms' buckets."""
@@ -43,7 +42,3 @@ class Measures(ReadCounts):
         self.flush_seconds = Histogram()
         self.publish_to_write_seconds = Histogram()
         """From the append of each message to the end of the flush that wrote it."""
-
-    def count_recovery(self, transport: str, outcome: Outcome) -> None:
-        """Count the answer to a client that sent its position."""
-        self.recoveries[transport, outcome.value] += 1

@@ -60,19 +60,19 @@ class Registry:
     def __init__(self, *, max_connections: int | None, max_per_user: int | None) -> None:
         self._max_connections = max_connections
         self._max_per_user = max_per_user
-        self._by_id: dict[str, Connection] = {}
+        self.by_id: dict[str, Connection] = {}
         self._by_key = Index()
 
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over a snapshot, because connections may open and close during the iteration."""
-        return iter(tuple(self._by_id.values()))
+        return iter(tuple(self.by_id.values()))
 
     def __contains__(self, connection: Connection) -> bool:
-        return connection.id in self._by_id
+        return connection.id in self.by_id
 
     def __getitem__(self, connection_id: str) -> Connection:
         try:
-            return self._by_id[connection_id]
+            return self.by_id[connection_id]
         except KeyError:
             raise UnknownConnection(connection_id) from None
 
@@ -83,7 +83,7 @@ class Registry:
         Otherwise the oldest event stream is closed: behind a proxy, nothing shows whether its client is gone. Without
         one, all connections of the user are pinged, so that the next attempt can detect dead ones.
         """
-        if self._max_connections is not None and len(self._by_id) >= self._max_connections:
+        if self._max_connections is not None and len(self.by_id) >= self._max_connections:
             raise TooManyConnections("the server has reached its connection limit: reconnect later")
         mine = self._by_key.get(user_key(user_id))
         if self._max_per_user is not None and len(mine) >= self._max_per_user:
@@ -91,19 +91,19 @@ class Registry:
 
     def add(self, connection: Connection) -> None:
         """Add a connection."""
-        self._by_id[connection.id] = connection
+        self.by_id[connection.id] = connection
         self._by_key.add(_keys_of(connection), connection)
 
     def remove(self, connection: Connection) -> bool:
         """Remove a connection, and return whether it was not removed before."""
-        if self._by_id.pop(connection.id, None) is None:
+        if self.by_id.pop(connection.id, None) is None:
             return False
         self._by_key.remove(_keys_of(connection), connection)
         return True
 
     def index(self, connection: Connection, change: TopicChange) -> None:
         """Index a connection under its new topics. Does nothing if it was removed."""
-        if connection.id in self._by_id:
+        if connection.id in self.by_id:
             self._by_key.remove(map(topic_key, change.removed), connection)
             self._by_key.add(map(topic_key, change.added), connection)
 
@@ -113,12 +113,12 @@ class Registry:
 
     def users(self, topic: str | None = None) -> dict[str, int]:
         """Return the users that are connected, or only those that follow a topic, and how many connections each has."""
-        connections = self._by_id.values() if topic is None else self._by_key.get(topic_key(topic))
+        connections = self.by_id.values() if topic is None else self._by_key.get(topic_key(topic))
         return dict(Counter(connection.identity.user_id for connection in connections))
 
     def page(self, after: str, *, limit: int, user_id: str | None) -> list[Connection]:
         """Return the first ``limit`` connections, of one user if given, with ids above ``after``, ordered by id."""
-        found = self._by_id.values() if user_id is None else self._by_key.get(user_key(user_id))
+        found = self.by_id.values() if user_id is None else self._by_key.get(user_key(user_id))
         following = (connection for connection in found if connection.id > after)
         return heapq.nsmallest(limit, following, key=lambda connection: connection.id)
 
