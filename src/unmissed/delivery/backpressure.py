@@ -1,4 +1,4 @@
-"""Backpressure: nothing is evicted that was not offered to every connection, and publishers wait for active readers."""
+"""Backpressure: publishers wait for active readers, and nothing is evicted before each connection was offered it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,8 +40,10 @@ class Backpressure:
         latest, appended_bytes = self._window.latest, self._window.appended_bytes
         if latest - served_through <= self._max_messages // 4 and appended_bytes - bytes_before <= self._max_bytes // 4:
             return
+        # Before the wait: publishers that come during it must not wait for the same readers again.
         self._waited_at = latest, appended_bytes
         self._throttle.flush_now()
+        # A turn of the event loop, in which sockets may accept data again.
         await asyncio.sleep(0)
         await self._fan_out.behind.catch_up(latest, served_through=served_through)
 
