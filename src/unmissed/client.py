@@ -65,7 +65,7 @@ class ReceivedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The messages ``first`` to ``last`` are lost for this client: reload the state that they changed."""
+    """The messages ``first`` to ``last`` are lost for this client: reload the state that they change."""
 
     first: int
     last: int
@@ -111,7 +111,7 @@ class Stream:
         self.sequence_number = since
         self.epoch = epoch
         self.reconnects = 0
-        """Number of connections that were lost or could not be made."""
+        """How many connections were lost or could not be made."""
         self._url = websocket_url(url)
         self._shown_url = shown_url(self._url)
         self._token = token
@@ -126,10 +126,10 @@ class Stream:
         self._unconfirmed = False
         """Whether the position is the number of a snapshot that the server has not answered yet."""
         self._lost = range(0)
-        """The positions within the last gap: the server has nothing after any of them before its end."""
+        """The positions in the last gap: from each but the last, the server would declare the rest of it again."""
         self._recovered_through = 0
         self._first = 0
-        """The first number of the epoch, or 0 if the server did not say it."""
+        """The first number of the epoch, or 0 if the server has not sent it."""
         self._backoff = Backoff(first=_FIRST_BACKOFF_SECONDS, most=_MAX_BACKOFF_SECONDS)
         self._refused_tokens = 0
         self._requested_pause: float | None = None
@@ -162,7 +162,8 @@ class Stream:
             try:
                 await asyncio.gather(websocket.close(), _discard_frames(websocket))
             finally:
-                websocket.transport.abort()  # Of use only if this is cancelled.
+                # Of use only if the close was cancelled.
+                websocket.transport.abort()
 
     def drop(self, down: float = 0.0) -> bool:
         """Drop the connection, as a network failure would, and return whether there was one.
@@ -183,12 +184,13 @@ class Stream:
             await self._receive()
 
     async def _continue_after(self, number: int) -> None:
-        """Continue after the number of a snapshot, with a new connection unless the present one stands there."""
+        """Continue after the number of a snapshot, with a new connection unless the present one is at this position."""
         if type(number) is not int or not 0 <= number <= MAX_SEQUENCE_NUMBER:
             raise ConfigurationError(
                 f"the snapshot returned {number!r}: return the sequence number that the loaded state contains, or 0"
             )
         number = max(number, self._first - 1)
+        # Without this, the server would declare the same gap again, and the snapshot would be loaded for ever.
         if number in self._lost[:-1]:
             lost = (number + 1, self._lost[-1])
             logger.warning("%s: the snapshot does not contain %d to %d, which are lost", self._shown_url, *lost)
@@ -231,7 +233,7 @@ class Stream:
         return self._sent_token
 
     def _renew_at(self, expires_at: float | None) -> None:
-        """Renew the token in time before it expires (Unix seconds), if there is a function that returns another one."""
+        """Renew the token in time before it expires (Unix seconds), if a function provides tokens."""
         if self._renewal is not None:
             self._renewal.cancel()
         self._renewal = None
@@ -259,7 +261,7 @@ class Stream:
             yield from self._take(frame)
 
     def _unreadable(self, text: str | bytes, *, detail: str) -> Unreadable:
-        """Move past a frame, if it tells its number, so that a reconnect does not deliver it again."""
+        """Move past a frame, if its number can be read, so that a reconnect does not deliver it again."""
         head = _STAMPED_HEAD.match(text if isinstance(text, str) else text.decode(errors="replace"))
         number = int(head[1]) if head else None
         if number is not None:
@@ -282,7 +284,7 @@ class Stream:
                 self._requested_pause = after_ms / 1000
             case {"timestamp": _, "sequence_number": _}:
                 yield self._message(frame)
-            case _:  # Heartbeats, answers to client frames, and whatever a later version of the server adds.
+            case _:  # Heartbeats, answers to client frames, and types that a later version of the server adds.
                 pass
         if "sequence_number" in frame:
             self._reach(frame["sequence_number"])
@@ -306,7 +308,7 @@ class Stream:
         self.epoch, self.sequence_number = frame["epoch"], frame["sequence_number"]
 
     def _reset(self, epoch: str) -> Reset:
-        # If this epoch is known, it is the snapshot that belongs to another one: loading it again would not end.
+        # If this epoch is known already, the snapshot belongs to another one: loading it could be repeated for ever.
         self._stale = self._snapshot is not None and not (self._unconfirmed and epoch == self.epoch)
         self._lost = range(0)
         return Reset(epoch)
@@ -380,10 +382,10 @@ async def connect(
     ``snapshot`` is for state that messages change: an async function that loads it, and returns the sequence number of
     the last message that it contains (0 for none). It is called before the first connection, unless ``since`` is
     given, and after every Gap and Reset, when the next event is awaited. The stream continues after the number: the
-    state may be older or newer than the connection, for example from a cache or a read replica. What is not retained
-    after it is a Gap. If the next snapshot does not contain the messages of this gap either, the stream continues
-    behind it, and logs a warning. An exception of ``snapshot`` is raised where the stream is opened, or the next event
-    is awaited. Awaiting another event calls it again.
+    state may be older or newer than the connection, for example from a cache or a read replica. Messages after it that
+    are no longer retained are a Gap. If the next snapshot does not contain the messages of this gap either, the stream
+    continues behind it, and logs a warning. An exception of ``snapshot`` is raised where the stream is opened, or the
+    next event is awaited. Awaiting another event calls it again.
     """
     stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics, snapshot=snapshot)
     try:
@@ -421,7 +423,7 @@ def websocket_url(url: str) -> str:
 
 
 async def _discard_frames(websocket: ClientConnection) -> None:
-    """Read until the connection is closed: the server's close frame waits behind frames that nobody reads."""
+    """Read until the connection is closed: the server's close frame comes after the unread frames."""
     with suppress(ConnectionClosed, ConcurrencyError):
         while True:
             await websocket.recv()

@@ -155,7 +155,7 @@ def server_stops() -> bool:
 
 
 def start_workers_of(kind: "type[Process]") -> None:
-    """Let the supervisor create workers of this class. It finds their class by its name, and offers no other way."""
+    """Make the supervisor create workers of this class. It looks the class up by name, and offers no other way."""
     import_module(NAMES["Multiprocess"].module).Process = kind  # type: ignore[attr-defined]
 
 
@@ -179,7 +179,7 @@ def effective_routes(routes: "Iterable[BaseRoute]") -> "Iterator[BaseRoute]":
 def middlewares(app: "FastAPI") -> "list[ASGIApp] | None":
     """Return the layers around the router of an application that has started, the outermost first.
 
-    None if one of them does not say what it wraps, or the application has not started.
+    None if one of them does not show what it wraps, or the application has not started.
     """
     layers, layer = list[Any](), app.middleware_stack
     while layer is not app.router:

@@ -73,7 +73,8 @@ class ConnectionManager(Registration):
     async def __aenter__(self) -> Self:
         """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work.
 
-        On a shared log, wait for what the other nodes know of logouts: for a second, or as long as it arrives.
+        On a shared log, wait until the other nodes have sent the logouts that they know, or until nothing has arrived
+        for a second.
         """
         # Before anything is awaited: of two starts at the same time, one is refused.
         if self._started:
@@ -92,12 +93,14 @@ class ConnectionManager(Registration):
                     revocations=self._revocations,
                     clocks=self._clocks,
                 )
+                # Before the start, which may fail or be cancelled: the periodic checks run already.
                 stack.push_async_callback(running.stop)
                 await running.start()
                 stack.pop_all()
         except BaseException:
             self._started = False
             raise
+        # Not before: until it has heard the other nodes, this one would accept tokens that they refuse.
         self._running = running
         return self
 
@@ -105,6 +108,7 @@ class ConnectionManager(Registration):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every connection with code 1012, wait for the hooks, then close the log, within three seconds."""
+        # First: from now on, ``ready`` is false, and publishing and connecting raise NotRunning.
         running, self._running = self.running, None
         closes_at = running.loop.time() + CLOSE_SECONDS
         try:
@@ -184,9 +188,9 @@ class ConnectionManager(Registration):
     async def publish(
         self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None
     ) -> Message:
-        """Publish a message to ``users`` and to whoever follows one of the ``topics``; return it stamped.
+        """Publish a message to ``users`` and to the followers of ``topics``; return it stamped.
 
-        Each may also be in the message. Without both, it is for everyone. Raises InvalidMessage (no number is used),
+        Both may also be in the message. Without them, it is for everyone. Raises InvalidMessage (no number is used),
         NotRunning, Draining, or WrongThread outside the manager's loop.
         """
         publication = await self.running.publish_batch([addressed(message, users=users, topics=topics)])
@@ -203,9 +207,9 @@ class ConnectionManager(Registration):
 
         Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. A key
         belongs to the application, or to the user whose id is ``publisher``; each has a share of the keys that are
-        known at a time. Raises IdempotencyConflict when the messages are others, TooManyRequests when the share is used
-        up, and Draining when the server is shutting down and nobody would receive them. Raises LogUnavailable when the
-        log has not stored them after ``publish_seconds``.
+        remembered. Raises IdempotencyConflict for other messages with the same key, TooManyRequests when the share is
+        used up, Draining while the server shuts down, and LogUnavailable when the log has not stored the messages after
+        ``publish_seconds``.
         """
         return await self.running.publish_batch(messages, idempotency_key=idempotency_key, publisher=publisher)
 
@@ -239,9 +243,9 @@ class ConnectionManager(Registration):
     ) -> Page:
         """Return the first retained messages after ``since`` that everyone, this user or followers of ``topics`` see.
 
-        They are at most 1 MiB, and ``limit`` messages; at least one is returned if there is one. While ``has_more``,
-        ask again with the number of the last one. ``outcome`` says whether any are missing. 0 is the start of the
-        epoch, and without ``epoch`` only the number is checked. Raises InvalidTopic for one string in place of a list.
+        A page has at most 1 MiB and ``limit`` messages, but at least one if any is visible. While ``has_more``, ask
+        again with the number of the last one. ``outcome`` shows whether any are lost. 0 is the start of the epoch, and
+        without ``epoch`` only the number is checked. Raises InvalidTopic for one string in place of a list.
         """
         keys = keys_of(user_id or "", topics)
         return self.window.page(since, keys=keys, now=self._clocks.monotonic(), epoch=epoch, max_messages=limit)
@@ -258,7 +262,7 @@ class ConnectionManager(Registration):
         return self.running.connections.of_user(user_id)
 
     async def users(self, topic: str | None = None) -> dict[str, int]:
-        """Return who is connected to any node, or follows a topic now: the number of connections by user id.
+        """Return the number of connections of each user to any node, or only of those that follow a topic now.
 
         Nodes that do not answer within a second are left out. Raises LogUnavailable if none can be reached.
         """
@@ -285,8 +289,8 @@ class ConnectionManager(Registration):
         """Deliver to an accepted socket: first the messages that it missed after ``since``, then every new one.
 
         Without ``since``, delivery starts with the next message. The connection follows ``topics``, by default all that
-        the identity grants by name. ``access`` says how its client may renew its token, and who decides about topics
-        that it follows later. ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning,
+        the identity grants by name. ``access`` renews the token of its client, and decides about topics that it follows
+        later. ``client`` is its address. If InvalidToken, InvalidTopic, TopicRefused, NotRunning,
         Draining, WrongThread or TooManyConnections is raised, the socket is unchanged.
         """
         subscription = Subscription(
@@ -300,21 +304,21 @@ class ConnectionManager(Registration):
         return self.running.connect(socket, subscription, access=access)
 
     def disconnect(self, connection_id: str, *, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close a connection from the server's side, unless it is gone already."""
+        """Close a connection from the server's side. Does nothing if it has ended already."""
         with contextlib.suppress(UnknownConnection):
             self.running.connections[connection_id].close(code, reason)
 
     async def log_out(self, user_id: str) -> int:
         """Close the connections of a user to any node with code 4401, and refuse the tokens issued up to now.
 
-        Return how many were closed. What is refused is forgotten when all nodes have stopped. If LogUnavailable is
-        raised, only this node is certain to know it.
+        Return how many were closed. The nodes keep logouts in memory: when all of them have stopped, the tokens are
+        accepted again. If LogUnavailable is raised, only this node is certain to refuse them.
 
         Each node compares ``issued_at`` with its own clock, and with the newest token that the user is known to have. A
         token whose ``issued_at`` is a whole second is refused, too, if it is issued later in the second of the logout.
         Without ``issued_at``, a token is refused if it expires within an hour, or if a closed connection has used it.
-        An identity without ``expires_at``, too, cannot be refused: its connections are closed, and the application must
-        end its session.
+        An identity with neither ``issued_at`` nor ``expires_at`` cannot be refused: its connections are closed, and the
+        application must end its session.
         """
         return await self.running.cluster.logouts.log_out(user_id)
 
@@ -322,8 +326,8 @@ class ConnectionManager(Registration):
         """Close a connection to any node with code 4401, and refuse the tokens that it has used.
 
         Other connections with these tokens are closed, too. A token is recognized by its user, ``issued_at`` and
-        ``expires_at``: without both times, it is not refused. Raises UnknownConnection. If LogUnavailable is raised, at
-        most this node knows about it.
+        ``expires_at``: a token with neither of these times is not refused. Raises UnknownConnection. If LogUnavailable
+        is raised, at most this node has done it.
         """
         await self.running.cluster.logouts.log_out_connection(connection_id)
 

@@ -43,7 +43,7 @@ from unmissed.tasks import Pace
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
 
 _STOP_SECONDS = 1.0
-"""The longest wait for hooks that are running, and for the other nodes, when a run ends."""
+"""The longest wait for running hooks, and for the other nodes, at the end of a run."""
 
 _OWN_LOOP = "the event loop that the manager was started on"
 _FROM_THREADS = "manager.publish_threadsafe(message)"
@@ -66,7 +66,7 @@ class Clocks:
 
 
 class Running:
-    """One run of a manager on one event loop, from its start to its stop. ``window`` is the one of the open log."""
+    """One run of a manager on one event loop, from its start to its stop. ``window`` is that of the open log."""
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class Running:
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
+        # After ``open``, which replays messages without a listener: each client reads them from its own position.
         log.subscribe(self._fan_out)
         self._checks = Checks(
             self.connections,
@@ -145,14 +146,16 @@ class Running:
         self._checking = self.loop.create_task(self._checks.run())
 
     async def start(self) -> None:
-        """Join the nodes of the log. On a shared log, wait for what the others know of logouts, for about a second."""
+        """Join the cluster. On a shared log, wait for the logouts that the other nodes know: see ``Nodes.start``."""
         await self.cluster.nodes.start()
 
     async def stop(self) -> None:
         """Close every connection with code 1012, and wait for hooks and for the other nodes, for a second."""
+        # First: a publish that is waiting for readers holds this object, and must be refused when it continues.
         self._stopped = True
         self._checking.cancel()
         self._requests.stop()
+        # After the flushes and checks have ended: this flush is the last one, and waits for no client.
         self._fan_out.close()
         await asyncio.gather(self._hooks.finish(seconds=_STOP_SECONDS), self.cluster.nodes.stop(seconds=_STOP_SECONDS))
 
@@ -178,14 +181,14 @@ class Running:
 
     @property
     def problem(self) -> str | None:
-        """Why messages are not accepted or delivered, for anyone to read, or None."""
+        """Why messages are not accepted or delivered, as a public text, or None."""
         if self._log.unavailable is not None:
             return LOG_UNAVAILABLE
         return None if self.detailed_problem is None else NODE_FAILS
 
     @property
     def detailed_problem(self) -> str | None:
-        """Why the log, the periodic checks or the notes of nodes fail, for operators: with addresses and paths."""
+        """Why the log, the periodic checks or the notes between nodes fail. Only for operators: it names addresses."""
         return self._log.unavailable or self._checks.problem or self.cluster.nodes.problem
 
     @property
@@ -222,15 +225,15 @@ class Running:
         return since is not None and since > self.window.latest and self._log.channel is not None
 
     async def catch_up(self, since: int | None) -> None:
-        """Wait until this node has what a client that comes from another node has seen.
+        """Wait until this node has reached the position of a client that was connected to another node.
 
-        Raises LogUnavailable if that is not known after ``publish_seconds``.
+        Raises LogUnavailable if it has not after ``publish_seconds``.
         """
         if since is not None and self.is_behind(since):
-            await self._in_time(self._log.catch_up(since), otherwise="this node is behind the others")
+            await self._in_time(self._log.catch_up(since), otherwise="this node is behind the other nodes")
 
     async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
-        """Return what the log returns. Raise LogUnavailable after ``publish_seconds``, for the reason that it gives."""
+        """Return the result of the log. Raises LogUnavailable after ``publish_seconds``, with the log's own reason."""
         try:
             async with asyncio.timeout(self._settings.publish_seconds):
                 return await work
@@ -256,10 +259,12 @@ class Running:
         """
         self._check_accepting(_OWN_LOOP)
         self._hooks.check_room()
+        # Before the position is located: what is too old must count as lost, although the checks expire it later.
         self.window.expire(self._clocks.monotonic())
         return self._fan_out.connect(
             socket,
             subscription,
+            # Checked again: the route has waited since its own check, and the user may have been logged out.
             expires_at=self._admit(subscription.identity),
             access=access,
             transport=transport,
@@ -295,7 +300,7 @@ class Running:
     async def run_command(self, identity: Identity, command: Command) -> bytes:
         """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
 
-        Its data is compact JSON. Call ``count_request`` before, so that the rate of its user includes it.
+        Its data is compact JSON. Call ``count_request`` first: this does not count the command in its user's rate.
 
         A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises CommandError, also
         if the id was used for another command or its answer is forgotten, TooManyRequests, NotRunning or Draining.

@@ -21,7 +21,7 @@ CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})
 _SERVICE_LINK = re.compile(
     r".*_(PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|SERVICE_HOST|SERVICE_PORT(_.*)?)", re.ASCII
 )
-"""Variables that Kubernetes sets in each pod for each service, such as a service with the name unmissed."""
+"""Variables that Kubernetes sets in each pod for each service, among them a service with the name unmissed."""
 
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32

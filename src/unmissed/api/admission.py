@@ -15,21 +15,22 @@ from unmissed.delivery.socket import Admission, Admissions
 from unmissed.framework_names import effective_routes, middlewares, traces_websockets
 
 _FOR_REQUESTS_ONLY = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
-"""Starlette's middlewares that say that they pass WebSockets on. Subclasses do, unless they have their own call."""
+"""Starlette's middlewares that pass WebSockets on unchanged. Subclasses do, unless they override ``__call__``."""
 
 _FIND_REQUESTS = (Route, APIRoute)
 _FIND_BY_PATH = (WebSocketRoute, APIWebSocketRoute, Mount)
 
 
 def admissions(app: FastAPI) -> Admissions:
-    """Return what an application announces: which handshakes may pass by it, by their paths.
+    """Return what an application announces: which handshakes need no request to it, by their paths.
 
-    All others are left to the application, so each doubt is a no: a middleware that sees WebSockets or is unknown, a
-    route of an unknown kind or one for a host that might take the handshake, and parameters in the path.
+    All others are left to the application. So a path is left out in case of doubt: if a middleware is unknown or sees
+    WebSockets, if a route of an unknown kind or for a host might take the handshake, and if the path has parameters.
     """
     found = dict[str, Admission]()
     if _passes_websockets_on(app):
         routes = list(_decided_by_path(app))
+        # A path may have several routes, of which the first one gets the handshake.
         for path in dict.fromkeys(path for route in routes for path in _paths(route, app)):
             endpoint = _endpoint(path, routes, app)
             admission = endpoint.admission(app, path) if isinstance(endpoint, WebSocketEndpoint) else None
@@ -41,6 +42,7 @@ def admissions(app: FastAPI) -> Admissions:
 def _passes_websockets_on(app: FastAPI) -> bool:
     """Return whether nothing around the routes of an application acts on WebSockets."""
     layers = middlewares(app)
+    # Only FastAPI's own classes are known: what overrides these methods may do anything with a WebSocket.
     if layers is None or _definer(type(app), "__call__") is not FastAPI or type(app.router) is not APIRouter:
         return False
     known = {*_FOR_REQUESTS_ONLY, *map(type, _own_layers())}
@@ -55,7 +57,7 @@ def _own_layers() -> list[Any]:
 
 
 def _decided_by_path(app: FastAPI) -> Iterator[BaseRoute]:
-    """Return the routes that may take a WebSocket, until one that looks at more than the path, or may do so."""
+    """Yield the routes that may take a WebSocket, up to the first one that may decide by more than the path."""
     for route in effective_routes(app.routes):
         definer = _definer(type(route), "matches")
         if definer in _FIND_BY_PATH:
@@ -65,7 +67,7 @@ def _decided_by_path(app: FastAPI) -> Iterator[BaseRoute]:
 
 
 def _paths(route: BaseRoute, app: FastAPI) -> Iterator[str]:
-    """Return the paths of handshakes for a route: also with the root path, which a proxy may leave in place."""
+    """Yield the paths of handshakes for a route: also with the root path, which a proxy may leave in place."""
     if isinstance(route, WebSocketRoute) and not route.param_convertors:
         yield route.path
         yield app.root_path + route.path

@@ -64,7 +64,7 @@ class EncodedDocument:
         if registered != self._registered:
             self._body = bytes(JSONResponse(document(self._manager, title=title)).body)
             self._registered = registered
-        # The host is what the client says, so that it is no part of what is kept.
+        # The client chooses the host, which is therefore not part of the cached document.
         return self._body[:-1] + b',"servers":' + JSONResponse({"this": server}).body + b"}"
 
 

@@ -64,7 +64,7 @@ def _add_console(router: APIRouter, pages: "_Files") -> None:
 
 
 def _compressed(respond: Callable[[Request], Awaitable[Response]]) -> Any:
-    """Return an endpoint. Routes take applications, too, but their types do not say so."""
+    """Return an endpoint that compresses. It is an application, which routes accept although their types do not."""
     return GZipMiddleware(request_response(respond))
 
 

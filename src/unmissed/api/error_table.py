@@ -87,6 +87,7 @@ def refuse(error: Exception, connection: HTTPConnection, *, manager: ConnectionM
     with suppress(NotRunning):
         manager.running.measures.refusals[refusal.close_code] += 1
     if row is _UNKNOWN:
+        # The log gets the traceback, and the client nothing of it: it may contain secrets.
         logger.error("%s failed with an unexpected error", where, exc_info=error)
         return refusal
     logger.log(

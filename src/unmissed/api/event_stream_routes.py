@@ -55,7 +55,7 @@ def add_event_stream_route(
         asked = Asked.by(request)
         subscription = asked.granted(identity, await access.granted(identity, asked.topics))
         await manager.running.catch_up(subscription.since)
-        # Before the head, after which an error can only be the last event.
+        # Before the head: after it, an error can only be the last event.
         manager.running.check_capacity(identity.user_id)
         connect = partial(
             manager.running.connect,

@@ -19,11 +19,12 @@ async def accept(websocket: WebSocket) -> None:
     """Accept a handshake that is still open. Only the bearer subprotocol's name is echoed, never the token."""
     if websocket.application_state is WebSocketState.CONNECTING:
         try:
+            # ASGI: the event ``websocket.connect`` comes before the answer. A dependency may have received it.
             if websocket.client_state is WebSocketState.CONNECTING:
                 await websocket.receive()
             await websocket.send(_acceptance(websocket))
         except OSError:
-            # The client disconnected while the application decided.
+            # The client has disconnected while the application was deciding.
             raise WebSocketDisconnect(CloseCode.LOST) from None
 
 
@@ -37,7 +38,7 @@ def close_on_error(origins: Origins, *, manager: ConnectionManager) -> Callable[
     """Return a dependency that turns errors of a WebSocket route, and of its later dependencies, into close codes.
 
     A browser cannot read the status of a refused handshake, so the WebSocket is accepted first and then closed with a
-    code and a reason. A page whose origin is not allowed learns only that its origin is refused.
+    code and a reason. A page from an origin that is not allowed gets no other reason than its origin.
     """
 
     async def close_with_code(websocket: WebSocket) -> AsyncIterator[None]:

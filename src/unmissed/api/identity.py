@@ -77,7 +77,7 @@ class Bearer(_BearerScheme):
         """Return the identity of the token in the headers or the URL, or None without a token. Raises HTTPException."""
         token = _subprotocol_token(connection) or self._query_token(connection) or _header_token(connection)
         if token is None and _may_have_query_token(connection) and "token" in connection.query_params:
-            # Its client would wait for the timeout in vain.
+            # At once: a WebSocket would wait for a first frame, which this client does not send.
             raise _unauthorized(
                 "?token= is not accepted: set UNMISSED_ALLOW_QUERY_TOKEN, or send it in a header or the first frame"
             )
@@ -146,7 +146,7 @@ def may_have_query_token(request: HTTPConnection) -> None:
 
 
 def share_bearer(app: Starlette, bearer: Bearer | None, manager: ConnectionManager) -> None:
-    """Let ``get_identity`` use this bearer in the other routes of an application, and refuse who was logged out."""
+    """Let ``get_identity`` use this bearer in the other routes of an application, and refuse users who logged out."""
     setattr(app.state, _STATE_NAME, bearer)
     setattr(app.state, _MANAGER_NAME, manager)
 
@@ -154,7 +154,7 @@ def share_bearer(app: Starlette, bearer: Bearer | None, manager: ConnectionManag
 def with_token_as_header(scope: Scope) -> Scope:
     """Return the scope of a handshake with the token of the subprotocol as its ``Authorization`` header.
 
-    There, dependencies find it that know nothing of subprotocols, such as FastAPI's OAuth2PasswordBearer.
+    Dependencies such as FastAPI's OAuth2PasswordBearer look for it there, and do not know subprotocols.
     """
     token = _subprotocol_token(HTTPConnection(scope))
     if token is None:

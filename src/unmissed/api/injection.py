@@ -19,8 +19,8 @@ _FOUND_KEY = "unmissed.injected"
 class Injection:
     """Resolves ``authenticate``, and the dependencies of the application and its routers, for one WebSocket route.
 
-    What they hold, such as a database session, is released before delivery begins. ``close_on_error`` is the first
-    dependency, so that it handles the errors of all others.
+    What they hold, such as a database session, is released before delivery begins: a connection may last for days.
+    ``close_on_error`` is the first dependency, so that it handles the errors of all others.
     """
 
     def __init__(
@@ -72,10 +72,11 @@ class Injection:
         return None if found is None or found[0].application_state is WebSocketState.DISCONNECTED else found
 
     async def _collect(self, websocket: WebSocket) -> None:
-        """Mark the route that collects dependencies. The route before it has the same path, so this is never called."""
+        """Mark the route that collects dependencies. It is never called, as the route before it has the same path."""
 
     def _route(self, declared: APIWebSocketRoute, app: FastAPI) -> APIWebSocketRoute:
         """Return the route that resolves everything and then ends. Building it takes longer than a handshake."""
+        # Kept by identity: an included router has another route for each inclusion, with other dependencies.
         for known, route in self._resolving:
             if known is declared:
                 return route

@@ -23,7 +23,7 @@ def add_metrics_route(router: APIRouter, manager: ConnectionManager, *, authenti
     """Add the route. ``authenticate`` is a dependency that returns an Identity, which needs the scope ``admin``."""
 
     @router.get("/metrics", tags=["operators"], summary="Metrics for Prometheus", response_class=Response, **_DOCS)
-    async def metrics(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # direct() passes it
+    async def metrics(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # problem_route passes it
         """Return counters of this process since its start, gauges and histograms."""
         checked(identity, manager).require(ADMIN_SCOPE, what="reading metrics")
         try:

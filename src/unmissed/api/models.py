@@ -146,7 +146,7 @@ class StatusBody(BaseModel):
     """The log as this node sees it, and counters since its start."""
 
     node_id: str = Field(description="The ids of the connections to this node begin with it.", examples=["5kVt0p3y"])
-    problem: str | None = Field(description="Why the log is unavailable, if it is.", examples=[None])
+    problem: str | None = Field(description="What fails on this node, if anything.", examples=[None])
     epoch: str = Field(examples=["k3J9x0aQ_2fM"])
     oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
@@ -154,7 +154,7 @@ class StatusBody(BaseModel):
     connections: int = Field(description="The open connections to this node.")
     published: int = Field(description="Messages of this epoch, by any node.")
     delivered: int = Field(description="Messages written to connections.")
-    gaps: int = Field(description="Gaps that connected clients were told about.")
+    gaps: int = Field(description="Gaps that were declared to connected clients.")
     stalls: int = Field(description="Connections that were dropped because their client took nothing.")
 
 

@@ -48,7 +48,7 @@ def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 
 def add_options_route(router: APIRouter, path: str, *, methods: str) -> None:
-    """Add a route for OPTIONS, which the route class turns into the answer to a CORS preflight request if it is one."""
+    """Add a route for OPTIONS. Its route class answers CORS preflight requests."""
 
     @router.options(path, include_in_schema=False)
     async def options() -> Response:
@@ -89,9 +89,9 @@ def problem_route(
 def _direct(inject: Handler, route: Any, *, bearer: Bearer | None) -> Handler:
     """Return a handler that calls ``endpoint(request, identity)`` itself where that is all that ``inject`` would do.
 
-    FastAPI's injection takes longer than authenticating a request and reading ten messages. It still happens for other
+    FastAPI's injection takes longer than authenticating a request and reading ten messages. It is still used for other
     dependencies or another authentication, while the application overrides the identity, and where another package has
-    wrapped FastAPI's handler to see the requests. ``route`` knows what is injected, or is None.
+    wrapped FastAPI's handler to see the requests. ``route`` has the ``dependant`` of all that is injected, or is None.
     """
     match getattr(route, "dependant", None):
         case object(call=endpoint, dependencies=[object(name="identity", call=authenticate)]) if (
@@ -101,6 +101,7 @@ def _direct(inject: Handler, route: Any, *, bearer: Bearer | None) -> Handler:
         ):
 
             async def handler(request: Request) -> Any:
+                # For each request: tests override dependencies while the application runs.
                 if authenticate in getattr(route.dependency_overrides_provider, "dependency_overrides", ()):
                     return await inject(request)
                 return await endpoint(request, await bearer(request))

@@ -1,4 +1,4 @@
-"""What a request says, read strictly: its query, its headers, its JSON body, and what a client asks for that connects.
+"""The parts of a request, read strictly: query, headers and JSON body, and what a connecting client asks for.
 
 FastAPI itself accepts ``since=+5``, uses the last value of a repeated parameter, and reads a body of any size.
 """
@@ -162,6 +162,7 @@ async def _body(request: Request, *, limit: int) -> bytes:
     try:
         async for chunk in request.stream():
             body += chunk
+            # While it arrives: a declared length could be wrong, or missing.
             if len(body) > limit:
                 raise MessageTooLarge("the body", limit=limit)
     except ClientDisconnect:

@@ -38,7 +38,7 @@ def create_router(
     ``authenticate`` is a FastAPI dependency that returns an ``Identity`` for requests and WebSockets alike (declare its
     parameter as ``starlette.requests.HTTPConnection``) and raises HTTPException with status 401. The default is
     ``get_identity``, which verifies JWTs with the manager's settings. ``authorize(identity, topic)``, async or not,
-    returns whether that user may follow that topic; the default is that the topics of the identity say so.
+    returns whether that user may follow that topic; by default, the topics of the identity decide.
 
     Dependencies of the application, and of routers around this one, guard all routes. Those of ``/ws`` are resolved for
     a WebSocket, too: the start is refused if one of them needs a ``Request``. Raises ConfigurationError if the settings
@@ -55,7 +55,7 @@ def create_router(
             )
         websocket.injection.check(app)
         share_bearer(app, bearer, manager)
-        # Every router of the application announces the same, so that the last one may win.
+        # Every router of an application announces the same: of equal keys in the state, the last one is kept.
         yield {STALL_STATE: manager.settings.stall_seconds, ADMISSIONS_STATE: admissions(app)}
 
     router = APIRouter(lifespan=lifespan)
@@ -92,6 +92,7 @@ def _fill(
 ) -> WebSocketEndpoint:
     keep_tokens_out_of_logs()
     origins = Origins(manager.settings.allowed_origins)
+    # Before any route is added, since routes are created with the class that the router has then.
     router.route_class = problem_route(origins, manager=manager, bearer=bearer)
     websocket = WebSocketEndpoint(
         router, manager, authenticate=authenticate, bearer=bearer, authorize=authorize, origins=origins

@@ -1,4 +1,4 @@
-"""How this node is: the probes of an orchestrator, and for operators how full its log is and what it has done."""
+"""The state of this node: probes for an orchestrator, and figures of its log and its deliveries for operators."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -21,7 +21,7 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
 
     @router.get("/livez", tags=["health"], summary="Is the process alive?")
     async def livez() -> dict[str, str]:
-        """Answer 200 as long as the event loop runs."""
+        """Answer 200 while the event loop runs."""
         return {"status": "alive"}
 
     @router.get("/readyz", tags=["health"], summary="Does the server accept traffic?", response_model=dict[str, str])
@@ -38,7 +38,7 @@ def add_status_route(router: APIRouter, manager: ConnectionManager, *, authentic
     """Add the route. ``authenticate`` is a dependency that returns an Identity, which needs the scope ``admin``."""
 
     @router.get(PATH, tags=["operators"], summary="How full is the log?", response_class=Response, **_DOCS)
-    async def status(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # direct() passes it
+    async def status(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:  # noqa: ARG001  # problem_route passes it
         """Return how full the log is, how far it reaches back, and counters since the start of this node."""
         checked(identity, manager).require(ADMIN_SCOPE, what="reading the status")
         return models.answer(_body(manager))

@@ -31,7 +31,7 @@ from unmissed.security.origins import Origins
 
 PATH = "/ws"
 MAX_AUTHENTICATING = 1_000
-"""WebSockets that may wait for their first frame at the same time, unless the limit of connections says otherwise."""
+"""WebSockets that may wait for their first frame at the same time, if connections are not limited."""
 
 
 class WebSocketEndpoint:
@@ -79,6 +79,7 @@ class WebSocketEndpoint:
             remember_bearer(websocket, bearer)
             found = await self.injection.resolve(declared, with_token_as_header(scope), receive, send)
             if found is not None:
+                # Again, for the WebSocket that the dependencies got: its state shows whether one of them accepted it.
                 websocket, identity = found
                 async with self._closing_on_error(websocket):
                     await self._serve(websocket, identity, access=access)

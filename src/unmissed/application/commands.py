@@ -111,6 +111,7 @@ class Commands:
             raise CommandError("no command has this name")
 
         def run() -> Coroutine[Any, Any, bytes]:
+            # Validated here and not before: a repeated command is answered without the cost of its data.
             arguments = function.arguments(identity, command.data)
             return _frame(command.id, function, arguments, user_id=identity.user_id, threads=threads)
 

@@ -19,7 +19,7 @@ from unmissed.tasks import is_being_cancelled
 logger = logging.getLogger("unmissed")
 
 MAX_RUNNING = 1_000
-"""Connections whose hooks run at a time. Those of the others wait."""
+"""Connections whose hooks run at the same time. Those of further connections wait."""
 
 MAX_WAITING = 100_000
 """Events that may wait for slow hooks, about 500 bytes each. Beyond that, no new connections are accepted."""
@@ -58,7 +58,7 @@ DisconnectHook = Callable[[Disconnected], object]
 
 
 class Hooks:
-    """The hooks of one application. They run beside the delivery, those of one connection one after another."""
+    """The hooks of one application. They run in background tasks, in order for each connection."""
 
     def __init__(self, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING) -> None:
         self.on_connect: list[ConnectHook] = []
@@ -72,7 +72,7 @@ class Hooks:
         self._threads: FairThreads | None = None
 
     def check_room(self) -> None:
-        """Raise TooManyConnections if so many events wait that there is no room for those of another connection."""
+        """Raise TooManyConnections if no more events may wait: another connection would add some."""
         if len(self._waiting) >= self._max_waiting:
             raise TooManyConnections("the hooks of the application are too slow: reconnect later")
 
@@ -85,7 +85,7 @@ class Hooks:
         self._add(event)
 
     async def finish(self, *, seconds: float) -> None:
-        """Let the hooks run for so long, then cancel those that are running, and log how many did not run."""
+        """Give the hooks ``seconds`` to run. Then cancel those that are running, and log how many did not run."""
         workers = tuple(self._workers)
         late = (await asyncio.wait(workers, timeout=seconds))[1] if workers else ()
         missed = len(self._waiting) + sum(map(len, self._calling.values()))
@@ -131,7 +131,7 @@ class Hooks:
             self._workers.discard(worker)
 
     async def _handle(self, event: Event) -> None:
-        """Call each hook. One that raises is logged, and the others are called."""
+        """Call each hook. If one raises, log it and call the next."""
         hooks: list[Any] = [*(self.on_connect if isinstance(event, Connected) else self.on_disconnect)]
         for hook in hooks:
             try:

@@ -1,4 +1,4 @@
-"""The answers of commands by their id, so that a repeated command is answered like the first time, and never run."""
+"""The answers to commands by id, so that a repeated command gets its first answer, and does not run again."""
 
 import asyncio
 from collections import Counter, OrderedDict
@@ -39,9 +39,9 @@ class _Run:
 
 
 class Results:
-    """The commands that are running, and those that are done: each for ``max_age`` seconds, none is forgotten earlier.
+    """The commands that are running, and those that are done, which are remembered for ``max_age`` seconds or longer.
 
-    Answers are dropped when there are too many: those of the user who needs the room. ``clock`` returns monotonic
+    If the answers of a user need more room than its share, its oldest ones are dropped. ``clock`` returns monotonic
     seconds.
     """
 
@@ -73,9 +73,9 @@ class Results:
         size: int,
         fingerprint: bytes,
     ) -> bytes:
-        """Return the answer to this command: of the earlier run, of one that has not ended yet, or of a new one.
+        """Return the answer to this command: of an earlier run, of one that has not ended yet, or of a new one.
 
-        ``run`` is called for a new one only, and may refuse it. The run continues when its caller is cancelled. The
+        ``run`` is called for a new command only, and may refuse it. The run continues when its caller is cancelled. The
         data have ``size`` bytes. Raises CommandError when the id was used with another fingerprint, or the answer was
         dropped, and TooManyRequests when the id of a new command could not be remembered, or too many commands of the
         user are running or waiting.
@@ -97,10 +97,12 @@ class Results:
             # It holds its data, too, while it waits for the run of another caller.
             self._count_running(user_id, 1, size)
             try:
+                # Shielded: other callers wait for the same run, or will ask for its answer.
                 return await asyncio.shield(running.task)
             finally:
                 self._count_running(user_id, -1, -size)
         self._done.check_room(key, now=now)
+        # ``run`` may refuse the command here: then its id is not remembered, and may be used again.
         task = asyncio.create_task(run())
         # Before the command runs: what it does must be remembered, however it ends.
         self._done.keep(key, fingerprint, now=now)
@@ -156,7 +158,7 @@ class _AnswersOfUser:
 class Answers:
     """The newest answers to each user: at most ``max_bytes`` to all users, of which each has a share.
 
-    Those that are older than ``max_age`` are dropped when their user has a new one, or when other users have.
+    Answers older than ``max_age`` are dropped when a new answer is kept, to the same user or to another one.
     """
 
     def __init__(self, *, max_age: float, max_bytes: int) -> None:
@@ -172,7 +174,7 @@ class Answers:
         return mine.kept[key][1] if mine and key in mine.kept else None
 
     def keep(self, user_id: str, key: str, answer: bytes, *, now: float) -> None:
-        """Keep an answer. The oldest ones to the same user make room for it; if they cannot, it is dropped itself."""
+        """Keep an answer. The oldest ones to the same user are dropped to make room, and the new one if that fails."""
         mine = self._of_user.setdefault(user_id, _AnswersOfUser())
         self._of_user.move_to_end(user_id)
         mine.kept[key] = now, answer
@@ -182,7 +184,7 @@ class Answers:
         self._drop_old(now - self._max_age)
 
     def _drop_old(self, until: float) -> None:
-        """Drop answers of that age: all to the users who had no newer one, and the oldest to the last user."""
+        """Drop the answers from ``until`` or before: of all users without a newer one, and of the last user."""
         while self._of_user:
             user_id, first = next(iter(self._of_user.items()))
             if first.kept and first.newest > until:

@@ -21,9 +21,10 @@ class _Call:
 
 
 class FairThreads:
-    """At most ``count`` threads. A user has a share of them, and those who wait get one in turn.
+    """At most ``count`` threads. Each user has a share of them, and users who wait get threads in turn.
 
-    A user who has one may take as many as are free, without an eighth for users who have none: see ``has_room``.
+    A user that has threads gets another one only if more are free than it has, not counting an eighth, which is kept
+    for users that have none: see ``has_room``.
     """
 
     def __init__(self, count: int, *, name: str) -> None:
@@ -31,7 +32,7 @@ class FairThreads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._running = Counter[str]()
         self._waiting = OrderedDict[str, deque[_Call]]()
-        """By user. The one who has had a thread last is at the end."""
+        """By user. The user who got a thread most recently is at the end."""
 
     async def run(self, user_id: str, function: Callable[[], Any]) -> Any:
         """Call a function in a thread, when it is this user's turn, and return its result."""
@@ -57,7 +58,7 @@ class FairThreads:
                 self._start(user_id, call)
 
     def _next_user(self) -> str | None:
-        """Return the user whose turn it is. At most as many are passed over as there are threads."""
+        """Return the user whose turn it is, or None. At most as many users are skipped as there are threads."""
         used = self._running.total()
         if used == self._count:
             return None
@@ -74,6 +75,7 @@ class FairThreads:
         self._running[user_id] -= 1
         if not self._running[user_id]:
             del self._running[user_id]
+        # Before the result: whatever its caller does with it, the thread is free for the next call.
         self._start_waiting()
         if call.done.done() or running.cancelled():
             return

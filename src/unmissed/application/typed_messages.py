@@ -1,4 +1,4 @@
-"""Typed messages: Pydantic models that stand for message types. The public API calls them events."""
+"""Typed messages: Pydantic models for message types. The public API calls them events."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from unmissed.core.server_frames import RESERVED_TYPES
 
 
 class TypedMessages:
-    """The models of one application and the message types that they stand for: ``manager.events``.
+    """The models of one application, each with its message type: ``manager.events``.
 
-    Each registered model is described in ``asyncapi.json``. A model that was not registered can be published, too: its
+    Registered models are described in ``asyncapi.json``. A model that is not registered can be published, too: its
     class name is the type.
     """
 
@@ -24,7 +24,7 @@ class TypedMessages:
         return iter([(message_type, model) for model, message_type in self._types.items()])
 
     def add(self, model: type[BaseModel], message_type: str) -> None:
-        """Let a model stand for a message type. Raises ConfigurationError."""
+        """Register a model for a message type. Raises ConfigurationError."""
         if not isinstance(model, type) or not issubclass(model, BaseModel):
             raise ConfigurationError(f"{model!r} is no event: decorate a Pydantic model, class Shipped(BaseModel)")
         if message_type in RESERVED_TYPES or not message_type:

@@ -70,7 +70,7 @@ def _try_log(settings: Settings, *, wait: float) -> None:
     file = file_of(settings.log_url)
     log = log_from_url(
         settings.log_url,
-        # A server may retain more than the environment says: nothing that is stored must be too old or too much here.
+        # The server may retain more than this environment configures: opening the log must delete nothing of it.
         retention=_EVERYTHING,
         first_number=None if settings.first_number == "clock" else settings.first_number,
         clock=time.monotonic,

@@ -1,4 +1,4 @@
-"""A node in its cluster: presence and logouts, connected to the notes between nodes."""
+"""One node of a cluster: joins presence and logouts to the notes between nodes."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from unmissed.logs.base import Channel
 
 
 class ClusterNode:
-    """One of the nodes that share a log: ``nodes`` are the other ones, asked by ``presence`` and ``logouts``.
+    """One of the nodes that share a log. ``presence`` and ``logouts`` ask the other nodes, which are ``nodes``.
 
     ``connections`` are those of this node. ``channel`` carries the notes between nodes, and ``key`` authenticates them;
     without a channel, the node is alone. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.

@@ -1,4 +1,4 @@
-"""Introductions: what a node that begins to listen learns about the other nodes, and what it waits for."""
+"""Introductions: which facts of other nodes a starting node has, and which it still waits for."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Introductions:
-    """The nodes that have introduced themselves since this one began to listen, and those whose facts it has."""
+    """The nodes that have introduced themselves since this one began to listen, and those with no more facts for it."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
@@ -31,7 +31,8 @@ class Introductions:
         else:
             self._done.add(node)
         self._awaited.update(content["others"], {node})
-        self._ready = self._ready or content["ready"]  # A node that is starting, too, may lack facts.
+        # One node that has started is needed: nodes that are all starting may lack the same facts.
+        self._ready = self._ready or content["ready"]
         self._check()
         return wanted
 
@@ -47,7 +48,7 @@ class Introductions:
     async def wait(self, *, seconds: float) -> bool:
         """Wait for the facts of all nodes, and return whether they are complete.
 
-        Waiting ends when no fact arrives for ``seconds``, and after ten times as long in any case.
+        Waiting ends when no fact has arrived for ``seconds``, and in any case after ten times ``seconds``.
         """
         for _ in range(10):
             facts = self.facts

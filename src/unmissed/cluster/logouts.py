@@ -32,7 +32,7 @@ class LoggedOut:
 
 
 class Logouts:
-    """Closes connections to any node, and lets every node refuse their tokens. ``here`` does it on this one."""
+    """Closes connections to any node, and makes every node refuse their tokens. ``here`` is the part of this node."""
 
     def __init__(self, here: "LogoutsHere", *, nodes: Nodes) -> None:
         self._here = here
@@ -71,6 +71,7 @@ class Logouts:
     async def _ask_node_of(self, connection_id: str, kind: str) -> Any:
         """Return what the node of a connection answers, or None if there is none. Raises LogUnavailable."""
         node = connection_id.partition(".")[0]
+        # A channel has no addresses: every node gets the question, and only the node of the connection has an answer.
         answers = await self._nodes.ask(kind, connection_id)
         if node in self._nodes.others and node not in answers:
             raise LogUnavailable(f"the node {node}, which has the connection, does not answer")
@@ -83,7 +84,7 @@ class Logouts:
 
 
 class LogoutsHere:
-    """The part of one node in logouts: closes its connections, and keeps what is refused in ``revocations``."""
+    """The logouts of one node: closes its connections, and records the refused tokens in ``revocations``."""
 
     def __init__(self, connections: Registry, revocations: Revocations) -> None:
         self._connections = connections
@@ -108,12 +109,13 @@ class LogoutsHere:
         ]
 
     def log_out(self, user_id: str, logout_id: str) -> LoggedOut:
-        """Close the connections of a user. A logout that this node knows closes nothing again."""
+        """Close the connections of a user. Does nothing for a logout that this node knows already."""
         connections = self._connections.of_user(user_id)
         tokens = [token for connection in connections for token in _tokens_of(connection)]
         latest = self._revocations.latest_ahead(user_id, tokens)
         if not self._revocations.log_out(user_id, logout_id=logout_id, latest=latest):
             return LoggedOut(0, 0.0, [])
+        # After the logout: those of them that its time does not refuse are refused one by one.
         left = [token for token in tokens if token.is_recognizable and not self._revocations.refuses(token)]
         self._revocations.refuse(left)
         for connection in connections:

@@ -54,7 +54,7 @@ class Nodes:
     Notes are authenticated with ``key``, and each is handled once: a recorded note that is sent again is ignored,
     unless its node had ended before this one started. ``clock`` returns monotonic seconds.
 
-    A node that begins to listen says hello. The other nodes introduce themselves with the fingerprint of their facts,
+    A node that begins to listen sends hello. The other nodes introduce themselves with the fingerprint of their facts,
     and it asks one node for each fingerprint that is new to it, so that facts are sent once and not by every node.
     """
 
@@ -94,13 +94,13 @@ class Nodes:
         """
         if self._channel is None:
             return
-        # Listen first: hello is said as soon as the channel is open, when no introduction can be missed.
+        # Listen first: hello is sent as soon as the channel is open, when no introduction can be missed.
         self._tasks = [asyncio.create_task(self._listen(self._channel))]
         complete = await self._introductions.wait(seconds=self._timing.start_seconds)
         self._tasks.append(asyncio.create_task(self._greet(complete=complete)))
 
     async def stop(self, *, seconds: float) -> None:
-        """Stop listening, and try for at most ``seconds`` to say goodbye, so that the other nodes notice at once."""
+        """Stop listening, and try for at most ``seconds`` to send goodbye, so that no other node waits for this one."""
         for task in self._tasks:
             await end(task)
         if self._tasks:
@@ -129,6 +129,7 @@ class Nodes:
         """
         if self._channel is None:
             return {}
+        # This node is one of those that are awaited: only its own note shows that the channel works.
         question = _Question([self.id, *self.others])
         question_id = secrets.token_urlsafe(9)
         self._asked[question_id] = question
@@ -179,11 +180,12 @@ class Nodes:
                 )
 
     async def _take_all(self, parts: AsyncGenerator[bytes]) -> None:
-        """Handle notes until none arrives, not even one of this node. Raises TimeoutError."""
+        """Handle notes. Raises TimeoutError when none has arrived for ``echo_seconds``, not even one of this node."""
         while True:
             async with asyncio.timeout(self._timing.echo_seconds):
                 part = await anext(parts)
-            await asyncio.sleep(0)  # Hundreds of notes may have arrived together.
+            # Other tasks run in between: hundreds of notes may have arrived together.
+            await asyncio.sleep(0)
             if not part:
                 await self._say_hello()
                 continue
@@ -219,6 +221,7 @@ class Nodes:
 
     async def _say_hello(self) -> None:
         """Ask the other nodes to introduce themselves."""
+        # Before the note: introductions may arrive while it is being sent.
         self._introductions.begin()
         self._facts_sent = False
         await self._send("hello", {"new": True})
@@ -247,6 +250,7 @@ class Nodes:
 
     async def _take(self, note: dict[str, Any]) -> None:
         if note["node"] == self.id:
+            # A note of this node, which has come back: it only shows that the channel works.
             self._settle(note.get("question"), self.id)
         elif self._replays.is_new(note["node"], note["number"]):
             await self._handle(note, note["node"], note["kind"], note["content"])
@@ -255,6 +259,7 @@ class Nodes:
         match kind:
             case "goodbye":
                 self._heard.pop(node, None)
+                # It answers no more questions: without this, each would wait for its whole second.
                 for question_id in self._asked:
                     self._settle(question_id, node)
             case "answer" if note["question"] in self._asked:

@@ -56,7 +56,7 @@ def _code(part: bytes, key: bytes) -> bytes:
 
 
 class Assembly:
-    """Joins the parts of notes, in whatever order they arrive."""
+    """Joins the parts of notes, in any order."""
 
     def __init__(self, *, max_incomplete_bytes: int = MAX_INCOMPLETE_BYTES) -> None:
         self._max_incomplete_bytes = max_incomplete_bytes
@@ -104,6 +104,7 @@ class Replays:
 
     def is_new(self, node: str, number: int) -> bool:
         """Record the number of a note, and return whether this node has not used it before."""
+        # Removed and added again below: the first of the nodes is always the one that was heard longest ago.
         highest, bits = self._received.pop(node, (number, 0))
         if number > highest:
             bits = bits << min(number - highest, _WINDOW) & ((1 << _WINDOW) - 1)

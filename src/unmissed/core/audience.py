@@ -26,7 +26,7 @@ _PREFIX = "*"
 
 
 def checked_topic(name: object) -> str:
-    """Return the name of a topic. Raises InvalidTopic, which says what a name looks like."""
+    """Return the name of a topic. Raises InvalidTopic, whose text describes valid names."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidTopic(
             f"a topic is 1 to {MAX_TOPIC_BYTES} ASCII letters, digits and characters of . _ : / @ + = -, "
@@ -144,7 +144,7 @@ class Identity:
         return is_granted(topic, self.topics)
 
     def require(self, scope: str, *, what: str) -> None:
-        """Raise ScopeRequired, which says what needs this scope, unless the token has it."""
+        """Raise ScopeRequired unless the token has this scope. The text names ``what`` needs it."""
         if scope not in self.scopes:
             raise ScopeRequired(what, scope=scope)
 

@@ -1,4 +1,4 @@
-"""Which messages of the log each user and topic can see, and which of theirs it has evicted."""
+"""Indexes by audience key: the retained messages of each user and topic, and the highest evicted number of each."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -107,7 +107,10 @@ MAX_KEYS = 10_000
 
 
 class Evictions:
-    """The highest evicted number for everyone, and for each key of an audience."""
+    """The highest evicted number of broadcasts, and of each audience key.
+
+    A client has a gap only if it has lost a message that was addressed to it.
+    """
 
     def __init__(self, none: int) -> None:
         """``none`` is a number below all others."""
@@ -123,6 +126,7 @@ class Evictions:
             self._for_everyone = number
             return
         for key in keys:
+            # Removed and added again: the first key is always the one whose evictions are the oldest.
             self._by_key.pop(key, None)
             self._by_key[key] = number
         while len(self._by_key) > MAX_KEYS:

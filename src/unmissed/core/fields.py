@@ -44,7 +44,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class FrameField:
-    """A field in the JSON of a frame, which may be without it unless it is ``required``."""
+    """A field in the JSON of a frame. It may be absent unless it is ``required``."""
 
     name: str
     attribute: str

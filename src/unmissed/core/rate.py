@@ -9,7 +9,7 @@ MAX_USERS = 100_000
 class TokenBuckets:
     """A bucket for each user, which allows ``rate`` requests a second on average, and up to ``burst`` at once.
 
-    A bucket is the time at which it is full again. One that is full is as good as new, and is forgotten: no other is.
+    A bucket is stored as the time at which it is full again. A full bucket is like a new one: only those are removed.
     """
 
     def __init__(self, *, rate: float, burst: int, max_users: int = MAX_USERS) -> None:
@@ -17,7 +17,7 @@ class TokenBuckets:
         self._full_seconds = burst / rate
         self._max_users = max_users
         self._full_at = OrderedDict[str | None, float]()
-        """By user; None for those that share one. Those that are full first are nearly in front."""
+        """By user; None for users that share one. Nearly in the order in which they will be full."""
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -36,6 +36,6 @@ class TokenBuckets:
         return True
 
     def _forget_full(self, now: float) -> None:
-        """Forget full buckets in front. One is never full later than all of it takes after its last request."""
+        """Remove full buckets in front. Each is full at the latest ``burst / rate`` seconds after its last request."""
         while self._full_at and next(iter(self._full_at.values())) <= now:
             self._full_at.popitem(last=False)

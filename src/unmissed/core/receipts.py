@@ -18,7 +18,7 @@ KEY_BYTES = 240
 """Upper bound of the memory that one key and its receipt take: tracemalloc counts 130 to 225 on CPython 3.11."""
 
 _SLICES = 8
-"""Keys are forgotten in slices of ``max_age``, a slice at once, so that no key needs a time of its own."""
+"""Keys are forgotten in slices of an eighth of ``max_age``, so that no key needs its own time."""
 
 _DIGEST_BYTES = 15
 """A digest of this size, and a receipt of 31 bytes, fill the smallest blocks that Python allocates for them."""

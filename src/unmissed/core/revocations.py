@@ -56,10 +56,7 @@ class LogOut:
 
 
 class Revocations:
-    """The tokens that are refused although they have not expired.
-
-    ``wall_clock`` returns Unix seconds.
-    """
+    """The tokens that are refused although they have not expired. ``wall_clock`` returns Unix seconds."""
 
     def __init__(self, *, wall_clock: Callable[[], float], max_revoked: int = MAX_REVOKED) -> None:
         self._wall_clock = wall_clock
@@ -74,7 +71,7 @@ class Revocations:
     def log_out(self, user_id: str, *, logout_id: str, age: float = 0.0, latest: float = 0.0) -> bool:
         """Refuse the tokens of a user that were issued until ``age`` seconds ago, or until ``latest`` (Unix seconds).
 
-        Return whether more tokens are refused now: nodes repeat what they know.
+        Return whether more tokens are refused now. Nodes send the same logout several times.
         """
         now, known = self._wall_clock(), self._users.get(user_id)
         if known is not None and known.id == logout_id and known.latest >= latest:
@@ -94,7 +91,7 @@ class Revocations:
         return new != known
 
     def refuse(self, tokens: Iterable[Token]) -> None:
-        """Refuse single tokens. One that cannot be recognized is not: that would lock its user out for ever."""
+        """Refuse single tokens, except one that cannot be recognized: that would lock out its user for ever."""
         for token in tokens:
             if token.is_recognizable and token not in self._tokens:
                 self._tokens[token] = None
@@ -142,6 +139,7 @@ class Revocations:
         if self.refuses(identity):
             raise InvalidToken("the user was logged out: log in again, which issues a new token")
         if identity.issued_at is not None and identity.issued_at > self._wall_clock():
+            # A clock that issues tokens may be ahead: a logout must also refuse those that it has dated after now.
             self._ahead[identity.user_id] = max(identity.issued_at, self._ahead.pop(identity.user_id, 0.0))
             if len(self._ahead) > MAX_AHEAD:
                 del self._ahead[next(iter(self._ahead))]

@@ -204,7 +204,7 @@ class FollowingFrame(ServerFrame):
 
     type: ClassVar[str] = "following"
 
-    # All topics could be thousands of times as long as the request.
+    # Only the changes: the list of all topics could be thousands of times as long as the request.
     added: Annotated[Collection[str], TOPICS]
     removed: Annotated[Collection[str], TOPICS]
     sequence_number: Annotated[int, NUMBER]

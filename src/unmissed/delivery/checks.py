@@ -1,4 +1,4 @@
-"""The periodic checks of all connections, a part of them at a time."""
+"""The periodic checks: about once a second for each connection, in several parts."""
 
 import asyncio
 import logging
@@ -51,10 +51,11 @@ class Checks:
     async def run(self) -> None:
         """Check each connection about once a second, or more often if heartbeats or stalls are shorter.
 
-        A check that raises is reported, and made again in the next round. The others are made.
+        A check that raises is reported, and repeated in the next round. It prevents no other check.
         """
         while True:
             problem = self._problem_of(self._expire)
+            # A copy, since connections begin and end during the pauses.
             connections = tuple(self._connections)
             for part in range(_PARTS):
                 await asyncio.sleep(self._interval / _PARTS)
@@ -65,7 +66,7 @@ class Checks:
             self.problem = problem
 
     def _problem_of(self, check: Callable[..., None], *arguments: object) -> str | None:
-        """Make a check, and return why it failed. Failures that follow each other are logged once."""
+        """Make a check, and return why it failed, or None. A row of failures is logged once."""
         try:
             check(*arguments)
         except Exception as error:

@@ -24,7 +24,10 @@ class Liveness:
         return now >= self._ping_at and self._pinged == (self._socket.receive_progress, self._socket.write_progress)
 
     def is_stalled(self, now: float, *, stall_seconds: float, closing: bool) -> bool:
-        """Return whether the client has taken nothing for ``stall_seconds``, or not everything while ``closing``."""
+        """Return whether the client has taken nothing for ``stall_seconds``, or not everything while ``closing``.
+
+        While closing, progress does not count: a client that takes a few bytes at a time could delay the end for hours.
+        """
         socket = self._socket
         if socket.buffer_empty:
             self._stalled_since = None
@@ -43,7 +46,7 @@ class Liveness:
         """Send a ping, unless the server sends its own pings."""
         self._ping_at = now + PING_SECONDS
         socket = self._socket
-        # Before the ping, because on this machine it is acknowledged at once.
+        # Before the ping: a client on this machine acknowledges it at once, and that must count as an answer.
         progress = socket.receive_progress, socket.write_progress
         if not socket.keepalive():
             return

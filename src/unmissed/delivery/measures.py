@@ -25,7 +25,7 @@ class Histogram:
 
 
 class Measures(ReadCounts):
-    """Counters since the start of the manager. They are about this process, whoever else uses its log."""
+    """Counters since the start of the manager, of this process alone, also if other nodes share its log."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class AsgiSocket(ABC):
         self._end: asyncio.Timeout | None = None
         """Set while ``run`` reads."""
         self._listener: SocketListener | None = None
-        """None as long as nothing is delivered to this socket."""
+        """None until a connection is attached."""
         self._closed_with: tuple[int, str] = (CloseCode.LOST, "")
         self.write_progress = 0
         self.receive_progress = 0
@@ -67,7 +67,7 @@ class AsgiSocket(ABC):
         self._wake.set()
 
     def keepalive(self) -> bool:
-        """Return False: ASGI has no pings, and tells nothing about acknowledgements. Servers send their own pings."""
+        """Return False: ASGI has no pings, and reports no acknowledgements. Servers send their own pings."""
         return False
 
     def close(self, code: int, reason: str = "") -> None:
@@ -90,6 +90,7 @@ class AsgiSocket(ABC):
         except TimeoutError:
             pass
         finally:
+            # First: an abort from now on, such as by the listener, must find no timeout to move.
             self._end = None
             writer.cancel()
             if self._listener is not None:
@@ -109,7 +110,9 @@ class AsgiSocket(ABC):
                 self._wake.clear()
                 if self._pending is not None:
                     await self._send_chunk(self._pending)
+                    # Not before: until the chunk is sent, ``writable`` is False, so that no second one is held.
                     self._pending = None
+                # After the chunk that was written before the close.
                 if self._close is not None:
                     await self._send_close(*self._close)
                     return
@@ -129,7 +132,7 @@ class AsgiSocket(ABC):
 
     @abstractmethod
     async def _send_close(self, code: int, reason: str) -> None:
-        """Tell the client why, and close."""
+        """Send the code and the reason, and close."""
 
 
 class AsgiWebSocket(AsgiSocket):

@@ -15,15 +15,18 @@ SOCKET_EXTENSION = "unmissed.socket"
 """Key in ``scope["extensions"]`` under which a server may offer its native ``Socket``."""
 
 UNDECIDED_EVENT = "unmissed.undecided"
-"""Key in a ``websocket.accept`` event: whether the application may still refuse the client, which a browser cannot see
-before. The server logs the outcome when a listener is attached, or the application sends or closes.
+"""Key in a ``websocket.accept`` event: whether the application may still refuse the client.
+
+A browser sees a refusal only after the acceptance. The server logs the outcome when a listener is attached, or when the
+application sends or closes.
 """
 
 BODY_EXTENSION = "unmissed.body"
 """Key in ``scope["extensions"]`` of a request under which a server may offer a function that hands its response over.
 
-When the application has sent the head, it returns a native ``Socket`` that sends events as the rest of the response,
-after which the application must send nothing; or None if the head has not left, or the body cannot be sent that way.
+The application calls it when it has sent the head. The function returns a native ``Socket``, which sends events as the
+rest of the response: then the application must send nothing more. Or it returns None, if the head has not left yet, or
+the body cannot be sent that way.
 """
 
 STALL_STATE = "unmissed.stall_seconds"
@@ -99,7 +102,7 @@ class Socket(Protocol):
         ...
 
     def close(self, code: int, reason: str = "") -> None:
-        """Send this code and reason after the data written so far, and close. That is reported to the listener."""
+        """Send this code and reason after the data written so far, and close. The end is reported to the listener."""
         ...
 
     def abort(self) -> None:
@@ -121,6 +124,6 @@ class Admissions:
     """Where a server may pass plain handshakes directly, without a request to the application."""
 
     application: object
-    """Who says so. It counts only if the server calls this very application: another one around it would miss them."""
+    """The application that announces this. It counts only if the server calls this one, not another one around it."""
     by_path: Mapping[str, Admission]
     """By the path after the server's root path. Only the path decides that the application calls this endpoint."""

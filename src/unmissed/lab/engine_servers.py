@@ -19,7 +19,7 @@ class EngineServer(ManagedProcess):
 
     program: str
     package: str
-    """What to install if there is no such program."""
+    """What to install if the program is missing."""
     url: str
     """The value of UNMISSED_LOG_URL."""
 
@@ -29,12 +29,12 @@ class EngineServer(ManagedProcess):
         return (self,)
 
     def leader(self) -> int | None:
-        """Return None: one process leads nobody."""
+        """Return None: a single process has no leader."""
         return None
 
     @classmethod
     def path(cls) -> str:
-        """Return the path of the program. Raises ConfigurationError that says what to install."""
+        """Return the path of the program. Raises ConfigurationError, whose text names what to install."""
         found = shutil.which(cls.program)
         if found is None:
             raise ConfigurationError(f"there is no {cls.program} on the PATH: install {cls.package}")

@@ -86,7 +86,7 @@ def drawn(chance: random.Random) -> ConnectionFault | None:
 
 
 def planned(chance: random.Random, *, seconds: float, nodes: int, engines: int) -> Iterator[PlannedFault]:
-    """Yield faults without end for a run of so many seconds. The first kills a node, the second the engine, if any."""
+    """Yield faults without end for a run of ``seconds``. The first kills a node, the second the engine, if any."""
     faults = [*ProcessFault] if engines else [ProcessFault.KILL, ProcessFault.SUSPEND, ProcessFault.RESTART]
     first = [ProcessFault.KILL, ProcessFault.KILL_ENGINE] if engines else [ProcessFault.KILL]
     for index, fault in enumerate(chain(first, iter(lambda: chance.choice(faults), None))):

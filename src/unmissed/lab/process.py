@@ -129,7 +129,7 @@ class ManagedProcess:
             self._process.wait()
 
     async def terminate(self, *, patience: float = 15.0) -> None:
-        """Ask the process to end, and kill it if it has not after so many seconds."""
+        """Ask the process to end, and kill it if it has not after ``patience`` seconds."""
         self.signal(signal.SIGTERM)
         give_up = time.monotonic() + patience
         while self.running and time.monotonic() < give_up:
@@ -157,7 +157,7 @@ class ManagedProcess:
     def _spawn(self) -> None:
         with ExitStack() as stack:
             output = stack.enter_context(self._output.open("ab")) if self._output else None
-            # In its own session, Ctrl+C in a terminal ends the run, and not its processes before it.
+            # In its own session: Ctrl+C in a terminal then ends the run first, which ends its processes.
             self._process = subprocess.Popen(  # noqa: S603  # our own commands
                 self._command,
                 stdin=subprocess.DEVNULL,

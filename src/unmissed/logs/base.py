@@ -23,7 +23,7 @@ class Publication:
 
 
 class WindowListener(Protocol):
-    """Is called about changes of a log's window: the manager, which delivers what is in it.
+    """Is called after each change of a log's window: the manager, which delivers what is in it.
 
     A log that appends a publish before ``publish`` returns calls ``appended`` alone. One that also appends what others
     have published calls it after each quarter of the retention, and waits for readers in between.
@@ -43,9 +43,9 @@ class WindowListener(Protocol):
 
 
 class Channel(Protocol):
-    """Carries notes between the nodes of one shared log: small, kept nowhere, and lost if nobody listens.
+    """Carries notes between the nodes of one shared log: small, never stored, and lost if no node listens.
 
-    A node that does not receive its own notes considers the others unreachable.
+    A node that does not receive its own notes considers the other nodes unreachable.
     """
 
     async def send(self, note: bytes) -> None:
@@ -53,7 +53,10 @@ class Channel(Protocol):
         ...
 
     def receive(self) -> AsyncGenerator[bytes]:
-        """Yield an empty note whenever nothing is missed from then on, and every note. Raises LogUnavailable."""
+        """Yield an empty note when listening begins, and then every note. Raises LogUnavailable when notes may be lost.
+
+        It may yield another empty note when listening begins again.
+        """
         ...
 
 
@@ -99,7 +102,8 @@ class Log(Protocol):
     async def catch_up(self, number: int) -> None:
         """Wait until the window has the messages up to a number, as far as they are stored.
 
-        A client that comes from another node may have more than this one. Raises LogUnavailable if that is unknown.
+        A client that was connected to another node may be ahead of this one. Raises LogUnavailable if the log cannot be
+        asked.
         """
         ...
 
@@ -107,9 +111,9 @@ class Log(Protocol):
         """Stamp and store the drafts as one block of contiguous numbers, or repeat the answer to a known key.
 
         Return when the messages are stored as durably as this log promises, and are in the window. While the log is
-        unavailable, wait: the caller cancels after its own timeout, and then cannot know whether they were published
-        unless it repeats the key. Raises IdempotencyConflict when the key is known for other drafts, TooManyRequests,
-        without having published, when its owner has used up the share of keys that are remembered (the owner is the
-        text before the first colon), and LogUnavailable when too much is waiting already.
+        unavailable, wait: the caller cancels after its own timeout, and then only repeating the key shows whether they
+        were published. Raises IdempotencyConflict when the key is known for other drafts, and LogUnavailable when too
+        much is waiting already. Raises TooManyRequests, and publishes nothing, when the owner of the key has used up
+        its share of the keys that are remembered. The owner is the text before the first colon.
         """
         ...

@@ -26,8 +26,8 @@ class Position:
 class State:
     """What an engine holds: its epoch, and the numbers of the messages that are stored.
 
-    ``oldest`` is the oldest stored number or, if numbers after those of the node are missing, the first stored one
-    after this hole: reading continues there. It is ``latest + 1`` when no message is stored.
+    ``oldest`` is the lowest number that the node can still read. If it is above the node's next number, the messages in
+    between are lost, and reading continues at ``oldest``. It is ``latest + 1`` when no message is stored.
     ``log_ms`` is the present time on the clock of the log.
     """
 
@@ -64,10 +64,10 @@ class Engine(Channel, Protocol):
     async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
         """Store these publishes, each as one block of contiguous numbers, and return the result of each.
 
-        It may store only the first of them, at least one, to return soon: the caller passes the rest again.
+        To return soon, it may store only the first of them, at least one: the caller passes the rest again.
 
-        IdempotencyConflict and TooManyRequests are returned for keys, another InvalidMessage for a publish that can
-        never be stored.
+        The result for a key may be IdempotencyConflict or TooManyRequests, and for a publish that can never be stored
+        another InvalidMessage.
 
         A write may be passed again after LogUnavailable, and must not be stored twice: without a key, ``Write.id``
         identifies it.

@@ -12,7 +12,7 @@ from unmissed.core.window import Window
 from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
-"""Stands for what has a number and was never published. Nobody sees it, so that its eviction is no loss."""
+"""Fills a number whose message was never published. It is visible to no client, so that its eviction is no loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,13 @@ class Feed:
         self._listener = listener
 
     async def append(self, records: Sequence[Record], *, log_ms: float | None = None) -> None:
-        """Append the records that continue the window, a block at a time, unless it is moved on meanwhile.
+        """Append the records that continue the window, in blocks. Stop if the window was reset or skipped ahead.
 
         They count as new, unless ``log_ms`` is given, the present time on the clock of the log.
         """
         for block in self._blocks(records):
             await self.wait_for_readers()
+            # A client may have caught up in between: that can begin another epoch, or skip messages that are lost.
             if block[0].number != self.window.latest + 1:
                 return
             now = self._clock()
@@ -74,7 +75,7 @@ class Feed:
             self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
 
     async def wait_for_readers(self) -> None:
-        """Wait until active readers have received what was appended before, but not long."""
+        """Backpressure: wait until active readers have received what was appended before, for at most 200 ms."""
         if self._listener is not None:
             await self._listener.wait_for_readers()
 
@@ -85,11 +86,13 @@ class Feed:
         for message in messages:
             full = count == self._block_messages
             if full or (count and window.appended_bytes - begun + message.size_in_log > self._block_bytes):
+                # Before the next block, which may evict this one: the listener flushes when half of the window waits.
                 self._appended()
                 count, begun = 0, window.appended_bytes
             window.append(message)
             count += 1
             if self._awaited:
+                # The publisher continues in a later turn of the event loop, when the rest of its block is appended.
                 self._release(message.sequence_number)
         if count:
             self._appended()
@@ -110,13 +113,14 @@ class Feed:
             yield block
 
     def skip(self, number: int) -> None:
-        """Continue after a number that is above the latest: the log does not have the messages before it any more."""
+        """Continue after a number that is above the latest: the log no longer has the messages before it."""
         self.window.skip(number)
         self._release_passed()
         self._appended()
 
     def restart(self, *, epoch: str, first_number: int) -> None:
-        """Let the listener end what it has begun, and begin another epoch."""
+        """Begin another epoch, after the listener has delivered the rest of this one."""
+        # First: the restart removes the messages that the listener still has to deliver.
         if self._listener is not None:
             self._listener.before_restart()
         self.window.restart(epoch=epoch, first_number=first_number)
@@ -133,6 +137,7 @@ class Feed:
             await future
         finally:
             waiting.remove(future)
+            # ``_release`` may have removed the list, and another call may have begun a new one for the same number.
             if not waiting and self._awaited.get(number) is waiting:
                 del self._awaited[number]
 

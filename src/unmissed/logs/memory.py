@@ -80,6 +80,7 @@ class MemoryLog:
             return Publication(known, ())
         receipt = Receipt(self._window.latest + 1, len(drafts), self._window.epoch, rfc3339(self._wall_clock()))
         messages = stamped(drafts, receipt, appended_at=now)
+        # Before the append, which calls the listener: if that raised, a repetition must still publish nothing.
         if idempotency_key:
             self._receipts.keep(idempotency_key, receipt, fingerprint=fingerprint, now=now)
         self._feed.extend(messages)

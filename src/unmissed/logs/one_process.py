@@ -41,10 +41,10 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
 async def refuse_second_worker() -> None:
     """Raise ConfigurationError in one of several workers, however their server was configured.
 
-    Some servers pass the number of workers to each of them. With others, the first worker takes a lock, which it holds
-    until its process ends. Other workers wait a few seconds for it: a server that reloads may start the next worker
-    before it stops the previous one. A process that is no worker takes no lock: two servers started from one shell are
-    separate.
+    Some servers pass the number of workers to each of them. For other servers, the first worker takes a lock, and holds
+    it until its process ends. Further workers wait a few seconds for the lock: a server that reloads may start the next
+    worker before it stops the previous one. A process that is no worker takes no lock: two servers started from one
+    shell are separate.
     """
     if _started_with_several():
         raise _refusal()

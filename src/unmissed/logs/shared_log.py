@@ -101,11 +101,12 @@ class SharedLog:
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Wait until the drafts are stored in the engine, and have come back from it into the window."""
         stored = await self._writer.submit(drafts, key=idempotency_key)
+        # The engine answers a write and feeds its readers in any order: the message may be in the window already.
         await self._feed.reached(stored.receipt.first + stored.receipt.count - 1)
         return Publication(stored.receipt, self._stamped(drafts, stored.receipt) if stored.new else ())
 
     def _stamped(self, drafts: Sequence[Draft], receipt: Receipt) -> tuple[Message, ...]:
-        """Return the messages of a receipt that is reached: those in the window, which nobody stamps again."""
+        """Return the messages of a receipt that is reached: those of the window, which are stamped and encoded."""
         window, before = self._feed.window, receipt.first - 1
         # They may be evicted by now, or skipped, or of an epoch that has ended: the next one has higher numbers.
         if window.evicted_through <= before:
@@ -114,6 +115,7 @@ class SharedLog:
 
     async def _fresh_state(self) -> State:
         """Return a state that was requested after this call. Concurrent callers share one request."""
+        # A request that was sent before this call may have been answered before the client saw its latest message.
         arrived = self._questions
         async with self._asking:
             asked, state = self._answered
@@ -185,9 +187,11 @@ class SharedLog:
                     return
 
     async def _append(self, records: Sequence[Record], state: State) -> None:
+        # What was stored before the state was read has an age on the clock of the log. What follows it is new.
         stored_before = max(0, min(len(records), state.latest - self._feed.window.latest))
         await self._feed.append(records[:stored_before], log_ms=state.log_ms)
         await self._feed.append(records[stored_before:])
+        # Not if the window was reset or skipped ahead in between: what is declared as seen must have been seen.
         if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
             self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)
 

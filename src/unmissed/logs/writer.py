@@ -102,6 +102,7 @@ class Writer(Generic[_Result]):
             result: _Result = await write.done
             return result
         finally:
+            # A publish that is cancelled is not written, unless ``write`` has it already.
             self._forget(write)
 
     async def _run(self) -> None:
@@ -119,6 +120,7 @@ class Writer(Generic[_Result]):
         try:
             results: Sequence[_Result | Exception] = await self._write(writes)
         except LogUnavailable as error:
+            # The writes keep their places and ids: what was stored before the failure is recognised, and stored once.
             await asyncio.sleep(self._availability.failed(error.reason))
             return
         except Exception as error:
@@ -135,7 +137,7 @@ class Writer(Generic[_Result]):
 
 
 def _resolve(write: Write, result: object) -> None:
-    """Tell the publisher, unless it has given up."""
+    """Give the publisher its result, unless it was cancelled."""
     if write.done.done():
         return
     if isinstance(result, Exception):

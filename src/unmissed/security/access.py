@@ -1,4 +1,4 @@
-"""What a client that connects may have: who it is, which topics it may follow, and how it renews its token."""
+"""The rights of a client: who it is, which topics it may follow, and how it renews its token."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass

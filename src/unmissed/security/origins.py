@@ -43,7 +43,7 @@ class Origins:
     def cors(self, app: ASGIApp, *, origin: str) -> CORSMiddleware:
         """Wrap an app so that it answers preflight requests and sends CORS headers, if the origin is an allowed one.
 
-        Its pages may send cookies, unless any origin is allowed: then every page could act as its visitor.
+        Its pages may send cookies, unless any origin is allowed: then any page could act in the name of its visitor.
         """
         return CORSMiddleware(
             app,

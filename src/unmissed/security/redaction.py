@@ -1,4 +1,4 @@
-"""Keeps tokens, and what terminals obey, out of logs and output, which contain URLs, headers and texts of peers."""
+"""Removes tokens and control characters from logs and output, which contain URLs, headers and texts of peers."""
 
 import logging
 import re
@@ -65,7 +65,7 @@ def _redact_plain(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text of a peer as one line that a terminal shows and does not obey: what is not visible is escaped."""
+    """Return a text of a peer as one line in which control characters, and others that are not visible, are escaped."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(

@@ -139,7 +139,7 @@ class JwtVerifier:
 
     def verify(self, token: str) -> Identity:
         """Return the identity of a valid token. Raises InvalidToken for every other token."""
-        # A cached token passes no other check: after a restart every client reconnects at once.
+        # A token in the cache is only checked for its expiry: clients reconnect, and poll, with the same token.
         identity = self._verified.find(token, now=self._now())
         if identity is None:
             identity = self._identity(self._claims(_compact(token)))
@@ -147,7 +147,7 @@ class JwtVerifier:
         return identity
 
     def _now(self) -> float:
-        """Return the time that tokens must not have expired at."""
+        """Return the time at which tokens must not have expired."""
         return self._wall_clock() - self._leeway
 
     def _claims(self, token: str) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class HttpProtocol(asyncio.Protocol):
     """uvicorn's HTTP class: ``uvicorn app:app --http unmissed.server:HttpProtocol``.
 
     It waits for the first data of a connection. A plain handshake for a path that the application has announced is
-    passed directly to the endpoint, without a request and a task: after a restart every client reconnects at once.
+    passed directly to the endpoint, without a request and a task: after a restart, all clients reconnect at once.
     Everything else, and each handshake that is refused, is left to ``RequestProtocol`` and the application, which can
-    say why. Both ways get the same scope. Handshakes and requests for event streams wait for their turn.
+    give the reason. Both ways get the same scope. Handshakes and requests for event streams wait for their turn.
     """
 
     __slots__ = ("_app_state", "_arrivals", "_config", "_data", "_head_timer", "_loop", "_state", "transport")
@@ -77,7 +77,7 @@ class HttpProtocol(asyncio.Protocol):
         self._leave()
 
     def data_received(self, data: bytes) -> None:
-        """Let a handshake or a request for an event stream wait for its turn. Other requests do not wait."""
+        """Queue a handshake or a request for an event stream. Other requests do not wait for a turn."""
         waiting, self._data = bool(self._data), self._data + data
         if waiting:
             # It keeps its place in the queue. Only requests have limits for what follows.
@@ -89,7 +89,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start_request()
 
     def eof_received(self) -> None:
-        """Let the transport close: the client has gone, and reads no answer."""
+        """Return None, which closes the transport: the client has left before it was answered."""
 
     def shutdown(self) -> None:
         """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""
@@ -154,11 +154,13 @@ class HttpProtocol(asyncio.Protocol):
     def _start_request(self) -> None:
         """Leave the connection to the class for requests."""
         data = self._data
+        # Also stops the timer for the first data: a request has its own deadlines.
         self._leave()
         seconds = self._app_state.get(STALL_STATE, STALL_SECONDS)
         protocol = RequestProtocol(self._config, self._state, self._app_state, self._loop, stall_seconds=seconds)
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
+        # Last: these bytes may be a whole handshake, which sets another protocol.
         protocol.data_received(data)
 
     def _leave(self) -> None:
@@ -177,6 +179,7 @@ class Arrivals:
         self._loop = loop
         self._waiting: deque[HttpProtocol] = deque()
         self._admissions = _announced(config, app_state)
+        # The same class that uvicorn wraps applications in, so that both ways trust the same proxies.
         self._proxy_headers = (
             ProxyHeadersMiddleware(_end, trusted_hosts=config.forwarded_allow_ips or "")
             if config.proxy_headers
@@ -194,14 +197,14 @@ class Arrivals:
         return found
 
     def wait(self, connection: HttpProtocol) -> None:
-        """Let a connection wait for its turn."""
+        """Add a connection to the queue."""
         if not self._waiting:
             self._loop.call_soon(self._take_turn)
         self._waiting.append(connection)
 
     def _take_turn(self) -> None:
         turn = [self._waiting.popleft() for _ in range(min(HANDSHAKES_PER_TURN, len(self._waiting)))]
-        # Before the handshakes: the next turn comes also if one of them raises.
+        # Before the handshakes, so that the next turn comes even if one of them raises.
         if self._waiting:
             self._loop.call_soon(self._take_turn)
         for connection in turn:
@@ -225,9 +228,10 @@ class Arrivals:
 
 
 def _announced(config: Config, app_state: Mapping[str, Any]) -> Mapping[str, Admission]:
-    """Return where the application that uvicorn calls admits handshakes, if it says so.
+    """Return where the application that uvicorn calls admits handshakes, if it announces any.
 
-    An application inside another one, such as a middleware around it, says it in its own name: that does not count.
+    What an application inside another one announces does not count: the outer one, such as a middleware, would miss the
+    handshakes. Only uvicorn's own middleware for proxy headers is known, and its work is done here.
     """
     announced = app_state.get(ADMISSIONS_STATE)
     application = config.loaded_app

@@ -78,6 +78,7 @@ class AsgiBridge:
         """Report to the application that the client has disconnected."""
         self._over = True
         self._stop_keepalive()
+        # Wakes ``send``, which then raises.
         self._writable.set()
         self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
@@ -94,6 +95,7 @@ class AsgiBridge:
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
+            # uvicorn cancels what still runs at the end of a shutdown.
             self._end(HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART)
             raise
         except Exception:
@@ -153,6 +155,7 @@ class AsgiBridge:
         if event.get("subprotocol"):
             headers["Sec-WebSocket-Protocol"] = event["subprotocol"]
         self._accepted = self._undecided = True
+        # An endpoint that may still refuse the client is logged when it decides: one line for each handshake.
         if not event.get(UNDECIDED_EVENT):
             self._decide("[accepted]")
         self._websocket.respond(self._response)
@@ -211,7 +214,7 @@ class AsgiBridge:
             self._schedule_ping()
 
     def _check_pong(self) -> None:
-        # A pong is not read while the application has not received what came before it.
+        # While the application has not received earlier messages, reading is paused, and the pong cannot arrive.
         if self._pinged is None or self._reading_paused:
             self._schedule_ping()
         else:

@@ -41,6 +41,7 @@ class Server(UvicornServer):
         """
         loop = asyncio.get_running_loop()
         seconds = self._manager.settings.drain_seconds / 2
+        # First: clients that are asked to reconnect must not reach this process again.
         for server in self.servers:
             server.close()
         if self._manager.ready:

@@ -105,13 +105,14 @@ class Frames:
                 self._websocket.take_handshake(event)
             elif isinstance(event, Frame):
                 self._take_frame(event)
+        # The rest waits for the next turn, so that a flood of small frames delays other clients by one segment only.
         if self._unparsed and self._parsing is None:
             transport.pause_reading()
             if not self._reading_paused:
                 self._parsing = self._loop.call_soon(self._parse_rest)
 
     def _adapt_segments(self, frames: int) -> None:
-        """Parse more at once while frames are large: the cost of parsing is the number of frames."""
+        """Parse more at once while frames are large: the cost of parsing grows with the number of frames."""
         if frames > _MANY_FRAMES:
             self._segment_bytes = _MIN_SEGMENT_BYTES
         elif self._segment_bytes < _MAX_SEGMENT_BYTES:
@@ -128,7 +129,7 @@ class Frames:
         """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
 
         The connection ends a second later: an earlier reset could destroy the close frame before the client reads it.
-        Until then, a client that does not stop is no longer read.
+        Until then, a client that sends more than MAX_BYTES_DISCARDED is no longer read.
         """
         if self.parser.state is not CLOSING:
             return False

@@ -40,7 +40,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     A request head must arrive within 10 seconds, a body within 20 seconds plus 1 second per kB. The client must read
     the response (see ``Deadlines``). At most one segment of pipelined requests is parsed ahead. A response that is sent
-    before the end of the body closes the connection. Frames in the same segment as a handshake are not lost.
+    before the end of the body closes the connection. Frames in the same segment as a handshake are passed on.
     """
 
     def __init__(
@@ -191,6 +191,7 @@ class RequestProtocol(HttpToolsProtocol):
         self._deadlines.stop()
         rest, self._unparsed = following + self._unparsed, b""
         transport = self.transport
+        # uvicorn passes on the head alone. What follows it is passed on below, to the protocol that is set then.
         self.handle_websocket_upgrade()
         protocol = transport.get_protocol()
         if rest and isinstance(protocol, asyncio.Protocol):
@@ -199,13 +200,14 @@ class RequestProtocol(HttpToolsProtocol):
     # The end of requests
 
     def _hand_over(self, cycle: RequestResponseCycle) -> Socket | None:
-        """Return a socket for the body of this response, which the rest of the connection belongs to.
+        """Return a socket for the body of this response, and with it the connection; or None if that is impossible.
 
-        Requests that the client has sent in between are not answered: the response says ``Connection: close``. To the
+        Requests that the client has sent in between are not answered: the response has ``Connection: close``. To the
         cycle, it looks as if the client had disconnected.
         """
         if not _is_open(cycle) or cycle.scope["http_version"] != "1.1" or self.transport.is_closing():
             return None
+        # The cycle sends nothing more, and the deadlines of requests do not apply to a stream.
         cycle.disconnected = True
         self._deadlines.stop()
         self.pipeline.clear()

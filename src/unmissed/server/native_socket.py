@@ -31,7 +31,7 @@ else:
 
 
 class NativeSocket(asyncio.Protocol):
-    """A connection that has left HTTP requests behind: its write buffer, the progress of its client, and its end."""
+    """A connection after its last HTTP request: its write buffer, the progress of its client, and its end."""
 
     __slots__ = ("_close_timer", "_listener", "_loop", "_state", "_written", "transport", "writable")
 
@@ -63,7 +63,7 @@ class NativeSocket(asyncio.Protocol):
             listener.socket_closed(*self.close_code)
 
     def eof_received(self) -> None:
-        """Let the transport close: a client that has closed its half does not wait for anything."""
+        """Return None, which closes the transport: a client that has closed its half expects nothing more."""
 
     def pause_writing(self) -> None:
         """Stop writing: the transport's buffer is full."""

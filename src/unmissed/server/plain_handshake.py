@@ -15,7 +15,7 @@ from unmissed.framework_names import Config, is_ssl
 AsgiScope = dict[str, Any]
 
 MAX_BYTES = 8_192
-"""Largest first segment that is looked at. Longer requests are left to the parser of requests, which has limits."""
+"""Most bytes of a plain handshake. Longer requests are left to the parser of requests, which has its own limits."""
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
@@ -46,7 +46,7 @@ class Handshake:
 
 
 def may_be_plain(data: bytes) -> bool:
-    """Return whether the first bytes of a connection look like a complete handshake. It costs next to nothing."""
+    """Return whether the first bytes of a connection look like a complete handshake, at next to no cost."""
     return data.startswith(b"GET /") and len(data) <= MAX_BYTES and b"pgrade: " in data and b"\r\n\r\n" in data
 
 
@@ -120,6 +120,7 @@ def websocket_scope(
     """Return the scope (ASGI 3, spec 2.4) for a target such as ``/ws?since=1``. Names of headers are in lower case."""
     raw_path, _, query = target.partition(b"?")
     root_path = config.root_path
+    # As in uvicorn, the path includes the root path, which a proxy has removed from the target.
     return {
         "type": "websocket",
         "asgi": {"version": config.asgi_version, "spec_version": "2.4"},

@@ -50,8 +50,8 @@ class WebSocketProtocol(NativeSocket):
     Handshake and frames use the public sans-I/O API of ``websockets``. A WebSocket starts with an ASGI application; an
     endpoint finds this object in the scope's extensions as ``unmissed.socket``, may attach a connection to it, and
     return. From then on it is a ``Socket`` without a task. ``HttpProtocol`` answers a plain handshake without an
-    application: it gives the ``transport``, and the ``response``, which is sent with the first frame. Messages
-    are never compressed: that costs memory for each connection, and compressed frames cannot be shared.
+    application: it passes the ``transport``, and the ``response``, which is sent with the first frame. Messages are
+    never compressed: compression takes memory for each connection, and compressed frames cannot be shared.
     """
 
     __slots__ = ("_frames", "_opened_plainly", "_pinged", "_response", "app_state", "config", "receive_progress")
@@ -226,7 +226,7 @@ class WebSocketProtocol(NativeSocket):
                 self._close_transport()
 
     def linger(self) -> None:
-        """Abort in a second."""
+        """Abort in a second, and not in ten: the client keeps sending after the close."""
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = self._loop.call_later(_LINGER_SECONDS, self.transport.abort)
@@ -250,7 +250,7 @@ class WebSocketProtocol(NativeSocket):
 
     @property
     def _parser_state(self) -> State:
-        """The state of the WebSocket. It is open as long as nobody needed a parser after a plain handshake."""
+        """The state of the WebSocket. After a plain handshake, it is open while no parser was needed."""
         return OPEN if self._frames is None and self._opened_plainly else self._parser.state
 
     @property

@@ -107,7 +107,7 @@ class LiveServer:
     def stop(self) -> None:
         """Shut down the server, as SIGTERM would."""
         self._server.should_exit = True
-        with suppress(RuntimeError):  # The server has ended by itself, and its event loop is closed.
+        with suppress(RuntimeError):  # The server has ended already, and its event loop is closed.
             self._loop.call_soon_threadsafe(self._server.stopping.set)
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():

@@ -62,7 +62,7 @@ async def _scenarios(target: Target, load: Workload) -> AsyncIterator[list[Figur
     if target.process:
         yield await _memory("idle connection", target.process, crowd, load)
         if target.recovers:
-            # Beside the others, because memory that they have left would be used again.
+            # While the WebSockets are still connected: otherwise the streams would use their memory again.
             yield await _memory("idle event stream", target.process, streams, load)
             await streams.leave()
     else:

@@ -15,7 +15,7 @@ Note = Callable[[str, str], None]
 
 
 async def carry_out(plan: Iterable[PlannedFault], deployment: Deployment, *, seconds: float, note: Note) -> None:
-    """Follow a plan until shortly before the end of a run of so many seconds, one fault at a time.
+    """Follow a plan until shortly before the end of a run of ``seconds``, one fault at a time.
 
     Everything runs again then.
     """

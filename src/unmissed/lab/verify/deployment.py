@@ -101,7 +101,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a run starts: so many nodes with this kind of log, and so many processes of its engine."""
+    """What a run starts: the kind of log, and the numbers of nodes and of processes of the engine."""
 
     log: LogKind = "memory"
     nodes: int = 1

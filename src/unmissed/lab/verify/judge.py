@@ -162,7 +162,7 @@ def check(
 ) -> list[Violation]:
     """Return every violation. The facts of each client are in their order; ``witnesses`` are all clients.
 
-    ``broken`` is the name of a client that loses messages by itself: no message is forgotten because of it.
+    ``broken`` is the name of a client that loses messages on purpose: its losses alone make no message forgotten.
     """
     numbers = Numbers(facts)
     histories: dict[str, list[ClientFact]] = defaultdict(list)
@@ -178,7 +178,7 @@ def check(
 
 
 def _forgotten(facts: Iterable[Fact], testimonies: Iterable[Testimony]) -> Iterator[Violation]:
-    """Yield acknowledged messages that no client received that had a right to them."""
+    """Yield acknowledged messages that were received by none of the clients with a right to them."""
     owed: set[tuple[str, int]] = set()
     kept: set[tuple[str, int]] = set()
     for testimony in testimonies:
@@ -190,7 +190,7 @@ def _forgotten(facts: Iterable[Fact], testimonies: Iterable[Testimony]) -> Itera
     forgotten = owed - kept
     for fact in facts:
         if isinstance(fact, Acknowledged) and (fact.epoch, fact.number) in forgotten:
-            text = f"{fact.number} was acknowledged, and nobody received it"
+            text = f"{fact.number} was acknowledged, and no client received it"
             yield Violation(Promise.PUBLISH, text, numbers=(fact.number,), excerpt=(fact,))
 
 

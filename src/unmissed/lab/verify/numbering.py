@@ -128,7 +128,7 @@ def _different_bytes(delivered: Sequence[Delivered]) -> Iterator[Violation]:
 def _conflicts(
     facts: Iterable[_Stamp], *, of: Callable[[_Stamp], Hashable], differ_in: Callable[[_Stamp], Hashable]
 ) -> Iterator[tuple[_Stamp, _Stamp]]:
-    """Yield the first fact about each thing with each later one that says something else, once for each saying."""
+    """Yield the first fact about each thing with each later fact that contradicts it, once for each different value."""
     first: dict[Hashable, _Stamp] = {}
     reported: set[tuple[Hashable, Hashable]] = set()
     for fact in facts:

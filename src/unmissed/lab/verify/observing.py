@@ -1,4 +1,4 @@
-"""Reads frames and pages as a client does: messages become digests, and what they say becomes facts."""
+"""Reads frames and pages as a client does, and turns them into facts: of messages, only digests are kept."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ class Observer:
         return self.epoch if self._sends_epoch else None
 
     def pause(self, usual: float) -> float:
-        """Return how long to stay away: usually about so many seconds, and sometimes much longer."""
+        """Return how long to stay away: usually about ``usual`` seconds, and sometimes much longer."""
         long = self.chance.random() < _LONG_SHARE
         return self.chance.expovariate(1 / (_LONG_SECONDS if long else usual))
 

@@ -88,7 +88,7 @@ def summary(recorder: Recorder) -> str:
 
 
 def line_of(fact: Fact, *, since: float) -> str:
-    """Return an fact as one line, with its time after ``since`` in seconds."""
+    """Return a fact as one line, with its time after ``since`` in seconds."""
     values = {
         field.name: getattr(fact, field.name) for field in fields(fact) if field.name not in ("at", "submitted_at")
     }

@@ -168,7 +168,7 @@ async def _disturb(
     chance: random.Random,
     recorder: Recorder,
 ) -> None:
-    """Cause faults for the time of the run. When it returns, everything runs, and nobody is connected or publishes."""
+    """Cause faults for the time of the run. Return when all processes run, and clients and publishers have ended."""
     async with (
         _running([each.run() for each in (*participants.clients, participants.edge_clients)]) as reading,
         _running([each.run() for each in participants.publishers]) as publishing,
@@ -222,7 +222,7 @@ async def _running(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[l
     try:
         yield tasks
     finally:
-        # A library may swallow a cancellation, and a client would go on for ever.
+        # A library may swallow a cancellation, after which a client would continue for ever.
         await asyncio.gather(*map(end, tasks))
         # The first exception is raised by _watch, and those of other tasks are not reported.
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Reading a stream: each node has a pull consumer of its own, and asks it for messages when it is ready for them."""
+"""Reading a stream: each node has its own pull consumer, and requests messages when it is ready for them."""
 
 import asyncio
 import contextlib
@@ -104,6 +104,7 @@ class StreamConsumer:
                 await self._wake.wait()
         except TimeoutError:
             raise LogUnavailable(f"nothing is heard of the stream {self._stream}") from None
+        # The end of the connection has woken this, too.
         self._connection.check()
         self._wake.clear()
         arrived, self._arrived = self._arrived, []

@@ -92,7 +92,7 @@ class JetStreamEngine:
 
     async def close(self) -> None:
         """Disconnect."""
-        # A lock belongs to the event loop that uses it first, and this may be used again on another one.
+        # A lock belongs to the event loop that uses it first, and the engine may be used again on another one.
         self._lock = asyncio.Lock()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -139,7 +139,7 @@ class JetStreamEngine:
             waiting += len(message.data) + _NOTE_OVERHEAD
             if waiting > MAX_WAITING_NOTE_BYTES:
                 notes.put_nowait(None)
-            elif message.data:  # An empty note has a meaning of its own.
+            elif message.data:  # The empty note means that listening has begun.
                 notes.put_nowait(message.data)
 
         _, unsubscribe = await connection.subscribe(
@@ -178,6 +178,7 @@ class JetStreamEngine:
                 connection, stream, above=seen.latest, unix_ms=unix_ms, log_ms=int(self._log_ms(stream))
             ).write(writes)
         except LogUnavailable:
+            # The server may have been replaced by one with fewer messages: the next write checks the stream first.
             self._stream = None
             raise
 
@@ -201,6 +202,7 @@ class JetStreamEngine:
         except ConfigurationError as error:
             # The stream was changed while this node runs.
             raise LogUnavailable(str(error)) from None
+        # Not before: from now on, ``write`` uses the stream without checking it again.
         self._stream = stream
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
         return State(stream.epoch, stream.first_number, oldest, latest, self._log_ms(stream))
@@ -274,7 +276,7 @@ class JetStreamEngine:
         return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
 
     async def _intact(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
-        """Return the stream, which has everything that was seen, or begins a new epoch."""
+        """Return the stream if it has everything that was seen, or else a new one, which begins an epoch."""
         stream = await self._found(connection, seen)
         if seen is None or not await self._has_lost(connection, stream, seen):
             return stream
@@ -284,6 +286,7 @@ class JetStreamEngine:
         stream = await self._found(connection, seen)
         if not await self._has_lost(connection, stream, seen):
             return stream
+        # A leader that hears from no majority may have been replaced: it must not delete what the new one has.
         if not stream.leader_is_certain:
             raise LogUnavailable(f"most replicas of the stream {stream.name} cannot be reached")
         await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
@@ -302,7 +305,7 @@ class JetStreamEngine:
         return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
 
     async def _whole_through(self, connection: NatsConnection, stream: StreamInfo, seen: Position | None) -> int:
-        """Return the latest number, without the part of a batch at the end, which readers hold back."""
+        """Return the latest number, without an incomplete batch at the end, which readers hold back."""
         if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
             return stream.latest
         answer = await self._message(connection, stream, stream.latest)
@@ -335,7 +338,7 @@ class JetStreamEngine:
     async def _readable_from(
         self, connection: NatsConnection, stream: StreamInfo, seen: Position | None, latest: int
     ) -> int:
-        """Return the oldest number that is worth reading: at most as many messages as the window has room for."""
+        """Return the oldest number to read: the window has room for no more messages than are retained."""
         oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
         if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
             return oldest

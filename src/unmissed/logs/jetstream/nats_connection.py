@@ -68,6 +68,7 @@ class NatsConnection:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._client.connect(**self._options())
+                # With credentials, ``_secret`` has refused a server without TLS already; without any, this does.
                 if self._address.tls:
                     self._require_tls()
                 if self._client.connected_url is not None:
@@ -96,6 +97,7 @@ class NatsConnection:
                     await self._client.flush(timeout=_FLUSH_SECONDS)  # type: ignore[arg-type]  # any number works
         finally:
             self.end("the connection was closed")
+            # Releases nats-py, which may be waiting in ``_disconnected``, before it is closed.
             self._closed.set()
             _abandon(self._client)
             await self._client.close()
@@ -106,6 +108,7 @@ class NatsConnection:
         if self.lost is not None:
             return
         self.lost = reason
+        # Not an exception: asyncio logs those of futures that are never awaited, such as the later ones of an exchange.
         for future in self._answers.values():
             if not future.done():
                 future.set_result(None)
@@ -254,7 +257,7 @@ def _new_client() -> "Client":
         raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
 
     class HeaderlessClient(Client):
-        """Reads only the headers that are a status. Reading the others takes a sixth of all time, for no use."""
+        """Parses only the headers of a status. Parsing all headers takes a sixth of all time, for no use."""
 
         async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
             if headers is None or not headers.startswith(b"NATS/1.0 "):

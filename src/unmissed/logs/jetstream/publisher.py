@@ -1,4 +1,4 @@
-"""Publishing into a stream: every publish has a subject of its own, which makes it unique."""
+"""Publishing into a stream: each publish has its own subject, so that the stream stores it once."""
 
 import asyncio
 import secrets
@@ -43,7 +43,7 @@ A server on a busy machine needs up to half a second for them: about 0.2 ms for 
 
 _HEADER_BYTES = 512
 _TRIES = 40
-"""Attempts for publishes whose subject is being written by another node, or for an earlier one of these publishes."""
+"""Attempts for publishes while another node, or an earlier one of these publishes, writes to their subject."""
 _PAUSE_SECONDS = 0.02
 """Seconds between these attempts while another node writes."""
 
@@ -106,9 +106,11 @@ class StreamPublisher:
             waiting = [publish for publish in publishes if publish.result is None]
             if not waiting:
                 break
+            # No pause after progress: of several publishes with one subject, each attempt writes one.
             await asyncio.sleep(0 if len(waiting) < before else _PAUSE_SECONDS)
             before = len(waiting)
             await self._publish(_first_of_each_subject(waiting))
+        # The caller passes the rest again, so that the results end at the first write without one.
         results = []
         for publish in publishes:
             if publish.result is None:
@@ -174,6 +176,7 @@ class StreamPublisher:
             publish.result = IdempotencyConflict()
 
     def _stored(self, write: Write, last: int) -> Stored:
+        # The number was used before, so that the server has lost messages since the stream was checked.
         if last <= self._above:
             raise LogUnavailable(f"the stream {self._stream.name} has lost messages")
         return self._receipt(last, len(write.drafts), self._unix_ms, new=True)
@@ -183,7 +186,7 @@ class StreamPublisher:
 
 
 def subject_part(key: str) -> str:
-    """Return the part of a subject that stands for an idempotency key."""
+    """Return the last part of the subject for an idempotency key: its digest, since a key may have any characters."""
     return sha256(key.encode()).hexdigest()
 
 

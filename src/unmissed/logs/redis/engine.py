@@ -50,7 +50,7 @@ _JUMP_MS = 7_200_000
 """How far the clock of the server may jump before messages and idempotency keys expire early."""
 
 _SLICES = 8
-"""Idempotency keys are forgotten in slices of ``max_age``, as in ``Keys``."""
+"""Idempotency keys are forgotten in slices of an eighth of ``max_age``, as in ``Keys``."""
 
 _FINGERPRINT_BYTES = 12
 _BLOCK_MS = 1_000
@@ -97,14 +97,14 @@ class RedisEngine:
         self._latest = 0
         """The latest number that the script has reported."""
         self._unreadable = 0
-        """The number of an entry up to it that another program has put in place of a message, which is lost."""
+        """The number of a message that another program has replaced, or 0: it is lost, and reading skips it."""
 
     async def connect(self) -> None:
         """Connect. Raises ConfigurationError for a wrong password, a version that is too old, and a Redis Cluster."""
         if self._clients is None:
             self._clients = self._new_clients()
             self._script = self._clients.redis.register_script(_SCRIPT)
-            # Channels are shared by all databases of a server.
+            # All databases of a server share its channels, so that the name contains the database.
             database = self._clients.redis.connection_pool.connection_kwargs.get("db") or 0
             self._channel_name = f"{self._prefix}:{database}:nodes"
         async with self._server() as redis:
@@ -124,6 +124,7 @@ class RedisEngine:
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number, and new ones for as long as Redis can be reached."""
         stream = f"{self._prefix}:messages"
+        # Returns at once and reads nothing. If the stream cannot be read, it raises before a success is reported.
         async with self._server() as redis:
             await redis.xread({stream: "$"}, count=1)
         yield []
@@ -156,6 +157,8 @@ class RedisEngine:
     async def receive(self) -> AsyncGenerator[bytes]:
         """Yield an empty note when subscribed, then each note. Raises LogUnavailable when connections are renewed."""
         async with self._server() as redis, redis.pubsub() as subscription:
+            # After an error of any call, all connections are replaced: the address may now lead to another server. This
+            # subscription would stay with the old one, and hear nothing.
             errors = self._errors
             await subscription.subscribe(self._channel_name)
             while errors == self._errors:
@@ -164,7 +167,7 @@ class RedisEngine:
                     continue
                 if message["type"] != "message":
                     yield b""
-                elif message["data"]:  # An empty note has a meaning of its own.
+                elif message["data"]:  # The empty note means that listening has begun.
                     yield message["data"]
         raise LogUnavailable(f"{self._shown}: the connections are renewed")
 
@@ -202,6 +205,7 @@ class RedisEngine:
         if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
             self._log_ahead_ms = ahead_ms
         kept = max(int(oldest), self._latest + 1 - self._retention.max_messages)
+        # The message cannot be read: without this, the node would stop before it for ever.
         if kept == self._unreadable:
             kept += 1
         return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
@@ -215,7 +219,7 @@ class RedisEngine:
                 unix_ms, log_ms = decode_ms(fields[b"ms"]), decode_ms(fields[b"log"])
                 records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
             except (KeyError, ValueError):
-                # The script removes an entry above the latest number. Below it, another program has replaced a message.
+                # Above the latest number, the script removes the entry. Otherwise, it is in place of a message.
                 if self._latest >= int(number) != self._unreadable:
                     self._unreadable = int(number)
                     logger.warning("message %d in %s cannot be read: skipped", int(number), self._shown)
@@ -224,7 +228,7 @@ class RedisEngine:
 
     @contextlib.asynccontextmanager
     async def _server(self) -> AsyncIterator[Redis]:
-        """Lend the client, and raise its errors and those of the network as LogUnavailable.
+        """Yield the client, and raise its errors and those of the network as LogUnavailable.
 
         After an error, all connections are replaced: the address may now lead to another server, as after a failover
         that leaves the old one running. Connections in use are closed when they return to the pool.

@@ -135,6 +135,7 @@ class SqliteFile:
         try:
             return self._write(writes)
         except sqlite3.Error as error:
+            # The rollback has removed receipts that were counted already.
             with contextlib.suppress(sqlite3.Error):
                 self._count_keys()
             raise LogUnavailable(f"the log {self._path} cannot be written: {error}") from None
@@ -143,6 +144,7 @@ class SqliteFile:
         """Sync everything to the disk, and release the file."""
         with contextlib.suppress(sqlite3.Error):
             self._log_clock.note()
+            # The commit of the mark is synced, and with it all commits before it in the same write-ahead log.
             self._mark_unsynced("")
         self._connection.close()
 
@@ -160,15 +162,20 @@ class SqliteFile:
 
     def _open(self) -> StoredEpoch:
         boot = boot_id()
+        # Before the first access in WAL mode: then the lock is kept until the file is closed, so that another process
+        # is refused, and no shared memory is needed (sqlite.org/wal.html).
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # Before the journal mode is changed: a database of another program must stay as it is.
         is_new = self._is_new()
         self._configure()
         if is_new:
             self._connection.executescript(_SCHEMA)
             self._begin_epoch(above=0)
-        # Rows above the latest number are of another program, and would conflict with the next message.
+        # Rows above the latest number were not written by unmissed, and would conflict with the next message.
         self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
         life = self._read_life()
+        # The machine has restarted since commits that may not have reached the disk: numbers that clients have seen may
+        # be missing in the file, and would be used again.
         if life.unsynced_boot not in ("", boot):
             self._begin_epoch(above=life.latest)
             life = self._read_life()
@@ -179,6 +186,7 @@ class SqliteFile:
             self._log_clock.note()
             self._trim(self._latest, self._log_clock.now_ms())
         self._mark_unsynced("" if self._durable else boot or _NO_BOOT)
+        # After the mark, which must be on the disk before the first commit that may not be.
         if not self._durable:
             self._connection.execute("PRAGMA synchronous = NORMAL")
         return life
@@ -251,7 +259,7 @@ class SqliteFile:
         return life
 
     def _mark_unsynced(self, boot: str) -> None:
-        """Record on the disk in which boot of the machine commits may not have reached the disk yet."""
+        """Record, on the disk, in which boot of the machine commits may not have reached the disk; empty for none."""
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
 
@@ -268,6 +276,7 @@ class SqliteFile:
             self._log_clock.note()
             if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
                 self._trim(latest, now_ms)
+        # After the commit: a rollback uses no number.
         self._latest = latest
         return results
 
@@ -295,7 +304,7 @@ class SqliteFile:
             [(message.sequence_number, unix_ms, now_ms, encode_message(message)) for message in messages],
         )
         if write.key:
-            # A receipt that is too old to count may not be deleted yet.
+            # A receipt of this key that has expired may still be stored: expired ones are deleted once a minute.
             self._forget("key = ?", write.key)
             self._connection.execute(
                 "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -306,7 +315,7 @@ class SqliteFile:
         return Publication(receipt, messages)
 
     def _no_room(self, write: Write) -> TooManyRequests | None:
-        """Return the refusal of a new publish whose key could not be stored, or None."""
+        """Return the refusal of a new publish if there is no room for its key, or None."""
         if write.key is None:
             return None
         mine, used = self._keys_of[owner_of(write.key)], self._key_count + len(self._keys_of)
@@ -334,7 +343,7 @@ class SqliteFile:
         self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
 
     def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is no longer retained. Between two calls, up to twice as many messages as that are stored."""
+        """Delete what is no longer retained. Between two calls, up to twice as many messages may be stored."""
         oldest_ms = self._oldest_ms(now_ms)
         self._connection.execute(
             "DELETE FROM messages WHERE number <= ? OR log_ms <= ?", (latest - self._retention.max_messages, oldest_ms)

@@ -1,4 +1,4 @@
-"""The clock of a log in a file: its ages go on while no process uses the file, also over a restart of the machine."""
+"""The clock of a log in a file: it advances while no process uses the file, and over a restart of the machine."""
 
 import sqlite3
 import subprocess
@@ -68,6 +68,7 @@ class FileClock:
             return 0
         log_ms, wall_ms, monotonic_ms, boot = found
         passed = self._clock() * 1000 - monotonic_ms
+        # Systems without a boot id: a monotonic clock that shows less than before belongs to another boot.
         if boot is None or boot != self._boot or passed < 0:
             passed = self._wall_clock() * 1000 - wall_ms
         return int(log_ms + max(0.0, passed))

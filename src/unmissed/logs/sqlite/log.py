@@ -75,6 +75,7 @@ class SqliteLog:
             self._thread.shutdown(wait=False)
             raise
         self._feed = Feed(Window(self._retention, epoch=life.epoch, first_number=life.first_number), clock=self._clock)
+        # What is missing before the oldest stored message counts as evicted, for every client.
         self._feed.skip(messages[0].sequence_number - 1 if messages else life.latest)
         self._feed.extend(messages)
         self._writer = Writer(self._write)
@@ -90,7 +91,7 @@ class SqliteLog:
         try:
             await self._writer.close()
         finally:
-            # Even if closing was cancelled: the next ``open`` needs the file.
+            # Even if closing the writer was cancelled: the next ``open`` needs the file. A shutdown lets this job run.
             closing = asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
             self._thread.shutdown(wait=False)
         await closing
@@ -110,7 +111,8 @@ class SqliteLog:
         results = await self._in_thread(self._file.write, writes)
         for result in results:
             if isinstance(result, Publication) and not result.repeated:
-                # Many publishers may be committed together: each of them found room before it was written.
+                # Again, although the manager waits before each publish: many may be committed together, each of which
+                # found room in the window as it was before.
                 await self._feed.wait_for_readers()
                 self._feed.extend(result.messages)
         return results
