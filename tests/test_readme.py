@@ -280,3 +280,11 @@ def test_every_page_is_linked_and_local_links_lead_somewhere() -> None:
     assert {(pages / page).resolve() for page in DOCS} <= set(targets)
     for target in targets:
         assert target.exists()
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    names = re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:/|\.py|\.js))`", DOCS["architecture.md"])
+    beside = {"base.py", "engine.py"}  # named after their room
+    roots = (ROOT, ROOT / "src/unmissed")
+
+    assert [] == [name for name in names if name not in beside and not any((root / name).exists() for root in roots)]

@@ -1,8 +1,10 @@
 """Work on one event loop: tasks that end, jobs that run in order, and long work in slices and in turns."""
 
 import asyncio
+import contextlib
+import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar
 
 _ATTEMPT_SECONDS = 0.1
@@ -27,6 +29,19 @@ def is_being_cancelled() -> bool:
     """Return whether a CancelledError is for the current task, and not from something that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+@contextlib.contextmanager
+def cancelled_by_sigterm() -> Iterator[None]:
+    """Cancel the current task at SIGTERM, as ``asyncio.run`` does at Ctrl+C. Only in the main thread."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101  # the caller is one
+    # Not the handler of SIGINT: a shell starts a background job with SIGINT ignored, and SIGTERM must end it.
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class SerialJobs:

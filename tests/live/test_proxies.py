@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from websockets.typing import Origin
 from event_client import parsed
 from support import until
 from unmissed.core.rest import EVENTS_PATH
+from unmissed.lab.process import free_ports
 from unmissed.testing import LiveServer
 
 DEPLOYMENT = (Path(__file__).parent.parent.parent / ".github" / "docs" / "deployment.md").read_text()
@@ -51,8 +51,7 @@ def command(proxy: str, folder: Path, *, port: int, upstream: str) -> list[str]:
 @contextmanager
 def running(proxy: str, folder: Path, upstream: str) -> Iterator[str]:
     """Run a proxy in front of a server, and give its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     with subprocess.Popen(command(proxy, folder, port=port, upstream=upstream), stderr=subprocess.DEVNULL) as process:  # noqa: S603
         try:
             deadline = time.monotonic() + 20

@@ -271,10 +271,12 @@ async def run(self):
 Poller.run = run
 """
 """A client that goes on after it was cancelled, as some libraries let it."""
+BACKGROUND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""A shell starts a background job with SIGINT ignored."""
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "program"), [(signal.SIGINT, MAIN), (signal.SIGTERM, SWALLOWS + MAIN)])
+@pytest.mark.parametrize(("number", "program"), [(signal.SIGINT, MAIN), (signal.SIGTERM, BACKGROUND + SWALLOWS + MAIN)])
 def test_an_interrupted_run_ends_and_leaves_nothing_behind(
     number: signal.Signals, program: str, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from unmissed.lab.process import free_ports
 from unmissed.testing import SECRET
 
 REFUSAL = "this log belongs to one process and cannot be shared by several workers"
@@ -43,12 +43,11 @@ def running(
     """Run a server on a free port until the end of the block."""
     if importlib.util.find_spec(server) is None:
         pytest.skip(f"{server} is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    [port] = free_ports(1)
     for name, text in FILES.items():
-        (directory / name).write_text(text.replace("PORT", port))
+        (directory / name).write_text(text.replace("PORT", str(port)))
     with subprocess.Popen(  # noqa: S603  # our own command
-        [sys.executable, *(argument.replace("PORT", port) for argument in arguments)],
+        [sys.executable, *(argument.replace("PORT", str(port)) for argument in arguments)],
         cwd=directory,
         env={**os.environ, "UNMISSED_JWT_SECRET": SECRET, **environment},
         stdout=subprocess.PIPE,

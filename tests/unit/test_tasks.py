@@ -1,9 +1,13 @@
-"""The end of tasks that use other libraries."""
+"""The end of tasks: of those that use other libraries, and by a signal."""
 
 import asyncio
 import contextlib
+import signal
+from collections.abc import Iterator
 
-from unmissed.tasks import Turns, end
+import pytest
+
+from unmissed.tasks import Turns, cancelled_by_sigterm, end
 
 
 async def wait_through(cancellations: int) -> None:
@@ -91,3 +95,28 @@ async def test_other_callbacks_run_between_long_turns() -> None:
         await asyncio.sleep(0)
 
     assert ["a", "other", "b", "c"] == order
+
+
+@pytest.fixture
+def _sigint_ignored() -> Iterator[None]:
+    """Ignore SIGINT, as in a background job of a shell."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_sigint_ignored")
+async def test_sigterm_cancels_a_task_also_where_sigint_is_ignored_and_is_handled_as_before_afterwards() -> None:
+    async def wait() -> None:
+        with cancelled_by_sigterm():
+            await asyncio.Event().wait()
+
+    before = signal.getsignal(signal.SIGTERM)
+    task = await begun(asyncio.create_task(wait()))
+
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait([task], timeout=10)
+
+    assert task.cancelled()
+    assert before == signal.getsignal(signal.SIGTERM)

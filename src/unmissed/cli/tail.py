@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,6 +20,7 @@ from unmissed.cli.publish import detail_of, json_headers
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect, websocket_url
 from unmissed.core.encoding import encode_json
 from unmissed.security.redaction import printable, redact
+from unmissed.tasks import cancelled_by_sigterm
 
 _MESSAGES_OF_A_DROP = 3
 _PUBLISH_SECONDS = 5.0
@@ -127,10 +127,12 @@ async def run_tail(
     def show_escaped(line: str) -> None:
         show(printable(line))
 
-    # Ctrl+C cancels the main task of asyncio.run. Make SIGTERM do the same.
-    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
-        with _log_shown(show_escaped), contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        with (
+            _log_shown(show_escaped),
+            contextlib.suppress(asyncio.CancelledError, TimeoutError),
+            cancelled_by_sigterm(),
+        ):
             async with asyncio.timeout(stop_after), connect(url, token=token, since=since, topics=topics) as stream:
                 dropping = asyncio.create_task(_drop(stream, drops, token, tally, show_escaped)) if drops else None
                 try:
@@ -141,7 +143,6 @@ async def run_tail(
                     if dropping:
                         dropping.cancel()
     finally:
-        signal.signal(signal.SIGTERM, before)
         show(f"-- {tally}")
     return tally
 

@@ -273,8 +273,10 @@ class FanOut:
             and window.appended_bytes - before.appended_bytes <= window.retention.max_bytes // 4
         ):
             return
+        # Before the wait: publishers that come during it must not wait for the same readers again.
         waited_at = self._waited_at = _Mark.of(window)
         self._throttle.flush_now()
+        # A turn of the event loop, in which sockets may accept data again.
         await asyncio.sleep(0)
         await self.behind.catch_up(waited_at.latest, served_through=before.latest)
 

@@ -1,7 +1,9 @@
 """Processes of the laboratory: any program, and servers of this package, which can be disturbed and started again."""
 
 import asyncio
+import errno
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +24,8 @@ _START_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 1.0
 _SHOWN_BYTES = 2_000
+_PORTS = range(20_000, 32_768)
+"""Below the ports of outgoing connections, which begin at 32,768 on Linux and at 49,152 on macOS."""
 
 
 class ManagedProcess:
@@ -202,10 +206,22 @@ async def running(processes: Sequence[ManagedProcess]) -> AsyncIterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports on this machine that are free now."""
+    """Return different ports on this machine that are free now, and that no outgoing connection gets."""
+    # Not those that the kernel chooses: it may give one to a client before the server starts, or while it restarts.
+    # Not the shared generator: Hypothesis seeds it alike in parallel processes.
+    chance = random.SystemRandom()
+    ports: list[int] = []
     with ExitStack() as stack:
-        listening = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in listening]
+        while len(ports) < count:
+            port = chance.choice(_PORTS)
+            try:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                ports.append(port)
+    return ports
 
 
 def answers(port: int, request: bytes, *, expected: bytes | tuple[bytes, ...]) -> bool:

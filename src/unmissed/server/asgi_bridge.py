@@ -38,6 +38,8 @@ class AsgiBridge:
         self._writable.set()
         self._denial: AsgiEvent | None = None
         self._accepted = False
+        self._closed = False
+        """Whether the application has closed the WebSocket."""
         self._undecided = False
         self._over = False
         self._handed_over = False
@@ -128,12 +130,13 @@ class AsgiBridge:
         match event["type"]:
             case "websocket.accept" if not self._accepted:
                 self._accept(event)
-            case "websocket.send" if self._accepted and not self._websocket.closing:
+            case "websocket.send" if self._accepted and not self._closed:
                 self._decide("[accepted]")
                 await self._until_writable()
                 data = event.get("bytes")
                 self._websocket.send(event["text"] if data is None else data)
             case "websocket.close" if self._accepted:
+                self._closed = True
                 self._decide(str(event.get("code", CloseCode.NORMAL)))
                 self._websocket.close(event.get("code", CloseCode.NORMAL), event.get("reason") or "")
                 self._resume_reading()
@@ -192,7 +195,8 @@ class AsgiBridge:
         while not self._websocket.writable and not self._websocket.closing:
             self._writable.clear()
             await self._writable.wait()
-        if self._over:
+        # A lost connection is closing before ``socket_closed``, which comes in a later iteration of the event loop.
+        if self._websocket.closing:
             raise ClientDisconnected
 
     # Keepalive

@@ -1,6 +1,7 @@
 """The native WebSocket class as a complete ASGI server."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from websockets.frames import Frame, Opcode
 from raw_client import RawClient
 from support import until
 from unmissed import ConnectionManager, Settings, create_router
+from unmissed.delivery.socket import SOCKET_EXTENSION
 from unmissed.testing import SECRET, LiveServer
 
 NATIVE: dict[str, Any] = {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"}
@@ -86,9 +88,24 @@ async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
     with pytest.raises(RuntimeError, match="unexpected ASGI message"):
         await send({"type": "websocket.accept"})
     await send({"type": "websocket.send", "text": "ok"})
+    await send({"type": "websocket.close", "code": 4000})
+    with pytest.raises(RuntimeError, match="unexpected ASGI message"):
+        await send({"type": "websocket.send", "text": "late"})
+    app.state.refused.set()
 
 
 app.mount("/stubborn", stubborn)
+
+
+@app.websocket("/lost")
+async def lost(websocket: WebSocket) -> None:
+    """Send when the connection is lost, and the application does not know it yet."""
+    await websocket.accept()
+    websocket.scope["extensions"][SOCKET_EXTENSION].abort()
+    try:
+        await websocket.send_text("late")
+    except WebSocketDisconnect as error:
+        app.state.disconnects.append((error.code, error.reason))
 
 
 @app.websocket("/torrent")
@@ -99,7 +116,7 @@ async def torrent(websocket: WebSocket) -> None:
         for _ in range(100):
             await websocket.send_bytes(b"x" * 1_000_000)
             app.state.sent += 1
-    finally:
+    except WebSocketDisconnect:
         app.state.disconnects.append((1006, None))
 
 
@@ -109,7 +126,7 @@ def server() -> Iterator[LiveServer]:
     application = FastAPI(lifespan=manager.lifespan)
     application.include_router(create_router(manager))
     application.mount("/", app)
-    app.state.disconnects = []
+    app.state.disconnects, app.state.refused = [], asyncio.Event()
     with LiveServer(application, manager=manager, log_config=None, log_level="info", **NATIVE) as server:
         yield server
 
@@ -199,6 +216,15 @@ async def test_an_error_after_the_handshake_is_a_1011(server: LiveServer) -> Non
 async def test_an_event_out_of_turn_is_an_error_of_the_application_alone(server: LiveServer) -> None:
     async with opened(server, "/stubborn/") as websocket:
         assert "ok" == await websocket.recv()
+        await until(app.state.refused.is_set)
+
+
+async def test_an_application_that_sends_before_it_knows_of_the_disconnect_learns_it(server: LiveServer) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        await opened(server, "/lost")
+
+    await until(lambda: app.state.disconnects)
+    assert [(1006, "")] == app.state.disconnects
 
 
 async def test_the_application_hears_why_the_client_left(server: LiveServer) -> None:

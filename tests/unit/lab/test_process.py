@@ -121,5 +121,8 @@ def test_a_server_keeps_its_port_over_a_restart() -> None:
         assert answers(server.port, b"GET /missing HTTP/1.0\r\n\r\n", expected=(b"other", b"HTTP/1.1 404"))
 
 
-def test_free_ports_are_different() -> None:
-    assert 20 == len({*free_ports(20)})
+def test_free_ports_are_different_and_below_those_of_outgoing_connections() -> None:
+    ports = free_ports(20)
+
+    assert 20 == len({*ports})
+    assert max(ports) < 32_768

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +24,7 @@ from unmissed.lab.verify.participants import BROKEN, Credentials, ManyUsers, One
 from unmissed.lab.verify.promises import Findings, Promise, Rules, Violation
 from unmissed.lab.verify.report import show, shown
 from unmissed.security.redaction import redact
-from unmissed.tasks import end
+from unmissed.tasks import cancelled_by_sigterm, end
 
 EXIT_KEPT, EXIT_BROKEN, EXIT_VOID = 0, 1, 2
 """The exit codes: every promise was kept, one was broken, or the run proves nothing."""
@@ -47,11 +46,11 @@ def verify(
     Raises ConfigurationError and ConnectionRefused.
     """
     recorder = Recorder()
-    before = signal.getsignal(signal.SIGTERM)
     try:
         findings = asyncio.run(_verify(plan, setup, urls=urls, token=token, retention=retention, recorder=recorder))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except asyncio.CancelledError:
+        # SIGTERM ends a run as Ctrl+C does.
+        raise KeyboardInterrupt from None
     if plot is not None:
         plot(recorder)
     if not findings.broken:
@@ -62,24 +61,25 @@ def verify(
 async def _verify(
     plan: RunPlan, setup: Setup, *, urls: Sequence[str], token: str | None, retention: Retention, recorder: Recorder
 ) -> Findings:
-    # Ctrl+C cancels the main task of asyncio.run, which ends the processes. Make SIGTERM do the same.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     console = Console()
     fitting = min(retention.max_messages, retention.max_bytes // _LARGEST_BYTES)
     may_change = setup.may_lose_its_log(chaos=plan.chaos, foreign=bool(urls))
     rules = Rules(fitting, retention.max_age, epoch_may_change=may_change)
     console.print(f"unmissed verify --seed {plan.seed}", highlight=False)
-    async with _deployment(setup, urls) as deployment, shown(console, recorder, seconds=plan.seconds):
-        credentials = _credentials(deployment, token)
-        running = asyncio.create_task(run(deployment, plan, credentials=credentials, rules=rules, recorder=recorder))
-        try:
-            await asyncio.wait([running])
-        except asyncio.CancelledError:
-            # The processes end first: they would keep busy what the end of all clients needs.
-            deployment.kill()
-            running.cancel()
-            await asyncio.wait([running])
-            raise
+    with cancelled_by_sigterm():
+        async with _deployment(setup, urls) as deployment, shown(console, recorder, seconds=plan.seconds):
+            credentials = _credentials(deployment, token)
+            running = asyncio.create_task(
+                run(deployment, plan, credentials=credentials, rules=rules, recorder=recorder)
+            )
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                # The processes end first: they would keep busy what the end of all clients needs.
+                deployment.kill()
+                running.cancel()
+                await asyncio.wait([running])
+                raise
     findings = running.result()
     show(console, findings, recorder, seed=plan.seed)
     return findings
