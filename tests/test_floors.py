@@ -1,7 +1,7 @@
 """The house: imports go down only and make no circle, names mean one thing, and a file holds a whole thought."""
 
 import ast
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -101,11 +101,6 @@ ENTRY_POINTS = {"__init__.py", "__main__.py", "pytest_plugin.py", "tutorial.py"}
 COMMANDS = {"serve", "verify"}
 """Functions in ``cli``: each of their parameters is an option of the command line."""
 
-PARTS: Mapping[str, str] = dict.fromkeys(
-    ("server/asgi_bridge.py", "server/frame_parser.py"), "unmissed.server.websocket_protocol"
-)
-"""Parts of one object, in files of their own because of their length. For type checkers, they name the whole."""
-
 LEAST_LINES = 40
 MOST_PARAMETERS = 8
 
@@ -169,7 +164,7 @@ def test_imports_make_no_circle() -> None:
     """Imports for types count, too: two modules that need each other's types are one thought."""
     names = {name_of(module): module for module in modules()}
 
-    order = TopologicalSorter({name: imported(module, names) - {PARTS.get(module)} for name, module in names.items()})
+    order = TopologicalSorter({name: imported(module, names) for name, module in names.items()})
 
     assert len(names) == len([*order.static_order()])  # Raises CycleError, which names the circle.
 

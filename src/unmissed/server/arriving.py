@@ -12,6 +12,7 @@ from unmissed.delivery.socket import ADMISSIONS_STATE, STALL_STATE, Admission, A
 from unmissed.framework_names import Config, ProxyHeadersMiddleware, ServerState
 from unmissed.server.deadlines import HEAD_SECONDS
 from unmissed.server.http_requests import RequestProtocol
+from unmissed.server.native_websocket import NativeWebSocket, max_message_bytes
 from unmissed.server.plain_handshake import (
     MAX_BYTES,
     AsgiScope,
@@ -21,7 +22,6 @@ from unmissed.server.plain_handshake import (
     plain_handshake,
     websocket_scope,
 )
-from unmissed.server.websocket_protocol import WebSocketProtocol
 
 STALL_SECONDS = 30.0
 """Seconds after which a client that does not read its response is disconnected, if the application announces none."""
@@ -140,11 +140,10 @@ class HttpProtocol(asyncio.Protocol):
 
     def _open(self, handshake: Handshake, subprotocol: str | None) -> Socket:
         """Return a socket that takes the transport over when a connection is attached to it."""
-        return WebSocketProtocol(
-            self._config,
+        return NativeWebSocket(
             self._state,
-            self._app_state,
             self._loop,
+            max_size=max_message_bytes(self._config),
             transport=self.transport,
             response=handshake.response(subprotocol),
         )

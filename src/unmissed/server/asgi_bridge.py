@@ -4,21 +4,19 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.client import responses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
+from websockets.http11 import Response
 
 from unmissed.core.close_codes import CloseCode
-from unmissed.delivery.socket import SOCKET_EXTENSION, UNDECIDED_EVENT
-from unmissed.framework_names import ClientDisconnected, ServerState
-from unmissed.server.plain_handshake import AsgiScope, address_and_path, websocket_scope
-
-if TYPE_CHECKING:
-    from unmissed.server.websocket_protocol import WebSocketProtocol
+from unmissed.delivery.socket import UNDECIDED_EVENT
+from unmissed.framework_names import ClientDisconnected, Config, ServerState
+from unmissed.server.native_websocket import NativeWebSocket
+from unmissed.server.plain_handshake import AsgiScope, address_and_path
 
 AsgiEvent = dict[str, Any]
 
@@ -26,12 +24,25 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class AsgiBridge:
-    """Runs the application for one WebSocket (ASGI 3, spec 2.4), until it returns or hands the WebSocket over."""
+    """Runs the application for one WebSocket (ASGI 3, spec 2.4), until it returns or hands the WebSocket over.
 
-    def __init__(self, websocket: "WebSocketProtocol", request: Request, response: Response) -> None:
+    ``response`` is the answer to the handshake if the application accepts. ``respond`` sends it, or a refusal.
+    """
+
+    def __init__(
+        self,
+        websocket: NativeWebSocket,
+        scope: AsgiScope,
+        response: Response,
+        *,
+        respond: Callable[[Response], None],
+        config: Config,
+    ) -> None:
         self._websocket = websocket
+        self._scope = scope
         self._response = response
-        self._scope = _scope(websocket, request)
+        self._respond = respond
+        self._config = config
         self._events: deque[AsgiEvent] = deque([{"type": "websocket.connect"}])
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
@@ -93,7 +104,7 @@ class AsgiBridge:
 
     async def _run(self) -> None:
         try:
-            await self._websocket.config.loaded_app(self._scope, self._receive, self._send)
+            await self._config.loaded_app(self._scope, self._receive, self._send)
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
@@ -161,7 +172,7 @@ class AsgiBridge:
         # An endpoint that may still refuse the client is logged when it decides: one line for each handshake.
         if not event.get(UNDECIDED_EVENT):
             self._decide("[accepted]")
-        self._websocket.respond(self._response)
+        self._respond(self._response)
         self._schedule_ping()
 
     def _deny(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -170,7 +181,7 @@ class AsgiBridge:
         fields.setdefault("Connection", "close")
         fields.setdefault("Content-Length", str(len(body)))
         phrase = responses.get(status, "")
-        self._websocket.respond(Response(int(status), phrase, fields, body))
+        self._respond(Response(int(status), phrase, fields, body))
 
     def _decide(self, outcome: str) -> None:
         """Log what the application has decided about an accepted client, once."""
@@ -202,7 +213,7 @@ class AsgiBridge:
     # Keepalive
 
     def _schedule_ping(self) -> None:
-        interval = self._websocket.config.ws_ping_interval
+        interval = self._config.ws_ping_interval
         if interval:
             self._keepalive = self._loop.call_later(interval, self._ping)
 
@@ -211,7 +222,7 @@ class AsgiBridge:
             return
         self._pinged = secrets.token_bytes(4)
         self._websocket.ping(self._pinged)
-        timeout = self._websocket.config.ws_ping_timeout
+        timeout = self._config.ws_ping_timeout
         if timeout:
             self._keepalive = self._loop.call_later(timeout, self._check_pong)
         else:
@@ -228,14 +239,3 @@ class AsgiBridge:
         if self._keepalive is not None:
             self._keepalive.cancel()
             self._keepalive = None
-
-
-def _scope(websocket: "WebSocketProtocol", request: Request) -> AsgiScope:
-    return websocket_scope(
-        request.path.encode("ascii"),
-        [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()],
-        config=websocket.config,
-        transport=websocket.transport,
-        state=websocket.app_state,
-        extensions={"websocket.http.response": {}, SOCKET_EXTENSION: websocket},
-    )

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -12,9 +13,6 @@ from websockets.protocol import Protocol as WebSocketParser
 from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.socket import MAX_BYTES_DISCARDED
 
-if TYPE_CHECKING:
-    from unmissed.server.websocket_protocol import WebSocketProtocol
-
 _MIN_SEGMENT_BYTES = 1_024
 _MAX_SEGMENT_BYTES = 16_384
 _MANY_FRAMES = 16
@@ -23,10 +21,34 @@ _MAX_CONTROL_FRAMES_PER_SECOND = 100
 _MAX_BYTES_WHILE_CLOSING = 4_096
 
 
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a ping."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolViolation:
+    """The client has broken a rule: the WebSocket is to be closed without waiting for an answer."""
+
+    code: CloseCode
+    reason: str
+
+
+class StillSending:
+    """The client keeps sending after the server's close."""
+
+
+Received = Request | str | bytes | Pong | ProtocolViolation | StillSending
+"""What a client has sent: a handshake, the message of text or binary frames, or one of the facts above."""
+
+
 class Frames:
     """Parses the frames of one client: one segment of bytes in each iteration of the event loop.
 
-    ``parser`` is the sans-I/O API of ``websockets``. It also holds the state of the closing handshake.
+    ``parser`` is the sans-I/O API of ``websockets``. It also holds the state of the closing handshake. ``handle`` is
+    called with what has been received, and ``send_output`` after each step, which may have made output.
     """
 
     __slots__ = (
@@ -34,22 +56,33 @@ class Frames:
         "_control_frames",
         "_control_second",
         "_fragments",
+        "_handle",
         "_is_text",
         "_loop",
         "_max_fragments",
         "_parsing",
         "_reading_paused",
         "_segment_bytes",
+        "_send_output",
+        "_transport",
         "_unparsed",
-        "_websocket",
         "parser",
     )
 
     def __init__(
-        self, parser: WebSocketParser, websocket: "WebSocketProtocol", *, loop: asyncio.AbstractEventLoop, max_size: int
+        self,
+        parser: WebSocketParser,
+        transport: asyncio.Transport,
+        *,
+        handle: Callable[[Received], None],
+        send_output: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        max_size: int,
     ) -> None:
         self.parser = parser
-        self._websocket = websocket
+        self._transport = transport
+        self._handle = handle
+        self._send_output = send_output
         self._loop = loop
         self._max_fragments = max_size // _MIN_FRAGMENT_BYTES
         self._fragments: list[bytes] = []
@@ -72,7 +105,7 @@ class Frames:
     def pause(self) -> None:
         """Stop reading and parsing."""
         self._reading_paused = True
-        self._websocket.transport.pause_reading()
+        self._transport.pause_reading()
 
     def resume(self) -> None:
         """Parse the pending data, then continue reading."""
@@ -87,7 +120,7 @@ class Frames:
 
     def _parse(self) -> None:
         """Parse one segment. Pause reading until the rest is parsed."""
-        transport = self._websocket.transport
+        transport = self._transport
         if transport.is_closing():
             self._unparsed = b""
             return
@@ -96,13 +129,13 @@ class Frames:
         if self._discards(len(segment)):
             return
         self.parser.receive_data(segment)
-        self._websocket.send_output()
+        self._send_output()
         events = self.parser.events_received()
         self._adapt_segments(len(events))
         for event in events:
             if isinstance(event, Request):
                 self._segment_bytes = _MIN_SEGMENT_BYTES
-                self._websocket.take_handshake(event)
+                self._handle(event)
             elif isinstance(event, Frame):
                 self._take_frame(event)
         # The rest waits for the next turn, so that a flood of small frames delays other clients by one segment only.
@@ -122,8 +155,8 @@ class Frames:
         self._parsing = None
         if self._unparsed and not self._reading_paused:
             self._parse()
-        if not self._unparsed and not self._reading_paused and not self._websocket.transport.is_closing():
-            self._websocket.transport.resume_reading()
+        if not self._unparsed and not self._reading_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _discards(self, size: int) -> bool:
         """Return whether data is discarded unparsed, because the client keeps sending after the server's close.
@@ -138,7 +171,7 @@ class Frames:
             return False
         self._unparsed = b""
         if before <= _MAX_BYTES_WHILE_CLOSING:
-            self._websocket.linger()
+            self._handle(StillSending())
         if self._bytes_while_closing > MAX_BYTES_DISCARDED:
             self.pause()
         return True
@@ -155,16 +188,16 @@ class Frames:
             self._control_second, self._control_frames = second, 0
         self._control_frames += 1
         if self._control_frames > _MAX_CONTROL_FRAMES_PER_SECOND:
-            self._websocket.fail(CloseCode.TOO_MANY, "too many control frames")
+            self._violate(CloseCode.TOO_MANY, "too many control frames")
         elif frame.opcode is Opcode.PONG:
-            self._websocket.take_pong(bytes(frame.data))
+            self._handle(Pong(bytes(frame.data)))
 
     def _take_data(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
         self._fragments.append(bytes(frame.data))
         if len(self._fragments) > self._max_fragments:
-            self._websocket.fail(CloseCode.TOO_LARGE, "too many fragments")
+            self._violate(CloseCode.TOO_LARGE, "too many fragments")
         elif frame.fin:
             message = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
             self._fragments.clear()
@@ -172,6 +205,11 @@ class Frames:
 
     def _take_message(self, message: bytes) -> None:
         try:
-            self._websocket.take_message(message.decode() if self._is_text else message)
+            decoded = message.decode() if self._is_text else message
         except UnicodeDecodeError:
-            self._websocket.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
+            self._violate(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
+        else:
+            self._handle(decoded)
+
+    def _violate(self, code: CloseCode, reason: str) -> None:
+        self._handle(ProtocolViolation(code, reason))

@@ -7,7 +7,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
-from unmissed.server.frame_parser import Frames
+from unmissed.server.frame_parser import Frames, Received, StillSending
 
 
 class Loop:
@@ -40,24 +40,27 @@ class Transport:
 
 
 class Receiver:
-    """Counts messages."""
+    """Counts messages, and how often the client was found to keep sending."""
 
     def __init__(self) -> None:
         self.transport = Transport()
         self.messages = 0
-        self.lingers = 0
+        self.still_sending = 0
 
-    def take_message(self, message: str | bytes) -> None:  # noqa: ARG002  # only their number counts
-        self.messages += 1
+    def handle(self, received: Received) -> None:
+        self.messages += isinstance(received, str | bytes)
+        self.still_sending += isinstance(received, StillSending)
 
-    def take_handshake(self, request: object) -> None:
-        """Let the frames come first."""
 
-    def send_output(self) -> None:
-        """Send nothing."""
-
-    def linger(self) -> None:
-        self.lingers += 1
+def frames_of(parser: Protocol, receiver: Receiver, loop: Loop) -> Frames:
+    return Frames(
+        parser,
+        cast("Any", receiver.transport),
+        handle=receiver.handle,
+        send_output=lambda: None,
+        loop=cast("Any", loop),
+        max_size=65_536,
+    )
 
 
 HANDSHAKE = b"GET / HTTP/1.1\r\nHost: test\r\nX-Long: " + b"x" * 8_000 + b"\r\n\r\n"
@@ -70,7 +73,7 @@ HANDSHAKE = b"GET / HTTP/1.1\r\nHost: test\r\nX-Long: " + b"x" * 8_000 + b"\r\n\
 )
 def test_a_flood_after_the_handshake_is_parsed_in_small_steps(parser: Protocol, before: bytes) -> None:
     loop, receiver = Loop(), Receiver()
-    frames = Frames(parser, cast("Any", receiver), loop=cast("Any", loop), max_size=65_536)
+    frames = frames_of(parser, receiver, loop)
     one = Frame(Opcode.TEXT, b"").serialize(mask=True)
     if before:
         frames.feed(before)
@@ -85,7 +88,7 @@ def test_a_flood_after_the_handshake_is_parsed_in_small_steps(parser: Protocol, 
 
 def test_a_client_that_does_not_stop_after_the_close_is_not_read_any_more() -> None:
     parser, receiver = Protocol(SERVER, state=OPEN), Receiver()
-    frames = Frames(parser, cast("Any", receiver), loop=cast("Any", Loop()), max_size=65_536)
+    frames = frames_of(parser, receiver, Loop())
     parser.send_close(4_429, "too many messages")
     one = Frame(Opcode.TEXT, b"x" * 1_000).serialize(mask=True)
     fed = 0
@@ -95,5 +98,5 @@ def test_a_client_that_does_not_stop_after_the_close_is_not_read_any_more() -> N
         fed += len(one)
 
     assert 65_536 < fed <= 65_536 + len(one)
-    assert 1 == receiver.lingers
+    assert 1 == receiver.still_sending
     assert receiver.messages <= 4_096 // len(one)
