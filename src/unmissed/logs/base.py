@@ -23,10 +23,10 @@ class Publication:
 
 
 class WindowListener(Protocol):
-    """Is called after each change of a log's window: the manager, which delivers what is in it.
+    """Is called after each change of a log's window: by it, the manager delivers what was appended.
 
-    A log that appends a publish before ``publish`` returns calls ``appended`` alone. One that also appends what others
-    have published calls it after each quarter of the retention, and waits for readers in between.
+    A log that only appends its own publishes calls ``appended`` alone. A log that also appends the publishes of other
+    nodes calls it after each quarter of the retention, and waits for readers in between.
     """
 
     def appended(self) -> None:

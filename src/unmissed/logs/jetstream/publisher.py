@@ -66,6 +66,7 @@ class _Publish:
         for index, draft in enumerate(drafts, start=1):
             is_last = index == len(drafts)
             headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
+            # Once: all messages of a batch have the same subject.
             if index == 1:
                 headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
             if is_last and batch:
