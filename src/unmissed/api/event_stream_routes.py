@@ -109,6 +109,7 @@ class EventStreamResponse(Response):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the head, and deliver to the body."""
         hand_over = scope.get("extensions", {}).get(BODY_EXTENSION)
+        # The native socket takes the connection over for good: no request can follow the stream.
         if hand_over is not None:
             self.headers["Connection"] = "close"
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

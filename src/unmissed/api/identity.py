@@ -24,7 +24,7 @@ from unmissed.settings import Settings
 AUTHENTICATION_SECONDS = 5.0
 
 FIRST_FRAME_KEY = "unmissed.first_frame"
-"""Key in the scope of a WebSocket for a function that returns a context, in which it waits for its first frame."""
+"""Key in the scope of a WebSocket for a function. It returns the context in which the first frame is awaited."""
 
 _FIRST_FRAME_KEY = "unmissed.received"
 _SCOPE_KEY = "unmissed.bearer"
@@ -191,6 +191,7 @@ async def _first_frame_token(websocket: WebSocket) -> str:
 async def _receive_token(websocket: WebSocket) -> str:
     waiting = websocket.scope.get(FIRST_FRAME_KEY, nullcontext)
     with waiting():
+        # Before the client is known: it can send a frame only after the handshake is answered.
         await accept(websocket)
         try:
             async with asyncio.timeout(AUTHENTICATION_SECONDS):
