@@ -93,7 +93,7 @@ class Assembly:
 
 
 class Replays:
-    """Recognizes notes that were received before, by the ascending numbers that each node gives to its notes.
+    """Recognizes notes that were received before, by their numbers, which ascend for each node.
 
     Like IPsec (RFC 4303 section 3.4.3), it keeps the highest number of a node, and one bit for each number below it.
     """

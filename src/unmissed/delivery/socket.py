@@ -39,7 +39,7 @@ CLOSE_SECONDS = 10.0
 """Seconds that a client has to take what was written, and to answer a close."""
 
 MAX_BYTES_DISCARDED = 65_536
-"""Bytes that a client may send when nothing that it sends is read."""
+"""Bytes from a client that are discarded when its data is not needed. Beyond that, it is no longer read."""
 
 
 class SocketListener(Protocol):

@@ -163,6 +163,7 @@ class JwtVerifier:
             )
         except Exception:  # noqa: BLE001  # python-jose lets RecursionError, OverflowError and TypeError escape
             raise InvalidToken(_INVALID) from None
+        # python-jose ignores extensions that it must understand (RFC 7515 section 4.1.11).
         if "crit" in header:
             raise InvalidToken("the token has critical extensions that are not supported")
         if "aud" in claims and self._audience is None and not self._any_audience:

@@ -135,7 +135,7 @@ class WebSocketClient(Observer):
 class BrokenClient(WebSocketClient):
     """Loses the first message of each connection, and then one in ten, and does not notice.
 
-    A run whose judge does not notice that either proves nothing.
+    If the judge of a run does not notice that either, the run proves nothing.
     """
 
     _received = 0
