@@ -1,4 +1,4 @@
-"""WebSocket clients, which lose their connection all the time, and one that loses messages, too."""
+"""WebSocket clients, which lose their connections all the time, and a broken one, which also loses messages."""
 
 import asyncio
 from contextlib import suppress
