@@ -221,6 +221,7 @@ class Stream:
         return await open_websocket(
             f"{self._url}?{query}" if query else self._url,
             additional_headers={"Authorization": f"Bearer {await self._fresh_token()}"},
+            # No limit: a message over it would end the connection, and come again after each reconnect.
             max_size=None,
             close_timeout=_CLOSE_SECONDS,
         )
@@ -249,6 +250,7 @@ class Stream:
             if self._websocket is not None and token != before:
                 await self._websocket.send(Authenticate(token).encode(), text=True)
         except ConnectionClosed:
+            # The next connection begins with a fresh token.
             return
         except Exception as error:  # noqa: BLE001  # a function of the application
             logger.warning("%s: the token cannot be renewed: %s", self._shown_url, redact(str(error)))

@@ -30,6 +30,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
         checked(identity, manager).require(ADMIN_SCOPE, what="listing connections")
         limit = limit_parameter(request, most=MAX_LIMIT) or DEFAULT_LIMIT
         after, user_id = parameter(request, "after") or "", parameter(request, "user")
+        # One more than the page has shows whether another page follows.
         found = await manager.running.cluster.presence.listed(after=after, limit=limit + 1, user_id=user_id)
         body = models.ConnectionsBody(
             connections=[_body(info) for info in found[:limit]],

@@ -159,6 +159,7 @@ def with_token_as_header(scope: Scope) -> Scope:
     token = _subprotocol_token(HTTPConnection(scope))
     if token is None:
         return scope
+    # In place of any other: the page has sent this token on purpose, and a proxy may have added a header of its own.
     others = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
     return {**scope, "headers": [*others, (b"authorization", f"Bearer {token}".encode("latin-1"))]}
 

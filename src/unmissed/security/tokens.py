@@ -43,6 +43,7 @@ class VerifiedTokens:
 
     def keep(self, token: str, identity: Identity) -> None:
         """Add a token, and evict the oldest ones that are over the limit."""
+        # Removed first, so that it is added at the end: the first entry is always the oldest.
         self._forget(token)
         self._identities[token] = identity
         self._bytes += _size(token, identity)
