@@ -269,7 +269,7 @@ class Running:
         return self._fan_out.connect(
             socket,
             subscription,
-            # Checked again: the route has waited since its own check, and the user may have been logged out.
+            # Checked again: a route may have waited since its own check, and the user may have been logged out.
             expires_at=self._admit(subscription.identity),
             access=access,
             transport=transport,

@@ -51,7 +51,7 @@ def _passes_websockets_on(app: FastAPI) -> bool:
 
 def _own_layers() -> list[Any]:
     """Return the layers that FastAPI itself puts around every application."""
-    # They depend on the version of FastAPI, so that an application without middlewares is asked for them.
+    # They depend on the version of FastAPI: an application without other middlewares shows them.
     empty = FastAPI()
     empty.middleware_stack = empty.build_middleware_stack()
     return middlewares(empty) or []

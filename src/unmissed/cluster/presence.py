@@ -69,7 +69,7 @@ class Presence:
         Callers that ask for the same at the same time share one question to the other nodes.
         """
         key = topic, limit
-        # One caller may be cancelled while other callers wait, so that the question has a task of its own.
+        # The question has its own task: one caller may be cancelled while others wait for the answer.
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = asyncio.create_task(self._followers(topic, limit))

@@ -12,7 +12,7 @@ from unmissed.core.window import Window
 from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
-"""Fills a number whose message was never published. It is visible to no client, so that its eviction is no loss."""
+"""Fills a number whose message was never published. It is visible to no client, so its eviction is no loss."""
 
 
 @dataclass(frozen=True, slots=True)

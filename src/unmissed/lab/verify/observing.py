@@ -40,7 +40,7 @@ class SeenPage:
     messages: tuple[SeenMessage, ...]
 
     def start(self, since: int | None) -> int:
-        """Return the position from which delivery to a client continues that asked for messages after ``since``."""
+        """Return where delivery continues for a client that asked for messages after ``since``."""
         return self.oldest - 1 if since is None or self.outcome != "complete" else since
 
     @property

@@ -104,7 +104,7 @@ class RedisEngine:
         if self._clients is None:
             self._clients = self._new_clients()
             self._script = self._clients.redis.register_script(_SCRIPT)
-            # All databases of a server share its channels, so that the name contains the database.
+            # All databases of a server share its channels, so the name contains the database.
             database = self._clients.redis.connection_pool.connection_kwargs.get("db") or 0
             self._channel_name = f"{self._prefix}:{database}:nodes"
         async with self._server() as redis:
