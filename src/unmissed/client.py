@@ -33,7 +33,7 @@ logger = logging.getLogger("unmissed.client")
 
 TokenProvider = str | Callable[[], str | Awaitable[str]]
 Snapshot = Callable[[], Awaitable[int]]
-"""Loads the state that the messages change, and returns the sequence number that the state contains."""
+"""Loads the state that the messages change, and returns the number of the last message in it."""
 
 _FIRST_BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
@@ -221,6 +221,7 @@ class Stream:
         return await open_websocket(
             f"{self._url}?{query}" if query else self._url,
             additional_headers={"Authorization": f"Bearer {await self._fresh_token()}"},
+            # No limit: a message over it would end the connection, and come again after each reconnect.
             max_size=None,
             close_timeout=_CLOSE_SECONDS,
         )
@@ -245,9 +246,11 @@ class Stream:
         before = self._sent_token
         try:
             token = await self._fresh_token()
+            # A function that caches may return the same token again: sending it would change nothing.
             if self._websocket is not None and token != before:
                 await self._websocket.send(Authenticate(token).encode(), text=True)
         except ConnectionClosed:
+            # The next connection begins with a fresh token.
             return
         except Exception as error:  # noqa: BLE001  # a function of the application
             logger.warning("%s: the token cannot be renewed: %s", self._shown_url, redact(str(error)))
@@ -379,8 +382,8 @@ async def connect(
     the token grants by name. Raises ConnectionRefused, or ConfigurationError for a bad URL or token, and
     for one string as ``topics``.
 
-    ``snapshot`` is for state that messages change: an async function that loads it, and returns the sequence number of
-    the last message that it contains (0 for none). It is called before the first connection, unless ``since`` is
+    ``snapshot`` is for state that messages change: an async function that loads this state, and returns the sequence
+    number of the last message in it (0 for none). It is called before the first connection, unless ``since`` is
     given, and after every Gap and Reset, when the next event is awaited. The stream continues after the number: the
     state may be older or newer than the connection, for example from a cache or a read replica. Messages after it that
     are no longer retained are a Gap. If the next snapshot does not contain the messages of this gap either, the stream

@@ -199,8 +199,8 @@ def traces_websockets(app: "FastAPI") -> bool:
 def injected_by(route: "APIRoute") -> Any:
     """Return what FastAPI builds a handler for now: its ``dependant`` knows all that is injected. None if unknown.
 
-    Call it in ``get_route_handler``. That is the route itself while it is created. Newer versions build another handler
-    for each inclusion of the route in a router, whose dependencies only that inclusion knows.
+    Call it in ``get_route_handler``. While a route is created, it is the route itself. Newer versions build another
+    handler for each inclusion of the route in a router, and only the inclusion knows the dependencies of that router.
     """
     if not hasattr(route, "app"):  # The last attribute that creating a route sets.
         return route

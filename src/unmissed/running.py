@@ -1,4 +1,4 @@
-"""What exists while a manager runs: the connections to its node, what serves them, and what ends with them."""
+"""One run of a manager: the connections to its node, and everything that serves them and ends with them."""
 
 import asyncio
 import logging
@@ -264,7 +264,7 @@ class Running:
         return self._fan_out.connect(
             socket,
             subscription,
-            # Checked again: the route has waited since its own check, and the user may have been logged out.
+            # Checked again: a route may have waited since its own check, and the user may have been logged out.
             expires_at=self._admit(subscription.identity),
             access=access,
             transport=transport,
@@ -298,7 +298,7 @@ class Running:
         self._requests.count(identity.user_id)
 
     async def run_command(self, identity: Identity, command: Command) -> bytes:
-        """Run a command that comes without a connection, and return the ``result`` or ``error`` frame that answers it.
+        """Run a command that comes without a connection, and return its answer, a ``result`` or ``error`` frame.
 
         Its data is compact JSON. Call ``count_request`` first: this does not count the command in its user's rate.
 
@@ -333,6 +333,7 @@ async def drafts_of(
             await pace.keep()
         drafts.append(Draft.of(message, max_bytes=max_message_bytes))
         size += drafts[-1].size_in_log
+        # As soon as the batch is too large: the rest may be an iterator, whose messages are decoded one by one.
         if size > retention.max_bytes:
             raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
         if len(drafts) > retention.max_messages:

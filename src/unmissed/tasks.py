@@ -1,4 +1,4 @@
-"""Work on one event loop: tasks that end, jobs that run in order, and long work in slices and in turns."""
+"""Work on one event loop: ending tasks, running jobs in order, and doing long work in slices and in turns."""
 
 import asyncio
 import contextlib

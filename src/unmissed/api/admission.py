@@ -51,6 +51,7 @@ def _passes_websockets_on(app: FastAPI) -> bool:
 
 def _own_layers() -> list[Any]:
     """Return the layers that FastAPI itself puts around every application."""
+    # They depend on the version of FastAPI: an application without other middlewares shows them.
     empty = FastAPI()
     empty.middleware_stack = empty.build_middleware_stack()
     return middlewares(empty) or []
@@ -74,7 +75,7 @@ def _paths(route: BaseRoute, app: FastAPI) -> Iterator[str]:
 
 
 def _endpoint(path: str, routes: list[BaseRoute], app: FastAPI) -> object:
-    """Return the endpoint of the first route that matches, which gets the handshake, as Starlette finds it."""
+    """Return the endpoint that gets the handshake: as in Starlette, that of the first matching route."""
     scope = {"type": "websocket", "path": path, "root_path": app.root_path, "path_params": {}}
     for route in routes:
         match, child_scope = route.matches(scope)

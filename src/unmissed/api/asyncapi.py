@@ -144,7 +144,7 @@ def _security_schemes(manager: ConnectionManager) -> Schema:
 
 
 def _messages(manager: ConnectionManager) -> tuple[dict[str, Any], dict[str, Any], Schema]:
-    """Return the messages that the server sends, those that it receives, and the schemas that they refer to."""
+    """Return the messages to clients, the messages from clients, and the schemas of both."""
     events, commands = list(manager.events), list(manager.commands)
     by_name, schemas = _schemas(
         ("message", "serialization", TypeAdapter(MessageBody)),

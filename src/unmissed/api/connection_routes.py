@@ -30,6 +30,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
         checked(identity, manager).require(ADMIN_SCOPE, what="listing connections")
         limit = limit_parameter(request, most=MAX_LIMIT) or DEFAULT_LIMIT
         after, user_id = parameter(request, "after") or "", parameter(request, "user")
+        # One more than the page has shows whether another page follows.
         found = await manager.running.cluster.presence.listed(after=after, limit=limit + 1, user_id=user_id)
         body = models.ConnectionsBody(
             connections=[_body(info) for info in found[:limit]],
@@ -41,7 +42,7 @@ def add_connection_routes(router: APIRouter, manager: ConnectionManager, *, auth
     async def log_out(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Close the connections of a user, or one connection, with code 4401.
 
-        Tokens of that user that were issued up to now, or the tokens of that connection, are refused from now on. With
+        Tokens of that user issued up to now, or the tokens of that connection, are refused from now on. With
         `reconnect=true`, one connection is closed with code 1012 and nothing is refused: its client reconnects. The
         status 503 says that the other nodes could not be reached, and may accept the tokens.
         """

@@ -60,7 +60,7 @@ def add_event_stream_route(
         connect = partial(
             manager.running.connect,
             subscription=subscription,
-            access=Access(),
+            access=_NO_RIGHTS,
             transport=EVENTS_TRANSPORT,
             max_seconds=manager.settings.events_seconds,
         )
@@ -109,6 +109,7 @@ class EventStreamResponse(Response):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the head, and deliver to the body."""
         hand_over = scope.get("extensions", {}).get(BODY_EXTENSION)
+        # The native socket takes the connection over for good: no request can follow the stream.
         if hand_over is not None:
             self.headers["Connection"] = "close"
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

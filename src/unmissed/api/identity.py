@@ -24,7 +24,7 @@ from unmissed.settings import Settings
 AUTHENTICATION_SECONDS = 5.0
 
 FIRST_FRAME_KEY = "unmissed.first_frame"
-"""Key in the scope of a WebSocket for a function that returns a context, in which it waits for its first frame."""
+"""Key in the scope of a WebSocket for a function. It returns the context in which the first frame is awaited."""
 
 _FIRST_FRAME_KEY = "unmissed.received"
 _SCOPE_KEY = "unmissed.bearer"
@@ -159,6 +159,7 @@ def with_token_as_header(scope: Scope) -> Scope:
     token = _subprotocol_token(HTTPConnection(scope))
     if token is None:
         return scope
+    # In place of any other: the page has sent this token on purpose, and a proxy may have added a header of its own.
     others = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
     return {**scope, "headers": [*others, (b"authorization", f"Bearer {token}".encode("latin-1"))]}
 
@@ -191,6 +192,7 @@ async def _first_frame_token(websocket: WebSocket) -> str:
 async def _receive_token(websocket: WebSocket) -> str:
     waiting = websocket.scope.get(FIRST_FRAME_KEY, nullcontext)
     with waiting():
+        # Before the client is known: it can send a frame only after the handshake is answered.
         await accept(websocket)
         try:
             async with asyncio.timeout(AUTHENTICATION_SECONDS):

@@ -43,8 +43,8 @@ class Injection:
     def declared(self, scope: Scope) -> APIWebSocketRoute:
         """Return the route whose ``dependencies`` the application and its routers declare for this handshake.
 
-        Raises ConfigurationError for a router that is called by something that hides its routes: its dependencies would
-        not be resolved.
+        Raises ConfigurationError if the routes of the router are hidden, as inside another application: its
+        dependencies would not be resolved.
         """
         found = self.find(scope)
         if found is None:

@@ -44,6 +44,7 @@ def add_message_routes(
         topics = await access.granted(identity, topics_parameter(request))
         since, limit = since_parameter(request), limit_parameter(request)
         await manager.running.catch_up(since)
+        # From here on nothing is awaited: the page and the facts of the window beside it belong to one moment.
         page = manager.get_messages_since(
             since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit
         )

@@ -24,12 +24,11 @@ def add_presence_route(
 ) -> None:
     """Add the route. ``authenticate`` is a dependency that returns an Identity."""
 
-    @router.get(
-        "/websocket/presence", tags=["people"], summary="Who follows a topic?", response_class=Response, **_DOCS
-    )
+    @router.get(PATH, tags=["people"], summary="Who follows a topic?", response_class=Response, **_DOCS)
     async def presence(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
-        """Return the users that follow a topic now, which the client itself must be allowed to follow."""
+        """Return the users that follow a topic now. The client itself must be allowed to follow it."""
         checked(identity, manager)
+        # Before the topic is checked, so that a refused question counts, too.
         manager.running.count_request(identity)
         topic = parameter(request, "topic")
         if topic is None:

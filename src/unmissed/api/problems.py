@@ -78,6 +78,7 @@ def problem_route(
                         raise
                     refusal = refuse(error, request, manager=manager)
                     response = ProblemResponse(refusal.status, refusal.detail, headers=refusal.headers)
+                # Errors, too: without CORS headers, a page of another origin cannot read why it was refused.
                 origin = request.headers.get("origin")
                 return response if origin is None else origins.cors(response, origin=origin)
 
@@ -87,7 +88,7 @@ def problem_route(
 
 
 def _direct(inject: Handler, route: Any, *, bearer: Bearer | None) -> Handler:
-    """Return a handler that calls ``endpoint(request, identity)`` itself where that is all that ``inject`` would do.
+    """Return a handler that calls ``endpoint(request, identity)`` directly if ``inject`` would do nothing else.
 
     FastAPI's injection takes longer than authenticating a request and reading ten messages. It is still used for other
     dependencies or another authentication, while the application overrides the identity, and where another package has

@@ -53,6 +53,7 @@ def create_router(
                 "dependencies that are added to the router of create_router come too late for its routes: write "
                 "app.include_router(router, dependencies=[...])"
             )
+        # Not before the start: until then, routers and their dependencies may still be added.
         websocket.injection.check(app)
         share_bearer(app, bearer, manager)
         # Every router of an application announces the same: of equal keys in the state, the last one is kept.

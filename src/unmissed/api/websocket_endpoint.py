@@ -151,9 +151,11 @@ class WebSocketEndpoint:
             subscription = asked.granted(identity, granted_topics(asked.topics, identity.topics))
         except Exception:  # noqa: BLE001  # __call__ raises it again, and logs it
             return False
+        # Waiting for the position takes a task, which ``__call__`` has.
         if self._manager.running.is_behind(subscription.since):
             return False
         try:
+            # Nothing is written before a connection is attached: until then, the application can still answer.
             socket = open_socket(accepted_subprotocol(connection))
             self._manager.running.connect(socket, subscription, access=self._access)
         except UnmissedError:
@@ -162,7 +164,7 @@ class WebSocketEndpoint:
 
 
 def add_upgrade_route(router: APIRouter) -> None:
-    """Add a route that answers requests for the path of the WebSocket, as a proxy makes them that drops ``Upgrade``."""
+    """Add a route for plain requests to the path of the WebSocket, as they come from a proxy that drops ``Upgrade``."""
 
     @router.api_route(PATH, methods=["GET", "HEAD"], include_in_schema=False)
     async def upgrade_required(request: Request) -> None:

@@ -42,7 +42,7 @@ class CommandFunction:
 
     @classmethod
     def of(cls, name: str, function: Callable[..., Any]) -> "CommandFunction":
-        """Inspect a function. Raises ConfigurationError, which says what parameters it may have."""
+        """Inspect a function. Raises ConfigurationError, whose text describes the parameters that it may have."""
         data, identity = _parameters(name, function)
         data_type = _type_adapter(name, data) if data else None
         return cls(
@@ -130,6 +130,7 @@ async def _frame(
     except CommandError as error:
         return ErrorFrame.of(error, request_id=command_id).encode()
     except asyncio.CancelledError:
+        # Either this task is cancelled, at the stop, or the function has let the cancellation of another one escape.
         if is_being_cancelled():
             raise
         logger.exception("the command %s was cancelled", function.name)

@@ -67,7 +67,7 @@ class Hooks:
         self._max_waiting = max_waiting
         self._waiting = deque[Event]()
         self._calling: dict[str, deque[Event]] = {}
-        """The connections whose hooks run, and the events of each that come after the one that is handled."""
+        """By id of each connection whose hooks run: its further events, in their order."""
         self._workers = set[asyncio.Task[None]]()
         self._threads: FairThreads | None = None
 

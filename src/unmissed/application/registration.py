@@ -32,9 +32,9 @@ class Registration:
     def command(self, name_or_function: str | _Function) -> Callable[[_Function], _Function] | _Function:
         """Let clients call a function: ``@manager.command("cart.add")``, or ``@manager.command`` for its own name.
 
-        The function, async or not, has at most one parameter for the data that the client sends, a Pydantic model or
-        another type that JSON becomes, and at most one of the type ``Identity``. What it returns is sent back. It may
-        raise CommandError to refuse. A function that is not async runs in a thread. Raises ConfigurationError.
+        The function, async or not, has at most one parameter for the data from the client, and at most one of the type
+        ``Identity``. The data is a Pydantic model or another type that JSON becomes. The returned value is sent back,
+        and CommandError refuses the command. A function that is not async runs in a thread. Raises ConfigurationError.
         """
         if not isinstance(name_or_function, str):
             self.commands.add(_name_of(name_or_function), name_or_function)

@@ -25,7 +25,7 @@ RUNNING_OVERHEAD = 1_000
 """Bytes that count for a running command besides its data."""
 
 ANSWER_OVERHEAD = 800
-"""Bytes that an answer takes besides its text, with a user who has no other: tracemalloc counts 760 on CPython 3.11."""
+"""Bytes that the first answer to a user takes besides its text: tracemalloc counts 760 on CPython 3.11."""
 
 _FINGERPRINT_BYTES = 15
 
@@ -39,7 +39,7 @@ class _Run:
 
 
 class Results:
-    """The commands that are running, and those that are done, which are remembered for ``max_age`` seconds or longer.
+    """The commands that are running, and the finished ones, each for at least ``max_age`` seconds.
 
     If the answers of a user need more room than its share, its oldest ones are dropped. ``clock`` returns monotonic
     seconds.
@@ -77,8 +77,8 @@ class Results:
 
         ``run`` is called for a new command only, and may refuse it. The run continues when its caller is cancelled. The
         data have ``size`` bytes. Raises CommandError when the id was used with another fingerprint, or the answer was
-        dropped, and TooManyRequests when the id of a new command could not be remembered, or too many commands of the
-        user are running or waiting.
+        dropped. Raises TooManyRequests when the id of a new command could not be remembered, or too many commands of
+        the user are running or waiting.
         """
         key, now = key_of_user(user_id, command_id), self._clock()
         running = self._running.get(key)

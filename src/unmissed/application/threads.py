@@ -1,4 +1,4 @@
-"""Threads for functions of the application that block, shared fairly by the users that they are called for."""
+"""Threads for blocking functions of the application, shared fairly among users."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""Validation of what clients send, at a cost that is bounded however much of it is wrong."""
+"""Validation of the data of clients. Its cost is bounded, however many errors the data has."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -76,6 +76,7 @@ def _try_log(settings: Settings, *, wait: float) -> None:
         clock=time.monotonic,
         wall_clock=time.time,
     )
+    # Opening the log would create the file.
     if file is not None and not file.exists():
         if not os.access(file.parent, os.W_OK | os.X_OK):
             raise ConfigurationError(

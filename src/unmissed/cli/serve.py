@@ -87,6 +87,7 @@ def serve(
     if workers > 1:
         run_workers(config, environment=settings.environment())
     else:
+        # Before the freeze, so that it includes the modules that uvicorn imports here.
         config.load()
         freeze_what_is_loaded()
         Server(config, manager=application.state.manager).run()

@@ -28,7 +28,7 @@ class LoggedOut:
     latest: float
     """The time of issue of the newest token that is ahead of its clock, or 0."""
     tokens: list[Token]
-    """Tokens that no time refuses, and that are therefore refused one by one."""
+    """Tokens that the time of the logout does not refuse. They are refused one by one."""
 
 
 class Logouts:
@@ -101,7 +101,7 @@ class LogoutsHere:
         }
 
     def notes(self) -> list[tuple[str, Any]]:
-        """Return notes of everything that is refused, for a node that starts."""
+        """Return notes of all refused users and tokens, for a starting node."""
         return [
             ("refused", {kind: entries[start : start + _NOTE_ENTRIES]})
             for kind, entries in (("users", self._revocations.users), ("tokens", self._revocations.tokens))

@@ -41,6 +41,7 @@ def encoded(note: dict[str, Any], *, key: bytes) -> Iterator[bytes]:
     note_id = secrets.token_urlsafe(9)
     for index, start in enumerate(starts):
         head = {"id": note_id, "part": index, "parts": len(starts)}
+        # Each part has its own code, so that nodes hold no parts of unknown senders.
         part = encode_json(head) + b"\n" + text[start : start + PART_BYTES]
         yield _code(part, key) + part
 
@@ -93,7 +94,7 @@ class Assembly:
 
 
 class Replays:
-    """Recognizes notes that were received before, by the ascending numbers that each node gives to its notes.
+    """Recognizes notes that were received before, by their numbers, which ascend for each node.
 
     Like IPsec (RFC 4303 section 3.4.3), it keeps the highest number of a node, and one bit for each number below it.
     """
@@ -126,6 +127,7 @@ def _read_head(head: dict[str, Any]) -> tuple[str, int, int]:
 
 
 def _note(text: bytes) -> dict[str, Any]:
+    # JSON of an object begins with a brace, and compressed data with 0x78 (RFC 1950 section 2.2).
     if not text.startswith(b"{"):
         text = _decompressed(text)
     note: dict[str, Any] = decode_json(text)

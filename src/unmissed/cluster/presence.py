@@ -69,7 +69,7 @@ class Presence:
         Callers that ask for the same at the same time share one question to the other nodes.
         """
         key = topic, limit
-        # One caller may be cancelled while other callers wait, so that the question has a task of its own.
+        # The question has its own task: one caller may be cancelled while others wait for the answer.
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = asyncio.create_task(self._followers(topic, limit))
@@ -136,8 +136,8 @@ def _info(connection: Connection, connected_at: float) -> ConnectionInfo:
 def _together(nodes: list[Followers], limit: int) -> Followers:
     """Return the followers on all nodes.
 
-    A user who is among the first of all is among the first of each node that the user is connected to, so none is
-    missed. Only if a node has left out users, one on several nodes may count more than once in the total.
+    Each of the first users overall is also among the first users of its nodes, so none is missed. Only if a node has
+    left out users, a user on several nodes may count more than once in the total.
     """
     counts = Counter[str]()
     for node in nodes:

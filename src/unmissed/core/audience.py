@@ -82,6 +82,7 @@ def named_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozens
 def granted_topics(asked: Iterable[str] | None, grants: frozenset[str]) -> frozenset[str]:
     """Return ``named_topics``. Also raises TopicRefused for a topic that is not granted."""
     topics = named_topics(asked, grants)
+    # Topics that the client did not choose are granted by name.
     if asked is not None:
         for topic in topics:
             if not is_granted(topic, grants):

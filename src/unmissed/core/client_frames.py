@@ -175,6 +175,7 @@ _BY_TYPE: Mapping[str, type[ClientFrame]] = {frame.type: frame for frame in CLIE
 
 def parse_client_frame(text: str | bytes) -> ClientFrame:
     """Parse a client frame. Raises InvalidFrame, whose text and request id are safe to send back."""
+    # Before decoding, which costs time and memory: other servers may pass on larger frames than ours.
     if len(text) > MAX_CLIENT_FRAME_BYTES:
         raise InvalidFrame(f"a frame must have at most {MAX_CLIENT_FRAME_BYTES} bytes")
     if isinstance(text, bytes):
@@ -232,6 +233,7 @@ def _topics(frame: Mapping[str, Any]) -> tuple[str, ...]:
 def _since(value: object) -> int | None:
     if value is None:
         return None
+    # ``true`` is an int in Python, too.
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQUENCE_NUMBER:
         raise InvalidFrame(str(InvalidPosition()))
     return value

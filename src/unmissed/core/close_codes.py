@@ -88,7 +88,7 @@ def code_of(error: Exception) -> CloseCode:
 
 
 def reaction_to(code: int) -> Reaction:
-    """Return what a client does after any code, also one that another server has sent."""
+    """Return what a client does after a code, which may also be that of another server."""
     return _REACTIONS.get(code, Reaction.RESUME)
 
 

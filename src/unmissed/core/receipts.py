@@ -142,8 +142,8 @@ def key_of_user(user_id: str | None, key: str) -> str:
 def has_room(*, mine: int, used: int, total: int) -> bool:
     """Return whether an owner that has taken ``mine`` of all ``used`` places may take another one.
 
-    It may have as many as are free, except the last eighth, which is reserved for owners that have few. So one owner
-    gets 44 percent, two get 29 each, and an owner that comes later still finds room.
+    It may have as many as are free, not counting the last eighth, which is reserved for owners with few places. So one
+    owner gets 44 percent, two get 29 each, and an owner that comes later still finds room.
     """
     has_few = mine < max(1, total // 4_096)
     return mine < total - used - (0 if has_few else total // 8)

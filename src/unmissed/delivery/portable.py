@@ -88,6 +88,7 @@ class AsgiSocket(ABC):
             async with asyncio.timeout_at(self._ends_at) as self._end:
                 await self._read()
         except TimeoutError:
+            # The time after a close is over, or ``abort`` was called.
             pass
         finally:
             # First: an abort from now on, such as by the listener, must find no timeout to move.

@@ -1,8 +1,8 @@
 """The interface between delivery and a socket, and what server and application announce to each other.
 
-A server may offer any of the extensions below, each without the others: an endpoint serves a socket over ASGI without
-``SOCKET_EXTENSION``, and a body over ASGI without ``BODY_EXTENSION``. An application may announce any of the keys in
-ASGI's lifespan state, or none, also because an application around it does not pass the state on.
+A server may offer each of the extensions below independently: without ``SOCKET_EXTENSION``, an endpoint serves a
+WebSocket over ASGI, and without ``BODY_EXTENSION`` a body. An application may announce any of the keys in the lifespan
+state of ASGI, or none: another application around it may not pass the state on.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ CLOSE_SECONDS = 10.0
 """Seconds that a client has to take what was written, and to answer a close."""
 
 MAX_BYTES_DISCARDED = 65_536
-"""Bytes that a client may send when nothing that it sends is read."""
+"""Bytes from a client that are discarded when its data is not needed. Beyond that, it is no longer read."""
 
 
 class SocketListener(Protocol):

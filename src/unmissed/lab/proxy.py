@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from unmissed.lab.faults import ConnectionFault, NetworkFault
 
+# SO_LINGER with a time of 0: closing sends a reset (socket(7)).
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _READ_BYTES = 16_384
 _NARROW_BYTES = 8_192

@@ -23,10 +23,10 @@ class Publication:
 
 
 class WindowListener(Protocol):
-    """Is called after each change of a log's window: the manager, which delivers what is in it.
+    """Is called about each change of a log's window. The manager is one: it delivers what was appended.
 
-    A log that appends a publish before ``publish`` returns calls ``appended`` alone. One that also appends what others
-    have published calls it after each quarter of the retention, and waits for readers in between.
+    A log calls ``appended`` after each publish, and in a large one after each quarter of the retention. A log that
+    appends several publishes in a row, such as those of other nodes, also waits for readers in between.
     """
 
     def appended(self) -> None:

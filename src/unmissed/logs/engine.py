@@ -56,8 +56,8 @@ class Engine(Channel, Protocol):
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
-        Numbers may have holes. The caller asks for the state again after a hole, and after another empty block, which
-        an engine that cannot detect a new epoch yields every second.
+        Numbers may have holes. The caller asks for the state again after a hole, and after each further empty block: an
+        engine that cannot detect a new epoch yields one every second.
         """
         ...
 

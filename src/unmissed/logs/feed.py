@@ -12,7 +12,7 @@ from unmissed.core.window import Window
 from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
-"""Fills a number whose message was never published. It is visible to no client, so that its eviction is no loss."""
+"""Fills a number whose message was never published. It is visible to no client, so its eviction is no loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def stamped(drafts: Sequence[Draft], receipt: Receipt, *, appended_at: float) ->
 class Feed:
     """A window and its listener, once there is one. ``clock`` returns monotonic seconds, for the ages of messages.
 
-    A block is at most a quarter of the retention, in messages and in bytes, or one message. The listener leaves no more
-    than half of the window undelivered, so that a block never evicts what no connection was offered.
+    A block is at most a quarter of the retention, in messages and in bytes, or one message. The listener leaves at most
+    half of the window undelivered. So a block never evicts a message before connections were offered it.
     """
 
     def __init__(self, window: Window, *, clock: Callable[[], float] = time.monotonic) -> None:

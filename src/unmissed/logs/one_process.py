@@ -29,6 +29,7 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
     In a worker process, ``sys.argv`` is the command line of the server that started it.
     """
     program = PurePath(arguments[0] if arguments else "")
+    # ``python -m uvicorn`` shows the path of a file in the folder of the package.
     if program.name == "__main__.py":
         program = program.parent
     requested = _workers(arguments[1:]) if program.stem in _SERVERS else []

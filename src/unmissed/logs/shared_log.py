@@ -61,6 +61,7 @@ class SharedLog:
         self._answered: tuple[int, State | None] = (0, None)
         """The number of the last request for the state, and its answer."""
         async with contextlib.AsyncExitStack() as stack:
+            # If opening fails, this is called last: the writer, which ends before, needs the engine.
             stack.push_async_callback(self._engine.close)
             try:
                 async with asyncio.timeout(_OPEN_SECONDS):
@@ -78,7 +79,7 @@ class SharedLog:
         self._feed.subscribe(listener)
 
     async def close(self) -> None:
-        """Write what waits, and disconnect even if that is cancelled. The epoch continues in the engine."""
+        """Write the waiting publishes, and disconnect even if that is cancelled. The engine keeps the epoch."""
         try:
             await self._end()
         finally:

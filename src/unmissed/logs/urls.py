@@ -74,6 +74,7 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
         from unmissed.logs.redis.redis_clients import client_factory  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[redis]'") from None
+    # Options of TLS are valid only where they have an effect: redis:// is not encrypted.
     server, options = _options(url, name=_NAME, **(_TLS_OPTIONS if url.startswith("rediss:") else {}))
     name = options.pop("name", "unmissed")
     engine = RedisEngine(

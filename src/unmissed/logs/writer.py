@@ -57,7 +57,7 @@ class Writer(Generic[_Result]):
     """Passes what is published to ``write``, in order, one call at a time.
 
     ``write`` returns a result or an exception for each of the first writes, or for all. If it raises LogUnavailable, it
-    gets the same writes again, except those that were cancelled, and must recognise the ones that it has stored.
+    gets the same writes again, except those that were cancelled, and must recognise writes that it has stored already.
     """
 
     def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[_Result | UnmissedError]]]) -> None:

@@ -65,7 +65,7 @@ def _redact_plain(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text of a peer as one line in which control characters, and others that are not visible, are escaped."""
+    """Return a text of a peer as one line, with escapes in place of control and other invisible characters."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -94,6 +94,7 @@ class TokenFilter(logging.Filter):
             record.args = tuple(_redacted(argument) for argument in record.args)
         elif clean != text:
             record.msg, record.args = clean, ()
+        # Formatters use this text, if it is set, in place of formatting the exception.
         if record.exc_info:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return True

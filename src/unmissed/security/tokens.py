@@ -43,6 +43,7 @@ class VerifiedTokens:
 
     def keep(self, token: str, identity: Identity) -> None:
         """Add a token, and evict the oldest ones that are over the limit."""
+        # Removed first, so that it is added at the end: the first entry is always the oldest.
         self._forget(token)
         self._identities[token] = identity
         self._bytes += _size(token, identity)
@@ -163,6 +164,7 @@ class JwtVerifier:
             )
         except Exception:  # noqa: BLE001  # python-jose lets RecursionError, OverflowError and TypeError escape
             raise InvalidToken(_INVALID) from None
+        # python-jose ignores extensions that it must understand (RFC 7515 section 4.1.11).
         if "crit" in header:
             raise InvalidToken("the token has critical extensions that are not supported")
         if "aud" in claims and self._audience is None and not self._any_audience:

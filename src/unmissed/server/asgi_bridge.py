@@ -68,6 +68,7 @@ class AsgiBridge:
     def hand_over(self) -> list[str | bytes]:
         """Stop listening, and return the frames that the application has not read. Reading stays paused if any are."""
         self._handed_over = True
+        # The connection that takes over sends its own pings.
         self._stop_keepalive()
         self._decide("[accepted]")
         unread = [event for event in self._events if event["type"] == "websocket.receive"]

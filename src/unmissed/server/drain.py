@@ -37,7 +37,7 @@ class Server(UvicornServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests.
 
-        The application's lifespan ends after that, which takes its manager at most CLOSE_SECONDS.
+        The application's lifespan ends after that. Its manager takes at most CLOSE_SECONDS for it.
         """
         loop = asyncio.get_running_loop()
         seconds = self._manager.settings.drain_seconds / 2
@@ -56,6 +56,7 @@ class Server(UvicornServer):
         await super().shutdown(sockets)
         aborting.cancel()
         self._abort_connections()
+        # Transports report their end in the next turn of the event loop, before it is closed.
         await asyncio.sleep(0)
 
     def _abort_connections(self) -> None:

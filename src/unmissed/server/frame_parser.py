@@ -177,6 +177,7 @@ class Frames:
         return True
 
     def _take_frame(self, frame: Frame) -> None:
+        # The parser has answered pings and close frames already. How many pings and pongs may come is limited here.
         if frame.opcode in (Opcode.PING, Opcode.PONG):
             self._take_control(frame)
         elif frame.opcode is not Opcode.CLOSE:

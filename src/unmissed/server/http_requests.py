@@ -140,6 +140,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Start the next pipelined request. Close if the client is still sending the body of the current one."""
+        # First: it starts the keep-alive timer, which a linger stops.
         super().on_response_complete()
         if self._deadlines.in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._linger()
@@ -170,6 +171,7 @@ class RequestProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal)
         else:
+            # Negative if another request has begun in this segment, which resets the count of its body.
             self._framing_bytes += len(segment) - max(self._body_bytes - body_bytes, 0)
             if self._framing_bytes > MAX_HEAD_BYTES + _MAX_FRAMING_RATIO * self._body_bytes:
                 self._refuse(_HEADERS_TOO_LARGE)
@@ -250,9 +252,11 @@ class _ReadFlow(FlowControl):
     def resume_reading(self) -> None:
         if self.read_paused and not self._resuming:
             self._resuming = True
+            # Later: uvicorn resumes before it takes the next request off the pipeline, for which parsing waits.
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
+        # Before parsing, which asks whether reading is paused, and may pause it again.
         self._resuming = self.read_paused = False
         if self._parse_rest():
             self._transport.resume_reading()

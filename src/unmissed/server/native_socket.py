@@ -49,6 +49,7 @@ class NativeSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport over from the HTTP protocol."""
         self.transport = cast("asyncio.Transport", transport)
+        # Small: what a client has not taken stays in the log, once for all clients, and not in each buffer.
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type names only its classes
 

@@ -63,6 +63,7 @@ def plain_handshake(data: bytes) -> Handshake | None:
     else:
         return None
     headers = dict(head.headers)
+    # One message: requests before it need answers of their own. No header twice: what that means is not decided here.
     plain = (
         head.messages == 1
         and len(headers) == len(head.headers)

@@ -260,6 +260,7 @@ async def calm_clients(target: Target, *, size: int) -> AsyncIterator[Callable[[
     # The process of the server belongs to this one, and cannot be passed on.
     process = spawning.Process(target=_run, args=(replace(target, process=None), size, theirs), daemon=True)
     process.start()
+    # This process must not keep the other end open: only then does its end show that the process has ended.
     theirs.close()
 
     def result() -> CalmFigures:

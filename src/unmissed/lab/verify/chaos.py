@@ -1,4 +1,4 @@
-"""Kills, suspends and restarts the processes of a deployment, as a plan says."""
+"""Kills, suspends and restarts the processes of a deployment, according to a plan."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ Note = Callable[[str, str], None]
 async def carry_out(plan: Iterable[PlannedFault], deployment: Deployment, *, seconds: float, note: Note) -> None:
     """Follow a plan until shortly before the end of a run of ``seconds``, one fault at a time.
 
-    Everything runs again then.
+    On return, all processes run again.
     """
     loop = asyncio.get_running_loop()
     last = loop.time() + _LAST_SHARE * seconds

@@ -1,4 +1,4 @@
-"""The server under test: nodes that the run starts, with their log, or nodes that run already, behind proxies."""
+"""The server under test, behind proxies: nodes that the run starts with their log, or nodes that run already."""
 
 import os
 import random
@@ -67,7 +67,7 @@ class ProxiedNode:
 
     @property
     def host(self) -> str:
-        """The value of the ``Host`` header, as if there was no proxy."""
+        """The value of the ``Host`` header, as it is without the proxy."""
         return f"{self.address.host}:{self.address.port}"
 
     @property

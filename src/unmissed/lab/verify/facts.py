@@ -1,4 +1,4 @@
-"""What happens in a run, as facts: what publishers were answered, and what each client asked and received.
+"""The facts of a run: the answers to publishers, and the requests and deliveries of each client.
 
 Times are monotonic seconds. An epoch and a number name one message.
 """

@@ -25,7 +25,7 @@ _SHOWN = 5
 
 @dataclass(slots=True)
 class Stretch:
-    """A stretch of one client's history without a reset. It has a right to all after ``floor``, up to ``position``."""
+    """A part of one client's history without a reset. The client has a right to (``floor``, ``position``]."""
 
     epoch: str
     floor: int
@@ -87,7 +87,7 @@ class Testimony:
                 self._violate(Promise.HONEST_RESETS, "a reset, and the epoch is still the same", index)
             self._begin(fact)
         elif fact.epoch != stretch.epoch:
-            self._violate(Promise.HONEST_RESETS, f"the epoch {fact.epoch} is new, and there is no reset", index)
+            self._violate(Promise.HONEST_RESETS, f"the epoch {fact.epoch} is new, and no reset was declared", index)
             self._begin(fact)
         else:
             # What the client claims to have, then what the server declares lost: the gap begins after the claim.
@@ -109,7 +109,7 @@ class Testimony:
         stretch.reach(fact.number)
         addressees = self._numbers.addressees_of(fact.message_id)
         if addressees is not None and not addressees.include(self.witness):
-            self._violate(Promise.PRIVACY, f"{fact.number} is for others", index, fact.number)
+            self._violate(Promise.PRIVACY, f"{fact.number} is not addressed to this client", index, fact.number)
 
     def _declare(self, index: int, fact: Joined | GapDeclared, first: int, last: int) -> None:
         stretch = self.stretches[-1]
@@ -119,7 +119,7 @@ class Testimony:
         stretch.reach(last)
 
     def _must_retain(self, fact: Joined | GapDeclared, first: int) -> bool:
-        """Return whether the server had no reason to evict a number, by its own words or by those of its settings."""
+        """Return whether the server must still have this number, by its own answer or by its settings."""
         rules, numbers = self._rules, self._numbers
         latest = numbers.latest_at(fact.epoch, fact.at + rules.margin)
         if isinstance(fact, Joined):

@@ -149,7 +149,7 @@ def _changed_contents(stamped: Sequence[Stamped]) -> Iterator[Violation]:
 
 
 def _out_of_order(acknowledged: Sequence[Acknowledged]) -> Iterator[Violation]:
-    """Yield messages whose number is below that of one that was acknowledged before they were first submitted."""
+    """Yield messages with a lower number than a message that was acknowledged before they were first submitted."""
     answered = sorted(acknowledged, key=lambda fact: fact.at)
     highest: dict[str, Acknowledged] = {}
     done = 0

@@ -40,7 +40,7 @@ class SeenPage:
     messages: tuple[SeenMessage, ...]
 
     def start(self, since: int | None) -> int:
-        """Return the position that delivery continues from, for a client that asked for what is after ``since``."""
+        """Return where delivery continues for a client that asked for messages after ``since``."""
         return self.oldest - 1 if since is None or self.outcome != "complete" else since
 
     @property
@@ -49,7 +49,7 @@ class SeenPage:
         return self.messages[-1].number if self.has_more else self.latest
 
     def facts(self, client: str, *, since: int | None, at: float) -> Iterator[Joined | Delivered | Reached]:
-        """Yield what this page means for a client that asked for what it missed after ``since``."""
+        """Yield the facts in this page, for a client that asked for messages after ``since``."""
         outcome = None if since is None else self.outcome
         yield Joined(at, client, self.epoch, since, self.start(since), outcome, self.oldest, self.latest)
         for each in self.messages:

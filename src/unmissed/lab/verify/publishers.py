@@ -31,7 +31,7 @@ _RETRIED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MAN
 
 @dataclass(frozen=True, slots=True)
 class Publics:
-    """The users and topics that messages are addressed to, besides everyone and a user who does not exist."""
+    """The users and topics of messages that are not for everyone. Some are for a user who does not exist."""
 
     users: tuple[str, ...]
     topics: tuple[str, ...]
@@ -126,6 +126,7 @@ class Publisher:
                 stamps = response.json()
                 return stamps if isinstance(stamps, list) else [stamps]
         except (httpx.HTTPError, ValueError):
+            # Whether it was published is unknown: the same key and content are sent again, perhaps to another node.
             await asyncio.sleep(self._chance.uniform(0, _RETRY_SECONDS))
             return None
         if response.is_client_error and response.status_code not in _RETRIED:

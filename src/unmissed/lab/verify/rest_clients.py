@@ -1,4 +1,4 @@
-"""REST clients: one that polls from its position, and others that ask at the edge of what is retained."""
+"""REST clients: a poller, and clients whose positions are at the edge of what is retained."""
 
 import asyncio
 import random
@@ -87,7 +87,7 @@ class Poller(Observer):
 class EdgeClients:
     """Clients that come once, from the positions around the lowest one that is still complete.
 
-    An error by one at the edge of what is retained shows nowhere else.
+    An off-by-one error at the edge of what is retained shows nowhere else.
     """
 
     def __init__(self, witness: Witness, *, source: PageSource, chance: random.Random, recorder: Recorder) -> None:
@@ -106,7 +106,7 @@ class EdgeClients:
             await asyncio.sleep(self._chance.expovariate(1 / _VISIT_SECONDS))
 
     async def _visit(self) -> None:
-        """Ask from several positions at once: messages may be evicted until the requests arrive."""
+        """Ask from several positions at once: messages may be evicted before the requests arrive."""
         head = await self._source.page(limit=1)
         evicted_before = head.oldest > self._lowest.setdefault(head.epoch, head.oldest)
         first = head.oldest - 1 - evicted_before

@@ -41,7 +41,7 @@ Plot = Callable[[Recorder], None]
 def verify(
     plan: RunPlan, setup: Setup, *, urls: Sequence[str], token: str | None, retention: Retention, plot: Plot | None
 ) -> int:
-    """Verify the server at ``urls``, or else one that is started as ``setup`` says, and return the exit code.
+    """Verify the server at ``urls``, or else one that is started according to ``setup``, and return the exit code.
 
     Raises ConfigurationError and ConnectionRefused.
     """
@@ -75,7 +75,7 @@ async def _verify(
             try:
                 await asyncio.wait([running])
             except asyncio.CancelledError:
-                # The processes end first: they would keep busy what the end of all clients needs.
+                # The processes end first: on a busy machine, they would take the CPU time that ending the clients needs.
                 deployment.kill()
                 running.cancel()
                 await asyncio.wait([running])
@@ -145,7 +145,7 @@ async def _proxied(
 
 @asynccontextmanager
 async def _http() -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
-    """Create HTTP clients with a function, and close them afterwards. They share what takes time to load."""
+    """Yield a function that creates HTTP clients, and close them afterwards. They share one TLS context."""
     context, clients = ssl.create_default_context(), list[httpx.AsyncClient]()
 
     def create() -> httpx.AsyncClient:

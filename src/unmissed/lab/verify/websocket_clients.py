@@ -1,4 +1,4 @@
-"""WebSocket clients, which lose their connection all the time, and one that loses messages, too."""
+"""WebSocket clients, which lose their connections all the time, and a broken one, which also loses messages."""
 
 import asyncio
 from contextlib import suppress
@@ -135,7 +135,7 @@ class WebSocketClient(Observer):
 class BrokenClient(WebSocketClient):
     """Loses the first message of each connection, and then one in ten, and does not notice.
 
-    A run whose judge does not notice that either proves nothing.
+    If the judge of a run does not notice that either, the run proves nothing.
     """
 
     _received = 0

@@ -31,7 +31,7 @@ class StreamAddress:
 
     @classmethod
     def of(cls, url: str) -> "StreamAddress":
-        """Parse a URL. Raises ConfigurationError, whose text does not contain the URL, as that may have a password."""
+        """Parse a URL. Raises ConfigurationError, without the URL in its text, as it may contain a password."""
         if not url.startswith("nats://"):
             raise ConfigurationError(f"UNMISSED_LOG_URL cannot be read: write {_FORM}")
         target, _, query = url.partition("?")

@@ -145,6 +145,7 @@ class StreamConsumer:
             return
         if not description.startswith(_PULL_ENDED):
             raise LogUnavailable(f"reading the stream {self._stream} ended: {description or status}")
+        # The status of an earlier pull may arrive late. It does not end the present one.
         if message.subject == f"{self._inbox}.{self._pulls}":
             self._expected = 0
 

@@ -152,6 +152,7 @@ class JetStreamEngine:
             while (note := await notes.get()) is not None:
                 waiting -= len(note) + _NOTE_OVERHEAD
                 yield note
+            # None also comes at the end of the connection, which is the better reason.
             connection.check()
             raise LogUnavailable("notes arrive faster than this node handles them")
         finally:
@@ -223,6 +224,7 @@ class JetStreamEngine:
             return self._connection
         if self._connection is not None:
             await self._connection.close()
+        # What the last connection has found may be wrong: this one may lead to a server with an older copy.
         self._stream = None
         self._connection = NatsConnection(self._address)
         await self._connection.open()

@@ -154,9 +154,9 @@ class NatsConnection:
     async def subscribe(
         self, receive: Callable[["Msg"], Awaitable[None]], *, on_end: Callable[[], None], subject: str | None = None
     ) -> tuple[str, Callable[[], Awaitable[None]]]:
-        """Return a prefix of subjects whose messages are received from now on, and a function that ends it.
+        """Receive messages from now on. Return the prefix of their subjects, and a function that ends the subscription.
 
-        Or receive the messages of one ``subject``. ``on_end`` is called when the connection is lost.
+        With ``subject``, receive only those of this subject. ``on_end`` is called when the connection is lost.
         """
         self.check()
         inbox = self._client.new_inbox()

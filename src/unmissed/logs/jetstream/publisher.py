@@ -66,6 +66,7 @@ class _Publish:
         for index, draft in enumerate(drafts, start=1):
             is_last = index == len(drafts)
             headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
+            # Once: all messages of a batch have the same subject.
             if index == 1:
                 headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
             if is_last and batch:
@@ -110,7 +111,7 @@ class StreamPublisher:
             await asyncio.sleep(0 if len(waiting) < before else _PAUSE_SECONDS)
             before = len(waiting)
             await self._publish(_first_of_each_subject(waiting))
-        # The caller passes the rest again, so that the results end at the first write without one.
+        # The caller passes the rest again, so the results end at the first write without one.
         results = []
         for publish in publishes:
             if publish.result is None:
@@ -176,7 +177,7 @@ class StreamPublisher:
             publish.result = IdempotencyConflict()
 
     def _stored(self, write: Write, last: int) -> Stored:
-        # The number was used before, so that the server has lost messages since the stream was checked.
+        # The number was used before, so the server has lost messages since the stream was checked.
         if last <= self._above:
             raise LogUnavailable(f"the stream {self._stream.name} has lost messages")
         return self._receipt(last, len(write.drafts), self._unix_ms, new=True)

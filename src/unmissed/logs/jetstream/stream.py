@@ -145,8 +145,9 @@ def _epoch(config: Mapping[str, Any], name: str) -> str:
 
 
 def _check(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError that names every setting that this node cannot work with."""
+    """Raise ConfigurationError if this node cannot work with some settings. The text names all of them."""
     name = wanted["name"]
+    # The server leaves out settings that are false.
     different = {
         key: wanted[key]
         for key in (*_FIXED, "subjects", "num_replicas", "max_age", "max_msgs", "max_bytes")

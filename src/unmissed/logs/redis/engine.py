@@ -39,7 +39,7 @@ from unmissed.logs.writer import Stored, Write
 
 logger = logging.getLogger("unmissed")
 
-OLDEST_VERSION = (6, 2)
+_OLDEST_VERSION = (6, 2)
 SETTLE_MS = 1_500
 """How long nothing is stored after a restart of Redis, or after a failover, so that all nodes can connect first."""
 
@@ -104,7 +104,7 @@ class RedisEngine:
         if self._clients is None:
             self._clients = self._new_clients()
             self._script = self._clients.redis.register_script(_SCRIPT)
-            # All databases of a server share its channels, so that the name contains the database.
+            # All databases of a server share its channels, so the name contains the database.
             database = self._clients.redis.connection_pool.connection_kwargs.get("db") or 0
             self._channel_name = f"{self._prefix}:{database}:nodes"
         async with self._server() as redis:
@@ -268,8 +268,8 @@ def _result(write: Write, outcome: int, receipt: bytes) -> Stored | UnmissedErro
 
 def _check_version(info: dict[str, Any]) -> None:
     version = str(info["redis_version"])
-    if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
-        oldest = ".".join(map(str, OLDEST_VERSION))
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST_VERSION:
+        oldest = ".".join(map(str, _OLDEST_VERSION))
         raise ConfigurationError(f"UNMISSED_LOG_URL: Redis {version} is too old: {oldest} or newer is needed")
 
 

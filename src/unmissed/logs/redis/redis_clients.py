@@ -59,7 +59,7 @@ def client_factory(url: str, *, tls: dict[str, Any]) -> Callable[[], RedisClient
 
 
 def _sentinel_factory(url: str) -> Callable[[], RedisClients]:
-    """Return a function that creates clients which ask these Sentinels for their master when they connect."""
+    """Return a function that creates clients. Each of them asks these Sentinels for its server when it connects."""
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")

@@ -119,6 +119,7 @@ class SqliteFile:
         self._create_private()
         with contextlib.ExitStack() as stack:
             try:
+                # Python begins no transactions: ``_transaction`` does, and inside one, some pragmas are refused.
                 self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
                 stack.callback(self._connection.close)
                 opened = self._open(), self._retained()
@@ -197,6 +198,7 @@ class SqliteFile:
         Messages before a missing or damaged one count as evicted, since clients may have missed that one.
         """
         now, now_ms = self._clock(), self._log_clock.now_ms()
+        # Columns of SQLite hold values of any type: another program may have stored a text or a float in a row.
         rows = self._connection.execute(
             "SELECT number, CAST(unix_ms AS INTEGER), CAST(log_ms AS INTEGER), CAST(message AS BLOB) FROM messages "
             "ORDER BY number DESC"
@@ -239,7 +241,7 @@ class SqliteFile:
     def _begin_epoch(self, *, above: int) -> None:
         """Begin an empty epoch at the time in microseconds, or higher if a number could be used again.
 
-        Receipts remain: a key that was used is answered with the number that its message had.
+        Receipts remain: a known key is answered with the number of its message in the old epoch.
         """
         first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
         if self._first_number is not None and not above:
