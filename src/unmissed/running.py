@@ -210,10 +210,11 @@ class Running:
         drafts = await drafts_of(
             messages, max_message_bytes=self._settings.max_message_bytes, retention=self.window.retention
         )
-        await self._fan_out.make_room(drafts)
-        # Again, since the manager may have stopped. From the flush in ``make_room`` to the append of a log in memory
-        # nothing yields: what others published in between could be evicted before it is flushed.
+        await self._fan_out.wait_for_readers()
+        # Again, since the manager may have stopped.
         self._check_accepting(_FROM_THREADS)
+        # Nothing yields from here to the append of a log in memory: what others publish in between could be evicted.
+        self._fan_out.make_room(messages=len(drafts), size=sum(draft.size_in_log for draft in drafts))
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         publishing = self._log.publish(drafts, idempotency_key=key)
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
@@ -260,6 +261,7 @@ class Running:
         self._check_accepting(_OWN_LOOP)
         self._hooks.check_room()
         # Before the position is located: what is too old must count as lost, although the checks expire it later.
+        # The client's position is located in the window. The checks expire the rest of the log, once a second.
         self.window.expire(self._clocks.monotonic())
         return self._fan_out.connect(
             socket,

@@ -120,6 +120,9 @@ class HeldListener:
         self._listener = listener
         self._passing = passing
 
+    def make_room(self, *, messages: int, size: int) -> None:
+        self._listener.make_room(messages=messages, size=size)
+
     def appended(self) -> None:
         self._listener.appended()
 

@@ -98,8 +98,11 @@ class Connection:
         """The address of the client, if the server knows it."""
         self.transport = transport
         """How the client is connected: a name for operators."""
-        self.opened_at, self.expires_at, self.ends_at, self._heartbeat_at, ping_at = schedule
-        self.liveness = Liveness(socket, ping_at=ping_at)
+        self.opened_at = schedule.opened_at
+        self.expires_at = schedule.expires_at
+        self.ends_at = schedule.ends_at
+        self._heartbeat_at = schedule.heartbeat_at
+        self.liveness = Liveness(socket, ping_at=schedule.ping_at)
         self.reader = reader
         self._socket = socket
         self._access = access
@@ -183,9 +186,8 @@ class Connection:
 
     def socket_received(self, frame: str | bytes) -> None:
         """Answer a client frame."""
-        if self._inbox is None:
-            self._inbox = self._open_inbox()
-        self._act(self._inbox.take(frame))
+        inbox = self._inbox = self._inbox or self._open_inbox()
+        self._act(inbox, inbox.take(frame))
 
     def socket_closed(self, code: int, reason: str) -> None:
         """Report that this client has disconnected."""
@@ -200,13 +202,13 @@ class Connection:
             identity=self.identity,
             access=self._access,
             handling=self._reports.handling,
-            act=self._act,
+            act=self._act_later,
         )
         if self.closing:
             inbox.close()
         return inbox
 
-    def _act(self, effect: Effect | None) -> None:
+    def _act(self, inbox: Inbox, effect: Effect | None) -> None:
         """Carry out what a frame has led to, and send the answers.
 
         A flush in slices may have determined its audience before a change of topics. It misses nothing: the reader
@@ -214,7 +216,8 @@ class Connection:
         nor the delivery has to come first.
         """
         if isinstance(effect, Granted):
-            effect = self._follow(effect)
+            self._reach(effect.frame.since or 0)
+            effect = inbox.follow(effect)
         match effect:
             case TopicChange():
                 self._reports.topics_changed(self, effect)
@@ -224,20 +227,21 @@ class Connection:
             case Closing(code=code, reason=reason, discard=discard):
                 self.close(code, reason, discard=discard)
         self.deliver()
-        if self._inbox is not None:
-            self._inbox.check_room()
+        inbox.check_room()
 
-    def _follow(self, granted: Granted) -> Effect | None:
-        """Deliver up to the number that the client has seen elsewhere, as far as the socket accepts data, then follow.
+    def _act_later(self, inbox: Inbox, effect: Effect | None) -> None:
+        """Do the same for a task of the inbox. A connection that raises is aborted, as in a flush."""
+        for_each((self,), lambda _: self._act(inbox, effect))
 
-        What it has seen there of the new topics is then behind the position, and not sent again.
+    def _reach(self, number: int) -> None:
+        """Deliver up to a number that the client has seen elsewhere, as far as the socket accepts data.
+
+        What it has seen there of topics that it follows next is then behind the position, and not sent again.
         """
-        since = granted.frame.since or 0
-        while (before := self.position) < since and self._socket.writable:
+        while (before := self.position) < number and self._socket.writable:
             self.deliver()
             if self.position == before:
-                break
-        return None if self._inbox is None else self._inbox.follow(granted)
+                return
 
     def renewed(self, identity: Identity, *, expires_at: float) -> None:
         """Use another identity of the same user from now on. ``expires_at`` is in monotonic seconds."""
@@ -297,7 +301,7 @@ class Connection:
         self._reports.ended(self, *(self._closing or (CloseCode.LOST, reason)))
         self._socket.abort()
 
-    def make_room(self) -> None:
+    def give_way(self) -> None:
         """Close the socket for a newer connection of the user, and forget this one now: its client may be gone."""
         reason = "replaced by a newer connection of this user: reconnect later"
         self.close(CloseCode.TOO_MANY, reason, discard=True)

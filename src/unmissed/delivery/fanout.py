@@ -4,14 +4,13 @@ import asyncio
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.messages import Draft
 from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
@@ -86,6 +85,7 @@ class FanOut:
         self._flushing = self._flushed = _Mark.of(window)
         self._waited_at = self._flushed
         """How far the window was filled when active readers were last waited for."""
+        self._turnstile = asyncio.Lock()
         self._throttle = Throttle(self, loop=asyncio.get_running_loop())
 
     def connect(
@@ -254,49 +254,40 @@ class FanOut:
 
     # Backpressure, and what the log reports
 
-    async def make_room(self, drafts: Sequence[Draft]) -> None:
-        """Wait for active readers, and flush what appending these drafts would evict. Never yields after the flush."""
-        await self.wait_for_readers()
+    def make_room(self, *, messages: int, size: int) -> None:
+        """Flush at once what would be evicted by appending so many messages, which take ``size`` bytes in the log."""
         retention = self.window.retention
-        count, size = self._unflushed
-        if count and (
-            count + len(drafts) > retention.max_messages
-            or size + sum(draft.size_in_log for draft in drafts) > retention.max_bytes
+        unflushed = self.window.latest - self._flushed.latest
+        unflushed_bytes = self.window.appended_bytes - self._flushed.appended_bytes
+        if unflushed and (
+            unflushed + messages > retention.max_messages or unflushed_bytes + size > retention.max_bytes
         ):
             self._throttle.flush_now()
 
     async def wait_for_readers(self) -> None:
         """Flush, and wait until active readers have received it, once a quarter of the window was appended."""
-        window, before = self.window, self._waited_at
-        if (
-            window.latest - before.latest <= window.retention.max_messages // 4
-            and window.appended_bytes - before.appended_bytes <= window.retention.max_bytes // 4
-        ):
-            return
-        # Before the wait: publishers that come during it must not wait for the same readers again.
-        waited_at = self._waited_at = _Mark.of(window)
-        self._throttle.flush_now()
-        # A turn of the event loop, in which sockets may accept data again.
-        await asyncio.sleep(0)
-        await self.behind.catch_up(waited_at.latest, served_through=before.latest)
+        # One after another, so that publishes keep the order in which they were begun.
+        async with self._turnstile:
+            window, before = self.window, self._waited_at
+            if (
+                window.latest - before.latest <= window.retention.max_messages // 4
+                and window.appended_bytes - before.appended_bytes <= window.retention.max_bytes // 4
+            ):
+                return
+            waited_at = self._waited_at = _Mark.of(window)
+            self._throttle.flush_now()
+            # A turn of the event loop, in which sockets may accept data again.
+            await asyncio.sleep(0)
+            await self.behind.catch_up(waited_at.latest, served_through=before.latest)
 
     def appended(self) -> None:
-        """Flush soon, or at once when more than half of the window is unflushed: the next block must not evict it."""
-        count, size = self._unflushed
-        if count > self.window.retention.max_messages // 2 or size > self.window.retention.max_bytes // 2:
-            self._throttle.flush_now()
-        else:
-            self._throttle.request()
+        """Flush soon."""
+        self._throttle.request()
 
     def before_restart(self) -> None:
         """Deliver what the sockets accept now, and ask all clients to reconnect: their epoch ends."""
         self.flush()
         reconnect_all(self.connections, _NEW_EPOCH, seconds=self._limits.drain_seconds, discard=True)
-
-    @property
-    def _unflushed(self) -> tuple[int, int]:
-        """How many messages, and bytes, were appended after what the last complete flush offered to connections."""
-        return self.window.latest - self._flushed.latest, self.window.appended_bytes - self._flushed.appended_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ class Inbox:
         identity: Identity,
         access: Access,
         handling: RequestHandling,
-        act: Callable[[Effect | None], None],
+        act: Callable[["Inbox", Effect | None], None],
     ) -> None:
         self._reader = reader
         self._socket = socket
@@ -262,11 +262,11 @@ class Inbox:
         if await self._may_begin(size=size):
             answer = await self._handling.answer(self._identity, request)
             self._reader.send(answer.payload, after=answer.after)
-            self._act(None)
+            self._act(self, None)
 
     async def _change_later(self, frame: Change, *, size: int) -> None:
         if await self._may_begin(size=size):
-            self._act(await self._change(frame))
+            self._act(self, await self._change(frame))
 
     async def _change(self, frame: Change) -> Effect | None:
         """Change the topics or the token. Nothing is awaited if ``_is_slow`` returns False."""

@@ -134,7 +134,7 @@ class Registry:
             return
         streams = [each for each in connections if each.transport == EVENTS_TRANSPORT]
         if streams:
-            min(streams, key=lambda each: each.opened_at).make_room()
+            min(streams, key=lambda each: each.opened_at).give_way()
             return
         for connection in connections:
             connection.liveness.ping(now)

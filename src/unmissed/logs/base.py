@@ -23,11 +23,15 @@ class Publication:
 
 
 class WindowListener(Protocol):
-    """Is called about each change of a log's window. The manager is one: it delivers what was appended.
+    """Is called about each change of a log's window: the fan-out of a manager, which delivers what was appended.
 
-    A log calls ``appended`` after each publish, and in a large one after each quarter of the retention. A log that
-    appends several publishes in a row, such as those of other nodes, also waits for readers in between.
+    A log calls ``appended`` after each publish. One that appends something else than the drafts of the publish that it
+    was called for, such as messages of other nodes, also calls ``make_room`` before, and waits for readers in between.
     """
+
+    def make_room(self, *, messages: int, size: int) -> None:
+        """Flush at once what would be evicted by appending so many messages, which take ``size`` bytes in the log."""
+        ...
 
     def appended(self) -> None:
         """Deliver what has been appended."""

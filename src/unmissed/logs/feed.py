@@ -1,4 +1,4 @@
-"""The way into a window: messages are appended in blocks, and the listener delivers each before it is evicted."""
+"""The way into a window: messages are appended, and the listener delivers each before it is evicted."""
 
 import asyncio
 import time
@@ -43,8 +43,8 @@ def stamped(drafts: Sequence[Draft], receipt: Receipt, *, appended_at: float) ->
 class Feed:
     """A window and its listener, once there is one. ``clock`` returns monotonic seconds, for the ages of messages.
 
-    A block is at most a quarter of the retention, in messages and in bytes, or one message. The listener leaves at most
-    half of the window undelivered. So a block never evicts a message before connections were offered it.
+    No message is evicted before connections were offered it: the listener makes room for each one. Records are appended
+    in blocks of at most a quarter of the retention, in messages and in bytes, between which active readers catch up.
     """
 
     def __init__(self, window: Window, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,22 +80,16 @@ class Feed:
             await self._listener.wait_for_readers()
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Append messages that continue the window, and call the listener after each block. Never yields."""
-        window = self.window
-        count, begun = 0, window.appended_bytes
+        """Append messages that continue the window, and call the listener. Never yields."""
+        window, listener = self.window, self._listener
         for message in messages:
-            full = count == self._block_messages
-            if full or (count and window.appended_bytes - begun + message.size_in_log > self._block_bytes):
-                # Before the next block, which may evict this one: the listener flushes when half of the window waits.
-                self._appended()
-                count, begun = 0, window.appended_bytes
+            if listener is not None:
+                listener.make_room(messages=1, size=message.size_in_log)
             window.append(message)
-            count += 1
             if self._awaited:
                 # The publisher continues in a later turn of the event loop, when the rest of its block is appended.
                 self._release(message.sequence_number)
-        if count:
-            self._appended()
+        self._appended()
 
     def _appended(self) -> None:
         if self._listener is not None:

@@ -10,7 +10,8 @@ import pytest
 
 from places import LOGS, new_url
 from support import ALICE, ManualLog, connect, flushed, managed, nth, nths, shape
-from unmissed import ConnectionManager, Draft, Publication, WindowListener
+from unmissed import ConnectionManager, Draft, Identity, Publication, Settings, WindowListener
+from unmissed.delivery.fanout import SLICE
 from unmissed.testing import FakeSocket, ManualClock
 
 
@@ -118,6 +119,57 @@ async def test_a_message_as_large_as_the_log_evicts_nothing_that_a_connection_wa
         await flushed(manager)
 
         assert [*range(5)] == received(socket, manager)
+
+
+@pytest.mark.parametrize("kind", LOGS)
+async def test_a_large_message_that_is_stored_with_others_evicts_nothing_that_a_connection_was_not_offered(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Publishes that are written together are appended one after another, and the last one needs most of the log."""
+    settings = Settings.load(log_url=new_url(kind, request, tmp_path), max_bytes=70_000, max_message_bytes=65_000)
+    async with ConnectionManager(settings) as manager:
+        socket, _ = connect(manager)
+
+        await asyncio.gather(*(manager.emit("a", "x" * size) for size in (1, 2, 15_000, 60_000)))
+        await flushed(manager)
+
+        assert ["connected", "a", "a", "a", "a"] == [kind for kind, _ in shape(socket)]
+
+
+async def test_a_batch_as_large_as_the_log_is_delivered_in_one_flush_of_many_slices(clock: ManualClock) -> None:
+    async with managed(clock) as manager:
+        sockets = [connect(manager, Identity(f"user {number}"))[0] for number in range(2_000)]
+        await flushed(manager)
+        before = sum(len(socket.chunks) for socket in sockets)
+        loop, most = asyncio.get_running_loop(), 0
+
+        def watch(written: int) -> None:
+            nonlocal most
+            now = sum(len(socket.chunks) for socket in sockets)
+            most = max(most, now - written)
+            if now < before + 2_000:
+                loop.call_soon(watch, now)
+
+        loop.call_soon(watch, before)
+        await manager.publish_batch([{"type": "a"}] * 500)
+        await flushed(manager)
+
+        assert before + 2_000 == sum(len(socket.chunks) for socket in sockets)
+        assert most <= 2 * SLICE
+
+
+@pytest.mark.parametrize("kind", LOGS)
+async def test_publishes_are_numbered_in_the_order_in_which_they_were_begun(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Also where one of them waits for a reader that takes a chunk now and then."""
+    async with ConnectionManager(Settings.load(log_url=new_url(kind, request, tmp_path), max_messages=20)) as manager:
+        manager.connect(TakingSocket(), identity=ALICE)
+
+        published = await asyncio.gather(*(manager.emit("a", number) for number in range(60)))
+
+        numbers = [message.sequence_number for message in published]
+        assert sorted(numbers) == numbers
 
 
 class UnevenLog(ManualLog):

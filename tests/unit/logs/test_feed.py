@@ -32,6 +32,11 @@ class WatchingListener:
     def __init__(self, window: Window) -> None:
         self.window = window
         self.calls: list[tuple[str, str, int]] = []
+        self.room: list[tuple[int, int, int]] = []
+        """The latest number, and for how many messages and bytes room was made then."""
+
+    def make_room(self, *, messages: int, size: int) -> None:
+        self.room.append((self.window.latest, messages, size))
 
     def appended(self) -> None:
         self._record("appended")
@@ -138,13 +143,15 @@ async def test_a_quarter_of_the_bytes_is_appended_at_a_time() -> None:
     assert nths(2, 4, 5) == [latest for call, _, latest in listener.calls if call == "appended"]
 
 
-@pytest.mark.parametrize("feed", [feed_of(max_messages=8), feed_of(max_bytes=3_000)], ids=["messages", "bytes"])
-async def test_messages_are_appended_in_the_same_blocks_without_waiting(feed: Feed) -> None:
+async def test_room_is_made_for_each_message_before_it_is_appended() -> None:
+    feed = feed_of(max_messages=8)
     listener = watched(feed)
+    messages = [record.message(appended_at=0.0) for record in records(1, 2, 3)]
 
-    feed.extend(record.message(appended_at=0.0) for record in records(1, 2, 3, 4, 5))
+    feed.extend(messages)
 
-    assert [("appended", "life", number) for number in nths(2, 4, 5)] == listener.calls
+    assert [(nth(number), 1, messages[number].size_in_log) for number in range(3)] == listener.room
+    assert [("appended", "life", nth(3))] == listener.calls
 
 
 async def test_one_record_is_appended_at_a_time_if_the_retention_is_tiny() -> None:

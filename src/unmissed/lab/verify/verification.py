@@ -75,7 +75,7 @@ async def _verify(
             try:
                 await asyncio.wait([running])
             except asyncio.CancelledError:
-                # The processes end first: on a busy machine, they would take the CPU time that ending the clients needs.
+                # The processes end first: on a busy machine, they take the CPU time that the end of the clients needs.
                 deployment.kill()
                 running.cancel()
                 await asyncio.wait([running])
