@@ -1,4 +1,4 @@
-# The public names, one a line, each with its home. Type checkers read this file, and so does the module itself.
+# The public names, one a line, each with its home, for type checkers: the list in __init__.py, which a test compares.
 
 from unmissed.api.identity import Bearer as Bearer
 from unmissed.api.identity import get_current_user_id as get_current_user_id

@@ -8,8 +8,10 @@ manager needs no server.
 # ruff: noqa: PLC0414  # "Config as Config" lets other modules import it from here.
 
 import signal
+import sys
 from dataclasses import dataclass
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -188,6 +190,34 @@ def middlewares(app: "FastAPI") -> "list[ASGIApp] | None":
         layers.append(layer)
         layer = getattr(layer, "app", None)
     return layers
+
+
+_OWN_LAYERS = frozenset(
+    (
+        "fastapi._body_limit.AppBodyLimitMiddleware",
+        "fastapi.middleware.asyncexitstack.AsyncExitStackMiddleware",
+        "fastapi.telemetry._asgi.ExceptionTelemetryMiddleware",
+        "starlette.middleware.errors.ServerErrorMiddleware",
+        "starlette.middleware.exceptions.ExceptionMiddleware",
+    )
+)
+"""The layers that FastAPI itself puts around every application. They pass WebSockets on unchanged."""
+
+
+def is_own_layer(layer: object) -> bool:
+    """Return whether a layer is FastAPI's own, and as it was written. A package may add layers to all applications."""
+    kind = type(layer)
+    return f"{kind.__module__}.{kind.__qualname__}" in _OWN_LAYERS and is_as_written(
+        vars(kind).get("__call__"), module=kind.__module__
+    )
+
+
+def is_as_written(function: object, *, module: str) -> bool:
+    """Return whether a function is the one in the file of its module, and was not replaced by another package.
+
+    Wrappers copy the name and the module of what they wrap, and may imitate its class, but they are from another file.
+    """
+    return type(function) is FunctionType and function.__code__.co_filename == sys.modules[module].__file__
 
 
 def traces_websockets(app: "FastAPI") -> bool:

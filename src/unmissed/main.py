@@ -75,7 +75,7 @@ class ServedApplication:
     async def _send(self, state: MutableMapping[str, Any], send: Send, message: Message) -> None:
         """Send a message of the lifespan, with one line in place of a traceback that reports a ConfigurationError."""
         announced = state.get(ADMISSIONS_STATE)
-        if isinstance(announced, Admissions):
+        if isinstance(announced, Admissions) and announced.application is self.application:
             # Every WebSocket is passed on unchanged, so what the application has announced is true of this one, too.
             state[ADMISSIONS_STATE] = replace(announced, application=self)
         await send(_in_one_line(message))

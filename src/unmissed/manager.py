@@ -89,7 +89,7 @@ class ConnectionManager(Registration):
                     log=self._log,
                     settings=self.settings,
                     commands=self.commands,
-                    hooks=self.hooks,
+                    hooks=self._hooks,
                     revocations=self._revocations,
                     clocks=self._clocks,
                 )
@@ -330,6 +330,10 @@ class ConnectionManager(Registration):
         is raised, at most this node has done it.
         """
         await self.running.cluster.logouts.log_out_connection(connection_id)
+
+    def check_identity(self, identity: Identity) -> None:
+        """Raise InvalidToken if the user, or the token, was logged out. It also answers while nothing is running."""
+        self._revocations.check(identity)
 
     async def reconnect(self, connection_id: str) -> None:
         """Close a connection to any node with code 1012: its client reconnects. Raises UnknownConnection."""

@@ -206,13 +206,13 @@ class Running:
         publisher: str | None = None,
     ) -> Publication:
         """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
-        self._check_accepting(_FROM_THREADS)
+        self.check_accepting(_FROM_THREADS)
         drafts = await drafts_of(
             messages, max_message_bytes=self._settings.max_message_bytes, retention=self.window.retention
         )
         await self._fan_out.wait_for_readers()
         # Again, since the manager may have stopped.
-        self._check_accepting(_FROM_THREADS)
+        self.check_accepting(_FROM_THREADS)
         # Nothing yields from here to the append of a log in memory: what others publish in between could be evicted.
         self._fan_out.make_room(messages=len(drafts), size=sum(draft.size_in_log for draft in drafts))
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
@@ -258,7 +258,7 @@ class Running:
         After at most ``max_seconds``, the client is asked to reconnect. If InvalidToken, NotRunning, Draining,
         WrongThread or TooManyConnections is raised, the socket is unchanged.
         """
-        self._check_accepting(_OWN_LOOP)
+        self.check_accepting()
         self._hooks.check_room()
         # Before the position is located: what is too old must count as lost, although the checks expire it later.
         # The client's position is located in the window. The checks expire the rest of the log, once a second.
@@ -283,20 +283,16 @@ class Running:
 
     def check_capacity(self, user_id: str) -> None:
         """Raise what would refuse another connection of this user now: NotRunning, Draining or TooManyConnections."""
-        self._check_accepting(_OWN_LOOP)
+        self.check_accepting()
         self._hooks.check_room()
         self.connections.check_limits(user_id, now=self._clocks.monotonic())
-
-    def check_identity(self, identity: Identity) -> None:
-        """Raise InvalidToken if the user, or the token, was logged out."""
-        self._revocations.check(identity)
 
     def count_request(self, identity: Identity) -> None:
         """Count a request that comes without a connection against the rate of its user.
 
         Raises TooManyRequests over ``UNMISSED_CLIENT_RATE``, NotRunning or Draining.
         """
-        self._check_accepting(_OWN_LOOP)
+        self.check_accepting()
         self._requests.count(identity.user_id)
 
     async def run_command(self, identity: Identity, command: Command) -> bytes:
@@ -307,7 +303,7 @@ class Running:
         A repeated id returns the first answer, whether it came over HTTP or a WebSocket. Raises CommandError, also
         if the id was used for another command or its answer is forgotten, TooManyRequests, NotRunning or Draining.
         """
-        self._check_accepting(_OWN_LOOP)
+        self.check_accepting()
         return await self._requests.run(identity, command)
 
     def _admit(self, identity: Identity) -> float:
@@ -315,7 +311,8 @@ class Running:
         self._revocations.check(identity)
         return self._clocks.monotonic_at(identity.expires_at) + self._settings.token_leeway
 
-    def _check_accepting(self, right_call: str) -> None:
+    def check_accepting(self, right_call: str = _OWN_LOOP) -> None:
+        """Raise NotRunning, WrongThread, which names the right call, or Draining."""
         if self._stopped:
             raise NotRunning
         if not self.is_own_loop:

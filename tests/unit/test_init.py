@@ -28,6 +28,13 @@ def test_importing_all_names_gives_those_that_are_listed() -> None:
     assert {"ConnectionManager", "create_router", "__version__"} < {*dir(unmissed)} <= {*names}
 
 
+def test_the_stub_has_the_names_of_the_module_and_their_homes() -> None:
+    stub = Path(unmissed.__file__).with_suffix(".pyi").read_text()
+    lines = [f"from {home} import {name} as {name}" for name, home in vars(unmissed)["_HOMES"].items()]
+
+    assert sorted(lines) == sorted(line for line in stub.splitlines() if line.startswith("from "))
+
+
 def test_an_unknown_name_is_no_attribute() -> None:
     assert not hasattr(unmissed, "nonsense")
     assert not hasattr(importlib.import_module("unmissed.main"), "nonsense")

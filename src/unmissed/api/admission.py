@@ -1,7 +1,6 @@
-"""Where an application admits handshakes without a request: decided once, when it has started."""
+"""Where an application admits handshakes without a request: announced when it starts."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -12,7 +11,7 @@ from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 
 from unmissed.api.websocket_endpoint import WebSocketEndpoint
 from unmissed.delivery.socket import Admission, Admissions
-from unmissed.framework_names import effective_routes, middlewares, traces_websockets
+from unmissed.framework_names import effective_routes, is_as_written, is_own_layer, middlewares, traces_websockets
 
 _FOR_REQUESTS_ONLY = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
 """Starlette's middlewares that pass WebSockets on unchanged. Subclasses do, unless they override ``__call__``."""
@@ -22,10 +21,36 @@ _FIND_BY_PATH = (WebSocketRoute, APIWebSocketRoute, Mount)
 
 
 def admissions(app: FastAPI) -> Admissions:
-    """Return what an application announces: which handshakes need no request to it, by their paths.
+    """Return what an application announces when it starts: which handshakes need no request to it, by their paths."""
+    return Admissions(app, _Admitted(app))
 
-    All others are left to the application. So a path is left out in case of doubt: if a middleware is unknown or sees
-    WebSockets, if a route of an unknown kind or for a host might take the handshake, and if the path has parameters.
+
+class _Admitted:
+    """The paths at which an application admits handshakes, as it is built now.
+
+    It may be changed after the announcement: by a later lifespan, by a package that instruments it, or by a test.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._built: tuple[object, ...] | None = None
+        """What ``_by_path`` was found in."""
+        self._by_path: Mapping[str, Admission] = {}
+
+    def __call__(self, path: str) -> Admission | None:
+        """Return what admits handshakes for a path, or None."""
+        app = self._app
+        built = app.middleware_stack, app.router, len(app.router.routes)
+        if built != self._built:
+            self._built, self._by_path = built, _admitted_by(app)
+        return self._by_path.get(path)
+
+
+def _admitted_by(app: FastAPI) -> dict[str, Admission]:
+    """Return what admits handshakes, by path. All other handshakes are left to the application.
+
+    So a path is left out in case of doubt: if a middleware is unknown or sees WebSockets, if a route of an unknown kind
+    or for a host might take the handshake, and if the path has parameters.
     """
     found = dict[str, Admission]()
     if _passes_websockets_on(app):
@@ -36,31 +61,24 @@ def admissions(app: FastAPI) -> Admissions:
             admission = endpoint.admission(app, path) if isinstance(endpoint, WebSocketEndpoint) else None
             if admission is not None:
                 found[path] = admission
-    return Admissions(app, found)
+    return found
 
 
 def _passes_websockets_on(app: FastAPI) -> bool:
     """Return whether nothing around the routes of an application acts on WebSockets."""
     layers = middlewares(app)
     # Only FastAPI's own classes are known: what overrides these methods may do anything with a WebSocket.
-    if layers is None or _definer(type(app), "__call__") is not FastAPI or type(app.router) is not APIRouter:
+    if layers is None or _definer(app, "__call__") is not FastAPI or type(app.router) is not APIRouter:
         return False
-    known = {*_FOR_REQUESTS_ONLY, *map(type, _own_layers())}
-    return not traces_websockets(app) and all(_definer(type(layer), "__call__") in known for layer in layers)
-
-
-def _own_layers() -> list[Any]:
-    """Return the layers that FastAPI itself puts around every application."""
-    # They depend on the version of FastAPI: an application without other middlewares shows them.
-    empty = FastAPI()
-    empty.middleware_stack = empty.build_middleware_stack()
-    return middlewares(empty) or []
+    return not traces_websockets(app) and all(
+        is_own_layer(layer) or _definer(layer, "__call__") in _FOR_REQUESTS_ONLY for layer in layers
+    )
 
 
 def _decided_by_path(app: FastAPI) -> Iterator[BaseRoute]:
     """Yield the routes that may take a WebSocket, up to the first one that may decide by more than the path."""
     for route in effective_routes(app.routes):
-        definer = _definer(type(route), "matches")
+        definer = _definer(route, "matches")
         if definer in _FIND_BY_PATH:
             yield route
         elif definer not in _FIND_REQUESTS:
@@ -84,6 +102,7 @@ def _endpoint(path: str, routes: list[BaseRoute], app: FastAPI) -> object:
     return None
 
 
-def _definer(kind: type, method: str) -> type:
-    """Return the class that a class has this method from."""
-    return next(each for each in kind.__mro__ if method in vars(each))
+def _definer(thing: object, method: str) -> type | None:
+    """Return the class that an object has this method from, or None if another package has replaced the method."""
+    kind = next(each for each in type(thing).__mro__ if method in vars(each))
+    return kind if is_as_written(vars(kind)[method], module=kind.__module__) else None

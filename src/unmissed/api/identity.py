@@ -129,7 +129,7 @@ def checked(identity: object, manager: ConnectionManager) -> Identity:
             f"the authenticate dependency must return unmissed.Identity(user_id), not {type(identity).__name__}"
         )
     try:
-        manager.running.check_identity(identity)
+        manager.check_identity(identity)
     except InvalidToken as error:
         raise _unauthorized(str(error)) from None
     return identity

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from unmissed.api.error_table import known, refuse
 from unmissed.api.identity import Bearer, get_identity, may_have_query_token, remember_bearer
-from unmissed.framework_names import injected_by
+from unmissed.framework_names import injected_by, is_as_written
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
 
@@ -98,7 +98,7 @@ def _direct(inject: Handler, route: Any, *, bearer: Bearer | None) -> Handler:
         case object(call=endpoint, dependencies=[object(name="identity", call=authenticate)]) if (
             bearer is not None
             and authenticate in (bearer, get_identity)
-            and getattr(inject, "__module__", None) == APIRoute.__module__
+            and is_as_written(inject, module=APIRoute.__module__)
         ):
 
             async def handler(request: Request) -> Any:

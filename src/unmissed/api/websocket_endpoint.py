@@ -105,6 +105,8 @@ class WebSocketEndpoint:
         """
         identity = self._allowed(websocket, authenticated)
         asked = Asked.by(websocket)
+        # Before the topics: a client that is refused one stops, and must come back after a restart.
+        self._manager.running.check_accepting()
         subscription = asked.granted(identity, await access.granted(identity, asked.topics))
         await self._manager.running.catch_up(subscription.since)
         await accept(websocket)

@@ -23,7 +23,7 @@ class Registration:
     def __init__(self) -> None:
         self.commands = Commands()
         self.events = TypedMessages()
-        self.hooks = Hooks()
+        self._hooks = Hooks()
 
     @overload
     def command(self, name_or_function: str) -> Callable[[_Function], _Function]: ...
@@ -51,7 +51,7 @@ class Registration:
 
         Raises ConfigurationError.
         """
-        self.hooks.on_connect.append(_checked_hook(hook, "on_connect"))
+        self._hooks.on_connect.append(_checked_hook(hook, "on_connect"))
         return hook
 
     def on_disconnect(self, hook: _DisconnectHook) -> _DisconnectHook:
@@ -59,7 +59,7 @@ class Registration:
 
         Raises ConfigurationError.
         """
-        self.hooks.on_disconnect.append(_checked_hook(hook, "on_disconnect"))
+        self._hooks.on_disconnect.append(_checked_hook(hook, "on_disconnect"))
         return hook
 
     @overload

@@ -5,7 +5,7 @@ WebSocket over ASGI, and without ``BODY_EXTENSION`` a body. An application may a
 state of ASGI, or none: another application around it may not pass the state on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -124,6 +124,6 @@ class Admissions:
     """Where a server may pass plain handshakes directly, without a request to the application."""
 
     application: object
-    """The application that announces this. It counts only if the server calls this one, not another one around it."""
-    by_path: Mapping[str, Admission]
-    """By the path after the server's root path. Only the path decides that the application calls this endpoint."""
+    """The application that the announcement is about. A server that calls another one must not use it."""
+    at: Callable[[str], Admission | None]
+    """Returns what admits handshakes for a path, or None. The application may change: ask for each handshake."""

@@ -1,16 +1,20 @@
 """Which paths an application announces, decided when it has started."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 from starlette.routing import Host, Mount, WebSocketRoute
 
 from unmissed import Bearer, ConnectionManager, Identity, JwtVerifier, Settings, create_app, create_router
 from unmissed.api.admission import admissions
+from unmissed.framework_names import effective_routes
 from unmissed.testing import SECRET
 
 
@@ -26,8 +30,15 @@ def application(*routers: APIRouter, **options: Any) -> FastAPI:
 
 
 def announced(app: FastAPI) -> set[str]:
+    """Return the paths of an application's routes, with and without its root path, that it announces."""
     app.middleware_stack = app.build_middleware_stack()
-    return {*admissions(app).by_path}
+    return announced_now(app)
+
+
+def announced_now(app: FastAPI) -> set[str]:
+    paths = [str(getattr(route, "path", "")) for route in effective_routes(app.routes)]
+    find = admissions(app).at
+    return {path for each in paths for path in (each, app.root_path + each) if find(path) is not None}
 
 
 async def other(websocket: WebSocket) -> None: ...
@@ -45,7 +56,7 @@ def test_the_built_in_application_announces_its_path() -> None:
 
 
 def test_an_application_that_has_not_started_announces_nothing() -> None:
-    assert {} == admissions(application(router())).by_path
+    assert set() == announced_now(application(router()))
 
 
 def nested(app: FastAPI) -> None:
@@ -173,3 +184,51 @@ def test_an_application_that_has_a_say_in_handshakes_announces_nothing(
     build: Callable[[], FastAPI], *, short: bool
 ) -> None:
     assert ({"/ws"} if short else set()) == announced(build())
+
+
+class Guard:
+    """A middleware that refuses everything."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def test_a_middleware_that_a_package_adds_to_every_application_sees_each_handshake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = FastAPI.build_middleware_stack
+    monkeypatch.setattr(FastAPI, "build_middleware_stack", lambda app: Guard(build(app)))
+
+    assert set() == announced(create_app(Settings.load(jwt_secret=SECRET)))
+
+
+@pytest.mark.parametrize("kind", [CORSMiddleware, ServerErrorMiddleware, WebSocketRoute])
+def test_a_class_that_another_package_has_patched_sees_each_handshake(
+    kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = "matches" if kind is WebSocketRoute else "__call__"
+    original = vars(kind)[method]
+
+    @functools.wraps(original)
+    def replaced(*arguments: Any) -> Any:
+        return original(*arguments)
+
+    monkeypatch.setattr(kind, method, replaced)
+    app = create_app(Settings.load(jwt_secret=SECRET))
+    app.add_middleware(CORSMiddleware)
+
+    assert set() == announced(app)
+
+
+def test_what_changes_an_application_after_its_announcement_counts_from_the_next_handshake() -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET))
+    find = admissions(app).at
+    before_start, app.middleware_stack = find("/ws"), app.build_middleware_stack()
+    started, app.middleware_stack = find("/ws"), Guard(app.middleware_stack)
+    guarded, app.middleware_stack = find("/ws"), app.build_middleware_stack()
+
+    app.router.routes.insert(0, WebSocketRoute("/ws", other))
+
+    assert (None, True, None, None) == (before_start, callable(started), guarded, find("/ws"))

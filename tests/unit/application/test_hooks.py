@@ -134,7 +134,7 @@ async def test_hooks_that_did_not_run_before_the_stop_are_counted_in_the_log(
     unstarted: ConnectionManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("unmissed.running._STOP_SECONDS", 0.01)
-    unstarted.hooks = Hooks(max_running=2)
+    unstarted._hooks = Hooks(max_running=2)  # noqa: SLF001
 
     @unstarted.on_connect
     async def hanging(event: Connected) -> None:
@@ -177,7 +177,7 @@ async def test_the_hooks_of_very_many_clients_are_all_called(unstarted: Connecti
 
 async def test_only_so_many_hooks_run_at_a_time_and_the_others_wait(clock: ManualClock) -> None:
     manager, may_end = managed(clock), asyncio.Event()
-    manager.hooks = Hooks(max_running=3)
+    manager._hooks = Hooks(max_running=3)  # noqa: SLF001
     running, most, order = 0, 0, list[str]()
 
     @manager.on_connect
@@ -209,7 +209,7 @@ async def test_only_so_many_hooks_run_at_a_time_and_the_others_wait(clock: Manua
 
 async def test_with_too_many_events_that_wait_for_hooks_no_more_clients_are_accepted(clock: ManualClock) -> None:
     manager, may_end, left = managed(clock), asyncio.Event(), list[str]()
-    manager.hooks = Hooks(max_running=1, max_waiting=5)
+    manager._hooks = Hooks(max_running=1, max_waiting=5)  # noqa: SLF001
 
     @manager.on_connect
     async def came(event: Connected) -> None:

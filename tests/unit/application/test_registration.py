@@ -45,8 +45,8 @@ def test_every_decorator_returns_what_it_decorates(unstarted: ConnectionManager)
     assert Shipped is unstarted.event(Shipped)
     assert (["command"], [came], [left], [("Shipped", Shipped)]) == (
         [each.name for each in unstarted.commands],
-        unstarted.hooks.on_connect,
-        unstarted.hooks.on_disconnect,
+        unstarted._hooks.on_connect,  # noqa: SLF001
+        unstarted._hooks.on_disconnect,  # noqa: SLF001
         [*unstarted.events],
     )
 

@@ -24,7 +24,7 @@ async def test_a_user_is_logged_out_on_every_node(managers: Managers) -> None:
     assert [(4401, "logged out: log in again")] * 2 == [socket.closed_with for socket in sockets]
     for manager in managers:
         with pytest.raises(InvalidToken):
-            manager.running.check_identity(identity)
+            manager.check_identity(identity)
 
 
 async def test_one_connection_of_another_node_is_logged_out(managers: Managers) -> None:
@@ -38,9 +38,9 @@ async def test_one_connection_of_another_node_is_logged_out(managers: Managers) 
     assert (4401, "logged out: log in again") == ended.closed_with
     assert other.closed_with is None
     for manager in managers:
-        manager.running.check_identity(second)
+        manager.check_identity(second)
         with pytest.raises(InvalidToken):
-            manager.running.check_identity(first)
+            manager.check_identity(first)
 
 
 async def test_refusing_a_token_closes_every_connection_that_uses_it_on_every_node(managers: Managers) -> None:
@@ -57,7 +57,7 @@ async def test_refusing_a_token_closes_every_connection_that_uses_it_on_every_no
     for manager in managers:
         for identity in (token, renewed):
             with pytest.raises(InvalidToken):
-                manager.running.check_identity(identity)
+                manager.check_identity(identity)
 
 
 async def test_a_logout_covers_tokens_that_only_another_node_knows_and_no_later_ones(managers: Managers) -> None:
@@ -75,9 +75,9 @@ async def test_a_logout_covers_tokens_that_only_another_node_knows_and_no_later_
     for manager in managers:
         for identity in (*known, Identity("alice", issued_at=ahead - 1)):
             with pytest.raises(InvalidToken):
-                manager.running.check_identity(identity)
+                manager.check_identity(identity)
         for issued_at, expires_at in ((ahead + 1, None), (far + 1, None), (None, far + 1)):
-            manager.running.check_identity(Identity("alice", issued_at=issued_at, expires_at=expires_at))
+            manager.check_identity(Identity("alice", issued_at=issued_at, expires_at=expires_at))
 
 
 async def test_a_user_without_tokens_is_logged_out_and_may_come_back(managers: Managers) -> None:
@@ -125,7 +125,7 @@ async def test_a_node_that_starts_later_knows_who_was_logged_out(managers: Manag
 
     async with ConnectionManager(managers[0].settings) as late:
         with pytest.raises(InvalidToken):
-            late.running.check_identity(identity)
+            late.check_identity(identity)
         socket, _ = connect(late, Identity("alice", issued_at=4e9))
         await managers[0].emit("a")
         await until(lambda: ("a", late.window.latest) in shape(socket))
@@ -156,5 +156,5 @@ async def test_a_logout_and_presence_say_that_other_nodes_could_not_be_reached(
 
             assert (4401, "logged out: log in again") == socket.closed_with
             with pytest.raises(InvalidToken):
-                manager.running.check_identity(identity)
+                manager.check_identity(identity)
             assert not manager.connections

@@ -191,7 +191,7 @@ def admit(scope: Any, open_socket: Any) -> bool:  # noqa: ARG001  # the signatur
     return True
 
 
-ANNOUNCED = {ADMISSIONS_STATE: Admissions(app, {"/ws": admit})}
+ANNOUNCED = {ADMISSIONS_STATE: Admissions(app, {"/ws": admit}.get)}
 
 
 def scope(path: str = "/ws", **headers: str) -> dict[str, Any]:
