@@ -23,13 +23,12 @@ from unmissed.delivery.socket import STALL_STATE, Socket
 from unmissed.logs.base import Log, Publication
 from unmissed.logs.urls import log_from_url
 from unmissed.running import Clocks, Running
-from unmissed.security.access import Access, Subscription
+from unmissed.security.access import NO_RENEWAL, Access, Subscription
 from unmissed.settings import Settings
 
 CLOSE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
 
-_NO_RIGHTS = Access()
 
 logger = logging.getLogger("unmissed")
 
@@ -284,7 +283,7 @@ class ConnectionManager(Registration):
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
         client: str | None = None,
-        access: Access = _NO_RIGHTS,
+        access: Access = NO_RENEWAL,
     ) -> Connection:
         """Deliver to an accepted socket: first the messages that it missed after ``since``, then every new one.
 

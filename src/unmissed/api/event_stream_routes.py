@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from unmissed.api.error_table import refuse
-from unmissed.api.identity import checked
+from unmissed.api.identity import allowed
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import Asked, described
 from unmissed.core.audience import TOPICS_PATTERN, Identity
@@ -19,11 +19,10 @@ from unmissed.core.rest import EVENTS_PATH, EVENTS_TRANSPORT
 from unmissed.delivery.portable import AsgiEventStream
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.manager import ConnectionManager
-from unmissed.security.access import Access
+from unmissed.security.access import NO_RENEWAL, Access
 from unmissed.security.origins import Origins
 
 _STREAMS_KEY = "unmissed.streams"
-_NO_RIGHTS = Access()
 _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -49,9 +48,7 @@ def add_event_stream_route(
         Each event has a frame as its `data`, and the frame's sequence number, if there is one, as its `id`. The header
         `Last-Event-ID` replaces `since` and `epoch`. An `error` frame before the end has the close code.
         """
-        if refusal := origins.refusal(request):
-            raise refusal
-        checked(identity, manager)
+        allowed(request, identity, manager=manager, origins=origins)
         asked = Asked.by(request)
         subscription = asked.granted(identity, await access.granted(identity, asked.topics))
         await manager.running.catch_up(subscription.since)
@@ -60,7 +57,7 @@ def add_event_stream_route(
         connect = partial(
             manager.running.connect,
             subscription=subscription,
-            access=_NO_RIGHTS,
+            access=NO_RENEWAL,
             transport=EVENTS_TRANSPORT,
             max_seconds=manager.settings.events_seconds,
         )

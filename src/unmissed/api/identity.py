@@ -18,15 +18,16 @@ from unmissed.core.client_frames import Authenticate, parse_client_frame
 from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
 from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.manager import ConnectionManager
+from unmissed.security.origins import Origins
 from unmissed.security.tokens import JwtVerifier, TokenVerifier
 from unmissed.settings import Settings
 
 AUTHENTICATION_SECONDS = 5.0
 
-FIRST_FRAME_KEY = "unmissed.first_frame"
+WAITING_KEY = "unmissed.first_frame"
 """Key in the scope of a WebSocket for a function. It returns the context in which the first frame is awaited."""
 
-_FIRST_FRAME_KEY = "unmissed.received"
+_RECEIVED_KEY = "unmissed.received"
 _SCOPE_KEY = "unmissed.bearer"
 _QUERY_KEY = "unmissed.query_token"
 _STATE_NAME = "unmissed_bearer"
@@ -135,6 +136,16 @@ def checked(identity: object, manager: ConnectionManager) -> Identity:
     return identity
 
 
+def allowed(connection: HTTPConnection, identity: object, *, manager: ConnectionManager, origins: Origins) -> Identity:
+    """Return who a client that connects is, if it may. Raises OriginRefused, and what ``checked`` raises.
+
+    The origin comes first: a page of a foreign origin, which may have the cookies of its user, learns nothing else.
+    """
+    if refusal := origins.refusal(connection):
+        raise refusal
+    return checked(identity, manager)
+
+
 def remember_bearer(connection: HTTPConnection, bearer: Bearer | None) -> None:
     """Let ``get_identity`` use this bearer for one request or WebSocket."""
     connection.scope[_SCOPE_KEY] = bearer
@@ -183,14 +194,14 @@ def _subprotocol_token(websocket: HTTPConnection) -> str | None:
 
 async def _first_frame_token(websocket: WebSocket) -> str:
     """Return the token of the first frame, which several dependencies of one handshake may ask for."""
-    if _FIRST_FRAME_KEY not in websocket.scope:
-        websocket.scope[_FIRST_FRAME_KEY] = await _receive_token(websocket)
-    token: str = websocket.scope[_FIRST_FRAME_KEY]
+    if _RECEIVED_KEY not in websocket.scope:
+        websocket.scope[_RECEIVED_KEY] = await _receive_token(websocket)
+    token: str = websocket.scope[_RECEIVED_KEY]
     return token
 
 
 async def _receive_token(websocket: WebSocket) -> str:
-    waiting = websocket.scope.get(FIRST_FRAME_KEY, nullcontext)
+    waiting = websocket.scope.get(WAITING_KEY, nullcontext)
     with waiting():
         # Before the client is known: it can send a frame only after the handshake is answered.
         await accept(websocket)

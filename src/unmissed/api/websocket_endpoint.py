@@ -18,10 +18,10 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error
-from unmissed.api.identity import FIRST_FRAME_KEY, Bearer, checked, remember_bearer, with_token_as_header
+from unmissed.api.identity import WAITING_KEY, Bearer, allowed, remember_bearer, with_token_as_header
 from unmissed.api.injection import Injection
 from unmissed.api.request_parts import Asked, accepted_subprotocol
-from unmissed.core.audience import Identity, granted_topics
+from unmissed.core.audience import granted_topics
 from unmissed.core.errors import TooManyConnections, UnmissedError
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.delivery.socket import SOCKET_EXTENSION, Admission, Socket
@@ -69,7 +69,7 @@ class WebSocketEndpoint:
         """Authenticate a client and serve it."""
         websocket = WebSocket(scope, receive, send)
         async with self._closing_on_error(websocket):
-            scope[FIRST_FRAME_KEY] = self._first_frame
+            scope[WAITING_KEY] = self._first_frame
             declared = self.injection.declared(scope)
             bearer = None if self._is_overridden(scope["app"]) else self._bearer
             access = self._access_without_renewal if bearer is None else self._access
@@ -103,7 +103,7 @@ class WebSocketEndpoint:
 
         Returns when the client has disconnected, or immediately if the server has a native socket, which needs no task.
         """
-        identity = self._allowed(websocket, authenticated)
+        identity = allowed(websocket, authenticated, manager=self._manager, origins=self._origins)
         asked = Asked.by(websocket)
         # Before the topics: a client that is refused one stops, and must come back after a restart.
         self._manager.running.check_accepting()
@@ -117,12 +117,6 @@ class WebSocketEndpoint:
         socket = AsgiWebSocket(websocket.receive, websocket.send)
         self._manager.running.connect(socket, subscription, access=access)
         await socket.run()
-
-    def _allowed(self, connection: HTTPConnection, authenticated: object) -> Identity:
-        """Return who the client is. Raises OriginRefused, and what ``checked`` raises."""
-        if refusal := self._origins.refusal(connection):
-            raise refusal
-        return checked(authenticated, self._manager)
 
     def _is_overridden(self, app: FastAPI) -> bool:
         return self._authenticate in app.dependency_overrides
@@ -148,7 +142,7 @@ class WebSocketEndpoint:
             found = bearer.identity(connection)
             if found is None:
                 return False
-            identity = self._allowed(connection, found)
+            identity = allowed(connection, found, manager=self._manager, origins=self._origins)
             asked = Asked.by(connection)
             subscription = asked.granted(identity, granted_topics(asked.topics, identity.topics))
         except Exception:  # noqa: BLE001  # __call__ raises it again, and logs it

@@ -16,6 +16,12 @@ from unmissed.delivery.connection import Connection
 UNANSWERED_SECONDS = 2.0
 """Seconds after an unanswered ping until a new connection of the same user may replace the silent one."""
 
+MAX_WAIT_SECONDS = 0.2
+"""The longest wait for connections that take data."""
+
+STUCK_SECONDS = 0.02
+"""A connection that takes nothing for so long is not waited for."""
+
 
 class Index:
     """The connections by the keys of their users and topics, so that a message to a few costs the work of a few.
@@ -146,13 +152,6 @@ def _keys_of(connection: Connection) -> Iterator[str]:
     yield from map(topic_key, connection.topics)
 
 
-MAX_SECONDS = 0.2
-"""The longest wait for connections that take data."""
-
-STUCK_SECONDS = 0.02
-"""A connection that takes nothing for so long is not waited for."""
-
-
 @dataclass(eq=False, slots=True)
 class _Wait:
     """The connections that one publisher waits for, and what each had taken when that was last checked."""
@@ -186,7 +185,7 @@ class Behind:
         """Wait until connections that had all messages through ``served_through`` have those through ``latest``.
 
         A connection that was not even that far is not waited for: it stalls, or is slower than the publisher. The wait
-        is over after MAX_SECONDS, and for a connection that takes nothing after STUCK_SECONDS.
+        is over after MAX_WAIT_SECONDS, and for a connection that takes nothing after STUCK_SECONDS.
         """
         wait = _Wait(
             {
@@ -196,7 +195,7 @@ class Behind:
             }
         )
         time = asyncio.get_running_loop().time
-        give_up = time() + MAX_SECONDS
+        give_up = time() + MAX_WAIT_SECONDS
         self._waits.add(wait)
         try:
             while wait.progress and time() < give_up:

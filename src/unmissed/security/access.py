@@ -67,6 +67,10 @@ class Access:
         return frozenset(kept)
 
 
+NO_RENEWAL = Access()
+"""The access of clients that cannot renew their tokens, and whose topics are those of their identity."""
+
+
 async def _allows(authorize: Authorize, identity: Identity, topic: str) -> bool:
     decision = authorize(identity, topic)
     return bool(await decision if isawaitable(decision) else decision)
