@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from inspect import currentframe
 from itertools import pairwise
 from traceback import walk_stack
 from typing import Any
@@ -37,7 +38,8 @@ class Clock:
         self.injected: bool | None = None
 
     def __call__(self) -> float:
-        modules = [frame.f_globals["__name__"] for frame, _ in walk_stack(None)]
+        # From this frame: how many ``walk_stack(None)`` leaves out depends on the version of Python.
+        modules = [frame.f_globals["__name__"] for frame, _ in walk_stack(currentframe())]
         for called, caller in pairwise(modules):
             if called == "unmissed.api.message_routes":
                 self.injected = caller.startswith("fastapi.")
