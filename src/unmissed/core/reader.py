@@ -7,6 +7,7 @@ accepts data, and indexes each TopicChange, so that flushes find the client by i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from unmissed.core.audience import check_topics, keys_of, topic_key
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
@@ -29,6 +30,17 @@ FRAME_OVERHEAD = 192
 """Bytes that a frame takes besides its payload: up to 33 for the bytes, 96 for its number, and a slot in a list."""
 
 _NOTHING = Chunk()
+
+
+class Turn(Enum):
+    """How the turn of a reader goes on after a chunk."""
+
+    GOES_ON = "goes on"
+    """More can be returned now."""
+    IS_OVER = "is over"
+    """More is to be returned after other connections had their turn."""
+    IS_DONE = "is done"
+    """Nothing is left."""
 
 
 @dataclass(slots=True)
@@ -166,11 +178,11 @@ class ClientReader:
         "_last",
         "_position",
         "_start",
+        "_turn_start",
         "_user_id",
         "chose_topics",
         "outbox",
         "topics",
-        "turn_start",
         "up_to_date",
     )
 
@@ -190,12 +202,12 @@ class ClientReader:
         """Exists while anything besides messages is due."""
         self.up_to_date = False
         """Whether the client has all messages, apart from those that the next flush brings it. Never while it ends."""
-        self.turn_start: int | None = None
-        """The position at which this turn began; None if nothing more is to be returned in this turn."""
         self._chunks = chunks
         self._counts = counts
         self._user_id = user_id
         self._start = self._position = start
+        self._turn_start: int | None = None
+        """The position at which this turn began; None between two turns."""
         self._last: int | None = None
         """The last message to return, once the connection ends."""
         self._keys: frozenset[str] | None = None
@@ -234,17 +246,14 @@ class ClientReader:
 
     # What is written next
 
-    def next_chunk(self) -> Chunk:
-        """Return what is to be written next. It may be empty: then nothing of what was passed is visible.
-
-        The turn goes on while ``turn_start`` is not None.
-        """
+    def next_chunk(self) -> tuple[Chunk, Turn]:
+        """Return what is to be written next, and how the turn goes on. If nothing of it is visible, it is empty."""
         chunks = self._chunks
         window = chunks.window
         if self.up_to_date and self._position < chunks.flushed_through:
             self._position = chunks.flushed_through
-        if self.turn_start is None:
-            self.turn_start = self._position
+        if self._turn_start is None:
+            self._turn_start = self._position
         last = window.latest if self._last is None else self._last
         was_backfilling = False
         if self.outbox is not None:
@@ -259,21 +268,17 @@ class ClientReader:
             chunk = self._next_messages(last)
         # What has waited for the end of a backfill is returned in the step after it.
         if self._position >= last and not (was_backfilling and self.outbox is not None):
-            self.turn_start, self.up_to_date = None, self._last is None
-        else:
-            self.up_to_date = False
-            if self._position - self.turn_start >= TURN or self.is_backfilling:
-                self.turn_start = None
-        return chunk
-
-    @property
-    def turn_is_over(self) -> bool:
-        """Whether more is to be returned, in a later turn of the event loop."""
-        return self.turn_start is None and not self.up_to_date and not self.finished
+            self._turn_start, self.up_to_date = None, self._last is None
+            return chunk, Turn.IS_DONE
+        self.up_to_date = False
+        if self._position - self._turn_start >= TURN or self.is_backfilling:
+            self._turn_start = None
+            return chunk, Turn.IS_OVER
+        return chunk, Turn.GOES_ON
 
     def pause(self) -> None:
         """Keep the position while the socket accepts nothing: what is flushed now has to wait."""
-        self._position = self.turn_start = self.position
+        self._position = self._turn_start = self.position
         latest = self._chunks.window.latest
         self.up_to_date = self._last is None and self._position >= latest and not self.is_backfilling
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from unmissed.core.audience import Identity
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.reader import ClientReader, TopicChange
+from unmissed.core.reader import ClientReader, TopicChange, Turn
 from unmissed.core.server_frames import ReconnectFrame
 from unmissed.delivery.inbox import Closing, Effect, Granted, Inbox, Renewed, RequestHandling
 from unmissed.delivery.liveness import Liveness
@@ -155,23 +155,21 @@ class Connection:
         """
         socket, reader = self._socket, self.reader
         was_up_to_date, had_frames = reader.up_to_date, reader.outbox is not None
-        while socket.writable:
-            chunk = reader.next_chunk()
+        turn = Turn.GOES_ON
+        while socket.writable and turn is Turn.GOES_ON:
+            chunk, turn = reader.next_chunk()
             if chunk.payloads:
                 socket.write(chunk)
-            if reader.turn_start is None:
-                break
-        else:
+        if turn is Turn.GOES_ON:
             reader.pause()
         if had_frames and self._inbox is not None:
             self._inbox.check_room()
         if reader.up_to_date is not was_up_to_date:
             self._reports.progressed(self)
-        if not reader.up_to_date:
-            if reader.turn_is_over:
-                self._reports.turn_over(self)
-            if self._closing is not None and reader.finished:
-                socket.close(*self._closing)
+        if turn is Turn.IS_OVER:
+            self._reports.turn_over(self)
+        if self._closing is not None and reader.finished:
+            socket.close(*self._closing)
 
     def send_frame(self, payload: bytes, *, after: int | None = None) -> None:
         """Send a frame as soon as the socket accepts data, or not before all messages up to ``after`` were sent."""

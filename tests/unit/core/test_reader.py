@@ -14,7 +14,7 @@ from unmissed.core.audience import EVERYONE, MAX_TOPICS, Audience
 from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
-from unmissed.core.reader import TURN, ClientReader, ReadCounts, TopicChange
+from unmissed.core.reader import TURN, ClientReader, ReadCounts, TopicChange, Turn
 from unmissed.core.window import Retention, Window
 
 LARGE = CHUNK_BYTES * 2 // 3
@@ -50,14 +50,21 @@ def reader_of(chunks: Chunks, *topics: str, start: int = nth(0), counts: ReadCou
 
 def step(reader: ClientReader) -> list[dict[str, Any]]:
     """Return the frames of the next chunk."""
-    return [json.loads(payload) for payload in reader.next_chunk().payloads]
+    return step_of_turn(reader)[0]
+
+
+def step_of_turn(reader: ClientReader) -> tuple[list[dict[str, Any]], Turn]:
+    """Return the frames of the next chunk, and how the turn goes on."""
+    chunk, turn = reader.next_chunk()
+    return [json.loads(payload) for payload in chunk.payloads], turn
 
 
 def read(reader: ClientReader) -> list[dict[str, Any]]:
     """Return all frames, in as many turns as it takes."""
-    frames = step(reader)
-    while reader.turn_start is not None or reader.turn_is_over:
-        frames += step(reader)
+    frames, turn = step_of_turn(reader)
+    while turn is not Turn.IS_DONE:
+        more, turn = step_of_turn(reader)
+        frames += more
     return frames
 
 
@@ -144,8 +151,9 @@ def test_a_reader_that_is_far_behind_returns_a_bounded_number_of_messages_in_one
 
     turns = [0]
     while not reader.up_to_date:
-        turns[-1] += len(step(reader))
-        if reader.turn_is_over:
+        frames, turn = step_of_turn(reader)
+        turns[-1] += len(frames)
+        if turn is Turn.IS_OVER:
             turns.append(0)
 
     assert sent == sum(turns)
@@ -176,7 +184,7 @@ def test_a_client_that_sees_few_messages_shares_no_chunk() -> None:
 def test_readers_at_one_position_share_a_chunk() -> None:
     chunks = chunks_of("all", "all")
 
-    assert reader_of(chunks).next_chunk() is reader_of(chunks, "news").next_chunk()
+    assert reader_of(chunks).next_chunk()[0] is reader_of(chunks, "news").next_chunk()[0]
 
 
 # The position between flushes
