@@ -7,7 +7,7 @@ accepts data, and indexes each TopicChange, so that flushes find the client by i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from typing import Literal
 
 from unmissed.core.audience import check_topics, keys_of, topic_key
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
@@ -32,15 +32,12 @@ FRAME_OVERHEAD = 192
 _NOTHING = Chunk()
 
 
-class Turn(Enum):
-    """How the turn of a reader goes on after a chunk."""
+Turn = Literal["goes on", "is over", "is done"]
+"""How the turn of a reader goes on after a chunk.
 
-    GOES_ON = "goes on"
-    """More can be returned now."""
-    IS_OVER = "is over"
-    """More is to be returned after other connections had their turn."""
-    IS_DONE = "is done"
-    """Nothing is left."""
+It ``goes on`` while more can be returned now, and ``is over`` when other connections come first. It ``is done`` when
+nothing is left. (An Enum would make a delivery almost twice as expensive on Python 3.11.)
+"""
 
 
 @dataclass(slots=True)
@@ -269,12 +266,12 @@ class ClientReader:
         # What has waited for the end of a backfill is returned in the step after it.
         if self._position >= last and not (was_backfilling and self.outbox is not None):
             self._turn_start, self.up_to_date = None, self._last is None
-            return chunk, Turn.IS_DONE
+            return chunk, "is done"
         self.up_to_date = False
         if self._position - self._turn_start >= TURN or self.is_backfilling:
             self._turn_start = None
-            return chunk, Turn.IS_OVER
-        return chunk, Turn.GOES_ON
+            return chunk, "is over"
+        return chunk, "goes on"
 
     def pause(self) -> None:
         """Keep the position while the socket accepts nothing: what is flushed now has to wait."""

@@ -155,21 +155,24 @@ class Connection:
         """
         socket, reader = self._socket, self.reader
         was_up_to_date, had_frames = reader.up_to_date, reader.outbox is not None
-        turn = Turn.GOES_ON
-        while socket.writable and turn is Turn.GOES_ON:
+        turn: Turn = "goes on"
+        while socket.writable:
             chunk, turn = reader.next_chunk()
             if chunk.payloads:
                 socket.write(chunk)
-        if turn is Turn.GOES_ON:
+            if turn != "goes on":
+                break
+        else:
             reader.pause()
         if had_frames and self._inbox is not None:
             self._inbox.check_room()
         if reader.up_to_date is not was_up_to_date:
             self._reports.progressed(self)
-        if turn is Turn.IS_OVER:
-            self._reports.turn_over(self)
-        if self._closing is not None and reader.finished:
-            socket.close(*self._closing)
+        if not reader.up_to_date:
+            if turn == "is over":
+                self._reports.turn_over(self)
+            if self._closing is not None and reader.finished:
+                socket.close(*self._closing)
 
     def send_frame(self, payload: bytes, *, after: int | None = None) -> None:
         """Send a frame as soon as the socket accepts data, or not before all messages up to ``after`` were sent."""
