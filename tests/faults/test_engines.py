@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -372,6 +373,40 @@ async def test_an_entry_of_another_program_in_redis_stops_nobody_and_hides_nothi
         assert log.unavailable is None
         for place in places:
             await place.close_all()
+
+
+async def test_an_entry_of_another_program_that_is_read_late_hides_no_message(tmp_path: Path) -> None:
+    """It was removed, and a message has its number, before the node that read it looks at it."""
+    with RedisServer(tmp_path) as server, Redis(port=server.port) as redis:
+        engine = redis_engine(server.url)
+        await engine.connect()
+        state = await engine.state(None)
+        assert engine._clients is not None  # noqa: SLF001
+        read, arrived, looked_at = engine._clients.redis.xread, asyncio.Event(), asyncio.Event()  # noqa: SLF001
+
+        async def read_late(*arguments: Any, **options: Any) -> Any:
+            found = await read(*arguments, **options)
+            if found:
+                arrived.set()
+                await looked_at.wait()
+            return found
+
+        blocks = engine.read(state.latest)
+        await anext(blocks)
+        engine._clients.redis.xread = read_late  # type: ignore[method-assign]  # noqa: SLF001
+        reading = asyncio.ensure_future(anext(blocks))
+        redis.xadd("{unmissed}:messages", {"ms": "1", "draft": "no"}, id=f"{state.first_number}-7")
+        async with asyncio.timeout(60):
+            await arrived.wait()
+            write = Write(drafts(1), None, b"", asyncio.get_running_loop().create_future())
+            await engine.write([write], Position(state.epoch, state.latest, 0))
+            looked_at.set()
+
+            assert [] == await reading
+        after = await engine.state(Position(state.epoch, state.latest, 0))
+        assert (state.first_number, state.first_number) == (after.oldest, after.latest)
+        await blocks.aclose()
+        await engine.close()
 
 
 async def test_an_entry_that_replaced_a_message_in_redis_is_a_gap_and_logged_once(

@@ -129,11 +129,13 @@ class RedisEngine:
             await redis.xread({stream: "$"}, count=1)
         yield []
         while True:
+            # From before the request: what it returns may be older than what the script reports before it is looked at.
+            latest = self._latest
             async with self._server() as redis:
                 found: Any = await redis.xread(
                     {stream: f"{after}-{_LAST_OF_NUMBER}"}, count=_READ_COUNT, block=_BLOCK_MS
                 )
-            records = self._records(found[0][1]) if found else []
+            records = self._records(found[0][1], latest=latest) if found else []
             # After an empty block, the caller checks for a new epoch, whose messages do not continue these numbers.
             yield records
             if records:
@@ -210,8 +212,11 @@ class RedisEngine:
             kept += 1
         return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
 
-    def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Record]:
-        """Return the messages in these entries, up to the first entry that is none: the caller then reads the state."""
+    def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]], *, latest: int) -> list[Record]:
+        """Return the messages in these entries, up to the first entry that is none: the caller then reads the state.
+
+        ``latest`` is the latest number when they were asked for.
+        """
         records: list[Record] = []
         for entry_id, fields in entries:
             number, *_ = entry_id.partition(b"-")
@@ -220,7 +225,7 @@ class RedisEngine:
                 records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
             except (KeyError, ValueError):
                 # Above the latest number, the script removes the entry. Otherwise, it is in place of a message.
-                if self._latest >= int(number) != self._unreadable:
+                if latest >= int(number) != self._unreadable:
                     self._unreadable = int(number)
                     logger.warning("message %d in %s cannot be read: skipped", int(number), self._shown)
                 break
