@@ -26,7 +26,7 @@ AUTHENTICATION_SECONDS = 5.0
 FIRST_FRAME_KEY = "unmissed.first_frame"
 """Key in the scope of a WebSocket for a function that returns a context, in which it waits for its first frame."""
 
-_FIRST_FRAME_KEY = "unmissed.received"
+_RECEIVED_KEY = "unmissed.received"
 _SCOPE_KEY = "unmissed.bearer"
 _QUERY_KEY = "unmissed.query_token"
 _STATE_NAME = "unmissed_bearer"
@@ -177,9 +177,9 @@ def _subprotocol_token(websocket: HTTPConnection) -> str | None:
 
 async def _first_frame_token(websocket: WebSocket) -> str:
     """Return the token of the first frame, which several dependencies of one handshake may ask for."""
-    if _FIRST_FRAME_KEY not in websocket.scope:
-        websocket.scope[_FIRST_FRAME_KEY] = await _receive_token(websocket)
-    token: str = websocket.scope[_FIRST_FRAME_KEY]
+    if _RECEIVED_KEY not in websocket.scope:
+        websocket.scope[_RECEIVED_KEY] = await _receive_token(websocket)
+    token: str = websocket.scope[_RECEIVED_KEY]
     return token
 
 

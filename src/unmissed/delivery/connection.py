@@ -173,9 +173,9 @@ class Connection:
         last = window.latest if self._closing is None else self._last
         start = self._position = self.position
         while socket.writable:
-            due, in_past = self._due, False
+            due, was_in_past = self._due, False
             if due is not None:
-                in_past = due.past is not None
+                was_in_past = due.past is not None
                 chunk = self._next_with_frames(due, window, last)
             elif self._position >= last:
                 break
@@ -186,9 +186,9 @@ class Connection:
             if chunk.payloads:
                 socket.write(chunk)
             # The frames that waited for the past are written in the step after it.
-            if self._position >= last and not in_past:
+            if self._position >= last and not was_in_past:
                 break
-            if self._position - start >= TURN or (in_past and self._in_past):
+            if self._position - start >= TURN or (was_in_past and self._in_past):
                 self._host.continue_later(self)
                 break
         current = self._position >= last and self._closing is None
