@@ -36,10 +36,11 @@ def test_a_stream_says_where_it_starts_and_delivers_what_is_new(server: LiveServ
 def test_the_frames_are_those_of_a_websocket_byte_for_byte(server: LiveServer) -> None:
     server.publish("a", "é\r\n\u2028")
     query = f"?since=0&epoch={server.manager.window.epoch}"
+    headers = server.headers()  # One token: its expiry is in the first frame.
 
     with (
-        EventClient(server, query) as client,
-        connect(f"{server.websocket_url}{query}", additional_headers=server.headers(), proxy=None) as websocket,
+        EventClient(server, query, headers=headers) as client,
+        connect(f"{server.websocket_url}{query}", additional_headers=headers, proxy=None) as websocket,
     ):
         frames = [websocket.recv(10, decode=False) for _ in range(3)]
         body = b""

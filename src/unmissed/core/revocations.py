@@ -76,11 +76,10 @@ class Revocations:
         now, known = self._wall_clock(), self._users.get(user_id)
         if known is not None and known.id == logout_id and known.latest >= latest:
             return False
+        new = LogOut(logout_id, now - max(0.0, age), min(latest, now + MAX_AHEAD_SECONDS))
         if known is not None:
             # After the clock was set back, a known logout would count as later than this one.
             known = replace(known, at=min(known.at, now))
-        new = LogOut(logout_id, now - max(0.0, age), min(latest, now + MAX_AHEAD_SECONDS))
-        if known is not None:
             later = known if known.id == logout_id or known.at > new.at else new
             new = LogOut(later.id, later.at, max(known.latest, new.latest))
             self._forget_user(user_id)  # Added again below, as the newest: the oldest entries are forgotten first.
