@@ -14,11 +14,12 @@ from unmissed.core.close_codes import CloseCode
 from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
+from unmissed.delivery.backpressure import Behind
 from unmissed.delivery.connection import SHUTTING_DOWN, Connection, Reports, Schedule, for_each, reconnect_all
 from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.liveness import PING_SECONDS
 from unmissed.delivery.measures import Measures
-from unmissed.delivery.registry import Behind, Registry
+from unmissed.delivery.registry import Registry
 from unmissed.delivery.socket import Socket
 from unmissed.delivery.throttle import Throttle
 from unmissed.security.access import Access, Subscription

@@ -1,11 +1,8 @@
-"""The open connections: found by id, user and topic, limited in number, and those that are behind."""
+"""The open connections: found by id, user and topic, and limited in number."""
 
-import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 
 from unmissed.core.audience import topic_key, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
@@ -15,12 +12,6 @@ from unmissed.delivery.connection import Connection
 
 UNANSWERED_SECONDS = 2.0
 """Seconds after an unanswered ping until a new connection of the same user may replace the silent one."""
-
-MAX_WAIT_SECONDS = 0.2
-"""The longest wait for connections that take data."""
-
-STUCK_SECONDS = 0.02
-"""A connection that takes nothing for so long is not waited for."""
 
 
 class Index:
@@ -150,62 +141,3 @@ class Registry:
 def _keys_of(connection: Connection) -> Iterator[str]:
     yield user_key(connection.identity.user_id)
     yield from map(topic_key, connection.topics)
-
-
-@dataclass(eq=False, slots=True)
-class _Wait:
-    """The connections that one publisher waits for, and what each had taken when that was last checked."""
-
-    progress: dict[Connection, int]
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def leave(self, connection: Connection) -> None:
-        if self.progress.pop(connection, None) is not None and not self.progress:
-            self.over.set()
-
-
-class Behind:
-    """The connections that are behind. Each reports when it falls behind and when it catches up; nothing is scanned."""
-
-    def __init__(self) -> None:
-        self._connections = set[Connection]()
-        self._waits = set[_Wait]()
-
-    def add(self, connection: Connection) -> None:
-        """Record that a connection is behind."""
-        self._connections.add(connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Record that a connection is up to date, or has ended."""
-        self._connections.discard(connection)
-        for wait in self._waits:
-            wait.leave(connection)
-
-    async def catch_up(self, latest: int, *, served_through: int) -> None:
-        """Wait until connections that had all messages through ``served_through`` have those through ``latest``.
-
-        A connection that was not even that far is not waited for: it stalls, or is slower than the publisher. The wait
-        is over after MAX_WAIT_SECONDS, and for a connection that takes nothing after STUCK_SECONDS.
-        """
-        wait = _Wait(
-            {
-                each: each.write_progress
-                for each in self._connections
-                if served_through <= each.position < latest and not each.closing
-            }
-        )
-        time = asyncio.get_running_loop().time
-        give_up = time() + MAX_WAIT_SECONDS
-        self._waits.add(wait)
-        try:
-            while wait.progress and time() < give_up:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(STUCK_SECONDS):
-                        await wait.over.wait()
-                wait.progress = {
-                    each: each.write_progress
-                    for each, before in wait.progress.items()
-                    if each.write_progress != before and each.position < latest
-                }
-        finally:
-            self._waits.discard(wait)

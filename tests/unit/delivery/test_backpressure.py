@@ -11,7 +11,7 @@ import pytest
 from support import connect
 from unmissed import ConnectionManager
 from unmissed.core.close_codes import CloseCode
-from unmissed.delivery.registry import Behind
+from unmissed.delivery.backpressure import Behind
 
 
 def waits(coroutine: Coroutine[Any, Any, None]) -> bool:
