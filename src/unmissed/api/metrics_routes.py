@@ -64,7 +64,7 @@ class _Collector:
             ("unmissed_messages_published", "Messages that this process has published", measures.published),
             ("unmissed_messages_delivered", "Messages written to connections", measures.delivered),
             ("unmissed_messages_evicted", "Messages evicted from the log of this process", window.evicted_messages),
-            ("unmissed_gaps_told", "Gaps that were declared to connected clients", measures.gaps),
+            ("unmissed_gaps", "Gaps that were declared to connected clients", measures.gaps),
             ("unmissed_stalls", "Connections dropped because their client read nothing", measures.stalls),
         ):
             yield CounterMetricFamily(name, text, value=value)
