@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from uvicorn.supervisors.multiprocess import Multiprocess as Multiprocess
     from uvicorn.supervisors.multiprocess import Process as Process
 
+    _Requests = HttpToolsProtocol
+else:
+    _Requests = object
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
@@ -69,7 +73,7 @@ NAMES = {
     "FlowControl": Name(
         "uvicorn.protocols.http.flow_control",
         methods=("pause_reading", "resume_reading"),
-        attributes=("_transport", "read_paused", "write_paused"),
+        attributes=("read_paused", "write_paused"),
     ),
     "HttpToolsProtocol": Name(
         "uvicorn.protocols.http.httptools_impl",
@@ -111,7 +115,7 @@ NAMES = {
     "Process": Name(
         "uvicorn.supervisors.multiprocess",
         methods=("always_pong", "pong", "target"),
-        attributes=("_server", "child_conn", "config", "exitcode", "parent_conn"),
+        attributes=("child_conn", "config", "exitcode", "parent_conn"),
     ),
     "ProxyHeadersMiddleware": Name("uvicorn.middleware.proxy_headers", attributes=("app",)),
     "RequestResponseCycle": Name(
@@ -145,6 +149,28 @@ def __getattr__(name: str) -> Any:
 
 
 # uvicorn
+
+
+class RequestHooks(_Requests):
+    """Goes before HttpToolsProtocol in a list of base classes: its undocumented methods, under names of our own."""
+
+    def request_starts(self, cycle: "RequestResponseCycle") -> None:
+        """Handle a request that starts: after its head, or, if it was pipelined, after the response before it."""
+
+    def _start_asgi_task(self, cycle: "RequestResponseCycle", app: "ASGI3Application") -> None:
+        self.request_starts(cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def stop_keepalive_timer(self) -> None:
+        """Do not close the connection for want of another request."""
+        self._unset_keepalive_if_required()
+
+    def accepts_upgrade(self) -> bool:
+        """Return whether the request asks for a WebSocket, and the server has a class for them. Log it if not."""
+        if self._should_upgrade():
+            return True
+        self._unsupported_upgrade_warning()
+        return False
 
 
 def server_stops() -> bool:

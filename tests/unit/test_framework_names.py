@@ -101,6 +101,24 @@ def test_no_other_module_imports_what_is_undocumented(module: Path) -> None:
     assert (module.name == "framework_names.py") == bool(undocumented)
 
 
+PRIVATE = {name for each in NAMES.values() for name in (*each.methods, *each.attributes) if name.startswith("_")}
+
+
+def used(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+
+
+@pytest.mark.parametrize("module", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_other_module_uses_or_overrides_what_is_private(module: Path) -> None:
+    private = PRIVATE & {*used(ast.parse(module.read_text()))}
+
+    assert (PRIVATE if module.name == "framework_names.py" else set()) == private
+
+
 def test_a_manager_needs_no_server_and_no_web_framework() -> None:
     code = "import sys, unmissed.manager; print({'uvicorn', 'fastapi', 'starlette'} & {*sys.modules})"
 

@@ -33,6 +33,9 @@ def run_workers(config: Config, *, environment: Mapping[str, str]) -> None:
 class Worker(Process):
     """A process that drains its clients before it ends."""
 
+    _served: Server | None = None
+    """The server, once it is created in this process."""
+
     def target(self, sockets: list[socket] | None = None) -> None:
         """Serve until SIGTERM. Ends with the status at which the supervisor gives up if the settings are invalid."""
         # Close the supervisor's end of the pipe here: only then does the other end report its death.
@@ -46,14 +49,14 @@ class Worker(Process):
             sys.exit(STARTUP_FAILURE)
         self.config.load()
         freeze_what_is_loaded()
-        self._server = Server(self.config, manager=manager)
-        self._server.run(sockets)
+        self._served = Server(self.config, manager=manager)
+        self._served.run(sockets)
 
     def pong(self) -> None:
         """Report to the supervisor whether the server has started. Shut down if the supervisor is gone."""
         try:
             self.child_conn.recv()
-            self.child_conn.send(self._server is not None and self._server.started)
+            self.child_conn.send(self._served is not None and self._served.started)
         except (EOFError, OSError):
             os.kill(os.getpid(), signal.SIGTERM)
             sys.exit()

@@ -9,10 +9,10 @@ import httptools
 
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.framework_names import (
-    ASGI3Application,
     Config,
     FlowControl,
     HttpToolsProtocol,
+    RequestHooks,
     RequestResponseCycle,
     ServerState,
 )
@@ -35,7 +35,7 @@ _LIMITS = {
 }
 
 
-class RequestProtocol(HttpToolsProtocol):
+class RequestProtocol(RequestHooks, HttpToolsProtocol):
     """uvicorn's class for HTTP requests, which also starts WebSockets, with limits.
 
     A request head must arrive within 10 seconds, a body within 20 seconds plus 1 second per kB. The client must read
@@ -96,7 +96,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Stop the keep-alive timer, and wait for the rest of the head."""
-        self._unset_keepalive_if_required()
+        self.stop_keepalive_timer()
         self._framing_bytes = self._body_bytes = 0
         self._in_head = True
         self._deadlines.expect_head()
@@ -133,10 +133,10 @@ class RequestProtocol(HttpToolsProtocol):
 
     # uvicorn callbacks
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def request_starts(self, cycle: RequestResponseCycle) -> None:
+        """Announce in the scope that the connection can be handed over."""
         self._running = cycle
         cast("dict[str, Any]", cycle.scope)["extensions"] = {BODY_EXTENSION: partial(self._hand_over, cycle)}
-        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Start the next pipelined request. Close if the client is still sending the body of the current one."""
@@ -187,8 +187,7 @@ class RequestProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _upgrade(self, following: bytes) -> None:
-        if not self._should_upgrade():
-            self._unsupported_upgrade_warning()
+        if not self.accepts_upgrade():
             return
         self._deadlines.stop()
         rest, self._unparsed = following + self._unparsed, b""
@@ -221,7 +220,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Discard input for 2 seconds. A close with unread input would reset the connection and lose the response."""
-        self._unset_keepalive_if_required()
+        self.stop_keepalive_timer()
         self._lingering = True
         self._discard(len(self._unparsed))
         self._unparsed = b""
@@ -245,6 +244,7 @@ class _ReadFlow(FlowControl):
 
     def __init__(self, transport: asyncio.Transport, *, parse_rest: Callable[[], bool]) -> None:
         super().__init__(transport)
+        self._source = transport
         self._loop = asyncio.get_running_loop()
         self._parse_rest = parse_rest
         self._resuming = False
@@ -259,6 +259,6 @@ class _ReadFlow(FlowControl):
         # Before parsing, which asks whether reading is paused, and may pause it again.
         self._resuming = self.read_paused = False
         if self._parse_rest():
-            self._transport.resume_reading()
+            self._source.resume_reading()
         else:
             self.read_paused = True
