@@ -146,15 +146,22 @@ class Connection:
         """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
         self.reader.greet(greeting, heartbeat=heartbeat)
         self._socket.attach(self)
-        self.deliver()
+        self._write()
 
     def deliver(self) -> None:
+        """Write what the socket accepts now, and report whether the client has caught up or fallen behind."""
+        was_up_to_date = self.reader.up_to_date
+        self._write()
+        if self.reader.up_to_date is not was_up_to_date:
+            self._reports.progressed(self)
+
+    def _write(self) -> None:
         """Write what the reader returns, until the socket accepts no more data or nothing is left in this turn.
 
         If nothing is left and the connection is closing, close the socket.
         """
         socket, reader = self._socket, self.reader
-        was_up_to_date, had_frames = reader.up_to_date, reader.outbox is not None
+        had_frames = reader.outbox is not None
         turn: Turn = "goes on"
         while socket.writable:
             chunk, turn = reader.next_chunk()
@@ -166,8 +173,6 @@ class Connection:
             reader.pause()
         if had_frames and self._inbox is not None:
             self._inbox.check_room()
-        if reader.up_to_date is not was_up_to_date:
-            self._reports.progressed(self)
         if not reader.up_to_date:
             if turn == "is over":
                 self._reports.turn_over(self)
