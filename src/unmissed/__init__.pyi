@@ -7,6 +7,7 @@ from unmissed.api.router import create_router as create_router
 from unmissed.application.hooks import Connected as Connected
 from unmissed.application.hooks import Disconnected as Disconnected
 from unmissed.core.audience import Identity as Identity
+from unmissed.core.chunks import Chunk as Chunk
 from unmissed.core.errors import AlreadyRunning as AlreadyRunning
 from unmissed.core.errors import CommandError as CommandError
 from unmissed.core.errors import ConfigurationError as ConfigurationError
@@ -29,9 +30,14 @@ from unmissed.core.window import Page as Page
 from unmissed.core.window import Retention as Retention
 from unmissed.core.window import Window as Window
 from unmissed.delivery.connection import Connection as Connection
+from unmissed.delivery.portable import AsgiWebSocket as AsgiWebSocket
+from unmissed.delivery.socket import Socket as Socket
+from unmissed.delivery.socket import SocketListener as SocketListener
+from unmissed.logs.base import Channel as Channel
 from unmissed.logs.base import Log as Log
 from unmissed.logs.base import Publication as Publication
 from unmissed.logs.base import WindowListener as WindowListener
+from unmissed.logs.feed import Feed as Feed
 from unmissed.main import create_app as create_app
 from unmissed.manager import ConnectionManager as ConnectionManager
 from unmissed.security.access import Access as Access

@@ -5,14 +5,17 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, assert_type
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 from pydantic import BaseModel
 
 import unmissed
 from unmissed import (
     Access,
     AlreadyRunning,
+    AsgiWebSocket,
     Bearer,
+    Channel,
+    Chunk,
     CommandError,
     ConfigurationError,
     Connected,
@@ -22,6 +25,7 @@ from unmissed import (
     Disconnected,
     Draft,
     Draining,
+    Feed,
     IdempotencyConflict,
     Identity,
     InvalidMessage,
@@ -37,6 +41,8 @@ from unmissed import (
     Receipt,
     Retention,
     Settings,
+    Socket,
+    SocketListener,
     TokenVerifier,
     UnknownConnection,
     UnmissedError,
@@ -62,18 +68,17 @@ class CountingLog:
 
     def __init__(self) -> None:
         self.window = Window(Retention(max_messages=10), epoch="one", first_number=1)
-        self.listener: WindowListener | None = None
+        self.feed = Feed(self.window)
         self.unavailable: str | None = None
-        self.channel: None = None
+        self.channel: Channel | None = None
 
     async def open(self) -> Window:
         return self.window
 
     def subscribe(self, listener: WindowListener) -> None:
-        self.listener = listener
+        self.feed.subscribe(listener)
 
-    async def close(self) -> None:
-        self.listener = None
+    async def close(self) -> None: ...
 
     async def catch_up(self, number: int) -> None: ...
 
@@ -86,11 +91,33 @@ class CountingLog:
             draft.stamp(self.window.latest + 1 + index, timestamp=timestamp, now=time.monotonic())
             for index, draft in enumerate(drafts)
         )
-        for message in messages:
-            self.window.append(message)
-        if self.listener is not None:
-            self.listener.appended()
+        self.feed.extend(messages)
         return Publication(Receipt(messages[0].sequence_number, len(messages), "one", timestamp), messages)
+
+
+class PrintingSocket:
+    """A transport that anyone could write."""
+
+    writable = buffer_empty = True
+    write_progress = receive_progress = 0
+
+    def attach(self, listener: SocketListener) -> None:
+        self.listener = listener
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def write(self, chunk: Chunk) -> None:
+        print(chunk.texts)
+
+    def keepalive(self) -> bool:
+        return False
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.listener.socket_closed(code, reason)
+
+    def abort(self) -> None: ...
 
 
 class Verifier:
@@ -103,6 +130,7 @@ class Verifier:
 
 
 log: Log = CountingLog()
+socket: Socket = PrintingSocket()
 verifiers: list[TokenVerifier] = [Verifier(), JwtVerifier(KEY)]
 access = Access(verifiers[1].verify)
 manager = ConnectionManager(settings, log=log, clock=ManualClock())
@@ -118,6 +146,14 @@ async def me(
     identity: Annotated[Identity, Depends(get_identity)], user_id: Annotated[str, Depends(get_current_user_id)]
 ) -> str:
     return f"{user_id} {sorted(identity.scopes)} {unmissed.__version__}"
+
+
+@app.websocket("/own")
+async def own(websocket: WebSocket) -> None:
+    await websocket.accept()
+    served = AsgiWebSocket(websocket.receive, websocket.send)
+    manager.connect(served, identity=Identity("alice"))
+    await served.run()
 
 
 class Item(BaseModel):
@@ -162,6 +198,7 @@ async def publish() -> None:
         print(error.reason)
     except (AlreadyRunning, NotRunning, WrongThread, Draining):
         pass
+    manager.connect(socket, identity=Identity("bob"))
     page = manager.get_messages_since(0, user_id="alice", topics=["news"])
     assert_type(page, Page)
     if page.outcome is Outcome.COMPLETE and not page.has_more:

@@ -52,7 +52,7 @@ class Disconnected:
     """How many sequence numbers its position was behind the latest message."""
 
 
-Event = Connected | Disconnected
+HookEvent = Connected | Disconnected
 ConnectHook = Callable[[Connected], object]
 DisconnectHook = Callable[[Disconnected], object]
 
@@ -65,8 +65,8 @@ class Hooks:
         self.on_disconnect: list[DisconnectHook] = []
         self._max_running = max_running
         self._max_waiting = max_waiting
-        self._waiting = deque[Event]()
-        self._calling: dict[str, deque[Event]] = {}
+        self._waiting = deque[HookEvent]()
+        self._calling: dict[str, deque[HookEvent]] = {}
         """By id of each connection whose hooks run: its further events, in their order."""
         self._workers = set[asyncio.Task[None]]()
         self._threads: FairThreads | None = None
@@ -102,7 +102,7 @@ class Hooks:
             self._threads.close()
             self._threads = None
 
-    def _add(self, event: Event) -> None:
+    def _add(self, event: HookEvent) -> None:
         self._waiting.append(event)
         if len(self._workers) < self._max_running:
             worker = asyncio.create_task(self._work())
@@ -130,7 +130,7 @@ class Hooks:
         if (worker := asyncio.current_task()) is not None:
             self._workers.discard(worker)
 
-    async def _handle(self, event: Event) -> None:
+    async def _handle(self, event: HookEvent) -> None:
         """Call each hook. If one raises, log it and call the next."""
         hooks: list[Any] = [*(self.on_connect if isinstance(event, Connected) else self.on_disconnect)]
         for hook in hooks:
@@ -141,7 +141,7 @@ class Hooks:
                     raise
                 logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
 
-    async def _call(self, hook: Callable[..., Any], event: Event) -> None:
+    async def _call(self, hook: Callable[..., Any], event: HookEvent) -> None:
         """Run a hook: on the event loop if it is async, else in a thread, where it may block."""
         if inspect.iscoroutinefunction(hook):
             await hook(event)

@@ -9,9 +9,9 @@ from unmissed.core.chunks import Chunk, last_event
 from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.socket import CLOSE_SECONDS, MAX_BYTES_DISCARDED, SocketListener
 
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
+AsgiEvent = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiEvent]]
+Send = Callable[[AsgiEvent], Awaitable[None]]
 
 
 class AsgiSocket(ABC):
