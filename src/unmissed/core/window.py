@@ -50,17 +50,6 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
-    """The result of a recovery. ``messages`` are those after the number ``start``."""
-
-    outcome: Outcome
-    start: int
-    oldest: int
-    latest: int
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """The first messages after a position that one user sees. ``has_more``: whether further ones follow."""
 
@@ -170,12 +159,6 @@ class Window:
             return Outcome.GAP, self.evicted_through
         return Outcome.COMPLETE, position
 
-    def recover(self, position: int, *, now: float, epoch: str | None = None) -> Recovery:
-        """Return the messages after ``position`` that are retained at ``now`` (monotonic seconds), and the outcome."""
-        self.expire(now)
-        outcome, start = self.locate(position, epoch=epoch)
-        return Recovery(outcome, start, self.oldest, self.latest, tuple(self.messages_after(start)))
-
     def page(
         self,
         position: int,
@@ -213,15 +196,6 @@ class Window:
         if before < left or before < after - left:
             return islice(self._messages, before, len(self._messages) - left)
         return reversed(tuple(islice(reversed(self._messages), left, after)))
-
-    def visible_after(self, position: int, keys: frozenset[str]) -> Iterator[Message]:
-        """Return all messages after a position that is not below ``evicted_through`` that these keys make visible.
-
-        Read them before the next append or expiry.
-        """
-        while position < self.latest:
-            position, messages = self.next_visible(position, keys)
-            yield from messages
 
     def next_visible(
         self, position: int, keys: frozenset[str], *, everyone: bool = True, most: int = SCAN

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
-from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Recovery, Retention, Window
+from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Retention, Window
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
@@ -28,31 +28,48 @@ def window_of(count: int, *, at: float = 0.0, retention: Retention | None = None
     return window
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """What a client that sees everything gets after its position."""
+
+    outcome: Outcome
+    start: int
+    oldest: int
+    latest: int
+    messages: tuple[Message, ...]
+
+
+def recover(window: Window, position: int, *, now: float, epoch: str | None = None) -> Recovery:
+    window.expire(now)
+    outcome, start = window.locate(position, epoch=epoch)
+    return Recovery(outcome, start, window.oldest, window.latest, tuple(window.messages_after(start)))
+
+
 def numbers(recovery: Recovery) -> list[int]:
     return [each.sequence_number for each in recovery.messages]
 
 
 def test_a_new_window_is_empty_and_complete_from_zero() -> None:
-    recovery = empty_window().recover(0, now=0.0)
+    recovery = recover(empty_window(), 0, now=0.0)
 
     assert Recovery(Outcome.COMPLETE, start=nth(0), oldest=nth(1), latest=nth(0), messages=()) == recovery
 
 
 def test_a_position_gets_what_came_after_it() -> None:
-    recovery = window_of(3).recover(nth(1), now=0.0)
+    recovery = recover(window_of(3), nth(1), now=0.0)
 
     assert Outcome.COMPLETE is recovery.outcome
     assert nths(2, 3) == numbers(recovery)
 
 
 def test_the_latest_position_has_missed_nothing() -> None:
-    recovery = window_of(3).recover(nth(3), now=0.0)
+    recovery = recover(window_of(3), nth(3), now=0.0)
 
     assert Recovery(Outcome.COMPLETE, start=nth(3), oldest=nth(1), latest=nth(3), messages=()) == recovery
 
 
 def test_eviction_makes_the_recovery_a_gap() -> None:
-    recovery = window_of(5, retention=Retention(max_messages=2)).recover(nth(2), now=0.0)
+    recovery = recover(window_of(5, retention=Retention(max_messages=2)), nth(2), now=0.0)
 
     assert Outcome.GAP is recovery.outcome
     assert nth(3) == recovery.start
@@ -61,14 +78,14 @@ def test_eviction_makes_the_recovery_a_gap() -> None:
 
 def test_a_position_at_the_edge_has_no_gap() -> None:
     """A client that saw the last evicted message has missed nothing."""
-    recovery = window_of(5, retention=Retention(max_messages=2)).recover(nth(3), now=0.0)
+    recovery = recover(window_of(5, retention=Retention(max_messages=2)), nth(3), now=0.0)
 
     assert Outcome.COMPLETE is recovery.outcome
     assert nths(4, 5) == numbers(recovery)
 
 
 def test_a_position_above_the_latest_is_a_reset_with_all_that_is_held() -> None:
-    recovery = window_of(5, retention=Retention(max_messages=2)).recover(nth(6), now=0.0)
+    recovery = recover(window_of(5, retention=Retention(max_messages=2)), nth(6), now=0.0)
 
     assert Outcome.RESET is recovery.outcome
     assert nth(3) == recovery.start
@@ -79,20 +96,20 @@ def test_a_position_above_the_latest_is_a_reset_with_all_that_is_held() -> None:
 def test_another_epoch_is_a_reset_whatever_the_number(position: int) -> None:
     window = window_of(5, retention=Retention(max_messages=2))
 
-    recovery = window.recover(position, now=0.0, epoch="another")
+    recovery = recover(window, position, now=0.0, epoch="another")
 
     assert Outcome.RESET is recovery.outcome
     assert nths(4, 5) == numbers(recovery)
 
 
 def test_the_position_of_the_last_evicted_message_is_complete_even_when_nothing_is_held() -> None:
-    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(nth(3), now=10.0)
+    recovery = recover(window_of(3, retention=Retention(max_age=10.0)), nth(3), now=10.0)
 
     assert Recovery(Outcome.COMPLETE, start=nth(3), oldest=nth(4), latest=nth(3), messages=()) == recovery
 
 
 def test_a_window_emptied_by_age_is_a_gap_below_its_latest() -> None:
-    recovery = window_of(3, retention=Retention(max_age=10.0)).recover(nth(2), now=10.0)
+    recovery = recover(window_of(3, retention=Retention(max_age=10.0)), nth(2), now=10.0)
 
     assert Recovery(Outcome.GAP, start=nth(3), oldest=nth(4), latest=nth(3), messages=()) == recovery
 
@@ -103,7 +120,7 @@ def test_numbers_go_on_after_a_window_emptied_by_age() -> None:
 
     window.append(message(nth(4), at=11.0))
 
-    assert nths(4) == numbers(window.recover(nth(3), now=11.0))
+    assert nths(4) == numbers(recover(window, nth(3), now=11.0))
 
 
 def test_a_message_of_exactly_max_age_is_gone() -> None:
@@ -129,7 +146,7 @@ def test_reading_evicts_what_is_too_old_by_then() -> None:
     window.append(message(nth(1), at=0.0))
     window.append(message(nth(2), at=5.0))
 
-    recovery = window.recover(0, now=12.0)
+    recovery = recover(window, 0, now=12.0)
 
     young = message(nth(2), at=5.0)
     assert Recovery(Outcome.GAP, start=nth(1), oldest=nth(2), latest=nth(2), messages=(young,)) == recovery
@@ -163,7 +180,7 @@ def test_bytes_count_the_audience() -> None:
     for number in nths(1, 2):
         window.append(Message(number, "2026-01-31T12:00:00.000Z", b"", audience, 0.0))
 
-    assert nths(2) == numbers(window.recover(0, now=0.0))
+    assert nths(2) == numbers(recover(window, 0, now=0.0))
     assert 2 * (MESSAGE_OVERHEAD + audience.size_in_log) == window.appended_bytes
 
 
@@ -235,7 +252,7 @@ def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, st
         assert nth(len(published)) == window.latest
         assert nth(len(published) - len(held)) == window.evicted_through == window.oldest - 1
         for position in (0, 1, *range(FIRST - 2, nth(len(published) + 2))):
-            recovery = window.recover(position, now=now)
+            recovery = recover(window, position, now=now)
             expected = outcome_of_model(published, held, position)
             assert expected is recovery.outcome
             assert (recovery.oldest, recovery.latest) == (window.oldest, window.latest)
@@ -483,8 +500,8 @@ def test_messages_follow_after_what_was_skipped() -> None:
     window.append(Message(nth(8), "2026-01-31T12:00:00.000Z", b"{}", Audience.of(users=["bob"]), 0.0))
     window.append(message(nth(9)))
 
-    assert nths(8, 9) == numbers(window.recover(nth(2), now=0.0))
-    assert nths(9) == [each.sequence_number for each in window.visible_after(nth(7), keys_of("alice"))]
+    assert nths(8, 9) == numbers(recover(window, nth(2), now=0.0))
+    assert nths(9) == [each.sequence_number for each in window.next_visible(nth(7), keys_of("alice"))[1]]
     assert nths(8, 9) == [each.sequence_number for each in window.page(0, keys=keys_of("bob"), now=0.0).messages]
 
 
@@ -542,8 +559,8 @@ def test_messages_follow_after_a_restart() -> None:
 
     assert Recovery(
         Outcome.COMPLETE, start=nth(101), oldest=nth(101), latest=nth(102), messages=(message(nth(102)),)
-    ) == window.recover(nth(101), now=0.0, epoch="next")
-    assert nths(101, 102) == numbers(window.recover(nth(2), now=0.0))
+    ) == recover(window, nth(101), now=0.0, epoch="next")
+    assert nths(101, 102) == numbers(recover(window, nth(2), now=0.0))
 
 
 @dataclass(frozen=True)
@@ -585,7 +602,7 @@ def test_a_window_never_calls_a_position_complete_that_has_missed_messages(
                 window.expire(now)
 
         for position in range(window.first_number - 1, window.latest + 1):
-            recovery = window.recover(position, now=now, epoch=str(epoch))
+            recovery = recover(window, position, now=now, epoch=str(epoch))
             missed = [number for number in numbered if number > position]
             assert (Outcome.COMPLETE is recovery.outcome) == (missed == numbers(recovery))
             assert missed[len(missed) - len(recovery.messages) :] == numbers(recovery)
