@@ -1,6 +1,7 @@
-"""Where an application admits handshakes without a request: announced when it starts."""
+"""Where an application admits handshakes without a request: announced at startup, and found once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -21,29 +22,8 @@ _FIND_BY_PATH = (WebSocketRoute, APIWebSocketRoute, Mount)
 
 
 def admissions(app: FastAPI) -> Admissions:
-    """Return what an application announces when it starts: which handshakes need no request to it, by their paths."""
-    return Admissions(app, _Admitted(app))
-
-
-class _Admitted:
-    """The paths at which an application admits handshakes, as it is built now.
-
-    It may be changed after the announcement: by a later lifespan, by a package that instruments it, or by a test.
-    """
-
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-        self._built: tuple[object, ...] | None = None
-        """What ``_by_path`` was found in."""
-        self._by_path: Mapping[str, Admission] = {}
-
-    def __call__(self, path: str) -> Admission | None:
-        """Return what admits handshakes for a path, or None."""
-        app = self._app
-        built = app.middleware_stack, app.router, len(app.router.routes)
-        if built != self._built:
-            self._built, self._by_path = built, _admitted_by(app)
-        return self._by_path.get(path)
+    """Return what an application announces when it starts: how to find the handshakes that need no request to it."""
+    return Admissions(app, partial(_admitted_by, app))
 
 
 def _admitted_by(app: FastAPI) -> dict[str, Admission]:

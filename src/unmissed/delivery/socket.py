@@ -5,7 +5,7 @@ WebSocket over ASGI, and without ``BODY_EXTENSION`` a body. An application may a
 state of ASGI, or none: another application around it may not pass the state on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,5 +125,5 @@ class Admissions:
 
     application: object
     """The application that the announcement is about. A server that calls another one must not use it."""
-    at: Callable[[str], Admission | None]
-    """Returns what admits handshakes for a path, or None. The application may change: ask for each handshake."""
+    find: Callable[[], Mapping[str, Admission]]
+    """Returns what admits handshakes, by path. Call it once, after the startup: it may change the application."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
@@ -177,7 +177,7 @@ class Arrivals:
         self._root_path = config.root_path
         self._loop = loop
         self._waiting: deque[HttpProtocol] = deque()
-        self._admission_at = _announced(config, app_state)
+        self._admissions = _announced(config, app_state)
         # The same class that uvicorn wraps applications in, so that both ways trust the same proxies.
         self._proxy_headers = (
             ProxyHeadersMiddleware(_end, trusted_hosts=config.forwarded_allow_ips or "")
@@ -215,7 +215,7 @@ class Arrivals:
 
     def admission(self, scope: AsgiScope) -> Admission | None:
         """Return the endpoint that the application has announced for this path, and complete the scope; or None."""
-        admission = self._admission_at(scope["path"].removeprefix(self._root_path))
+        admission = self._admissions.get(scope["path"].removeprefix(self._root_path))
         if admission is not None and self._proxy_headers is not None:
             self._apply_proxy_headers(scope, self._proxy_headers)
         return admission
@@ -226,8 +226,8 @@ class Arrivals:
             _run(middleware(scope, _end, _end))  # type: ignore[arg-type]  # it passes these on to _end
 
 
-def _announced(config: Config, app_state: Mapping[str, Any]) -> Callable[[str], Admission | None]:
-    """Return a function for the admission at a path, which the application that uvicorn calls may have announced.
+def _announced(config: Config, app_state: Mapping[str, Any]) -> Mapping[str, Admission]:
+    """Return what admits handshakes, by path, as the application that uvicorn calls may have announced it.
 
     What an application inside another one announces does not count: the outer one, such as a middleware, would miss the
     handshakes. Only uvicorn's own middleware for proxy headers is known, and its work is done here.
@@ -237,8 +237,8 @@ def _announced(config: Config, app_state: Mapping[str, Any]) -> Callable[[str], 
     if config.proxy_headers and isinstance(application, ProxyHeadersMiddleware):
         application = application.app
     if isinstance(announced, Admissions) and announced.application is application:
-        return announced.at
-    return lambda _: None
+        return announced.find()
+    return {}
 
 
 async def _end(*_: Any) -> Any:

@@ -278,7 +278,8 @@ def test_both_ways_give_the_same_scope() -> None:
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            scope["state"] |= {ADMISSIONS_STATE: Admissions(application, {"/ws": admission}.get), "database": "open"}
+            announced = Admissions(application, lambda: {"/ws": admission})
+            scope["state"] |= {ADMISSIONS_STATE: announced, "database": "open"}
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()

@@ -191,7 +191,7 @@ def admit(scope: Any, open_socket: Any) -> bool:  # noqa: ARG001  # the signatur
     return True
 
 
-ANNOUNCED = {ADMISSIONS_STATE: Admissions(app, {"/ws": admit}.get)}
+ANNOUNCED = {ADMISSIONS_STATE: Admissions(app, lambda: {"/ws": admit})}
 
 
 def scope(path: str = "/ws", **headers: str) -> dict[str, Any]:
