@@ -24,6 +24,7 @@ _FIN_TEXT = 0x81
 
 def text_header(length: int) -> bytes:
     """Return the header of a final, unmasked text frame whose payload has ``length`` bytes."""
+    # The length must take the fewest bytes that it fits into; 126 and 127 announce 2 or 8 of them.
     if length < 126:
         return bytes((_FIN_TEXT, length))
     if length < 65_536:
@@ -158,6 +159,7 @@ class Chunks:
 
     def after(self, position: int) -> MessageChunk:
         """Return up to CHUNK_BYTES of messages, but at least one message. The position must be below ``latest``."""
+        # A chunk from before the latest append may lack messages that still fit into it.
         if self._latest != self.window.latest or len(self._cache) >= _CACHED_CHUNKS:
             self._latest = self.window.latest
             self._cache.clear()
@@ -178,6 +180,7 @@ class Chunks:
             if messages and size > CHUNK_BYTES:
                 return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
             messages.append(message)
+        # Not the number of the last message: what follows it up to here is not visible, and is passed, too.
         return MessageChunk(tuple(messages), last=min(through, last))
 
     def _build(self, position: int) -> MessageChunk:
