@@ -20,7 +20,7 @@ MAX_WAIT_SECONDS = 0.2
 """The longest wait for connections that take data."""
 
 STUCK_SECONDS = 0.02
-"""A connection that takes nothing for so long is not waited for."""
+"""A connection that takes nothing for this time is not waited for."""
 
 
 class Index:
@@ -38,6 +38,7 @@ class Index:
             found = self._found.setdefault(key, connection)
             if isinstance(found, set):
                 found.add(connection)
+            # For a new key, ``setdefault`` has just stored this connection.
             elif found is not connection:
                 self._found[key] = {found, connection}
 
@@ -57,6 +58,7 @@ class Index:
 
     def any_of(self, keys: Iterable[str]) -> set[Connection]:
         """Return the connections that have at least one of these keys."""
+        # A copy: connections end and change their topics while a flush in slices uses it.
         return {connection for key in keys for connection in self.get(key)}
 
 
@@ -93,6 +95,7 @@ class Registry:
             raise TooManyConnections("the server has reached its connection limit: reconnect later")
         mine = self._by_key.get(user_key(user_id))
         if self._max_per_user is not None and len(mine) >= self._max_per_user:
+            # A copy: replacing a connection removes it from the index.
             self._replace_one(tuple(mine), now=now)
 
     def add(self, connection: Connection) -> None:
@@ -109,6 +112,7 @@ class Registry:
 
     def index(self, connection: Connection, change: TopicChange) -> None:
         """Index a connection under its new topics. Does nothing if it was removed."""
+        # After an abort, it may still get a frame before its socket ends. Nothing would remove it from the index again.
         if connection.id in self.by_id:
             self._by_key.remove(map(topic_key, change.removed), connection)
             self._by_key.add(map(topic_key, change.added), connection)
@@ -196,6 +200,7 @@ class Behind:
         )
         time = asyncio.get_running_loop().time
         give_up = time() + MAX_WAIT_SECONDS
+        # Nothing is awaited since the connections were looked at, so none has caught up unnoticed.
         self._waits.add(wait)
         try:
             while wait.progress and time() < give_up:
@@ -205,6 +210,7 @@ class Behind:
                 wait.progress = {
                     each: each.write_progress
                     for each, before in wait.progress.items()
+                    # One that is behind again, with later messages, has those that are waited for.
                     if each.write_progress != before and each.position < latest
                 }
         finally:
