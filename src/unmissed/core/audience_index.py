@@ -60,7 +60,7 @@ class AudienceIndex:
         return sorted(set(found)) if len(found) <= limit else None
 
     def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> int | None:
-        """Return the lowest such number above ``position``, for ``keys`` or of a broadcast if ``everyone``, or None."""
+        """Return the lowest number above ``position`` of a message for ``keys``, or of a broadcast if ``everyone``."""
         first = self._for_everyone.first_after(position) if everyone else None
         for key in keys:
             found = self._by_key.get(key)

@@ -24,7 +24,7 @@ _FIN_TEXT = 0x81
 
 def text_header(length: int) -> bytes:
     """Return the header of a final, unmasked text frame whose payload has ``length`` bytes."""
-    # The length must take the fewest bytes that it fits into; 126 and 127 announce 2 or 8 of them.
+    # RFC 6455 requires the shortest form of a length; 126 and 127 announce one of 2 and of 8 bytes.
     if length < 126:
         return bytes((_FIN_TEXT, length))
     if length < 65_536:
@@ -75,7 +75,7 @@ _CACHED_CHUNKS = 64
 
 
 class Chunk:
-    """Payloads to be written together. A socket sends one of the forms of them: each is encoded when it is needed."""
+    """Payloads to be written together. A socket sends one of their forms; each is encoded when it is first needed."""
 
     def __init__(self, *payloads: bytes) -> None:
         self.payloads = payloads
@@ -180,7 +180,7 @@ class Chunks:
             if messages and size > CHUNK_BYTES:
                 return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
             messages.append(message)
-        # Not the number of the last message: what follows it up to here is not visible, and is passed, too.
+        # Not the number of the last message: those between it and ``through`` are not visible, and count as passed.
         return MessageChunk(tuple(messages), last=min(through, last))
 
     def _build(self, position: int) -> MessageChunk:

@@ -248,7 +248,7 @@ class ClientReader:
         """Return what is to be written next, and how the turn goes on. If nothing of it is visible, it is empty."""
         chunks = self._chunks
         window = chunks.window
-        # First: flushes have skipped this reader, for which they brought nothing, and its turn begins where they are.
+        # First: the flushes up to this number had nothing for this reader, so its turn begins after them.
         if self.up_to_date and self._position < chunks.flushed_through:
             self._position = chunks.flushed_through
         if self._turn_start is None:
@@ -277,7 +277,7 @@ class ClientReader:
         return chunk, "goes on"
 
     def pause(self) -> None:
-        """Keep the position while the socket accepts nothing: what is flushed now has to wait."""
+        """Fix the position while the socket accepts nothing: flushes no longer bring this reader up to date."""
         # First: ``position`` depends on ``up_to_date``. The flushes also pass readers whose sockets accept nothing.
         self._position = self._turn_start = self.position
         latest = self._chunks.window.latest

@@ -137,7 +137,7 @@ class Connection:
         return self._closing is not None
 
     def silent_for(self, now: float) -> float:
-        """Return the seconds since the first unanswered ping; 0 while nothing is read that might answer it."""
+        """Return the seconds since the first unanswered ping; 0 while reading is paused, when no answer can arrive."""
         return 0.0 if self._inbox is not None and self._inbox.paused else self.liveness.silent_for(now)
 
     # Out

@@ -228,7 +228,7 @@ class FanOut:
     def _audience(self) -> Iterable[Connection]:
         """Return the connections that see what is new. Those that are behind continue when their socket is writable."""
         window, flushed = self.window, self._flushed.latest
-        # For whom the evicted messages were is no longer known here: each reader checks whether it has a gap.
+        # The recipients of evicted messages are no longer known here: each reader checks whether it has a gap.
         if flushed < window.evicted_through:
             return tuple(self.connections.by_id.values())
         keys: set[str] = set()
@@ -271,7 +271,7 @@ class FanOut:
             self._throttle.flush_now()
 
     async def wait_for_readers(self) -> None:
-        """Flush, and wait until active readers have received it, once a quarter of the window was appended."""
+        """Backpressure: after each quarter of the window, flush, and wait until active readers have received it."""
         # One after another, so that publishes keep the order in which they were begun.
         async with self._turnstile:
             window, before = self.window, self._waited_at

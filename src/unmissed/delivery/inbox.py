@@ -191,7 +191,7 @@ class Inbox:
         self._frames = self._bytes = 0
 
     def check_room(self) -> None:
-        """Read from the client, and answer its requests, while little of it waits. Call this after each delivery."""
+        """Pause reading while much waits, and let requests go on once little does. Call this after each delivery."""
         unread = self._reader.unread_bytes
         if unread < MAX_WAITING_BYTES and self._read is not None:
             self._read.set()
@@ -317,7 +317,7 @@ class Inbox:
         """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
         answer = ErrorFrame.of(error, request_id=request_id)
         self._reader.send(answer.encode())
-        # A client may not know that a topic is refused or that the log is unavailable: it has done nothing wrong.
+        # A client cannot know that a topic is refused, or that the log is unavailable: it has broken no rule.
         if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:
