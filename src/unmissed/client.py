@@ -308,6 +308,7 @@ class Stream:
             yield self._gap(max(self.sequence_number + 1, self._first), frame["sequence_number"])
         self._unconfirmed = False
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
+        # Last: a gap is counted from the position before, and a reset compares the epoch before.
         self.epoch, self.sequence_number = frame["epoch"], frame["sequence_number"]
 
     def _reset(self, epoch: str) -> Reset:

@@ -67,6 +67,7 @@ class ServedApplication:
         try:
             application = self.application
         except ConfigurationError as error:
+            # ASGI: the event ``lifespan.startup`` comes before its answer.
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"unmissed: {error}"})
             return

@@ -26,6 +26,7 @@ class Backoff:
     def failed(self, fraction: float) -> float:
         """Record a failure, and return ``fraction`` of the longest pause after it. Draw it from 0 to 1 at random."""
         longest = min(self._most, self._first * 2.0**self._failures)
+        # Bounded: after a thousand failures, the power of two would raise OverflowError.
         self._failures = min(self._failures + 1, _MAX_FAILURES)
         return fraction * longest
 

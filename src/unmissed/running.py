@@ -260,8 +260,8 @@ class Running:
         """
         self.check_accepting()
         self._hooks.check_room()
-        # Before the position is located: what is too old must count as lost, although the checks expire it later.
-        # The client's position is located in the window. The checks expire the rest of the log, once a second.
+        # Before the position is located: what is too old must count as lost, and the checks run only once a second. The
+        # window is enough, since the position is located in it: the checks expire the rest of the log.
         self.window.expire(self._clocks.monotonic())
         return self._fan_out.connect(
             socket,

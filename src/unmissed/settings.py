@@ -232,6 +232,7 @@ def _explain(error: ValidationError) -> str:
     """Return one line for each invalid variable."""
     reasons: dict[str, list[str]] = {}
     for detail in error.errors():
+        # Never the ``input`` of a detail, which may be a secret.
         variable = f"{PREFIX}{str(detail['loc'][0]).upper()}: " if detail["loc"] else ""
         reasons.setdefault(variable, []).append(detail["msg"].removeprefix("Value error, "))
     return "\n".join(variable + ", or ".join(messages) for variable, messages in reasons.items())

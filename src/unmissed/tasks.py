@@ -37,6 +37,7 @@ def cancelled_by_sigterm() -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # noqa: S101  # the caller is one
     # Not the handler of SIGINT: a shell starts a background job with SIGINT ignored, and SIGTERM must end it.
+    # ``call_soon_threadsafe`` also wakes an event loop that waits for sockets, and ``call_soon`` does not.
     before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
     try:
         yield
@@ -96,6 +97,7 @@ class Pace:
         """Call this after each piece of the work."""
         if self._time() >= self._pause_at:
             await asyncio.sleep(0)
+            # After the pause, so that the time of other tasks does not count as work of this one.
             self._pause_at = self._time() + _SLICE_SECONDS
 
 
@@ -104,6 +106,7 @@ class Turns(Generic[_Item]):
 
     def __init__(self, serve: Callable[[_Item], object]) -> None:
         self._serve = serve
+        # A dict, since it keeps the order and holds an item once, however often it is added before its turn.
         self._waiting: dict[_Item, None] = {}
         self._next: asyncio.Handle | None = None
 
@@ -123,4 +126,5 @@ class Turns(Generic[_Item]):
             self._serve(item)
             if loop.time() >= end:
                 break
+        # Not before: while ``_next`` is set, items that ``serve`` adds do not schedule a second run.
         self._next = loop.call_soon(self._run) if self._waiting else None

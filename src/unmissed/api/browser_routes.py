@@ -21,6 +21,7 @@ FOLDER = Path(str(files("unmissed") / "browser"))
 _CLIENT = "unmissed.min.js"
 _REVALIDATED = {"Cache-Control": "no-cache"}
 _PUBLIC = {"Access-Control-Allow-Origin": "*"}
+# The console works with a token of the scope admin: no other origin may run scripts in it, frame it, or get requests.
 _CONFINED = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

@@ -42,6 +42,8 @@ class Row:
         return cls(error, status, CODES_OF_ERRORS[error], log_level)
 
 
+# The first row that fits counts, so a subclass comes before its base class. Of several rows with one status, or one
+# close code, the first is the answer for it.
 TABLE = (
     Row.of(errors.InvalidToken, HTTPStatus.UNAUTHORIZED, logging.WARNING),
     Row.of(errors.OriginRefused, HTTPStatus.FORBIDDEN, logging.WARNING),

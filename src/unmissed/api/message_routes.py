@@ -43,6 +43,7 @@ def add_message_routes(
         user_id = checked(identity, manager).user_id
         topics = await access.granted(identity, topics_parameter(request))
         since, limit = since_parameter(request), limit_parameter(request)
+        # Before the page is read: a position that is ahead of this node would be a reset.
         await manager.running.catch_up(since)
         # From here on nothing is awaited: the page and the facts of the window beside it belong to one moment.
         page = manager.get_messages_since(

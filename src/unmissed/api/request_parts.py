@@ -110,6 +110,7 @@ def _position(connection: HTTPConnection) -> tuple[int | None, str | None]:
     if not last_event_id:
         return since_parameter(connection), parameter(connection, "epoch")
     try:
+        # Without the epoch in the URL, which is that of the first request: a later event may be of another one.
         return parse_sequence_number(last_event_id), None
     except InvalidPosition:
         raise HTTPException(

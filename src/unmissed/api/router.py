@@ -73,6 +73,7 @@ def add_routes(app: FastAPI, manager: ConnectionManager) -> None:
     share_bearer(app, bearer, manager)
     router = APIRouter(dependency_overrides_provider=app)
     _fill(router, manager, authenticate=get_identity, bearer=bearer, authorize=None)
+    # In front of the routes for /docs, since Starlette tries one route after another.
     app.router.routes[:0] = router.routes
 
 

@@ -62,6 +62,7 @@ class WebSocketEndpoint:
         self._closing_on_error = asynccontextmanager(closing)
         self._authenticating = 0
         self._max_authenticating = manager.settings.max_connections or MAX_AUTHENTICATING
+        # Before the injection, which adds a route for the same path: Starlette calls the first one that matches.
         router.routes.append(WebSocketRoute(PATH, self))
         self.injection = Injection(PATH, authenticate=authenticate, close_on_error=closing, router=router)
 
@@ -108,6 +109,7 @@ class WebSocketEndpoint:
         # Before the topics: a client that is refused one stops, and must come back after a restart.
         self._manager.running.check_accepting()
         subscription = asked.granted(identity, await access.granted(identity, asked.topics))
+        # Before the position is located: one that is ahead of this node would be a reset.
         await self._manager.running.catch_up(subscription.since)
         await accept(websocket)
         native = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)

@@ -56,6 +56,7 @@ class ClientRequests:
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task that ends with the manager."""
         task = asyncio.create_task(job)
+        # The event loop itself has only a weak reference to a task, which may be collected while it runs.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -116,6 +116,7 @@ class Commands:
             return _frame(command.id, function, arguments, user_id=identity.user_id, threads=threads)
 
         data = command.data or b""
+        # As JSON, the name ends with a quote: no other name and data have the same bytes.
         fingerprint = sha256(encode_json(command.name) + data).digest()
         return await results.once(identity.user_id, command.id, run, size=len(data), fingerprint=fingerprint)
 

@@ -36,6 +36,7 @@ class FairThreads:
 
     async def run(self, user_id: str, function: Callable[[], Any]) -> Any:
         """Call a function in a thread, when it is this user's turn, and return its result."""
+        # Unlike ``asyncio.to_thread``, ``run_in_executor`` does not pass on the context variables of the caller.
         call = _Call(function, contextvars.copy_context(), asyncio.get_running_loop().create_future())
         self._waiting.setdefault(user_id, deque()).append(call)
         self._start_waiting()
@@ -43,6 +44,7 @@ class FairThreads:
 
     def close(self) -> None:
         """Start nothing more. What is running in a thread cannot be stopped."""
+        # When a running function ends, the next one would start, and a pool raises after its shutdown.
         self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 

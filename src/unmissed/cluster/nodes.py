@@ -132,6 +132,7 @@ class Nodes:
         # This node is one of those that are awaited: only its own note shows that the channel works.
         question = _Question([self.id, *self.others])
         question_id = secrets.token_urlsafe(9)
+        # Before the note is sent: answers may arrive while it is.
         self._asked[question_id] = question
         try:
             async with asyncio.timeout(self._timing.answer_seconds):
@@ -284,6 +285,7 @@ class Nodes:
                 await self._take_introduction(node, content)
             case "wanted" if content["from"] == self.id:
                 await self._send_facts()
+                # Last: the other node then considers the facts complete.
                 await self._send("complete", {"to": node})
             case "complete" if content["to"] == self.id:
                 self._introductions.completed(node)

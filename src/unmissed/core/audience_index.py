@@ -24,6 +24,7 @@ class AudienceIndex:
             found = self._by_key.setdefault(key, number)
             if isinstance(found, _Numbers):
                 found.append(number)
+            # For a new key, ``setdefault`` has just stored this number.
             elif found != number:
                 self._by_key[key] = _Numbers([found, number])
 
@@ -55,10 +56,11 @@ class AudienceIndex:
                         return None
             if len(found) > limit:
                 return None
+        # A message for several of the keys was found once for each of them.
         return sorted(set(found)) if len(found) <= limit else None
 
     def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> int | None:
-        """Return the lowest such number above ``position``, for ``keys`` or of a broadcast if ``everyone``, or None."""
+        """Return the lowest number above ``position`` of a message for ``keys``, or of a broadcast if ``everyone``."""
         first = self._for_everyone.first_after(position) if everyone else None
         for key in keys:
             found = self._by_key.get(key)
@@ -83,6 +85,7 @@ class _Numbers:
     def remove_first(self) -> bool:
         """Remove the lowest number, and return whether any is left."""
         self._start += 1
+        # Deleting from the start of a list moves all that follows, so it waits until half of the list is unused.
         if self._start * 2 >= len(self._numbers):
             del self._numbers[: self._start]
             self._start = 0

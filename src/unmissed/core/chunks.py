@@ -24,6 +24,7 @@ _FIN_TEXT = 0x81
 
 def text_header(length: int) -> bytes:
     """Return the header of a final, unmasked text frame whose payload has ``length`` bytes."""
+    # RFC 6455 requires the shortest form of a length; 126 and 127 announce one of 2 and of 8 bytes.
     if length < 126:
         return bytes((_FIN_TEXT, length))
     if length < 65_536:
@@ -74,7 +75,7 @@ _CACHED_CHUNKS = 64
 
 
 class Chunk:
-    """Payloads to be written together. A socket sends one of the forms of them: each is encoded when it is needed."""
+    """Payloads to be written together. A socket sends one of their forms; each is encoded when it is first needed."""
 
     def __init__(self, *payloads: bytes) -> None:
         self.payloads = payloads
@@ -158,6 +159,7 @@ class Chunks:
 
     def after(self, position: int) -> MessageChunk:
         """Return up to CHUNK_BYTES of messages, but at least one message. The position must be below ``latest``."""
+        # A chunk from before the latest append may lack messages that still fit into it.
         if self._latest != self.window.latest or len(self._cache) >= _CACHED_CHUNKS:
             self._latest = self.window.latest
             self._cache.clear()
@@ -178,6 +180,7 @@ class Chunks:
             if messages and size > CHUNK_BYTES:
                 return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
             messages.append(message)
+        # Not the number of the last message: those between it and ``through`` are not visible, and count as passed.
         return MessageChunk(tuple(messages), last=min(through, last))
 
     def _build(self, position: int) -> MessageChunk:

@@ -94,4 +94,5 @@ def reaction_to(code: int) -> Reaction:
 
 def close_reason(text: str) -> str:
     """Return the part of a text that fits into a close frame: 123 bytes of UTF-8 (RFC 6455 section 5.5)."""
+    # A character that is cut at the end is left out, since a reason must be UTF-8 (section 5.5.1).
     return text.encode(errors="replace")[:123].decode(errors="ignore")

@@ -53,6 +53,7 @@ def encode_text(text: str) -> bytes:
 def decode_json(text: str | bytes) -> Any:
     """Return the value of a JSON text. NaN and Infinity, which RFC 8259 does not allow, raise ValueError."""
     try:
+        # ``json.loads`` would also take bytes in UTF-16 and UTF-32, which RFC 8259 section 8.1 does not allow.
         if isinstance(text, bytes):
             text = text.decode()
         return _decoder.decode(text)

@@ -75,6 +75,8 @@ class Draft:
             audience = EVERYONE if users is None and topics is None else Audience.of(users=users, topics=topics)
         except ValueError as error:
             raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
+        # The type comes first, and the stamp right after it: there, a client finds the number of a message that it
+        # cannot decode.
         draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience)
         if draft.size > max_bytes:
             raise MessageTooLarge("the message with its audience" if audience.size else "the message", limit=max_bytes)

@@ -24,6 +24,7 @@ class TokenBuckets:
 
     def take(self, user_id: str, now: float) -> bool:
         """Count one request at ``now`` (monotonic seconds), and return whether it is allowed."""
+        # First: it makes room for a bucket of this user, who would otherwise have to share one.
         self._forget_full(now)
         shares = len(self._full_at) >= self._max_users and user_id not in self._full_at
         owner = None if shares else user_id

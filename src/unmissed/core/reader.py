@@ -105,6 +105,7 @@ class Backfill:
 
     def _was_delivered(self, message: Message) -> bool:
         number = message.sequence_number
+        # A key that was not followed before has no entry, and then the comparison is false.
         return any(number > self.delivered_from.get(key, number) for key in message.audience.keys or ())
 
 
@@ -247,6 +248,7 @@ class ClientReader:
         """Return what is to be written next, and how the turn goes on. If nothing of it is visible, it is empty."""
         chunks = self._chunks
         window = chunks.window
+        # First: the flushes up to this number had nothing for this reader, so its turn begins after them.
         if self.up_to_date and self._position < chunks.flushed_through:
             self._position = chunks.flushed_through
         if self._turn_start is None:
@@ -260,6 +262,7 @@ class ClientReader:
             # Before the gap: what is evicted after the end of a connection is no loss of its client.
             chunk = _NOTHING
         elif self._position < window.evicted_through:
+            # In this order: the gap moves the position to where the rest begins.
             chunk = JoinedChunk(*self._gap(), *self._rest(last))
         else:
             chunk = self._next_messages(last)
@@ -274,7 +277,8 @@ class ClientReader:
         return chunk, "goes on"
 
     def pause(self) -> None:
-        """Keep the position while the socket accepts nothing: what is flushed now has to wait."""
+        """Fix the position while the socket accepts nothing: flushes no longer bring this reader up to date."""
+        # First: ``position`` depends on ``up_to_date``. The flushes also pass readers whose sockets accept nothing.
         self._position = self._turn_start = self.position
         latest = self._chunks.window.latest
         self.up_to_date = self._last is None and self._position >= latest and not self.is_backfilling
@@ -356,6 +360,7 @@ class ClientReader:
     def end(self) -> None:
         """Return nothing that is published from now on."""
         if self._last is None:
+            # Before ``up_to_date`` is cleared, on which ``position`` depends.
             self._last, self._position = self._chunks.window.latest, self.position
             self.up_to_date = False
 
@@ -386,6 +391,7 @@ class ClientReader:
         """
         if self.is_backfilling:
             raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        # The keys from before the change: what was delivered for them is not part of the backfill.
         keys, followed = self.keys, self.topics | topics
         check_topics(followed)
         change = self._change(followed)
@@ -426,6 +432,7 @@ class ClientReader:
         change = TopicChange(topics - self.topics, self.topics - topics)
         removed = frozenset(map(topic_key, change.removed))
         if self.outbox is not None and self.outbox.backfill is not None:
+            # The answer to ``unfollow`` comes before the rest of the backfill: none of their messages may follow it.
             self.outbox.backfill.keys -= removed
         delivered_from = self._delivered_from or {}
         for key in removed:
@@ -444,7 +451,7 @@ class ClientReader:
         delivered_from = {key: known.get(key, self._start) for key in keys_before}
         outcome, start = self._chunks.window.locate(since, epoch=epoch)
         if outcome is Outcome.GAP:
-            # What was evicted may not have been for the new topics. 0 stands for the start of this epoch.
+            # What was evicted may not have been for the new topics. Position 0 means the start of this epoch.
             outcome, start = Outcome.COMPLETE, max(since, self._chunks.window.first_number - 1)
         new = frozenset(map(topic_key, topics))
         self._delivered_from = {**known, **dict.fromkeys(new, start)} or None

@@ -68,6 +68,7 @@ class Keys:
 
     def check_room(self, key: str, *, now: float) -> None:
         """Raise TooManyRequests if this key could not be remembered: the caller must not execute its request."""
+        # The caller has used ``find`` before, which has forgotten what is too old.
         owner = _digest(owner_of(key))
         mine = used = 0
         for each in self._slices:
@@ -124,6 +125,7 @@ class Receipts:
 
     def keep(self, key: str, receipt: Receipt, *, fingerprint: bytes, now: float) -> None:
         """Store the receipt for a new key at ``now`` (monotonic seconds)."""
+        # ``round``, since the product of a float may be just below the whole number.
         unix_ms = round(datetime.fromisoformat(receipt.timestamp).timestamp() * 1000)
         numbers = receipt.first.to_bytes(_FIRST_BYTES) + receipt.count.to_bytes(_COUNT_BYTES) + unix_ms.to_bytes(6)
         self._keys.keep(key, fingerprint[:_FINGERPRINT_BYTES] + numbers, now=now)

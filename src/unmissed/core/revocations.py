@@ -61,6 +61,7 @@ class Revocations:
     def __init__(self, *, wall_clock: Callable[[], float], max_revoked: int = MAX_REVOKED) -> None:
         self._wall_clock = wall_clock
         self._max_revoked = max_revoked
+        # Combined with XOR: the order of entries does not matter, and the same operation adds and removes one.
         self.fingerprint = 0
         """A number of 64 bits that is equal on nodes that refuse the same tokens."""
         self._users: dict[str, LogOut] = {}
@@ -84,6 +85,7 @@ class Revocations:
             new = LogOut(later.id, later.at, max(known.latest, new.latest))
             self._forget_user(user_id)  # Added again below, as the newest: the oldest entries are forgotten first.
         self._users[user_id] = new
+        # Without ``at``, which is a time on the clock of this node alone.
         self.fingerprint ^= _fingerprint(user_id, new.id, new.latest)
         if len(self._users) > self._max_revoked:
             self._forget_user(next(iter(self._users)))
@@ -139,6 +141,7 @@ class Revocations:
             raise InvalidToken("the user was logged out: log in again, which issues a new token")
         if identity.issued_at is not None and identity.issued_at > self._wall_clock():
             # A clock that issues tokens may be ahead: a logout must also refuse those that it has dated after now.
+            # ``pop`` moves the user to the end: the first entry is always the one that was accepted longest ago.
             self._ahead[identity.user_id] = max(identity.issued_at, self._ahead.pop(identity.user_id, 0.0))
             if len(self._ahead) > MAX_AHEAD:
                 del self._ahead[next(iter(self._ahead))]

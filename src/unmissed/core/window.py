@@ -157,6 +157,7 @@ class Window:
             return Outcome.RESET, self.evicted_through
         if position < self.lost_through(keys):
             return Outcome.GAP, self.evicted_through
+        # The position may be below ``evicted_through``: what was evicted in between was for others.
         return Outcome.COMPLETE, position
 
     def page(
@@ -175,13 +176,16 @@ class Window:
         """
         self.expire(now)
         outcome, start = self.locate(position, epoch=epoch, keys=keys)
+        # A complete position may be below what was evicted for others: reading begins with what is retained.
         start = max(start, self.evicted_through)
         if max_messages is None and self._bytes <= PAGE_BYTES:
+            # Everything that is retained fits into one page, so nothing has to be counted or cut.
             _, seen = self.next_visible(start, keys, most=len(self))
             return Page(outcome, self.oldest, self.latest, tuple(seen), has_more=False)
         through, seen = self.next_visible(start, keys, most=_PAGE_SCAN)
         messages, has_more = _cut(seen, max_messages=max_messages)
         if not has_more and through < self.latest:
+            # Only some were examined. Without this look into the index, a client would be sent to an empty next page.
             has_more = self._addressed.first_after(through, keys, everyone=True) is not None
         return Page(outcome, self.oldest, self.latest, messages, has_more)
 
@@ -193,6 +197,7 @@ class Window:
         after = self.latest - position
         left = 0 if through is None else self.latest - through
         before = len(self._messages) - after
+        # A deque is iterated from either end. From the back, the messages are also copied, to reverse them.
         if before < left or before < after - left:
             return islice(self._messages, before, len(self._messages) - left)
         return reversed(tuple(islice(reversed(self._messages), left, after)))

@@ -10,7 +10,7 @@ MAX_WAIT_SECONDS = 0.2
 """The longest wait for connections that take data, in seconds."""
 
 STUCK_SECONDS = 0.02
-"""A connection that takes nothing for so long is not waited for."""
+"""A connection that takes nothing for this time is not waited for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +57,7 @@ class Behind:
         )
         time = asyncio.get_running_loop().time
         give_up = time() + MAX_WAIT_SECONDS
+        # Nothing is awaited since the connections were looked at, so none has caught up unnoticed.
         self._waits.add(wait)
         try:
             while wait.progress and time() < give_up:
@@ -66,6 +67,7 @@ class Behind:
                 wait.progress = {
                     each: each.write_progress
                     for each, before in wait.progress.items()
+                    # One that is behind again, with later messages, has those that are waited for.
                     if each.write_progress != before and each.position < latest
                 }
         finally:

@@ -137,7 +137,7 @@ class Connection:
         return self._closing is not None
 
     def silent_for(self, now: float) -> float:
-        """Return the seconds since the first unanswered ping; 0 while nothing is read that might answer it."""
+        """Return the seconds since the first unanswered ping; 0 while reading is paused, when no answer can arrive."""
         return 0.0 if self._inbox is not None and self._inbox.paused else self.liveness.silent_for(now)
 
     # Out
@@ -170,6 +170,7 @@ class Connection:
             if turn != "goes on":
                 break
         else:
+            # No ``break``: the socket is full. Flushes would otherwise move the position of the reader without a write.
             reader.pause()
         if had_frames and self._inbox is not None:
             self._inbox.check_room()
@@ -199,6 +200,7 @@ class Connection:
         """Report that this client has disconnected."""
         if self._inbox is not None:
             self._inbox.close()
+        # If the server has closed the connection, that is the reason: a close frame of the client then only answers it.
         self._reports.ended(self, *(self._closing or (code, reason)))
 
     def _open_inbox(self) -> Inbox:
@@ -273,6 +275,7 @@ class Connection:
             self._reports.stalled()
             self.abort(f"stalled: the client has taken nothing for {stall_seconds:g} s")
             return
+        # Before the next ping below, which replaces the progress that the last one is compared with.
         if self.liveness.is_dead(now):
             self.abort("dead: the client has not answered a ping")
             return
@@ -284,6 +287,7 @@ class Connection:
 
     def ask_to_reconnect(self, reason: str, *, after: float, discard: bool = False) -> None:
         """Ask the client to reconnect after so many seconds, and close its connection."""
+        # Before the close, which is sent as soon as nothing else waits, and with ``discard`` at once.
         self.send_frame(ReconnectFrame(after_ms=round(after * 1000)).encode())
         self.close(CloseCode.SERVICE_RESTART, reason, discard=discard)
 
@@ -304,6 +308,7 @@ class Connection:
 
     def abort(self, reason: str) -> None:
         """Drop the connection and discard unsent data. The reason is for hooks and logs."""
+        # Here, with the reason: only the first report counts, and the loss that the abort leads to has none.
         self._reports.ended(self, *(self._closing or (CloseCode.LOST, reason)))
         self._socket.abort()
 
@@ -315,7 +320,7 @@ class Connection:
 
 
 def for_each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> int:
-    """Call ``act`` with each connection, and return their number. One that raises is aborted; the others are served."""
+    """Call ``act`` with each connection, and return their number. One that raises is aborted; the rest are served."""
     count = 0
     for connection in connections:
         count += 1

@@ -124,6 +124,7 @@ class FanOut:
         # Before the first write, which may end the connection.
         self.connections.add(connection)
         connection.open(greeting, heartbeat=outcome is not None)
+        # ``deliver`` reports changes only, and a reader is not up to date before its first delivery.
         if not connection.reader.up_to_date:
             self._note_progress(connection)
         if outcome is not None:
@@ -210,8 +211,11 @@ class FanOut:
         if reached == SLICE:
             return False
         self._rest = None
+        # The messages of this flush are those between the two marks, so they are measured before the mark moves.
         self._measure_writes(now)
+        # To the mark of its beginning: what was appended between two slices has not reached the earlier ones.
         self._flushed = self._flushing
+        # Only after the last slice: every up-to-date reader takes its position from it, also those not visited yet.
         self._chunks.flushed_through = self._flushed.latest
         return True
 
@@ -225,6 +229,7 @@ class FanOut:
     def _audience(self) -> Iterable[Connection]:
         """Return the connections that see what is new. Those that are behind continue when their socket is writable."""
         window, flushed = self.window, self._flushed.latest
+        # The recipients of evicted messages are no longer known here: each reader checks whether it has a gap.
         if flushed < window.evicted_through:
             return tuple(self.connections.by_id.values())
         keys: set[str] = set()
@@ -246,6 +251,7 @@ class FanOut:
 
         It does not wait for clients: ``check`` no longer runs, and could not disconnect those that do not read.
         """
+        # No slice may follow the last flush.
         self._throttle.stop()
         self.flush()
         for_each(
@@ -266,7 +272,7 @@ class FanOut:
             self._throttle.flush_now()
 
     async def wait_for_readers(self) -> None:
-        """Flush, and wait until active readers have received it, once a quarter of the window was appended."""
+        """Backpressure: after each quarter of the window, flush, and wait until active readers have received it."""
         # One after another, so that publishes keep the order in which they were begun.
         async with self._turnstile:
             window, before = self.window, self._waited_at
@@ -288,6 +294,7 @@ class FanOut:
     def before_restart(self) -> None:
         """Deliver what the sockets accept now, and ask all clients to reconnect: their epoch ends."""
         self.flush()
+        # With ``discard``: the restart removes what is not written by now.
         reconnect_all(self.connections, _NEW_EPOCH, seconds=self._limits.drain_seconds, discard=True)
 
 

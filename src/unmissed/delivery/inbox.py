@@ -164,6 +164,7 @@ class Inbox:
         """Answer a frame, now or in a task. Frames that arrive while the connection is closing are ignored."""
         self._frames += 1
         self._bytes += len(frame)
+        # Before ``_closed`` is looked at: a client that floods while its connection closes is cut off at once.
         if self._frames > MAX_FRAMES_BETWEEN_CHECKS or self._bytes > MAX_BYTES_BETWEEN_CHECKS:
             return _flood("too many frames")
         if self._closed:
@@ -190,7 +191,7 @@ class Inbox:
         self._frames = self._bytes = 0
 
     def check_room(self) -> None:
-        """Read from the client, and answer its requests, while little of it waits. Call this after each delivery."""
+        """Pause reading while much waits, and let requests go on once little does. Call this after each delivery."""
         unread = self._reader.unread_bytes
         if unread < MAX_WAITING_BYTES and self._read is not None:
             self._read.set()
@@ -251,12 +252,14 @@ class Inbox:
             await self._read.wait()
         if self._closed:
             return False
+        # Not after ``close``, which has counted all waiting frames off.
         self._waiting -= size
         self.check_room()
         return True
 
     async def _respond(self, request: Request, *, size: int) -> None:
         if self._changes is not None:
+            # A request uses the token that an earlier frame has renewed, and that frame may still wait.
             await self._changes.wait()
         # The token may have been refused while this waited.
         if await self._may_begin(size=size):
@@ -301,9 +304,11 @@ class Inbox:
             topics |= await self._access.granted(identity, None)
         if self._closed:
             return None
+        # Here and not earlier: the user may have been logged out while the application authorized the topics.
         expires_at = self._handling.admit(identity)
         if identity.user_id != self._identity.user_id:
             raise InvalidToken("the token is for another user: open another connection")
+        # Last of what may raise: an error leaves the connection with its old token and its old topics.
         change = reader.renew(topics, expires_at=identity.expires_at)
         self._identity = identity
         return Renewed(identity, expires_at, change)
@@ -312,6 +317,7 @@ class Inbox:
         """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
         answer = ErrorFrame.of(error, request_id=request_id)
         self._reader.send(answer.encode())
+        # A client cannot know that a topic is refused, or that the log is unavailable: it has broken no rule.
         if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:

@@ -1,4 +1,4 @@
-"""What is measured while messages are delivered. Reading and naming the figures is for ``api/metrics_routes.py``."""
+"""What is measured while messages are delivered. ``api/metrics_routes.py`` reads and names the figures."""
 
 from bisect import bisect_left
 from collections import Counter

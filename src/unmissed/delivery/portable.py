@@ -79,6 +79,7 @@ class AsgiSocket(ABC):
 
     def abort(self) -> None:
         """Make ``run`` return. The ASGI server decides when to close the TCP connection."""
+        # A time in the past on every event loop.
         self._end_by(0)
 
     async def run(self) -> None:

@@ -29,6 +29,7 @@ class Index:
             found = self._found.setdefault(key, connection)
             if isinstance(found, set):
                 found.add(connection)
+            # For a new key, ``setdefault`` has just stored this connection.
             elif found is not connection:
                 self._found[key] = {found, connection}
 
@@ -48,6 +49,7 @@ class Index:
 
     def any_of(self, keys: Iterable[str]) -> set[Connection]:
         """Return the connections that have at least one of these keys."""
+        # A copy: connections end and change their topics while a flush in slices uses it.
         return {connection for key in keys for connection in self.get(key)}
 
 
@@ -84,6 +86,7 @@ class Registry:
             raise TooManyConnections("the server has reached its connection limit: reconnect later")
         mine = self._by_key.get(user_key(user_id))
         if self._max_per_user is not None and len(mine) >= self._max_per_user:
+            # A copy: replacing a connection removes it from the index.
             self._replace_one(tuple(mine), now=now)
 
     def add(self, connection: Connection) -> None:
@@ -100,6 +103,7 @@ class Registry:
 
     def index(self, connection: Connection, change: TopicChange) -> None:
         """Index a connection under its new topics. Does nothing if it was removed."""
+        # After an abort, it may still get a frame before its socket ends. Nothing would remove it from the index again.
         if connection.id in self.by_id:
             self._by_key.remove(map(topic_key, change.removed), connection)
             self._by_key.add(map(topic_key, change.added), connection)

@@ -45,6 +45,7 @@ class Throttle:
 
     def flush_now(self) -> None:
         """Flush completely, without waiting for the pause to end."""
+        # A slice that is due, or a flush that was requested, is part of this one.
         self.stop()
         started = self._loop.time()
         self._work.flush()
@@ -76,6 +77,7 @@ class Throttle:
         self._next = self._loop.call_later(seconds, self._end_pause)
 
     def _end_pause(self) -> None:
+        # Before the request, which flushes only if nothing is scheduled.
         self._next = None
         if self._requested:
             self._requested = False

@@ -25,8 +25,8 @@ class Publication:
 class WindowListener(Protocol):
     """Is called about each change of a log's window: the fan-out of a manager, which delivers what was appended.
 
-    A log calls ``appended`` after each publish. One that appends something else than the drafts of the publish that it
-    was called for, such as messages of other nodes, also calls ``make_room`` before, and waits for readers in between.
+    A log calls ``appended`` after each publish. If it also appends other messages, such as those of other nodes, it
+    calls ``make_room`` before each of them, and waits for readers in between.
     """
 
     def make_room(self, *, messages: int, size: int) -> None:

@@ -89,4 +89,6 @@ class MemoryLog:
     def _start(self) -> int:
         """Return the position before the first number of a new epoch, above every number used so far."""
         start = int(self._wall_clock() * 1e6) if self._first_number is None else self._first_number - 1
+        # One number is left out. Otherwise, the last position of the epoch before would be the start of this one, and
+        # count as complete instead of a reset.
         return max(start, self._last_used + 1)

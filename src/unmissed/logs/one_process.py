@@ -95,6 +95,7 @@ def _lock(server: int) -> bool:
     try:
         # The user id is part of the name, since a file of another user cannot be opened.
         path = Path(tempfile.gettempdir()) / f"unmissed-{os.getuid()}-{server}.lock"
+        # O_NOFOLLOW: all users can write to this folder, and another one may have put a link under this name.
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:
         return True  # Without a temporary directory there is no lock.

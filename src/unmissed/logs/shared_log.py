@@ -97,6 +97,7 @@ class SharedLog:
         if number > self._feed.window.latest:
             state = await self._fresh_state()
             self._adopt(state)
+            # A number that is not stored, such as one that a client has made up, would never arrive.
             await self._feed.reached(min(number, state.latest))
 
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:

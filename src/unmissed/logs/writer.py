@@ -108,11 +108,13 @@ class Writer(Generic[_Result]):
     async def _run(self) -> None:
         """Write what is submitted. After a failure, retry even if nothing waits, to see when it works again."""
         while True:
+            # Before ``_closing`` is looked at: what waits is written first, as long as ``close`` waits for this task.
             if self._waiting or self.unavailable is not None:
                 await self._write_together([*islice(self._waiting, MAX_WRITES)])
             elif self._closing:
                 return
             else:
+                # Nothing is awaited since the check above, so no publish is missed.
                 self._wake.clear()
                 await self._wake.wait()
 

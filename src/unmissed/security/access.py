@@ -47,6 +47,7 @@ class Access:
             return granted_topics(asked, identity.topics)
         if asked is None:
             return await self.kept(identity, named_topics(None, identity.topics))
+        # In the order of the client. That of a set differs between processes, and so would the topic that is refused.
         in_order = dict.fromkeys(asked)
         topics, pace = named_topics(in_order, identity.topics), Pace()
         for topic in in_order:

@@ -157,6 +157,7 @@ class JwtVerifier:
             claims = jwt.decode(
                 token,
                 self._key,
+                # Never the one in the header: a public key must not become an HMAC secret (RFC 8725 section 2.1).
                 algorithms=[self._algorithm],
                 options=self._options,
                 audience=self._audience,
@@ -182,6 +183,7 @@ class JwtVerifier:
         expires_at, issued_at = _seconds(claims, "exp"), _seconds(claims, "iat")
         if expires_at is None:
             raise InvalidToken("the token's exp is missing")
+        # Not only after it: a token must not be accepted "on or after" its exp (RFC 7519 section 4.1.4).
         if expires_at <= self._now():
             raise InvalidToken("the token has expired, or its exp is not a valid date")
         for name, seconds in (("iat", issued_at), ("nbf", _seconds(claims, "nbf"))):

@@ -95,6 +95,7 @@ class HttpProtocol(asyncio.Protocol):
         """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""
         if self._data:
             self._start_request()
+            # Whichever protocol is set by now: a whole handshake has replaced the one for requests.
             cast("Any", self.transport.get_protocol()).shutdown()
         else:
             self.transport.close()

@@ -151,6 +151,7 @@ class AsgiBridge:
                 self._closed = True
                 self._decide(str(event.get("code", CloseCode.NORMAL)))
                 self._websocket.close(event.get("code", CloseCode.NORMAL), event.get("reason") or "")
+                # The client's close frame comes after the frames that the application has not received.
                 self._resume_reading()
             case "websocket.close":
                 self._deny(HTTPStatus.FORBIDDEN, [], b"")
@@ -179,6 +180,7 @@ class AsgiBridge:
     def _deny(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         self._log(str(int(status)))
         fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+        # The parser of requests has left this connection, so no other request can follow.
         fields.setdefault("Connection", "close")
         fields.setdefault("Content-Length", str(len(body)))
         phrase = responses.get(status, "")
@@ -221,6 +223,7 @@ class AsgiBridge:
     def _ping(self) -> None:
         if self._websocket.closing:
             return
+        # Random: late answers to earlier pings, and pongs that answer none (RFC 6455 section 5.5.3), do not count.
         self._pinged = secrets.token_bytes(4)
         self._websocket.ping(self._pinged)
         timeout = self._config.ws_ping_timeout

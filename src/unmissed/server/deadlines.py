@@ -86,11 +86,13 @@ class Deadlines:
     def _tick(self) -> None:
         now = self._loop.time()
         if self._is_unread(now):
+            # Not ``close``, which waits until the client has read the rest.
             self._transport.abort()
             return
         if self._flow.read_paused and self._deadline is not None:
             self._deadline = max(self._deadline, now + _TICK_SECONDS)
         if self._deadline is not None and now >= self._deadline:
+            # The timer goes on: a client that does not read its response keeps a transport open that was closed.
             self._deadline = None
             self._transport.close()
         wait = min(_TICK_SECONDS, self._stall_seconds / 4)

@@ -111,6 +111,7 @@ class Frames:
         """Parse the pending data, then continue reading."""
         self._reading_paused = False
         if self._parsing is None:
+            # Later: a listener may resume while it handles a frame, and the rest of that segment comes before this.
             self._parsing = self._loop.call_soon(self._parse_rest)
 
     def end(self) -> None:
@@ -196,6 +197,7 @@ class Frames:
     def _take_data(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
+        # Fragments are counted: empty ones take memory, and never reach a limit of bytes.
         self._fragments.append(bytes(frame.data))
         if len(self._fragments) > self._max_fragments:
             self._violate(CloseCode.TOO_LARGE, "too many fragments")
@@ -206,6 +208,7 @@ class Frames:
 
     def _take_message(self, message: bytes) -> None:
         try:
+            # A fragment may end within a character: only the whole message must be UTF-8 (RFC 6455 section 5.6).
             decoded = message.decode() if self._is_text else message
         except UnicodeDecodeError:
             self._violate(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")

@@ -19,6 +19,7 @@ if sys.platform == "linux":
         """Return how many bytes of the kernel's send queue the peer has not acknowledged (SIOCOUTQ, tcp(7))."""
         sock = transport.get_extra_info("socket")
         with contextlib.suppress(OSError, ValueError, AttributeError):
+            # On Linux, SIOCOUTQ is another name for TIOCOUTQ, the one that Python knows.
             (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
             return int(size)
         return 0

@@ -17,6 +17,7 @@ AsgiScope = dict[str, Any]
 MAX_BYTES = 8_192
 """Most bytes of a plain handshake. Longer requests are left to the parser of requests, which has its own limits."""
 
+# Appended to the key of each handshake (RFC 6455 section 4.2.2).
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
 _BODY_HEADERS = (b"content-length", b"transfer-encoding", b"expect")
@@ -47,6 +48,7 @@ class Handshake:
 
 def may_be_plain(data: bytes) -> bool:
     """Return whether the first bytes of a connection look like a complete handshake, at next to no cost."""
+    # Without its first letter, because clients write Upgrade or upgrade.
     return data.startswith(b"GET /") and len(data) <= MAX_BYTES and b"pgrade: " in data and b"\r\n\r\n" in data
 
 
@@ -74,12 +76,14 @@ def plain_handshake(data: bytes) -> Handshake | None:
 
 
 def _is_valid(headers: dict[bytes, bytes]) -> bool:
+    # One token only: lists, such as Firefox's ``Connection: keep-alive, Upgrade``, are left to the longer way.
     return (
         headers.get(b"upgrade", b"").lower() == b"websocket"
         and headers.get(b"connection", b"").lower() == b"upgrade"
         and headers.get(b"sec-websocket-version") == b"13"
         and bool(headers.get(b"host"))
         and _is_key(headers.get(b"sec-websocket-key", b""))
+        # What follows the head is parsed as frames, so it must not be a body.
         and not any(name in headers for name in _BODY_HEADERS)
     )
 

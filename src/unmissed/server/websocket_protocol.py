@@ -128,8 +128,10 @@ class WebSocketProtocol(NativeWebSocket):
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the response to a handshake that ``websockets`` would accept or reject with a less precise status."""
+        # RFC 9112 section 3.2: a request without this header, or with several, must get 400.
         if len(request.headers.get_all("Host")) != 1:
             return self._handshake.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required\n")
+        # RFC 6455 section 4.4: the refusal names the version, so that a client can try again with it.
         versions = request.headers.get_all("Sec-WebSocket-Version")
         if versions and versions != ["13"]:
             response = self._handshake.reject(HTTPStatus.UPGRADE_REQUIRED, "only version 13 is supported (RFC 6455)\n")

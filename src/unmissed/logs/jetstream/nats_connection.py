@@ -92,6 +92,7 @@ class NatsConnection:
     async def close(self) -> None:
         """Disconnect."""
         try:
+            # nats-py sends later: a packet from just before, such as goodbye to other nodes, is still in its buffer.
             if self.lost is None:
                 with contextlib.suppress(Exception):
                     await self._client.flush(timeout=_FLUSH_SECONDS)  # type: ignore[arg-type]  # any number works
@@ -185,6 +186,7 @@ class NatsConnection:
         reply = ""
         if packet.answered:
             token = next(self._tokens)
+            # Before the packet is sent: its answer may arrive while sending still waits.
             self._answers[token] = asyncio.get_running_loop().create_future()
             tokens.append(token)
             reply = f"{self._inbox}.{token}"

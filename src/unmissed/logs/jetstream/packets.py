@@ -94,6 +94,7 @@ def fingerprint(write: Write) -> str:
 def decode_body(body: bytes) -> Body:
     """Return the parts of a body. Raises ValueError for other bytes."""
     line, _, draft = body.partition(b"\n")
+    # Three times only: a receipt has a space in it.
     unix_ms, log_ms, place, *receipt = line.split(b" ", 3)
     decoded = Body(decode_ms(unix_ms), int(log_ms), int(place), receipt[0] if receipt else None, decode_draft(draft))
     if decoded.place < 1:

@@ -243,6 +243,7 @@ class SqliteFile:
 
         Receipts remain: a known key is answered with the number of its message in the old epoch.
         """
+        # 2 above: one number is left out, for the reason given in ``MemoryLog``.
         first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
         if self._first_number is not None and not above:
             first_number = self._first_number
@@ -270,10 +271,12 @@ class SqliteFile:
         results: list[Publication | UnmissedError] = []
         with self._transaction():
             for write in writes:
+                # In this order: a repeated key is answered also when there is no room for a new one.
                 result = self._known(write, now_ms) or self._no_room(write) or self._insert(write, latest + 1, now_ms)
                 if isinstance(result, Publication):
                     latest += len(result.messages)
                 results.append(result)
+            # In the same transaction as the messages, so that no number is used again after a failure.
             self._connection.execute("UPDATE life SET latest = ?", (latest,))
             self._log_clock.note()
             if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
