@@ -275,7 +275,8 @@ class JetStreamEngine:
         """Return the first number of a new epoch, above every number used so far."""
         if seen is None and self._first_number is not None:
             return self._first_number
-        return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest) + 1
+        # One number is left out, for the reason given in ``MemoryLog``.
+        return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest + 1) + 1
 
     async def _intact(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
         """Return the stream if it has everything that was seen, or else a new one, which begins an epoch."""

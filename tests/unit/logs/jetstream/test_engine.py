@@ -701,6 +701,18 @@ async def test_a_deleted_stream_is_followed_by_an_epoch_with_higher_numbers(url:
         assert payloads(first) == payloads(second)
 
 
+async def test_the_last_position_of_a_lost_epoch_is_a_reset_also_if_the_clock_is_behind(url: str) -> None:
+    node = JetStreamEngine(StreamAddress.of(url), retention=Retention(), wall_clock=lambda: 1_000_000_000.0)
+    await node.connect()
+    lost = Position("lost", 1_796_000_000_000_000, 1)
+
+    state = await node.state(lost)
+    await node.close()
+
+    window = Window(Retention(), epoch=state.epoch, first_number=state.first_number)
+    assert Outcome.RESET is window.locate(lost.latest)[0]
+
+
 async def test_nodes_that_find_the_same_loss_begin_one_epoch(url: str) -> None:
     engines = [engine(url) for _ in range(4)]
     await asyncio.gather(*(each.connect() for each in engines))
