@@ -26,7 +26,7 @@ from unmissed.running import Clocks, Running
 from unmissed.security.access import NO_RENEWAL, Access, Subscription
 from unmissed.settings import Settings
 
-CLOSE_SECONDS = 3.0
+LEAVE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
 
 
@@ -109,7 +109,7 @@ class ConnectionManager(Registration):
         """Close every connection with code 1012, wait for the hooks, then close the log, within three seconds."""
         # First: from now on, ``ready`` is false, and publishing and connecting raise NotRunning.
         running, self._running = self.running, None
-        closes_at = running.loop.time() + CLOSE_SECONDS
+        closes_at = running.loop.time() + LEAVE_SECONDS
         try:
             await running.stop()
         finally:
@@ -331,7 +331,7 @@ class ConnectionManager(Registration):
         await self.running.cluster.logouts.log_out_connection(connection_id)
 
     def check_identity(self, identity: Identity) -> None:
-        """Raise InvalidToken if the user, or the token, was logged out. It also answers while nothing is running."""
+        """Raise InvalidToken if the user, or the token, was logged out. Works also while the manager is not running."""
         self._revocations.check(identity)
 
     async def reconnect(self, connection_id: str) -> None:

@@ -101,7 +101,7 @@ class Running:
             buckets=self._requests.buckets,
             start=self._requests.start,
             answer=self._requests.answer,
-            admit=self._admit,
+            valid_until=self._valid_until,
             is_behind=self.is_behind,
             catch_up=self.catch_up,
         )
@@ -213,7 +213,7 @@ class Running:
         await self._fan_out.wait_for_readers()
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
-        # Nothing yields from here to the append of a log in memory: what others publish in between could be evicted.
+        # No await from here to the append of a log in memory: what is published in between could be evicted unflushed.
         self._fan_out.make_room(messages=len(drafts), size=sum(draft.size_in_log for draft in drafts))
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         publishing = self._log.publish(drafts, idempotency_key=key)
@@ -267,7 +267,7 @@ class Running:
             socket,
             subscription,
             # Checked again: a route may have waited since its own check, and the user may have been logged out.
-            expires_at=self._admit(subscription.identity),
+            expires_at=self._valid_until(subscription.identity),
             access=access,
             transport=transport,
             max_seconds=max_seconds,
@@ -306,7 +306,7 @@ class Running:
         self.check_accepting()
         return await self._requests.run(identity, command)
 
-    def _admit(self, identity: Identity) -> float:
+    def _valid_until(self, identity: Identity) -> float:
         """Return when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
         self._revocations.check(identity)
         return self._clocks.monotonic_at(identity.expires_at) + self._settings.token_leeway

@@ -36,7 +36,7 @@ from unmissed.logs import writer
 from unmissed.logs.jetstream.engine import MAX_WAITING_NOTE_BYTES
 from unmissed.running import drafts_of
 from unmissed.security.tokens import MAX_VERIFIED_BYTES, issue_token_under
-from unmissed.server.frame_parser import Frames
+from unmissed.server.frame_parser import FrameParser
 from unmissed.testing import SECRET, FakeSocket, LiveServer, ManualClock
 
 FILL = "x" * 60_000
@@ -203,7 +203,7 @@ async def unread(manager: ConnectionManager) -> object:
 
 async def unparsed(_: ConnectionManager) -> object:
     """Half a message in fragments, the beginning of a frame, and what one read of a socket returns."""
-    frames = Frames(
+    frames = FrameParser(
         WebSocketParser(SERVER, state=OPEN, max_size=65_536),
         OpenTransport(),  # type: ignore[arg-type]  # it has what is called
         handle=lambda _: None,
@@ -338,7 +338,7 @@ def events() -> object:
 
 def rates() -> object:
     buckets = TokenBuckets(rate=10.0, burst=20)
-    for number in range(rate.MAX_USERS):
+    for number in range(rate.MAX_BUCKETS):
         buckets.take(f"a user with a name that is not short {number}", float(number) / 1e9)
     return buckets
 
@@ -354,7 +354,7 @@ def logged_out() -> object:
 
 def evicted() -> object:
     found = Evictions(FIRST - 1)
-    for number in range(evictions.MAX_KEYS):
+    for number in range(evictions.MAX_EVICTED_KEYS):
         # Not topics, which are interned: Python's table of all interned strings may grow now.
         found.add(Message(FIRST + number, "", b"", Audience.of(users=[f"{number:0200}"]), 0.0))
     return found

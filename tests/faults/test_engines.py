@@ -18,7 +18,7 @@ from unit.logs.test_base import drafts, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.window import Outcome, Retention, Window
-from unmissed.logs.engine import Position
+from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.engine import JetStreamEngine
 from unmissed.logs.redis.engine import RedisEngine
@@ -58,7 +58,7 @@ async def store(url: str, *, messages: int, key: str) -> None:
     state = await engine.state(None)
     fingerprint = b"of the batch"
     write = Write(drafts(messages), key, fingerprint, asyncio.get_running_loop().create_future())
-    await engine.write([write], Position(state.epoch, state.latest, 0))
+    await engine.write([write], Seen(state.epoch, state.latest, 0))
     await engine.close()
 
 
@@ -134,7 +134,7 @@ async def test_the_documented_permissions_are_all_that_a_log_needs(tenants: Nats
 
     engine = JetStreamEngine(StreamAddress.of(url_of(tenants, "two")), retention=Retention())
     # The engine begins a new epoch, and the windows of the logs above follow it.
-    lost = await engine.state(Position(epoch, latest + 10_000_000, 0))
+    lost = await engine.state(Seen(epoch, latest + 10_000_000, 0))
     await engine.close()
     assert epoch != lost.epoch
 
@@ -308,7 +308,7 @@ async def test_a_replica_is_no_place_for_a_log(redis_pair: tuple[RedisServer, Re
     await engine.connect()
 
     with pytest.raises(LogUnavailable, match="this server is a replica"):
-        await engine.state(Position("epoch", 1_796_000_000_000_000, 0))
+        await engine.state(Seen("epoch", 1_796_000_000_000_000, 0))
 
     await engine.close()
 
@@ -399,11 +399,11 @@ async def test_an_entry_of_another_program_that_is_read_late_hides_no_message(tm
         async with asyncio.timeout(60):
             await arrived.wait()
             write = Write(drafts(1), None, b"", asyncio.get_running_loop().create_future())
-            await engine.write([write], Position(state.epoch, state.latest, 0))
+            await engine.write([write], Seen(state.epoch, state.latest, 0))
             looked_at.set()
 
             assert [] == await reading
-        after = await engine.state(Position(state.epoch, state.latest, 0))
+        after = await engine.state(Seen(state.epoch, state.latest, 0))
         assert (state.first_number, state.first_number) == (after.oldest, after.latest)
         await blocks.aclose()
         await engine.close()

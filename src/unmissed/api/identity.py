@@ -137,7 +137,7 @@ def checked(identity: object, manager: ConnectionManager) -> Identity:
 
 
 def allowed(connection: HTTPConnection, identity: object, *, manager: ConnectionManager, origins: Origins) -> Identity:
-    """Return who a client that connects is, if it may. Raises OriginRefused, and what ``checked`` raises.
+    """Return the identity of a connecting client. Raises OriginRefused, and what ``checked`` raises.
 
     The origin comes first: a page of a foreign origin, which may have the cookies of its user, learns nothing else.
     """

@@ -10,7 +10,7 @@ from unmissed.api.identity import checked
 from unmissed.api.problems import documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.core.close_codes import CloseCode
-from unmissed.delivery.measures import SECONDS, Histogram
+from unmissed.delivery.measures import BUCKETS, Histogram
 from unmissed.manager import ConnectionManager
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> "Metric":
     from prometheus_client.metrics_core import HistogramMetricFamily  # noqa: PLC0415  # an extra
 
     buckets, count = list[tuple[str, float]](), 0
-    for bound, observed in zip([*map(str, SECONDS), "+Inf"], histogram.counts, strict=True):
+    for bound, observed in zip([*map(str, BUCKETS), "+Inf"], histogram.counts, strict=True):
         count += observed
         buckets.append((bound, count))
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=histogram.total)

@@ -15,7 +15,7 @@ from unmissed.manager import ConnectionManager
 from unmissed.security.access import Access
 
 PATH = "/websocket/presence"
-MAX_USERS = 1_000
+MAX_LISTED = 1_000
 """The most users in one answer."""
 
 
@@ -34,7 +34,7 @@ def add_presence_route(
         if topic is None:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "topic is required, such as ?topic=rooms.1")
         await access.granted(identity, [topic])
-        limit = limit_parameter(request, most=MAX_USERS) or MAX_USERS
+        limit = limit_parameter(request, most=MAX_LISTED) or MAX_LISTED
         followers = await manager.followers(topic, limit=limit)
         body = models.PresenceBody(
             topic=topic,
@@ -47,7 +47,7 @@ def add_presence_route(
     add_options_route(router, PATH, methods="GET, OPTIONS")
 
 
-_LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_USERS, "default": MAX_USERS}
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": MAX_LISTED}
 _DOCS: dict[str, Any] = {
     "responses": {
         200: {"model": models.PresenceBody},

@@ -90,9 +90,9 @@ def problem_route(
 def _direct(inject: Handler, route: Any, *, bearer: Bearer | None) -> Handler:
     """Return a handler that calls ``endpoint(request, identity)`` directly if ``inject`` would do nothing else.
 
-    FastAPI's injection takes longer than authenticating a request and reading ten messages. It is still used for other
-    dependencies or another authentication, while the application overrides the identity, and where another package has
-    wrapped FastAPI's handler to see the requests. ``route`` has the ``dependant`` of all that is injected, or is None.
+    FastAPI's injection takes longer than authenticating a request and reading ten messages. It is still used if the
+    route has other dependencies or another authentication, if the application overrides the identity, or if another
+    package has wrapped FastAPI's handler. ``route`` has the ``dependant`` of all that is injected, or is None.
     """
     match getattr(route, "dependant", None):
         case object(call=endpoint, dependencies=[object(name="identity", call=authenticate)]) if (

@@ -174,7 +174,7 @@ class Answers:
         return mine.kept[key][1] if mine and key in mine.kept else None
 
     def keep(self, user_id: str, key: str, answer: bytes, *, now: float) -> None:
-        """Keep an answer. The oldest ones to the same user are dropped to make room, and the new one if that fails."""
+        """Keep an answer. Drop the oldest answers to the same user to make room; if there is still none, drop this one."""
         mine = self._of_user.setdefault(user_id, _AnswersOfUser())
         self._of_user.move_to_end(user_id)
         mine.kept[key] = now, answer
@@ -184,7 +184,7 @@ class Answers:
         self._drop_old(now - self._max_age)
 
     def _drop_old(self, until: float) -> None:
-        """Drop the answers from ``until`` or before: of all users without a newer one, and of the last user."""
+        """Drop answers of ``until`` or before: of the first users, which have no newer ones, and of the last user."""
         while self._of_user:
             user_id, first = next(iter(self._of_user.items()))
             if first.kept and first.newest > until:

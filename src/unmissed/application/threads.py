@@ -23,8 +23,8 @@ class _Call:
 class FairThreads:
     """At most ``count`` threads. Each user has a share of them, and users who wait get threads in turn.
 
-    A user that has threads gets another one only if more are free than it has, not counting an eighth, which is kept
-    for users that have none: see ``has_room``.
+    A user with threads gets one more only while more threads are free than it has. An eighth of all threads is reserved
+    for users that have none (see ``has_room``).
     """
 
     def __init__(self, count: int, *, name: str) -> None:

@@ -53,14 +53,14 @@ def _stopping(schema: Any) -> Any:
 
 
 def _stopping_within(nested: Any) -> Any:
-    """Return a copy of a schema, of a list of them, or of a mapping with other keys than those of a schema."""
+    """Return a copy of a schema, of a list of schemas, or of a mapping from names to schemas."""
     if isinstance(nested, Mapping) and not isinstance(nested.get("type"), str):
         return {name: _stopping(schema) for name, schema in nested.items()}
     return _stopping(nested)
 
 
 def _classes(schema: Any) -> Iterator[type]:
-    """Yield the models and other classes in a core schema whose own validators would be used in place of its parts."""
+    """Yield the classes in a core schema that Pydantic would validate with their own, unchanged validator."""
     if isinstance(schema, Mapping):
         if "__pydantic_complete__" in vars(schema.get("cls", object)):
             yield schema["cls"]

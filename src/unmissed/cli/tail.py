@@ -210,7 +210,7 @@ def messages_url(url: str) -> str:
 
 
 def may_publish(asked: bool | None, url: str) -> bool:  # noqa: FBT001  # the value of a flag
-    """Return the flag, or by default whether the server is on this machine: elsewhere, other clients would see them."""
+    """Return the flag. By default, publish only on this machine: elsewhere, other clients would get the messages."""
     return is_loopback(urlsplit(websocket_url(url)).hostname or "") if asked is None else asked
 
 

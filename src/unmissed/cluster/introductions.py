@@ -23,9 +23,9 @@ class Introductions:
         """The fingerprints of the facts that were asked for."""
         self._ready = False
 
-    def add(self, node: str, content: dict[str, Any], *, knows_else: bool) -> bool:
+    def add(self, node: str, content: dict[str, Any], *, differs: bool) -> bool:
         """Record an introduction, and return whether to ask this node for its facts."""
-        wanted = knows_else and content["knows"] not in self._asked
+        wanted = differs and content["knows"] not in self._asked
         if wanted:
             self._asked.add(content["knows"])
         else:

@@ -237,10 +237,10 @@ class Nodes:
         """Exchange facts with a node, unless both have the same, or another node with the same facts was asked."""
         if content["ready"]:
             self._heard[node] = self._clock()
-        knows_else = content["knows"] != self._knowledge.fingerprint()
-        if self._introductions.add(node, content, knows_else=knows_else):
+        differs = content["knows"] != self._knowledge.fingerprint()
+        if self._introductions.add(node, content, differs=differs):
             await self._send("wanted", {"from": node})
-        if knows_else and not self._facts_sent:
+        if differs and not self._facts_sent:
             self._facts_sent = True
             await self._send_facts()
 

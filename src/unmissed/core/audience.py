@@ -236,6 +236,6 @@ EVERYONE = Audience()
 def visible(audience: Audience, keys: frozenset[str]) -> bool:
     """Return whether a client with these keys sees a message of this audience. Without keys, it sees broadcasts only.
 
-    Live delivery, recovery and every other transport use this function and no other.
+    This is the definition of visibility: the indexes by keys, of messages and of connections, must agree with it.
     """
     return audience.keys is None or not audience.keys.isdisjoint(keys)

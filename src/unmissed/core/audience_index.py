@@ -105,7 +105,7 @@ class _Numbers:
         return True
 
 
-MAX_KEYS = 10_000
+MAX_EVICTED_KEYS = 10_000
 """How many users and topics are remembered. Beyond that, the oldest evictions count for everyone."""
 
 
@@ -132,7 +132,7 @@ class Evictions:
             # Removed and added again: the first key is always the one whose evictions are the oldest.
             self._by_key.pop(key, None)
             self._by_key[key] = number
-        while len(self._by_key) > MAX_KEYS:
+        while len(self._by_key) > MAX_EVICTED_KEYS:
             self._forgotten = max(self._forgotten, self._by_key.pop(next(iter(self._by_key))))
 
     def forget(self, number: int) -> None:

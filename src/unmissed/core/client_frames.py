@@ -137,7 +137,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Call a command of the application. Repeating an id does nothing again.
+    """Call a command of the application. A repeated id is not executed again.
 
     Answered by ``result`` or ``error``, and a repeated id like the first time.
     """

@@ -50,7 +50,7 @@ class CloseCode(IntEnum):
     AUTHENTICATION_TIMEOUT = 4408, "No authentication in time", Reaction.RENEW
     TOO_MANY = 4429, "Too many connections or messages", Reaction.SLOW
     NORMAL = 1000, "The application closed the connection"
-    # Browsers send it when a page is left, and a close frame may have no code: metrics count both apart.
+    # Browsers send 1001 when a page is left, and a close frame may have no code. Metrics count both separately.
     GOING_AWAY = 1001, "One side is going away, such as a proxy or a page that is left"
     NO_STATUS = 1005, "The close frame had no code"
     LOST = 1006, "The connection was lost"

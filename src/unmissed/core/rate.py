@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-MAX_USERS = 100_000
+MAX_BUCKETS = 100_000
 """Users whose bucket is not full. Others share one bucket, until some of these are full again."""
 
 
@@ -12,10 +12,10 @@ class TokenBuckets:
     A bucket is stored as the time at which it is full again. A full bucket is like a new one: only those are removed.
     """
 
-    def __init__(self, *, rate: float, burst: int, max_users: int = MAX_USERS) -> None:
+    def __init__(self, *, rate: float, burst: int, max_buckets: int = MAX_BUCKETS) -> None:
         self._seconds = 1 / rate
         self._full_seconds = burst / rate
-        self._max_users = max_users
+        self._max_buckets = max_buckets
         self._full_at = OrderedDict[str | None, float]()
         """By user; None for users that share one. Nearly in the order in which they will be full."""
 
@@ -26,7 +26,7 @@ class TokenBuckets:
         """Count one request at ``now`` (monotonic seconds), and return whether it is allowed."""
         # First: it makes room for a bucket of this user, who would otherwise have to share one.
         self._forget_full(now)
-        shares = len(self._full_at) >= self._max_users and user_id not in self._full_at
+        shares = len(self._full_at) >= self._max_buckets and user_id not in self._full_at
         owner = None if shares else user_id
         full_at = max(now, self._full_at.get(owner, now)) + self._seconds
         # Sums of floats are not exact: a thousandth of a request decides nothing.

@@ -102,7 +102,7 @@ class Revocations:
             self.fingerprint ^= _fingerprint(*oldest)
 
     def latest_ahead(self, user_id: str, tokens: Iterable[Token]) -> float:
-        """Return the latest time of issue that is ahead of the wall clock, of these and the accepted tokens, or 0.
+        """Return the newest ``issued_at`` ahead of the wall clock, of these tokens and those accepted before, or 0.
 
         A time too far ahead for any clock is ignored: such a token can only be refused singly.
         """

@@ -33,7 +33,7 @@ INTERNAL_ERROR = "internal error: the reason is in the server's log output"
 
 
 def error_detail(text: str) -> str:
-    """Return as much of the text of an error as a client gets: it may repeat what the client has sent."""
+    """Return the text of an error, shortened for a client: it may quote what the client has sent."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= MAX_DETAIL_BYTES:
         return encoded.decode()

@@ -136,7 +136,7 @@ class Window:
             self._evict()
 
     def lost_through(self, keys: frozenset[str] | None, *, everyone: bool = True) -> int:
-        """Return the highest evicted number that a client with these keys, or any client for None, may have missed.
+        """Return the highest evicted number that a client with these keys may have missed, or, for None, any client.
 
         Messages for everyone count unless ``everyone`` is false.
         """

@@ -10,7 +10,7 @@ MAX_WAIT_SECONDS = 0.2
 """The longest wait for connections that take data, in seconds."""
 
 STUCK_SECONDS = 0.02
-"""A connection that takes nothing for this time is not waited for."""
+"""Publishers stop waiting for a connection that has taken nothing for this time, in seconds."""
 
 
 @dataclass(eq=False, slots=True)

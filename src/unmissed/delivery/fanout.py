@@ -48,7 +48,7 @@ class FanOut:
     """The open connections to one window, and the delivery to them: the listener of the log.
 
     Their ids begin with ``node_id``. ``opened`` and ``ended`` are called for each connection that begins and ends.
-    Nothing is evicted that was not offered to every connection, and publishers wait for active readers.
+    Every message is offered to every connection before it is evicted, and publishers wait for active readers.
     """
 
     def __init__(

@@ -39,13 +39,13 @@ logger = logging.getLogger("unmissed")
 MAX_REFUSED_FRAMES = 3
 MAX_FRAMES_BETWEEN_CHECKS = 100
 MAX_BYTES_BETWEEN_CHECKS = 1_048_576
-MAX_WAITING_BYTES = 65_536
+MAX_PENDING_BYTES = 65_536
 """Bytes of frames of one client that may wait for a slow request, and bytes of answers that it has not read.
 
 Beyond that, no more is read from it. One more frame, or one more answer, may be waiting then.
 """
 
-FRAME_OVERHEAD = 512
+WAITING_FRAME_BYTES = 512
 """Bytes that a waiting frame takes besides its text."""
 
 
@@ -68,7 +68,7 @@ class RequestHandling:
     start: Start
     answer: Callable[[Identity, Request], Awaitable[Answer]]
     """Does what a client asks for. It never raises."""
-    admit: Callable[[Identity], float]
+    valid_until: Callable[[Identity], float]
     """Returns when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
     is_behind: Callable[[int | None], bool]
     """Returns whether a position is ahead of this node, as after a move from another node."""
@@ -78,7 +78,7 @@ class RequestHandling:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The client may follow topics: ``Inbox.follow`` begins it, after all that it has seen elsewhere is delivered."""
+    """The topics are granted. The connection first delivers up to ``since``, and then calls ``Inbox.follow``."""
 
     frame: Follow
     topics: frozenset[str]
@@ -174,7 +174,7 @@ class Inbox:
         try:
             # A frame that must wait is parsed now, so that errors are reported and limits apply at once, but what waits
             # are bytes: values decoded from JSON take up to 50 times as much.
-            return self._answer(parse_client_frame(frame), size=sys.getsizeof(frame) + FRAME_OVERHEAD)
+            return self._answer(parse_client_frame(frame), size=sys.getsizeof(frame) + WAITING_FRAME_BYTES)
         except InvalidFrame as error:
             return self._refuse(error, error.request_id)
 
@@ -191,12 +191,12 @@ class Inbox:
         self._frames = self._bytes = 0
 
     def check_room(self) -> None:
-        """Pause reading while much waits, and let requests go on once little does. Call this after each delivery."""
+        """Pause reading while MAX_PENDING_BYTES are pending, and continue below that. Call this after each delivery."""
         unread = self._reader.unread_bytes
-        if unread < MAX_WAITING_BYTES and self._read is not None:
+        if unread < MAX_PENDING_BYTES and self._read is not None:
             self._read.set()
             self._read = None
-        if self._waiting + unread >= MAX_WAITING_BYTES and not self._closed:
+        if self._waiting + unread >= MAX_PENDING_BYTES and not self._closed:
             self.paused = True
             self._socket.pause_reading()
         elif self.paused:
@@ -247,7 +247,7 @@ class Inbox:
 
     async def _may_begin(self, *, size: int) -> bool:
         """Wait until the client has read the answers before, and return whether it is still connected."""
-        while self._reader.unread_bytes >= MAX_WAITING_BYTES and not self._closed:
+        while self._reader.unread_bytes >= MAX_PENDING_BYTES and not self._closed:
             self._read = self._read or asyncio.Event()
             await self._read.wait()
         if self._closed:
@@ -305,7 +305,7 @@ class Inbox:
         if self._closed:
             return None
         # Here and not earlier: the user may have been logged out while the application authorized the topics.
-        expires_at = self._handling.admit(identity)
+        expires_at = self._handling.valid_until(identity)
         if identity.user_id != self._identity.user_id:
             raise InvalidToken("the token is for another user: open another connection")
         # Last of what may raise: an error leaves the connection with its old token and its old topics.
@@ -314,7 +314,7 @@ class Inbox:
         return Renewed(identity, expires_at, change)
 
     def _refuse(self, error: UnmissedError, request_id: str | None) -> Closing | None:
-        """Answer with an error. Only clients that ignore the protocol send frames without an id that are refused."""
+        """Answer with an error. Refused frames without an id break the protocol: after some, close the connection."""
         answer = ErrorFrame.of(error, request_id=request_id)
         self._reader.send(answer.encode())
         # A client cannot know that a topic is refused, or that the log is unavailable: it has broken no rule.

@@ -5,22 +5,22 @@ from collections import Counter
 
 from unmissed.core.reader import ReadCounts
 
-SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the histograms' buckets."""
+BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the histograms' buckets, in seconds."""
 
 
 class Histogram:
-    """Counts of observed seconds: for each bucket of SECONDS, and for all above."""
+    """Counts of observed times: for each bucket of BUCKETS, and for all above."""
 
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
+        self.counts = [0] * (len(BUCKETS) + 1)
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
         """Count one observation."""
-        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
 

@@ -11,7 +11,7 @@ from unmissed.logs.writer import Stored, Write
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class Seen:
     """How far a node has read: the epoch, the latest number that the node has, and when its message was stamped.
 
     ``unix_ms`` is 0 if the node has no message with that number.
@@ -49,7 +49,7 @@ class Engine(Channel, Protocol):
         """Connect, and create what the log needs. Raises ConfigurationError if the engine can never be used."""
         ...
 
-    async def state(self, seen: Position | None) -> State:
+    async def state(self, seen: Seen | None) -> State:
         """Return what the engine holds. It begins a new epoch if it has lost messages that this node has seen."""
         ...
 
@@ -61,7 +61,7 @@ class Engine(Channel, Protocol):
         """
         ...
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
+    async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | UnmissedError]:
         """Store these publishes, each as one block of contiguous numbers, and return the result of each.
 
         To return soon, it may store only the first of them, at least one: the caller passes the rest again.

@@ -12,7 +12,7 @@ from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Retention, Window
 from unmissed.logs.base import Channel, Publication, WindowListener
-from unmissed.logs.engine import Engine, Position, State
+from unmissed.logs.engine import Engine, Seen, State
 from unmissed.logs.feed import Feed, Record, stamped
 from unmissed.logs.writer import Stored, Write, Writer
 from unmissed.retrying import Availability
@@ -131,7 +131,7 @@ class SharedLog:
         """Follow the engine from its state on."""
         window = Window(self._retention, epoch=state.epoch, first_number=state.first_number)
         self._feed = Feed(window, clock=self._clock)
-        self._seen = Position(state.epoch, state.first_number - 1, 0)
+        self._seen = Seen(state.epoch, state.first_number - 1, 0)
         self._writer = Writer(self._write)
         self._writer.start()
         self._following = asyncio.create_task(self._follow())
@@ -171,10 +171,10 @@ class SharedLog:
             if state.first_number <= window.latest:
                 return  # An outdated answer: every new epoch has higher numbers.
             self._feed.restart(epoch=state.epoch, first_number=state.first_number)
-            self._seen = Position(state.epoch, window.latest, 0)
+            self._seen = Seen(state.epoch, window.latest, 0)
         if state.oldest - 1 > window.latest:
             self._feed.skip(state.oldest - 1)
-            self._seen = Position(state.epoch, window.latest, 0)
+            self._seen = Seen(state.epoch, window.latest, 0)
 
     async def _read(self, state: State) -> None:
         """Append what the engine yields, until a number is missing, or it yields nothing."""
@@ -195,7 +195,7 @@ class SharedLog:
         await self._feed.append(records[stored_before:])
         # Not if the window was reset or skipped ahead in between: what is declared as seen must have been seen.
         if records and (state.epoch, records[-1].number) == (self._feed.window.epoch, self._feed.window.latest):
-            self._seen = Position(state.epoch, records[-1].number, records[-1].unix_ms)
+            self._seen = Seen(state.epoch, records[-1].number, records[-1].unix_ms)
 
     async def _write(self, writes: Sequence[Write]) -> Sequence[Stored | UnmissedError]:
         return await self._engine.write(writes, self._seen)

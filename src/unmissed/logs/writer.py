@@ -47,7 +47,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The receipt of a publish, and whether it stored the messages now, or an earlier one with its key did."""
+    """The receipt of a publish. ``new`` is false if an earlier publish with the same key has stored the messages."""
 
     receipt: Receipt
     new: bool

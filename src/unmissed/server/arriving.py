@@ -89,7 +89,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start_request()
 
     def eof_received(self) -> None:
-        """Return None, which closes the transport: the client has left before it was answered."""
+        """Close the transport, by returning None: the client has left before it was answered."""
 
     def shutdown(self) -> None:
         """Close the connection because uvicorn is shutting down, or let the application refuse the handshake."""

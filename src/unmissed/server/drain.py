@@ -37,7 +37,7 @@ class Server(UvicornServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop. Half of the drain time is for WebSockets, the rest for requests.
 
-        The application's lifespan ends after that. Its manager takes at most CLOSE_SECONDS for it.
+        The application's lifespan ends after that. Its manager takes at most LEAVE_SECONDS for it.
         """
         loop = asyncio.get_running_loop()
         seconds = self._manager.settings.drain_seconds / 2

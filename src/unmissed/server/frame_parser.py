@@ -44,7 +44,7 @@ Received = Request | str | bytes | Pong | ProtocolViolation | StillSending
 """What a client has sent: a handshake, the message of text or binary frames, or one of the facts above."""
 
 
-class Frames:
+class FrameParser:
     """Parses the frames of one client: one segment of bytes in each iteration of the event loop.
 
     ``parser`` is the sans-I/O API of ``websockets``. It also holds the state of the closing handshake. ``handle`` is

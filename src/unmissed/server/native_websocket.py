@@ -13,7 +13,7 @@ from unmissed.core.chunks import Chunk
 from unmissed.core.close_codes import CloseCode, close_reason
 from unmissed.delivery.socket import SocketListener
 from unmissed.framework_names import Config, ServerState
-from unmissed.server.frame_parser import Frames, ProtocolViolation, Received, StillSending
+from unmissed.server.frame_parser import FrameParser, ProtocolViolation, Received, StillSending
 from unmissed.server.native_socket import NativeSocket
 
 MAX_MESSAGE_BYTES = 65_536
@@ -61,7 +61,7 @@ class NativeWebSocket(NativeSocket):
         """Bytes received so far, including pongs."""
         self._max_size = max_size
         self._response = response
-        self._frames: Frames | None = None
+        self._frames: FrameParser | None = None
         self._pinged = False
 
     # asyncio.Protocol
@@ -160,9 +160,9 @@ class NativeWebSocket(NativeSocket):
     # Parser and transport
 
     @property
-    def _incoming(self) -> Frames:
+    def _incoming(self) -> FrameParser:
         if self._frames is None:
-            self._frames = Frames(
+            self._frames = FrameParser(
                 self._new_parser(),
                 self.transport,
                 handle=self._handle,

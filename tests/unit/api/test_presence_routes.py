@@ -71,7 +71,7 @@ async def test_a_limit_cuts_the_list_and_not_the_totals(
     body = (await client.get(PATH, params={"topic": "news", "limit": 2}, headers=bearer("*"))).json()
 
     assert (["u0", "u1"], 5) == ([user["user_id"] for user in body["users"]], body["total_users"])
-    monkeypatch.setattr(presence, "MAX_USERS", 3)
+    monkeypatch.setattr(presence, "MAX_LISTED", 3)
     assert 3 == len((await client.get(PATH, params={"topic": "news"}, headers=bearer("*"))).json()["users"])
 
 

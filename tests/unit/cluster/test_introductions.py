@@ -16,7 +16,7 @@ def test_facts_are_asked_for_once_for_each_fingerprint() -> None:
     introductions = Introductions()
 
     asked = [
-        introductions.add(node, introduction(knows=knows), knows_else=knows != 1)
+        introductions.add(node, introduction(knows=knows), differs=knows != 1)
         for node, knows in (("a", 7), ("b", 7), ("c", 8), ("d", 1))
     ]
 
@@ -27,11 +27,11 @@ def test_a_start_is_over_when_the_facts_of_every_node_have_arrived() -> None:
     introductions = Introductions()
     over = []
 
-    introductions.add("a", introduction("b"), knows_else=True)
+    introductions.add("a", introduction("b"), differs=True)
     over.append(introductions.over.is_set())
     introductions.completed("a")
     over.append(introductions.over.is_set())
-    introductions.add("b", introduction("a"), knows_else=False)
+    introductions.add("b", introduction("a"), differs=False)
     over.append(introductions.over.is_set())
 
     assert [False, False, True] == over
@@ -40,18 +40,18 @@ def test_a_start_is_over_when_the_facts_of_every_node_have_arrived() -> None:
 def test_nodes_that_are_all_starting_complete_no_start() -> None:
     introductions = Introductions()
 
-    introductions.add("a", introduction(ready=False), knows_else=False)
+    introductions.add("a", introduction(ready=False), differs=False)
 
     assert not introductions.over.is_set()
 
 
 def test_after_an_interruption_facts_are_asked_for_again() -> None:
     introductions = Introductions()
-    introductions.add("a", introduction(), knows_else=True)
+    introductions.add("a", introduction(), differs=True)
 
     introductions.begin()
 
-    assert introductions.add("a", introduction(), knows_else=True)
+    assert introductions.add("a", introduction(), differs=True)
 
 
 async def test_a_start_that_hears_nothing_ends_and_is_not_complete() -> None:
@@ -69,7 +69,7 @@ async def test_a_start_waits_for_longer_while_facts_arrive() -> None:
     def arrive() -> None:
         introductions.facts += 1
         if introductions.facts == 3:
-            introductions.add("a", introduction(), knows_else=False)
+            introductions.add("a", introduction(), differs=False)
         else:
             loop.call_later(0.2, arrive)
 

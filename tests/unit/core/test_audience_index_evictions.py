@@ -33,7 +33,7 @@ def test_nothing_is_lost_before_the_first_eviction() -> None:
 
 def test_what_is_forgotten_counts_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded, so beyond the bound the answer may be a gap, and never silence."""
-    monkeypatch.setattr(evictions, "MAX_KEYS", 2)
+    monkeypatch.setattr(evictions, "MAX_EVICTED_KEYS", 2)
     record = Evictions(100)
     evicted(record, 101, users=["alice"])
     evicted(record, 102, users=["bob"])

@@ -39,7 +39,7 @@ def test_buckets_that_are_full_are_forgotten_and_no_others() -> None:
 
 def test_users_over_the_limit_share_a_bucket_and_take_nothing_from_the_others() -> None:
     """No bucket is forgotten to make room: its user would have a full burst again."""
-    buckets = TokenBuckets(rate=1.0, burst=5, max_users=2)
+    buckets = TokenBuckets(rate=1.0, burst=5, max_buckets=2)
     for user_id in ("a", "b"):
         assert 5 == takes(buckets, user_id, 10)
 
@@ -57,9 +57,9 @@ def test_users_over_the_limit_share_a_bucket_and_take_nothing_from_the_others() 
     st.sampled_from([1, 2, 100]),
 )
 def test_nobody_gets_more_than_the_burst_and_the_rate(
-    requests: list[tuple[float, str]], rate: float, burst: int, max_users: int
+    requests: list[tuple[float, str]], rate: float, burst: int, max_buckets: int
 ) -> None:
-    buckets, now = TokenBuckets(rate=rate, burst=burst, max_users=max_users), 0.0
+    buckets, now = TokenBuckets(rate=rate, burst=burst, max_buckets=max_buckets), 0.0
     allowed: dict[str, list[float]] = {}
     for pause, user_id in requests:
         now += pause
@@ -71,5 +71,5 @@ def test_nobody_gets_more_than_the_burst_and_the_rate(
             for last in range(first, len(times)):
                 # A user may have used the shared bucket, too, and then its own.
                 assert last - first + 1 <= 2 * burst + (times[last] - times[first]) * rate * 2 + 1
-        if max_users == 100:
+        if max_buckets == 100:
             assert len(times) <= burst + times[-1] * rate + 1

@@ -226,7 +226,7 @@ async def test_a_client_that_reads_no_answers_is_not_read(manager: ConnectionMan
     most = connection.reader.unread_bytes
     socket.resume()
 
-    assert inbox.MAX_WAITING_BYTES <= most < inbox.MAX_WAITING_BYTES + 1_000
+    assert inbox.MAX_PENDING_BYTES <= most < inbox.MAX_PENDING_BYTES + 1_000
     assert not socket.reading_paused
     assert 0 == connection.reader.unread_bytes
 

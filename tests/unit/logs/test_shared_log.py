@@ -15,7 +15,7 @@ from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Outcome, Retention, Window
 from unmissed.logs import shared_log as module
-from unmissed.logs.engine import Position, State
+from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.writer import Stored, Write
@@ -51,7 +51,7 @@ class FakeEngine:
             raise self.connect_failure
         self.opens += 1
 
-    async def state(self, seen: Position | None) -> State:
+    async def state(self, seen: Seen | None) -> State:
         self.states += 1
         await asyncio.sleep(0)  # As long as a network takes at least.
         self._check()
@@ -74,7 +74,7 @@ class FakeEngine:
             else:
                 await self._changed.wait()
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+    async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | IdempotencyConflict]:
         self._check()
         if seen.epoch != self.epoch:
             raise LogUnavailable("a new epoch has begun")
@@ -212,7 +212,7 @@ class BusyEngine(FakeEngine):
         super().__init__()
         self._then = then
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | IdempotencyConflict]:
+    async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | IdempotencyConflict]:
         results = await super().write(writes, seen)
         self._then(self)
         return results
@@ -426,7 +426,7 @@ async def test_an_answer_that_a_new_epoch_has_overtaken_is_ignored() -> None:
     class SlowEngine(FakeEngine):
         overtaken: asyncio.Event | None = None
 
-        async def state(self, seen: Position | None) -> State:
+        async def state(self, seen: Seen | None) -> State:
             state = await super().state(seen)
             if (waiting := self.overtaken) is not None:
                 self.overtaken = None

@@ -7,7 +7,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
-from unmissed.server.frame_parser import Frames, Received, StillSending
+from unmissed.server.frame_parser import FrameParser, Received, StillSending
 
 
 class Loop:
@@ -52,8 +52,8 @@ class Receiver:
         self.still_sending += isinstance(received, StillSending)
 
 
-def frames_of(parser: Protocol, receiver: Receiver, loop: Loop) -> Frames:
-    return Frames(
+def frames_of(parser: Protocol, receiver: Receiver, loop: Loop) -> FrameParser:
+    return FrameParser(
         parser,
         cast("Any", receiver.transport),
         handle=receiver.handle,

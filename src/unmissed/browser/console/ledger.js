@@ -40,7 +40,7 @@ export class Ledger {
     return this.#missing.size - this.#evicted;
   }
 
-  /** How many messages will not arrive any more. */
+  /** How many messages will never arrive. */
   get lost() {
     return this.#lost + this.#evicted;
   }
@@ -90,7 +90,7 @@ export class Ledger {
       else this.#missing.set(number, timestamp);
     }
     [this.#listedThrough, this.#oldest] = [through, oldest];
-    // What was evicted before it was listed cannot be compared any more.
+    // What was evicted before it was listed can no longer be compared.
     for (const number of this.#unlisted) if (number <= through) this.#unlisted.delete(number);
   }
 

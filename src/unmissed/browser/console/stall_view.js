@@ -40,5 +40,5 @@ function behind(lag) {
 
 /** @param {[number, number] | null} gap */
 function loss(gap) {
-  return gap ? `, and a gap told it that up to ${count(gap[1] - gap[0] + 1)} are lost` : ", and none is lost";
+  return gap ? `, and a gap reported that up to ${count(gap[1] - gap[0] + 1)} are lost` : ", and none is lost";
 }

@@ -14,10 +14,10 @@ const LIVE = {
 /** @type {Record<string, [string, string]>} */
 const STATES = {
   connecting: ["Connecting", "Opening a connection to the server."],
-  recovering: ["Recovering", "Connected again: receiving what was published meanwhile."],
+  recovering: ["Recovering", "Connected again: receiving what was published while it was away."],
   waiting: ["Disconnected", "Messages go on without this page."],
   unreachable: ["Disconnected", "The server cannot be reached."],
-  closed: ["Closed", "This page does not reconnect any more."],
+  closed: ["Closed", "This page no longer reconnects."],
 };
 
 /**

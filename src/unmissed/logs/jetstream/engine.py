@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.window import Retention
-from unmissed.logs.engine import Position, State
+from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.consumer import StreamConsumer
@@ -98,7 +98,7 @@ class JetStreamEngine:
         if connection is not None:
             await connection.close()
 
-    async def state(self, seen: Position | None) -> State:
+    async def state(self, seen: Seen | None) -> State:
         """Return what the stream holds. See ``Engine.state``."""
         async with self._lock:
             return await self._look(seen, to_read=True)
@@ -158,7 +158,7 @@ class JetStreamEngine:
         finally:
             await unsubscribe()
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | InvalidMessage]:
+    async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.
 
         On a new connection, check the stream first: a server that has lost messages would use numbers again.
@@ -188,7 +188,7 @@ class JetStreamEngine:
         """Whether the stream has been checked on the present connection."""
         return self._stream is not None and self._connection is not None and self._connection.lost is None
 
-    async def _look(self, seen: Position | None, *, to_read: bool) -> State:
+    async def _look(self, seen: Seen | None, *, to_read: bool) -> State:
         """Return what the stream holds, and allow writes on this connection.
 
         Reading needs a new consumer, which only the leader of the cluster can create. Writing does not.
@@ -248,7 +248,7 @@ class JetStreamEngine:
                 "or enable it for the account of this user"
             )
 
-    async def _found(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
+    async def _found(self, connection: NatsConnection, seen: Seen | None) -> StreamInfo:
         """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
         for _ in range(_FIND_TRIES):
             answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
@@ -262,7 +262,7 @@ class JetStreamEngine:
                 break
         raise LogUnavailable(error_text(answer))
 
-    async def _create(self, connection: NatsConnection, seen: Position | None) -> dict[str, object]:
+    async def _create(self, connection: NatsConnection, seen: Seen | None) -> dict[str, object]:
         wanted = settings(
             self._address,
             self._retention,
@@ -271,14 +271,14 @@ class JetStreamEngine:
         )
         return await connection.ask(api_request(f"STREAM.CREATE.{self._address.name}", wanted))
 
-    def _first_above(self, seen: Position | None) -> int:
+    def _first_above(self, seen: Seen | None) -> int:
         """Return the first number of a new epoch, above every number used so far."""
         if seen is None and self._first_number is not None:
             return self._first_number
         # One number is left out, for the reason given in ``MemoryLog``.
         return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest + 1) + 1
 
-    async def _intact(self, connection: NatsConnection, seen: Position | None) -> StreamInfo:
+    async def _intact(self, connection: NatsConnection, seen: Seen | None) -> StreamInfo:
         """Return the stream if it has everything that was seen, or else a new one, which begins an epoch."""
         stream = await self._found(connection, seen)
         if seen is None or not await self._has_lost(connection, stream, seen):
@@ -295,7 +295,7 @@ class JetStreamEngine:
         await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
         return await self._found(connection, seen)
 
-    async def _has_lost(self, connection: NatsConnection, stream: StreamInfo, seen: Position) -> bool:
+    async def _has_lost(self, connection: NatsConnection, stream: StreamInfo, seen: Seen) -> bool:
         stored_ms = None
         if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
             answer = await self._message(connection, stream, seen.latest)
@@ -307,7 +307,7 @@ class JetStreamEngine:
     async def _message(self, connection: NatsConnection, stream: StreamInfo, number: int) -> dict[str, Any]:
         return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
 
-    async def _whole_through(self, connection: NatsConnection, stream: StreamInfo, seen: Position | None) -> int:
+    async def _whole_through(self, connection: NatsConnection, stream: StreamInfo, seen: Seen | None) -> int:
         """Return the latest number, without an incomplete batch at the end, which readers hold back."""
         if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
             return stream.latest
@@ -339,7 +339,7 @@ class JetStreamEngine:
             self._log_ahead_ms = ahead_ms
 
     async def _readable_from(
-        self, connection: NatsConnection, stream: StreamInfo, seen: Position | None, latest: int
+        self, connection: NatsConnection, stream: StreamInfo, seen: Seen | None, latest: int
     ) -> int:
         """Return the oldest number to read: the window has room for no more messages than are retained."""
         oldest = max(stream.oldest, latest - self._retention.max_messages + 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.window import Retention
-from unmissed.logs.engine import Position
+from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
 
 _FORMAT = "2"
@@ -117,7 +117,7 @@ class StreamInfo:
         """The subjects of this epoch, without the last part."""
         return f"{self.name}.{self.epoch}."
 
-    def has_lost(self, seen: Position, *, stored_ms: int | None) -> bool:
+    def has_lost(self, seen: Seen, *, stored_ms: int | None) -> bool:
         """Return whether a message that was seen is lost, or its number would be used again.
 
         ``stored_ms`` is when the stored message with the number ``seen.latest`` was stamped, or None without one.

@@ -32,7 +32,7 @@ from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt, owner_of
 from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
-from unmissed.logs.engine import Position, State
+from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.redis.redis_clients import RedisClients
 from unmissed.logs.writer import Stored, Write
@@ -62,7 +62,7 @@ _CLUSTER = (
     "is a node of a Redis Cluster, which cannot hold the log: use one Redis without cluster mode, with replicas and "
     "Sentinels to survive its loss, or nats://"
 )
-_NOTHING_SEEN = Position("", 0, 0)
+_NOTHING_SEEN = Seen("", 0, 0)
 _SCRIPT = resources.files(__package__).joinpath("script.lua").read_text()
 
 
@@ -117,7 +117,7 @@ class RedisEngine:
             raise ConfigurationError(f"UNMISSED_LOG_URL: {self._shown} {_CLUSTER}")
         _warn_about_evictions(info)
 
-    async def state(self, seen: Position | None) -> State:
+    async def state(self, seen: Seen | None) -> State:
         """Return what Redis holds. It begins an epoch if it has none, or if messages that were seen are missing."""
         return (await self._run([], seen or _NOTHING_SEEN))[1]
 
@@ -141,7 +141,7 @@ class RedisEngine:
             if records:
                 after = records[-1].number
 
-    async def write(self, writes: Sequence[Write], seen: Position) -> Sequence[Stored | UnmissedError]:
+    async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | UnmissedError]:
         """Store these publishes in one call of the script."""
         status, _, results = await self._run(writes, seen)
         if status == "settling":
@@ -179,7 +179,7 @@ class RedisEngine:
             await self._clients.close()
             self._clients = None
 
-    async def _run(self, writes: Sequence[Write], seen: Position) -> tuple[str, State, list[Any]]:
+    async def _run(self, writes: Sequence[Write], seen: Seen) -> tuple[str, State, list[Any]]:
         """Call the script."""
         max_age_ms = round(self._retention.max_age * 1000)
         slice_ms = max(1, math.ceil(max_age_ms / _SLICES))
@@ -213,7 +213,7 @@ class RedisEngine:
         return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
 
     def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]], *, latest: int) -> list[Record]:
-        """Return the messages in these entries, up to the first entry that is none: the caller then reads the state.
+        """Return the messages in these entries, up to the first that is no message: the caller then reads the state.
 
         ``latest`` is the latest number when they were asked for.
         """

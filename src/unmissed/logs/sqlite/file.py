@@ -262,7 +262,7 @@ class SqliteFile:
         return life
 
     def _mark_unsynced(self, boot: str) -> None:
-        """Record, on the disk, in which boot of the machine commits may not have reached the disk; empty for none."""
+        """Record on disk the boot of the machine whose commits a power failure may lose; empty if there are none."""
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
 

@@ -31,7 +31,7 @@ from unmissed.core.messages import Draft
 from unmissed.core.window import Outcome, Retention, Window
 from unmissed.lab.process import free_ports
 from unmissed.logs.base import Publication
-from unmissed.logs.engine import Position
+from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream import consumer
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.engine import JetStreamEngine
@@ -88,7 +88,7 @@ async def api(url: str, request: str, body: dict[str, Any] | None = None) -> dic
     return answer
 
 
-async def written(writer: JetStreamEngine, key: str, *, seen: Position) -> Stored:
+async def written(writer: JetStreamEngine, key: str, *, seen: Seen) -> Stored:
     """Write one message as soon as the server can be reached."""
     write = Write(drafts(1), key, b"fingerprint", asyncio.get_running_loop().create_future())
     async with asyncio.timeout(10):
@@ -121,7 +121,7 @@ async def test_messages_have_the_time_of_the_server_when_the_clock_of_the_node_i
     state = await node.state(None)
     wall_clock[0] -= 3600
 
-    stored = await written(node, "key", seen=Position(state.epoch, state.latest, 0))
+    stored = await written(node, "key", seen=Seen(state.epoch, state.latest, 0))
 
     stamped = datetime.fromisoformat(stored.receipt.timestamp).timestamp()
     assert abs(stamped - state.log_ms / 1000) < 60
@@ -135,7 +135,7 @@ async def test_messages_have_the_time_that_has_passed_since_the_server_told_its_
     state = await node.state(None)
     clock[0] += 90
 
-    stored = await written(node, "key", seen=Position(state.epoch, state.latest, 0))
+    stored = await written(node, "key", seen=Seen(state.epoch, state.latest, 0))
 
     stamped = datetime.fromisoformat(stored.receipt.timestamp).timestamp()
     assert stamped == pytest.approx(state.log_ms / 1000 + 90, abs=0.01)
@@ -439,7 +439,7 @@ async def written_in_turn(url: str, writes: Sequence[Write]) -> list[list[Stored
     state = await node.state(None)
     calls: list[list[Stored]] = []
     while remaining := writes[sum(map(len, calls)) :]:
-        results = await node.write(remaining, Position(state.epoch, state.latest, 0))
+        results = await node.write(remaining, Seen(state.epoch, state.latest, 0))
         calls.append([result for result in results if isinstance(result, Stored)])
         assert 0 < len(results) == len(calls[-1])
     await node.close()
@@ -570,7 +570,7 @@ async def test_a_write_without_a_key_is_stored_whole_after_its_part(url: str) ->
         part = encode_body(write.drafts[0], unix_ms=1_796_000_000_000, log_ms=1_796_000_000_000, place=1)
         await connected.ask(Packet(f"{StreamAddress.of(url).name}.{state.epoch}.{write.id}", part))
 
-    [stored] = await writer.write([write], Position(state.epoch, state.latest, 0))
+    [stored] = await writer.write([write], Seen(state.epoch, state.latest, 0))
 
     assert isinstance(stored, Stored)
     assert (state.latest + 2, 3, True) == (stored.receipt.first, stored.receipt.count, stored.new)
@@ -622,7 +622,7 @@ async def test_the_state_of_a_stream_that_ends_with_a_message_of_another_program
         other = engine(url)
         await other.connect()
 
-        same = await other.state(Position(window.epoch, number, 0))
+        same = await other.state(Seen(window.epoch, number, 0))
         await other.close()
 
         assert (window.epoch, number) == (same.epoch, same.latest)
@@ -704,7 +704,7 @@ async def test_a_deleted_stream_is_followed_by_an_epoch_with_higher_numbers(url:
 async def test_the_last_position_of_a_lost_epoch_is_a_reset_also_if_the_clock_is_behind(url: str) -> None:
     node = JetStreamEngine(StreamAddress.of(url), retention=Retention(), wall_clock=lambda: 1_000_000_000.0)
     await node.connect()
-    lost = Position("lost", 1_796_000_000_000_000, 1)
+    lost = Seen("lost", 1_796_000_000_000_000, 1)
 
     state = await node.state(lost)
     await node.close()
@@ -717,7 +717,7 @@ async def test_nodes_that_find_the_same_loss_begin_one_epoch(url: str) -> None:
     engines = [engine(url) for _ in range(4)]
     await asyncio.gather(*(each.connect() for each in engines))
     state = await engines[0].state(None)
-    seen = Position(state.epoch, state.first_number + 10, 0)
+    seen = Seen(state.epoch, state.first_number + 10, 0)
 
     states = await asyncio.gather(*(each.state(seen) for each in engines))
     settled = await asyncio.gather(*(each.state(seen) for each in engines))
@@ -736,8 +736,8 @@ async def test_another_message_of_the_same_number_begins_an_epoch(url: str) -> N
     other = engine(url)
     await other.connect()
 
-    same = await other.state(Position(epoch, latest, 0))
-    state = await other.state(Position(epoch, latest, 1))
+    same = await other.state(Seen(epoch, latest, 0))
+    state = await other.state(Seen(epoch, latest, 1))
     await other.close()
 
     assert epoch == same.epoch != state.epoch
@@ -772,14 +772,14 @@ async def test_a_write_to_an_old_copy_is_refused_before_a_number_is_used(server:
     server.kill()
     shutil.copytree(server.store, tmp_path / "copy")
     server.start()
-    stored = await written(writer, "one", seen=Position(state.epoch, state.latest, 0))
+    stored = await written(writer, "one", seen=Seen(state.epoch, state.latest, 0))
     server.kill()
     shutil.rmtree(server.store)
     shutil.copytree(tmp_path / "copy", server.store)
     server.start()
 
     with pytest.raises(LogUnavailable, match="a new epoch has begun"):
-        await written(writer, "two", seen=Position(state.epoch, stored.receipt.first, 0))
+        await written(writer, "two", seen=Seen(state.epoch, stored.receipt.first, 0))
 
     info = await api(server.url, "STREAM.INFO.*")
     assert 0 == info["state"]["messages"]
@@ -792,7 +792,7 @@ async def test_a_write_does_not_wait_for_the_state(url: str) -> None:
     node = engine(url)
     await node.connect()
     state = await node.state(None)
-    seen = Position(state.epoch, state.latest, 0)
+    seen = Seen(state.epoch, state.latest, 0)
     states = [asyncio.create_task(node.state(seen)) for _ in range(100)]
     await asyncio.wait(states, return_when=asyncio.FIRST_COMPLETED)
 
