@@ -174,7 +174,7 @@ class Answers:
         return mine.kept[key][1] if mine and key in mine.kept else None
 
     def keep(self, user_id: str, key: str, answer: bytes, *, now: float) -> None:
-        """Keep an answer. Drop the oldest answers to the same user to make room; if there is still none, drop this one."""
+        """Keep an answer. The oldest ones of its user make room for it; if there is still none, it is dropped."""
         mine = self._of_user.setdefault(user_id, _AnswersOfUser())
         self._of_user.move_to_end(user_id)
         mine.kept[key] = now, answer
