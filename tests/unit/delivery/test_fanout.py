@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support import ALICE, BOB, connect, flushed, managed, nth, shape
+from support import ALICE, BOB, connect, flushed, managed, nth, shape, until
 from unmissed import Access, Connection, ConnectionManager, Identity
 from unmissed.delivery import fanout
 from unmissed.security.access import Subscription
@@ -216,11 +216,11 @@ async def test_a_stranger_stands_where_the_flushes_are_and_continues_there(manag
 
 async def test_a_client_that_takes_nothing_keeps_its_own_position(manager: ConnectionManager) -> None:
     socket, slow = connect(manager)
+    _, fast = connect(manager, BOB)
     socket.pause()
     await manager.emit("mine", users=["alice"])
     await manager.emit("other", users=["bob"])
-    async with asyncio.timeout(1):
-        await asyncio.sleep(0.02)
+    await until(lambda: fast.position == nth(2))
 
     assert nth(0) == slow.position
     socket.resume()
@@ -260,8 +260,7 @@ async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: Connectio
     manager.running.check()
 
     await manager.emit("after", users=["carol"])
-    async with asyncio.timeout(1):
-        await asyncio.sleep(0.02)
+    await flushed(manager)
 
     assert ("gap", nth(2)) in shape(mine)
     assert "gap" not in [kind for kind, _ in shape(others)]
