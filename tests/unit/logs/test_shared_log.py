@@ -14,7 +14,6 @@ from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUna
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Outcome, Retention, Window
-from unmissed.logs import shared_log as module
 from unmissed.logs.engine import Position, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog
@@ -507,23 +506,15 @@ async def test_a_reason_to_be_unavailable_may_be_that_of_writing_alone(engine: F
         assert None is log.unavailable
 
 
-@pytest.fixture
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give an engine a moment to answer, instead of 10 seconds."""
-    monkeypatch.setattr(module, "_OPEN_SECONDS", 0.2)
-
-
-@pytest.mark.usefixtures("_soon")
 async def test_an_engine_that_cannot_be_reached_is_refused_and_closed(engine: FakeEngine) -> None:
     engine.leave()
 
     with pytest.raises(ConfigurationError, match=f"UNMISSED_LOG_URL: {AWAY}"):
-        await SharedLog(engine).open()
+        await SharedLog(engine, open_seconds=0.2).open()
 
     assert 1 == engine.closed
 
 
-@pytest.mark.usefixtures("_soon")
 async def test_an_engine_that_is_lost_between_its_state_and_the_first_message_is_refused_and_closed(
     engine: FakeEngine,
 ) -> None:
@@ -531,13 +522,12 @@ async def test_an_engine_that_is_lost_between_its_state_and_the_first_message_is
     engine.read_failures.extend([LogUnavailable(AWAY)] * 1_000)
 
     with pytest.raises(ConfigurationError, match=f"UNMISSED_LOG_URL: {AWAY}"):
-        await SharedLog(engine).open()
+        await SharedLog(engine, open_seconds=0.2).open()
 
     assert 1 == engine.closed
     assert before == asyncio.all_tasks()
 
 
-@pytest.mark.usefixtures("_soon")
 async def test_an_engine_that_never_answers_is_refused_and_closed(engine: FakeEngine) -> None:
     class SilentEngine(FakeEngine):
         async def connect(self) -> None:
@@ -546,7 +536,7 @@ async def test_an_engine_that_never_answers_is_refused_and_closed(engine: FakeEn
     engine = SilentEngine()
 
     with pytest.raises(ConfigurationError, match="UNMISSED_LOG_URL: no answer"):
-        await SharedLog(engine).open()
+        await SharedLog(engine, open_seconds=0.2).open()
 
     assert 1 == engine.closed
 
