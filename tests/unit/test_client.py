@@ -286,26 +286,36 @@ async def test_drops_in_the_middle_of_a_flow_lose_and_double_nothing(server: Liv
     assert nths(*range(1, 121)) == numbers(events)
 
 
-async def test_a_close_discards_unread_frames_and_completes_the_handshake(server: LiveServer) -> None:
+async def test_a_close_discards_unread_frames_and_completes_the_handshake(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "websockets.client")
     async with opened(server) as stream:
         await publish(server, 200)
         await until(lambda: all(each.position == nth(200) for each in server.manager.connections))
-        started = time.monotonic()
 
-    assert time.monotonic() - started < 0.4, "the handshake ended with its timeout"
+    assert received_a_close(caplog)
     assert nth(0) == stream.sequence_number
 
 
-async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(server: LiveServer) -> None:
+async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "websockets.client")
     async with opened(server) as stream:
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
-        started = time.monotonic()
 
         await stream.close()
 
-        assert time.monotonic() - started < 0.4, "the handshake ended with its timeout"
+        assert received_a_close(caplog)
         waiting.cancel()
+
+
+def received_a_close(caplog: pytest.LogCaptureFixture) -> bool:
+    """Return whether a client has read the close frame of the server, which the log of websockets shows."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "websockets.client"]
+    return any(line.startswith("< CLOSE 1000") for line in lines)
 
 
 @pytest.mark.live
@@ -313,7 +323,8 @@ async def test_a_close_gives_up_on_a_server_that_does_not_answer() -> None:
     async with scripted(CONNECTED, reads=False) as url, connect(url, token="x"):
         started = time.monotonic()
 
-    assert time.monotonic() - started < 2
+    # That of websockets itself is ten seconds.
+    assert time.monotonic() - started < 9
 
 
 async def test_a_position_is_enough_to_continue_in_another_process(server: LiveServer) -> None:

@@ -386,7 +386,7 @@ async def test_a_node_catches_up_with_what_is_stored(engine: FakeEngine) -> None
 
 async def test_a_number_that_is_not_stored_is_not_waited_for(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await log.catch_up(1_000)
 
         assert nth(3) == window.latest
@@ -415,7 +415,7 @@ async def test_a_new_epoch_without_messages_is_noticed_when_a_client_is_ahead(en
     async with opened(engine) as (log, window):
         engine.epoch, engine.first_number, engine.latest = "next", nth(20), nth(19)
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await log.catch_up(nth(19))
 
         assert ("next", nth(19)) == (window.epoch, window.latest)

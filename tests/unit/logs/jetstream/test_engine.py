@@ -537,7 +537,7 @@ async def test_parts_of_batches_at_the_end_stop_no_node_and_are_not_reported_as_
         await until_reached(window, start + 3)
 
         async with node(url) as (other, second):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await other.catch_up(start + 5)
             assert start + 3 == window.latest == second.latest
             publication = await other.publish(drafts(1, of="later "))
