@@ -20,6 +20,7 @@ from unmissed.core.audience import granted_topics
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Retention, Window
+from unmissed.delivery.throttle import MAX_PAUSE
 from unmissed.logs.base import Channel, Log, WindowListener
 from unmissed.logs.feed import Feed, stamped
 from unmissed.security.access import Subscription
@@ -162,6 +163,16 @@ async def flushed(manager: ConnectionManager) -> None:
     async with asyncio.timeout(10):
         while any(each.position < manager.window.latest for each in manager.connections):
             await asyncio.sleep(0)
+
+
+async def pause_over() -> None:
+    """Wait until the pause after the last flush is over, so that the next message is flushed at once.
+
+    It ends by a timer that is set in the turn after the flush. The one here is set later and is longer, so it comes
+    later, however busy the machine is.
+    """
+    await asyncio.sleep(0)
+    await asyncio.sleep(2 * MAX_PAUSE)
 
 
 _UNTIL_SECONDS = 60.0

@@ -352,6 +352,7 @@ def test_a_reload_recovers_what_was_published_meanwhile(server: LiveServer, open
     page.wait_for("live")
 
     page.page.get_by_text("Recovered 1 message after the page was loaded again. None was lost.").first.wait_for()
+    assert (1, 0) == (page.counters()["recovered"], page.counters()["lost"])
 
 
 # The log and the connections
@@ -425,6 +426,9 @@ def test_connections_are_shown_in_pages(server: LiveServer, opened: OpenConsole)
         page.wait_until("document.querySelectorAll('#connections tr').length === 3")
         page.press("Previous")
         page.wait_until("document.querySelectorAll('#connections tr').length === 10")
+
+        # The page itself is one of them.
+        assert 12 + 1 == len(server.manager.connections)
 
 
 @pytest.mark.long

@@ -180,7 +180,10 @@ def recorded(recorder: Recorder) -> Iterator[LiveServer]:
         yield server
 
 
-def test_an_answer_that_is_never_read_is_aborted(recorded: LiveServer, recorder: Recorder) -> None:
+def test_an_answer_that_is_never_read_is_aborted(
+    recorded: LiveServer, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmissed.server.deadlines._TICK_SECONDS", 0.05)
     with RawClient(recorded.url, receive_buffer=4_096) as client:
         client.send(GET % b"/endless/")
 

@@ -172,7 +172,7 @@ async def test_an_engine_that_is_away_is_told_and_clients_stay(tmp_path: Path) -
 def test_a_stop_does_not_wait_for_an_engine_that_has_stopped(
     engine: type[RedisServer | NatsServer], tmp_path: Path
 ) -> None:
-    drain_seconds = 2.0
+    drain_seconds = 0.5
     with engine(tmp_path) as store, ExitStack() as stack:
         node = stack.enter_context(
             ServerProcess(

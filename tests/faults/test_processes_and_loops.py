@@ -43,10 +43,10 @@ def test_a_manager_starts_again_on_another_event_loop(manager: ConnectionManager
             assert 0 == await manager.log_out("alice")
             return manager.running.node_id, manager.window.latest
 
-    lives = [asyncio.run(live()) for _ in range(3)]
+    (first_node, first_latest), (second_node, second_latest) = [asyncio.run(live()) for _ in range(2)]
 
-    assert 3 == len({node_id for node_id, _ in lives})
-    assert sorted({latest for _, latest in lives}) == [latest for _, latest in lives]
+    assert first_node != second_node
+    assert first_latest < second_latest
 
 
 def test_a_live_server_that_restarts_serves_the_same_application(settings: Settings) -> None:
@@ -60,12 +60,11 @@ def test_a_live_server_that_restarts_serves_the_same_application(settings: Setti
                 assert isinstance(event, client.ReceivedMessage)
                 return server.manager.running.node_id
 
-        nodes = []
-        for _ in range(3):
-            nodes.append(asyncio.run(connected_node()))
-            server.restart()
+        before = asyncio.run(connected_node())
+        server.restart()
+        after = asyncio.run(connected_node())
 
-    assert 3 == len(set(nodes))
+    assert before != after
 
 
 async def test_of_two_starts_at_the_same_time_one_succeeds(manager: ConnectionManager) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from support import ALICE, ManualLog, connect, managed
+from support import ALICE, ManualLog, connect, managed, nth
 from unmissed import ConnectionManager, NotRunning, UnknownConnection
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import LOG_UNAVAILABLE, Draining, TooManyConnections, WrongThread
@@ -30,9 +30,9 @@ async def test_a_log_of_one_process_has_nothing_to_catch_up_with(clock: ManualCl
     async with managed(clock, log=log) as manager:
         log.lose("the store is away")
 
-        await manager.running.catch_up(1_000)
+        await manager.running.catch_up(nth(1_000))
 
-        assert not manager.running.is_behind(1_000)
+        assert not manager.running.is_behind(nth(1_000))
 
 
 async def everything_that_is_refused(running: Running) -> list[type[Exception]]:

@@ -115,8 +115,9 @@ class Evictions:
     A client has a gap only if it has lost a message that was addressed to it.
     """
 
-    def __init__(self, none: int) -> None:
+    def __init__(self, none: int, *, max_keys: int = MAX_EVICTED_KEYS) -> None:
         """``none`` is a number below all others."""
+        self._max_keys = max_keys
         self._for_everyone = none
         self._forgotten = none
         """The highest number of the keys that are no longer remembered."""
@@ -132,7 +133,7 @@ class Evictions:
             # Removed and added again: the first key is always the one whose evictions are the oldest.
             self._by_key.pop(key, None)
             self._by_key[key] = number
-        while len(self._by_key) > MAX_EVICTED_KEYS:
+        while len(self._by_key) > self._max_keys:
             self._forgotten = max(self._forgotten, self._by_key.pop(next(iter(self._by_key))))
 
     def forget(self, number: int) -> None:

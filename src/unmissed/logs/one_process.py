@@ -39,20 +39,20 @@ def refuse_several_workers(arguments: Sequence[str], environment: Mapping[str, s
         raise _refusal()
 
 
-async def refuse_second_worker() -> None:
+async def refuse_second_worker(*, attempts: int = _LOCK_ATTEMPTS) -> None:
     """Raise ConfigurationError in one of several workers, however their server was configured.
 
     Some servers pass the number of workers to each of them. For other servers, the first worker takes a lock, and holds
-    it until its process ends. Further workers wait a few seconds for the lock: a server that reloads may start the next
-    worker before it stops the previous one. A process that is no worker takes no lock: two servers started from one
-    shell are separate.
+    it until its process ends. Further workers wait a few seconds for the lock, in ``attempts``: a server that reloads
+    may start the next worker before it stops the previous one. A process that is no worker takes no lock: two servers
+    started from one shell are separate.
     """
     if _started_with_several():
         raise _refusal()
     server = _server_of_this_worker()
     if server is None:
         return
-    for _ in range(_LOCK_ATTEMPTS):
+    for _ in range(attempts):
         if _lock(server):
             return
         await asyncio.sleep(_LOCK_PAUSE)

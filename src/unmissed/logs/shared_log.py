@@ -28,7 +28,7 @@ class SharedLog:
     """A log on an engine that several nodes share.
 
     The node that publishes is fed by the engine like all others, so the order and the bytes are the same everywhere.
-    ``clock`` returns monotonic seconds.
+    ``clock`` returns monotonic seconds. ``open_seconds`` are the most that opening takes.
     """
 
     def __init__(
@@ -37,8 +37,10 @@ class SharedLog:
         *,
         retention: Retention | None = None,
         clock: Callable[[], float] = time.monotonic,
+        open_seconds: float = _OPEN_SECONDS,
     ) -> None:
         self._engine = engine
+        self._open_seconds = open_seconds
         self._retention = retention or Retention()
         self._clock = clock
 
@@ -53,7 +55,7 @@ class SharedLog:
         return self._engine
 
     async def open(self) -> Window:
-        """Read what the engine retains. Raises ConfigurationError if it cannot be reached within 10 seconds."""
+        """Read what the engine retains. Raises ConfigurationError if it cannot be reached in time."""
         self._reading = Availability("read")
         # Locks belong to the event loop that uses them first.
         self._asking = asyncio.Lock()
@@ -64,7 +66,7 @@ class SharedLog:
             # If opening fails, this is called last: the writer, which ends before, needs the engine.
             stack.push_async_callback(self._engine.close)
             try:
-                async with asyncio.timeout(_OPEN_SECONDS):
+                async with asyncio.timeout(self._open_seconds):
                     state = await self._first_state()
                     self._begin(state)
                     stack.push_async_callback(self._end)

@@ -60,8 +60,16 @@ class Writer(Generic[_Result]):
     gets the same writes again, except those that were cancelled, and must recognise writes that it has stored already.
     """
 
-    def __init__(self, write: Callable[[Sequence[Write]], Awaitable[Sequence[_Result | UnmissedError]]]) -> None:
+    def __init__(
+        self,
+        write: Callable[[Sequence[Write]], Awaitable[Sequence[_Result | UnmissedError]]],
+        *,
+        max_writes: int = MAX_WRITES,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+    ) -> None:
         self._write = write
+        self._max_writes = max_writes
+        self._max_waiting_bytes = max_waiting_bytes
         self._waiting: dict[Write, int] = {}
         """The waiting writes in their order, with the bytes of each."""
         self._waiting_bytes = 0
@@ -93,7 +101,7 @@ class Writer(Generic[_Result]):
         """Wait until the drafts are written. Raises what ``write`` returns, and LogUnavailable if too much waits."""
         write = Write(drafts, key, fingerprint_of(drafts) if key else b"", asyncio.get_running_loop().create_future())
         size = write.size
-        if self._waiting_bytes + size > MAX_WAITING_BYTES:
+        if self._waiting_bytes + size > self._max_waiting_bytes:
             raise LogUnavailable(self.unavailable or "too many messages are waiting to be written")
         self._waiting[write] = size
         self._waiting_bytes += size
@@ -110,7 +118,7 @@ class Writer(Generic[_Result]):
         while True:
             # Before ``_closing`` is looked at: what waits is written first, as long as ``close`` waits for this task.
             if self._waiting or self.unavailable is not None:
-                await self._write_together([*islice(self._waiting, MAX_WRITES)])
+                await self._write_together([*islice(self._waiting, self._max_writes)])
             elif self._closing:
                 return
             else:

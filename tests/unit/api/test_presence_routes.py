@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from support import connect
 from unmissed import ConnectionManager, Identity, Settings, create_app, create_router, issue_token
-from unmissed.api import presence_routes as presence
+from unmissed.api.presence_routes import MAX_LISTED
 from unmissed.security.access import Authorize
 from unmissed.testing import SECRET, ManualClock
 
@@ -62,17 +62,18 @@ async def test_a_prefix_in_the_token_grants_the_list(client: httpx.AsyncClient, 
     assert (200, 1) == (response.status_code, response.json()["total_users"])
 
 
+@pytest.mark.parametrize(("limit", "listed"), [({"limit": 2}, 2), ({}, MAX_LISTED)])
 async def test_a_limit_cuts_the_list_and_not_the_totals(
-    client: httpx.AsyncClient, manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, manager: ConnectionManager, limit: dict[str, int], listed: int
 ) -> None:
-    for number in range(5):
-        follow(manager, f"u{number}", "news")
+    names = [f"u{number:04}" for number in range(MAX_LISTED + 1)]
+    for name in names:
+        follow(manager, name, "news")
 
-    body = (await client.get(PATH, params={"topic": "news", "limit": 2}, headers=bearer("*"))).json()
+    body = (await client.get(PATH, params={"topic": "news", **limit}, headers=bearer("*"))).json()
 
-    assert (["u0", "u1"], 5) == ([user["user_id"] for user in body["users"]], body["total_users"])
-    monkeypatch.setattr(presence, "MAX_LISTED", 3)
-    assert 3 == len((await client.get(PATH, params={"topic": "news"}, headers=bearer("*"))).json()["users"])
+    assert names[:listed] == [user["user_id"] for user in body["users"]]
+    assert MAX_LISTED + 1 == body["total_users"]
 
 
 async def test_a_user_asks_only_so_often(clock: ManualClock) -> None:

@@ -1,5 +1,6 @@
 """One node among several: managers that share a log."""
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
@@ -87,12 +88,15 @@ async def test_nodes_of_another_database_or_name_or_secret_of_one_redis_hear_not
         {"log_url": f"{server}0?name=shop", "jwt_secret": f"another {SECRET}"},
     )
     async with AsyncExitStack() as stack:
-        one, two, *others = [
-            await stack.enter_async_context(ConnectionManager(Settings.load(**settings)))
-            for settings in (production, production, *strangers)
-        ]
+        # Together, since each waits a second for other nodes.
+        one, two, *others = await asyncio.gather(
+            *(
+                stack.enter_async_context(ConnectionManager(Settings.load(**settings)))
+                for settings in (production, production, *strangers)
+            )
+        )
         socket, connection = connect(one, Identity("alice", issued_at=1.0))
-        await until(lambda: one.running.cluster.nodes.others)
+        await until(lambda: one.running.cluster.nodes.others and two.running.cluster.nodes.others)
 
         for stranger in others:
             assert {} == await stranger.users()

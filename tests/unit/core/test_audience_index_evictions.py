@@ -1,8 +1,5 @@
 """Whose messages were evicted."""
 
-import pytest
-
-from unmissed.core import audience_index as evictions
 from unmissed.core.audience import Audience, keys_of
 from unmissed.core.audience_index import Evictions
 from unmissed.core.messages import Message
@@ -31,10 +28,9 @@ def test_nothing_is_lost_before_the_first_eviction() -> None:
     assert 100 == Evictions(100).highest(ALICE)
 
 
-def test_what_is_forgotten_counts_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_forgotten_counts_for_everybody() -> None:
     """Memory is bounded, so beyond the bound the answer may be a gap, and never silence."""
-    monkeypatch.setattr(evictions, "MAX_EVICTED_KEYS", 2)
-    record = Evictions(100)
+    record = Evictions(100, max_keys=2)
     evicted(record, 101, users=["alice"])
     evicted(record, 102, users=["bob"])
     evicted(record, 103, users=["alice"])

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from support import ALICE, BOB, connect, flushed, managed, nth, shape
+from support import ALICE, BOB, connect, flushed, managed, nth, shape, until
 from unmissed import Access, Connection, ConnectionManager, Identity
-from unmissed.delivery import fanout
+from unmissed.delivery.fanout import SLICE
 from unmissed.security.access import Subscription
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -54,17 +54,13 @@ async def test_a_message_after_a_flush_waits_for_the_pause_and_joins_the_next(ma
     await manager.emit("c")
 
     assert writes == socket.write_progress
-    async with asyncio.timeout(1):
-        await flushed(manager)
+    await flushed(manager)
     assert writes + 1 == socket.write_progress
     assert [("a", nth(1)), ("b", nth(2)), ("c", nth(3))] == shape(socket)[1:]
 
 
-async def test_a_flush_visits_many_connections_in_slices(
-    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fanout, "SLICE", 2)
-    sockets = [connect(manager)[0] for _ in range(5)]
+async def test_a_flush_visits_many_connections_in_slices(manager: ConnectionManager) -> None:
+    sockets = [connect(manager)[0] for _ in range(2 * SLICE + 1)]
 
     await manager.emit("a")
     reached = [sum(("a", nth(1)) in shape(socket) for socket in sockets)]
@@ -72,14 +68,11 @@ async def test_a_flush_visits_many_connections_in_slices(
         await asyncio.sleep(0)
         reached.append(sum(("a", nth(1)) in shape(socket) for socket in sockets))
 
-    assert [2, 4, 5] == reached
+    assert [SLICE, 2 * SLICE, 2 * SLICE + 1] == reached
 
 
-async def test_a_message_during_a_flush_reaches_the_rest_with_it_and_everyone_once(
-    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fanout, "SLICE", 1)
-    early, late = connect(manager)[0], connect(manager)[0]
+async def test_a_message_during_a_flush_reaches_the_rest_with_it_and_everyone_once(manager: ConnectionManager) -> None:
+    early, *_, late = [connect(manager)[0] for _ in range(SLICE + 1)]
     await manager.emit("a")
 
     await manager.emit("b")
@@ -87,26 +80,22 @@ async def test_a_message_during_a_flush_reaches_the_rest_with_it_and_everyone_on
 
     assert [("a", nth(1))] == shape(early)[1:]
     assert [("a", nth(1)), ("b", nth(2))] == shape(late)[1:]
-    async with asyncio.timeout(1):
-        await flushed(manager)
+    await flushed(manager)
     assert [("a", nth(1)), ("b", nth(2))] == shape(early)[1:]
     assert [("a", nth(1)), ("b", nth(2))] == shape(late)[1:]
 
 
-async def test_messages_that_a_slice_has_not_reached_are_not_evicted(
-    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_messages_that_a_slice_has_not_reached_are_not_evicted(clock: ManualClock) -> None:
     """A publisher that never yields evicts nothing that was not offered to every connection."""
-    monkeypatch.setattr(fanout, "SLICE", 1)
-    sockets = [connect(manager)[0] for _ in range(3)]
+    async with managed(clock, max_messages=10) as manager:
+        sockets = [connect(manager)[0] for _ in range(2 * SLICE + 1)]
 
-    for _ in range(2 * manager.settings.max_messages):
-        await manager.emit("a")
-
-    async with asyncio.timeout(1):
+        for _ in range(20):
+            await manager.emit("a")
         await flushed(manager)
-    for socket in sockets:
-        assert [("a", nth(n + 1)) for n in range(2 * manager.settings.max_messages)] == shape(socket)[1:]
+
+        for socket in sockets[::SLICE]:
+            assert [("a", nth(n)) for n in range(1, 21)] == shape(socket)[1:]
 
 
 async def test_an_identity_that_never_expires_is_told_no_expiry(manager: ConnectionManager) -> None:
@@ -216,11 +205,11 @@ async def test_a_stranger_stands_where_the_flushes_are_and_continues_there(manag
 
 async def test_a_client_that_takes_nothing_keeps_its_own_position(manager: ConnectionManager) -> None:
     socket, slow = connect(manager)
+    _, fast = connect(manager, BOB)
     socket.pause()
     await manager.emit("mine", users=["alice"])
     await manager.emit("other", users=["bob"])
-    async with asyncio.timeout(1):
-        await asyncio.sleep(0.02)
+    await until(lambda: fast.position == nth(2))
 
     assert nth(0) == slow.position
     socket.resume()
@@ -260,8 +249,7 @@ async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: Connectio
     manager.running.check()
 
     await manager.emit("after", users=["carol"])
-    async with asyncio.timeout(1):
-        await asyncio.sleep(0.02)
+    await flushed(manager)
 
     assert ("gap", nth(2)) in shape(mine)
     assert "gap" not in [kind for kind, _ in shape(others)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from places import LOGS, new_url
-from support import ALICE, ManualLog, connect, flushed, managed, nth, nths, shape
+from support import ALICE, ManualLog, connect, flushed, managed, nth, nths, pause_over, shape
 from unmissed import ConnectionManager, Draft, Identity, Publication, Settings, WindowListener
 from unmissed.delivery.fanout import SLICE
 from unmissed.testing import FakeSocket, ManualClock
@@ -267,10 +267,11 @@ async def count_turns() -> int:
 
 async def test_a_full_log_does_not_hurry_flushes(clock: ManualClock) -> None:
     async with managed(clock, max_messages=40) as manager:
+        socket, _ = connect(manager)
         for _ in range(40):
             await manager.emit("a")
-        socket, _ = connect(manager)
-        await asyncio.sleep(0.02)  # Until the pause after the last flush is over, which nothing tells.
+        await flushed(manager)
+        await pause_over()
         writes = socket.write_progress
 
         for _ in range(3):

@@ -15,11 +15,13 @@ OPEN = """
 import asyncio, multiprocessing, sys
 from unmissed.core.errors import ConfigurationError
 from unmissed.logs.memory import MemoryLog
+from unmissed.logs.one_process import refuse_second_worker
 
-def opened():
+def opened(*, hurried=False):
     try:
         for _ in range(2):
-            asyncio.run(MemoryLog().open())
+            # A log tries to get the lock for five seconds.
+            asyncio.run(refuse_second_worker(attempts=2) if hurried else MemoryLog().open())
     except ConfigurationError:
         return "refused"
     return "accepted"
@@ -32,8 +34,8 @@ GUNICORN_PROGRAM = f"{OPEN}\nsys.modules['gunicorn.arbiter'] = sys\n{PROGRAM}"
 SERVER = f"""{OPEN}
 import uvicorn
 
-def work(connection, config=None):
-    connection.send(opened())
+def work(connection, config=None, hurried=False):
+    connection.send(opened(hurried=hurried))
     connection.recv()
 
 def start(**options):
@@ -163,7 +165,7 @@ def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 @pytest.mark.live
 def test_the_second_of_two_workers_is_refused(outcomes: Callable[[str], list[str]]) -> None:
-    assert ["accepted", "refused"] == outcomes("stop = start(); start()(); stop()")
+    assert ["accepted", "refused"] == outcomes("stop = start(); start(hurried=True)(); stop()")
 
 
 @pytest.mark.live
@@ -191,7 +193,9 @@ def test_two_programs_of_one_parent_are_separate(start: Start) -> None:
 @pytest.mark.live
 def test_the_second_of_two_workers_of_gunicorn_is_refused(start: Start) -> None:
     """gunicorn forks without multiprocessing."""
-    assert ["accepted", "refused"] == [start(GUNICORN_PROGRAM), start(GUNICORN_PROGRAM)]
+    second = GUNICORN_PROGRAM.replace("opened()", "opened(hurried=True)")
+
+    assert ["accepted", "refused"] == [start(GUNICORN_PROGRAM), start(second)]
 
 
 @pytest.mark.live

@@ -14,7 +14,6 @@ from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUna
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Outcome, Retention, Window
-from unmissed.logs import shared_log as module
 from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog
@@ -387,8 +386,8 @@ async def test_a_node_catches_up_with_what_is_stored(engine: FakeEngine) -> None
 
 async def test_a_number_that_is_not_stored_is_not_waited_for(engine: FakeEngine) -> None:
     async with opened(engine) as (log, window):
-        async with asyncio.timeout(1):
-            await log.catch_up(1_000)
+        async with asyncio.timeout(30):
+            await log.catch_up(nth(1_000))
 
         assert nth(3) == window.latest
 
@@ -406,9 +405,9 @@ async def test_clients_that_come_at_the_same_time_share_one_question(engine: Fak
     async with opened(engine) as (log, _):
         states = engine.states
 
-        await asyncio.gather(*(log.catch_up(1_000) for _ in range(100)))
+        await asyncio.gather(*(log.catch_up(nth(1_000)) for _ in range(100)))
 
-        assert 2 >= engine.states - states
+        assert 1 <= engine.states - states <= 2
 
 
 async def test_a_new_epoch_without_messages_is_noticed_when_a_client_is_ahead(engine: FakeEngine) -> None:
@@ -416,7 +415,7 @@ async def test_a_new_epoch_without_messages_is_noticed_when_a_client_is_ahead(en
     async with opened(engine) as (log, window):
         engine.epoch, engine.first_number, engine.latest = "next", nth(20), nth(19)
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await log.catch_up(nth(19))
 
         assert ("next", nth(19)) == (window.epoch, window.latest)
@@ -507,23 +506,15 @@ async def test_a_reason_to_be_unavailable_may_be_that_of_writing_alone(engine: F
         assert None is log.unavailable
 
 
-@pytest.fixture
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give an engine a moment to answer, instead of 10 seconds."""
-    monkeypatch.setattr(module, "_OPEN_SECONDS", 0.2)
-
-
-@pytest.mark.usefixtures("_soon")
 async def test_an_engine_that_cannot_be_reached_is_refused_and_closed(engine: FakeEngine) -> None:
     engine.leave()
 
     with pytest.raises(ConfigurationError, match=f"UNMISSED_LOG_URL: {AWAY}"):
-        await SharedLog(engine).open()
+        await SharedLog(engine, open_seconds=0.2).open()
 
     assert 1 == engine.closed
 
 
-@pytest.mark.usefixtures("_soon")
 async def test_an_engine_that_is_lost_between_its_state_and_the_first_message_is_refused_and_closed(
     engine: FakeEngine,
 ) -> None:
@@ -531,13 +522,12 @@ async def test_an_engine_that_is_lost_between_its_state_and_the_first_message_is
     engine.read_failures.extend([LogUnavailable(AWAY)] * 1_000)
 
     with pytest.raises(ConfigurationError, match=f"UNMISSED_LOG_URL: {AWAY}"):
-        await SharedLog(engine).open()
+        await SharedLog(engine, open_seconds=0.2).open()
 
     assert 1 == engine.closed
     assert before == asyncio.all_tasks()
 
 
-@pytest.mark.usefixtures("_soon")
 async def test_an_engine_that_never_answers_is_refused_and_closed(engine: FakeEngine) -> None:
     class SilentEngine(FakeEngine):
         async def connect(self) -> None:
@@ -546,7 +536,7 @@ async def test_an_engine_that_never_answers_is_refused_and_closed(engine: FakeEn
     engine = SilentEngine()
 
     with pytest.raises(ConfigurationError, match="UNMISSED_LOG_URL: no answer"):
-        await SharedLog(engine).open()
+        await SharedLog(engine, open_seconds=0.2).open()
 
     assert 1 == engine.closed
 

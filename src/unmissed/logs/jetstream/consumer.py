@@ -33,12 +33,18 @@ _PULL_ENDED = ("Request Timeout", "Interest Expired", "Batch Completed", "Messag
 
 
 class StreamConsumer:
-    """A pull consumer: the messages of one stream after a number, over one connection."""
+    """A pull consumer: the messages of one stream after a number, over one connection.
 
-    def __init__(self, connection: NatsConnection, *, stream: str, subjects: str) -> None:
+    The server ends each pull after ``pull_seconds``, a whole number.
+    """
+
+    def __init__(
+        self, connection: NatsConnection, *, stream: str, subjects: str, pull_seconds: int = _PULL_SECONDS
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._subjects = subjects
+        self._pull_seconds = pull_seconds
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
         self._wake = asyncio.Event()
@@ -91,7 +97,7 @@ class StreamConsumer:
                 "batch": _PULL_MESSAGES,
                 # A message that exceeds this would end the pull without being delivered.
                 "max_bytes": max(_PULL_BYTES, 2 * self._connection.max_payload),
-                "expires": _PULL_SECONDS * 1_000_000_000,
+                "expires": self._pull_seconds * 1_000_000_000,
                 "idle_heartbeat": _HEARTBEAT_SECONDS * 1_000_000_000,
             },
         )

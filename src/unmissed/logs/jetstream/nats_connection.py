@@ -34,13 +34,16 @@ _UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
 class NatsConnection:
     """A connection that is used until it is lost. Then it is closed, and another one opened.
 
+    ``connect_seconds`` are the most that opening takes.
+
     nats-py must not reconnect by itself: it would keep messages that were reported as not stored, and send them later.
     """
 
-    def __init__(self, address: StreamAddress) -> None:
+    def __init__(self, address: StreamAddress, *, connect_seconds: float = _CONNECT_SECONDS) -> None:
         self.lost: str | None = None
         """Why this connection can no longer be used, or None."""
         self._address = address
+        self._connect_seconds = connect_seconds
         self._label = address.label
         self._client = _new_client()
         self._complaint: str | None = None
@@ -66,7 +69,7 @@ class NatsConnection:
     async def open(self) -> None:
         """Connect to one of the servers. Raises ConfigurationError if they refuse the credentials."""
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(self._connect_seconds):
                 await self._client.connect(**self._options())
                 # With credentials, ``_secret`` has refused a server without TLS already; without any, this does.
                 if self._address.tls:

@@ -21,7 +21,7 @@ ELSEWHERE = {"chaos": True, "foreign": True}
     ],
 )
 def test_a_combination_that_exists_is_accepted(setup: Setup) -> None:
-    setup.check()
+    assert None is refusal(setup)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,16 @@ def test_a_combination_that_exists_is_accepted(setup: Setup) -> None:
     ],
 )
 def test_another_combination_is_refused(setup: Setup, reason: str) -> None:
-    with pytest.raises(ConfigurationError, match=reason):
+    assert (refusal(setup) or "accepted").startswith(reason)
+
+
+def refusal(setup: Setup) -> str | None:
+    """Return why a combination is refused, or None."""
+    try:
         setup.check()
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, un
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Outcome, Retention
 from unmissed.logs.base import Log
+from unmissed.logs.redis.engine import RedisEngine
+from unmissed.logs.redis.redis_clients import client_factory
+from unmissed.logs.shared_log import SharedLog
 
 pytestmark = pytest.mark.live
 
@@ -298,10 +301,10 @@ async def test_a_sentinel_leads_to_the_next_master(tmp_path: Path, places: list[
         assert window.first_number + 3 == publication.receipt.first
 
 
-async def test_nothing_that_answers_is_refused_at_the_start(
-    places: list[Place], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unmissed.logs.shared_log._OPEN_SECONDS", 0.2)
+async def test_nothing_that_answers_is_refused_at_the_start() -> None:
+    url = "redis://127.0.0.1:1"
+    connect = client_factory(url, tls={})
+    engine = RedisEngine(connect, shown=url, name="unmissed", retention=Retention(), first_number=None)
 
     with pytest.raises(ConfigurationError, match=re.escape("redis://127.0.0.1:1: ")):
-        await at("redis://127.0.0.1:1", places).open()
+        await SharedLog(engine, open_seconds=0.2).open()

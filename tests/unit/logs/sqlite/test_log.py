@@ -152,10 +152,7 @@ async def test_a_machine_without_boot_ids_counts_every_unclean_end_as_a_loss_of_
     assert first.latest + 1 < second.first_number
 
 
-async def test_a_second_log_on_the_file_is_refused_and_the_first_goes_on(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file, "_BUSY_SECONDS", 0.05)
+async def test_a_second_log_on_the_file_is_refused_and_the_first_goes_on(place: Place) -> None:
     log, window = await place.open()
     await log.publish(drafts(1))
 
