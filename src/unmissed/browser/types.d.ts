@@ -561,7 +561,7 @@ export type PublishFrame = {
     };
 };
 /**
- * Call a command of the application. Repeating an id does nothing again. Answered by `result` or `error`, and a
+ * Call a command of the application. A repeated id is not executed again. Answered by `result` or `error`, and a
  * repeated id like the first time.
  */
 export type CommandFrame = {

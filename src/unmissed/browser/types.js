@@ -622,7 +622,7 @@
  */
 
 /**
- * Call a command of the application. Repeating an id does nothing again. Answered by `result` or `error`, and a
+ * Call a command of the application. A repeated id is not executed again. Answered by `result` or `error`, and a
  * repeated id like the first time.
  *
  * @typedef {object} CommandFrame
