@@ -241,7 +241,8 @@ async def test_an_event_out_of_turn_is_an_error_of_the_application_alone(server:
 
 async def test_an_application_that_sends_before_it_knows_of_the_disconnect_learns_it(server: LiveServer) -> None:
     with contextlib.suppress(ConnectionClosed):
-        await opened(server, "/lost")
+        async with opened(server, "/lost") as websocket:
+            await websocket.wait_closed()
 
     await until(lambda: app.state.disconnects)
     assert [(1006, "")] == app.state.disconnects
