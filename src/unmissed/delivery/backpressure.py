@@ -67,7 +67,7 @@ class Behind:
                 wait.progress = {
                     each: each.write_progress
                     for each, before in wait.progress.items()
-                    # One that is behind again, with later messages, has those that are waited for.
+                    # One that is still behind, with later messages, may have those that are waited for.
                     if each.write_progress != before and each.position < latest
                 }
         finally:

@@ -52,6 +52,14 @@ async def slow(websocket: WebSocket) -> None:
     app.state.received.append("the end")
 
 
+@app.websocket("/impatient")
+async def impatient(websocket: WebSocket) -> None:
+    """Close after the first message."""
+    await websocket.accept()
+    await websocket.receive()
+    await websocket.close(4000)
+
+
 @app.websocket("/headers")
 async def headers(websocket: WebSocket) -> None:
     await websocket.accept(headers=[(b"x-seen", websocket.headers["x-asked"].encode())])
@@ -163,6 +171,18 @@ async def test_messages_in_the_segment_of_the_close_are_received_before_it(loop:
     assert [*messages, "the end"] == app.state.received
 
 
+def test_an_application_that_closes_before_it_has_read_everything_does_not_delay_the_end(server: LiveServer) -> None:
+    with RawClient(server.url) as client:
+        client.request(path="/impatient", body=Frame(Opcode.TEXT, b"a").serialize(mask=True) * 2)
+        client.head()
+        assert 4000 == client.close_code()
+        client.frame(Opcode.CLOSE, b"\x0f\xa0")
+
+        # The end of a closing handshake. A server that has not read the answer resets the connection in the end.
+        with pytest.raises(EOFError):
+            client.exactly(1)
+
+
 async def test_fragments_are_joined(server: LiveServer) -> None:
     async with opened(server, "/echo") as websocket:
         await websocket.send(["a", "", "b"])
@@ -221,7 +241,8 @@ async def test_an_event_out_of_turn_is_an_error_of_the_application_alone(server:
 
 async def test_an_application_that_sends_before_it_knows_of_the_disconnect_learns_it(server: LiveServer) -> None:
     with contextlib.suppress(ConnectionClosed):
-        await opened(server, "/lost")
+        async with opened(server, "/lost") as websocket:
+            await websocket.wait_closed()
 
     await until(lambda: app.state.disconnects)
     assert [(1006, "")] == app.state.disconnects

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from support import connect
+from support import ALICE, connect, nth
 from unmissed import ConnectionManager
 from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.backpressure import Behind
+from unmissed.testing import FakeSocket
 
 
 def waits(coroutine: Coroutine[Any, Any, None]) -> bool:
@@ -68,6 +69,51 @@ async def test_a_reader_that_takes_data_is_waited_for_longer_than_one_that_does_
             await asyncio.sleep(0)
 
     assert ["stuck", "slow"] == order
+
+
+class FullSocket(FakeSocket):
+    """A socket that is full after each write."""
+
+    def write(self, chunk: Any) -> None:
+        super().write(chunk)
+        self.pause()
+
+
+async def test_a_reader_that_has_the_messages_is_not_waited_for_although_it_is_behind_with_later_ones(
+    manager: ConnectionManager, behind: Behind
+) -> None:
+    before = manager.window.latest
+    socket, (stuck_socket, stuck) = FullSocket(), connect(manager)
+    reading = manager.connect(socket, identity=ALICE)
+    stuck_socket.pause()
+    for _ in range(2):
+        await manager.emit("a", "x" * 40_000)  # Each is a chunk of its own.
+    behind.add(reading)
+    order = list[str]()
+
+    async def wait_for_reading() -> None:
+        await behind.catch_up(nth(1), served_through=before)
+        order.append("reading")
+
+    async def wait_for_stuck() -> None:
+        own = Behind()
+        own.add(stuck)
+        # Twice is longer than one look at a reader, and far less than the longest wait for one that takes data.
+        for _ in range(2):
+            await own.catch_up(nth(1), served_through=before)
+        order.append("stuck")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(wait_for_reading())
+        group.create_task(wait_for_stuck())
+        await asyncio.sleep(0)
+        socket.resume()
+        while not order:
+            socket.write_progress += 1
+            await asyncio.sleep(0)
+
+    assert (nth(1), 1) == (reading.position, reading.lag)
+    assert ["reading", "stuck"] == order
 
 
 async def test_a_reader_that_was_behind_before_is_not_waited_for(manager: ConnectionManager, behind: Behind) -> None:

@@ -6,9 +6,10 @@ from types import FrameType
 
 import pytest
 
-from support import connect, shape
+from support import connect, managed, shape, until
 from unmissed import ConnectionManager
 from unmissed.framework_names import server_stops
+from unmissed.testing import ManualClock
 
 
 class Server:
@@ -63,3 +64,16 @@ async def test_when_the_server_stops_the_connections_are_closed_that_it_would_wa
     assert (1012, "the server is shutting down: reconnect shortly") == bounded.closed_with
     assert None is unbounded.closed_with
     await manager.emit("still accepted")
+
+
+@pytest.mark.usefixtures("handler")
+async def test_the_periodic_checks_notice_that_the_server_stops(clock: ManualClock) -> None:
+    server = Server()
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    async with managed(clock, heartbeat_seconds=0.02) as manager:
+        socket, _ = connect(manager, max_seconds=1_000.0)
+
+        server.should_exit = True
+
+        await until(lambda: socket.closed_with)
+        assert (1012, "the server is shutting down: reconnect shortly") == socket.closed_with

@@ -11,6 +11,7 @@ import pytest
 from places import LOGS, new_url
 from support import ALICE, ManualLog, connect, flushed, managed, nth, nths, pause_over, shape
 from unmissed import ConnectionManager, Draft, Identity, Publication, Settings, WindowListener
+from unmissed.delivery.backpressure import STUCK_SECONDS
 from unmissed.delivery.fanout import SLICE
 from unmissed.testing import FakeSocket, ManualClock
 
@@ -253,6 +254,21 @@ async def test_a_client_that_never_reads_costs_publishers_nothing_after_the_firs
 
     # About one turn for each quarter of the log. To spin for the client took thousands.
     assert await others <= 10 * (2_000 // 125)
+
+
+async def test_publishers_wait_for_a_client_that_has_been_behind_since_it_connected(
+    manager: ConnectionManager,
+) -> None:
+    await manager.publish_batch([{"type": "a"}] * 200)
+    socket = FakeSocket()
+    socket.pause()
+    manager.connect(socket, identity=ALICE, since=nth(0))
+    time = asyncio.get_running_loop().time
+    begun = time()
+
+    await manager.emit("a")
+
+    assert STUCK_SECONDS <= time() - begun
 
 
 async def count_turns() -> int:

@@ -52,6 +52,21 @@ class Receiver:
         self.still_sending += isinstance(received, StillSending)
 
 
+class ResumingReceiver(Receiver):
+    """Pauses and resumes while it handles a message."""
+
+    frames: FrameParser
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[Received] = []
+
+    def handle(self, received: Received) -> None:
+        self.order.append(received)
+        self.frames.pause()
+        self.frames.resume()
+
+
 def frames_of(parser: Protocol, receiver: Receiver, loop: Loop) -> FrameParser:
     return FrameParser(
         parser,
@@ -84,6 +99,33 @@ def test_a_flood_after_the_handshake_is_parsed_in_small_steps(parser: Protocol, 
     assert receiver.messages <= 1_024 // len(one) + 1
     assert receiver.transport.paused
     assert 1 == len(loop.later)
+
+
+def test_frames_keep_their_order_when_a_listener_resumes_while_it_handles_one() -> None:
+    loop, receiver = Loop(), ResumingReceiver()
+    receiver.frames = frames_of(Protocol(SERVER, state=OPEN), receiver, loop)
+    messages = [str(number) for number in range(1_000)]
+
+    receiver.frames.feed(b"".join(Frame(Opcode.TEXT, each.encode()).serialize(mask=True) for each in messages))
+    while loop.later:
+        loop.later.pop(0)()
+
+    assert messages == receiver.order
+    assert not receiver.transport.paused
+
+
+def test_what_waits_for_a_resume_is_parsed_in_a_later_turn() -> None:
+    """An application that resumes whenever it has received everything would otherwise parse it all in one turn."""
+    loop, receiver = Loop(), Receiver()
+    frames = frames_of(Protocol(SERVER, state=OPEN), receiver, loop)
+    frames.pause()
+    frames.feed(Frame(Opcode.TEXT, b"").serialize(mask=True))
+
+    frames.resume()
+
+    before = receiver.messages
+    loop.later.pop(0)()
+    assert (0, 1) == (before, receiver.messages)
 
 
 def test_a_client_that_does_not_stop_after_the_close_is_not_read_any_more() -> None:
