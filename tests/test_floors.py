@@ -1,6 +1,7 @@
 """The house: imports go down only and make no circle, names mean one thing, and a file holds a whole thought."""
 
 import ast
+import re
 from collections.abc import Collection, Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -124,12 +125,20 @@ def test_a_file_name_means_one_thing() -> None:
     assert {} == {name: places for name, places in found.items() if name not in REPEATED_FILES}
 
 
-def test_a_class_name_means_one_thing() -> None:
-    classes = [
-        (node.name, module) for module, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-    ]
+def test_a_type_name_means_one_thing() -> None:
+    """A leading underscore makes no difference: a reader who searches for one finds the other."""
+    assert {} == repeated((name.lstrip("_"), module) for module, tree in trees() for name in types(tree))
 
-    assert {} == repeated(classes)
+
+def types(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of classes and of type aliases."""
+    yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    for node in tree.body:
+        match node:
+            case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar"))):
+                pass
+            case ast.Assign(targets=[ast.Name(id=name)]) if re.fullmatch("_?[A-Z][A-Za-z]*[a-z][A-Za-z]*", name):
+                yield name
 
 
 def test_a_file_holds_a_whole_thought() -> None:

@@ -31,7 +31,7 @@ _FINGERPRINT_BYTES = 15
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _RunningCommand:
     """A command that is running."""
 
     fingerprint: bytes
@@ -62,7 +62,7 @@ class Results:
         self._running_bytes = 0
         self._done = Keys(max_age=max_age, max_keys=max_keys)
         self._answers = Answers(max_age=max_age, max_bytes=max_answer_bytes)
-        self._running: dict[str, _Run] = {}
+        self._running: dict[str, _RunningCommand] = {}
 
     async def once(
         self,
@@ -106,7 +106,7 @@ class Results:
         task = asyncio.create_task(run())
         # Before the command runs: what it does must be remembered, however it ends.
         self._done.keep(key, fingerprint, now=now)
-        self._running[key] = _Run(fingerprint, task)
+        self._running[key] = _RunningCommand(fingerprint, task)
         self._count_running(user_id, 1, size)
         task.add_done_callback(lambda _: self._end(user_id, key, size))
         return await asyncio.shield(task)

@@ -10,8 +10,8 @@ class AudienceIndex:
     """The numbers of the retained messages in ascending order: of broadcasts, and of messages for each key."""
 
     def __init__(self) -> None:
-        self._for_everyone = _Numbers()
-        self._by_key: dict[str, int | _Numbers] = {}
+        self._for_everyone = _Ascending()
+        self._by_key: dict[str, int | _Ascending] = {}
         """Most keys have one message: a plain number takes less memory than an object."""
 
     def add(self, message: Message) -> None:
@@ -22,11 +22,11 @@ class AudienceIndex:
             return
         for key in keys:
             found = self._by_key.setdefault(key, number)
-            if isinstance(found, _Numbers):
+            if isinstance(found, _Ascending):
                 found.append(number)
             # For a new key, ``setdefault`` has just stored this number.
             elif found != number:
-                self._by_key[key] = _Numbers([found, number])
+                self._by_key[key] = _Ascending([found, number])
 
     def remove(self, message: Message) -> None:
         """Remove the message that has the lowest number."""
@@ -51,7 +51,7 @@ class AudienceIndex:
             match self._by_key.get(key):
                 case int(number) if number > position:
                     found.append(number)
-                case _Numbers() as numbers:
+                case _Ascending() as numbers:
                     if not numbers.copy_after(position, into=found, limit=limit):
                         return None
             if len(found) > limit:
@@ -64,13 +64,13 @@ class AudienceIndex:
         first = self._for_everyone.first_after(position) if everyone else None
         for key in keys:
             found = self._by_key.get(key)
-            number = found.first_after(position) if isinstance(found, _Numbers) else found
+            number = found.first_after(position) if isinstance(found, _Ascending) else found
             if number is not None and number > position and (first is None or number < first):
                 first = number
         return first
 
 
-class _Numbers:
+class _Ascending:
     """Ascending numbers, added at the end and removed from the start, both in constant time on average."""
 
     __slots__ = ("_numbers", "_start")

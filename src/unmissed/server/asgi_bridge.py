@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.client import responses
-from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from unmissed.core.close_codes import CloseCode
+from unmissed.delivery.portable import AsgiEvent
 from unmissed.delivery.socket import UNDECIDED_EVENT
 from unmissed.framework_names import ClientDisconnected, Config, ServerState
 from unmissed.server.native_websocket import NativeWebSocket
 from unmissed.server.plain_handshake import AsgiScope, address_and_path
-
-AsgiEvent = dict[str, Any]
 
 logger = logging.getLogger("uvicorn.error")
 

@@ -112,6 +112,7 @@ class FrameParser:
         self._reading_paused = False
         if self._parsing is None:
             # Later: a listener may resume while it handles a frame, and the rest of that segment comes before this.
+            # One that resumes for each frame would have everything parsed in one turn of the event loop.
             self._parsing = self._loop.call_soon(self._parse_rest)
 
     def end(self) -> None:

@@ -22,7 +22,7 @@ _MISSED_IN_STORM = 100
 _RECOVERIES = 3_000
 _RECOVERING = 16
 
-Plot = Callable[[dict[str, Sequence[Figure]]], None]
+PlotFigures = Callable[[dict[str, Sequence[Figure]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def bench(
     target: Target | None,
     compare: str | None,
     json_file: Path | None,
-    plot: Plot | None,
+    plot: PlotFigures | None,
     show: Callable[[str], None],
 ) -> None:
     """Measure ``target``, or else a new server and then ``compare``; show, save and plot the figures.

@@ -35,11 +35,11 @@ _LARGEST_BYTES = 4_096
 _SETTLE_SECONDS = 30.0
 _ANSWER_SECONDS = 5.0
 
-Plot = Callable[[Recorder], None]
+PlotRun = Callable[[Recorder], None]
 
 
 def verify(
-    plan: RunPlan, setup: Setup, *, urls: Sequence[str], token: str | None, retention: Retention, plot: Plot | None
+    plan: RunPlan, setup: Setup, *, urls: Sequence[str], token: str | None, retention: Retention, plot: PlotRun | None
 ) -> int:
     """Verify the server at ``urls``, or else one that is started according to ``setup``, and return the exit code.
 

@@ -49,7 +49,7 @@ _PAUSE_SECONDS = 0.02
 
 
 @dataclass(eq=False, slots=True)
-class _Publish:
+class _Publishing:
     """A write on its way into the stream."""
 
     write: Write
@@ -99,7 +99,7 @@ class StreamPublisher:
 
         Writes with the same subject are sent one after another.
         """
-        publishes = [_Publish(write, self._stream.subjects + _last_part(write)) for write in _fitting(writes)]
+        publishes = [_Publishing(write, self._stream.subjects + _last_part(write)) for write in _fitting(writes)]
         for publish in publishes:
             publish.result = self._refusal(publish.write)
         before = len(publishes) + 1
@@ -130,7 +130,7 @@ class StreamPublisher:
             return MessageTooLarge("the message, for the max_payload of the NATS server,", limit=limit)
         return None
 
-    async def _publish(self, publishes: Sequence[_Publish]) -> None:
+    async def _publish(self, publishes: Sequence[_Publishing]) -> None:
         """Send these publishes, and set the results that are known then."""
         packets = [
             packet for publish in publishes for packet in publish.packets(unix_ms=self._unix_ms, log_ms=self._log_ms)
@@ -148,7 +148,7 @@ class StreamPublisher:
         if known:
             await self._look_up(known)
 
-    async def _look_up(self, publishes: Sequence[_Publish]) -> None:
+    async def _look_up(self, publishes: Sequence[_Publishing]) -> None:
         """Set the results of publishes whose subjects already have messages."""
         requests = [
             api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.subject}) for each in publishes
@@ -162,7 +162,7 @@ class StreamPublisher:
             else:
                 raise LogUnavailable(error_text(answer))
 
-    def _take(self, publish: _Publish, message: Mapping[str, Any]) -> None:
+    def _take(self, publish: _Publishing, message: Mapping[str, Any]) -> None:
         """Set the result from the last message of a subject."""
         stored = stored_body(message)
         if stored is None or not stored.is_last:
@@ -195,8 +195,8 @@ def _last_part(write: Write) -> str:
     return write.id if write.key is None else subject_part(write.key)
 
 
-def _first_of_each_subject(publishes: Sequence[_Publish]) -> list[_Publish]:
-    first: dict[str, _Publish] = {}
+def _first_of_each_subject(publishes: Sequence[_Publishing]) -> list[_Publishing]:
+    first: dict[str, _Publishing] = {}
     for publish in publishes:
         first.setdefault(publish.subject, publish)
     return [*first.values()]
