@@ -232,7 +232,8 @@ async def test_facts_that_did_not_arrive_before_an_interruption_are_asked_for_ag
     async def introduce(number: int) -> None:
         await air.say("1", number, "introduction", {"to": "late", "knows": 7, "ready": True, "others": []})
 
-    starting = asyncio.ensure_future(start("late"))
+    # A hello then shows that the channel was opened, and not only that a second has passed.
+    starting = asyncio.ensure_future(start("late", hello_seconds=60.0))
     await until(lambda: "hello" in air.kinds)
     await introduce(1)
     await introduce(2)
