@@ -313,7 +313,7 @@ def test_the_formula_is_the_sum_of_all_that_a_connection_holds() -> None:
     assert sum(shared().values()) <= figure(r"\+ (\d+) MiB\n")
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", [pytest.param(row, marks=() if row == "itself" else pytest.mark.long) for row in ROWS])
 async def test_the_worst_client_takes_no_more_than_the_formula_says(row: str) -> None:
     async def size() -> int:
         async with managed(ManualClock(), client_rate=1e9, client_burst=1_000_000) as manager:
@@ -412,6 +412,7 @@ def test_the_limits_of_what_all_share_are_those_of_the_table(row: str) -> None:
     ],
     ids=["nested", "objects", "fields", "nested objects", "both", "numbers", "strings", "text", "keys"],
 )
+@pytest.mark.long
 async def test_the_data_of_one_command_takes_no_more_than_the_formula_says(text: str) -> None:
     assert 60_000 <= len(text.encode()) <= 65_536
 

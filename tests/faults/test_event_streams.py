@@ -71,7 +71,7 @@ async def test_a_client_that_never_reads_is_dropped_and_others_get_everything(se
     assert [str(nth(n)) for n in range(8 * MESSAGES_PER_MEGABYTE + 1)] == [event.id for event in received]
 
 
-@portable_is_long
+@pytest.mark.long
 def test_a_client_that_reads_slowly_is_told_its_gap_and_goes_on(serve: Serve) -> None:
     server = serve(max_messages=20)
     with stream(server, receive_buffer=4_096) as client:

@@ -76,6 +76,7 @@ def visit(visitors: list[Visitor], server: LiveServer, *user_ids: str) -> list[V
 # Idempotency keys
 
 
+@pytest.mark.long
 def test_the_large_answers_of_one_user_do_not_make_the_command_of_another_run_twice(visitors: list[Visitor]) -> None:
     bank = Bank(**FLOOD)
     with bank.serve() as server:

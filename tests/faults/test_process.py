@@ -142,6 +142,7 @@ def test_a_flood_does_not_keep_a_server_from_stopping(server: ServerProcess) -> 
     assert "Traceback" not in server.output
 
 
+@pytest.mark.long
 def test_a_server_without_file_descriptors_lives_is_quiet_and_serves_again(server: ServerProcess) -> None:
     server.limit_file_descriptors(64)
     with ExitStack() as peers:

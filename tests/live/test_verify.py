@@ -79,7 +79,7 @@ def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path)
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-@portable_is_long
+@pytest.mark.long
 @pytest.mark.usefixtures("_small_log")
 def test_a_sound_server_elsewhere_keeps_every_promise(serve: Callable[..., LiveServer]) -> None:
     result = conclusive("--url", serve().url)

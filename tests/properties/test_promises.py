@@ -485,7 +485,8 @@ def _nodes_that_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ("kind", "nodes"),
     [
         *((kind, 1) for kind in ("memory", "sqlite")),
-        *(pytest.param(kind, nodes, marks=pytest.mark.live) for kind in SHARED for nodes in (1, 2)),
+        *(pytest.param(kind, 1, marks=(pytest.mark.live, pytest.mark.long)) for kind in SHARED),
+        *(pytest.param(kind, 2, marks=pytest.mark.live) for kind in SHARED),
     ],
 )
 @pytest.mark.usefixtures("_nodes_that_start_at_once")

@@ -151,7 +151,7 @@ async def test_hooks_that_did_not_run_before_the_stop_are_counted_in_the_log(
     assert "those of 2 events were cancelled, and those of 8 did not run" in caplog.text
 
 
-@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("is_async", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_the_hooks_of_very_many_clients_are_all_called(unstarted: ConnectionManager, *, is_async: bool) -> None:
     count = 12_000 if is_async else 2_000
     came, left = list[str](), list[str]()

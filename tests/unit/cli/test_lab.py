@@ -17,7 +17,7 @@ def run(program: str, *arguments: str, folder: Path) -> subprocess.CompletedProc
     ("command", "module", "package"),
     [
         (["verify"], "rich.console", "rich"),
-        (["verify", "--plot", "run.png"], "matplotlib.figure", "matplotlib"),
+        pytest.param(["verify", "--plot", "run.png"], "matplotlib.figure", "matplotlib", marks=pytest.mark.long),
         (["bench", "--plot", "figures.png"], "matplotlib.figure", "matplotlib"),
     ],
 )
