@@ -107,6 +107,7 @@ class Stream:
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
         snapshot: Snapshot | None = None,
+        close_seconds: float = _CLOSE_SECONDS,
     ) -> None:
         self.sequence_number = since
         self.epoch = epoch
@@ -115,6 +116,7 @@ class Stream:
         self._url = websocket_url(url)
         self._shown_url = shown_url(self._url)
         self._token = token
+        self._close_seconds = close_seconds
         if isinstance(topics, str):
             raise ConfigurationError(one_string("topics", topics))
         self._topics = None if topics is None else ",".join(topics)
@@ -223,7 +225,7 @@ class Stream:
             additional_headers={"Authorization": f"Bearer {await self._fresh_token()}"},
             # No limit: a message over it would end the connection, and come again after each reconnect.
             max_size=None,
-            close_timeout=_CLOSE_SECONDS,
+            close_timeout=self._close_seconds,
         )
 
     async def _fresh_token(self) -> str:
@@ -375,13 +377,14 @@ async def connect(
     epoch: str | None = None,
     topics: Iterable[str] | None = None,
     snapshot: Snapshot | None = None,
+    close_seconds: float = _CLOSE_SECONDS,
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection, and before it
     expires. The stream starts after ``since``, or with the next message, and follows ``topics``, by default all that
-    the token grants by name. Raises ConnectionRefused, or ConfigurationError for a bad URL or token, and
-    for one string as ``topics``.
+    the token grants by name. Closing waits at most ``close_seconds`` for the close frame of the server. Raises
+    ConnectionRefused, or ConfigurationError for a bad URL or token, and for one string as ``topics``.
 
     ``snapshot`` is for state that messages change: an async function that loads this state, and returns the sequence
     number of the last message in it (0 for none). It is called before the first connection, unless ``since`` is
@@ -391,7 +394,15 @@ async def connect(
     continues behind it, and logs a warning. An exception of ``snapshot`` is raised where the stream is opened, or the
     next event is awaited. Awaiting another event calls it again.
     """
-    stream = Stream(url, token=token, since=since, epoch=epoch, topics=topics, snapshot=snapshot)
+    stream = Stream(
+        url,
+        token=token,
+        since=since,
+        epoch=epoch,
+        topics=topics,
+        snapshot=snapshot,
+        close_seconds=close_seconds,
+    )
     try:
         await stream.open()
         yield stream

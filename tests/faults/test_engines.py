@@ -18,6 +18,7 @@ from unit.logs.test_base import drafts, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.window import Outcome, Retention, Window
+from unmissed.lab.process import free_ports
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.engine import JetStreamEngine
@@ -314,8 +315,10 @@ async def test_a_replica_is_no_place_for_a_log(redis_pair: tuple[RedisServer, Re
 
 
 async def test_a_redis_cluster_is_refused_at_the_start(tmp_path: Path, places: list[Place]) -> None:
+    # By default, its port for the other nodes is 10,000 above: an outgoing connection may have that one.
+    [bus_port] = free_ports(1)
     with (
-        RedisServer(tmp_path, options=["--cluster-enabled", "yes"]) as server,
+        RedisServer(tmp_path, options=["--cluster-enabled", "yes", "--cluster-port", str(bus_port)]) as server,
         pytest.raises(ConfigurationError, match="is a node of a Redis Cluster, which cannot hold the log"),
     ):
         await at(f"redis://127.0.0.1:{server.port}", places).open()

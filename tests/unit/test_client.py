@@ -290,7 +290,7 @@ async def test_a_close_discards_unread_frames_and_completes_the_handshake(
     server: LiveServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "websockets.client")
-    async with opened(server) as stream:
+    async with opened(server, close_seconds=PATIENCE) as stream:
         await publish(server, 200)
         await until(lambda: all(each.position == nth(200) for each in server.manager.connections))
 
@@ -302,7 +302,7 @@ async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(
     server: LiveServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "websockets.client")
-    async with opened(server) as stream:
+    async with opened(server, close_seconds=PATIENCE) as stream:
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
 

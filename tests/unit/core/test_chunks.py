@@ -59,6 +59,14 @@ def test_a_chunk_through_a_number_leaves_out_what_follows() -> None:
     assert ((b"a", b"b"), nth(2)) == (chunk.payloads, chunk.last)
 
 
+def test_a_chunk_of_what_one_user_sees_ends_at_the_last_number() -> None:
+    chunks = Chunks(window_of(b"a", b"b", b"c", audience=Audience.of(users=["alice"])))
+
+    chunk = chunks.visible_after(nth(0), ALICE, last=nth(2))
+
+    assert ((b"a", b"b"), nth(2)) == (chunk.payloads, chunk.last)
+
+
 def test_a_joined_chunk_has_the_frames_of_its_parts() -> None:
     joined = JoinedChunk(Chunk(b"a"), Chunk(b"b", b"c"))
 

@@ -267,6 +267,18 @@ def test_answers_to_what_comes_after_the_end_are_dropped() -> None:
     assert reader.finished
 
 
+def test_a_second_end_brings_nothing_that_was_published_in_between() -> None:
+    chunks = chunks_of("all")
+    reader = reader_of(chunks)
+    reader.end()
+    append(chunks.window, "all")
+
+    reader.end()
+
+    assert messages(1) == shape(read(reader))
+    assert reader.finished
+
+
 def test_a_reader_that_discards_is_finished_at_once() -> None:
     reader = reader_of(chunks_of("all"))
     reader.send(b'{"type":"pong"}')

@@ -4,7 +4,7 @@ import pytest
 
 from unmissed.core.audience import Identity
 from unmissed.core.errors import InvalidToken
-from unmissed.core.revocations import MAX_AHEAD_SECONDS, Revocations, Token
+from unmissed.core.revocations import MAX_AHEAD, MAX_AHEAD_SECONDS, Revocations, Token
 from unmissed.testing import ManualClock
 
 NOW = 1_796_000_000.5
@@ -239,3 +239,13 @@ def test_a_logout_after_the_clock_was_set_back_is_a_new_one() -> None:
 
     assert revocations.log_out("alice", logout_id="after")
     assert revocations.refuses(Identity("alice", issued_at=now()))
+
+
+def test_of_more_users_than_are_remembered_whose_tokens_are_ahead_the_oldest_is_forgotten() -> None:
+    node = Node()
+    for number in range(MAX_AHEAD + 1):
+        node.accepts(NOW + 60, user_id=f"user {number}")
+
+    latest = [node.revocations.latest_ahead(f"user {number}", []) for number in (0, 1, MAX_AHEAD)]
+
+    assert [0.0, NOW + 60, NOW + 60] == latest
