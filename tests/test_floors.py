@@ -3,10 +3,9 @@
 import ast
 import re
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 import unmissed
 
@@ -30,51 +29,64 @@ FLOORS = [
     {"__init__"},
     {"examples"},
 ]
-PURE = {"asyncio", "time", "socket", "threading", "random", "fastapi", "starlette", "uvicorn", "websockets", "jose"}
+IMPURE = {"asyncio", "time", "socket", "threading", "random", "fastapi", "starlette", "uvicorn", "websockets", "jose"}
 
 
-def modules() -> list[str]:
+@cache
+def trees() -> dict[str, ast.Module]:
     """Return all modules, and the stub that lists the public names."""
-    return sorted(str(path.relative_to(SOURCE)) for kind in ("*.py", "*.pyi") for path in SOURCE.rglob(kind))
+    paths = sorted(path for kind in ("*.py", "*.pyi") for path in SOURCE.rglob(kind))
+    return {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in paths}
 
 
-def imports(module: str) -> set[str]:
-    tree = ast.parse((SOURCE / module).read_text())
+def imports(tree: ast.Module) -> set[str]:
     named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     return named | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def frameworks(tree: ast.Module, names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in imports(tree)} & names
 
 
 def floor(name: str) -> int:
     return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_go_down_only(module: str) -> None:
-    own = Path(module).parts[0].partition(".")[0]
+def test_imports_go_down_only() -> None:
+    up = [
+        (module, room)
+        for module, tree in trees().items()
+        for room in {name.split(".")[1] for name in imports(tree) if name.startswith("unmissed.")}
+        if room != (own := Path(module).parts[0].partition(".")[0]) and floor(room) >= floor(own)
+    ]
 
-    rooms = [name.split(".")[1] for name in imports(module) if name.startswith("unmissed.")]
-
-    assert [] == [room for room in rooms if room != own and floor(room) >= floor(own)]
-
-
-@pytest.mark.parametrize("module", [module for module in modules() if module.startswith("core/")])
-def test_the_core_is_pure(module: str) -> None:
-    tree = ast.parse((SOURCE / module).read_text())
-
-    assert set() == {name.split(".")[0] for name in imports(module)} & PURE
-    assert [] == [node for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
+    assert [] == up
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_the_core_is_pure() -> None:
+    core = {module: tree for module, tree in trees().items() if module.startswith("core/")}
+
+    impure = [module for module, tree in core.items() if frameworks(tree, IMPURE)]
+    waiting = [
         module
-        for module in modules()
-        if module.startswith(("core/", "logs/", "delivery/", "cluster/", "application/", "running", "manager"))
-    ],
-)
-def test_the_manager_and_what_it_stands_on_know_no_framework(module: str) -> None:
-    assert set() == {name.split(".")[0] for name in imports(module)} & {"fastapi", "starlette", "uvicorn"}
+        for module, tree in core.items()
+        if any(isinstance(node, ast.Await | ast.AsyncFunctionDef) for node in ast.walk(tree))
+    ]
+
+    assert core
+    assert ([], []) == (impure, waiting)
+
+
+def test_the_manager_and_what_it_stands_on_know_no_framework() -> None:
+    below = ("core/", "logs/", "delivery/", "cluster/", "application/", "running", "manager")
+
+    found = [
+        module
+        for module, tree in trees().items()
+        if module.startswith(below) and frameworks(tree, {"fastapi", "starlette", "uvicorn"})
+    ]
+
+    assert [] == found
 
 
 TESTS = Path(__file__).parent
@@ -82,15 +94,17 @@ ACROSS_MODULES = {"api/websocket_recovery.py", "init.py"}
 """The acceptance tests of recovery, and the tests of ``unmissed/__init__.py``."""
 
 
-@pytest.mark.parametrize(
-    "test", sorted(path.relative_to(TESTS / "unit") for path in (TESTS / "unit").rglob("test_*.py"))
-)
-def test_a_unit_test_file_has_the_name_of_a_module(test: Path) -> None:
+def test_a_unit_test_file_has_the_name_of_a_module() -> None:
     """Several files about one module add a word: ``test_portable_websocket.py``."""
+    tests = [path.relative_to(TESTS / "unit") for path in (TESTS / "unit").rglob("test_*.py")]
+
+    assert [] == [test for test in tests if not has_the_name_of_a_module(test)]
+
+
+def has_the_name_of_a_module(test: Path) -> bool:
     module = test.with_name(test.name.removeprefix("test_"))
     shorter = module.with_name(module.stem.rpartition("_")[0] + ".py")
-
-    assert (SOURCE / module).exists() or (SOURCE / shorter).exists() or str(module) in ACROSS_MODULES
+    return (SOURCE / module).exists() or (SOURCE / shorter).exists() or str(module) in ACROSS_MODULES
 
 
 REPEATED_FILES = {"__init__.py", "__main__.py", "engine.py", "log.py"}
@@ -106,11 +120,6 @@ LEAST_LINES = 40
 MOST_PARAMETERS = 8
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for module in modules():
-        yield module, ast.parse((SOURCE / module).read_text())
-
-
 def repeated(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Return the names that occur in several places, with these."""
     places: dict[str, list[str]] = {}
@@ -120,14 +129,14 @@ def repeated(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def test_a_file_name_means_one_thing() -> None:
-    found = repeated((Path(module).name, module) for module in modules())
+    found = repeated((Path(module).name, module) for module in trees())
 
     assert {} == {name: places for name, places in found.items() if name not in REPEATED_FILES}
 
 
 def test_a_type_name_means_one_thing() -> None:
     """A leading underscore makes no difference: a reader who searches for one finds the other."""
-    assert {} == repeated((name.lstrip("_"), module) for module, tree in trees() for name in types(tree))
+    assert {} == repeated((name.lstrip("_"), module) for module, tree in trees().items() for name in types(tree))
 
 
 def types(tree: ast.Module) -> Iterator[str]:
@@ -142,7 +151,7 @@ def types(tree: ast.Module) -> Iterator[str]:
 
 
 def test_a_file_holds_a_whole_thought() -> None:
-    lines = {module: len((SOURCE / module).read_text().splitlines()) for module in modules()}
+    lines = {module: len((SOURCE / module).read_text().splitlines()) for module in trees()}
 
     short = {module: count for module, count in lines.items() if count < LEAST_LINES}
 
@@ -153,7 +162,7 @@ def test_a_function_has_few_parameters() -> None:
     """Constructors of dataclasses are no functions here: they take the facts that they hold."""
     functions = {
         f"{module}: {node.name}": parameters(node)
-        for module, tree in trees()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not (module.startswith("cli/") and node.name in COMMANDS)
@@ -171,7 +180,7 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def test_imports_make_no_circle() -> None:
     """Imports for types count, too: two modules that need each other's types are one thought."""
-    names = {name_of(module): module for module in modules()}
+    names = {name_of(module): module for module in trees()}
 
     order = TopologicalSorter({name: imported(module, names) for name, module in names.items()})
 
@@ -184,8 +193,9 @@ def name_of(module: str) -> str:
 
 def imported(module: str, known: Collection[str]) -> set[str]:
     """Return the modules that a module imports: a package, or those of its modules that are named."""
-    found = {name for name in imports(module) if name in known}
-    for node in ast.walk(ast.parse((SOURCE / module).read_text())):
+    tree = trees()[module]
+    found = {name for name in imports(tree) if name in known}
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names} & {*known}
             found = (found - {node.module} if inner else found) | inner

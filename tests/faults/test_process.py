@@ -118,6 +118,7 @@ def test_a_stop_waits_for_no_client_longer_than_the_drain_time(server: ServerPro
     assert "Traceback" not in server.output
 
 
+@pytest.mark.long
 def test_a_flood_does_not_keep_a_server_from_stopping(server: ServerProcess) -> None:
     """The client reconnects as soon as it is closed."""
     stopped, connected = threading.Event(), threading.Event()

@@ -7,7 +7,6 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from support import portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.errors import ConfigurationError
 from unmissed.lab.bench.load import body_of
@@ -42,7 +41,7 @@ def test_both_servers_are_measured_in_one_run(tmp_path: Path) -> None:
     assert all(figure["value"] >= 0 for run in figures.values() for figure in run)
 
 
-@portable_is_long
+@pytest.mark.long
 def test_a_server_elsewhere_is_measured_without_its_cpu(server: LiveServer) -> None:
     result = CliRunner().invoke(app, [*SMALL, "--url", server.url, "--token", server.token()])
 
