@@ -193,14 +193,16 @@ class Audience:
     keys: frozenset[str] | None = None
     size: int = field(init=False, compare=False, repr=False)
     """Bytes of the names as UTF-8; 0 for everyone."""
+    size_in_log: int = field(init=False, compare=False, repr=False)
+    """Upper bound of the bytes that the keys take in memory; 0 for everyone."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", 0 if self.keys is None else len(encode_text("".join(self.keys))))
-
-    @property
-    def size_in_log(self) -> int:
-        """Upper bound of the bytes that the keys take in memory; 0 for everyone."""
-        return 0 if self.keys is None else AUDIENCE_OVERHEAD + len(self.keys) * KEY_OVERHEAD + self.size
+        size = size_in_log = 0
+        if self.keys is not None:
+            size = len(encode_text("".join(self.keys)))
+            size_in_log = AUDIENCE_OVERHEAD + len(self.keys) * KEY_OVERHEAD + size
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "size_in_log", size_in_log)
 
     @classmethod
     def of(cls, *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> "Audience":

@@ -36,7 +36,7 @@ class Message:
     @property
     def size_in_log(self) -> int:
         """Bytes that the message takes in the log."""
-        return len(self.payload) + MESSAGE_OVERHEAD + (0 if self.audience is EVERYONE else self.audience.size_in_log)
+        return len(self.payload) + self.audience.size_in_log + MESSAGE_OVERHEAD
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as clients see it."""
@@ -90,8 +90,7 @@ class Draft:
     @property
     def size_in_log(self) -> int:
         """Upper bound of the bytes that the message takes in the log."""
-        keys = 0 if self.audience is EVERYONE else self.audience.size_in_log
-        return len(self.head) + len(self.tail) + STAMP_BYTES + MESSAGE_OVERHEAD + keys
+        return len(self.head) + len(self.tail) + STAMP_BYTES + MESSAGE_OVERHEAD + self.audience.size_in_log
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
         """Return the message with this number, appended at ``now`` (monotonic seconds)."""

@@ -203,7 +203,8 @@ class FanOut:
             return True
         started = self._clock()
         if self._rest is None:
-            self._rest = iter(self._audience())
+            # A copy: connections begin and end between two slices.
+            self._rest = iter(tuple(self._audience()))
             self._flushing = _Mark.of(self.window)
         reached = for_each(islice(self._rest, SLICE), Connection.deliver)
         now = self._clock()
@@ -231,11 +232,11 @@ class FanOut:
         window, flushed = self.window, self._flushed.latest
         # The recipients of evicted messages are no longer known here: each reader checks whether it has a gap.
         if flushed < window.evicted_through:
-            return tuple(self.connections.by_id.values())
+            return self.connections.by_id.values()
         keys: set[str] = set()
         for message in window.messages_after(flushed):
             if message.audience.keys is None:
-                return tuple(self.connections.by_id.values())
+                return self.connections.by_id.values()
             keys |= message.audience.keys
         return self.connections.with_any_of(keys)
 
