@@ -19,16 +19,18 @@ class Introductions:
         """Forget who has introduced itself: notes may have been missed."""
         self._awaited: set[str] = set()
         self._done: set[str] = set()
-        self._asked: set[int] = set()
-        """The fingerprints of the facts that were asked for."""
+        self._asked: dict[int, str] = {}
+        """The node that was asked for the facts of each fingerprint."""
         self._ready = False
 
     def add(self, node: str, content: dict[str, Any], *, differs: bool) -> bool:
         """Record an introduction, and return whether to ask this node for its facts."""
-        wanted = differs and content["knows"] not in self._asked
+        knows = content["knows"]
+        wanted = differs and knows not in self._asked
         if wanted:
-            self._asked.add(content["knows"])
-        else:
+            self._asked[knows] = node
+        elif not differs or self._asked[knows] != node:
+            # A node that was asked and introduces itself again has still to send its facts.
             self._done.add(node)
         self._awaited.update(content["others"], {node})
         # One node that has started is needed: nodes that are all starting may lack the same facts.

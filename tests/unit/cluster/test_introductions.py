@@ -37,6 +37,19 @@ def test_a_start_is_over_when_the_facts_of_every_node_have_arrived() -> None:
     assert [False, False, True] == over
 
 
+def test_a_node_that_introduces_itself_twice_is_still_awaited() -> None:
+    introductions = Introductions()
+    over = []
+    introductions.add("a", introduction(), differs=True)
+    asked_again = introductions.add("a", introduction(), differs=True)
+    over.append(introductions.over.is_set())
+    introductions.completed("a")
+    over.append(introductions.over.is_set())
+
+    assert not asked_again
+    assert [False, True] == over
+
+
 def test_nodes_that_are_all_starting_complete_no_start() -> None:
     introductions = Introductions()
 
