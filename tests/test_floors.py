@@ -3,13 +3,10 @@
 import ast
 import re
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import unmissed
-
-SOURCE = Path(unmissed.__file__).parent
+from source import SOURCE, trees
 
 FLOORS = [
     {"core", "framework_names", "tasks", "retrying"},
@@ -30,13 +27,6 @@ FLOORS = [
     {"examples"},
 ]
 IMPURE = {"asyncio", "time", "socket", "threading", "random", "fastapi", "starlette", "uvicorn", "websockets", "jose"}
-
-
-@cache
-def trees() -> dict[str, ast.Module]:
-    """Return all modules, and the stub that lists the public names."""
-    paths = sorted(path for kind in ("*.py", "*.pyi") for path in SOURCE.rglob(kind))
-    return {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in paths}
 
 
 def imports(tree: ast.Module) -> set[str]:

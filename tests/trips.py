@@ -4,12 +4,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
-import unmissed
+from source import SOURCE
 
-_SOURCE = str(Path(unmissed.__file__).parent) + "/"
+_BELOW = f"{SOURCE}/"
 
 
 @dataclass(repr=False)
@@ -62,4 +61,4 @@ def _note_climb(trip: Trip, frame: FrameType, file: str) -> None:
 
 def _file_of(frame: FrameType) -> str | None:
     name = frame.f_code.co_filename
-    return name.removeprefix(_SOURCE) if name.startswith(_SOURCE) else None
+    return name.removeprefix(_BELOW) if name.startswith(_BELOW) else None

@@ -5,14 +5,13 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from source import trees
 from unmissed import framework_names
 from unmissed.framework_names import (
     NAMES,
@@ -92,14 +91,7 @@ def is_undocumented(name: str) -> bool:
     return framework in {"fastapi", "starlette"} and private
 
 
-SOURCE = Path(framework_names.__file__).parent
 PRIVATE = {name for each in NAMES.values() for name in (*each.methods, *each.attributes) if name.startswith("_")}
-
-
-@cache
-def trees() -> dict[str, ast.Module]:
-    """Return all modules."""
-    return {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
 
 
 def used(tree: ast.AST) -> Iterator[str]:

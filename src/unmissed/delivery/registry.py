@@ -49,7 +49,6 @@ class Index:
 
     def any_of(self, keys: Iterable[str]) -> set[Connection]:
         """Return the connections that have at least one of these keys."""
-        # A copy: connections end and change their topics while a flush in slices uses it.
         return {connection for key in keys for connection in self.get(key)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support import ALICE, connect, nth
-from unmissed import ConnectionManager
+from unmissed import Connection, ConnectionManager
 from unmissed.core.close_codes import CloseCode
 from unmissed.delivery.backpressure import Behind
 from unmissed.testing import FakeSocket
@@ -30,12 +30,18 @@ def behind() -> Behind:
     return Behind()
 
 
-async def test_a_reader_that_catches_up_ends_the_wait(manager: ConnectionManager, behind: Behind) -> None:
-    before = manager.window.latest
+async def fallen_behind(manager: ConnectionManager, behind: Behind) -> tuple[FakeSocket, Connection]:
+    """Return a full socket and its connection, which has everything except one message that is published now."""
     socket, connection = connect(manager)
     socket.pause()
     await manager.emit("a")
     behind.add(connection)
+    return socket, connection
+
+
+async def test_a_reader_that_catches_up_ends_the_wait(manager: ConnectionManager, behind: Behind) -> None:
+    before = manager.window.latest
+    socket, connection = await fallen_behind(manager, behind)
 
     waiting = asyncio.create_task(behind.catch_up(manager.window.latest, served_through=before))
     await asyncio.sleep(0)
@@ -117,22 +123,16 @@ async def test_a_reader_that_has_the_messages_is_not_waited_for_although_it_is_b
 
 
 async def test_a_reader_that_was_behind_before_is_not_waited_for(manager: ConnectionManager, behind: Behind) -> None:
-    socket, connection = connect(manager)
-    socket.pause()
-    await manager.emit("a")
+    await fallen_behind(manager, behind)
     served_through = manager.window.latest
     await manager.emit("a")
-    behind.add(connection)
 
     assert not waits(behind.catch_up(manager.window.latest, served_through=served_through))
 
 
 async def test_a_reader_that_is_closing_is_not_waited_for(manager: ConnectionManager, behind: Behind) -> None:
     before = manager.window.latest
-    socket, connection = connect(manager)
-    socket.pause()
-    await manager.emit("a")
-    behind.add(connection)
+    _, connection = await fallen_behind(manager, behind)
     connection.close(CloseCode.NORMAL, "")
 
     assert not waits(behind.catch_up(manager.window.latest, served_through=before))
