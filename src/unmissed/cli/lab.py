@@ -77,19 +77,32 @@ def bench(
     connections: Annotated[int, typer.Option(help="Number of concurrent WebSockets.", min=1)] = 1_000,
     messages: Annotated[int, typer.Option(help="Number of messages that each of them receives.", min=1)] = 200,
     size: Annotated[int, typer.Option(help="Bytes of padding in each message.", min=0)] = 200,
-    compare: Annotated[Literal["tutorial"] | None, typer.Option(help="Also measure this; ignored with --url.")] = None,
+    application: Annotated[
+        str | None,
+        typer.Option("--app", help="Measure this application, such as shop.main:app, in place of the built-in one."),
+    ] = None,
+    compare: Annotated[
+        Literal["tutorial", "unmissed"] | None, typer.Option(help="Also measure this; ignored with --url.")
+    ] = None,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="Also measure each log; needs redis-server and nats-server.")
+    ] = False,
     url: Annotated[
         str | None, typer.Option(help="Measure the server at this URL, with UNMISSED_TOKEN, instead of a new one.")
     ] = None,
     token: TokenOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as JSON.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables to this file as Markdown.")
+    ] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Plot the figures to this PNG file.")] = None,
 ) -> None:
     """Measure deliveries, handshakes, recoveries and memory. The benchmark puts the server under full load."""
     with _laboratory("bench"):
         # The benchmark needs uvloop, which Windows does not have.
+        from unmissed.lab.bench.benchmark import Output, Subjects  # noqa: PLC0415
+        from unmissed.lab.bench.benchmark import bench as run  # noqa: PLC0415
         from unmissed.lab.bench.scenarios import Workload  # noqa: PLC0415
-        from unmissed.lab.bench.scenarios import bench as run  # noqa: PLC0415
         from unmissed.lab.bench.target import Target  # noqa: PLC0415
 
         plot = None
@@ -97,12 +110,11 @@ def bench(
             from unmissed.lab.charts import plot_figures  # noqa: PLC0415
 
             plot = partial(plot_figures, file=plot_file)
+    target = Target.at(url, token_or_own(token)) if url else None
     run(
         Workload(connections, messages, size),
-        target=Target.at(url, token_or_own(token)) if url else None,
-        compare=compare,
-        json_file=json_file,
-        plot=plot,
+        Subjects(target, application, compare, logs=logs),
+        Output(json_file, markdown_file, plot),
         show=typer.echo,
     )
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+_COMPARED = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -21,15 +23,8 @@ class Figure:
 
 
 def table(runs: dict[str, Sequence[Figure]]) -> str:
-    """Return the figures of one or two servers side by side, with the ratio of the first to the second."""
-    servers = list(runs)
-    rows = [["", *servers, *([f"{servers[0]} / {servers[1]}"] if len(servers) > 1 else [])]]
-    for first in runs[servers[0]]:
-        values = [_value(runs[server], first) for server in servers]
-        cells = ["-" if value is None else shortened(value) for value in values]
-        if len(values) > 1:
-            cells.append(f"{values[0] / values[1]:.2f}" if values[0] is not None and values[1] else "-")
-        rows.append([f"{first.label}, {first.unit}", *cells])
+    """Return the figures of servers or logs side by side; of two, also the ratio of the first to the second."""
+    rows = _rows(runs)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -38,6 +33,12 @@ def table(runs: dict[str, Sequence[Figure]]) -> str:
         )
         for row in rows
     )
+
+
+def as_markdown(runs: dict[str, Sequence[Figure]]) -> str:
+    """Return the same table for a Markdown page."""
+    head, *rows = (f"| {' | '.join(cells)} |" for cells in _rows(runs))
+    return "\n".join([head, f"|{'---|' * (head.count('|') - 1)}", *rows]) + "\n"
 
 
 def as_json(runs: dict[str, Sequence[Figure]]) -> str:
@@ -54,6 +55,18 @@ def percentile(values: Sequence[float], share: float) -> float:
 def shortened(value: float) -> str:
     """Format a number: as an integer from 100 on, else with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _rows(runs: dict[str, Sequence[Figure]]) -> list[list[str]]:
+    servers = list(runs)
+    rows = [["", *servers, *([f"{servers[0]} / {servers[1]}"] if len(servers) == _COMPARED else [])]]
+    for first in runs[servers[0]]:
+        values = [_value(runs[server], first) for server in servers]
+        cells = ["-" if value is None else shortened(value) for value in values]
+        if len(values) == _COMPARED:
+            cells.append(f"{values[0] / values[1]:.2f}" if values[0] is not None and values[1] else "-")
+        rows.append([f"{first.label}, {first.unit}", *cells])
+    return rows
 
 
 def _value(figures: Sequence[Figure], wanted: Figure) -> float | None:

@@ -1,10 +1,11 @@
 """The load generator: raw WebSockets that count messages, raw HTTP requests, and calm clients beside a storm."""
 
 import asyncio
+import json
 import multiprocessing
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -235,9 +236,10 @@ def _request_of(target: Target, method: str, path: str, body: Callable[[], bytes
     return head.encode() + content
 
 
-def body_of(size: int) -> bytes:
-    """Return a message that contains its send time."""
-    return b'{"type":"bench","data":{"t":%d,"pad":"%b"}}' % (time.monotonic_ns(), b"x" * size)
+def body_of(size: int, *, users: Sequence[str] = ()) -> bytes:
+    """Return a message, by default to everyone, that contains its send time."""
+    audience = b'"users":%b,' % json.dumps(users).encode() if users else b""
+    return b'{"type":"bench",%b"data":{"t":%d,"pad":"%b"}}' % (audience, time.monotonic_ns(), b"x" * size)
 
 
 @dataclass(frozen=True, slots=True)

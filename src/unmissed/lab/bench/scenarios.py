@@ -1,17 +1,25 @@
-"""The scenarios: idle memory, fan-out, bursts, event streams, handshakes, a reconnect of all clients, recoveries."""
+"""The scenarios: memory, fan-out, event streams, handshakes, publishes, recoveries, and a reconnect of all clients."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import httpx
-import uvloop
 
-from unmissed.lab.bench.figures import Figure, as_json, percentile, table
-from unmissed.lab.bench.load import CALM_CLIENTS, CALM_PER_SECOND, Crowd, calm_clients, publish, request
-from unmissed.lab.bench.target import Target, load_on_other_cores, local
+from unmissed.lab.bench.figures import Figure, percentile
+from unmissed.lab.bench.load import (
+    CALM_CLIENTS,
+    CALM_PER_SECOND,
+    Crowd,
+    body_of,
+    calm_clients,
+    publish,
+    publishing,
+    request,
+)
+from unmissed.lab.bench.target import Target
 from unmissed.lab.process import ManagedProcess
 
 _WARM_UP = 50
@@ -19,19 +27,30 @@ _MISSED = 10
 _BURST = 64
 _LOG = 500
 _MISSED_IN_STORM = 100
-_RECOVERIES = 3_000
 _RECOVERING = 16
-
-PlotFigures = Callable[[dict[str, Sequence[Figure]]], None]
+_BATCH = 100
+_PACED_CLIENTS = 100
+_PACED_PER_SECOND = 100
+_CALM_DELIVERIES_PER_SECOND = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The size of the load: connections, messages, and bytes of padding in each message."""
+    """The size of the load: connections, messages to each of them, and bytes of padding in each message."""
 
     connections: int = 1_000
     messages: int = 200
     size: int = 200
+
+    @property
+    def requests(self) -> int:
+        """How many requests are measured where no connection gets messages."""
+        return self.messages * 15
+
+    @property
+    def paced_seconds(self) -> float:
+        """How long messages are published at a steady rate."""
+        return self.messages / 40
 
 
 class Stopwatch:
@@ -69,18 +88,85 @@ async def _scenarios(target: Target, load: Workload) -> AsyncIterator[list[Figur
         await crowd.join(_WARM_UP + load.connections)
     yield await _fan_out("one at a time", target, crowd, load, in_flight=1)
     yield await _fan_out(f"{_BURST} at a time", target, crowd, load, in_flight=_BURST)
+    if target.recovers:
+        # With all clients connected, none of whom it is for.
+        yield await _publishes("publish to a user who is away", target, load, make=partial(body_of, users=["away"]))
     await crowd.leave()
     yield await _connects(target, crowd, load)
     await crowd.leave()
     if target.recovers:
+        async for found in _publishing_alone(target, load):
+            yield found
         await streams.join(_WARM_UP + load.connections)
         yield await _fan_out("event streams, one at a time", target, streams, load, in_flight=1)
         yield await _fan_out(f"event streams, {_BURST} at a time", target, streams, load, in_flight=_BURST)
         await streams.leave()
         await publish(target, count=_LOG, size=load.size, in_flight=_BURST)
         for missed in (_LOG, _MISSED):
-            yield await _recoveries(target, missed=missed)
+            yield await _recoveries(target, load, missed=missed)
         yield await _storm(target, load)
+
+
+async def measure_log(target: Target, load: Workload, *, show: Callable[[str], None]) -> list[Figure]:
+    """Run the scenarios in which logs differ, and return the figures: publishes, and deliveries at a calm rate."""
+    figures: list[Figure] = []
+    async for found in _log_scenarios(target, load):
+        show(f"{target.name}: {found[0].scenario} done")
+        figures += found
+    return figures
+
+
+async def _log_scenarios(target: Target, load: Workload) -> AsyncIterator[list[Figure]]:
+    async for found in _publishing_alone(target, load):
+        yield found
+    crowd = Crowd(target)
+    await crowd.join(_PACED_CLIENTS)
+    yield await _paced(target, crowd, load, per_second=_PACED_PER_SECOND)
+    await crowd.join(max(0, load.connections - _PACED_CLIENTS))
+    yield await _paced(target, crowd, load, per_second=_CALM_DELIVERIES_PER_SECOND)
+    await crowd.leave()
+
+
+async def _publishing_alone(target: Target, load: Workload) -> AsyncIterator[list[Figure]]:
+    """Publish without a client, so that only the log and the request are measured."""
+    yield await _publishes("publish, one at a time", target, load)
+    yield await _publishes(f"publish, {_BURST} at a time", target, load, in_flight=_BURST)
+    yield await _publishes(f"publish, batches of {_BATCH}", target, load, batch=_BATCH)
+
+
+async def _publishes(
+    scenario: str,
+    target: Target,
+    load: Workload,
+    *,
+    in_flight: int = 1,
+    batch: int = 0,
+    make: Callable[[int], bytes] = body_of,
+) -> list[Figure]:
+    """Publish messages, or arrays of ``batch`` messages, on ``in_flight`` connections that wait for each answer."""
+
+    def body() -> bytes:
+        return b"[%b]" % b",".join(make(load.size) for _ in range(batch)) if batch else make(load.size)
+
+    each = max(1, (load.messages // 2 if batch else load.requests) // in_flight)
+    watch = Stopwatch(target)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(in_flight):
+            tasks.create_task(request(target, "POST", body, count=each))
+    return watch.figures(scenario, "message", count=each * in_flight * (batch or 1))
+
+
+async def _paced(target: Target, crowd: Crowd, load: Workload, *, per_second: int) -> list[Figure]:
+    """Publish to all clients at a steady rate that the server can follow."""
+    meter = crowd.meter
+    scenario = f"{per_second} messages a second to {len(crowd)} clients"
+    async with publishing(target, per_second=per_second, size=load.size):
+        meter.late.clear()
+        before = meter.messages
+        watch = Stopwatch(target)
+        await asyncio.sleep(load.paced_seconds)
+        figures = watch.figures(scenario, "delivery", count=max(1, meter.messages - before))
+    return [*figures, Figure(scenario, "latency p50", "ms", percentile(meter.late, 0.5) * 1e3)]
 
 
 async def _memory(name: str, server: ManagedProcess, crowd: Crowd, load: Workload) -> list[Figure]:
@@ -120,10 +206,10 @@ async def _connects(target: Target, crowd: Crowd, load: Workload) -> list[Figure
     return watch.figures("connect", "handshake", count=load.connections)
 
 
-async def _recoveries(target: Target, *, missed: int) -> list[Figure]:
+async def _recoveries(target: Target, load: Workload, *, missed: int) -> list[Figure]:
     """Request the missed messages repeatedly over a few connections."""
     path = f"/websocket/messages?since={_latest(target) - missed}"
-    each = _RECOVERIES // _RECOVERING
+    each = max(1, load.requests // _RECOVERING)
     watch = Stopwatch(target)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(_RECOVERING):
@@ -156,36 +242,3 @@ def _latest(target: Target) -> int:
     url = f"http://{target.host}:{target.port}/websocket/messages?limit=1"
     latest: int = httpx.get(url, headers={"Authorization": f"Bearer {target.token}"}).json()["latest"]
     return latest
-
-
-def bench(
-    load: Workload,
-    *,
-    target: Target | None,
-    compare: str | None,
-    json_file: Path | None,
-    plot: PlotFigures | None,
-    show: Callable[[str], None],
-) -> None:
-    """Measure ``target``, or else a new server and then ``compare``; show, save and plot the figures.
-
-    Both servers are measured in one run, on the same core, so that the ratios mean something.
-    """
-    runs: dict[str, Sequence[Figure]] = {}
-    with load_on_other_cores() as core:
-        if target is not None:
-            runs[target.name] = _run(target, load, show=show)
-        else:
-            for name in ("unmissed", *([compare] if compare else [])):
-                with local(name, core=core) as own:
-                    runs[name] = _run(own, load, show=show)
-    show(f"\n{table(runs)}")
-    if json_file is not None:
-        json_file.write_text(as_json(runs))
-    if plot is not None:
-        plot(runs)
-
-
-def _run(target: Target, load: Workload, *, show: Callable[[str], None]) -> list[Figure]:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(measure(target, load, show=show))

@@ -14,11 +14,9 @@ from unmissed.lab.process import ManagedProcess, ServerProcess
 from unmissed.security.redaction import shown_url
 from unmissed.security.tokens import issue_token
 
+BUILT_IN = "unmissed"
+TUTORIAL = "tutorial"
 _QUIET = ("--log-level", "warning", "--no-access-log")
-_COMMANDS = {
-    "unmissed": ("unmissed", "serve", *_QUIET),
-    "tutorial": ("uvicorn", "unmissed.lab.bench.tutorial:app", *_QUIET),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Target:
     @property
     def recovers(self) -> bool:
         """Whether it supports recovery."""
-        return self.name != "tutorial"
+        return self.name != TUTORIAL
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its process so far, or 0 when unknown."""
@@ -50,14 +48,21 @@ class Target:
 
 
 @contextmanager
-def local(name: str, *, core: int) -> Iterator[Target]:
-    """Start a local server on a free port, on this CPU core. Raises ConfigurationError."""
+def local(name: str, *, core: int, application: str | None = None, log_url: str = "memory:") -> Iterator[Target]:
+    """Start a local server on a free port, on this CPU core. Raises ConfigurationError.
+
+    It is the tutorial's if that is its name, or else ``unmissed serve``, by default with the built-in application.
+    """
     if not Path("/proc/self/schedstat").exists():
         raise ConfigurationError("unmissed bench reads CPU time and memory from /proc, which only Linux has")
     secret = secrets.token_urlsafe(48)
-    environment = {**os.environ, "UNMISSED_JWT_SECRET": secret}
+    environment = {**os.environ, "UNMISSED_JWT_SECRET": secret, "UNMISSED_LOG_URL": log_url}
+    served = ("unmissed", "serve", *([application] if application else []))
+    command = ("uvicorn", "unmissed.lab.bench.tutorial:app") if name == TUTORIAL else served
     # Every FastAPI application has this path.
-    server = ServerProcess(*_COMMANDS[name], name="the measured server", probe="/openapi.json", environment=environment)
+    server = ServerProcess(
+        *command, *_QUIET, name="the measured server", probe="/openapi.json", environment=environment
+    )
     with server:
         os.sched_setaffinity(server.pid, {core})
         token = issue_token(secret, user_id="bench", expires_in=86_400, scope=PUBLISH_SCOPE)
