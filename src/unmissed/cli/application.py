@@ -20,10 +20,12 @@ from unmissed.api.websocket_endpoint import PATH as WEBSOCKET_PATH
 from unmissed.api.websocket_endpoint import WebSocketEndpoint
 from unmissed.core.errors import ConfigurationError, UnmissedError
 from unmissed.framework_names import effective_routes
-from unmissed.main import ServedApplication
+from unmissed.main import ServedApplication, create_app
 from unmissed.manager import ConnectionManager
+from unmissed.settings import Settings
 
 DEFAULT_ATTRIBUTE = "app"
+BUILT_IN = "unmissed.main:app"
 
 ApplicationArgument = Annotated[
     str | None,
@@ -62,6 +64,14 @@ class LoadedApplication:
     managers: tuple[ConnectionManager, ...]
     """Those that it serves, then any others that the module names."""
 
+    @classmethod
+    def of(cls, app: Any, *, name: str, namespace: Iterable[object] = ()) -> Self:
+        """Find the managers of an application, and those among the values of its module."""
+        routed = tuple(_routed(app))
+        named = [value for value in namespace if isinstance(value, ConnectionManager)]
+        managers = dict.fromkeys((*(each.manager for each in routed), *named))
+        return cls(name, app, routed, tuple(managers))
+
 
 @dataclass(frozen=True, slots=True)
 class ApplicationPath:
@@ -93,10 +103,7 @@ class ApplicationPath:
         """
         module = self._imported()
         app = self._created(self._found_in(module))
-        routed = tuple(_routed(app))
-        named = [value for value in vars(module).values() if isinstance(value, ConnectionManager)]
-        managers = dict.fromkeys((*(each.manager for each in routed), *named))
-        return LoadedApplication(str(self), app, routed, tuple(managers))
+        return LoadedApplication.of(app, name=str(self), namespace=vars(module).values())
 
     def _imported(self) -> ModuleType:
         # Console scripts do not have the working directory on the path.
@@ -133,6 +140,11 @@ class ApplicationPath:
                 f"{self} is a {kind} and no ASGI application: name the FastAPI object, or a function that returns it"
             )
         return found
+
+
+def built_in(settings: Settings) -> LoadedApplication:
+    """Return the built-in application. Raises ConfigurationError."""
+    return LoadedApplication.of(create_app(settings), name=BUILT_IN)
 
 
 def _run(call: Callable[[], Any], failure: str) -> Any:
