@@ -15,7 +15,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from socket import socket
 
     from fastapi import FastAPI
     from fastapi.dependencies.models import Dependant as Dependant
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.utils import is_ssl as is_ssl
     from uvicorn.server import Server as Server
     from uvicorn.server import ServerState as ServerState
+    from uvicorn.supervisors import ChangeReload as ChangeReload
     from uvicorn.supervisors.multiprocess import Multiprocess as Multiprocess
     from uvicorn.supervisors.multiprocess import Process as Process
 
@@ -54,10 +56,12 @@ class Name:
 
 NAMES = {
     "ASGI3Application": Name("uvicorn._types"),
+    "ChangeReload": Name("uvicorn.supervisors", methods=("run",)),
     "ClientDisconnected": Name("uvicorn.protocols.utils"),
     "Config": Name(
         "uvicorn.config",
         attributes=(
+            "app",
             "asgi_version",
             "forwarded_allow_ips",
             "loaded_app",
@@ -114,7 +118,7 @@ NAMES = {
     "Multiprocess": Name("uvicorn.supervisors.multiprocess", methods=("run",), attributes=("processes",)),
     "Process": Name(
         "uvicorn.supervisors.multiprocess",
-        methods=("always_pong", "pong", "target"),
+        methods=("always_pong", "pong", "start", "target"),
         attributes=("child_conn", "config", "exitcode", "parent_conn"),
     ),
     "ProxyHeadersMiddleware": Name("uvicorn.middleware.proxy_headers", attributes=("app",)),
@@ -182,8 +186,8 @@ def server_stops() -> bool:
     return getattr(server, "should_exit", False) is True
 
 
-def start_workers_of(kind: "type[Process]") -> None:
-    """Make the supervisor create workers of this class. It looks the class up by name, and offers no other way."""
+def start_workers_of(kind: "Callable[[Config, list[socket]], Process]") -> None:
+    """Make the supervisor create its workers with this. It looks their class up by name, and offers no other way."""
     import_module(NAMES["Multiprocess"].module).Process = kind  # type: ignore[attr-defined]
 
 

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unmissed.api.router import add_routes, serving
 from unmissed.core.errors import ConfigurationError
@@ -48,11 +48,11 @@ class ServedApplication:
     ``create`` is called at startup, so that importing needs no settings. It raises ConfigurationError.
     """
 
-    def __init__(self, create: Callable[[], FastAPI]) -> None:
+    def __init__(self, create: Callable[[], ASGIApp]) -> None:
         self._create = create
 
     @cached_property
-    def application(self) -> FastAPI:
+    def application(self) -> ASGIApp:
         """The application that serves every request. Raises ConfigurationError."""
         return self._create()
 

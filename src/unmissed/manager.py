@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,8 +30,24 @@ from unmissed.settings import Settings
 LEAVE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
 
+_started = ContextVar[list["ConnectionManager"] | None]("unmissed.started", default=None)
 
 logger = logging.getLogger("unmissed")
+
+
+@contextlib.contextmanager
+def started_managers() -> Iterator[list["ConnectionManager"]]:
+    """Collect the managers that are started within the context, and in tasks that are created within it.
+
+    A server learns so which managers the lifespan of an application has started. The lifespan state would not name
+    those that an application enters in a lifespan of its own.
+    """
+    started = list[ConnectionManager]()
+    token = _started.set(started)
+    try:
+        yield started
+    finally:
+        _started.reset(token)
 
 
 class ConnectionManager(Registration):
@@ -101,6 +118,9 @@ class ConnectionManager(Registration):
             raise
         # Not before: until it has heard the other nodes, this one would accept tokens that they refuse.
         self._running = running
+        started = _started.get()
+        if started is not None and self not in started:
+            started.append(self)
         return self
 
     async def __aexit__(

@@ -3,7 +3,7 @@
 import hmac
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -171,10 +171,13 @@ class Settings(BaseSettings):
         # The same secret signs tokens: no code of a note may be a signature.
         return hmac.digest(secret.encode(), _NODE_KEY_LABEL, "sha256")
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables that give these settings to another process. They contain the secret."""
-        values = {name: value for name, value in self if value is not None}
-        return {f"{PREFIX}{name.upper()}": _as_variable(value) for name, value in values.items()}
+    def environment(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the variables that give these settings to other code or another process, except those that are unset.
+
+        They may contain the secret.
+        """
+        values = {name: getattr(self, name) for name in names}
+        return {f"{PREFIX}{name.upper()}": _as_variable(value) for name, value in values.items() if value is not None}
 
     def retention(self) -> Retention:
         """Return how much the log retains."""

@@ -177,14 +177,16 @@ def test_files_that_do_not_fit_are_refused_in_one_line(certificate: tuple[Path, 
             CliRunner().invoke(app, ["serve", "--dev", *options], catch_exceptions=False)
 
 
-def test_dev_prints_addresses_with_tls(certificate: tuple[Path, Path]) -> None:
+def test_dev_prints_addresses_with_tls_and_the_port_that_it_got(certificate: tuple[Path, Path]) -> None:
     certfile, keyfile = map(str, certificate)
     with started("--dev", "--ssl-certfile", certfile, "--ssl-keyfile", keyfile) as lines:
-        printed = list(takewhile(lambda line: "running on" not in line, lines))
+        url = url_of(lines)
+        printed = list(takewhile(lambda line: "unmissed publish" not in line, lines))
 
-    assert any("wss://127.0.0.1:0/ws?token=" in line for line in printed)
-    assert any("https://127.0.0.1:0/websocket/console/#token=" in line for line in printed)
-    assert any("UNMISSED_URL=https://127.0.0.1:0 " in line for line in printed)
+    address = url.removeprefix("https://")
+    assert any(f"wss://{address}/ws?token=" in line for line in printed)
+    assert any(f"https://{address}/websocket/console/#token=" in line for line in printed)
+    assert any(f"UNMISSED_URL=https://{address} " in line for line in printed)
 
 
 def test_serve_shows_one_line_for_each_connection_that_ended() -> None:
@@ -214,7 +216,7 @@ async def tls_port(certificate: tuple[Path, Path], *, tls_seconds: float) -> Asy
         ssl_certfile=certfile,
         ssl_keyfile=keyfile,
     )
-    server = Server(config, manager=application.state.manager, tls_seconds=tls_seconds)
+    server = Server(config, tls_seconds=tls_seconds)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()[1]

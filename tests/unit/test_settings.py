@@ -281,14 +281,14 @@ def test_another_process_has_the_same_settings_from_their_variables(
 ) -> None:
     settings = Settings.load(**values)
 
-    for name, text in settings.environment().items():
+    for name, text in settings.environment(Settings.model_fields).items():
         monkeypatch.setenv(name, text)
 
     assert settings == Settings.load()
 
 
 def test_the_variables_of_settings_contain_the_secret_and_nothing_that_is_unset() -> None:
-    environment = Settings.load(jwt_secret=SECRET).environment()
+    environment = Settings.load(jwt_secret=SECRET).environment(Settings.model_fields)
 
     assert SECRET == environment["UNMISSED_JWT_SECRET"]
     assert {name for name, value in Settings.load(jwt_secret=SECRET) if value is None} == {

@@ -18,7 +18,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from unmissed.api.handshake import accept, close_on_error
-from unmissed.api.identity import WAITING_KEY, Bearer, allowed, remember_bearer, with_token_as_header
+from unmissed.api.identity import WAITING_KEY, Bearer, allowed, get_identity, remember_bearer, with_token_as_header
 from unmissed.api.injection import Injection
 from unmissed.api.request_parts import Asked, accepted_subprotocol
 from unmissed.core.audience import granted_topics
@@ -65,6 +65,16 @@ class WebSocketEndpoint:
         # Before the injection, which adds a route for the same path: Starlette calls the first one that matches.
         router.routes.append(WebSocketRoute(PATH, self))
         self.injection = Injection(PATH, authenticate=authenticate, close_on_error=closing, router=router)
+
+    @property
+    def manager(self) -> ConnectionManager:
+        """The manager that its connections belong to."""
+        return self._manager
+
+    @property
+    def accepts_jwts(self) -> bool:
+        """Whether clients authenticate with JWTs of the manager's settings, unless the application overrides it."""
+        return self._authenticate is get_identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a client and serve it."""

@@ -1,43 +1,54 @@
-"""``unmissed serve``: runs the built-in application under uvicorn, with the native socket."""
+"""``unmissed serve``: runs an application, by default the built-in one, under uvicorn with the native socket."""
 
 import os
-import secrets
 import ssl
 import sys
+from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 import uvicorn
 
-from unmissed.api.browser_routes import CONSOLE_PATH
-from unmissed.api.message_routes import PATH as MESSAGES_PATH
-from unmissed.cli.options import is_loopback, with_settings
-from unmissed.cli.workers import freeze_what_is_loaded, run_workers
-from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
+from unmissed.cli.application import (
+    BUILT_IN,
+    ApplicationArgument,
+    ApplicationPath,
+    FolderOption,
+    LoadedApplication,
+    built_in,
+)
+from unmissed.cli.development import Announcement, development_settings, reload_settings
+from unmissed.cli.options import with_settings
+from unmissed.cli.serving import Site
+from unmissed.cli.workers import ANSWER_SECONDS, run_reloading, run_workers
 from unmissed.core.errors import ConfigurationError
 from unmissed.framework_names import LOGGING_CONFIG
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import is_shared
-from unmissed.main import ServedApplication, create_app
-from unmissed.security.tokens import issue_token_under
-from unmissed.server import HttpProtocol, Server, WebSocketProtocol
+from unmissed.server import HttpProtocol, WebSocketProtocol
 from unmissed.settings import Settings
-
-_DEV_ORIGINS = "http://localhost:*,http://127.0.0.1:*,http://[::1]:*"
-_DEV_TOKEN_SECONDS = 86_400.0
 
 _FileOption = partial(typer.Option, exists=True, dir_okay=False, readable=True)
 
 
 @with_settings
 def serve(
+    application: ApplicationArgument = None,
     *,
+    app_dir: FolderOption = Path(),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Number of worker processes; several need a shared log.")] = 1,
     dev: Annotated[bool, typer.Option("--dev", help="Local development: random secret, printed token.")] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="With --dev: open the console in the default browser.")
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Local development: restart when a file below --app-dir changes.")
+    ] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="The lowest level to log.")
     ] = "info",
@@ -56,22 +67,32 @@ def serve(
     ] = None,
     overrides: dict[str, Any],
 ) -> None:
-    """Serve the WebSocket, event streams, REST routes and the browser client; with --dev, also the console."""
+    """Serve your application, or without one the built-in one: WebSocket, event streams, REST and browser client."""
+    if reload and workers > 1:
+        raise ConfigurationError("--reload serves in one process: remove --workers")
+    if open_browser and not dev:
+        raise ConfigurationError("--open needs --dev: its page needs a token, which only --dev issues")
     settings = Settings.load(**overrides)
-    if dev:
-        settings = _development(settings, overrides, host=host)
-    if not is_shared(settings.log_url):
-        refuse_several_workers(sys.argv, os.environ, workers=workers)
-    # It checks the settings here, even if workers create their own.
-    application = create_app(settings)
+    defaults = development_settings(settings, host=host) if dev else {}
+    defaults |= reload_settings(settings) if reload else {}
+    settings = Settings.load(**{**defaults, **overrides})
+    if application is None:
+        load = _built_in(settings, workers=workers)
+    else:
+        load = ApplicationPath.parse(application, folder=app_dir).load
+        # The application creates its manager from the environment.
+        os.environ.update(settings.environment([*defaults, *overrides]))
     config = uvicorn.Config(
-        "unmissed.main:app" if workers > 1 else ServedApplication(lambda: application),
+        application or BUILT_IN,
         host=host,
         port=port,
         log_config=_log_config(log_level),
         log_level=log_level,
         access_log=access_log,
         workers=workers,
+        timeout_worker_healthcheck=ANSWER_SECONDS,
+        reload=reload,
+        reload_dirs=[str(app_dir)] if reload else None,
         http=HttpProtocol,
         ws=WebSocketProtocol,
         backlog=4096,
@@ -81,16 +102,26 @@ def serve(
         ssl_keyfile=ssl_keyfile,
     )
     _check_certificate(config)
-    if dev:
-        origin = f"{host if ':' not in host else f'[{host}]'}:{port}"
-        typer.echo(_welcome(settings, origin=origin, tls="s" if config.is_ssl else ""))
-    if workers > 1:
-        run_workers(config, environment=settings.environment())
+    once = get_context("spawn").Lock() if config.use_subprocess else None
+    announcement = Announcement(host, tls=config.is_ssl, opens_browser=open_browser, once=once) if dev else None
+    site = Site(load, settings, flags=tuple(overrides), announcement=announcement)
+    if reload:
+        run_reloading(config, site)
+    elif workers > 1:
+        run_workers(config, site)
     else:
-        # Before the freeze, so that it includes the modules that uvicorn imports here.
-        config.load()
-        freeze_what_is_loaded()
-        Server(config, manager=application.state.manager).run()
+        site.server(config).run()
+
+
+def _built_in(settings: Settings, *, workers: int) -> Callable[[], LoadedApplication]:
+    """Return how each process creates the built-in application. Raises ConfigurationError for settings that do not fit.
+
+    They are checked here, also if it is created in other processes.
+    """
+    if not is_shared(settings.log_url):
+        refuse_several_workers(sys.argv, os.environ, workers=workers)
+    built_in(settings)
+    return partial(built_in, settings)
 
 
 def _log_config(level: str) -> dict[str, Any]:
@@ -108,34 +139,3 @@ def _check_certificate(config: uvicorn.Config) -> None:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
     except OSError as error:  # ssl.SSLError is one.
         raise ConfigurationError(f"--ssl-certfile and --ssl-keyfile cannot be used: {error}") from None
-
-
-def _development(settings: Settings, overrides: dict[str, Any], *, host: str) -> Settings:
-    """Return settings that accept query tokens, with development defaults for a missing secret or origins."""
-    if not is_loopback(host):
-        raise ConfigurationError("--dev serves this machine only: remove --host, or remove --dev and set a secret")
-    defaults: dict[str, Any] = {"allow_query_token": True, "console": True}
-    if settings.jwt_secret is None and settings.jwt_secret_file is None:
-        defaults["jwt_secret"] = secrets.token_urlsafe(48)
-    if not settings.allowed_origins:
-        defaults["allowed_origins"] = _DEV_ORIGINS
-    return Settings.load(**{**defaults, **overrides})
-
-
-def _welcome(settings: Settings, *, origin: str, tls: str) -> str:
-    scope = f"{PUBLISH_SCOPE} {ADMIN_SCOPE}"
-    ready = issue_token_under(settings, user_id="dev", scope=scope, topics=["*"], expires_in=_DEV_TOKEN_SECONDS)
-    console = f"\n  Console     http{tls}://{origin}{CONSOLE_PATH}/#token={ready}" if settings.console else ""
-    docs = f"\n  Docs        http{tls}://{origin}/docs" if settings.docs else ""
-    return f"""
-NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops.
-{console}
-  WebSocket   ws{tls}://{origin}/ws?token={ready}
-  Messages    http{tls}://{origin}{MESSAGES_PATH}?since=0{docs}
-
-In another terminal:
-
-  export UNMISSED_URL=http{tls}://{origin} UNMISSED_TOKEN={ready}
-  unmissed tail --drop-every 5s
-  unmissed publish chat '{{"text": "hello"}}'
-"""

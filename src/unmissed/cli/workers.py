@@ -1,33 +1,49 @@
-"""``unmissed serve --workers``: processes that share a log, started and replaced by uvicorn's supervisor."""
+"""``--workers`` and ``--reload``: processes that uvicorn's supervisors start and replace."""
 
-import gc
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from functools import partial
 from socket import socket
 
+from unmissed.cli.serving import Site
 from unmissed.core.errors import ConfigurationError
-from unmissed.framework_names import STARTUP_FAILURE, Config, Multiprocess, Process, start_workers_of
-from unmissed.main import app
+from unmissed.framework_names import (
+    STARTUP_FAILURE,
+    ChangeReload,
+    Config,
+    Multiprocess,
+    Process,
+    start_workers_of,
+)
 from unmissed.server import Server
+
+ANSWER_SECONDS = 30
+"""Seconds in which a worker must answer its supervisor. It first imports this package, and the machine may be busy."""
 
 logger = logging.getLogger("unmissed")
 
 
-def run_workers(config: Config, *, environment: Mapping[str, str]) -> None:
-    """Serve ``unmissed.main:app`` in ``config.workers`` processes until SIGTERM, configured by this environment.
+def run_workers(config: Config, site: Site) -> None:
+    """Serve in ``config.workers`` processes until SIGTERM.
 
     Ends with a status that is not 0 if a worker could not start.
     """
-    os.environ.update(environment)
-    start_workers_of(Worker)
+    start_workers_of(partial(Worker, site=site))
     supervisor = Multiprocess(config, [config.bind_socket()])
     supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
         sys.exit(STARTUP_FAILURE)
+
+
+def run_reloading(config: Config, site: Site) -> None:
+    """Serve in one process until SIGTERM, and replace the process whenever a file of Python changes.
+
+    If it cannot start, the next change gives it another chance.
+    """
+    ChangeReload(config, target=partial(_serve, config, site), sockets=[config.bind_socket()]).run()
 
 
 class Worker(Process):
@@ -36,21 +52,26 @@ class Worker(Process):
     _served: Server | None = None
     """The server, once it is created in this process."""
 
+    def __init__(self, config: Config, sockets: list[socket], *, site: Site) -> None:
+        super().__init__(config, sockets)
+        self._site = site
+
+    def start(self) -> None:
+        """Start the process, and close its end of the pipe here: only then is its death noticed at once."""
+        super().start()
+        self.child_conn.close()
+
     def target(self, sockets: list[socket] | None = None) -> None:
-        """Serve until SIGTERM. Ends with the status at which the supervisor gives up if the settings are invalid."""
-        # Close the supervisor's end of the pipe here: only then does the other end report its death.
+        """Serve until SIGTERM. Ends with the status at which the supervisor gives up if it cannot start."""
+        # As in ``start``: close the supervisor's end of the pipe here.
         self.parent_conn.close()
-        # The supervisor replaces a worker that does not answer within some seconds, and loading may take longer.
+        # The supervisor replaces a worker that does not answer in time, and loading may take longer.
         threading.Thread(target=self.always_pong, daemon=True).start()
         try:
-            manager = app.application.state.manager
+            self._served = self._site.server(self.config)
+            self._served.run(sockets)
         except ConfigurationError as error:
-            logger.error("%s", error)  # noqa: TRY400  # the text says what to change
-            sys.exit(STARTUP_FAILURE)
-        self.config.load()
-        freeze_what_is_loaded()
-        self._served = Server(self.config, manager=manager)
-        self._served.run(sockets)
+            _give_up(error)
 
     def pong(self) -> None:
         """Report to the supervisor whether the server has started. Shut down if the supervisor is gone."""
@@ -62,7 +83,14 @@ class Worker(Process):
             sys.exit()
 
 
-def freeze_what_is_loaded() -> None:
-    """Exempt modules and routes from garbage collection: a full collection would visit them all, and free nothing."""
-    gc.collect()
-    gc.freeze()
+def _serve(config: Config, site: Site, sockets: list[socket] | None = None) -> None:
+    """Serve in a process that is replaced after a change."""
+    try:
+        site.server(config).run(sockets)
+    except ConfigurationError as error:
+        _give_up(error)
+
+
+def _give_up(error: ConfigurationError) -> None:
+    logger.error("%s", error)
+    sys.exit(STARTUP_FAILURE)

@@ -29,8 +29,8 @@ _STOP_SECONDS = 60.0
 class _PromptServer(Server):
     """A server that ends as soon as it is asked to: uvicorn looks ten times a second whether it should."""
 
-    def __init__(self, config: uvicorn.Config, *, manager: ConnectionManager) -> None:
-        super().__init__(config, manager=manager)
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
         self.stopping = asyncio.Event()
 
     async def main_loop(self) -> None:
@@ -92,17 +92,18 @@ class LiveServer:
         self._listening = socket.create_server(("127.0.0.1", self._port), backlog=1024)
         self._port = self._listening.getsockname()[1]
         config = uvicorn.Config(app, **{"log_level": "warning", "ws_per_message_deflate": False, **self._options})
-        self._server = _PromptServer(config, manager=self._serving)
+        self._server = _PromptServer(config)
         self._thread = threading.Thread(target=self._run, name="unmissed-live-server", daemon=True)
         self._decided = threading.Event()
         self._failure: BaseException | None = None
         self._thread.start()
         if not self._decided.wait(_START_SECONDS):
             raise TimeoutError("the server did not start: see its log output above")
-        if not self._server.started:
+        failure = self._failure or self._server.failure
+        if failure is not None or not self._server.started:
             self._thread.join(_STOP_SECONDS)
             self._listening.close()
-            raise RuntimeError("the application failed to start: see its log output above") from self._failure
+            raise RuntimeError("the application failed to start: see its log output above") from failure
 
     def stop(self) -> None:
         """Shut down the server, as SIGTERM would."""
