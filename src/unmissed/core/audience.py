@@ -204,6 +204,16 @@ class Audience:
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "size_in_log", size_in_log)
 
+    @property
+    def topics(self) -> list[str]:
+        """The topics in alphabetical order."""
+        return sorted(topic for key in self.keys or () if (topic := topic_of(key)) is not None)
+
+    @property
+    def users(self) -> list[str]:
+        """The ids of the users in alphabetical order."""
+        return sorted(key[1:] for key in self.keys or () if topic_of(key) is None)
+
     @classmethod
     def of(cls, *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> "Audience":
         """Return the audience of these users and the followers of these topics; without both, everyone.
@@ -223,6 +233,11 @@ def user_key(user_id: str) -> str:
 def topic_key(topic: str) -> str:
     """Return the key that the followers of a topic have: the same object wherever it is used, which saves memory."""
     return sys.intern(f"#{topic}")
+
+
+def topic_of(key: str) -> str | None:
+    """Return the topic that a key is of, or None for the key of a user."""
+    return key[1:] if key.startswith("#") else None
 
 
 def keys_of(user_id: str, topics: Iterable[str] = ()) -> frozenset[str]:
