@@ -89,6 +89,15 @@ async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: 
         await watching
 
 
+async def test_the_example_test_passes_and_the_example_script_publishes_once(served: LiveServer) -> None:
+    example = executed("applications.md", DOCS["applications.md"])
+
+    await example["test_a_paid_order_is_announced"]()
+    numbers = [await asyncio.to_thread(example["announce"], served.url, served.token(), 42) for _ in range(2)]
+
+    assert numbers == [served.published("order.paid")[0].sequence_number] * 2
+
+
 @pytest.mark.live
 def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)

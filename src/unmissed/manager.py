@@ -171,17 +171,25 @@ class ConnectionManager(Registration):
     # Messages
 
     async def broadcast(
-        self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Message:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone. The same as ``publish``."""
-        return await self.publish(message, users=users, topics=topics)
+        return await self.publish(message, users=users, topics=topics, idempotency_key=idempotency_key)
 
-    async def send_message(self, connection_id: str, message: Mapping[str, Any]) -> Message:
+    async def send_message(
+        self, connection_id: str, message: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Message:
         """Publish a message to the *user* of a connection, including that user's other and future connections.
 
         Return it stamped. Publishes nothing if it raises UnknownConnection or InvalidMessage.
         """
-        return await self.publish(message, users=[self.running.connection(connection_id).identity.user_id])
+        user_id = self.running.connection(connection_id).identity.user_id
+        return await self.publish(message, users=[user_id], idempotency_key=idempotency_key)
 
     async def emit(
         self,
@@ -190,8 +198,9 @@ class ConnectionManager(Registration):
         *,
         users: Iterable[str] | None = None,
         topics: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Message:
-        """Publish ``{"type": type, "data": data}``; return it stamped. Raises InvalidMessage.
+        """Publish ``{"type": type, "data": data}``; return it stamped. Raises what ``publish`` raises.
 
         Without ``data`` the message has none; ``None`` is null. ``type`` may be a Pydantic model instead: its fields
         are the data, and its class names the type, as registered with ``event``, or else by its name.
@@ -202,17 +211,26 @@ class ConnectionManager(Registration):
             message = self.events.message_of(type)
         else:
             message = {"type": type} if data is ... else {"type": type, "data": data}
-        return await self.publish(message, users=users, topics=topics)
+        return await self.publish(message, users=users, topics=topics, idempotency_key=idempotency_key)
 
     async def publish(
-        self, message: Mapping[str, Any], *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Message:
         """Publish a message to ``users`` and to the followers of ``topics``; return it stamped.
 
-        Both may also be in the message. Without them, it is for everyone. Raises InvalidMessage (no number is used),
-        NotRunning, Draining, or WrongThread outside the manager's loop.
+        Both may also be in the message. Without them, it is for everyone. Repeating an ``idempotency_key`` with the
+        same message and recipients publishes nothing, and returns the first message: see ``publish_batch``. Raises
+        InvalidMessage (no number is used), NotRunning, Draining, LogUnavailable, or WrongThread outside the manager's
+        loop; with a key, also IdempotencyConflict or TooManyRequests.
         """
-        publication = await self.running.publish_batch([addressed(message, users=users, topics=topics)])
+        publication = await self.running.publish_batch(
+            [addressed(message, users=users, topics=topics)], idempotency_key=idempotency_key
+        )
         return publication.messages[0]
 
     async def publish_batch(
@@ -224,7 +242,8 @@ class ConnectionManager(Registration):
     ) -> Publication:
         """Publish messages as one block of contiguous numbers. If one message is refused, none is published.
 
-        Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first receipt. A key
+        Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first publication,
+        ``repeated``: the key is known for at least ``max_age`` seconds, and on a log in memory until it ends. A key
         belongs to the application, or to the user whose id is ``publisher``; each has a share of the keys that are
         remembered. Raises IdempotencyConflict for other messages with the same key, TooManyRequests when the share is
         used up, Draining while the server shuts down, and LogUnavailable when the log has not stored the messages after
@@ -238,17 +257,19 @@ class ConnectionManager(Registration):
         *,
         users: Iterable[str] | None = None,
         topics: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> Message:
         """Publish from another thread, such as that of a synchronous route; return the message once it is stamped.
 
         Messages from one thread keep their order. Raises what ``publish`` raises, and TimeoutError after ``timeout``
-        seconds. On the event loop itself it raises WrongThread: use ``await manager.publish(message)`` there.
+        seconds: the message may have been published, and repeating it with its ``idempotency_key`` is safe. On the
+        event loop itself it raises WrongThread: use ``await manager.publish(message)`` there.
         """
         running = self.running
         if running.is_own_loop:
             raise WrongThread(right_call="'await manager.publish(message)'")
-        publishing = self.publish(message, users=users, topics=topics)
+        publishing = self.publish(message, users=users, topics=topics, idempotency_key=idempotency_key)
         return asyncio.run_coroutine_threadsafe(publishing, running.loop).result(timeout)
 
     def get_messages_since(

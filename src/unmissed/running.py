@@ -220,6 +220,7 @@ class Running:
     ) -> Publication:
         """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
         self.check_accepting(_FROM_THREADS)
+        key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         drafts = await drafts_of(
             messages, max_message_bytes=self._settings.max_message_bytes, retention=self.window.retention
         )
@@ -228,10 +229,10 @@ class Running:
         self.check_accepting(_FROM_THREADS)
         # No await from here to the append of a log in memory: what is published in between could be evicted unflushed.
         self._fan_out.make_room(messages=len(drafts), size=sum(draft.size_in_log for draft in drafts))
-        key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         publishing = self._log.publish(drafts, idempotency_key=key)
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
-        self.measures.published += len(publication.messages)
+        if not publication.repeated:
+            self.measures.published += len(publication.messages)
         return publication
 
     def is_behind(self, since: int | None) -> bool:

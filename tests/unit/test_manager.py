@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,7 +19,9 @@ from unmissed import (
     ConfigurationError,
     ConnectionManager,
     Disconnected,
+    IdempotencyConflict,
     InvalidMessage,
+    Message,
     NotRunning,
     Outcome,
     Page,
@@ -500,9 +503,94 @@ async def test_an_idempotency_key_gives_its_first_receipt_again(manager: Connect
 
     again = await manager.publish_batch([{"type": "a"}] * 2, idempotency_key="k")
 
-    assert first.receipt == again.receipt
-    assert again.repeated
+    assert replace(first, repeated=True) == again
     assert nth(2) == manager.window.latest
+
+
+Call = Callable[[ConnectionManager, object, str | None], Awaitable[Message]]
+
+CALLS: dict[str, Call] = {
+    "publish": lambda manager, data, key: manager.publish({"type": "a", "data": data}, idempotency_key=key),
+    "broadcast": lambda manager, data, key: manager.broadcast({"type": "a", "data": data}, idempotency_key=key),
+    "emit": lambda manager, data, key: manager.emit("a", data, idempotency_key=key),
+    "send_message": lambda manager, data, key: manager.send_message(
+        manager.connections[0].id, {"type": "a", "data": data}, idempotency_key=key
+    ),
+    "publish_threadsafe": lambda manager, data, key: asyncio.to_thread(
+        manager.publish_threadsafe, {"type": "a", "data": data}, idempotency_key=key
+    ),
+}
+
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@every_call
+async def test_a_repeated_key_returns_the_first_message_and_publishes_nothing(
+    manager: ConnectionManager, clock: ManualClock, call: Call
+) -> None:
+    connect(manager)
+    first = await call(manager, [1], "order-42")
+    clock.advance(10)
+
+    again = await call(manager, [1], "order-42")
+
+    assert first == again
+    assert nth(1) == manager.window.latest
+    assert 1 == manager.running.measures.published
+
+
+@every_call
+async def test_a_key_with_other_content_is_refused_and_publishes_nothing(
+    manager: ConnectionManager, call: Call
+) -> None:
+    connect(manager)
+    await call(manager, 1, "order-42")
+
+    with pytest.raises(IdempotencyConflict):
+        await call(manager, 2, "order-42")
+
+    assert nth(1) == manager.window.latest
+
+
+@every_call
+async def test_without_a_key_a_repeated_message_is_published_again(manager: ConnectionManager, call: Call) -> None:
+    connect(manager)
+
+    numbers = [(await call(manager, 1, None)).sequence_number for _ in range(2)]
+
+    assert nths(1, 2) == numbers
+
+
+async def test_a_key_with_other_recipients_is_refused(manager: ConnectionManager) -> None:
+    await manager.emit("a", users=["alice"], idempotency_key="k")
+
+    for recipients in ({}, {"users": ["bob"]}, {"users": ["alice"], "topics": ["news"]}):
+        with pytest.raises(IdempotencyConflict):
+            await manager.emit("a", **recipients, idempotency_key="k")
+
+
+async def test_a_key_of_the_application_is_none_of_a_user(manager: ConnectionManager) -> None:
+    ours = await manager.emit("a", idempotency_key="k")
+
+    theirs = await manager.publish_batch([{"type": "a"}], idempotency_key="k", publisher="alice")
+
+    assert nths(1, 2) == [ours.sequence_number, theirs.receipt.first]
+
+
+@pytest.mark.parametrize("key", ["", 42, UUID(int=7), b"order", "\ud800"])
+async def test_a_key_that_is_no_text_is_refused_and_uses_no_number(manager: ConnectionManager, key: Any) -> None:
+    with pytest.raises(InvalidMessage, match="idempotency key"):
+        await manager.emit("a", idempotency_key=key)
+
+    assert nth(0) == manager.window.latest
+
+
+async def test_what_was_published_can_be_read_from_the_message_and_from_the_window(manager: ConnectionManager) -> None:
+    message = await manager.emit("order.shipped", {"id": 42}, topics=["orders.42", "news"], users=["bob", "alice"])
+
+    assert ("order.shipped", {"id": 42}) == (message.type, message.data)
+    assert (["orders.42", "news"], ["alice", "bob"]) == (message.topics, message.users)
+    assert [message] == [*manager.window]
 
 
 async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:

@@ -1,12 +1,13 @@
 """Drafts and messages: a message is checked and encoded once, then stamped with its number and time."""
 
+import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic
+from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic, users_of
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge, one_string
 from unmissed.core.server_frames import RESERVED_TYPES
@@ -21,17 +22,56 @@ STAMPED_KEYS = ("sequence_number", "timestamp")
 """Keys that the server assigns; publishers may not use them."""
 
 
-@dataclass(frozen=True, slots=True)
+_MOST_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Message:
-    """A stamped message. ``payload`` is the JSON that every client receives, live or recovered."""
+    """A stamped message. ``payload`` is the JSON that every client receives, live or recovered.
+
+    A log holds many of them, so they hold nothing twice: ``type``, ``data``, ``topics`` and ``users`` are decoded anew
+    each time.
+    """
 
     sequence_number: int
     timestamp: str
     """RFC 3339, UTC, with milliseconds."""
     payload: bytes
     audience: Audience
-    appended_at: float
+    appended_at: float = field(compare=False)
     """Time of the append in seconds, on the log's monotonic clock."""
+
+    def __repr__(self) -> str:
+        # Also of a payload that cannot be decoded: what a failed test shows must not fail.
+        shown = self.payload[:_MOST_SHOWN].decode(errors="replace")
+        rest = "..." if len(self.payload) > _MOST_SHOWN else ""
+        users = f", users={reprlib.repr(self.users)}" if self.users else ""
+        return f"Message({shown}{rest}{users})"
+
+    @property
+    def type(self) -> str:
+        """What the publisher gave as ``type``, such as ``order.shipped``."""
+        message_type: str = self.as_dict()["type"]
+        return message_type
+
+    @property
+    def data(self) -> Any:
+        """What the publisher gave as ``data``, as JSON values; None also if it gave none."""
+        return self.as_dict().get("data")
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that the message was published to, in the publisher's order; empty if to none."""
+        topics: list[str] = self.as_dict().get("topics", [])
+        return topics
+
+    @property
+    def users(self) -> list[str]:
+        """The users that the message was published to, in alphabetical order; empty if to none.
+
+        Clients never see them. Without users and topics, a message is for everyone.
+        """
+        return users_of(self.audience)
 
     @property
     def size_in_log(self) -> int:
@@ -39,7 +79,7 @@ class Message:
         return len(self.payload) + self.audience.size_in_log + MESSAGE_OVERHEAD
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the message as clients see it."""
+        """Return the message as clients see it: with ``topics``, and without ``users``."""
         message: dict[str, Any] = decode_json(self.payload)
         return message
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b, sha256
 
-from unmissed.core.errors import IdempotencyConflict, TooManyRequests
+from unmissed.core.encoding import encode_text
+from unmissed.core.errors import IdempotencyConflict, InvalidMessage, TooManyRequests
 from unmissed.core.messages import Draft, rfc3339
 
 MAX_KEYS = 524_288
@@ -136,7 +137,16 @@ class Receipts:
 
 
 def key_of_user(user_id: str | None, key: str) -> str:
-    """Return a short key that is unique to this user, or to the application without one. Its owner is in it."""
+    """Return a short key that is unique to this user, or to the application without one. Its owner is in it.
+
+    Raises InvalidMessage for a key that is no text.
+    """
+    if not isinstance(key, str) or not key:
+        raise InvalidMessage(f"an idempotency key is a non-empty string, not {key!r}: write str(order_id), for example")
+    try:
+        encode_text(key)
+    except ValueError as error:
+        raise InvalidMessage(f"the idempotency key cannot be used: {error}") from None
     owner = "-" if user_id is None else urlsafe_b64encode(_digest(user_id)).decode()
     return f"{owner}:{urlsafe_b64encode(_digest(key)).decode()}"
 

@@ -101,6 +101,10 @@ class Window:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def __iter__(self) -> Iterator[Message]:
+        """Iterate over the messages that are retained now, whoever may see them, oldest first."""
+        return iter(tuple(self._messages))
+
     def append(self, message: Message) -> None:
         """Add the message numbered ``latest + 1`` and evict what no longer fits."""
         size = message.size_in_log

@@ -11,15 +11,12 @@ from unmissed.core.window import Window
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The result of a publish. ``messages`` is empty if its idempotency key was used before."""
+    """The result of a publish: its messages and their receipt, which an idempotency key that is known repeats."""
 
     receipt: Receipt
     messages: tuple[Message, ...]
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the receipt is that of an earlier publish, so that nothing was published."""
-        return not self.messages
+    repeated: bool = False
+    """Whether the key was used before: nothing was published, and these are the messages of the first publish."""
 
 
 class WindowListener(Protocol):

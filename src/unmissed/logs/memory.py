@@ -77,7 +77,7 @@ class MemoryLog:
         now = self._clock()
         fingerprint = fingerprint_of(drafts) if idempotency_key else b""
         if idempotency_key and (known := self._receipts.find(idempotency_key, fingerprint=fingerprint, now=now)):
-            return Publication(known, ())
+            return Publication(known, stamped(drafts, known, appended_at=now), repeated=True)
         receipt = Receipt(self._window.latest + 1, len(drafts), self._window.epoch, rfc3339(self._wall_clock()))
         messages = stamped(drafts, receipt, appended_at=now)
         # Before the append, which calls the listener: if that raised, a repetition must still publish nothing.

@@ -107,7 +107,7 @@ class SharedLog:
         stored = await self._writer.submit(drafts, key=idempotency_key)
         # The engine answers a write and feeds its readers in any order: the message may be in the window already.
         await self._feed.reached(stored.receipt.first + stored.receipt.count - 1)
-        return Publication(stored.receipt, self._stamped(drafts, stored.receipt) if stored.new else ())
+        return Publication(stored.receipt, self._stamped(drafts, stored.receipt), repeated=not stored.new)
 
     def _stamped(self, drafts: Sequence[Draft], receipt: Receipt) -> tuple[Message, ...]:
         """Return the messages of a receipt that is reached: those of the window, which are stamped and encoded."""

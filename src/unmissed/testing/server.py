@@ -137,11 +137,22 @@ class LiveServer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_SECONDS)
 
     def publish(
-        self, type: str, data: object = ..., *, users: list[str] | None = None, topics: list[str] | None = None
+        self,
+        type: str,
+        data: object = ...,
+        *,
+        users: list[str] | None = None,
+        topics: list[str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Message:
         """Publish a message from this thread, and return it stamped. Without ``data`` it has none."""
         message = {"type": type} if data is ... else {"type": type, "data": data}
-        return self.manager.publish_threadsafe(message, users=users, topics=topics)
+        return self.manager.publish_threadsafe(message, users=users, topics=topics, idempotency_key=idempotency_key)
+
+    def published(self, type: str | None = None) -> list[Message]:
+        """Return the messages that are retained now, whoever may see them, or those of one type, oldest first."""
+        messages: list[Message] = self.call(list, self.manager.window)
+        return [message for message in messages if type in (None, message.type)]
 
     def token(
         self,

@@ -249,3 +249,45 @@ def test_a_message_addresses_at_most_1000_users() -> None:
 )
 def test_unix_time_is_written_in_utc_with_milliseconds(unix_time: float, expected: str) -> None:
     assert expected == rfc3339(unix_time)
+
+
+@given(data=json_values, topics=st.lists(st.sampled_from(["a", "b.c", "users"]), unique=True))
+def test_a_message_gives_back_what_was_published(data: Any, topics: list[str]) -> None:
+    addressed = {"topics": topics} if topics else {}
+
+    message = stamped({"type": "order.shipped", "data": data, "x": 1, **addressed})
+
+    assert ("order.shipped", data, topics, []) == (message.type, message.data, message.topics, message.users)
+
+
+def test_a_message_gives_back_its_users_whose_names_look_like_keys_of_topics() -> None:
+    message = stamped({"type": "chat", "users": ["#bob", "@alice", "carol"], "topics": ["@alice"]})
+
+    assert ["#bob", "@alice", "carol"] == message.users
+    assert ["@alice"] == message.topics
+
+
+def test_a_message_without_data_for_everyone_has_none() -> None:
+    message = stamped({"type": "chat"})
+
+    assert (None, [], []) == (message.data, message.topics, message.users)
+
+
+def test_a_message_is_shown_as_clients_see_it_and_with_its_users() -> None:
+    message = stamped({"type": "chat", "data": "hi", "users": ["bob", "alice"]}, number=7)
+
+    assert repr(message) == (
+        'Message({"type":"chat","sequence_number":7,"timestamp":"2026-01-31T12:00:00.000Z","data":"hi"},'
+        " users=['alice', 'bob'])"
+    )
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff\xff", b"{" * 100_000])
+def test_a_message_that_cannot_be_decoded_is_shown_in_short(payload: bytes) -> None:
+    assert len(repr(Message(7, NOON, payload, Audience.of(users=map(str, range(1_000))), 0.0))) < 500
+
+
+def test_messages_are_equal_whenever_they_were_appended() -> None:
+    draft = Draft.of({"type": "chat"}, max_bytes=LIMIT)
+
+    assert draft.stamp(7, timestamp=NOON, now=1.0) == draft.stamp(7, timestamp=NOON, now=2.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -146,9 +147,19 @@ async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing(place: P
 
     again = await log.publish(drafts(2), idempotency_key="key")
 
-    assert first.receipt == again.receipt
-    assert again.repeated
+    assert replace(first, repeated=True) == again
     assert 3 == len(window)
+
+
+async def test_a_repeat_returns_the_first_messages_although_they_are_evicted(place: Place) -> None:
+    log, window = await place.open(retention=Retention(max_messages=3))
+    first = await log.publish(drafts(2), idempotency_key="key")
+    await log.publish(drafts(3))
+
+    again = await log.publish(drafts(2), idempotency_key="key")
+
+    assert window.evicted_through == first.messages[-1].sequence_number
+    assert replace(first, repeated=True) == again
 
 
 @pytest.mark.parametrize("others", [drafts(1), drafts(3), drafts(2, of="other "), [*reversed(drafts(2))]])

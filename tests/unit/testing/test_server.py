@@ -59,3 +59,20 @@ def test_a_server_that_failed_may_be_started_again() -> None:
 
     with server:
         assert manager.ready
+
+
+def test_what_an_application_has_published_can_be_read_by_type() -> None:
+    with LiveServer() as server:
+        first = server.publish("order.shipped", {"id": 42}, users=["bob"], topics=["orders.42"])
+        second = server.publish("order.paid")
+
+        assert [first, second] == server.published()
+        assert [second] == server.published("order.paid")
+
+
+def test_a_repeated_key_publishes_nothing() -> None:
+    with LiveServer() as server:
+        first = server.publish("order.paid", idempotency_key="order-42")
+
+        assert first == server.publish("order.paid", idempotency_key="order-42")
+        assert [first] == server.published()

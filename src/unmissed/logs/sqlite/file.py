@@ -273,7 +273,7 @@ class SqliteFile:
             for write in writes:
                 # In this order: a repeated key is answered also when there is no room for a new one.
                 result = self._known(write, now_ms) or self._no_room(write) or self._insert(write, latest + 1, now_ms)
-                if isinstance(result, Publication):
+                if isinstance(result, Publication) and not result.repeated:
                     latest += len(result.messages)
                 results.append(result)
             # In the same transaction as the messages, so that no number is used again after a failure.
@@ -295,10 +295,11 @@ class SqliteFile:
         ).fetchone()
         if found is None:
             return None
-        fingerprint, first, messages, epoch, unix_ms = found
+        fingerprint, first, count, epoch, unix_ms = found
         if fingerprint != write.fingerprint:
             return IdempotencyConflict()
-        return Publication(Receipt(first, messages, epoch, rfc3339(unix_ms / 1000)), ())
+        receipt = Receipt(first, count, epoch, rfc3339(unix_ms / 1000))
+        return Publication(receipt, stamped(write.drafts, receipt, appended_at=self._clock()), repeated=True)
 
     def _insert(self, write: Write, first: int, now_ms: int) -> Publication:
         unix_ms = int(self._wall_clock() * 1000)
