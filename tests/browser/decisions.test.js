@@ -3,30 +3,36 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { advance, backoff, eventParser, next, read } from "../../src/unmissed/browser/unmissed.js";
+import {
+  actionAfter,
+  parsedJson,
+  pauseAfterFailures,
+  placeAfter,
+} from "../../src/unmissed/browser/client/decisions.js";
+import { eventParser } from "../../src/unmissed/browser/client/events.js";
 
 test("a text that is not JSON is no frame", () => {
-  assert.equal(read("nonsense"), undefined);
-  assert.equal(read(undefined), undefined);
+  assert.equal(parsedJson("nonsense"), undefined);
+  assert.equal(parsedJson(undefined), undefined);
 });
 
 test("JSON that is nested deeply is read", () => {
   const deep = "[".repeat(100_000) + "]".repeat(100_000);
 
-  assert.equal(read(`{"type":"a","data":${deep}}`).type, "a");
+  assert.equal(parsedJson(`{"type":"a","data":${deep}}`).type, "a");
 });
 
 test("a frame without a number leaves the position", () => {
-  assert.equal(advance({ position: 5, epoch: "e" }, { type: "pong" }).position, 5);
-  assert.equal(advance({}, { type: "pong" }).position, undefined);
+  assert.equal(placeAfter({ position: 5, epoch: "e" }, { type: "pong" }).position, 5);
+  assert.equal(placeAfter({}, { type: "pong" }).position, undefined);
 });
 
 test("the position does not move back within an epoch", () => {
   const place = { position: 9, epoch: "e" };
 
-  assert.equal(advance(place, { type: "published", sequence_number: 3 }).position, 9);
+  assert.equal(placeAfter(place, { type: "published", sequence_number: 3 }).position, 9);
   assert.equal(
-    advance(place, { type: "connected", epoch: "e", outcome: "complete", sequence_number: 3 }).position,
+    placeAfter(place, { type: "connected", epoch: "e", outcome: "complete", sequence_number: 3 }).position,
     9,
   );
 });
@@ -34,44 +40,47 @@ test("the position does not move back within an epoch", () => {
 test("a gap that was filled already is none", () => {
   const place = { position: 20, epoch: "e" };
 
-  assert.ok(!advance(place, { type: "gap", from: 9, to: 20, sequence_number: 20 }).loss);
-  assert.ok(!advance(place, { type: "connected", epoch: "e", outcome: "gap", sequence_number: 15 }).loss);
+  assert.ok(!placeAfter(place, { type: "gap", from: 9, to: 20, sequence_number: 20 }).loss);
+  assert.ok(!placeAfter(place, { type: "connected", epoch: "e", outcome: "gap", sequence_number: 15 }).loss);
 });
 
 test("a gap begins with the first number of the epoch at the earliest", () => {
   const first = 1_796_000_000_000_001;
   const gap = { type: "connected", epoch: "e", outcome: "gap", sequence_number: first + 9 };
 
-  assert.equal(advance({ position: 0 }, { ...gap, first }).loss.from, first);
-  assert.equal(advance({ position: first + 4 }, { ...gap, first }).loss.from, first + 5);
-  assert.equal(advance({ position: 4 }, gap).loss.from, 5);
+  assert.equal(placeAfter({ position: 0 }, { ...gap, first }).loss.from, first);
+  assert.equal(placeAfter({ position: first + 4 }, { ...gap, first }).loss.from, first + 5);
+  assert.equal(placeAfter({ position: 4 }, gap).loss.from, 5);
 });
 
 test("a reset that was noticed already is none", () => {
   const reset = { type: "connected", epoch: "f", outcome: "reset", sequence_number: 3 };
 
-  const { position, loss } = advance({ position: 5, epoch: "f" }, reset);
+  const { position, loss } = placeAfter({ position: 5, epoch: "f" }, reset);
 
   assert.deepEqual([position, Boolean(loss)], [5, false]);
 });
 
 test("pauses are random up to twice as long after every failure, and at most 30 seconds", () => {
-  assert.deepEqual([0, 1, 2, 3].map((failures) => backoff(failures, 1)), [500, 1000, 2000, 4000]);
-  assert.equal(backoff(60, 1), 30_000);
-  assert.equal(backoff(3, 0.25), 1000);
-  assert.equal(backoff(3, 0), 0);
+  assert.deepEqual(
+    [0, 1, 2, 3].map((failures) => pauseAfterFailures(failures, 1)),
+    [500, 1000, 2000, 4000],
+  );
+  assert.equal(pauseAfterFailures(60, 1), 30_000);
+  assert.equal(pauseAfterFailures(3, 0.25), 1000);
+  assert.equal(pauseAfterFailures(3, 0), 0);
 });
 
 test("the close codes of the protocol lead to what it says", () => {
-  assert.deepEqual([1009, 4400, 4403].map(next), ["stop", "stop", "stop"]);
-  assert.deepEqual([4401, 4408].map(next), ["renew", "renew"]);
-  assert.equal(next(4429), "slow");
-  assert.deepEqual([1000, 1001, 1006, 1011, 1012, 1013, 3000, 4999].map(next), Array(8).fill("resume"));
+  assert.deepEqual([1009, 4400, 4403].map(actionAfter), ["stop", "stop", "stop"]);
+  assert.deepEqual([4401, 4408].map(actionAfter), ["renew", "renew"]);
+  assert.equal(actionAfter(4429), "slow");
+  assert.deepEqual([1000, 1001, 1006, 1011, 1012, 1013, 3000, 4999].map(actionAfter), Array(8).fill("resume"));
 });
 
 test("statuses of HTTP are close codes, too", () => {
   assert.deepEqual(
-    [400, 401, 403, 404, 429, 500].map((status) => next(4000 + status)),
+    [400, 401, 403, 404, 429, 500].map((status) => actionAfter(4000 + status)),
     ["stop", "renew", "stop", "resume", "slow", "resume"],
   );
 });

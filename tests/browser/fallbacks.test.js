@@ -50,7 +50,10 @@ test("after two failures of WebSockets, events are tried", async () => {
 
   assert.deepEqual([first.path, first.query], ["/websocket/events", { since: "5", topics: "a" }]);
   assert.equal(first.headers.Authorization, "Bearer t");
-  assert.deepEqual(events, [["message", 6, true], ["message", 8, false]]);
+  assert.deepEqual(events, [
+    ["message", 6, true],
+    ["message", 8, false],
+  ]);
   assert.equal(stream.status, "live");
 });
 
@@ -106,15 +109,17 @@ test("coming online begins with the preferred transport again", async () => {
 
 test("failures of the provider do not count", async () => {
   const tokens = [null, null, null, "t"];
-  const { http, sockets } = await opened({
-    token: async () => tokens.shift() ?? Promise.reject(new Error("away")),
-  }, { attempts: 0 });
+  const { http, sockets } = await opened(
+    {
+      token: async () => tokens.shift() ?? Promise.reject(new Error("away")),
+    },
+    { attempts: 0 },
+  );
 
   await pass(3000);
 
   assert.deepEqual([http.requests.length, sockets.length], [0, 1]);
 });
-
 
 test("a server that is down is left the usual pauses, whatever is tried", async () => {
   const sockets = fakeSockets({ random: 1 });
@@ -183,7 +188,11 @@ test("a renewal that is refused in its first event leaves the connection", async
   assert.equal(stream.status, "live");
 });
 
-for (const [status, code, type] of [[401, 4401, "unauthorized"], [403, 4403, "refused"], [422, 4400, "refused"]]) {
+for (const [status, code, type] of [
+  [401, 4401, "unauthorized"],
+  [403, 4403, "refused"],
+  [422, 4400, "refused"],
+]) {
   test(`a page without WebSockets whose server answers ${status} ends after half a minute, with the explanation`, async () => {
     const told = [];
     const sockets = fakeSockets();
@@ -231,7 +240,10 @@ test("polling that starts with the next message does not download what is retain
 
   const { stream, http, events } = await opened(onPolling, { log });
 
-  assert.deepEqual(http.requests.map(({ query }) => query), [{ limit: "1" }]);
+  assert.deepEqual(
+    http.requests.map(({ query }) => query),
+    [{ limit: "1" }],
+  );
   assert.deepEqual([stream.status, stream.position, events], ["live", 3, []]);
 });
 
@@ -242,14 +254,21 @@ test("polling resumes, and follows has_more", async () => {
 
   const { events, http } = await opened({ ...onPolling, since: 0 }, { log });
 
-  assert.deepEqual(events, [1, 2, 3, 4, 5].map((number) => ["message", number, true]));
-  assert.deepEqual(http.requests.map(({ query }) => query.since), ["0", "2", "4"]);
+  assert.deepEqual(
+    events,
+    [1, 2, 3, 4, 5].map((number) => ["message", number, true]),
+  );
+  assert.deepEqual(
+    http.requests.map(({ query }) => query.since),
+    ["0", "2", "4"],
+  );
 });
 
 test("polling knows how long the server remembers requests", async () => {
   const { stream, http, log } = await opened(onPolling);
   const poll = log.answer;
-  http.answer = (request) => (request.method === "GET" ? { ...poll(request), max_age: 60 } : new TypeError("no network"));
+  http.answer = (request) =>
+    request.method === "GET" ? { ...poll(request), max_age: 60 } : new TypeError("no network");
   const answer = assert.rejects(stream.publish({ type: "a" }), { code: 4408 });
 
   await pass(70_000);
@@ -272,7 +291,12 @@ test("polling tells gaps and resets", async () => {
   log.add(1);
   await pass(5000);
 
-  assert.deepEqual(events, [["gap", 3, 9], ["message", 10, true], ["reset", "f"], ["message", 1, true]]);
+  assert.deepEqual(events, [
+    ["gap", 3, 9],
+    ["message", 10, true],
+    ["reset", "f"],
+    ["message", 1, true],
+  ]);
 });
 
 test("polling stops with the stream", async () => {
@@ -344,7 +368,9 @@ for (const failure of [() => problem(503, "later"), () => problem(429, "later"),
 
     await pass(4000);
 
-    const keys = http.requests.filter(({ method }) => method === "POST").map(({ headers }) => headers["Idempotency-Key"]);
+    const keys = http.requests
+      .filter(({ method }) => method === "POST")
+      .map(({ headers }) => headers["Idempotency-Key"]);
     assert.equal(await answer, 5);
     assert.deepEqual([keys.length, keys[0] === keys[1]], [2, true]);
   });
@@ -372,7 +398,8 @@ test("a request whose token has expired is repeated with a fresh one", async () 
 
 test("a proxy that forbids a request rejects it, and the stream goes on", async () => {
   const { stream, http, log } = await opened(onPolling);
-  http.answer = (request) => (request.method === "GET" ? log.answer(request) : new Response("<h1>No</h1>", { status: 413 }));
+  http.answer = (request) =>
+    request.method === "GET" ? log.answer(request) : new Response("<h1>No</h1>", { status: 413 });
 
   await assert.rejects(stream.publish({ type: "a" }), { code: 4413 });
 
@@ -444,7 +471,10 @@ test("topics that are followed over HTTP are followed from the next attempt on",
   await http.events.at(-1).receive({ ...CONNECTED, outcome: "complete", topics: ["a", "b", "c"] });
   await pass(1000);
 
-  assert.deepEqual(await Promise.all(answers), [["a", "b", "c"], ["b", "c"]]);
+  assert.deepEqual(await Promise.all(answers), [
+    ["a", "b", "c"],
+    ["b", "c"],
+  ]);
   assert.equal(http.events.at(-1).query.topics, "b,c");
 });
 
@@ -462,7 +492,10 @@ test("a WebSocket that works again takes over without loss or duplicates", async
   await http.events[0].receive(message(9)).catch(() => {});
 
   assert.equal(new URL(candidate.url).searchParams.get("since"), "5");
-  assert.deepEqual(events.map(([, number]) => number), [6, 7, 8, 9]);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [6, 7, 8, 9],
+  );
   assert.deepEqual([stream.status, http.events[0].signal.aborted], ["live", true]);
 });
 
@@ -483,7 +516,10 @@ test("a WebSocket that is still blocked is tried again after longer and longer p
     times.push(Date.now() - before);
   }
 
-  assert.ok(times[0] <= 1000 && times.every((time, index) => time <= 60_000 && time >= (times[index - 1] ?? 0)), `${times}`);
+  assert.ok(
+    times[0] <= 1000 && times.every((time, index) => time <= 60_000 && time >= (times[index - 1] ?? 0)),
+    `${times}`,
+  );
   assert.ok(times.at(-1) >= 30_000, `${times}`);
   assert.equal(stream.status, "live");
 });

@@ -74,7 +74,9 @@ async function openPage(network, options = {}) {
   const stream = connect("http://server.test", { token: async () => "t", ...options });
   streams.push(stream);
   const ends = [];
-  for (const type of ["unauthorized", "refused"]) stream.addEventListener(type, ({ detail }) => ends.push([type, detail]));
+  for (const type of ["unauthorized", "refused"]) {
+    stream.addEventListener(type, ({ detail }) => ends.push([type, detail]));
+  }
   await settled();
   await network.run(0);
   return { stream, ends };
@@ -113,10 +115,11 @@ const strippedLeniently = (network) => async (socket) => {
 
 // What a request may meet. A response has one body.
 
-const html = (status) => () =>
-  new Response("<!doctype html>", { status, headers: { "Content-Type": "text/html" } });
-const json = (status, type = "application/json") => () =>
-  new Response(JSON.stringify({ detail: "blocked by policy" }), { status, headers: { "Content-Type": type } });
+const html = (status) => () => new Response("<!doctype html>", { status, headers: { "Content-Type": "text/html" } });
+const json =
+  (status, type = "application/json") =>
+  () =>
+    new Response(JSON.stringify({ detail: "blocked by policy" }), { status, headers: { "Content-Type": type } });
 const hangingRequest = () => new Promise(() => {});
 const ANSWERS = {
   "HTML with 200": html(200),
@@ -346,7 +349,10 @@ test("a provider that takes a minute is asked once, and its token is used", asyn
   const network = new Network();
   let calls = 0;
   let answer;
-  const token = () => new Promise((resolve) => (calls++, (answer = resolve)));
+  const token = () => {
+    calls++;
+    return new Promise((resolve) => (answer = resolve));
+  };
   const { stream } = await openPage(network, { token });
 
   await network.run(60_000);
@@ -370,7 +376,11 @@ test("transports that race share one token", async () => {
 
 // Cookies
 
-for (const [credentials, expected] of [[undefined, "same-origin"], ["include", "include"], ["omit", "omit"]]) {
+for (const [credentials, expected] of [
+  [undefined, "same-origin"],
+  ["include", "include"],
+  ["omit", "omit"],
+]) {
   test(`requests have the credentials ${expected} with the option ${credentials}`, async () => {
     const network = new Network();
     const { stream } = await openPage(network, { transports: ["polling"], ...(credentials && { credentials }) });
@@ -384,7 +394,11 @@ for (const [credentials, expected] of [[undefined, "same-origin"], ["include", "
 // Politeness
 
 for (const status of [401, 403, 429, 503]) {
-  for (const transports of [["websocket", "events", "polling"], ["events", "polling"], ["polling", "events"]]) {
+  for (const transports of [
+    ["websocket", "events", "polling"],
+    ["events", "polling"],
+    ["polling", "events"],
+  ]) {
     test(`a server that answers ${status} to all requests gets few over ${transports}`, async () => {
       const network = new Network();
       network.websocket = refuse;

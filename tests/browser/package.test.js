@@ -39,7 +39,10 @@ test("the React hook renders the status, calls the newest handler, and closes wi
   assert.equal(view.toJSON(), "live");
   await act(async () => view.unmount());
 
-  assert.deepEqual(received, [["first", 8], ["second", 9]]);
+  assert.deepEqual(received, [
+    ["first", 8],
+    ["second", 9],
+  ]);
   assert.deepEqual([sockets.length, sockets[0].closed], [1, true]);
 });
 

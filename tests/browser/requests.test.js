@@ -20,7 +20,11 @@ async function opened(options = {}) {
 }
 
 /** Returns what a promise became: its value, or the code of its error. */
-const outcome = (promise) => promise.then((value) => ({ value }), ({ code, detail }) => ({ code, detail }));
+const outcome = (promise) =>
+  promise.then(
+    (value) => ({ value }),
+    ({ code, detail }) => ({ code, detail }),
+  );
 
 const ids = (socket) => socket.sent.map(({ id }) => id);
 
@@ -91,7 +95,10 @@ test("what was not answered is repeated with the same ids and in order", async (
   await sockets[1].receive(RESUMED);
 
   assert.deepEqual(ids(sockets[1]).slice(0, 2), rest);
-  assert.deepEqual(sockets[1].sent.map(({ message }) => message.data), [2, 3, 4]);
+  assert.deepEqual(
+    sockets[1].sent.map(({ message }) => message.data),
+    [2, 3, 4],
+  );
 });
 
 test("at most sixteen requests are unanswered", async () => {
@@ -123,7 +130,10 @@ test("a thousand messages at once stay within the limit of the server", async ()
   }
 
   assert.equal(answered, 1000);
-  assert.deepEqual(await Promise.all(answers), answers.map((_, index) => 8 + index));
+  assert.deepEqual(
+    await Promise.all(answers),
+    answers.map((_, index) => 8 + index),
+  );
 });
 
 test("a server that finds them too many gets fewer", async () => {
@@ -146,7 +156,10 @@ test("a server that finds them too many gets fewer", async () => {
     counts.push((await answer()) - before);
   }
 
-  assert.ok(counts.slice(1).every((count) => count <= 5), `${counts}`);
+  assert.ok(
+    counts.slice(1).every((count) => count <= 5),
+    `${counts}`,
+  );
 });
 
 for (const code of [1012, 1013, 4429]) {
@@ -197,7 +210,10 @@ test("what may have been done and forgotten is not repeated", async () => {
   await sockets.at(-1).receive({ ...RESUMED, max_age: 60 });
 
   assert.deepEqual(await sent, { code: 4408, detail: "it may have been done" });
-  assert.deepEqual(sockets.at(-1).sent.map(({ message }) => message.data), ["waiting"]);
+  assert.deepEqual(
+    sockets.at(-1).sent.map(({ message }) => message.data),
+    ["waiting"],
+  );
 });
 
 test("what may not have been forgotten yet is repeated", async () => {
@@ -241,7 +257,10 @@ test("topics are followed in order, and each promise has all of them although an
   const answers = [stream.follow("a", "b"), stream.unfollow("a")];
   assert.deepEqual(
     sockets[0].sent.map(({ type, topics }) => [type, topics]),
-    [["follow", ["a", "b"]], ["unfollow", ["a"]]],
+    [
+      ["follow", ["a", "b"]],
+      ["unfollow", ["a"]],
+    ],
   );
 
   const [follow, unfollow] = ids(sockets[0]);
@@ -251,7 +270,10 @@ test("topics are followed in order, and each promise has all of them although an
     { type: "following", id: unfollow, added: [], removed: ["a"], sequence_number: 7 },
   );
 
-  assert.deepEqual(await Promise.all(answers), [["a", "b", "granted"], ["b", "c"]]);
+  assert.deepEqual(await Promise.all(answers), [
+    ["a", "b", "granted"],
+    ["b", "c"],
+  ]);
   assert.deepEqual(stream.topics, ["b", "c"]);
 });
 
@@ -260,7 +282,13 @@ test("topics are followed in addition to those that the token grants, also after
   await sockets[0].receive({ type: "authenticated", added: ["granted"], removed: [], sequence_number: 7 });
   const answer = stream.follow("a");
 
-  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], added: ["a"], removed: [], sequence_number: 7 });
+  await sockets[0].receive({
+    type: "following",
+    id: ids(sockets[0])[0],
+    added: ["a"],
+    removed: [],
+    sequence_number: 7,
+  });
 
   assert.deepEqual(await answer, ["a", "granted"]);
 });
@@ -296,7 +324,13 @@ test("a token that was not accepted in band rejects no topic", async () => {
 test("a reconnect follows the topics that were told last, and repeats what was not answered", async () => {
   const { stream, sockets } = await opened({ topics: ["a"] });
   stream.follow("b");
-  await sockets[0].receive({ type: "following", id: ids(sockets[0])[0], added: ["a", "b"], removed: [], sequence_number: 7 });
+  await sockets[0].receive({
+    type: "following",
+    id: ids(sockets[0])[0],
+    added: ["a", "b"],
+    removed: [],
+    sequence_number: 7,
+  });
   stream.follow("c");
 
   await sockets[0].end();
@@ -304,7 +338,10 @@ test("a reconnect follows the topics that were told last, and repeats what was n
   await sockets[1].receive(RESUMED);
 
   assert.equal(new URL(sockets[1].url).searchParams.get("topics"), "a,b");
-  assert.deepEqual(sockets[1].sent.map(({ topics }) => topics), [["c"]]);
+  assert.deepEqual(
+    sockets[1].sent.map(({ topics }) => topics),
+    [["c"]],
+  );
 });
 
 test("a stream without topics of its own follows what each token grants", async () => {

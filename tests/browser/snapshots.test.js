@@ -97,7 +97,14 @@ function deferred() {
   return { promise, resolve };
 }
 
-const AGES = { "older by all": -20, "older by three": -3, "older by one": -1, "as old": 0, "newer by one": 1, "newer by five": 5 };
+const AGES = {
+  "older by all": -20,
+  "older by three": -3,
+  "older by one": -1,
+  "as old": 0,
+  "newer by one": 1,
+  "newer by five": 5,
+};
 
 for (const transport of TRANSPORTS) {
   for (const [age, difference] of Object.entries(AGES)) {
@@ -165,7 +172,13 @@ test("two sources of snapshots, one older than the other, do not make a page go 
   for (let round = 0; round < 10; round++) await server.greet();
   await server.publish(1);
 
-  assert.deepEqual(page.losses.map(({ from, to }) => [from, to]), [[START + 10, START + 15], [START + 4, START + 15]]);
+  assert.deepEqual(
+    page.losses.map(({ from, to }) => [from, to]),
+    [
+      [START + 10, START + 15],
+      [START + 4, START + 15],
+    ],
+  );
   assert.equal(page.state.at(-1), START + 21);
 });
 
@@ -245,7 +258,13 @@ test("a snapshot that is older than a stored position goes back behind it", asyn
   assert.equal(storage.getItem("mine"), JSON.stringify([START + 20, "e"]));
 });
 
-for (const [leads, follows] of [[-4, -7], [-7, -4], [-4, 0], [0, -4], [3, -4]]) {
+for (const [leads, follows] of [
+  [-4, -7],
+  [-7, -4],
+  [-4, 0],
+  [0, -4],
+  [3, -4],
+]) {
   test(`tabs with snapshots of ${leads} and ${follows} each have everything once`, async () => {
     const server = new FakeServer(20);
     fakeTabs();

@@ -82,7 +82,10 @@ test("a message at or below the position is dropped", async () => {
 
   await sockets[0].receive(message(8), message(8), message(7), message(9));
 
-  assert.deepEqual(events, [["message", 8, false], ["message", 9, false]]);
+  assert.deepEqual(events, [
+    ["message", 8, false],
+    ["message", 9, false],
+  ]);
 });
 
 test("a frame that cannot be read has no effect", async () => {
@@ -123,7 +126,10 @@ for (const foreign of ["5", "{}", "true", "null", "[null,null]", "no JSON"]) {
 test("streams with other topics do not move the stored position of each other", async () => {
   const storage = new FakeStorage();
   const sockets = fakeSockets();
-  for (const [topic, number] of [["a", 8], ["b", 9]]) {
+  for (const [topic, number] of [
+    ["a", 8],
+    ["b", 9],
+  ]) {
     const { stream } = await opened({ storage, topics: [topic] }, { sockets });
     await sockets.at(-1).receive(message(number));
     stream.close();
@@ -146,7 +152,12 @@ test("nothing is stored before the server has told a position", async () => {
 test("a full storage stops no message", async () => {
   const reported = [];
   setGlobal("reportError", (error) => reported.push(error));
-  const storage = { getItem: () => null, setItem: () => { throw new Error("full"); } };
+  const storage = {
+    getItem: () => null,
+    setItem: () => {
+      throw new Error("full");
+    },
+  };
   const { sockets, events } = await opened({ storage });
 
   await sockets[0].receive(message(8));
@@ -294,13 +305,20 @@ test("a provider is called for every attempt, and its failure is a failed attemp
   assert.equal(stream.status, "waiting");
   await pass(500);
 
-  assert.deepEqual(sockets.map(({ protocols }) => protocols[1]), ["one", "two"]);
+  assert.deepEqual(
+    sockets.map(({ protocols }) => protocols[1]),
+    ["one", "two"],
+  );
 });
 
 test("the reason of a failed attempt is told", async () => {
   const sockets = fakeSockets();
   const told = [];
-  const stream = connect(URL_OF_SERVER, { token: async () => { throw new DOMException("the login is away", "TimeoutError"); } });
+  const stream = connect(URL_OF_SERVER, {
+    token: async () => {
+      throw new DOMException("the login is away", "TimeoutError");
+    },
+  });
   stream.addEventListener("status", ({ detail }) => told.push(detail));
 
   await pass(0);
@@ -319,7 +337,11 @@ test("a refused token is replaced at once", async () => {
   assert.equal(sockets.length, 2);
 });
 
-for (const [kind, token] of [["fresh tokens", async () => "t"], ["a token that cannot change", "t"], ["cookies", undefined]]) {
+for (const [kind, token] of [
+  ["fresh tokens", async () => "t"],
+  ["a token that cannot change", "t"],
+  ["cookies", undefined],
+]) {
   test(`refusals of ${kind} end the stream after half a minute, and not before`, async () => {
     const told = [];
     const { stream, sockets } = await opened({ token });
@@ -327,7 +349,7 @@ for (const [kind, token] of [["fresh tokens", async () => "t"], ["a token that c
     await pass(6000);
     const began = Date.now();
 
-    for (let count = 1; stream.status !== "closed"; ) {
+    for (let count = 1; stream.status !== "closed";) {
       await sockets.at(-1).end(4401, "expired");
       while (stream.status !== "closed" && sockets.length === count) await pass(100);
       count = sockets.length;
@@ -355,9 +377,12 @@ test("a token that was accepted in between is replaced again", async () => {
 
 test("a token is renewed in band after 80 % of its time", async () => {
   const tokens = ["first", "second"];
-  const { sockets } = await opened({ token: async () => tokens.shift() }, {
-    connected: { ...CONNECTED, expires_at: 1050 },
-  });
+  const { sockets } = await opened(
+    { token: async () => tokens.shift() },
+    {
+      connected: { ...CONNECTED, expires_at: 1050 },
+    },
+  );
 
   await pass(39_000);
   assert.deepEqual(sockets[0].sent, []);
@@ -368,15 +393,21 @@ test("a token is renewed in band after 80 % of its time", async () => {
 
 test("the answer to a renewed token tells when to renew it again", async () => {
   let count = 0;
-  const { sockets } = await opened({ token: () => `token ${++count}` }, {
-    connected: { ...CONNECTED, expires_at: 1010 },
-  });
+  const { sockets } = await opened(
+    { token: () => `token ${++count}` },
+    {
+      connected: { ...CONNECTED, expires_at: 1010 },
+    },
+  );
 
   await pass(8000);
   await sockets[0].receive({ type: "authenticated", added: [], removed: [], expires_at: 1018, sequence_number: 7 });
   await pass(8000);
 
-  assert.deepEqual(sockets[0].sent.map(({ token }) => token), ["token 2", "token 3"]);
+  assert.deepEqual(
+    sockets[0].sent.map(({ token }) => token),
+    ["token 2", "token 3"],
+  );
 });
 
 test("a token that did not change is not sent again", async () => {
@@ -664,7 +695,10 @@ test("online replaces an attempt that began without a network", async () => {
 
   await wake("online");
 
-  assert.deepEqual(sockets.map(({ closed }) => closed), [true, false]);
+  assert.deepEqual(
+    sockets.map(({ closed }) => closed),
+    [true, false],
+  );
 });
 
 test("a page that is hidden does not wake the stream", async () => {
@@ -709,7 +743,10 @@ test("a page that goes offline asks its connection, which may work", async () =>
   assert.deepEqual([stream.status, sockets[0].sent], ["live", [{ type: "ping" }]]);
 });
 
-for (const [leave, come] of [["freeze", "resume"], ["pagehide", "pageshow"]]) {
+for (const [leave, come] of [
+  ["freeze", "resume"],
+  ["pagehide", "pageshow"],
+]) {
   test(`${leave} closes the connection, and ${come} resumes it`, async () => {
     const wake = fakeWindow();
     const { stream, sockets } = await opened();
@@ -745,7 +782,10 @@ test("messages wait until the first snapshot is done", async () => {
   await pass(0);
   await sockets[0].receive(message(10));
 
-  assert.deepEqual(events.map(([, number]) => number), [8, 9, 10]);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [8, 9, 10],
+  );
 });
 
 test("messages that the snapshot includes are dropped, also when they come later", async () => {
@@ -758,7 +798,10 @@ test("messages that the snapshot includes are dropped, also when they come later
   assert.equal(stream.position, 10);
   await sockets[0].receive(message(10), message(11));
 
-  assert.deepEqual(events.map(([, number]) => number), [11]);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [11],
+  );
 });
 
 test("a page that is reloaded takes a snapshot although its position is stored", async () => {

@@ -107,7 +107,11 @@ test("a tab that closes hands over at once, without loss or duplicates", async (
 
   assert.equal(new URL(sockets[1].url).searchParams.get("since"), "8");
   for (const { stream, events } of others) {
-    assert.deepEqual(events, [["message", 8, false], ["message", 9, true], ["message", 10, false]]);
+    assert.deepEqual(events, [
+      ["message", 8, false],
+      ["message", 9, true],
+      ["message", 10, false],
+    ]);
     assert.equal(stream.status, "live");
   }
 });
@@ -124,9 +128,18 @@ test("a tab that is behind fills its hole over REST before it continues", async 
   await settled();
   await sockets[0].receive(message(12));
 
-  assert.deepEqual(http.requests.map(({ query }) => query), [{ since: "7", epoch: "e" }]);
-  assert.deepEqual(late.events.map(([, number]) => number), [8, 9, 10, 11, 12]);
-  assert.deepEqual(leader.events.map(([, number]) => number), [8, 9, 10, 11, 12]);
+  assert.deepEqual(
+    http.requests.map(({ query }) => query),
+    [{ since: "7", epoch: "e" }],
+  );
+  assert.deepEqual(
+    late.events.map(([, number]) => number),
+    [8, 9, 10, 11, 12],
+  );
+  assert.deepEqual(
+    leader.events.map(([, number]) => number),
+    [8, 9, 10, 11, 12],
+  );
 });
 
 test("a recovery ends where the frames of the leader begin, whatever topics they are about", async () => {
@@ -135,13 +148,20 @@ test("a recovery ends where the frames of the leader begin, whatever topics they
   let answer;
   http.answer = () => new Promise((resolve) => (answer = resolve));
   const late = await tab({ since: 7, epoch: "e", topics: ["a"] });
-  await sockets[0].receive({ type: "following", added: ["a", "b"], removed: [], sequence_number: 8 }, message(9), message(10));
+  await sockets[0].receive(
+    { type: "following", added: ["a", "b"], removed: [], sequence_number: 8 },
+    message(9),
+    message(10),
+  );
 
   // The request was made with the topics of before, so it does not have 9.
   answer(page([message(8), message(10)]));
   await settled();
 
-  assert.deepEqual(late.events.map(([, number]) => number), [8, 9, 10]);
+  assert.deepEqual(
+    late.events.map(([, number]) => number),
+    [8, 9, 10],
+  );
 });
 
 test("a recovery ends with a page that is behind it, although there is more", async () => {
@@ -153,7 +173,10 @@ test("a recovery ends with a page that is behind it, although there is more", as
   await sockets[0].receive(message(11));
 
   assert.equal(http.requests.length, 1);
-  assert.deepEqual(late.events.map(([, number]) => number), [11]);
+  assert.deepEqual(
+    late.events.map(([, number]) => number),
+    [11],
+  );
 });
 
 test("a recovery that is never answered is tried again", async () => {
@@ -169,7 +192,10 @@ test("a recovery that is never answered is tried again", async () => {
   http.answer = () => page([message(8)]);
   await pass(2000);
 
-  assert.deepEqual(late.events.map(([, number]) => number), [8]);
+  assert.deepEqual(
+    late.events.map(([, number]) => number),
+    [8],
+  );
 });
 
 test("what other tabs ask for does not show that the leader is there", async () => {
@@ -223,23 +249,38 @@ test("a tab that is ahead of its leader receives nothing twice", async () => {
 
   await sockets[1].receive({ ...RESUMED, sequence_number: 7, latest: 9 }, message(8), message(9), message(10));
 
-  assert.deepEqual(others[0].events.map(([, number]) => number), [8, 9, 10]);
+  assert.deepEqual(
+    others[0].events.map(([, number]) => number),
+    [8, 9, 10],
+  );
 });
 
 test("every tab is told once about a gap and a reset", async () => {
   const { sockets, http, leader, others } = await opened(2);
   http.answer = ({ query }) =>
-    query.since === "7" ? page([], { outcome: "gap", oldest: 21, latest: 20 }) : page([message(1)], { epoch: "f", outcome: "reset", latest: 1 });
+    query.since === "7"
+      ? page([], { outcome: "gap", oldest: 21, latest: 20 })
+      : page([message(1)], { epoch: "f", outcome: "reset", latest: 1 });
 
   await sockets[0].receive({ type: "gap", from: 8, to: 20, sequence_number: 20 }, message(21));
   await sockets[0].end();
   await pass(500);
-  await sockets[1].receive({ ...RESUMED, epoch: "f", outcome: "reset", sequence_number: 0, latest: 1 }, message(1), message(2));
+  await sockets[1].receive(
+    { ...RESUMED, epoch: "f", outcome: "reset", sequence_number: 0, latest: 1 },
+    message(1),
+    message(2),
+  );
 
   for (const { events } of [leader, ...others]) {
     assert.deepEqual(
       events.map((event) => event.slice(0, 2)),
-      [["gap", 8], ["message", 21], ["reset", "f"], ["message", 1], ["message", 2]],
+      [
+        ["gap", 8],
+        ["message", 21],
+        ["reset", "f"],
+        ["message", 1],
+        ["message", 2],
+      ],
     );
   }
 });
@@ -251,7 +292,10 @@ test("a tab whose position is of an earlier epoch is reset", async () => {
 
   const { events, stream } = await tab({ since: 900, epoch: "earlier" });
 
-  assert.deepEqual(events, [["reset", "e"], ["message", 8, true]]);
+  assert.deepEqual(events, [
+    ["reset", "e"],
+    ["message", 8, true],
+  ]);
   assert.equal(stream.position, 8);
 });
 
@@ -290,7 +334,10 @@ test("requests that the leader did not answer are repeated by the next one", asy
   await sockets[1].receive(RESUMED);
   await sockets[1].receive({ type: "published", id, sequence_number: 9 });
 
-  assert.deepEqual(sockets[1].sent.map((frame) => frame.id), [id]);
+  assert.deepEqual(
+    sockets[1].sent.map((frame) => frame.id),
+    [id],
+  );
   assert.equal(await answer, 9);
 });
 
@@ -317,7 +364,13 @@ test("tabs that did not ask for a topic know all that are followed, also if the 
   const answer = others[0].stream.follow("b");
   await settled();
 
-  await sockets[0].receive({ type: "following", id: sockets[0].sent[0].id, added: ["b"], removed: [], sequence_number: 7 });
+  await sockets[0].receive({
+    type: "following",
+    id: sockets[0].sent[0].id,
+    added: ["b"],
+    removed: [],
+    sequence_number: 7,
+  });
 
   assert.deepEqual(await answer, ["a", "b"]);
   for (const { stream } of [leader, ...others]) assert.deepEqual(stream.topics, ["a", "b"]);
@@ -376,7 +429,10 @@ test("a leader that nobody hears for two and a half heartbeats loses the lead", 
   await sockets[1].receive({ ...RESUMED, sequence_number: 7 }, message(8));
 
   assert.ok(sockets[0].closed);
-  assert.deepEqual(events.map(([, number]) => number), [8]);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [8],
+  );
 });
 
 test("a leader that waits tries at once when another tab asks", async () => {
@@ -410,7 +466,10 @@ test("what a leader passes on before a tab has begun is not taken for all", asyn
   mute();
 
   assert.equal(http.requests.length, 1);
-  assert.deepEqual(events.map(([, number]) => number), [8, 9]);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [8, 9],
+  );
   assert.equal(stream.position, 9);
 });
 
@@ -429,8 +488,14 @@ test("frames of a leader that is ahead of the one that a tab follows leave no ho
   leader.postMessage({ frame: message(9), epoch: "e", previous: 8 });
   await settled();
 
-  assert.deepEqual(events.map(([, number]) => number), [8, 9, 10, 11]);
-  assert.deepEqual(http.requests.map(({ query }) => query.since), ["8"]);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [8, 9, 10, 11],
+  );
+  assert.deepEqual(
+    http.requests.map(({ query }) => query.since),
+    ["8"],
+  );
 });
 
 test("a tab is live when it knows its position, and not before", async () => {
@@ -447,8 +512,17 @@ test("a tab is live when it knows its position, and not before", async () => {
   answer(page([message(8)]));
   await settled();
 
-  assert.deepEqual([leader, first].map(({ stream }) => [stream.status, stream.position]), [["live", 8], ["live", 8]]);
-  assert.deepEqual(positions, [["recovering", 7], ["live", 8]]);
+  assert.deepEqual(
+    [leader, first].map(({ stream }) => [stream.status, stream.position]),
+    [
+      ["live", 8],
+      ["live", 8],
+    ],
+  );
+  assert.deepEqual(positions, [
+    ["recovering", 7],
+    ["live", 8],
+  ]);
 });
 
 test("a tab that joins a leader that has recovered is live", async () => {

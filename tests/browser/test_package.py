@@ -15,7 +15,7 @@ ROOT = FOLDER.parents[1]
 SOURCE = ROOT / "src" / "unmissed" / "browser"
 MAX_BYTES = 8_000
 PACKAGE_TESTS = FOLDER / "package.test.js"
-GENERATED = ("*.d.ts", "unmissed.min.js")
+GENERATED = ("*.d.ts", "unmissed.min.js", "client.js.map")
 
 pytestmark = pytest.mark.live
 
@@ -72,8 +72,10 @@ def test_applications_in_typescript_can_use_the_package(package: Path) -> None:
 def test_the_package_contains_what_it_needs_and_nothing_else(package: Path) -> None:
     modules = ["react", "types", "unmissed", "vue"]
     expected = {f"{module}{suffix}" for module in modules for suffix in (".js", ".d.ts")}
+    parts = {f"client/{each.name}" for each in (SOURCE / "client").iterdir()}
+    files = {each.relative_to(package).as_posix() for each in package.rglob("*") if each.is_file()}
 
-    assert expected | {"unmissed.min.js", "README.md", "package.json"} == {each.name for each in package.iterdir()}
+    assert expected | parts | {"unmissed.min.js", "client.js.map", "README.md", "package.json"} == files
 
 
 def test_the_package_has_the_version_of_the_server() -> None:
@@ -89,7 +91,8 @@ def test_the_types_are_sound_and_what_is_generated_is_in_step(tmp_path: Path) ->
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*GENERATED))
     tests = tmp_path / "tests" / "browser"
     tests.mkdir(parents=True)
-    shutil.copy(FOLDER / "package.json", tests)
+    for name in ("package.json", "generate.js"):
+        shutil.copy(FOLDER / name, tests)
     (tests / "node_modules").symlink_to(MODULES)
 
     run("npm", "run", "generate", cwd=tests)
@@ -99,6 +102,22 @@ def test_the_types_are_sound_and_what_is_generated_is_in_step(tmp_path: Path) ->
         for folder in (SOURCE, copy)
     )
     assert generated == committed, "run: npm run generate --prefix tests/browser"
+
+
+def test_the_source_map_has_all_modules_and_no_path_of_this_machine() -> None:
+    source_map = json.loads((SOURCE / "client.js.map").read_text())
+
+    parts = {f"client/{each.name}" for each in (SOURCE / "client").iterdir()}
+    assert {*parts, "unmissed.js"} == set(source_map["sources"])
+    assert [(SOURCE / name).read_text() for name in source_map["sources"]] == source_map["sourcesContent"]
+    assert "//# sourceMappingURL=client.js.map\n" in (SOURCE / "unmissed.min.js").read_text()
+
+
+@pytest.mark.long
+def test_the_javascript_keeps_its_rules() -> None:
+    need_packages()
+
+    run("npm", "run", "lint")
 
 
 def test_the_client_is_small() -> None:

@@ -1,4 +1,4 @@
-"""``/websocket/client.js`` and ``/websocket/console/``: files for browsers. They are public, and contain no secrets."""
+"""``/websocket/client.js``, its source map, and ``/websocket/console/``: public files for browsers, without secrets."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -14,11 +14,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 CLIENT_PATH = "/websocket/client.js"
+SOURCE_MAP_PATH = f"{CLIENT_PATH}.map"
 CONSOLE_PATH = "/websocket/console"
 """Redirects to the folder below it, where the files are."""
 FOLDER = Path(str(files("unmissed") / "browser"))
 
-_CLIENT = "unmissed.min.js"
+_CLIENT = {CLIENT_PATH: "unmissed.min.js", SOURCE_MAP_PATH: "client.js.map"}
+"""The file for each path. The client names its source map, which browsers load when their tools are open."""
 _REVALIDATED = {"Cache-Control": "no-cache"}
 _PUBLIC = {"Access-Control-Allow-Origin": "*"}
 # The console works with a token of the scope admin: no other origin may run scripts in it, frame it, or get requests.
@@ -34,6 +36,7 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".map": "application/json",
     ".svg": "image/svg+xml",
 }
 """Media types, which Python would take from the system, where ``.js`` may be anything."""
@@ -43,12 +46,17 @@ def add_browser_routes(router: APIRouter, *, console: bool) -> None:
     """Add the browser client and, if wanted, the console."""
     client = _Files(FOLDER, _PUBLIC)
 
-    async def client_file(request: Request) -> Response:
-        return await client.get_response(_CLIENT, request.scope)
-
-    router.add_route(CLIENT_PATH, _compressed(client_file), methods=["GET"], include_in_schema=False)
+    for path, name in _CLIENT.items():
+        router.add_route(path, _compressed(_file(client, name)), methods=["GET"], include_in_schema=False)
     if console:
         _add_console(router, _Files(FOLDER / "console", _CONFINED))
+
+
+def _file(files: "_Files", name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(request: Request) -> Response:
+        return await files.get_response(name, request.scope)
+
+    return respond
 
 
 def _add_console(router: APIRouter, pages: "_Files") -> None:

@@ -82,13 +82,6 @@ export type Message = {
     [field: string]: any;
 };
 /**
- * The position of a client: the highest sequence number that it has seen, and the epoch of the server's log.
- */
-export type Place = {
-    position?: any;
-    epoch?: any;
-};
-/**
  * A connection that reconnects by itself, and resumes from its position. It has these events:
  *
  * - `status`: `detail.status` is the new one, for `waiting` with `code`, `reason`, and the `milliseconds` of the pause
@@ -160,260 +153,22 @@ export type Frame = {
     [field: string]: any;
 };
 /**
- * Returns the value of a JSON text, or undefined.
- */
-export type Read = (text: any) => any;
-/**
- * Returns the place after a frame, and the loss, if any: the detail of a `gap` or `reset` event. The position only grows,
- * except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the earliest, so
- * that a start from 0 does not count numbers that never existed. Tabs that share a connection ignore a gap or reset that
- * they have already filled or noticed.
- */
-export type Advance = (place: Place, frame: Frame) => Place & {
-    loss: any;
-};
-/**
- * Returns the milliseconds before the next attempt: a random time up to a limit that doubles after every failure, from
- * half a second to 30 seconds. `random` is a number from 0 to 1: full jitter, so that clients do not reconnect together.
- */
-export type Backoff = (failures: number, random?: number) => number;
-/**
- * Returns what to do after a close code. An HTTP status is one when 4000 is added.
- */
-export type Next = (code: number) => Action;
-/**
- * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames. An event of the
- * server has one line of data.
- */
-export type EventParser = (take: (frame: any) => void) => (piece: string) => void;
-/**
- * Sends a frame of the client, or does its equivalent.
- */
-export type Send = (frame: Frame) => void;
-/**
- * Why a connection ended: a close event, or an error. `answered`: a server or proxy has refused a request, which shows
- * that the network works.
- */
-export type Cause = {
-    code?: any;
-    reason?: string;
-    message?: string;
-    answered?: boolean;
-};
-/**
- * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
- * `end` do nothing, so that late events of an old socket have no effect.
- *
- * - `token` returns the token of this connection; it was `attempted` to connect as soon as there was one
- * - `bare`: a WebSocket sends the token in its first frame, and not as a subprotocol
- * - `take` receives a frame of the server
- * - `end` is called when the connection has ended
- * - `send` exists as soon as the transport is open
- * - `position` is the highest number that it has delivered
- * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
- * - `deadline` is when the connection is considered dead: `silence` milliseconds after the last frame
- * - `renewal` is when the token is renewed
- * - `beside` is when another transport is tried in parallel: the best one, or, before the connection is open, one that may
- *   be faster. `tries` counts these attempts
- */
-export type Link = {
-    signal: AbortSignal;
-    abort: () => void;
-    transport: string;
-    credentials: RequestCredentials;
-    bare: boolean;
-    attempted: boolean;
-    port: any;
-    tries: number;
-    position: number;
-    connected: number;
-    greeting?: any;
-    silence: number;
-    deadline: number;
-    renewal: number;
-    beside: number;
-    timer?: number;
-    token: () => Promise<string | undefined>;
-    take: (frame?: any) => void;
-    end: (cause?: Cause) => void;
-    send?: Send;
-};
-/**
- * What transports need to know of a stream. The position moves while they run.
- */
-export type Source = Place & {
-    url: string;
-    topics?: string[];
-};
-/**
- * Opens a connection, and returns how to send a frame. Rejects with a `Cause`.
- */
-export type Transport = (source: Source, link: Link) => Promise<Send>;
-export type Transports = Record<string, Transport>;
-export type Refused = (code: number, reason: string, answered?: boolean) => Error & {
-    code: number;
-};
-export type Address = (source: Source, path: string) => string;
-/**
- * All topics after a change.
- */
-export type Merged = (topics: string[] | undefined, added: string[], removed: string[]) => string[];
-/**
- * The close codes of statuses that have one. The other codes are 4000 and the status.
- */
-export type Codes = Record<number, number>;
-/**
- * Returns the failure of a request that was not answered by the server, but for example by a proxy or a login page.
- */
-export type Foreign = (reason?: string, answered?: boolean) => Error;
-export type HasType = (response: Response, type: string) => boolean;
-/**
- * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
- */
-export type Refusal = (response: Response, id?: string) => Promise<Error>;
-/**
- * Returns the response to a request. Rejects with a `Cause`.
- */
-export type Call = (source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>;
-/**
- * Returns how to send requests over HTTP. They keep their order: each waits for the previous one, and a failure of the
- * network ends the connection, after which all are repeated. An answer becomes a `result` without a sequence number,
- * because it is not in order with the messages and must not move the position. Other topics need another request for
- * events, so they end the connection when the server has accepted them. A ping is not sent: it stays unanswered, which
- * leads to another connection.
- */
-export type Requests = (source: Source, link: Link) => Send;
-/**
- * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and nothing is
- * lost), the messages up to the number `through`, and `heartbeat`.
- */
-export type Recover = (source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>;
-/**
- * Returns the answer to a request for messages. Rejects with a `Cause` if it did not come from the server.
- */
-export type PageOf = (source: Source, link: Link, path: string) => Promise<any>;
-/**
- * Requests the position over REST from which a new client starts.
- */
-export type Begin = (source: Source, link: Link) => Promise<void>;
-export type Poll = (begun?: boolean) => Promise<any>;
-/**
- * The status of the leading tab; or a frame of the server, and the place of its connection before the frame.
- */
-export type Shared = {
-    frame: Frame;
-    status?: undefined;
-    epoch: any;
-    previous: any;
-} | {
-    status: Status;
-    [field: string]: any;
-};
-/**
- * Takes a frame of the leading tab. A tab whose position is below that of the connection before the frame has a hole,
- * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
- */
-export type Forward = (shared: Shared) => Promise<void>;
-export type Hear = (event: MessageEvent) => void;
-export type Settings = Omit<Options, "transports"> & {
-    transports: string[];
-    credentials: RequestCredentials;
-    limit: number;
-    key: string;
-};
-export type Start = (transport: string, token?: Promise<string | undefined>) => Link;
-/**
- * Returns the transport of the next attempt: the one that worked last, or else the first. After several failures, it
- * alternates with the other transports.
- */
-export type Choose = () => string;
-export type Others = (transport: string) => string[];
-/**
- * Begins a connection that replaces the present one as soon as it is connected.
- */
-export type Replace = (transport: string, token?: Promise<string | undefined>) => void;
-/**
- * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
- */
-export type Watch = (link: Link) => void;
-/**
- * Returns a fresh token, or one that was refused a moment ago and may be valid now. The time limit of a new connection
- * begins when it has its token.
- */
-export type Fresh = (link: Link) => Promise<string | undefined>;
-export type Allow = (link: Link, milliseconds: number) => void;
-export type Renew = (link: Link) => Promise<void>;
-/**
- * Decides what follows the end of a connection. A connection that lasted five seconds resets the pauses to short ones.
- * With a server that accepts and then drops, they grow to four seconds, and with one that cannot be reached to thirty.
- */
-export type Lost = (link: Link, cause: Cause) => void;
-export type LostBeside = (link: Link) => void;
-/**
- * Returns whether a refusal is the server's verdict about this client: on a WebSocket, where only the server sends these
- * close codes, or on a transport that has worked. Otherwise the request may lack cookies, or have met another server.
- */
-export type Trusts = (link: Link) => boolean;
-export type Missed = (link: Link) => void;
-export type PauseAfter = (link: Link, action: Action, cause: Cause) => number;
-export type Wait = (pause?: number, cause?: Cause) => void;
-/**
- * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only pings the server, as the
- * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
- */
-export type Wake = (event: {
-    type: string;
-}) => void;
-export type Tell = (type: string, detail: any) => void;
-export type Become = (status: Status, detail?: any) => void;
-/**
- * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
- */
-export type Take = (link: Link, frame: any) => void;
-export type Move = (frame: Frame) => any;
-export type Share = (frame: Frame, before?: number) => void;
-/**
- * Renews the token after 80 % of its lifetime. With a wrong clock, the renewal is late or missing. Then the server closes
- * the connection with 4401, and the client reconnects with a fresh token.
- */
-export type Expire = (link: Link, expires_at: number) => void;
-export type Deliver = (message: any) => void;
-/**
- * Holds messages back until another snapshot is loaded, and drops those held before. A snapshot that is older than
- * `accountedAfter` lacks messages that neither wait nor were declared as lost.
- */
-export type Hold = (accountedAfter: number) => void;
-/**
- * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
- */
-export type CheckedNumber = (number: any) => number | undefined;
-/**
- * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks messages that do not wait,
- * the stream goes back to its number.
- */
-export type Resume = (held: Message[], number: number) => void;
-/**
- * Goes back to an earlier position, and reconnects: the server sends what follows it, or declares it lost, which needs
- * another snapshot. That one may be as old, because the loss has been declared.
- */
-export type Rewind = (number: number) => void;
-export type Request = (frame: Frame) => Promise<any>;
-/**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
  * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
- * follow any, and `expires_at` if your token expires.
+ * follow any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
+ * Requests beyond `rate` and `burst` are refused.
  */
 export type ConnectedFrame = {
     type: "connected";
     connection_id: string;
+    oldest: number;
+    latest: number;
+    sequence_number: number;
     epoch: string;
     /**
      * The number with which this epoch began.
      */
     first: number;
-    oldest: number;
-    latest: number;
-    sequence_number: number;
     /**
      * Seconds between two heartbeats.
      */
@@ -422,12 +177,24 @@ export type ConnectedFrame = {
      * Seconds that messages and answers are retained.
      */
     max_age: number;
+    /**
+     * Requests a second that you may send on average.
+     */
+    rate: number;
+    /**
+     * Requests that you may send at once.
+     */
+    burst: number;
     outcome?: "gap" | "reset" | "complete" | undefined;
     topics?: string[] | undefined;
     /**
      * Unix time in seconds.
      */
     expires_at?: number | undefined;
+    /**
+     * Seconds until the token expires, by the clock of the server.
+     */
+    expires_in?: number | undefined;
 };
 /**
  * The position of a client that is up to date. It comes once you are up to date after a resume, and every
@@ -472,6 +239,7 @@ export type PongFrame = {
 };
 /**
  * The answer to a renewed token, with the topics that it added and removed. `sequence_number` is your position.
+ * `expires_at` and `expires_in` are as in `connected`.
  */
 export type AuthenticatedFrame = {
     type: "authenticated";
@@ -482,6 +250,10 @@ export type AuthenticatedFrame = {
      * Unix time in seconds.
      */
     expires_at?: number | undefined;
+    /**
+     * Seconds until the token expires, by the clock of the server.
+     */
+    expires_in?: number | undefined;
 };
 /**
  * The answer to follow and unfollow: the topics that it added or removed. `added` are those that you did not follow

@@ -1,5 +1,5 @@
 /**
- * The types of unmissed.js, which imports them only in type comments: browsers never load this file.
+ * The public types of unmissed.js, which imports them only in type comments: browsers never load this file.
  */
 
 /**
@@ -55,12 +55,6 @@
  *   recovered: boolean,
  *   [field: string]: any,
  * }} Message
- */
-
-/**
- * The position of a client: the highest sequence number that it has seen, and the epoch of the server's log.
- *
- * @typedef {{ position?: any, epoch?: any }} Place
  */
 
 /**
@@ -140,346 +134,36 @@
  * @typedef {(milliseconds?: number) => void} Drop
  */
 
-// Decisions.
-
 /**
  * What the server sends: a message, or a frame such as `connected`.
  *
  * @typedef {{ type: string, [field: string]: any }} Frame
  */
 
-/**
- * Returns the value of a JSON text, or undefined.
- *
- * @typedef {(text: any) => any} Read
- */
-
-/**
- * Returns the place after a frame, and the loss, if any: the detail of a `gap` or `reset` event. The position only grows,
- * except that a reset continues at its own number. A gap begins with the `first` number of the epoch at the earliest, so
- * that a start from 0 does not count numbers that never existed. Tabs that share a connection ignore a gap or reset that
- * they have already filled or noticed.
- *
- * @typedef {(place: Place, frame: Frame) => Place & { loss: any }} Advance
- */
-
-/**
- * Returns the milliseconds before the next attempt: a random time up to a limit that doubles after every failure, from
- * half a second to 30 seconds. `random` is a number from 0 to 1: full jitter, so that clients do not reconnect together.
- *
- * @typedef {(failures: number, random?: number) => number} Backoff
- */
-
-/**
- * Returns what to do after a close code. An HTTP status is one when 4000 is added.
- *
- * @typedef {(code: number) => Action} Next
- */
-
-/**
- * Returns a function that reads Server-Sent Events in pieces of any size, and passes on their frames. An event of the
- * server has one line of data.
- *
- * @typedef {(take: (frame: any) => void) => (piece: string) => void} EventParser
- */
-
-// Transports.
-
-/**
- * Sends a frame of the client, or does its equivalent.
- *
- * @typedef {(frame: Frame) => void} Send
- */
-
-/**
- * Why a connection ended: a close event, or an error. `answered`: a server or proxy has refused a request, which shows
- * that the network works.
- *
- * @typedef {{ code?: any, reason?: string, message?: string, answered?: boolean }} Cause
- */
-
-/**
- * One connection, from the attempt to its end. It is aborted when it has ended or is not needed. After that, `take` and
- * `end` do nothing, so that late events of an old socket have no effect.
- *
- * - `token` returns the token of this connection; it was `attempted` to connect as soon as there was one
- * - `bare`: a WebSocket sends the token in its first frame, and not as a subprotocol
- * - `take` receives a frame of the server
- * - `end` is called when the connection has ended
- * - `send` exists as soon as the transport is open
- * - `position` is the highest number that it has delivered
- * - `connected` is the time of the frame `connected`, which is the `greeting`, and 0 before
- * - `deadline` is when the connection is considered dead: `silence` milliseconds after the last frame
- * - `renewal` is when the token is renewed
- * - `beside` is when another transport is tried in parallel: the best one, or, before the connection is open, one that may
- *   be faster. `tries` counts these attempts
- *
- * @typedef {{
- *   signal: AbortSignal,
- *   abort: () => void,
- *   transport: string,
- *   credentials: RequestCredentials,
- *   bare: boolean,
- *   attempted: boolean,
- *   port: any,
- *   tries: number,
- *   position: number,
- *   connected: number,
- *   greeting?: any,
- *   silence: number,
- *   deadline: number,
- *   renewal: number,
- *   beside: number,
- *   timer?: number,
- *   token: () => Promise<string | undefined>,
- *   take: (frame?: any) => void,
- *   end: (cause?: Cause) => void,
- *   send?: Send,
- * }} Link
- */
-
-/**
- * What transports need to know of a stream. The position moves while they run.
- *
- * @typedef {Place & { url: string, topics?: string[] }} Source
- */
-
-/**
- * Opens a connection, and returns how to send a frame. Rejects with a `Cause`.
- *
- * @typedef {(source: Source, link: Link) => Promise<Send>} Transport
- */
-
-/** @typedef {Record<string, Transport>} Transports */
-
-/** @typedef {(code: number, reason: string, answered?: boolean) => Error & { code: number }} Refused */
-
-/** @typedef {(source: Source, path: string) => string} Address */
-
-/**
- * All topics after a change.
- *
- * @typedef {(topics: string[] | undefined, added: string[], removed: string[]) => string[]} Merged
- */
-
-/**
- * The close codes of statuses that have one. The other codes are 4000 and the status.
- *
- * @typedef {Record<number, number>} Codes
- */
-
-/**
- * Returns the failure of a request that was not answered by the server, but for example by a proxy or a login page.
- *
- * @typedef {(reason?: string, answered?: boolean) => Error} Foreign
- */
-
-/** @typedef {(response: Response, type: string) => boolean} HasType */
-
-/**
- * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
- *
- * @typedef {(response: Response, id?: string) => Promise<Error>} Refusal
- */
-
-/**
- * Returns the response to a request. Rejects with a `Cause`.
- *
- * @typedef {(source: Source, link: Link, path: string, id?: string, body?: any) => Promise<any>} Call
- */
-
-/**
- * Returns how to send requests over HTTP. They keep their order: each waits for the previous one, and a failure of the
- * network ends the connection, after which all are repeated. An answer becomes a `result` without a sequence number,
- * because it is not in order with the messages and must not move the position. Other topics need another request for
- * events, so they end the connection when the server has accepted them. A ping is not sent: it stays unanswered, which
- * leads to another connection.
- *
- * @typedef {(source: Source, link: Link) => Send} Requests
- */
-
-/**
- * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and nothing is
- * lost), the messages up to the number `through`, and `heartbeat`.
- *
- * @typedef {(source: Source, link: Link, begun?: boolean, through?: number) => Promise<any>} Recover
- */
-
-/**
- * Returns the answer to a request for messages. Rejects with a `Cause` if it did not come from the server.
- *
- * @typedef {(source: Source, link: Link, path: string) => Promise<any>} PageOf
- */
-
-/**
- * Requests the position over REST from which a new client starts.
- *
- * @typedef {(source: Source, link: Link) => Promise<void>} Begin
- */
-
-/** @typedef {(begun?: boolean) => Promise<any>} Poll */
-
-/**
- * The status of the leading tab; or a frame of the server, and the place of its connection before the frame.
- *
- * @typedef {{ frame: Frame, status?: undefined, epoch: any, previous: any } | { status: Status, [field: string]: any }} Shared
- */
-
-/**
- * Takes a frame of the leading tab. A tab whose position is below that of the connection before the frame has a hole,
- * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
- *
- * @typedef {(shared: Shared) => Promise<void>} Forward
- */
-
-/** @typedef {(event: MessageEvent) => void} Hear */
-
-// The stream.
-
-/**
- * @typedef {Omit<Options, "transports"> & {
- *   transports: string[],
- *   credentials: RequestCredentials,
- *   limit: number,
- *   key: string,
- * }} Settings
- */
-
-/** @typedef {(transport: string, token?: Promise<string | undefined>) => Link} Start */
-
-/**
- * Returns the transport of the next attempt: the one that worked last, or else the first. After several failures, it
- * alternates with the other transports.
- *
- * @typedef {() => string} Choose
- */
-
-/** @typedef {(transport: string) => string[]} Others */
-
-/**
- * Begins a connection that replaces the present one as soon as it is connected.
- *
- * @typedef {(transport: string, token?: Promise<string | undefined>) => void} Replace
- */
-
-/**
- * Does what is due for a connection, and waits for the next time. Timers of hidden pages are late, so clocks decide.
- *
- * @typedef {(link: Link) => void} Watch
- */
-
-/**
- * Returns a fresh token, or one that was refused a moment ago and may be valid now. The time limit of a new connection
- * begins when it has its token.
- *
- * @typedef {(link: Link) => Promise<string | undefined>} Fresh
- */
-
-/** @typedef {(link: Link, milliseconds: number) => void} Allow */
-
-/** @typedef {(link: Link) => Promise<void>} Renew */
-
-/**
- * Decides what follows the end of a connection. A connection that lasted five seconds resets the pauses to short ones.
- * With a server that accepts and then drops, they grow to four seconds, and with one that cannot be reached to thirty.
- *
- * @typedef {(link: Link, cause: Cause) => void} Lost
- */
-
-/** @typedef {(link: Link) => void} LostBeside */
-
-/**
- * Returns whether a refusal is the server's verdict about this client: on a WebSocket, where only the server sends these
- * close codes, or on a transport that has worked. Otherwise the request may lack cookies, or have met another server.
- *
- * @typedef {(link: Link) => boolean} Trusts
- */
-
-/** @typedef {(link: Link) => void} Missed */
-
-/** @typedef {(link: Link, action: Action, cause: Cause) => number} PauseAfter */
-
-/** @typedef {(pause?: number, cause?: Cause) => void} Wait */
-
-/**
- * Reacts to an event of the page. `offline` may be wrong, for example with a VPN, so it only pings the server, as the
- * other events do when the last frame is old. A page that is frozen or may be stored must have no connection.
- *
- * @typedef {(event: { type: string }) => void} Wake
- */
-
-/** @typedef {(type: string, detail: any) => void} Tell */
-
-/** @typedef {(status: Status, detail?: any) => void} Become */
-
-/**
- * Takes a frame. The first one of a connection beside the present one is `connected`: then it replaces the present one.
- *
- * @typedef {(link: Link, frame: any) => void} Take
- */
-
-/** @typedef {(frame: Frame) => any} Move */
-
-/** @typedef {(frame: Frame, before?: number) => void} Share */
-
-/**
- * Renews the token after 80 % of its lifetime. With a wrong clock, the renewal is late or missing. Then the server closes
- * the connection with 4401, and the client reconnects with a fresh token.
- *
- * @typedef {(link: Link, expires_at: number) => void} Expire
- */
-
-/** @typedef {(message: any) => void} Deliver */
-
-/**
- * Holds messages back until another snapshot is loaded, and drops those held before. A snapshot that is older than
- * `accountedAfter` lacks messages that neither wait nor were declared as lost.
- *
- * @typedef {(accountedAfter: number) => void} Hold
- */
-
-/**
- * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
- *
- * @typedef {(number: any) => number | undefined} CheckedNumber
- */
-
-/**
- * Delivers the messages that waited for a snapshot, except those that it includes. If it lacks messages that do not wait,
- * the stream goes back to its number.
- *
- * @typedef {(held: Message[], number: number) => void} Resume
- */
-
-/**
- * Goes back to an earlier position, and reconnects: the server sends what follows it, or declares it lost, which needs
- * another snapshot. That one may be as old, because the loss has been declared.
- *
- * @typedef {(number: number) => void} Rewind
- */
-
-/** @typedef {(frame: Frame) => Promise<any>} Request */
-
 // Frames and close codes, generated from those of the server.
 
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
  * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
- * follow any, and `expires_at` if your token expires.
+ * follow any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
+ * Requests beyond `rate` and `burst` are refused.
  *
  * @typedef {object} ConnectedFrame
  * @property {"connected"} type
  * @property {string} connection_id
- * @property {string} epoch
- * @property {number} first The number with which this epoch began.
  * @property {number} oldest
  * @property {number} latest
  * @property {number} sequence_number
+ * @property {string} epoch
+ * @property {number} first The number with which this epoch began.
  * @property {number} heartbeat_seconds Seconds between two heartbeats.
  * @property {number} max_age Seconds that messages and answers are retained.
+ * @property {number} rate Requests a second that you may send on average.
+ * @property {number} burst Requests that you may send at once.
  * @property {"complete" | "gap" | "reset"} [outcome]
  * @property {string[]} [topics]
  * @property {number} [expires_at] Unix time in seconds.
+ * @property {number} [expires_in] Seconds until the token expires, by the clock of the server.
  */
 
 /**
@@ -530,6 +214,7 @@
 
 /**
  * The answer to a renewed token, with the topics that it added and removed. `sequence_number` is your position.
+ * `expires_at` and `expires_in` are as in `connected`.
  *
  * @typedef {object} AuthenticatedFrame
  * @property {"authenticated"} type
@@ -537,6 +222,7 @@
  * @property {string[]} removed
  * @property {number} sequence_number
  * @property {number} [expires_at] Unix time in seconds.
+ * @property {number} [expires_in] Seconds until the token expires, by the clock of the server.
  */
 
 /**

@@ -14,6 +14,7 @@ from unmissed.testing import SECRET
 
 CLIENT, CONSOLE = "/websocket/client.js", "/websocket/console"
 SCRIPT = "export const connect = () => {};"
+SOURCE_MAP = '{"version": 3}'
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "browser"
     (folder / "console").mkdir(parents=True)
     (folder / "unmissed.min.js").write_text(SCRIPT)
+    (folder / "client.js.map").write_text(SOURCE_MAP)
     for name in ("index.html", "console.js", "console.css", "icon.svg"):
         (folder / "console" / name).write_text(name)
     (tmp_path / "secret.html").write_text("secret")
@@ -75,6 +77,16 @@ async def test_the_client_is_a_script_that_any_page_may_import(build: Build, pre
     assert "text/javascript; charset=utf-8" == response.headers["content-type"]
     assert "no-cache" == response.headers["cache-control"]
     assert "*" == response.headers["access-control-allow-origin"]
+
+
+@BUILDS
+async def test_the_source_map_is_beside_the_client(build: Build, prefix: str) -> None:
+    async with serving(build, console=False) as client:
+        response = await client.get(f"{prefix}{CLIENT}.map")
+
+    assert (200, SOURCE_MAP) == (response.status_code, response.text)
+    assert "application/json" == response.headers["content-type"]
+    assert "no-cache" == response.headers["cache-control"]
 
 
 async def test_a_browser_that_has_the_client_gets_it_again_only_if_it_has_changed(folder: Path) -> None:

@@ -1,0 +1,98 @@
+/**
+ * Requests over HTTP: how the transports other than WebSockets reach the server, and recover over REST.
+ *
+ * @import { Source } from "./link.js"
+ * @import { Link } from "./link.js"
+ */
+
+import { failureOf, foreignFailure, hasType } from "./failures.js";
+
+const JSON_TYPE = "application/json";
+const EVENTS_TYPE = "text/event-stream";
+
+/** The path that answers with the position alone: the messages themselves are not needed. */
+export const PATH_OF_POSITION = "messages?limit=1";
+
+/**
+ * Returns the URL of a path of the server, with the position and the topics as its query.
+ *
+ * @param {Source} source
+ * @param {string} path
+ */
+export const requestUrl = ({ url, position: since, epoch, topics }, path) => {
+  const target = new URL(url.replace(/\/?$/, path));
+  for (const [name, value] of Object.entries({ since, epoch, topics })) {
+    if (value !== undefined) target.searchParams.set(name, `${value}`);
+  }
+  return target.href;
+};
+
+/**
+ * Returns the response to a request. Rejects with a `Cause`.
+ *
+ * @param {Source} source
+ * @param {Link} link
+ * @param {string} path Below `/websocket/`.
+ * @param {string} [id] That of a request of the application, which has a `body`.
+ * @param {any} [body]
+ * @returns {Promise<any>}
+ */
+export const fetched = async (source, link, path, id, body) => {
+  const token = await link.token();
+  const response = await fetch(requestUrl(id ? { url: source.url } : source, `/websocket/${path}`), {
+    method: id ? "POST" : "GET",
+    credentials: link.credentials,
+    headers: {
+      ...(token && { Authorization: `Bearer ${token}` }),
+      ...(id && { "Content-Type": JSON_TYPE, "Idempotency-Key": id }),
+    },
+    body: JSON.stringify(body),
+    signal: link.signal,
+  });
+  if (response.ok && hasType(response, path === "events" ? EVENTS_TYPE : JSON_TYPE)) return response;
+  throw await failureOf(response, id);
+};
+
+/**
+ * Returns the answer to a request for messages. Rejects with a `Cause` if it did not come from the server.
+ *
+ * @param {Source} source
+ * @param {Link} link
+ * @param {string} path
+ */
+export const fetchedPage = async (source, link, path) => {
+  const page = await (await fetched(source, link, path)).json();
+  if (!Array.isArray(page?.messages) || !Number.isSafeInteger(page.latest)) throw foreignFailure();
+  return page;
+};
+
+/**
+ * Requests the position from which a new client starts.
+ *
+ * @param {Source} source
+ * @param {Link} link
+ */
+const startFromLatest = async (source, link) => {
+  const { messages, outcome, ...page } = await fetchedPage(source, link, PATH_OF_POSITION);
+  link.take({ ...page, type: "connected", sequence_number: page.latest });
+};
+
+/**
+ * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and nothing is
+ * lost), the messages up to the number `through`, and `heartbeat`.
+ *
+ * @param {Source} source
+ * @param {Link} link
+ * @returns {Promise<void>}
+ */
+export const recoverOverRest = async (source, link, begun = false, through = Infinity) => {
+  const { position } = source;
+  if (position === undefined) return startFromLatest(source, link);
+  const { messages, ...page } = await fetchedPage(source, link, "messages");
+  const complete = page.outcome === "complete";
+  const sequence_number = complete ? position : page.oldest - 1;
+  if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number });
+  for (const message of messages) if (message.sequence_number <= through) link.take(message);
+  if (page.has_more && messages.at(-1).sequence_number < through) return recoverOverRest(source, link, true, through);
+  link.take({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
+};
