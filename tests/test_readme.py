@@ -246,7 +246,7 @@ def test_every_command_exists() -> None:
     parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
     used = [arguments for program, *arguments in filter(None, parts) if program.rpartition("/")[2] == "unmissed"]
 
-    assert {"serve", "tail", "publish", "token", "verify"} == {name for name, *_ in used}
+    assert {"serve", "tail", "publish", "token", "types", "verify"} == {name for name, *_ in used}
     for name, *arguments in used:
         commands[name].make_context(name, arguments, resilient_parsing=False)
 

@@ -67,9 +67,10 @@ class Registration:
     @overload
     def event(self, name_or_model: _Model) -> _Model: ...
     def event(self, name_or_model: str | _Model) -> Callable[[_Model], _Model] | _Model:
-        """Describe a Pydantic model in ``asyncapi.json``: ``@manager.event``, or ``@manager.event("order.shipped")``.
+        """Describe the data of a message type: ``@manager.event``, or ``@manager.event("order.shipped")``.
 
-        ``emit(model)`` publishes it with that type, by default the name of its class. Raises ConfigurationError.
+        The Pydantic model is described in ``asyncapi.json``, and by ``unmissed types`` in TypeScript. ``emit(model)``
+        publishes it with that type, by default the name of its class. Raises ConfigurationError.
         """
         if not isinstance(name_or_model, str):
             self.events.add(name_or_model, getattr(name_or_model, "__name__", ""))

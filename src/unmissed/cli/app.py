@@ -12,6 +12,7 @@ from unmissed.cli.options import seconds
 from unmissed.cli.publish import publish
 from unmissed.cli.serve import serve
 from unmissed.cli.tail import tail
+from unmissed.cli.types import types
 from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import UnmissedError
 from unmissed.security.redaction import printable
@@ -43,7 +44,7 @@ def token(
     )
 
 
-for command in (serve, token, publish, tail, bench, verify, check):
+for command in (serve, token, publish, tail, types, bench, verify, check):
     app.command()(command)
 
 
