@@ -164,3 +164,28 @@ def test_after_its_last_request_a_worker_drains_and_another_one_serves(tmp_path:
         status, _ = server.stop()
 
     assert 0 == status
+
+
+@pytest.mark.long
+def test_a_worker_is_replaced_after_a_change_and_drains(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(TALKATIVE)
+    with served(tmp_path, *gunicorn("--reload", "--reload-engine", "poll")) as server:
+        with websockets(ready(server), 3) as clients:
+            (tmp_path / "shop.py").write_text(FIVE_LINES)
+
+            assert [FAREWELL] * 3 == [farewell(client) for client in clients]
+        server.line_with(READY)
+        status, written = server.stop()
+
+    assert 0 == status
+    assert "lifespan ends" not in written
+
+
+@pytest.mark.long
+def test_a_worker_ends_when_gunicorn_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(TALKATIVE)
+    with served(tmp_path, *gunicorn()) as server, websockets(ready(server), 3) as clients:
+        _, written = server.stop(signal.SIGKILL)
+
+        assert [FAREWELL] * 3 == [farewell(client) for client in clients]
+    assert "lifespan ends" in written

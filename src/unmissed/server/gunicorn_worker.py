@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -19,7 +20,8 @@ from unmissed.server.websocket_protocol import WebSocketProtocol
 _LEAST_MARGIN = 1.0
 """Seconds of gunicorn's graceful timeout that are left when the worker has ended: then gunicorn kills it."""
 
-_IDLE_SECONDS = 60.0
+_NOTIFY_SECONDS = 0.4
+"""Half of the shortest time after which gunicorn aborts a silent worker, and a little less."""
 
 _LOGGERS = {"uvicorn.error": "error_log", "uvicorn.access": "access_log", "unmissed": "error_log"}
 _TLS_OPTIONS = {
@@ -89,7 +91,8 @@ class NotifyingServer(Server):
         await super().startup(sockets)
 
     def _notify(self) -> None:
+        """Notify gunicorn again and again. Shut down if gunicorn reloads the application, or has ended."""
         self._worker.notify()
-        # 0 is a worker that is never aborted.
-        seconds = self._worker.timeout / 2 or _IDLE_SECONDS
-        asyncio.get_running_loop().call_later(seconds, self._notify)
+        if not self._worker.alive or self._worker.ppid != os.getppid():
+            self.should_exit = True
+        asyncio.get_running_loop().call_later(_NOTIFY_SECONDS, self._notify)
