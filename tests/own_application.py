@@ -61,12 +61,12 @@ class Served:
         self._process = process
 
     def line_with(self, text: str) -> str:
-        """Return the next line that contains a text. Raises StopIteration with all lines if the server ends first."""
+        """Return what is written up to a line with a text. Raises StopIteration if the server ends first."""
         shown = []
         for line in self.lines:
             shown.append(line)
             if text in line:
-                return line
+                return "".join(shown)
         raise StopIteration("".join(shown))
 
     def port(self) -> int:
@@ -76,14 +76,13 @@ class Served:
                 return int(found[1])
         raise StopIteration
 
-    def stop(self) -> tuple[int, str]:
-        """Send SIGTERM, and return the exit status and the rest of what is written."""
-        self._process.send_signal(signal.SIGTERM)
-        rest = "".join(self.lines)
-        return self._process.wait(_STOP_SECONDS), rest
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal, and return the exit status and the rest of what is written."""
+        self._process.send_signal(number)
+        return self.end()
 
     def end(self) -> tuple[int, str]:
-        """Wait for a server that ends by itself, and return the same."""
+        """Wait until the server ends, and return the same."""
         rest = "".join(self.lines)
         return self._process.wait(_STOP_SECONDS), rest
 
@@ -121,6 +120,14 @@ def websockets(port: int, count: int, path: str = "/ws") -> Iterator[list[Client
         for client in clients:
             assert "connected" == json.loads(client.recv(timeout=60))["type"]
         yield clients
+
+
+def message_of(client: ClientConnection) -> int:
+    """Return the number of the next message that a client receives."""
+    while "timestamp" not in (frame := json.loads(client.recv(timeout=60))):
+        pass
+    number: int = frame["sequence_number"]
+    return number
 
 
 def farewell(client: ClientConnection) -> tuple[str, int | None]:

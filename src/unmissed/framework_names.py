@@ -135,7 +135,7 @@ NAMES = {
     "STARTUP_FAILURE": Name("uvicorn.config"),
     "Server": Name(
         "uvicorn.server",
-        methods=("main_loop", "on_tick", "serve", "shutdown", "startup"),
+        methods=("handle_exit", "main_loop", "on_tick", "run", "serve", "shutdown", "startup"),
         attributes=("servers", "server_state", "should_exit", "started"),
     ),
     "ServerState": Name("uvicorn.server", attributes=("connections", "tasks")),

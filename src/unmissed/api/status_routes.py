@@ -18,7 +18,7 @@ PATH = "/websocket/status"
 
 
 def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
-    """Add ``/livez`` and ``/readyz``, for the probes of an orchestrator."""
+    """Add ``/livez``, ``/readyz`` and ``/readyz/clients``, for the probes of an orchestrator."""
 
     @router.get("/livez", tags=["health"], summary="Is the process alive?")
     async def livez() -> dict[str, str]:
@@ -33,6 +33,23 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
         """
         problem = manager.running.problem if manager.ready else NOT_ACCEPTING
         return {"status": "ready"} if problem is None else ProblemResponse(503, problem)
+
+    @router.get(
+        "/readyz/clients",
+        tags=["health"],
+        summary="Can clients connect and recover?",
+        response_model=dict[str, str],
+    )
+    async def ready_for_clients() -> Response | dict[str, str]:
+        """Answer 200 while connections are accepted, with the ``problem`` if the log is unavailable.
+
+        Answer 503 before the start and while draining. All nodes of a log lose it at once: if they left the load
+        balancer for that, clients could no longer recover what every node still retains.
+        """
+        if not manager.ready:
+            return ProblemResponse(503, NOT_ACCEPTING)
+        problem = manager.running.problem
+        return {"status": "ready"} if problem is None else {"status": "ready", "problem": problem}
 
 
 def add_status_route(router: APIRouter, manager: ConnectionManager, *, authenticate: Callable[..., Any]) -> None:

@@ -107,7 +107,7 @@ class ApplicationPath:
 
     def _imported(self) -> ModuleType:
         # Console scripts do not have the working directory on the path.
-        if str(self.folder) not in sys.path:
+        if sys.path[:1] != [str(self.folder)]:
             sys.path.insert(0, str(self.folder))
         try:
             module: ModuleType = _run(lambda: importlib.import_module(self.module), f"{self.module} cannot be imported")

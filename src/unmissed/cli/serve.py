@@ -77,7 +77,7 @@ def serve(
     defaults |= reload_settings(settings) if reload else {}
     settings = Settings.load(**{**defaults, **overrides})
     if application is None:
-        load = _built_in(settings, workers=workers)
+        load = _built_in(settings, workers=workers, reload=reload)
     else:
         load = ApplicationPath.parse(application, folder=app_dir).load
         # The application creates its manager from the environment.
@@ -113,14 +113,15 @@ def serve(
         site.server(config).run()
 
 
-def _built_in(settings: Settings, *, workers: int) -> Callable[[], LoadedApplication]:
+def _built_in(settings: Settings, *, workers: int, reload: bool) -> Callable[[], LoadedApplication]:
     """Return how each process creates the built-in application. Raises ConfigurationError for settings that do not fit.
 
-    They are checked here, also if it is created in other processes.
+    They are checked here if other processes create it.
     """
     if not is_shared(settings.log_url):
         refuse_several_workers(sys.argv, os.environ, workers=workers)
-    built_in(settings)
+    if workers > 1 or reload:
+        built_in(settings)
     return partial(built_in, settings)
 
 

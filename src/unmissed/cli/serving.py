@@ -4,7 +4,6 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from socket import socket
 
 from unmissed.cli.application import LoadedApplication
 from unmissed.cli.development import Announcement
@@ -41,10 +40,6 @@ class Site:
         _freeze_what_is_loaded()
         return Server(config, started=lambda server: self._check(loaded, server))
 
-    def serve(self, config: Config, sockets: list[socket] | None = None) -> None:
-        """Serve until SIGTERM. Raises ConfigurationError."""
-        self.server(config).run(sockets)
-
     def _check(self, loaded: LoadedApplication, server: Server) -> None:
         """Report what the application lacks, and announce where it is. Raises ConfigurationError."""
         for routed in loaded.routed:
@@ -56,7 +51,7 @@ class Site:
         for name in self.flags:
             self._check_effect(name, loaded, server.managers)
         if not loaded.routed:
-            logger.warning("%s has no /ws: write app.include_router(create_router(manager))", loaded.name)
+            logger.warning("%s has no routes of create_router: app.include_router(create_router(manager))", loaded.name)
         if self.announcement is not None:
             self.announcement.show(loaded, port=server.port)
 

@@ -66,6 +66,18 @@ async def test_a_server_without_its_log_is_alive_and_not_ready_and_shows_its_add
     assert 200 == alive.status_code
 
 
+async def test_a_server_without_its_log_is_ready_for_clients_and_shows_the_problem(
+    client: httpx.AsyncClient, log: ManualLog
+) -> None:
+    before = await client.get("/readyz/clients")
+    log.lose(AWAY)
+
+    response = await client.get("/readyz/clients")
+
+    assert (200, {"status": "ready"}) == (before.status_code, before.json())
+    assert (200, {"status": "ready", "problem": LOG_UNAVAILABLE}) == (response.status_code, response.json())
+
+
 async def test_a_server_is_ready_again_with_its_log(client: httpx.AsyncClient, log: ManualLog) -> None:
     log.lose(AWAY)
     log.restore()
@@ -76,22 +88,20 @@ async def test_a_server_is_ready_again_with_its_log(client: httpx.AsyncClient, l
 async def test_a_draining_server_is_not_ready(client: httpx.AsyncClient, manager: ConnectionManager) -> None:
     manager.running.drain(seconds=1.0)
 
-    response = await client.get("/readyz")
+    responses = [await client.get(path) for path in ("/readyz", "/readyz/clients")]
 
-    assert 503 == response.status_code
-    assert "starting or shutting down" in response.json()["detail"]
+    assert [503, 503] == [response.status_code for response in responses]
+    assert all("starting or shutting down" in response.json()["detail"] for response in responses)
 
 
 async def test_a_server_that_has_not_started_is_not_ready() -> None:
     app = FastAPI()
     app.include_router(create_router(ConnectionManager(Settings.load(jwt_secret=SECRET))))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        response = await client.get("/readyz")
+        responses = [await client.get(path) for path in ("/readyz", "/readyz/clients")]
 
-    assert (503, problem("not accepting connections: the server is starting or shutting down")) == (
-        response.status_code,
-        response.json(),
-    )
+    expected = (503, problem("not accepting connections: the server is starting or shutting down"))
+    assert [expected] * 2 == [(response.status_code, response.json()) for response in responses]
 
 
 async def test_a_message_that_cannot_be_stored_is_a_503_that_says_when_to_retry_and_how(

@@ -1,11 +1,12 @@
 """Settings for local development, and the addresses that are shown."""
 
+import re
 from multiprocessing import get_context
 
 import pytest
 from fastapi import FastAPI
 
-from unmissed import ConnectionManager, Identity, Settings, create_app, create_router
+from unmissed import ConnectionManager, Identity, JwtVerifier, Settings, create_app, create_router
 from unmissed.cli.application import LoadedApplication
 from unmissed.cli.development import Announcement, development_settings, reload_settings
 from unmissed.core.errors import ConfigurationError
@@ -58,6 +59,21 @@ def test_only_what_the_application_has_is_shown(capsys: pytest.CaptureFixture[st
     assert "Docs" not in printed
     assert f"ws://127.0.0.1:{PORT}/ws\n" in printed, "tokens in URLs are not accepted"
     assert "UNMISSED_TOKEN=" in printed
+
+
+def test_the_token_fits_a_manager_whose_secret_is_in_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", "another secret, which only the environment has")
+    manager = ConnectionManager(Settings.load(jwt_secret=SECRET, jwt_audience="shop"))
+    app = FastAPI()
+    app.include_router(create_router(manager), prefix="/live")
+
+    found = re.search(r"export UNMISSED_URL=(\S+) UNMISSED_TOKEN=(\S+)", shown(app, capsys))
+
+    assert found
+    assert f"http://127.0.0.1:{PORT}/live" == found[1]
+    assert {"messages:publish", "admin"} == JwtVerifier.of(manager.settings).verify(found[2]).scopes
 
 
 async def anyone() -> Identity:
