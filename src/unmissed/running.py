@@ -34,6 +34,7 @@ from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.inbox import RequestHandling
+from unmissed.delivery.measures import NodeMeasures
 from unmissed.delivery.socket import Socket
 from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
@@ -128,7 +129,7 @@ class Running:
         """Counters since the start of this run."""
         self.history = self._fan_out.history
         self.cluster = ClusterNode(
-            OwnNode(self.node_id, self.connections, self._fan_out.history, self._facts),
+            OwnNode(self.node_id, self.connections, self._fan_out.history, self._facts, self._measured),
             revocations,
             channel=log.channel,
             key=_note_key(settings, shared=log.channel is not None),
@@ -203,6 +204,21 @@ class Running:
             "draining": self.draining,
             "problem": self.detailed_problem,
         }
+
+    def _measured(self) -> NodeMeasures:
+        """Return what this node has measured, for itself and for other nodes."""
+        window, lags = self.window, [connection.lag for connection in self.connections]
+        return self.measures.report(
+            counters={"evicted": window.evicted_messages},
+            gauges={
+                "connections": len(lags),
+                "connections_behind": sum(lag > 0 for lag in lags),
+                "lag_messages": max(lags, default=0),
+                "log_messages": len(window),
+                "log_bytes": window.size,
+                "log_reach_seconds": self.log_reach,
+            },
+        )
 
     @property
     def log_reach(self) -> float:
