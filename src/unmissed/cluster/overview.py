@@ -7,6 +7,7 @@ from heapq import nlargest, nsmallest
 from typing import Any
 
 from unmissed.delivery.history import History, HistoryEntry
+from unmissed.delivery.measures import NodeMeasures
 from unmissed.delivery.registry import Registry
 from unmissed.tasks import Pace
 
@@ -18,12 +19,13 @@ _MINUTE = 60
 
 @dataclass(frozen=True, slots=True)
 class OwnNode:
-    """What operators see of this node. ``facts`` returns what it says of itself, as JSON."""
+    """What operators see of this node. ``facts`` returns what it says of itself, and ``measured`` its measures."""
 
     node_id: str
     connections: Registry
     history: History
     facts: Callable[[], dict[str, Any]]
+    measured: Callable[[], NodeMeasures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Overview:
         return {
             "topics": topics,
             "facts": lambda _: self._own.facts(),
+            "measures": lambda _: asdict(self._own.measured()),
             "history": lambda wanted: asdict(self._past_here(**wanted)),
         }
 
@@ -116,6 +119,15 @@ class Overview:
         """Return what this node and the other nodes say of themselves, and None for one that does not answer."""
         answers = await self._ask("facts", None)
         return {self._own.node_id: self._own.facts(), **dict.fromkeys(others), **answers}
+
+    def measures_here(self) -> dict[str, NodeMeasures]:
+        """Return the measures of this node by its id."""
+        return {self._own.node_id: self._own.measured()}
+
+    async def measures(self) -> dict[str, NodeMeasures]:
+        """Return the measures of all nodes by their ids."""
+        answers = await self._ask("measures", None)
+        return {**self.measures_here(), **{node: NodeMeasures(**answer) for node, answer in answers.items()}}
 
     async def past(self, *, limit: int, kind: str | None = None) -> Past:
         """Return the last hour: the newest events, of one kind or of all, and how many there were of each."""
@@ -150,7 +162,7 @@ class Overview:
 
 def _past(answer: Mapping[str, Any]) -> Past:
     """Return the past of another node, which has come as JSON."""
-    events = [PastEvent(event["node_id"], event["time"], HistoryEntry(**event["entry"])) for event in answer["events"]]
+    events = [PastEvent(event["node_id"], event["time"], HistoryEntry(*event["entry"])) for event in answer["events"]]
     return Past(events, [PastMinute(**minute) for minute in answer["minutes"]], answer["since"])
 
 

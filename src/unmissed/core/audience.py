@@ -100,8 +100,8 @@ KEY_OVERHEAD = 236
 """Bytes that a key takes besides its text: 49 for the str, up to 107 in a set, and up to 80 in the window's index."""
 
 
-PUBLISH_SCOPE, ADMIN_SCOPE = "messages:publish", "admin"
-"""What a token must have in its scope to publish, and to see and end the connections of all users."""
+PUBLISH_SCOPE, ADMIN_SCOPE, METRICS_SCOPE = "messages:publish", "admin", "metrics:read"
+"""What a token must have in its scope to publish, to be an operator, and to read metrics."""
 
 _LATEST_TIME = 2**53
 
@@ -145,8 +145,11 @@ class Identity:
         return is_granted(topic, self.topics)
 
     def require(self, scope: str, *, what: str) -> None:
-        """Raise ScopeRequired unless the token has this scope. The text names ``what`` needs it."""
-        if scope not in self.scopes:
+        """Raise ScopeRequired unless the token has this scope. The text names ``what`` needs it.
+
+        The scope ``admin`` includes ``metrics:read``.
+        """
+        if scope not in self.scopes and not (scope == METRICS_SCOPE and ADMIN_SCOPE in self.scopes):
             raise ScopeRequired(what, scope=scope)
 
 

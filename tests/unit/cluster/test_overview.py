@@ -1,6 +1,7 @@
 """Topics, nodes and the last hour, of all nodes."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from support import ALICE, BOB, connect, managed, nth, until
@@ -43,7 +44,9 @@ async def test_only_topics_with_the_text_are_listed(manager: ConnectionManager) 
 
 async def test_a_node_that_follows_many_topics_names_the_largest(manager: ConnectionManager) -> None:
     """Then the numbers of topics are those of the nodes, added up."""
-    own = OwnNode("here", manager.running.connections, manager.running.history, dict)
+    running = manager.running
+    measured = partial(running.measures.report, counters={}, gauges={})
+    own = OwnNode("here", running.connections, running.history, dict, measured)
     connect(manager, follower("news"))
     there = {"connections": {"news": 5, "sport": 4}, "total": 20_000, "matching": 15_000}
 
@@ -75,6 +78,23 @@ async def test_every_node_says_how_it_is(managers: Managers) -> None:
     assert (2, 1, one.window.latest, True, None) == tuple(
         facts[name] for name in ("connections", "behind", "latest", "draining", "problem")
     )
+
+
+async def test_every_node_says_what_it_has_measured(managers: Managers) -> None:
+    one, two, _ = managers
+    connect(two, since=nth(7))[0].drop(4_999)
+    await two.emit("a")
+
+    found = await one.running.cluster.overview.measures()
+
+    assert {manager.running.node_id for manager in managers} == set(found)
+    measures = found[two.running.node_id]
+    assert (1, 0) == (measures.counters["published"], found[one.running.node_id].counters["published"])
+    assert ([("websocket", "reset", 1)], {"other": 1}) == (
+        [tuple(each) for each in measures.recoveries],
+        measures.closes,
+    )
+    assert {one.running.node_id} == set(one.running.cluster.overview.measures_here())
 
 
 async def test_a_node_that_does_not_answer_is_known_by_its_id(manager: ConnectionManager) -> None:

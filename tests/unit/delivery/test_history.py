@@ -95,7 +95,7 @@ def test_refusals_of_one_client_for_one_reason_are_one_entry(clock: ManualClock)
         ("another", "192.0.2.1", 1),
         ("the token is invalid", "192.0.2.1", 50),
         ("the token is invalid", "192.0.2.2", 50),
-    } == {(entry.reason, entry.client, entry.count) for entry in entries}
+    } == {(entry.reason, entry.client, entry.times) for entry in entries}
     assert {clock(), clock() - 1} == {entry.at for entry in entries}
     assert (4401, 401, "WebSocket /ws") == (entries[0].code, entries[0].status, entries[0].request)
 
