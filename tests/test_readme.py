@@ -20,6 +20,7 @@ from unmissed import JwtVerifier, Settings, create_router
 from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.message_routes import PATH
 from unmissed.api.models import RecoveryBody
+from unmissed.api.problems import Problem
 from unmissed.api.websocket_endpoint import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
 from unmissed.core.audience import MAX_TOPICS, MAX_USERS
@@ -244,9 +245,10 @@ def test_the_browser_example_gives_up_when_a_fresh_token_is_refused_too(browser:
 
 
 def test_the_json_of_the_protocol_is_what_openapi_says() -> None:
-    [example] = blocks("json", DOCS["protocol.md"])
+    page, refusal = blocks("json", DOCS["protocol.md"])
 
-    assert json.loads(example) == RecoveryBody.model_validate_json(example).model_dump(mode="json")
+    assert json.loads(page) == RecoveryBody.model_validate_json(page).model_dump(mode="json")
+    assert json.loads(refusal) == Problem.model_validate_json(refusal).model_dump(mode="json")
 
 
 def test_every_command_exists() -> None:

@@ -93,7 +93,6 @@ NAMES = {
             "on_message_complete",
             "on_response_complete",
             "on_url",
-            "send_400_response",
             "shutdown",
         ),
         attributes=(

@@ -102,6 +102,7 @@ class Running:
             start=self._requests.start,
             answer=self._requests.answer,
             valid_until=self._valid_until,
+            expires_in=self.expires_in,
             is_behind=self.is_behind,
             catch_up=self.catch_up,
         )
@@ -110,6 +111,8 @@ class Running:
             heartbeat_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,
             drain_seconds=settings.drain_seconds,
+            client_rate=settings.client_rate,
+            client_burst=settings.client_burst,
             max_connections=settings.max_connections,
             max_connections_per_user=settings.max_connections_per_user,
         )
@@ -311,6 +314,14 @@ class Running:
         """Return when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
         self._revocations.check(identity)
         return self._clocks.monotonic_at(identity.expires_at) + self._settings.token_leeway
+
+    def expires_in(self, identity: Identity) -> float | None:
+        """Return the seconds until a token expires, for a client whose clock may be wrong. None if it never does.
+
+        Without ``token_leeway``: a client should have another token by then.
+        """
+        expires_at = identity.expires_at
+        return None if expires_at is None else max(0.0, round(expires_at - self._clocks.wall(), 3))
 
     def check_accepting(self, right_call: str = _OWN_LOOP) -> None:
         """Raise NotRunning, WrongThread, which names the right call, or Draining."""

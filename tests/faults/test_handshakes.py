@@ -46,7 +46,18 @@ def test_a_bad_handshake_is_answered_and_closed(
     with RawClient(server.url) as client:
         client.request(*lines, **request_line)
 
-        assert client.rest().startswith(f"HTTP/1.1 {status} ".encode())
+        assert_own_problem(client.rest(), status)
+
+
+def assert_own_problem(answer: bytes, status: int) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    problem = json.loads(body)
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nContent-Type: application/problem+json\r\n" in head
+    assert f"\r\nContent-Length: {len(body)}".encode() in head
+    assert status == problem["status"]
+    assert problem["type"].startswith("urn:unmissed:problem:")
+    assert problem["detail"]
 
 
 @native_only
@@ -69,7 +80,7 @@ def test_a_bad_request_is_answered_and_closed(server: LiveServer, head: bytes, s
     with RawClient(server.url) as client:
         client.send(head)
 
-        assert client.rest().startswith(f"HTTP/1.1 {status} ".encode())
+        assert_own_problem(client.rest(), status)
 
 
 @native_only
@@ -78,7 +89,7 @@ def test_an_endless_head_is_answered_with_431(server: LiveServer) -> None:
         client.send(b"GET /livez HTTP/1.1\r\n")
         client.send_until_answered(b"X-Line: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 20, seconds_between=0.002)
 
-        assert client.rest().startswith(b"HTTP/1.1 431 ")
+        assert_own_problem(client.rest(), 431)
 
 
 @native_only

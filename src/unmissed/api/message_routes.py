@@ -62,6 +62,9 @@ def add_message_routes(
             topics=topics,
             heartbeat_seconds=manager.settings.heartbeat_seconds,
             max_age=manager.window.retention.max_age,
+            rate=manager.settings.client_rate,
+            burst=manager.settings.client_burst,
+            expires_in=manager.running.expires_in(identity),
         )
         return _json(answer.encode(), HTTPStatus.OK)
 

@@ -47,6 +47,11 @@ class RecoveryBody(BaseModel):
     topics: list[str] = Field(description="The topics whose messages are included.", examples=[["orders.42"]])
     heartbeat_seconds: float = Field(description="Seconds between two heartbeats of a connection.", examples=[25])
     max_age: float = Field(description="Seconds that messages and answers are retained.", examples=[900])
+    rate: float = Field(description="Requests a second that you may send on average.", examples=[10])
+    burst: int = Field(description="Requests that you may send at once.", examples=[20])
+    expires_in: float | None = Field(
+        default=None, description="Seconds until the token expires; absent if it does not.", examples=[3600]
+    )
 
 
 class PublishBody(BaseModel):

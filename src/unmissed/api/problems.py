@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from http.client import responses
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from unmissed.api.error_table import known, refuse
 from unmissed.api.identity import Bearer, get_identity, may_have_query_token, remember_bearer
+from unmissed.core.rest import PROBLEM_MEDIA_TYPE, PROBLEM_PREFIX, problem
 from unmissed.framework_names import injected_by, is_as_written
 from unmissed.manager import ConnectionManager
 from unmissed.security.origins import Origins
@@ -22,8 +22,13 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
-    type: str = Field(default="about:blank", description="Always about:blank: the status identifies the problem.")
-    title: str = Field(description="The name of the status.", examples=["Unprocessable Entity"])
+    type: str = Field(
+        description=f"The name of the status after {PROBLEM_PREFIX}, by which a client tells a refusal of this server "
+        "from that of a proxy.",
+        examples=[f"{PROBLEM_PREFIX}unprocessable-content"],
+        pattern=f"^{PROBLEM_PREFIX}[a-z0-9-]+$",
+    )
+    title: str = Field(description="The name of the status.", examples=["Unprocessable Content"])
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str = Field(
         description="What is wrong, and what to do about it.",
@@ -34,11 +39,10 @@ class Problem(BaseModel):
 class ProblemResponse(JSONResponse):
     """A response with a problem as its body."""
 
-    media_type = "application/problem+json"
+    media_type = PROBLEM_MEDIA_TYPE
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
-        problem = Problem(title=responses.get(status, "Error"), status=status, detail=detail)
-        super().__init__(problem.model_dump(), status, headers={"Cache-Control": "no-store", **(headers or {})})
+        super().__init__(problem(status, detail), status, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:

@@ -401,19 +401,20 @@ export type Request = (frame: Frame) => Promise<any>;
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
  * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
- * follow any, and `expires_at` if your token expires.
+ * follow any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
+ * Requests beyond `rate` and `burst` are refused.
  */
 export type ConnectedFrame = {
     type: "connected";
     connection_id: string;
+    oldest: number;
+    latest: number;
+    sequence_number: number;
     epoch: string;
     /**
      * The number with which this epoch began.
      */
     first: number;
-    oldest: number;
-    latest: number;
-    sequence_number: number;
     /**
      * Seconds between two heartbeats.
      */
@@ -422,12 +423,24 @@ export type ConnectedFrame = {
      * Seconds that messages and answers are retained.
      */
     max_age: number;
+    /**
+     * Requests a second that you may send on average.
+     */
+    rate: number;
+    /**
+     * Requests that you may send at once.
+     */
+    burst: number;
     outcome?: "gap" | "reset" | "complete" | undefined;
     topics?: string[] | undefined;
     /**
      * Unix time in seconds.
      */
     expires_at?: number | undefined;
+    /**
+     * Seconds until the token expires, by the clock of the server.
+     */
+    expires_in?: number | undefined;
 };
 /**
  * The position of a client that is up to date. It comes once you are up to date after a resume, and every
@@ -472,6 +485,7 @@ export type PongFrame = {
 };
 /**
  * The answer to a renewed token, with the topics that it added and removed. `sequence_number` is your position.
+ * `expires_at` and `expires_in` are as in `connected`.
  */
 export type AuthenticatedFrame = {
     type: "authenticated";
@@ -482,6 +496,10 @@ export type AuthenticatedFrame = {
      * Unix time in seconds.
      */
     expires_at?: number | undefined;
+    /**
+     * Seconds until the token expires, by the clock of the server.
+     */
+    expires_in?: number | undefined;
 };
 /**
  * The answer to follow and unfollow: the topics that it added or removed. `added` are those that you did not follow

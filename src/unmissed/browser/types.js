@@ -465,21 +465,25 @@
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
  * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
- * follow any, and `expires_at` if your token expires.
+ * follow any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
+ * Requests beyond `rate` and `burst` are refused.
  *
  * @typedef {object} ConnectedFrame
  * @property {"connected"} type
  * @property {string} connection_id
- * @property {string} epoch
- * @property {number} first The number with which this epoch began.
  * @property {number} oldest
  * @property {number} latest
  * @property {number} sequence_number
+ * @property {string} epoch
+ * @property {number} first The number with which this epoch began.
  * @property {number} heartbeat_seconds Seconds between two heartbeats.
  * @property {number} max_age Seconds that messages and answers are retained.
+ * @property {number} rate Requests a second that you may send on average.
+ * @property {number} burst Requests that you may send at once.
  * @property {"complete" | "gap" | "reset"} [outcome]
  * @property {string[]} [topics]
  * @property {number} [expires_at] Unix time in seconds.
+ * @property {number} [expires_in] Seconds until the token expires, by the clock of the server.
  */
 
 /**
@@ -530,6 +534,7 @@
 
 /**
  * The answer to a renewed token, with the topics that it added and removed. `sequence_number` is your position.
+ * `expires_at` and `expires_in` are as in `connected`.
  *
  * @typedef {object} AuthenticatedFrame
  * @property {"authenticated"} type
@@ -537,6 +542,7 @@
  * @property {string[]} removed
  * @property {number} sequence_number
  * @property {number} [expires_at] Unix time in seconds.
+ * @property {number} [expires_in] Seconds until the token expires, by the clock of the server.
  */
 
 /**

@@ -412,8 +412,8 @@ class ClientReader:
         self.send(answer.encode())
         return self._change(self.topics - removed)
 
-    def renew(self, topics: frozenset[str], *, expires_at: float | None) -> TopicChange:
-        """Follow the topics of another token, which expires at ``expires_at`` (Unix seconds).
+    def renew(self, topics: frozenset[str], *, expires_at: float | None, expires_in: float | None) -> TopicChange:
+        """Follow the topics of another token, which expires in ``expires_in`` seconds, at ``expires_at``.
 
         Answers with an ``authenticated`` frame. Raises InvalidToken if there are too many; nothing changes then.
         """
@@ -423,7 +423,13 @@ class ClientReader:
             raise InvalidToken(str(error)) from None
         change = self._change(topics)
         added, removed = change.added, change.removed
-        answer = AuthenticatedFrame(added=added, removed=removed, sequence_number=self.position, expires_at=expires_at)
+        answer = AuthenticatedFrame(
+            added=added,
+            removed=removed,
+            sequence_number=self.position,
+            expires_at=expires_at,
+            expires_in=expires_in,
+        )
         self.send(answer.encode())
         return change
 

@@ -1,7 +1,9 @@
-"""What HTTP requests and responses contain: a path, a subprotocol, and the bodies of the message routes."""
+"""What HTTP requests and responses contain: a path, a subprotocol, and the bodies of answers and refusals."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http.client import responses
 
 from unmissed.core.encoding import encode_json
 from unmissed.core.fields import short_seconds
@@ -14,6 +16,36 @@ EVENTS_TRANSPORT = "events"
 
 EVENTS_PATH = "/websocket/events"
 """Where servers offer event streams."""
+
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+PROBLEM_PREFIX = "urn:unmissed:problem:"
+"""How the ``type`` of each refusal begins (RFC 9457), so that a client tells it from that of a proxy or a gateway."""
+
+# Those of RFC 9110, which later versions of Python use.
+_PHRASES = {**responses, 413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+_CLOSING = b"""\
+HTTP/1.1 %d %b\r
+Connection: close\r
+Cache-Control: no-store\r
+Content-Type: %b\r
+Content-Length: %d\r
+\r
+%b"""
+
+
+def problem(status: int, detail: str) -> dict[str, str | int]:
+    """Return the fields of a refusal. There is one ``type`` for each status, and its ``title`` says the same."""
+    # An application may use any status in its own dependencies.
+    title = _PHRASES.get(status, f"Status {status}")
+    name = re.sub("[^a-z0-9]+", "-", title.lower())
+    return {"type": PROBLEM_PREFIX + name, "title": title, "status": int(status), "detail": detail}
+
+
+def closing_answer(status: int, detail: str) -> bytes:
+    """Return a whole response that refuses a request before any application sees it, and closes the connection."""
+    body = encode_json(problem(status, detail))
+    return _CLOSING % (status, _PHRASES[status].encode(), PROBLEM_MEDIA_TYPE.encode(), len(body), body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +62,21 @@ class RecoveryAnswer:
     has_more: bool
     heartbeat_seconds: float
     max_age: float
+    rate: float
+    burst: int
+    expires_in: float | None = None
     topics: Iterable[str] = ()
 
     def encode(self) -> bytes:
         """Return the body as JSON."""
-        times = {"heartbeat_seconds": short_seconds(self.heartbeat_seconds), "max_age": short_seconds(self.max_age)}
-        rest = {"topics": sorted(self.topics), **{name: value for name, value in times.items() if value is not None}}
+        facts = {
+            "heartbeat_seconds": short_seconds(self.heartbeat_seconds),
+            "max_age": short_seconds(self.max_age),
+            "rate": short_seconds(self.rate),
+            "burst": self.burst,
+            "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
+        }
+        rest = {"topics": sorted(self.topics), **{name: value for name, value in facts.items() if value is not None}}
         return b'{"messages":[%b],"epoch":"%b","first":%d,"oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
             b",".join(self.payloads),
             self.epoch.encode(),

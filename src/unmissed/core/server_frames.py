@@ -5,6 +5,7 @@ The first line of a docstring is the summary of its frame in the AsyncAPI docume
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -24,6 +25,7 @@ from unmissed.core.fields import (
     TOPICS,
     Content,
     fields_of,
+    short_seconds,
 )
 
 MAX_DETAIL_BYTES = 1_000
@@ -42,6 +44,7 @@ def error_detail(text: str) -> str:
 
 _DETAIL = Content(TEXT.schema, error_detail)
 _UNIX_TIME = SECONDS.described("Unix time in seconds.")
+_SECONDS_LEFT = SECONDS.described("Seconds until the token expires, by the clock of the server.")
 
 
 class ServerFrame:
@@ -80,22 +83,60 @@ class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
     ``oldest`` and ``latest`` are as over REST, and ``sequence_number`` is the position from which you start. There is
-    an ``outcome`` if you sent ``since``, ``topics`` if you follow any, and ``expires_at`` if your token expires.
+    an ``outcome`` if you sent ``since``, ``topics`` if you follow any, and ``expires_at`` and ``expires_in`` if your
+    token expires. Use ``expires_in`` where your clock may be wrong. Requests beyond ``rate`` and ``burst`` are refused.
     """
 
     type: ClassVar[str] = "connected"
 
     connection_id: Annotated[str, TEXT]
-    epoch: Annotated[str, TEXT]
-    first: Annotated[int, NUMBER.described("The number with which this epoch began.")]
     oldest: Annotated[int, NUMBER]
     latest: Annotated[int, NUMBER]
     sequence_number: Annotated[int, NUMBER]
+    epoch: Annotated[str, TEXT]
+    first: Annotated[int, NUMBER.described("The number with which this epoch began.")]
     heartbeat_seconds: Annotated[float, SECONDS.described("Seconds between two heartbeats.")]
     max_age: Annotated[float, SECONDS.described("Seconds that messages and answers are retained.")]
+    rate: Annotated[float, SECONDS.described("Requests a second that you may send on average.")]
+    burst: Annotated[int, INTEGER.described("Requests that you may send at once.")]
     outcome: Annotated[str | None, OUTCOME] = None
     topics: Annotated[Collection[str] | None, TOPICS] = None
     expires_at: Annotated[float | None, _UNIX_TIME] = None
+    expires_in: Annotated[float | None, _SECONDS_LEFT] = None
+
+    def encode(self) -> bytes:
+        """Return the frame as compact JSON. Each handshake needs one: what is equal in all of them is encoded once."""
+        optional = {
+            "outcome": self.outcome,
+            "topics": self.topics and sorted(self.topics),
+            "expires_at": None if self.expires_at is None else short_seconds(self.expires_at),
+            "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
+        }
+        rest = to_json({name: value for name, value in optional.items() if value is not None})[1:]
+        return b'{"type":"connected","connection_id":%b,"oldest":%d,"latest":%d,"sequence_number":%d,%b%b%b' % (
+            to_json(self.connection_id),
+            self.oldest,
+            self.latest,
+            self.sequence_number,
+            _shared((self.epoch, self.first, self.heartbeat_seconds, self.max_age, self.rate, self.burst)),
+            b"," if len(rest) > 1 else b"",
+            rest,
+        )
+
+
+@lru_cache(maxsize=16)
+def _shared(facts: tuple[str, int, float, float, float, int]) -> bytes:
+    """Return the fields of ``connected`` that all connections to a log share, as JSON without its braces."""
+    epoch, first, heartbeat_seconds, max_age, rate, burst = facts
+    fields = {
+        "epoch": epoch,
+        "first": first,
+        "heartbeat_seconds": short_seconds(heartbeat_seconds),
+        "max_age": short_seconds(max_age),
+        "rate": short_seconds(rate),
+        "burst": burst,
+    }
+    return to_json({name: value for name, value in fields.items() if value is not None})[1:-1]
 
 
 @_frame
@@ -183,7 +224,7 @@ class PongFrame(ServerFrame):
 class AuthenticatedFrame(ServerFrame):
     """The answer to a renewed token, with the topics that it added and removed.
 
-    ``sequence_number`` is your position.
+    ``sequence_number`` is your position. ``expires_at`` and ``expires_in`` are as in ``connected``.
     """
 
     type: ClassVar[str] = "authenticated"
@@ -192,6 +233,7 @@ class AuthenticatedFrame(ServerFrame):
     removed: Annotated[Collection[str], TOPICS]
     sequence_number: Annotated[int, NUMBER]
     expires_at: Annotated[float | None, _UNIX_TIME] = None
+    expires_in: Annotated[float | None, _SECONDS_LEFT] = None
 
 
 @_frame

@@ -40,6 +40,9 @@ class Limits:
     stall_seconds: float
     drain_seconds: float
     """When many clients are asked to reconnect, within how many seconds they do."""
+    client_rate: float
+    client_burst: int
+    """What clients may send, which ``connected`` announces."""
     max_connections: int | None = None
     max_connections_per_user: int | None = None
 
@@ -73,6 +76,7 @@ class FanOut:
         self._ended = ended
         self._limits = limits
         self._clock = handling.clock
+        self._expires_in = handling.expires_in
         self._reports = Reports(
             handling=handling,
             ended=self._forget,
@@ -167,8 +171,11 @@ class FanOut:
             sequence_number=start,
             heartbeat_seconds=self._limits.heartbeat_seconds,
             max_age=window.retention.max_age,
+            rate=self._limits.client_rate,
+            burst=self._limits.client_burst,
             topics=connection.topics or None,
             expires_at=connection.identity.expires_at,
+            expires_in=self._expires_in(connection.identity),
         ).encode()
 
     def _forget(self, connection: Connection, code: int, reason: str) -> None:

@@ -70,6 +70,8 @@ class RequestHandling:
     """Does what a client asks for. It never raises."""
     valid_until: Callable[[Identity], float]
     """Returns when an identity expires, in monotonic seconds. Raises InvalidToken if it was logged out."""
+    expires_in: Callable[[Identity], float | None]
+    """Returns the seconds until an identity expires, as its client sees it, or None if it does not expire."""
     is_behind: Callable[[int | None], bool]
     """Returns whether a position is ahead of this node, as after a move from another node."""
     catch_up: Callable[[int | None], Awaitable[None]]
@@ -309,7 +311,7 @@ class Inbox:
         if identity.user_id != self._identity.user_id:
             raise InvalidToken("the token is for another user: open another connection")
         # Last of what may raise: an error leaves the connection with its old token and its old topics.
-        change = reader.renew(topics, expires_at=identity.expires_at)
+        change = reader.renew(topics, expires_at=identity.expires_at, expires_in=self._handling.expires_in(identity))
         self._identity = identity
         return Renewed(identity, expires_at, change)
 

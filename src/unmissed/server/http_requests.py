@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
 
+from unmissed.core.rest import closing_answer
 from unmissed.delivery.socket import BODY_EXTENSION, Socket
 from unmissed.framework_names import (
     Config,
@@ -26,13 +28,15 @@ MAX_HEAD_BYTES = 65_536
 _SEGMENT_BYTES = 8_192
 _MAX_FRAMING_RATIO = 16
 _LINGER_BYTES = 262_144
-_EMPTY_ANSWER = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_URI_TOO_LONG = _EMPTY_ANSWER % (414, b"URI Too Long")
-_HEADERS_TOO_LARGE = _EMPTY_ANSWER % (431, b"Request Header Fields Too Large")
-_LIMITS = {
+_INVALID = HTTPStatus.BAD_REQUEST
+_URI_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
+_HEADERS_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+_REASONS = {
+    _INVALID: "it is not valid HTTP",
     _URI_TOO_LONG: f"its URL has more than {MAX_URL_BYTES:,} bytes",
     _HEADERS_TOO_LARGE: f"its head, or the framing of its body, has more than {MAX_HEAD_BYTES:,} bytes",
 }
+_ANSWERS = {status: closing_answer(status, f"request refused: {reason}") for status, reason in _REASONS.items()}
 
 
 class RequestProtocol(RequestHooks, HttpToolsProtocol):
@@ -62,7 +66,7 @@ class RequestProtocol(RequestHooks, HttpToolsProtocol):
         super().connection_made(transport)
         self._unparsed = b""
         self._framing_bytes = self._body_bytes = 0
-        self._refusal: bytes | None = None
+        self._refusal = _INVALID
         self._running: RequestResponseCycle | None = None
         self._lingering = False
         self.flow = _ReadFlow(transport, parse_rest=self._parse_rest)
@@ -176,15 +180,11 @@ class RequestProtocol(RequestHooks, HttpToolsProtocol):
             if self._framing_bytes > MAX_HEAD_BYTES + _MAX_FRAMING_RATIO * self._body_bytes:
                 self._refuse(_HEADERS_TOO_LARGE)
 
-    def _refuse(self, answer: bytes | None) -> None:
+    def _refuse(self, status: HTTPStatus) -> None:
         address = ":".join(map(str, self.client or ()))
-        why = "it is not valid HTTP" if answer is None else _LIMITS[answer]
-        self.logger.warning("%s - request refused, because %s", address, why)
-        if answer is None:
-            self.send_400_response("Invalid HTTP request received.")
-        else:
-            self.transport.write(answer)
-            self.transport.close()
+        self.logger.warning("%s - request refused, because %s", address, _REASONS[status])
+        self.transport.write(_ANSWERS[status])
+        self.transport.close()
 
     def _upgrade(self, following: bytes) -> None:
         if not self.accepts_upgrade():

@@ -10,7 +10,10 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN, State
 from websockets.protocol import Protocol as WebSocketParser
 from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
 
+from unmissed.core.encoding import encode_json
+from unmissed.core.rest import PROBLEM_MEDIA_TYPE, closing_answer, problem
 from unmissed.delivery.socket import SOCKET_EXTENSION, SocketListener
 from unmissed.framework_names import Config, ServerState, get_remote_addr
 from unmissed.server.asgi_bridge import AsgiBridge
@@ -18,7 +21,7 @@ from unmissed.server.frame_parser import Pong, Received
 from unmissed.server.native_websocket import NativeWebSocket, max_message_bytes, silent, without_pongs
 from unmissed.server.plain_handshake import websocket_scope
 
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_BAD_REQUEST = closing_answer(HTTPStatus.BAD_REQUEST, "the handshake is not valid HTTP")
 
 _LIMITS: dict[type[Exception], str] = {
     RequestLineTooLong: "its URL is too long (WEBSOCKETS_MAX_LINE_LENGTH)",
@@ -53,7 +56,9 @@ class WebSocketProtocol(NativeWebSocket):
     def shutdown(self) -> None:
         """Close the WebSocket, or refuse its handshake, because uvicorn is shutting down."""
         if self._parser_state is CONNECTING:
-            self._respond(self._handshake.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down\n"))
+            self._respond(
+                self._handshake.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down: reconnect shortly")
+            )
         else:
             super().shutdown()
 
@@ -78,7 +83,7 @@ class WebSocketProtocol(NativeWebSocket):
     # The handshake
 
     def _new_parser(self) -> WebSocketParser:
-        return ServerProtocol(max_size=self._max_size, logger=silent)
+        return _HandshakeParser(max_size=self._max_size, logger=silent)
 
     @property
     def _parser_state(self) -> State:
@@ -130,11 +135,11 @@ class WebSocketProtocol(NativeWebSocket):
         """Return the response to a handshake that ``websockets`` would accept or reject with a less precise status."""
         # RFC 9112 section 3.2: a request without this header, or with several, must get 400.
         if len(request.headers.get_all("Host")) != 1:
-            return self._handshake.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required\n")
+            return self._handshake.reject(HTTPStatus.BAD_REQUEST, "exactly one Host header is required")
         # RFC 6455 section 4.4: the refusal names the version, so that a client can try again with it.
         versions = request.headers.get_all("Sec-WebSocket-Version")
         if versions and versions != ["13"]:
-            response = self._handshake.reject(HTTPStatus.UPGRADE_REQUIRED, "only version 13 is supported (RFC 6455)\n")
+            response = self._handshake.reject(HTTPStatus.UPGRADE_REQUIRED, "only version 13 is supported (RFC 6455)")
             response.headers["Upgrade"] = "websocket"
             response.headers["Sec-WebSocket-Version"] = "13"
             return response
@@ -165,3 +170,18 @@ class WebSocketProtocol(NativeWebSocket):
             address = ":".join(map(str, get_remote_addr(self.transport) or ()))
             why = _LIMITS.get(type(error), "it is not valid")
             logger.warning("%s - WebSocket handshake refused, because %s: %s", address, why, error)
+
+
+class _HandshakeParser(ServerProtocol):
+    """The parser of ``websockets``, which refuses a handshake as all of this server does."""
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        """Return a response with a problem as its body."""
+        response = super().reject(status, text)
+        response.body = encode_json(problem(response.status_code, " ".join(text.split())))
+        for name, value in (("Content-Type", PROBLEM_MEDIA_TYPE), ("Content-Length", str(len(response.body)))):
+            # Headers of ``websockets`` are added to those of the same name.
+            del response.headers[name]
+            response.headers[name] = value
+        response.headers["Cache-Control"] = "no-store"
+        return response

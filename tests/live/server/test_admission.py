@@ -34,6 +34,7 @@ from unmissed.testing import SECRET, LiveServer
 NATIVE: dict[str, Any] = {"http": "unmissed.server:HttpProtocol", "ws": "unmissed.server:WebSocketProtocol"}
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 GOOD = "Authorization: Bearer {token}"
+_VARIABLE = re.compile(rb'"(connection_id|epoch|timestamp)":"[^"]*"|"expires_(at|in)":[0-9.]*')
 
 
 class Watching:
@@ -128,7 +129,9 @@ def told_by(client: RawClient) -> str:
     frames: list[tuple[Opcode, bytes]] = []
     while not frames or frames[-1][0] is not Opcode.CLOSE:
         opcode, data = client.next_frame()
-        frames.append((opcode, re.sub(rb'"(connection_id|epoch|timestamp)":"[^"]*"|"expires_at":[0-9]*', b"", data)))
+        frames.append(
+            (opcode, re.sub(rb'"(connection_id|epoch|timestamp)":"[^"]*"|"expires_(at|in)":[0-9.]*', b"", data))
+        )
         if b'"heartbeat"' in data or (b'"connected"' in data and b'"outcome"' not in data):
             break
     return head + repr(frames)

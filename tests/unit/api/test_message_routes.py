@@ -25,7 +25,8 @@ def assert_problem(response: httpx.Response, status: int) -> None:
     assert "application/problem+json" == response.headers["content-type"]
     assert "no-store" == response.headers["cache-control"]
     problem = response.json()
-    assert ("about:blank", status) == (problem["type"], problem["status"])
+    assert problem["type"] == f"urn:unmissed:problem:{problem['title'].lower().replace(' ', '-')}"
+    assert status == problem["status"]
     assert problem["detail"]
 
 
@@ -346,6 +347,9 @@ async def test_cors_follows_the_allowed_origins(origin: str, *, allowed: bool) -
     assert expected == preflight.headers.get("access-control-allow-origin")
     assert expected == answer.headers.get("access-control-allow-origin")
     assert expected == refusal.headers.get("access-control-allow-origin")
+    if allowed:
+        # A cache must not give an answer for one origin to the page of another.
+        assert all(response.headers["vary"].startswith("Origin") for response in (preflight, answer, refusal))
     assert (200 if allowed else 400, 200, 401) == (preflight.status_code, answer.status_code, refusal.status_code)
 
 

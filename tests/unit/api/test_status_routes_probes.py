@@ -40,7 +40,8 @@ async def client(manager: ConnectionManager) -> AsyncIterator[httpx.AsyncClient]
 
 
 def problem(detail: str) -> dict[str, object]:
-    return {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail}
+    kind = "urn:unmissed:problem:service-unavailable"
+    return {"type": kind, "title": "Service Unavailable", "status": 503, "detail": detail}
 
 
 async def test_a_server_is_ready_while_it_accepts_messages(client: httpx.AsyncClient) -> None:

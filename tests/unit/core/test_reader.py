@@ -312,7 +312,7 @@ def test_each_change_of_topics_is_returned_and_answered_with_the_position() -> N
     changes = [
         reader.follow(frozenset({"news", "sport"})),
         reader.unfollow(["news", "never followed"]),
-        reader.renew(frozenset({"rooms"}), expires_at=None),
+        reader.renew(frozenset({"rooms"}), expires_at=None, expires_in=None),
     ]
 
     assert [
@@ -336,7 +336,7 @@ def test_too_many_topics_are_refused_and_change_nothing() -> None:
     with pytest.raises(InvalidTopic):
         reader.follow(many)
     with pytest.raises(InvalidToken):
-        reader.renew(many, expires_at=None)
+        reader.renew(many, expires_at=None, expires_in=None)
 
     assert {"news"} == reader.topics
     assert [] == read(reader)

@@ -36,16 +36,21 @@ GREETING: dict[str, Any] = {
     "sequence_number": nth(2),
     "heartbeat_seconds": 25.0,
     "max_age": 900.0,
+    "rate": 10.0,
+    "burst": 20,
 }
 GREETING_TEXT = (
-    f'{{"type":"connected","connection_id":"5kVt0p3y.1qA","epoch":"k3J9x0aQ_2fM","first":{nth(1)},"oldest":{nth(3)},'
-    f'"latest":{nth(9)},"sequence_number":{nth(2)},"heartbeat_seconds":25,"max_age":900'
+    f'{{"type":"connected","connection_id":"5kVt0p3y.1qA","oldest":{nth(3)},"latest":{nth(9)},'
+    f'"sequence_number":{nth(2)},"epoch":"k3J9x0aQ_2fM","first":{nth(1)},"heartbeat_seconds":25,"max_age":900,'
+    '"rate":10,"burst":20'
 )
 FRAMES = [
     (ConnectedFrame(**GREETING), GREETING_TEXT + "}"),
     (
-        ConnectedFrame(**GREETING, outcome="gap", topics=frozenset({"b", "a"}), expires_at=1_796_000_000.5),
-        GREETING_TEXT + ',"outcome":"gap","topics":["a","b"],"expires_at":1796000000.5}',
+        ConnectedFrame(
+            **GREETING, outcome="gap", topics=frozenset({"b", "a"}), expires_at=1_796_000_000.5, expires_in=3_600.0
+        ),
+        GREETING_TEXT + ',"outcome":"gap","topics":["a","b"],"expires_at":1796000000.5,"expires_in":3600}',
     ),
     (HeartbeatFrame(sequence_number=nth(7)), f'{{"type":"heartbeat","sequence_number":{nth(7)}}}'),
     (GapFrame(first=nth(3), last=nth(9)), f'{{"type":"gap","from":{nth(3)},"to":{nth(9)},"sequence_number":{nth(9)}}}'),
@@ -53,8 +58,11 @@ FRAMES = [
     (ErrorFrame(code=4400, detail='no "é"'), '{"type":"error","code":4400,"detail":"no \\"é\\""}'),
     (ErrorFrame(code=4400, detail="no", id="c1"), '{"type":"error","id":"c1","code":4400,"detail":"no"}'),
     (
-        AuthenticatedFrame(added={"b", "a"}, removed=(), sequence_number=nth(7), expires_at=1_796_000_000.0),
-        f'{{"type":"authenticated","added":["a","b"],"removed":[],"sequence_number":{nth(7)},"expires_at":1796000000}}',
+        AuthenticatedFrame(added={"b", "a"}, removed=(), sequence_number=nth(7), expires_at=1.796e9, expires_in=60.5),
+        (
+            f'{{"type":"authenticated","added":["a","b"],"removed":[],"sequence_number":{nth(7)},'
+            '"expires_at":1796000000,"expires_in":60.5}'
+        ),
     ),
     (
         FollowingFrame(added=(), removed={"a"}, sequence_number=nth(7)),
@@ -92,7 +100,7 @@ def test_the_reserved_types_are_those_of_all_frames() -> None:
     assert {json.loads(text)["type"] for _, text in FRAMES} | {"pong"} == RESERVED_TYPES
 
 
-@pytest.mark.parametrize("name", ["max_age", "expires_at"])
+@pytest.mark.parametrize("name", ["heartbeat_seconds", "max_age", "expires_at", "expires_in"])
 def test_a_time_without_end_is_left_out(name: str) -> None:
     frame = ConnectedFrame(**{**GREETING, name: math.inf})
 

@@ -186,7 +186,7 @@ def renew(socket: FakeSocket, token: str) -> dict[str, Any]:
 async def test_a_renewed_token_keeps_the_connection_and_its_position(clock: ManualClock) -> None:
     async with managed(clock) as manager:
         socket = renewing(manager, clock)
-        assert clock() + 60 == socket.frames[0]["expires_at"]
+        assert (clock() + 60, 60) == (socket.frames[0]["expires_at"], socket.frames[0]["expires_in"])
         await manager.emit("a")
         await flushed(manager)
         clock.advance(59)
@@ -196,6 +196,7 @@ async def test_a_renewed_token_keeps_the_connection_and_its_position(clock: Manu
         assert {
             "type": "authenticated",
             "expires_at": clock() + 600.5,
+            "expires_in": 600.5,
             "added": [],
             "removed": [],
             "sequence_number": nth(1),

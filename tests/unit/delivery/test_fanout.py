@@ -101,7 +101,22 @@ async def test_messages_that_a_slice_has_not_reached_are_not_evicted(clock: Manu
 async def test_an_identity_that_never_expires_is_told_no_expiry(manager: ConnectionManager) -> None:
     socket, _ = connect(manager, Identity("alice"))
 
-    assert "expires_at" not in socket.frames[0]
+    assert not {"expires_at", "expires_in"} & {*socket.frames[0]}
+
+
+async def test_a_client_is_told_when_its_token_expires_by_the_clock_of_the_server(clock: ManualClock) -> None:
+    async with managed(clock, token_leeway=30) as manager:
+        early, _ = connect(manager, Identity("alice", expires_at=clock() + 90.0625))
+        late, _ = connect(manager, Identity("bob", expires_at=clock() - 10))
+
+        assert (90.062, 0) == (early.frames[0]["expires_in"], late.frames[0]["expires_in"])
+
+
+async def test_a_client_is_told_how_fast_it_may_ask(clock: ManualClock) -> None:
+    async with managed(clock, client_rate=2.5, client_burst=40) as manager:
+        socket, _ = connect(manager)
+
+        assert (2.5, 40) == (socket.frames[0]["rate"], socket.frames[0]["burst"])
 
 
 async def test_a_client_is_told_how_often_heartbeats_come(clock: ManualClock) -> None:

@@ -33,6 +33,8 @@ def test_a_message_has_the_same_digest_in_a_page() -> None:
         has_more=True,
         heartbeat_seconds=25.0,
         max_age=900.0,
+        rate=10.0,
+        burst=20,
     )
 
     page = page_of(answer.encode().decode())
