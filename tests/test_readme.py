@@ -99,6 +99,17 @@ async def test_the_example_test_passes_and_the_example_script_publishes_once(ser
     assert numbers == [served.published("order.paid")[0].sequence_number] * 2
 
 
+async def test_the_example_requests_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    example = executed("applications.md", DOCS["applications.md"])
+    with LiveServer(example["app"], manager=example["manager"]) as server:
+        number = await example["order"](server.url, server.token(topics=["rooms.*"]))
+
+        [message] = server.published("ordered")
+
+    assert (number, "at most 100 of an item") == (message.sequence_number, message.data)
+
+
 @pytest.mark.live
 def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)

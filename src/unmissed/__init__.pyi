@@ -16,8 +16,12 @@ from unmissed.core.errors import Draining as Draining
 from unmissed.core.errors import IdempotencyConflict as IdempotencyConflict
 from unmissed.core.errors import InvalidMessage as InvalidMessage
 from unmissed.core.errors import InvalidToken as InvalidToken
+from unmissed.core.errors import InvalidTopic as InvalidTopic
 from unmissed.core.errors import LogUnavailable as LogUnavailable
 from unmissed.core.errors import NotRunning as NotRunning
+from unmissed.core.errors import RequestRefused as RequestRefused
+from unmissed.core.errors import RequestUnanswered as RequestUnanswered
+from unmissed.core.errors import TooManyRequests as TooManyRequests
 from unmissed.core.errors import UnknownConnection as UnknownConnection
 from unmissed.core.errors import UnmissedError as UnmissedError
 from unmissed.core.errors import WrongThread as WrongThread

@@ -68,24 +68,32 @@ def every_fault_in_turn(seed: int) -> Callable[[], ConnectionFault]:
     return draw
 
 
-async def listen(server: LiveServer, proxy: FaultProxy, *, forgetful: bool = False) -> Received:
+async def listen(server: LiveServer, proxy: FaultProxy) -> Received:
     """Return what a client receives behind the proxy, until the network is repaired and the end arrives."""
     async with client.connect(proxy.url, token=server.token()) as stream:
-        assert stream.sequence_number is not None
-        received = Received(stream.sequence_number)
+        assert stream.position is not None
+        received = Received(stream.position)
         async for event in stream:
             assert isinstance(event, client.ReceivedMessage), "P4: a gap that is none"
             if event.type == "end":
                 break
             received.messages.append((event.sequence_number, event.data))
-            if forgetful:
-                stream.sequence_number = None
     return received
 
 
 async def listen_forgetfully(server: LiveServer, proxy: FaultProxy) -> Received:
-    """Listen as a client would that does not keep its position."""
-    return await listen(server, proxy, forgetful=True)
+    """Listen as a client would that does not keep its position: each of its connections is another stream."""
+    received: Received | None = None
+    while True:
+        async with client.connect(proxy.url, token=server.token()) as stream:
+            assert stream.position is not None
+            received = received or Received(stream.position)
+            while not stream.reconnects:
+                event = await anext(stream)
+                assert isinstance(event, client.ReceivedMessage)
+                if event.type == "end":
+                    return received
+                received.messages.append((event.sequence_number, event.data))
 
 
 async def publish(server: LiveServer, proxies: list[FaultProxy]) -> History:

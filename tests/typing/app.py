@@ -30,6 +30,7 @@ from unmissed import (
     Identity,
     InvalidMessage,
     InvalidToken,
+    InvalidTopic,
     JwtVerifier,
     Log,
     LogUnavailable,
@@ -39,11 +40,14 @@ from unmissed import (
     Page,
     Publication,
     Receipt,
+    RequestRefused,
+    RequestUnanswered,
     Retention,
     Settings,
     Socket,
     SocketListener,
     TokenVerifier,
+    TooManyRequests,
     UnknownConnection,
     UnmissedError,
     Window,
@@ -189,11 +193,15 @@ async def publish() -> None:
     try:
         message = await manager.broadcast({"type": "a", "data": 1})
         assert_type(message, Message)
+        assert_type((message.type, message.topics, message.users), tuple[str, list[str], list[str]])
+        assert_type(await manager.emit("a", idempotency_key="k"), Message)
         assert_type(await manager.publish_batch([{"type": "a"}], idempotency_key="k"), Publication)
     except IdempotencyConflict:
         print("use a new key")
     except InvalidMessage as error:
         print(error)
+    except TooManyRequests as error:
+        print(error.retry_after)
     except LogUnavailable as error:
         print(error.reason)
     except (AlreadyRunning, NotRunning, WrongThread, Draining):
@@ -215,6 +223,13 @@ async def watch() -> None:
         async with client.connect("http://localhost", token=issue_token(KEY, user_id="a", expires_in=60)) as stream:
             async for event in stream:
                 assert_type(event, client.Event)
+            assert_type(await stream.publish({"type": "a"}, topics=["news"], idempotency_key="k"), int)
+            assert_type(await stream.follow("news"), list[str])
+            assert_type(stream.status, client.Status)
+    except RequestRefused as error:
+        print(error.code, error.reason)
+    except (RequestUnanswered, TooManyRequests, InvalidTopic) as error:
+        print(error)
     except ConnectionRefused as error:
         print(error.code, error.reason)
     except (ConfigurationError, UnmissedError):

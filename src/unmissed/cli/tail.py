@@ -183,7 +183,7 @@ async def _drop(stream: Stream, drops: Drops, token: str, tally: Tally, show: Ca
             await asyncio.sleep(drops.every)
             if not stream.drop(drops.down):
                 continue
-            show(f"-- dropping the connection at {stream.sequence_number}: {tally}")
+            show(f"-- dropping the connection at {stream.position}: {tally}")
             if publishing:
                 publishing = await _publish(http, str(drops.publish_to), numbers, show)
 

@@ -195,26 +195,27 @@ def _read(kind: type[ClientFrame], frame: Mapping[str, Any], text: str) -> Clien
     try:
         return kind.read(frame, text)
     except InvalidFrame as error:
-        if _is_request_id(frame.get("id")):
+        if is_request_id(frame.get("id")):
             error.request_id = frame["id"]
         raise
 
 
 def _request_id(frame: Mapping[str, Any]) -> str:
     request_id = frame.get("id")
-    if _is_request_id(request_id):
+    if is_request_id(request_id):
         return request_id
     raise InvalidFrame("publish and command need an id: a string of 1 to 255 visible ASCII characters")
 
 
 def _optional_id(frame: Mapping[str, Any]) -> str | None:
     request_id = frame.get("id")
-    if request_id is None or _is_request_id(request_id):
+    if request_id is None or is_request_id(request_id):
         return request_id
     raise InvalidFrame("an id must be a string of 1 to 255 visible ASCII characters")
 
 
-def _is_request_id(value: object) -> TypeGuard[str]:
+def is_request_id(value: object) -> TypeGuard[str]:
+    """Return whether a value may be the id of a request."""
     return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
 
 

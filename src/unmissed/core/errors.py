@@ -23,7 +23,9 @@
     ├── Draining                the server is shutting down and accepts no new connections or messages
     ├── LogUnavailable          the log cannot be used at the moment
     ├── WrongThread             the manager was used from the wrong thread or event loop
-    └── ConnectionRefused       raised by the client: the server does not accept this client
+    ├── ConnectionRefused       raised by the client: the server does not accept this client
+    ├── RequestRefused          raised by the client: the server refused to execute a request
+    └── RequestUnanswered       raised by the client: the stream ended before the answer to a request
 """
 
 from math import ceil
@@ -198,6 +200,19 @@ class ConnectionRefused(UnmissedError):
         self.code = code
         self.reason = reason
         super().__init__(f"the server refused the connection with code {code}: {reason or 'no reason given'}")
+
+
+class RequestRefused(UnmissedError):
+    """The server refused a request of the client, for the ``reason``. ``code`` is a close code, such as 4403."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"the server refused the request with code {code}: {reason}")
+
+
+class RequestUnanswered(UnmissedError):
+    """A request of the client will get no answer. The text says whether it may have been executed."""
 
 
 def _shortened(text: str) -> str:

@@ -24,7 +24,7 @@ from unmissed.testing import LiveServer
 
 PATIENCE = 20.0
 NOWHERE = "http://127.0.0.1:1"
-FRAMES = json.loads((Path(__file__).parents[1] / "browser" / "frames.json").read_text())
+FRAMES = json.loads((Path(__file__).parents[2] / "browser" / "frames.json").read_text())
 """What both clients make of the frames of a server: the tests of the browser client read them, too."""
 
 
@@ -295,7 +295,7 @@ async def test_a_close_discards_unread_frames_and_completes_the_handshake(
         await until(lambda: all(each.position == nth(200) for each in server.manager.connections))
 
     assert received_a_close(caplog)
-    assert nth(0) == stream.sequence_number
+    assert nth(0) == stream.position
 
 
 async def test_a_close_while_the_next_event_is_awaited_completes_the_handshake(
@@ -333,7 +333,7 @@ async def test_a_position_is_enough_to_continue_in_another_process(server: LiveS
         first = await take(stream, 1)
     await publish(server)
 
-    async with opened(server, since=stream.sequence_number, epoch=stream.epoch) as continued:
+    async with opened(server, since=stream.position, epoch=stream.epoch) as continued:
         rest = await take(continued, 2)
 
     assert nths(1, 2, 3) == numbers(first + rest)
@@ -382,7 +382,7 @@ async def test_an_answer_with_an_earlier_number_does_not_set_the_position_back()
     async with scripted(greeting, stamped(FIRST + 8), published, "a frame without a number") as url:
         _, stream = await taken(url, 2)
 
-    assert FIRST + 8 == stream.sequence_number
+    assert FIRST + 8 == stream.position
 
 
 async def test_eviction_of_what_was_seen_is_no_gap(small_server: LiveServer) -> None:
@@ -634,7 +634,7 @@ async def test_the_position_moves_past_a_message_that_cannot_be_read() -> None:
         [event], stream = await taken(url, 1)
 
     assert Unreadable(nth(7), "NaN is not JSON") == event
-    assert nth(7) == stream.sequence_number
+    assert nth(7) == stream.position
 
 
 @pytest.mark.parametrize(
@@ -658,7 +658,7 @@ async def test_a_frame_without_a_readable_number_leaves_the_position(frame: str)
 
     assert isinstance(unreadable, Unreadable)
     assert None is unreadable.sequence_number
-    assert (nths(4), nth(4)) == (numbers([message]), stream.sequence_number)
+    assert (nths(4), nth(4)) == (numbers([message]), stream.position)
 
 
 async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -> None:
@@ -667,7 +667,7 @@ async def test_a_frame_of_a_later_version_is_ignored_except_for_its_position() -
     ) as url:
         events, stream = await taken(url, 1)
 
-    assert (nths(7), nth(7)) == (numbers(events), stream.sequence_number)
+    assert (nths(7), nth(7)) == (numbers(events), stream.position)
 
 
 def shape(event: Event) -> list[Any]:
@@ -694,7 +694,7 @@ async def test_frames_mean_the_same_as_in_a_browser(case: dict[str, Any]) -> Non
         events = await take(stream, len(case["events"]))
 
     assert case["events"] == [shape(event) for event in events]
-    assert (case["position"], case["epoch"]) == (stream.sequence_number, stream.epoch)
+    assert (case["position"], case["epoch"]) == (stream.position, stream.epoch)
 
 
 def greeting(start: int, outcome: str, *, latest: int, epoch: str = "e", first: int = FIRST) -> str:

@@ -1,0 +1,21 @@
+"""A Python client that reconnects, resumes from its position, reports what it lost, and is executed once."""
+
+from unmissed.client.connecting import TokenProvider, clean_token, websocket_url
+from unmissed.client.link import Status
+from unmissed.client.message_stream import Snapshot, Stream, connect
+from unmissed.client.received import Event, Gap, ReceivedMessage, Reset, Unreadable
+
+__all__ = [
+    "Event",
+    "Gap",
+    "ReceivedMessage",
+    "Reset",
+    "Snapshot",
+    "Status",
+    "Stream",
+    "TokenProvider",
+    "Unreadable",
+    "clean_token",
+    "connect",
+    "websocket_url",
+]
