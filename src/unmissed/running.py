@@ -12,6 +12,7 @@ from unmissed.application.client_requests import ClientRequests
 from unmissed.application.commands import Commands
 from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
+from unmissed.cluster.overview import OwnNode
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
@@ -33,6 +34,7 @@ from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
 from unmissed.delivery.inbox import RequestHandling
+from unmissed.delivery.measures import NodeMeasures
 from unmissed.delivery.socket import Socket
 from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
@@ -84,6 +86,7 @@ class Running:
         self.node_id = secrets.token_urlsafe(6)
         """Identifies this run among the nodes of the log. The ids of its connections begin with it."""
         self.draining = False
+        self._started_at = clocks.monotonic()
         self._stopped = False
         self._log = log
         self._settings = settings
@@ -124,10 +127,10 @@ class Running:
         self.connections = self._fan_out.connections
         self.measures = self._fan_out.measures
         """Counters since the start of this run."""
+        self.history = self._fan_out.history
         self.cluster = ClusterNode(
-            self.connections,
+            OwnNode(self.node_id, self.connections, self._fan_out.history, self._facts, self._measured),
             revocations,
-            node_id=self.node_id,
             channel=log.channel,
             key=_note_key(settings, shared=log.channel is not None),
             clock=clocks.monotonic,
@@ -190,6 +193,32 @@ class Running:
     def detailed_problem(self) -> str | None:
         """Why the log, the periodic checks or the notes between nodes fail. Only for operators: it names addresses."""
         return self._log.unavailable or self._checks.problem or self.cluster.nodes.problem
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what operators see of this node on any other."""
+        return {
+            "connections": len(self.connections.by_id),
+            "behind": len(self._fan_out.behind),
+            "latest": self.window.latest,
+            "started_at": self.cluster.unix_time(self._started_at),
+            "draining": self.draining,
+            "problem": self.detailed_problem,
+        }
+
+    def _measured(self) -> NodeMeasures:
+        """Return what this node has measured, for itself and for other nodes."""
+        window, lags = self.window, [connection.lag for connection in self.connections]
+        return self.measures.report(
+            counters={"evicted": window.evicted_messages},
+            gauges={
+                "connections": len(lags),
+                "connections_behind": sum(lag > 0 for lag in lags),
+                "lag_messages": max(lags, default=0),
+                "log_messages": len(window),
+                "log_bytes": window.size,
+                "log_reach_seconds": self.log_reach,
+            },
+        )
 
     @property
     def log_reach(self) -> float:

@@ -27,11 +27,14 @@ from unmissed.core import rate, receipts
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.audience_index import Evictions
 from unmissed.core.chunks import Chunk, Chunks
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_items, decode_json
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
-from unmissed.core.window import Retention, Window
+from unmissed.core.window import Outcome, Retention, Window
+from unmissed.delivery.connection import Connection
+from unmissed.delivery.history import MINUTES, History
 from unmissed.logs import writer
 from unmissed.logs.jetstream.engine import MAX_WAITING_NOTE_BYTES
 from unmissed.running import drafts_of
@@ -360,7 +363,36 @@ def evicted() -> object:
     return found
 
 
+def last_hour() -> object:
+    """Events of every kind and code, in every minute, with the longest texts. A short text of a client is a copy."""
+    clock = ManualClock()
+    history = History(clock=clock)
+    window = Window(Retention(), epoch="e", first_number=FIRST)
+    worst = "\U0001f600" * 1_000
+    for minute in range(2 * MINUTES):
+        clock.advance(60)
+        for code in (*CloseCode, 4_999):
+            for number in range(4):
+                text = f"{minute}.{number}.{worst}"
+                history.refused(code, text, status=400, request=text, client=text)
+                history.closed(ended(text), code, text)
+        for number in range(4):
+            text = f"{minute}.{number}.{worst}"
+            history.lost(text, FIRST, FIRST + minute)
+            history.stalled(ended(text), text)
+            history.recovered(Outcome.RESET, text, since=FIRST, window=window)
+    return history
+
+
+def ended(text: str) -> Connection:
+    """Return what a history reads of a connection."""
+    connection = Connection.__new__(Connection)
+    connection.id, connection.identity, connection.client = f"node.{text[:16]}", Identity(text), text
+    return connection
+
+
 SHARED: dict[str, Callable[[], object]] = {
+    "the last hour, for operators": last_hour,
     "events that wait for hooks": events,
     "the rates of users": rates,
     "users and tokens that were logged out": logged_out,

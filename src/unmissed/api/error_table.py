@@ -88,6 +88,13 @@ def refuse(error: Exception, connection: HTTPConnection, *, manager: ConnectionM
     refusal = _refusal(error, row)
     with suppress(NotRunning):
         manager.running.measures.refusals[refusal.close_code] += 1
+        manager.running.history.refused(
+            refusal.close_code,
+            printable(refusal.detail),
+            status=refusal.status,
+            request=_request(connection),
+            client=_address(connection),
+        )
     if row is _UNKNOWN:
         # The log gets the traceback, and the client nothing of it: it may contain secrets.
         logger.error("%s failed with an unexpected error", where, exc_info=error)
@@ -121,10 +128,17 @@ def refusal_of(code: int, detail: str) -> Refusal:
 
 def _where(connection: HTTPConnection) -> str:
     """Return method and path, and the address of the client."""
-    method = connection.scope.get("method", "WebSocket")
-    address = connection.client.host if connection.client else "an unknown address"
+    return f"{_request(connection)} from {_address(connection) or 'an unknown address'}"
+
+
+def _request(connection: HTTPConnection) -> str:
+    """Return method and path."""
     # Percent-encoded: a terminal obeys control characters.
-    return f"{method} {quote(connection.scope['path'])} from {address}"
+    return f"{connection.scope.get('method', 'WebSocket')} {quote(connection.scope['path'])}"
+
+
+def _address(connection: HTTPConnection) -> str | None:
+    return connection.client.host if connection.client else None
 
 
 def _row(error: Exception) -> Row:

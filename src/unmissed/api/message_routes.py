@@ -51,6 +51,7 @@ def add_message_routes(
         )
         if since is not None:
             manager.running.measures.recoveries["rest", page.outcome.value] += 1
+            manager.running.history.recovered(page.outcome, user_id, since=since, window=manager.window)
         answer = RecoveryAnswer(
             payloads=[message.payload for message in page.messages],
             epoch=manager.window.epoch,

@@ -100,62 +100,11 @@ class PresenceBody(BaseModel):
     total_connections: int = Field(examples=[2])
 
 
-class ConnectionBody(BaseModel):
-    """One open connection."""
-
-    connection_id: str = Field(examples=["5kVt0p3yZ1qA"])
-    user_id: str = Field(examples=["alice"])
-    connected_at: str = Field(description="RFC 3339, UTC.", examples=["2026-01-31T12:00:00.000Z"])
-    position: int = Field(description="The last sequence number that was sent or skipped.")
-    lag: int = Field(description="How many sequence numbers the position is behind the latest message.")
-    topics: list[str] = Field(description="The topics that the client follows.")
-    transport: str = Field(description="websocket or events.", examples=["websocket"])
-    client: str | None = Field(description="The client's address, if the server knows it.", examples=["192.0.2.7"])
-
-
-class ConnectionsBody(BaseModel):
-    """Open connections, ordered by id."""
-
-    connections: list[ConnectionBody]
-    next: str | None = Field(description="Request the next connections with this value of after; null at the end.")
-
-
-class ClosedBody(BaseModel):
-    """What was closed."""
-
-    closed: int = Field(description="The number of connections.")
-
-
 def answer(body: BaseModel) -> Response:
     """Return the response with this body."""
-    return Response(body.model_dump_json(), headers={"Cache-Control": "no-store"}, media_type="application/json")
-
-
-class LogBody(BaseModel):
-    """How full the log is, and its limits."""
-
-    messages: int
-    bytes: int
-    reach_seconds: float = Field(description="The age of the oldest message.")
-    max_messages: int
-    max_bytes: int
-    max_age: float = Field(description="Seconds that a message is retained.")
-
-
-class StatusBody(BaseModel):
-    """The log as this node sees it, and counters since its start."""
-
-    node_id: str = Field(description="The ids of the connections to this node begin with it.", examples=["5kVt0p3y"])
-    problem: str | None = Field(description="What fails on this node, if anything.", examples=[None])
-    epoch: str = Field(examples=["k3J9x0aQ_2fM"])
-    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
-    latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
-    log: LogBody
-    connections: int = Field(description="The open connections to this node.")
-    published: int = Field(description="Messages of this epoch, by any node.")
-    delivered: int = Field(description="Messages written to connections.")
-    gaps: int = Field(description="Gaps that were declared to connected clients.")
-    stalls: int = Field(description="Connections that were dropped because their client took nothing.")
+    return Response(
+        body.model_dump_json(by_alias=True), headers={"Cache-Control": "no-store"}, media_type="application/json"
+    )
 
 
 class ResultBody(BaseModel):

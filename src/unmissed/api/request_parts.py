@@ -4,6 +4,7 @@ FastAPI itself accepts ``since=+5``, uses the last value of a repeated parameter
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect, HTTPConnection
 
-from unmissed.core.audience import Identity
+from unmissed.core.audience import Identity, checked_topic
 from unmissed.core.errors import InvalidPosition, MessageTooLarge
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import BEARER_SUBPROTOCOL
@@ -66,6 +67,32 @@ def limit_parameter(connection: HTTPConnection, *, most: int | None = None) -> i
     if most is not None and limit > most:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"limit must be at most {most}")
     return limit
+
+
+def number_parameter(connection: HTTPConnection, name: str) -> int | None:
+    """Return a sequence number, or None when it is absent. Raises HTTPException with status 422."""
+    text = parameter(connection, name)
+    try:
+        return None if text is None else parse_sequence_number(text)
+    except InvalidPosition:
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"{name} must be one whole number from 0 to {MAX_SEQUENCE_NUMBER}, in plain digits such as 42",
+        ) from None
+
+
+def choice_parameter(connection: HTTPConnection, name: str, choices: Sequence[str]) -> str | None:
+    """Return one of these texts, or None when the parameter is absent. Raises HTTPException with status 422."""
+    text = parameter(connection, name)
+    if text is not None and text not in choices:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} must be one of: {', '.join(choices)}")
+    return text
+
+
+def topic_parameter(connection: HTTPConnection) -> str | None:
+    """Return the name of a topic, or None when it is absent. Raises InvalidTopic, or HTTPException with status 422."""
+    text = parameter(connection, "topic")
+    return None if text is None else checked_topic(text)
 
 
 def described(name: str, description: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:

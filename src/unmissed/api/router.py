@@ -13,8 +13,10 @@ from unmissed.api.command_routes import add_command_route
 from unmissed.api.connection_routes import add_connection_routes
 from unmissed.api.event_stream_routes import add_event_stream_route
 from unmissed.api.identity import Bearer, get_identity, share_bearer
+from unmissed.api.log_routes import add_log_route
 from unmissed.api.message_routes import add_message_routes
 from unmissed.api.metrics_routes import add_metrics_route
+from unmissed.api.overview_routes import add_overview_routes
 from unmissed.api.presence_routes import add_presence_route
 from unmissed.api.problems import problem_route
 from unmissed.api.status_routes import add_health_routes, add_status_route
@@ -113,6 +115,8 @@ def _fill(
     add_command_route(router, manager, authenticate=authenticate)
     add_presence_route(router, manager, authenticate=authenticate, access=access)
     add_connection_routes(router, manager, authenticate=authenticate)
+    add_overview_routes(router, manager, authenticate=authenticate)
+    add_log_route(router, manager, authenticate=authenticate)
     add_status_route(router, manager, authenticate=authenticate)
     add_metrics_route(router, manager, authenticate=authenticate)
     if manager.settings.docs:

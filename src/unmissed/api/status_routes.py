@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
 from unmissed.api.identity import checked
+from unmissed.api.operator_models import LogBody, StatusBody
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.manager import ConnectionManager
@@ -46,16 +47,16 @@ def add_status_route(router: APIRouter, manager: ConnectionManager, *, authentic
     add_options_route(router, PATH, methods="GET, OPTIONS")
 
 
-def _body(manager: ConnectionManager) -> models.StatusBody:
+def _body(manager: ConnectionManager) -> StatusBody:
     running = manager.running
     window, measures = running.window, running.measures
-    return models.StatusBody(
+    return StatusBody(
         node_id=running.node_id,
         problem=running.detailed_problem,
         epoch=window.epoch,
         oldest=window.oldest,
         latest=window.latest,
-        log=models.LogBody(
+        log=LogBody(
             messages=len(window),
             bytes=window.size,
             reach_seconds=running.log_reach,
@@ -73,7 +74,7 @@ def _body(manager: ConnectionManager) -> models.StatusBody:
 
 _DOCS: dict[str, Any] = {
     "responses": {
-        200: {"model": models.StatusBody},
+        200: {"model": StatusBody},
         **documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE),
     },
 }

@@ -1,42 +1,43 @@
-"""One node of a cluster: joins presence and logouts to the notes between nodes."""
+"""One node of a cluster: joins presence, logouts and what operators see to the notes between nodes."""
 
 from collections.abc import Callable
+from typing import Any
 
+from unmissed.cluster.listing import Listing, UnixTime
 from unmissed.cluster.logouts import Logouts, LogoutsHere
 from unmissed.cluster.nodes import Knowledge, Nodes
+from unmissed.cluster.overview import Overview, OwnNode
 from unmissed.cluster.presence import Presence, presence_answers
 from unmissed.core.revocations import Revocations
-from unmissed.delivery.registry import Registry
 from unmissed.logs.base import Channel
 
 
 class ClusterNode:
-    """One of the nodes that share a log. ``presence`` and ``logouts`` ask the other nodes, which are ``nodes``.
+    """One of the nodes that share a log. All but ``nodes``, which are the others, ask them.
 
-    ``connections`` are those of this node. ``channel`` carries the notes between nodes, and ``key`` authenticates them;
-    without a channel, the node is alone. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.
+    ``own`` is what this node has. ``channel`` carries the notes between nodes, and ``key`` authenticates them; without
+    a channel, the node is alone. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.
     """
 
     def __init__(
         self,
-        connections: Registry,
+        own: OwnNode,
         revocations: Revocations,
         *,
-        node_id: str,
         channel: Channel | None,
         key: bytes,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        def unix_time(monotonic: float) -> float:
-            return wall_clock() - (clock() - monotonic)
-
-        here = LogoutsHere(connections, revocations)
-        knowledge = Knowledge(
-            handlers={**presence_answers(connections, unix_time=unix_time), **here.answers},
-            facts=here.notes,
-            fingerprint=lambda: revocations.fingerprint,
-        )
-        self.nodes = Nodes(channel, node_id=node_id, key=key, knowledge=knowledge, clock=clock)
-        self.presence = Presence(connections, ask=self.nodes.ask, unix_time=unix_time)
+        connections, here = own.connections, LogoutsHere(own.connections, revocations)
+        unix_time = self.unix_time = UnixTime(clock=clock, wall_clock=wall_clock)
+        self.listing = Listing(connections, unix_time=unix_time, ask=self._ask)
+        self.overview = Overview(own, unix_time=unix_time, ask=self._ask)
+        answers = {**presence_answers(connections), **self.listing.answers, **self.overview.answers, **here.answers}
+        knowledge = Knowledge(handlers=answers, facts=here.notes, fingerprint=lambda: revocations.fingerprint)
+        self.nodes = Nodes(channel, node_id=own.node_id, key=key, knowledge=knowledge, clock=clock)
+        self.presence = Presence(connections, ask=self._ask)
         self.logouts = Logouts(here, nodes=self.nodes)
+
+    async def _ask(self, kind: str, content: Any) -> dict[str, Any]:
+        return await self.nodes.ask(kind, content)

@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isawaitable
 from itertools import count
 from typing import Any
 
@@ -24,7 +25,7 @@ class Knowledge:
     """What a node contributes to its cluster."""
 
     handlers: Mapping[str, Callable[[Any], Any]]
-    """A function for each kind of note. It is called with the content of a note, and returns the answer."""
+    """A function for each kind of note, async or not. It takes the content of a note, and returns the answer."""
     facts: Callable[[], list[tuple[str, Any]]]
     """Returns the notes that a newly started node needs, each a kind and its content."""
     fingerprint: Callable[[], int]
@@ -268,6 +269,8 @@ class Nodes:
                 self._settle(note["question"], node)
             case _ if kind in self._knowledge.handlers:
                 answer = self._knowledge.handlers[kind](content)
+                if isawaitable(answer):
+                    answer = await answer
                 if "question" in note:
                     await self._send("answer", answer, question=note["question"])
                 else:

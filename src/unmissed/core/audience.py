@@ -100,8 +100,8 @@ KEY_OVERHEAD = 236
 """Bytes that a key takes besides its text: 49 for the str, up to 107 in a set, and up to 80 in the window's index."""
 
 
-PUBLISH_SCOPE, ADMIN_SCOPE = "messages:publish", "admin"
-"""What a token must have in its scope to publish, and to see and end the connections of all users."""
+PUBLISH_SCOPE, ADMIN_SCOPE, METRICS_SCOPE = "messages:publish", "admin", "metrics:read"
+"""What a token must have in its scope to publish, to be an operator, and to read metrics."""
 
 _LATEST_TIME = 2**53
 
@@ -145,8 +145,11 @@ class Identity:
         return is_granted(topic, self.topics)
 
     def require(self, scope: str, *, what: str) -> None:
-        """Raise ScopeRequired unless the token has this scope. The text names ``what`` needs it."""
-        if scope not in self.scopes:
+        """Raise ScopeRequired unless the token has this scope. The text names ``what`` needs it.
+
+        The scope ``admin`` includes ``metrics:read``.
+        """
+        if scope not in self.scopes and not (scope == METRICS_SCOPE and ADMIN_SCOPE in self.scopes):
             raise ScopeRequired(what, scope=scope)
 
 
@@ -204,6 +207,16 @@ class Audience:
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "size_in_log", size_in_log)
 
+    @property
+    def topics(self) -> list[str]:
+        """The topics in alphabetical order."""
+        return sorted(topic for key in self.keys or () if (topic := topic_of(key)) is not None)
+
+    @property
+    def users(self) -> list[str]:
+        """The ids of the users in alphabetical order."""
+        return sorted(key[1:] for key in self.keys or () if topic_of(key) is None)
+
     @classmethod
     def of(cls, *, users: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> "Audience":
         """Return the audience of these users and the followers of these topics; without both, everyone.
@@ -223,6 +236,11 @@ def user_key(user_id: str) -> str:
 def topic_key(topic: str) -> str:
     """Return the key that the followers of a topic have: the same object wherever it is used, which saves memory."""
     return sys.intern(f"#{topic}")
+
+
+def topic_of(key: str) -> str | None:
+    """Return the topic that a key is of, or None for the key of a user."""
+    return key[1:] if key.startswith("#") else None
 
 
 def keys_of(user_id: str, topics: Iterable[str] = ()) -> frozenset[str]:

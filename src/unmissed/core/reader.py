@@ -179,6 +179,7 @@ class ClientReader:
         "_turn_start",
         "_user_id",
         "chose_topics",
+        "declared_gap",
         "outbox",
         "topics",
         "up_to_date",
@@ -200,6 +201,8 @@ class ClientReader:
         """Exists while anything besides messages is due."""
         self.up_to_date = False
         """Whether the client has all messages, apart from those that the next flush brings it. Never while it ends."""
+        self.declared_gap: tuple[int, int] | None = None
+        """The first and the last number of a gap that was returned, until the owner of the socket has recorded it."""
         self._chunks = chunks
         self._counts = counts
         self._user_id = user_id
@@ -318,6 +321,7 @@ class ClientReader:
         if self._position < window.evicted_through:
             if self._position < (lost := window.lost_through(self.keys)):
                 self._counts.gaps += 1
+                self.declared_gap = (self._position + 1, lost)
                 yield Chunk(GapFrame(first=self._position + 1, last=lost).encode())
             self._position = window.evicted_through
 

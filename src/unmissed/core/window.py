@@ -202,6 +202,11 @@ class Window:
             return islice(self._messages, before, len(self._messages) - left)
         return reversed(tuple(islice(reversed(self._messages), left, after)))
 
+    def messages_before(self, number: int, *, most: int) -> tuple[Message, ...]:
+        """Return the newest ``most`` of the retained messages below a number, the newest first."""
+        newer = max(0, self.latest - number + 1)
+        return tuple(islice(reversed(self._messages), newer, newer + most))
+
     def next_visible(
         self, position: int, keys: frozenset[str], *, everyone: bool = True, most: int = SCAN
     ) -> tuple[int, Iterator[Message]]:

@@ -32,6 +32,9 @@ class Behind:
         self._connections = set[Connection]()
         self._waits = set[_Wait]()
 
+    def __len__(self) -> int:
+        return len(self._connections)
+
     def add(self, connection: Connection) -> None:
         """Record that a connection is behind."""
         self._connections.add(connection)

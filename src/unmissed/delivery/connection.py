@@ -48,8 +48,10 @@ class Reports:
     """A connection was closed or lost, with this code and reason."""
     progressed: Callable[["Connection"], None]
     """A connection has caught up, or has fallen behind."""
-    stalled: Callable[[], None]
-    """A connection is dropped because its client has taken nothing."""
+    stalled: Callable[["Connection", str], None]
+    """A connection is dropped because its client has taken nothing, with the reason."""
+    lost: Callable[["Connection", int, int], None]
+    """The client was sent a gap, with the first and the last number."""
     turn_over: Callable[["Connection"], None]
     """A connection has more to deliver, in a later turn of the event loop."""
     topics_changed: Callable[["Connection", TopicChange], None]
@@ -172,6 +174,9 @@ class Connection:
         else:
             # No ``break``: the socket is full. Flushes would otherwise move the position of the reader without a write.
             reader.pause()
+        if reader.declared_gap is not None:
+            self._reports.lost(self, *reader.declared_gap)
+            reader.declared_gap = None
         if had_frames and self._inbox is not None:
             self._inbox.check_room()
         if not reader.up_to_date:
@@ -272,8 +277,9 @@ class Connection:
         if now >= self.expires_at or unix_time >= (self.identity.expires_at or math.inf):
             self.close(CloseCode.UNAUTHORIZED, "the token has expired: reconnect with a new one", discard=True)
         if self.liveness.is_stalled(now, stall_seconds=stall_seconds, closing=self.closing):
-            self._reports.stalled()
-            self.abort(f"stalled: the client has taken nothing for {stall_seconds:g} s")
+            reason = f"stalled: the client has taken nothing for {stall_seconds:g} s"
+            self._reports.stalled(self, reason)
+            self.abort(reason)
             return
         # Before the next ping below, which replaces the progress that the last one is compared with.
         if self.liveness.is_dead(now):

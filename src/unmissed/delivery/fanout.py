@@ -16,6 +16,7 @@ from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
 from unmissed.delivery.backpressure import Behind
 from unmissed.delivery.connection import SHUTTING_DOWN, Connection, Reports, Schedule, for_each, reconnect_all
+from unmissed.delivery.history import History
 from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.liveness import PING_SECONDS
 from unmissed.delivery.measures import Measures
@@ -63,6 +64,7 @@ class FanOut:
     ) -> None:
         self.window = window
         self.measures = Measures()
+        self.history = History(clock=handling.clock)
         self.behind = Behind()
         self.connections = Registry(
             max_connections=limits.max_connections, max_per_user=limits.max_connections_per_user
@@ -77,7 +79,8 @@ class FanOut:
             handling=handling,
             ended=self._forget,
             progressed=self._note_progress,
-            stalled=self._count_stall,
+            stalled=self._note_stall,
+            lost=self._note_gap,
             turn_over=Turns[Connection](lambda connection: for_each((connection,), Connection.deliver)).add,
             topics_changed=self.connections.index,
         )
@@ -129,6 +132,11 @@ class FanOut:
             self._note_progress(connection)
         if outcome is not None:
             self.measures.recoveries[transport, outcome.value] += 1
+            if outcome is not Outcome.COMPLETE:
+                since = subscription.since or 0
+                self.history.recovered(
+                    outcome, identity.user_id, since=since, window=self.window, connection=connection
+                )
         self._opened(connection)
         return connection
 
@@ -176,6 +184,7 @@ class FanOut:
         self.behind.discard(connection)
         if self.connections.remove(connection):
             self.measures.closes[code] += 1
+            self.history.closed(connection, code, reason)
             self._ended(connection, code, reason)
 
     def _note_progress(self, connection: Connection) -> None:
@@ -185,8 +194,12 @@ class FanOut:
         elif connection in self.connections:
             self.behind.add(connection)
 
-    def _count_stall(self) -> None:
+    def _note_stall(self, connection: Connection, reason: str) -> None:
         self.measures.stalls += 1
+        self.history.stalled(connection, reason)
+
+    def _note_gap(self, connection: Connection, first: int, last: int) -> None:
+        self.history.lost(connection.identity.user_id, first, last, connection=connection)
 
     def flush(self) -> None:
         """Bring every connection up to date as far as its socket accepts data."""

@@ -2,11 +2,17 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from unmissed.core.close_codes import CloseCode
 from unmissed.core.reader import ReadCounts
 
 BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histograms' buckets, in seconds."""
+
+
+_KNOWN_CODES = frozenset(CloseCode)
 
 
 class Histogram:
@@ -42,3 +48,48 @@ class Measures(ReadCounts):
         self.flush_seconds = Histogram()
         self.publish_to_write_seconds = Histogram()
         """From the append of each message to the end of the flush that wrote it."""
+
+    def report(self, *, counters: Mapping[str, int], gauges: Mapping[str, float]) -> "NodeMeasures":
+        """Return what is measured now, with these counters and gauges of other parts of the node."""
+        return NodeMeasures(
+            counters={
+                "published": self.published,
+                "delivered": self.delivered,
+                "gaps": self.gaps,
+                "stalls": self.stalls,
+                **counters,
+            },
+            gauges=gauges,
+            recoveries=[(transport, outcome, count) for (transport, outcome), count in self.recoveries.items()],
+            closes=_by_known_code(self.closes),
+            refusals=_by_known_code(self.refusals),
+            histograms={
+                name: ([*histogram.counts], histogram.total)
+                for name, histogram in (
+                    ("flush_seconds", self.flush_seconds),
+                    ("publish_to_write_seconds", self.publish_to_write_seconds),
+                )
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMeasures:
+    """What one node has measured, in values that have a JSON form."""
+
+    counters: Mapping[str, int]
+    gauges: Mapping[str, float]
+    recoveries: list[tuple[str, str, int]]
+    """Transport, outcome, and how many."""
+    closes: Mapping[str, int]
+    refusals: Mapping[str, int]
+    histograms: Mapping[str, tuple[list[int], float]]
+    """For each bucket of BUCKETS, and for all above, how many; and the sum of all."""
+
+
+def _by_known_code(counts: Mapping[int, int]) -> dict[str, int]:
+    """Return the counts by code. Clients choose codes, so unknown ones are counted together."""
+    found = Counter[str]()
+    for code, count in counts.items():
+        found[str(int(code)) if code in _KNOWN_CODES else "other"] += count
+    return dict(found)

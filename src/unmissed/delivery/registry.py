@@ -1,10 +1,9 @@
 """The open connections: found by id, user and topic, and limited in number."""
 
-import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
-from unmissed.core.audience import topic_key, user_key
+from unmissed.core.audience import topic_key, topic_of, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
 from unmissed.core.reader import TopicChange
 from unmissed.core.rest import EVENTS_TRANSPORT
@@ -46,6 +45,11 @@ class Index:
         """Return the connections that have a key."""
         found = self._found.get(key, ())
         return (found,) if isinstance(found, Connection) else found
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Yield the keys of a snapshot, each with the number of connections that have it."""
+        found = tuple(self._found.items())
+        return ((key, len(each) if isinstance(each, set) else 1) for key, each in found)
 
     def any_of(self, keys: Iterable[str]) -> set[Connection]:
         """Return the connections that have at least one of these keys."""
@@ -116,11 +120,9 @@ class Registry:
         connections = self.by_id.values() if topic is None else self._by_key.get(topic_key(topic))
         return dict(Counter(connection.identity.user_id for connection in connections))
 
-    def page(self, after: str, *, limit: int, user_id: str | None) -> list[Connection]:
-        """Return the first ``limit`` connections, of one user if given, with ids above ``after``, ordered by id."""
-        found = self.by_id.values() if user_id is None else self._by_key.get(user_key(user_id))
-        following = (connection for connection in found if connection.id > after)
-        return heapq.nsmallest(limit, following, key=lambda connection: connection.id)
+    def topics(self) -> Iterator[tuple[str, int]]:
+        """Yield the topics of a snapshot, each with the number of its connections."""
+        return ((topic, number) for key, number in self._by_key.sizes() if (topic := topic_of(key)) is not None)
 
     def with_any_of(self, keys: Iterable[str]) -> Collection[Connection]:
         """Return the connections whose users or topics have one of these keys."""

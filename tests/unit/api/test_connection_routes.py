@@ -58,10 +58,12 @@ async def test_a_connection_is_listed_with_its_facts(
     assert time.time() - 90 == pytest.approx(datetime.fromisoformat(connected_at).timestamp(), abs=10)
     assert {
         "connection_id": connection.id,
+        "node_id": manager.running.node_id,
         "user_id": "alice",
         "position": nth(0),
         "lag": 3,
         "topics": ["a", "b"],
+        "total_topics": 2,
         "transport": "websocket",
         "client": "192.0.2.7",
     } == listed
@@ -124,7 +126,63 @@ async def test_the_connections_of_one_user_are_listed(admin: httpx.AsyncClient, 
     assert [] == (await admin.get(PATH, params={"user": "nobody"})).json()["connections"]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=abc", "after=a&after=b", "user=a&user=b"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("sort", ["id", "user", "lag", "connected_at"])
+async def test_pages_continue_where_the_one_before_has_ended(
+    admin: httpx.AsyncClient, manager: ConnectionManager, clock: ManualClock, sort: str, order: str
+) -> None:
+    """Also after a user whose id contains what separates the parts of a place."""
+    for user_id in ("a~b", "alice", "~", "a~b", "b&c=d", "alice", "Zo\u00eb"):
+        connect(manager, Identity(user_id))[0].pause()
+        await manager.emit("a")
+        clock.advance(0.1)
+    seen, after = list[dict[str, Any]](), None
+    query: dict[str, Any] = {"sort": sort, "order": order, "limit": 2}
+
+    while not seen or after is not None:
+        page = (await admin.get(PATH, params=query | ({"after": after} if after else {}))).json()
+        seen += page["connections"]
+        after = page["next"]
+        assert (7, 7) == (page["total"], page["matching"])
+
+    assert {each.id for each in manager.connections} == {each["connection_id"] for each in seen}
+    field = {"id": "connection_id", "user": "user_id"}.get(sort, sort)
+    values = [each[field] for each in seen]
+    assert (7, sorted(values, reverse=order == "desc")) == (len(seen), values)
+
+
+async def test_the_filters_of_a_list_are_counted(admin: httpx.AsyncClient, manager: ConnectionManager) -> None:
+    for number in range(9):
+        topics = frozenset({"news"} if number % 2 else {"sport"})
+        connect(manager, Identity(f"user-{number}", topics=topics), client="192.0.2.7")
+
+    page = (await admin.get(PATH, params={"topic": "news", "search": "USER-", "limit": 3})).json()
+    nobody = (await admin.get(PATH, params={"topic": "news", "user": "user-2"})).json()
+
+    assert (3, 9, 4, False) == (len(page["connections"]), page["total"], page["matching"], page["next"] is None)
+    assert {"connections": [], "total": 9, "matching": 0, "next": None} == nobody
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=abc",
+        "after=a&after=b",
+        "user=a&user=b",
+        "sort=age",
+        "sort=",
+        "order=down",
+        "topic=a b",
+        "topic=",
+        "search=a&search=b",
+        "sort=lag&after=node.1",
+        "sort=lag&after=lag~node.1~x",
+        "sort=lag&after=user~node.1~7",
+        "sort=connected_at&after=connected_at~~1.5",
+    ],
+)
 async def test_a_bad_query_is_refused(admin: httpx.AsyncClient, query: str) -> None:
     assert 422 == (await admin.get(f"{PATH}?{query}")).status_code
 

@@ -1,6 +1,7 @@
 """The figures for Prometheus."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support import BOB, FIRST, connect, nth, until
-from unmissed import ConnectionManager, Identity, Settings, create_app, issue_token
+from unmissed import ConnectionManager, Identity, LogUnavailable, Settings, create_app, issue_token
 from unmissed.testing import SECRET, ManualClock
 
 _COUNTS = ("messages_published_total", "messages_evicted_total", "log_messages")
@@ -20,14 +21,14 @@ def bearer(scope: str = "admin") -> dict[str, str]:
 
 
 async def figures(client: httpx.AsyncClient) -> dict[str, float]:
-    """Return each sample by its name and labels."""
+    """Return each sample by its name and labels, without the node."""
     response = await client.get("/metrics", headers=bearer())
     assert response.headers["content-type"].startswith("text/plain; version=")
     return {
         " ".join(
             [
                 sample.name.removeprefix("unmissed_"),
-                *(value for _, value in sorted(sample.labels.items(), reverse=True)),
+                *(value for name, value in sorted(sample.labels.items(), reverse=True) if name != "node"),
             ]
         ): sample.value
         for family in text_string_to_metric_families(response.text)
@@ -174,14 +175,62 @@ async def test_no_label_has_a_value_that_clients_choose(client: httpx.AsyncClien
     families = [*text_string_to_metric_families((await client.get("/metrics", headers=bearer())).text)]
 
     labels = [label for family in families for sample in family.samples for label in sample.labels.items()]
-    assert {"transport", "outcome", "code", "le"} == {name for name, _ in labels}
-    assert {"websocket", "complete", "other"} == {value for name, value in labels if name != "le"}
+    assert {"node", "transport", "outcome", "code", "le"} == {name for name, _ in labels}
+    values = {value for name, value in labels if name != "le"}
+    assert {manager.running.node_id, "websocket", "complete", "other"} == values
 
 
 async def test_a_token_is_required(client: httpx.AsyncClient) -> None:
     del client.headers["Authorization"]
 
     assert 401 == (await client.get("/metrics")).status_code
+
+
+async def nodes_of(client: httpx.AsyncClient, query: str) -> set[str]:
+    text = (await client.get(f"/metrics{query}", headers=bearer())).text
+    return {sample.labels["node"] for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+async def test_one_answer_may_have_the_figures_of_all_nodes(
+    client: httpx.AsyncClient, manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind one port with several workers, of which each scrape reaches one."""
+    here = manager.running.node_id
+    other = asdict(manager.running.cluster.overview.measures_here()[here])
+
+    async def ask(kind: str, content: object) -> dict[str, Any]:
+        assert ("measures", None) == (kind, content)
+        return {"there": other}
+
+    monkeypatch.setattr(manager.running.cluster.nodes, "ask", ask)
+
+    assert {here, "there"} == await nodes_of(client, "?nodes=all")
+    assert {here} == await nodes_of(client, "?nodes=own") == await nodes_of(client, "")
+
+
+async def test_a_node_alone_answers_while_the_engine_is_away(
+    client: httpx.AsyncClient, manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(*_: object) -> dict[str, Any]:
+        raise LogUnavailable("the engine is away")
+
+    monkeypatch.setattr(manager.running.cluster.nodes, "ask", ask)
+
+    assert {manager.running.node_id} == await nodes_of(client, "?nodes=all")
+
+
+@pytest.mark.parametrize("query", ["?nodes=some", "?nodes=", "?nodes=all&nodes=own"])
+async def test_a_bad_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
+    assert 422 == (await client.get(f"/metrics{query}", headers=bearer())).status_code
+
+
+async def test_a_scope_of_its_own_reads_metrics_and_nothing_else(client: httpx.AsyncClient) -> None:
+    sent = bearer("metrics:read")
+    paths = ("/metrics", "/metrics?nodes=all", "/websocket/status", "/websocket/log", "/websocket/history")
+
+    assert [200, 200, 403, 403, 403] == [(await client.get(path, headers=sent)).status_code for path in paths]
+    refused = (await client.get("/metrics", headers=bearer("messages:publish"))).json()["detail"]
+    assert "reading metrics needs a token with the scope metrics:read" == refused
 
 
 @pytest.mark.parametrize(("scope", "status"), [("", 403), ("messages:publish", 403), ("other admin", 200)])

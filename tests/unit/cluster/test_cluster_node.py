@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from engines import RedisServer
-from support import ALICE, BOB, connect, flushed, shape, until
+from support import ALICE, connect, flushed, shape, until
 from unmissed import ConnectionManager, Identity, Settings, UnknownConnection
 from unmissed.testing import SECRET
 
@@ -50,18 +50,6 @@ async def test_the_followers_of_a_topic_are_listed_and_counted_over_all_nodes(ma
     assert ({"a": 2, "b": 3, "c": 1, "z": 1}, 4, 7) == (every.users, every.total_users, every.total_connections)
     assert ({"a": 2, "b": 3}, 7) == (first.users, first.total_connections)
     assert 4 <= first.total_users <= 6
-
-
-async def test_connections_of_every_node_are_listed_in_pages(managers: Managers) -> None:
-    ids = sorted(connect(manager, identity)[1].id for manager in managers for identity in (ALICE, BOB))
-
-    first = await managers[0].running.cluster.presence.listed(after="", limit=4, user_id=None)
-    second = await managers[1].running.cluster.presence.listed(after=first[-1].connection_id, limit=4, user_id=None)
-    of_bob = await managers[2].running.cluster.presence.listed(after="", limit=10, user_id="bob")
-
-    assert ids == [info.connection_id for info in [*first, *second]]
-    assert ["bob"] * 3 == [info.user_id for info in of_bob]
-    assert {manager.running.node_id for manager in managers} == {each.partition(".")[0] for each in ids}
 
 
 async def test_send_message_says_that_the_connection_is_elsewhere(managers: Managers) -> None:

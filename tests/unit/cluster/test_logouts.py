@@ -11,6 +11,7 @@ import pytest
 from engines import NatsServer, RedisServer
 from support import ALICE, connect, shape, until
 from unmissed import ConnectionManager, Identity, InvalidToken, LogUnavailable, Settings, UnknownConnection
+from unmissed.cluster.listing import ConnectionQuery
 
 Managers = list[ConnectionManager]
 
@@ -149,7 +150,7 @@ async def test_a_logout_and_presence_say_that_other_nodes_could_not_be_reached(
             logged_out, *others = await asyncio.gather(
                 manager.log_out("alice"),
                 manager.users(),
-                manager.running.cluster.presence.listed(after="", limit=1, user_id=None),
+                manager.running.cluster.listing.page(ConnectionQuery(limit=1)),
                 manager.reconnect("other.1"),
                 return_exceptions=True,
             )

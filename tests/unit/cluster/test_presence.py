@@ -35,7 +35,7 @@ def alone() -> Registry:
 
 async def test_those_who_ask_the_same_at_the_same_time_share_one_question() -> None:
     others = Others({"users": {"bob": 2}, "total_users": 1, "total_connections": 2})
-    presence = Presence(alone(), ask=others.ask, unix_time=float)
+    presence = Presence(alone(), ask=others.ask)
     asking = [asyncio.create_task(presence.followers(topic, limit=10)) for topic in ("news",) * 50 + ("sport",)]
     await asyncio.sleep(0)
     asking[0].cancel()
@@ -54,7 +54,7 @@ async def test_the_other_nodes_are_asked_for_as_many_as_are_wanted() -> None:
     others = Others({"users": {"b": 1, "c": 1}, "total_users": 5_000, "total_connections": 7_000})
     others.may_answer.set()
 
-    followers = await Presence(alone(), ask=others.ask, unix_time=float).followers("news", limit=2)
+    followers = await Presence(alone(), ask=others.ask).followers("news", limit=2)
 
     assert [("followers", {"topic": "news", "limit": 2})] == others.asked
     assert ({"b": 1, "c": 1}, 5_000, 7_000) == (followers.users, followers.total_users, followers.total_connections)
@@ -63,7 +63,7 @@ async def test_the_other_nodes_are_asked_for_as_many_as_are_wanted() -> None:
 async def test_nodes_that_cannot_be_reached_are_an_error_for_all_who_asked() -> None:
     others = Others()
     others.error = LogUnavailable("down")
-    presence = Presence(alone(), ask=others.ask, unix_time=float)
+    presence = Presence(alone(), ask=others.ask)
     asking = [asyncio.create_task(presence.followers("news", limit=10)) for _ in range(2)]
     await asyncio.sleep(0)
     others.may_answer.set()
@@ -81,6 +81,6 @@ async def test_a_node_answers_with_no_more_users_than_are_wanted(
     for name in "cbab":
         registry.add(connect(manager, Identity(name, topics=frozenset({"news"})))[1])
 
-    answer = presence_answers(registry, unix_time=float)["followers"]({"topic": "news", "limit": limit})
+    answer = presence_answers(registry)["followers"]({"topic": "news", "limit": limit})
 
     assert {"users": users, "total_users": 3, "total_connections": 4} == answer
