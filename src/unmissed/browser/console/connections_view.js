@@ -73,7 +73,7 @@ export class ConnectionsView {
     this.#shown = connections;
     this.#lags.take(connections);
     setText(element("connections-total", HTMLElement), totalWords(matching, total));
-    const nothing = this.#filters.active ? "No connection matches." : "Nobody is connected.";
+    const nothing = total === 0 ? "Nobody is connected." : "No connection matches.";
     showEmpty(this.#root, connections.length === 0 ? nothing : "");
     const ids = this.#ids();
     this.#rows.show(connections, (each) => each.connection_id);

@@ -3,6 +3,8 @@
 const TYPING_MS = 250;
 
 export class Filters {
+  /** The values by the names of the fields. They change when typing has paused. @type {Record<string, string>} */
+  values;
   #form;
   #view;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -12,6 +14,7 @@ export class Filters {
   constructor(form, { view, changed }) {
     this.#form = form;
     this.#view = view;
+    this.values = this.#typed;
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", () => {
       clearTimeout(this.#timer);
@@ -19,20 +22,17 @@ export class Filters {
     });
   }
 
-  /** The values by the names of the fields. @returns {Record<string, string>} */
-  get values() {
-    return Object.fromEntries(this.#fields.map((field) => [field.name, field.value.trim()]));
-  }
-
+  /** Whether anything is filtered. An order filters nothing. */
   get active() {
-    return this.#fields.some((field) => field instanceof HTMLInputElement && field.value.trim() !== "");
+    return this.#fields.some((field) => field instanceof HTMLInputElement && this.values[field.name] !== "");
   }
 
   /** Take the filters of a link. @param {URLSearchParams} parameters */
   take(parameters) {
     clearTimeout(this.#timer);
     this.#form.reset();
-    for (const field of this.#fields) field.value = parameters.get(field.name) ?? field.value;
+    for (const field of this.#fields) setValue(field, parameters.get(field.name));
+    this.values = this.#typed;
   }
 
   get #fields() {
@@ -41,10 +41,22 @@ export class Filters {
     );
   }
 
+  get #typed() {
+    return Object.fromEntries(this.#fields.map((field) => [field.name, field.value.trim()]));
+  }
+
   /** @param {() => void} changed */
   #keep(changed) {
+    this.values = this.#typed;
     const given = Object.entries(this.values).filter(([, value]) => value !== "");
     history.replaceState(null, "", `#${this.#view}?${new URLSearchParams(given)}`);
     changed();
   }
+}
+
+/** Set what a link gives, and leave an order as it is that does not exist. @param {HTMLInputElement | HTMLSelectElement} field @param {string | null} value */
+function setValue(field, value) {
+  const before = field.value;
+  if (value !== null) field.value = value;
+  if (field instanceof HTMLSelectElement && field.selectedIndex === -1) field.value = before;
 }

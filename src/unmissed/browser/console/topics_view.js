@@ -46,7 +46,7 @@ export class TopicsView {
       element("topics-total", HTMLElement),
       topics.length < matching ? `${words}, the ${count(topics.length)} largest` : words,
     );
-    const nothing = this.#filters.active ? "No topic matches." : "Nobody follows a topic.";
+    const nothing = total === 0 ? "Nobody follows a topic." : "No topic matches.";
     showEmpty(this.#root, topics.length === 0 ? nothing : "");
     const most = Math.max(1, ...topics.map((each) => each.connections));
     this.#rows.show(
