@@ -88,7 +88,13 @@ test("what is missing is told with its fate, for the chart", () => {
 
   list(ledger, [1, 2], { oldest: 2 });
 
-  assert.deepEqual([["at 1", "lost"], ["at 2", "missed"]], [...ledger.missing()]);
+  assert.deepEqual(
+    [
+      ["at 1", "lost"],
+      ["at 2", "missed"],
+    ],
+    [...ledger.missing()],
+  );
 });
 
 test("a message that was evicted before it was listed is not compared", () => {

@@ -14,7 +14,10 @@ test("messages are counted in the second of their publication", () => {
   seconds.add(at(0.9), "live");
   seconds.add(at(-1), "recovered");
 
-  const [[before, previous], [, current]] = seconds.last(2, [[at(0), "missed"], [at(-1), "lost"]]);
+  const [[before, previous], [, current]] = seconds.last(2, [
+    [at(0), "missed"],
+    [at(-1), "lost"],
+  ]);
   assert.equal(NOON / 1000 - 1, before);
   assert.deepEqual({ live: 0, recovered: 1, missed: 0, lost: 1 }, previous);
   assert.deepEqual({ live: 1, recovered: 0, missed: 1, lost: 0 }, current);

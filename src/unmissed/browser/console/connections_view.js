@@ -1,104 +1,236 @@
-/** The table of connections. */
+/** The view of the connections: searched, sorted, and closed. */
 
-import { create, element, setText } from "./elements.js";
-import { count, duration } from "./format.js";
-import { sparkline } from "./sparkline.js";
+import { create, element, name, setText } from "./elements.js";
+import { Feed } from "./feed.js";
+import { Filters } from "./filters.js";
+import { age, count, moment } from "./format.js";
+import { totalWords } from "./operator_words.js";
+import { ask } from "./question.js";
+import { SAMPLES, sparkline } from "./sparkline.js";
+import { cell, openingRow, Pages, Rows, showEmpty } from "./table.js";
 
-/** @typedef {import("./server.js").Server} Server */
+/** @typedef {import("./api.js").Api} Api */
 /** @typedef {import("./api.js").Connection} Connection */
+/** @typedef {import("./inspector.js").Inspector} Inspector */
+/** @typedef {{own?: string, stalled?: string}} Ids */
 
+const PAGE_SIZE = 50;
 const LEAST_SCALE = 10;
+const TOPICS_IN_ROW = 3;
 
-/** Dispatches `disconnect` with the id of a connection, and `page`. */
-export class ConnectionsView extends EventTarget {
-  #body = element("connections", HTMLTableSectionElement);
-  #refusal = element("connections-refusal", HTMLElement);
-  #table = element("connections-table", HTMLElement);
-  #paging = element("paging", HTMLElement);
-  #previous = element("previous", HTMLButtonElement);
-  #next = element("next", HTMLButtonElement);
-  /** Rows are kept, so that the focus stays on a button while its row changes. @type {Map<string, Row>} */
-  #rows = new Map();
+export class ConnectionsView {
+  #api;
+  #inspector;
+  #ids;
+  #feed;
+  #root = element("connections-view", HTMLElement);
+  #filters = new Filters(element("connections-filters", HTMLFormElement), {
+    view: "connections",
+    changed: () => this.#restart(),
+  });
+  #pages = new Pages(this.#root, () => this.#feed.refresh());
+  #rows = new Rows(
+    element("connections-rows", HTMLElement),
+    (/** @type {Connection} */ connection) =>
+      new ConnectionRow(this.#lags, () => this.#inspect(connection.connection_id)),
+  );
+  #lags = new Lags();
+  /** @type {Connection[]} */
+  #shown = [];
 
-  constructor() {
-    super();
-    this.#previous.addEventListener("click", () => this.#tell("page", "previous"));
-    this.#next.addEventListener("click", () => this.#tell("page", "next"));
+  /** @param {Api} api @param {{inspector: Inspector, ids: () => Ids}} parts `ids`: the connections of this page */
+  constructor(api, { inspector, ids }) {
+    this.#api = api;
+    this.#inspector = inspector;
+    this.#ids = ids;
+    this.#feed = new Feed(this.#root, { ask: () => this.#ask(), show: (page) => this.#show(page) });
   }
 
-  /** @param {Server} server @param {{own?: string, stalled?: string}} ids */
-  show(server, ids) {
-    setText(this.#refusal, server.refusal || (server.connections.length === 0 ? "Nobody is connected." : ""));
-    this.#table.hidden = server.connections.length === 0;
-    const most = Math.max(LEAST_SCALE, ...server.connections.flatMap((each) => server.lags(each.connection_id)));
-    this.#removeOthers(server.connections);
-    for (const connection of server.connections) this.#row(connection).show(connection, { server, most, ids });
-    this.#paging.hidden = !server.hasNext && !server.hasPrevious;
-    this.#previous.disabled = !server.hasPrevious;
-    this.#next.disabled = !server.hasNext;
+  /** @param {URLSearchParams} parameters */
+  start(parameters) {
+    this.#filters.take(parameters);
+    this.#pages.reset();
+    this.#feed.start();
+  }
+
+  stop() {
+    this.#feed.stop();
+  }
+
+  #restart() {
+    this.#pages.reset();
+    this.#feed.refresh();
+  }
+
+  #ask() {
+    const { sort: chosen, ...filters } = this.#filters.values;
+    const [sort, order] = chosen.split(" ");
+    return this.#api.connections({ ...filters, sort, order, limit: PAGE_SIZE, after: this.#pages.beginning });
+  }
+
+  /** @param {import("./api.js").ConnectionsPage} page */
+  #show({ connections, total, matching, next }) {
+    this.#shown = connections;
+    this.#lags.take(connections);
+    setText(element("connections-total", HTMLElement), totalWords(matching, total));
+    const nothing = total === 0 ? "Nobody is connected." : "No connection matches.";
+    showEmpty(this.#root, connections.length === 0 ? nothing : "");
+    const ids = this.#ids();
+    this.#rows.show(connections, (each) => each.connection_id);
+    for (const row of this.#root.querySelectorAll("tr.opening")) markOwn(row, ids);
+    this.#pages.show(next);
+  }
+
+  /** @param {string} id */
+  #inspect(id) {
+    const connection = this.#shown.find((each) => each.connection_id === id);
+    if (!connection) return;
+    this.#inspector.show({
+      title: name(connection.user_id),
+      facts: facts(connection),
+      json: connection,
+      actions: [
+        { label: "Disconnect", run: () => this.#disconnect(connection) },
+        { label: "Refuse its token", run: () => this.#refuse(connection), danger: true },
+        { label: "Log out the user", run: () => this.#logOut(connection), danger: true },
+      ],
+    });
   }
 
   /** @param {Connection} connection */
-  #row({ connection_id: id }) {
-    let row = this.#rows.get(id);
-    if (!row) {
-      row = new Row(id, () => this.#tell("disconnect", id));
-      this.#rows.set(id, row);
-      this.#body.append(row.element);
-    }
-    return row;
+  async #disconnect({ user_id: user, connection_id: id }) {
+    return this.#confirmed(
+      {
+        title: "Disconnect this client?",
+        text: `The client of ${isolated(user)} reconnects by itself, and recovers what it has missed.`,
+        yes: "Disconnect",
+      },
+      () => this.#api.disconnect(id),
+    );
   }
 
-  /** @param {Connection[]} connections */
-  #removeOthers(connections) {
-    const ids = new Set(connections.map((each) => each.connection_id));
-    for (const [id, row] of this.#rows) {
-      if (ids.has(id)) continue;
-      row.element.remove();
-      this.#rows.delete(id);
-    }
+  /** @param {Connection} connection */
+  async #refuse({ user_id: user, connection_id: id }) {
+    return this.#confirmed(
+      {
+        title: "Refuse the token of this connection?",
+        text: `The connection of ${isolated(user)} is closed with 4401, and needs a new token to come back.`,
+        yes: "Refuse its token",
+      },
+      () => this.#api.refuseToken(id),
+    );
   }
 
-  /** @param {string} type @param {unknown} detail */
-  #tell(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
+  /** @param {Connection} connection */
+  async #logOut({ user_id: user }) {
+    return this.#confirmed(
+      {
+        title: "Log this user out?",
+        text: `All connections of ${isolated(user)} are closed with 4401, and all tokens that were issued until now are refused.`,
+        yes: "Log out",
+      },
+      () => this.#api.logOut(user),
+    );
+  }
+
+  /** @param {import("./question.js").Question} question @param {() => Promise<unknown>} act */
+  async #confirmed(question, act) {
+    if (!(await ask(question))) return false;
+    await act();
+    this.#feed.refresh();
+    return true;
   }
 }
 
-class Row {
-  element = create("tr", "");
-  #name = create("th", "id");
-  #user = create("td", "user");
-  #transport = create("td", "transport");
-  #topics = create("td", "topics");
-  #age = create("td", "figure age");
-  #lag = create("td", "figure lag");
+/** The last lags of the connections that are shown. */
+class Lags {
+  /** What reaches the top of the lines. */
+  most = LEAST_SCALE;
+  /** @type {Map<string, number[]>} */
+  #lags = new Map();
 
-  /** @param {string} id @param {() => void} disconnect */
-  constructor(id, disconnect) {
-    this.#name.scope = "row";
-    const button = create("button", "small", "Disconnect");
-    button.setAttribute("aria-label", `Disconnect ${id}`);
-    button.addEventListener("click", disconnect);
-    this.element.append(this.#name, this.#user, this.#transport, this.#topics, this.#age, this.#lag, create("td", "", button));
+  /** @param {Connection[]} connections */
+  take(connections) {
+    const before = this.#lags;
+    this.#lags = new Map(
+      connections.map(({ connection_id: id, lag }) => [id, [...(before.get(id) ?? []), lag].slice(-SAMPLES)]),
+    );
+    this.most = Math.max(LEAST_SCALE, ...[...this.#lags.values()].flat());
   }
 
-  /** @param {Connection} connection @param {{server: Server, most: number, ids: {own?: string, stalled?: string}}} facts */
-  show({ connection_id: id, user_id, transport, topics, connected_at, lag }, { server, most, ids }) {
-    const mark = id === ids.own ? "this page" : id === ids.stalled ? "stalled reader" : "";
-    this.#name.replaceChildren(shortId(id), ...(mark ? [create("span", "badge", mark)] : []));
-    this.#name.title = id;
-    setText(this.#user, user_id);
+  /** Oldest first. @param {string} id */
+  of(id) {
+    return this.#lags.get(id) ?? [];
+  }
+}
+
+class ConnectionRow {
+  element;
+  #lags;
+  #user = create("button", "link");
+  #address = cell("Address", "code");
+  #topics = cell("Topics", "names");
+  #transport = cell("Transport");
+  #position = cell("Position", "figure code");
+  #connected = cell("Connected", "figure");
+  #lag = cell("Lag", "figure lag");
+
+  /** @param {Lags} lags @param {() => void} open */
+  constructor(lags, open) {
+    this.#lags = lags;
+    this.#user.type = "button";
+    this.#user.addEventListener("click", open);
+    const user = create("th", "user", this.#user, create("span", "badge"));
+    user.scope = "row";
+    this.element = openingRow(open);
+    this.element.append(user, this.#address, this.#topics, this.#transport, this.#position, this.#connected, this.#lag);
+  }
+
+  /** @param {Connection} connection */
+  show({ connection_id: id, user_id, client, topics, total_topics, transport, position, connected_at, lag }) {
+    this.element.dataset.connection = id;
+    if (this.#user.textContent !== user_id) this.#user.replaceChildren(name(user_id));
+    setText(this.#address, client ?? "unknown");
+    const words = topicWords(topics, total_topics);
+    if (this.#topics.textContent !== words) this.#topics.replaceChildren(name(words));
     setText(this.#transport, transport);
-    setText(this.#topics, topics.length === 0 ? "none" : topics.join(", "));
-    this.#topics.title = topics.join(", ");
-    setText(this.#age, duration((Date.now() - Date.parse(connected_at)) / 1000));
-    this.#lag.replaceChildren(sparkline(server.lags(id), most), create("span", "", count(lag)));
+    setText(this.#position, String(position));
+    setText(this.#connected, age(connected_at));
+    this.#lag.replaceChildren(sparkline(this.#lags.of(id), this.#lags.most), create("span", "", count(lag)));
     this.element.classList.toggle("behind", lag > 0);
   }
 }
 
-/** Without the node, which is the first part. @param {string} id */
-function shortId(id) {
-  return id.slice(id.indexOf(".") + 1);
+/** @param {string[]} topics @param {number} total */
+function topicWords(topics, total) {
+  if (total === 0) return "none";
+  const more = total - TOPICS_IN_ROW;
+  return topics.slice(0, TOPICS_IN_ROW).join(", ") + (more > 0 ? ` and ${count(more)} more` : "");
+}
+
+/** @param {Element} row @param {Ids} ids */
+function markOwn(row, { own, stalled }) {
+  const id = row instanceof HTMLElement ? row.dataset.connection : undefined;
+  const mark = { [String(stalled)]: "stalled reader", [String(own)]: "this page" }[String(id)] ?? "";
+  const badge = row.querySelector(".badge");
+  if (badge) setText(badge, mark);
+}
+
+/** @param {Connection} connection @returns {import("./inspector.js").Fact[]} */
+function facts({ connection_id, user_id, client, transport, topics, total_topics, position, lag, connected_at }) {
+  const more = total_topics - topics.length;
+  return [
+    ["User", name(user_id)],
+    ["Connection", create("code", "", connection_id)],
+    ["Address", client ?? "unknown"],
+    ["Transport", transport],
+    ["Connected", `${moment(connected_at)} (${age(connected_at)} ago)`],
+    ["Position", `${position}, ${lag === 0 ? "up to date" : `${count(lag)} behind`}`],
+    ["Topics", total_topics === 0 ? "none" : topics.join(", ") + (more > 0 ? `, and ${count(more)} more` : "")],
+  ];
+}
+
+/** A name in a sentence, with its direction of writing kept inside by the isolates of Unicode. @param {string} text */
+function isolated(text) {
+  return `\u2068${text}\u2069`;
 }

@@ -1,5 +1,8 @@
 /** Finding and creating elements. Text is always set as text, never as HTML. */
 
+// eslint-disable-next-line no-control-regex -- control characters are what it is about
+const CONTROLS = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
 /**
  * Return the element of this kind with this id.
  * @template {Element} T
@@ -28,6 +31,27 @@ export function create(tag, className, ...children) {
 }
 
 /**
+ * Return a text that somebody else has chosen: its direction of writing stays inside, and where it is cut off, a pointer
+ * shows all of it.
+ * @param {string} text
+ */
+export function name(text) {
+  const shown = visible(text);
+  const created = create("bdi", "name", shown);
+  created.title = shown;
+  return created;
+}
+
+/**
+ * Return a text whose control characters can be seen, as in JSON: those for the direction would let a name look like
+ * another one, and turn around what follows it.
+ * @param {string} text
+ */
+export function visible(text) {
+  return text.replace(CONTROLS, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/**
  * Return a new SVG element with these attributes.
  * @template {keyof SVGElementTagNameMap} K
  * @param {K} tag
@@ -36,7 +60,7 @@ export function create(tag, className, ...children) {
  */
 export function createSvg(tag, attributes = {}) {
   const created = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, String(value));
+  for (const [attribute, value] of Object.entries(attributes)) created.setAttribute(attribute, String(value));
   return created;
 }
 

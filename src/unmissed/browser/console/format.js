@@ -32,8 +32,23 @@ export function short(number) {
   return number < 9.95 ? String(Math.round(number * 10) / 10) : String(Math.round(number));
 }
 
-/** The time of day in this browser's time zone. @param {string | number} timestamp */
+/** The time of day in this browser's time zone, such as 14:03:22. @param {string | number} timestamp */
+export function clock(timestamp) {
+  return new Date(timestamp).toLocaleTimeString("en-GB");
+}
+
+/** The date and the time of day, such as 31 Jan 2026, 14:03:22. @param {string | number} timestamp */
+export function moment(timestamp) {
+  return `${new Date(timestamp).toLocaleDateString("en-GB", { dateStyle: "medium" })}, ${clock(timestamp)}`;
+}
+
+/** How long ago this was. @param {string} timestamp @param {number} [now] in milliseconds */
+export function age(timestamp, now = Date.now()) {
+  return duration(Math.max(0, Math.round((now - Date.parse(timestamp)) / 1000)));
+}
+
+/** The time of day with milliseconds. @param {string | number} timestamp */
 export function time(timestamp) {
-  const date = new Date(timestamp);
-  return `${date.toLocaleTimeString("en-GB")}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+  const milliseconds = new Date(timestamp).getMilliseconds();
+  return `${clock(timestamp)}.${String(milliseconds).padStart(3, "0")}`;
 }

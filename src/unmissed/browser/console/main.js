@@ -2,6 +2,7 @@
 
 import { Console } from "./console.js";
 import { element, setText } from "./elements.js";
+import { ask } from "./question.js";
 import { listenForShortcuts } from "./shortcuts.js";
 import { forgetToken, keepToken, keptToken, takeLinkedToken } from "./token.js";
 
@@ -25,21 +26,22 @@ function start() {
  * Keep the token of a link. Any page can open this one with a token of its own, so ask before it replaces another.
  * @param {() => void} taken called at once if there was no token
  */
-function followLink(taken) {
+async function followLink(taken) {
   const token = takeLinkedToken();
   if (token === null || token === keptToken()) return;
   if (keptToken() === null) {
     keepToken(token);
     return taken();
   }
-  const dialog = element("replace", HTMLDialogElement);
-  dialog.returnValue = "";
-  dialog.onclose = () => {
-    if (dialog.returnValue !== "replace") return;
-    keepToken(token);
-    location.reload();
-  };
-  if (!dialog.open) dialog.showModal();
+  const replace = await ask({
+    title: "Sign in as another user?",
+    text: "A link has opened this page with another token. Use it only if the link is yours.",
+    yes: "Use the token of the link",
+    no: "Keep my token",
+  });
+  if (!replace) return;
+  keepToken(token);
+  location.reload();
 }
 
 function leave() {

@@ -127,5 +127,10 @@ function shown(data) {
 /** @param {Note} note @param {number} at */
 function noteRow(note, at) {
   const bad = note.lost || !["dropped", "back"].includes(note.kind);
-  return create("li", `note ${bad ? "bad" : note.kind}`, create("time", "", time(at)), create("span", "", noteWords(note)));
+  return create(
+    "li",
+    `note ${bad ? "bad" : note.kind}`,
+    create("time", "", time(at)),
+    create("span", "", noteWords(note)),
+  );
 }

@@ -49,7 +49,9 @@ export class Receiver extends EventTarget {
     this.#listen("status", (detail) => this.#statusChanged(detail));
     this.#listen("gap", (detail) => this.#gap(detail));
     this.#listen("reset", () => this.#reset());
-    this.#listen("refused", ({ code, reason }) => this.#tell("ended", `The server refused this page (${code}): ${reason}`));
+    this.#listen("refused", ({ code, reason }) =>
+      this.#tell("ended", `The server refused this page (${code}): ${reason}`),
+    );
   }
 
   /** @returns {"connecting" | "recovering" | "live" | "waiting" | "closed" | "unreachable"} */
@@ -89,7 +91,10 @@ export class Receiver extends EventTarget {
       if (page.outcome === "reset" || this.ledger.since !== since) return;
       const last = page.messages.at(-1)?.sequence_number;
       more = page.has_more && last !== undefined;
-      this.ledger.list(page.messages, { through: more ? /** @type {number} */ (last) : page.latest, oldest: page.oldest });
+      this.ledger.list(page.messages, {
+        through: more ? /** @type {number} */ (last) : page.latest,
+        oldest: page.oldest,
+      });
     }
     this.#pass();
   }

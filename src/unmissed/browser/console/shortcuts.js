@@ -21,7 +21,8 @@ export function listenForShortcuts() {
 
 /** @param {KeyboardEvent} event */
 function isPlain(event) {
-  const typing = event.target instanceof HTMLElement && event.target.matches("input:not([type=checkbox]), textarea, select");
+  const typing =
+    event.target instanceof HTMLElement && event.target.matches("input:not([type=checkbox]), textarea, select");
   const inDialog = document.querySelector("dialog[open]") !== null;
   return !typing && !inDialog && !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat;
 }

@@ -7,7 +7,6 @@
  * @property {number} position
  * @property {number} seconds
  * @property {string} text
- * @property {string} connectionId
  */
 /** @typedef {Record<Language, (facts: Facts) => string>} Snippet */
 
@@ -97,21 +96,6 @@ const response = await fetch("${base}/websocket/events", {
 });
 await new Promise((resume) => setTimeout(resume, 20_000)); // Nothing is read. Others are not affected.
 for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) console.log(chunk);`,
-  },
-  disconnect: {
-    title: "Disconnect a client, which reconnects",
-    curl: ({ connectionId }) => `curl -X DELETE \\
-  "$UNMISSED_URL/websocket/connections?connection_id=${connectionId}&reconnect=true" \\
-  ${AUTHORIZATION}`,
-    python: ({ connectionId }) => `${PYTHON_REST}
-query = {"connection_id": "${connectionId}", "reconnect": "true"}
-httpx.delete(f"{url}/websocket/connections", headers=headers, params=query).raise_for_status()`,
-    javascript: ({ base, connectionId }) => `const token = prompt("Token");
-
-await fetch("${base}/websocket/connections?connection_id=${connectionId}&reconnect=true", {
-  method: "DELETE",
-  headers: { "Authorization": \`Bearer \${token}\` },
-});`,
   },
 };
 

@@ -1,7 +1,9 @@
 /** A small line of the last values of one connection. */
 
 import { createSvg } from "./elements.js";
-import { SAMPLES } from "./server.js";
+
+/** How many values a line has. */
+export const SAMPLES = 60;
 
 const HEIGHT = 20;
 
@@ -15,6 +17,9 @@ export function sparkline(values, most) {
     preserveAspectRatio: "none",
     "aria-hidden": "true",
   });
-  chart.append(createSvg("path", { d: `M0 ${HEIGHT - 1}H${SAMPLES}` }), createSvg("polyline", { points: points.join(" ") }));
+  chart.append(
+    createSvg("path", { d: `M0 ${HEIGHT - 1}H${SAMPLES}` }),
+    createSvg("polyline", { points: points.join(" ") }),
+  );
   return chart;
 }

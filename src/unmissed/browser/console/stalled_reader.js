@@ -70,7 +70,7 @@ export class StalledReader {
 
   /** @param {number} through */
   async #readThrough(through) {
-    for (let position = 0; position < through; ) {
+    for (let position = 0; position < through;) {
       const { value: frame, done } = await /** @type {AsyncGenerator<Frame>} */ (this.#frames).next();
       if (done) return false;
       position = frame.sequence_number ?? position;
@@ -89,7 +89,7 @@ export class StalledReader {
 async function* frames(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
-  for (let text = ""; ; ) {
+  for (let text = ""; ;) {
     const { value, done } = await reader.read();
     if (done) return;
     const events = (text + decoder.decode(value, { stream: true })).split("\n\n");

@@ -34,6 +34,7 @@ export class StateView {
     setText(this.#check, checkWords(ledger));
     this.#check.classList.toggle("bad", ledger.unannounced > 0 || ledger.duplicates > 0);
     document.title = `${title} · ${this.#pageTitle}`;
+    document.documentElement.dataset.status = status;
   }
 
   /** Tell screen readers, which do not follow the list and the counters. @param {string} text */

@@ -8,7 +8,10 @@ const MOST_AT_ONCE = 50;
 /** The log must have room for a batch. */
 const BATCH = 5;
 
+/** Dispatches `published` with the stamps of a batch, and `failure` with an error. */
 export class Traffic extends EventTarget {
+  /** How many batches have no answer yet. */
+  pending = 0;
   #api;
   #rate = 0;
   #bytes = 0;
@@ -54,10 +57,14 @@ export class Traffic extends EventTarget {
 
   /** @param {import("./api.js").Draft[]} drafts */
   async #publish(drafts) {
+    this.pending++;
     try {
-      await this.#api.publish(drafts);
+      const stamps = await this.#api.publish(drafts);
+      this.dispatchEvent(new CustomEvent("published", { detail: stamps }));
     } catch (error) {
       this.dispatchEvent(new CustomEvent("failure", { detail: error }));
+    } finally {
+      this.pending--;
     }
   }
 }

@@ -31,7 +31,9 @@ export function stateWords(status, transport = "websocket") {
 
 /** Return the countdown to the next attempt. @param {number | undefined} retryAt @param {number} now both in ms */
 export function countdown(retryAt, now) {
-  return retryAt === undefined ? "Reconnecting soon" : `Reconnecting in ${Math.max(0, Math.ceil((retryAt - now) / 1000))} s`;
+  return retryAt === undefined
+    ? "Reconnecting soon"
+    : `Reconnecting in ${Math.max(0, Math.ceil((retryAt - now) / 1000))} s`;
 }
 
 /** Return what happened to the stream, as one or two sentences. @param {Note} note */

@@ -1,0 +1,131 @@
+/** The view of the server: everything of its status, and the nodes that share its log. */
+
+import { create, element, setText } from "./elements.js";
+import { Feed } from "./feed.js";
+import { age, bytes, count, duration } from "./format.js";
+import { factElement } from "./inspector.js";
+import { cell, Rows, showEmpty } from "./table.js";
+
+/** @typedef {import("./api.js").Api} Api */
+/** @typedef {import("./api.js").Node} NodeFacts */
+/** @typedef {import("./api.js").Status} Status */
+
+/** @type {Record<string, [label: string, format: (value: any) => string]>} */
+const LABELS = {
+  node_id: ["Node", String],
+  epoch: ["Epoch", String],
+  connections: ["Connections to this node", count],
+  published: ["Published in this epoch", count],
+  delivered: ["Delivered by this node", count],
+  gaps: ["Gaps", count],
+  stalls: ["Stalls", count],
+  oldest: ["Oldest number", String],
+  latest: ["Newest number", String],
+  "log.messages": ["Messages in the log", count],
+  "log.max_messages": ["Most messages", count],
+  "log.bytes": ["Size of the log", bytes],
+  "log.max_bytes": ["Largest size", bytes],
+  "log.reach_seconds": ["Oldest message", (seconds) => `${duration(seconds)} ago`],
+  "log.max_age": ["Longest retention", duration],
+};
+/** Shown above the others. */
+const ABOVE = ["problem"];
+
+export class ServerView {
+  #status;
+  #nodes;
+  #nodesRoot = element("nodes-panel", HTMLElement);
+  #rows = new Rows(element("nodes-rows", HTMLElement), () => new NodeRow());
+
+  /** @param {Api} api */
+  constructor(api) {
+    this.#status = new Feed(element("status", HTMLElement), { ask: () => api.status(), show: showStatus });
+    this.#nodes = new Feed(this.#nodesRoot, { ask: () => api.nodes(), show: ({ nodes }) => this.#showNodes(nodes) });
+  }
+
+  start() {
+    this.#status.start();
+    this.#nodes.start();
+  }
+
+  stop() {
+    this.#status.stop();
+    this.#nodes.stop();
+  }
+
+  /** @param {NodeFacts[]} nodes */
+  #showNodes(nodes) {
+    setText(element("nodes-total", HTMLElement), count(nodes.length));
+    showEmpty(this.#nodesRoot, nodes.length === 0 ? "No node has answered." : "");
+    this.#rows.show(nodes, (node) => node.node_id);
+  }
+}
+
+/** @param {Status} status */
+function showStatus(status) {
+  const problem = element("status-problem", HTMLElement);
+  problem.className = status.problem === null ? "good" : "bad";
+  setText(problem, status.problem ?? "No problem.");
+  const facts = flat(status).filter(([name]) => !ABOVE.includes(name));
+  // In the order of the labels. What a newer server knows comes last, with its own name.
+  const order = Object.keys(LABELS);
+  const place = (/** @type {string} */ name) => (order.includes(name) ? order.indexOf(name) : order.length);
+  facts.sort(([one], [other]) => place(one) - place(other));
+  element("status-facts", HTMLElement).replaceChildren(...facts.map((fact) => factElement(labelled(fact))));
+}
+
+/** @param {[string, unknown]} fact @returns {import("./inspector.js").Fact} */
+function labelled([name, value]) {
+  const [label, format] = LABELS[name] ?? [name.replaceAll(/[._]/g, " "), String];
+  return [label, value === null ? "none" : format(value)];
+}
+
+/** @param {Record<string, unknown>} facts @param {string} [prefix] @returns {[string, unknown][]} */
+function flat(facts, prefix = "") {
+  return Object.entries(facts).flatMap(([name, value]) =>
+    typeof value === "object" && value !== null
+      ? flat(/** @type {Record<string, unknown>} */ (value), `${prefix}${name}.`)
+      : [/** @type {[string, unknown]} */ ([prefix + name, value])],
+  );
+}
+
+class NodeRow {
+  element = create("tr", "");
+  #id = create("span", "code");
+  #badge = create("span", "badge");
+  #connections = cell("Connections", "figure");
+  #behind = cell("Behind", "figure");
+  #latest = cell("Newest number", "figure code");
+  #up = cell("Up", "figure");
+  #state = cell("State", "reason");
+
+  constructor() {
+    const title = create("th", "", this.#id, this.#badge);
+    title.scope = "row";
+    this.element.append(title, this.#connections, this.#behind, this.#latest, this.#up, this.#state);
+  }
+
+  /** @param {NodeFacts} node */
+  show(node) {
+    setText(this.#id, node.node_id);
+    setText(this.#badge, node.own ? "this node" : "");
+    setText(this.#connections, figure(node.connections));
+    setText(this.#behind, figure(node.behind));
+    setText(this.#latest, node.latest === null ? "–" : String(node.latest));
+    setText(this.#up, node.started_at === null ? "–" : age(node.started_at));
+    setText(this.#state, state(node));
+    this.element.classList.toggle("bad", node.connections === null || node.problem !== null);
+  }
+}
+
+/** @param {number | null} value */
+function figure(value) {
+  return value === null ? "–" : count(value);
+}
+
+/** @param {NodeFacts} node */
+function state({ connections, draining, problem }) {
+  if (connections === null) return "no answer";
+  if (problem !== null) return problem;
+  return draining ? "shutting down" : "ready";
+}
