@@ -78,8 +78,12 @@ class Served:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal, and return the exit status and the rest of what is written."""
-        self._process.send_signal(number)
+        self.send(number)
         return self.end()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
 
     def end(self) -> tuple[int, str]:
         """Wait until the server ends, and return the same."""

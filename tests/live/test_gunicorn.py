@@ -189,3 +189,17 @@ def test_a_worker_ends_when_gunicorn_was_killed(tmp_path: Path) -> None:
 
         assert [FAREWELL] * 3 == [farewell(client) for client in clients]
     assert "lifespan ends" in written
+
+
+@pytest.mark.long
+def test_sighup_replaces_a_worker_which_drains_although_its_log_belongs_to_one_process(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(FIVE_LINES)
+    with served(tmp_path, *gunicorn()) as server:
+        with websockets(ready(server), 3) as clients:
+            server.send(signal.SIGHUP)
+
+            assert [FAREWELL] * 3 == [farewell(client) for client in clients]
+        server.line_with(READY)
+        status, _ = server.stop()
+
+    assert 0 == status

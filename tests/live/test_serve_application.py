@@ -181,17 +181,20 @@ def test_a_change_is_served_and_a_broken_one_is_shown_until_it_is_repaired(tmp_p
     version = "\n@app.get('/version')\ndef version() -> int:\n    return {}\n"
     shop.write_text(FIVE_LINES + version.format(1))
     with served(tmp_path, *SERVE, "shop:app", "--reload") as server:
-        url = f"http://127.0.0.1:{server.port()}/version"
+        port = server.port()
         server.line_with(READY)
-        versions = [httpx.get(url).json()]
-        with websockets(int(url.split(":")[2].split("/", maxsplit=1)[0]), 3) as clients:
+        before = httpx.get(f"http://127.0.0.1:{port}/version").json()
+        with websockets(port, 3) as clients:
             shop.write_text(FIVE_LINES + "1 / 0\n")
-            assert [FAREWELL] * 3 == [farewell(client) for client in clients]
+            at_the_change = [farewell(client) for client in clients]
         server.line_with("ZeroDivisionError")
         shop.write_text(FIVE_LINES + version.format(22))
         server.line_with(READY)
-        versions.append(httpx.get(url).json())
-        status, _ = server.stop()
+        after = httpx.get(f"http://127.0.0.1:{port}/version").json()
+        with websockets(port, 3) as clients:
+            status, _ = server.stop()
+            at_the_end = [farewell(client) for client in clients]
 
-    assert [1, 22] == versions
+    assert (1, 22) == (before, after)
+    assert [FAREWELL] * 3 == at_the_change == at_the_end
     assert 0 == status

@@ -30,7 +30,7 @@ BUILT_IN = "unmissed.main:app"
 ApplicationArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODULE:APP]",
+        metavar="MODULE:APP",
         help="Your ASGI application, or a function that returns it, such as shop.main:app. ':app' may be left out.",
         show_default=False,
     ),

@@ -42,6 +42,7 @@ class Site:
 
     def _check(self, loaded: LoadedApplication, server: Server) -> None:
         """Report what the application lacks, and announce where it is. Raises ConfigurationError."""
+        server.check_managers()
         for routed in loaded.routed:
             if routed.manager not in server.managers:
                 raise ConfigurationError(

@@ -70,12 +70,18 @@ class Server(UvicornServer):
         if self.failure is not None:
             raise self.failure
 
+    def check_managers(self) -> None:
+        """Raise ConfigurationError if the application has started no manager."""
+        if not self.managers:
+            raise ConfigurationError(_NO_MANAGER)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, and listen. Sets ``failure`` if the application has started no manager."""
+        """Start the application, listen, and call ``started``. Sets ``failure`` if that raises ConfigurationError."""
         with _limited_tls(asyncio.get_running_loop(), self._tls_seconds), started_managers() as self.managers:
             await super().startup(sockets)
         try:
-            self._check()
+            if self._on_start is not None:
+                self._on_start(self)
         except ConfigurationError as error:
             # Not raised here: uvicorn would not end the lifespan of the application.
             self.failure = error
@@ -107,13 +113,6 @@ class Server(UvicornServer):
         self._abort_connections()
         # Transports report their end in the next turn of the event loop, before it is closed.
         await asyncio.sleep(0)
-
-    def _check(self) -> None:
-        """Raise ConfigurationError if the application cannot be served."""
-        if not self.managers:
-            raise ConfigurationError(_NO_MANAGER)
-        if self._on_start is not None:
-            self._on_start(self)
 
     def _drain_seconds(self) -> float:
         """Return the drain time: that of the manager that asks for the most, within the time for the shutdown."""

@@ -82,7 +82,7 @@ class NotifyingServer(Server):
     """Notifies gunicorn, also while it starts and drains. uvicorn would not, and gunicorn would abort the worker."""
 
     def __init__(self, config: Config, *, worker: GunicornWorker) -> None:
-        super().__init__(config, max_seconds=worker.cfg.graceful_timeout - _LEAST_MARGIN)
+        super().__init__(config, started=Server.check_managers, max_seconds=worker.cfg.graceful_timeout - _LEAST_MARGIN)
         self._worker = worker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

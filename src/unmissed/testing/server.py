@@ -99,11 +99,10 @@ class LiveServer:
         self._thread.start()
         if not self._decided.wait(_START_SECONDS):
             raise TimeoutError("the server did not start: see its log output above")
-        failure = self._failure or self._server.failure
-        if failure is not None or not self._server.started:
+        if not self._server.started:
             self._thread.join(_STOP_SECONDS)
             self._listening.close()
-            raise RuntimeError("the application failed to start: see its log output above") from failure
+            raise RuntimeError("the application failed to start: see its log output above") from self._failure
 
     def stop(self) -> None:
         """Shut down the server, as SIGTERM would."""

@@ -16,7 +16,7 @@ from unmissed import ConfigurationError, ConnectionManager, Settings, create_app
 from unmissed.framework_names import Config
 from unmissed.manager import LEAVE_SECONDS
 from unmissed.server import Server
-from unmissed.testing import SECRET, LiveServer
+from unmissed.testing import SECRET
 
 pytestmark = pytest.mark.live
 
@@ -76,10 +76,10 @@ def refuse(_server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("manager", "started", "reason"),
-    [(None, None, "has started no ConnectionManager"), (new_manager, refuse, "nothing fits")],
+    [(None, Server.check_managers, "has started no ConnectionManager"), (new_manager, refuse, "nothing fits")],
 )
 async def test_what_cannot_be_served_ends_its_lifespan(
-    manager: Callable[[], ConnectionManager] | None, started: Callable[[Server], None] | None, reason: str
+    manager: Callable[[], ConnectionManager] | None, started: Callable[[Server], None], reason: str
 ) -> None:
     events: list[str] = []
 
@@ -98,14 +98,3 @@ async def test_what_cannot_be_served_ends_its_lifespan(
 
     assert ["begins", "ends"] == events
     assert reason in str(server.failure)
-
-
-def test_a_live_server_reports_an_application_that_starts_no_manager() -> None:
-    manager = new_manager()
-    app = FastAPI()
-    app.include_router(create_router(manager))
-
-    with pytest.raises(RuntimeError, match="failed to start") as caught:
-        LiveServer(app, manager=manager).start()
-
-    assert isinstance(caught.value.__cause__, ConfigurationError)
