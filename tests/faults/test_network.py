@@ -136,6 +136,47 @@ async def test_a_client_misses_and_doubles_nothing_behind_a_network_that_fails(s
     assert [[]] * 4 == await violations_behind_faults(server, listen, seeds=range(4))
 
 
+async def ask_everything(server: LiveServer, proxy: FaultProxy, *, requests: int) -> list[tuple[int, int]]:
+    """Publish as many messages and call as many commands, and return the number and the result of each pair."""
+
+    async def ask(stream: client.Stream, number: int) -> tuple[int, int]:
+        published = stream.publish({"type": "asked", "data": number})
+        executed = stream.command("note", number)
+        return await published, await executed
+
+    async with asyncio.timeout(55), client.connect(proxy.url, token=server.token()) as stream:
+        answers = await asyncio.gather(*(ask(stream, number) for number in range(requests)))
+        assert stream.reconnects > 3
+    return answers
+
+
+@portable_is_long
+@pytest.mark.parametrize("upwards", [pytest.param(True, id="requests are lost"), pytest.param(False, id="answers")])
+async def test_every_request_is_executed_once_behind_a_network_that_fails(serve: Serve, *, upwards: bool) -> None:
+    server = serve(max_messages=10_000, client_rate=1_000, client_burst=1_000)
+    executed: list[int] = []
+
+    @server.manager.command
+    def note(number: int) -> int:
+        executed.append(number)
+        return -number
+
+    chance = random.Random(7)
+
+    def cut_in_the_middle() -> ConnectionFault:
+        return ConnectionFault(NetworkFault.RESET, upwards, after=chance.randint(300, 3_000), seconds=0.0)
+
+    async with FaultProxy("127.0.0.1", int(server.url.rpartition(":")[2]), draw=cut_in_the_middle).serving() as proxy:
+        answers = await ask_everything(server, proxy, requests=40)
+
+    messages = await asyncio.to_thread(server.published, "asked")
+    assert {message.data: message.sequence_number for message in messages} == {
+        number: published for number, (published, _) in enumerate(answers)
+    }
+    assert [*range(40)] == sorted(message.data for message in messages) == sorted(executed)
+    assert [-number for number in range(40)] == [result for _, result in answers]
+
+
 @portable_is_long
 async def test_a_client_that_forgets_its_position_is_caught(serve: Serve) -> None:
     server = serve(max_messages=10_000)

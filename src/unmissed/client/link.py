@@ -62,7 +62,7 @@ _RETRIED_STATUSES = (408, 425, 429)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The position behind the frames that have arrived, and its epoch. None is what the server decides."""
+    """A position and its epoch. None is for the server to decide."""
 
     number: int | None
     epoch: str | None
@@ -94,7 +94,8 @@ class Link:
         self.shown_url = shown_url(websocket_url(url))
         self._url = websocket_url(url)
         self._token = TokenSource(token)
-        self._place = place
+        self._number, self._epoch = place.number, place.epoch
+        """The position behind the frames that are kept. Reconnects continue there."""
         self._chosen = None if topics is None else list(topics)
         self._sender = sender
         self._requests = sender.requests
@@ -131,7 +132,7 @@ class Link:
                 failure, self._failure = self._failure, None
                 raise failure
             if self._dropping:
-                await self.continue_after(self._place)
+                await self.continue_after(Place(self._number, self._epoch))
             self._start()
             self._arrived.clear()
             await self._arrived.wait()
@@ -168,7 +169,7 @@ class Link:
         """Forget what is unread, and continue after another place, with another connection."""
         self._unread.clear()
         self._unread_bytes, self._dropping = 0, False
-        self._place = place
+        self._number, self._epoch = place.number, place.epoch
         await self._disconnect()
         self._start()
 
@@ -226,9 +227,8 @@ class Link:
             await self._pause(failure_cause(error))
 
     async def _connect(self) -> ClientConnection:
-        since, epoch = self._place.number, self._place.epoch
         return await open_websocket(
-            connection_url(self._url, since=since, epoch=epoch, topics=self._chosen),
+            connection_url(self._url, since=self._number, epoch=self._epoch, topics=self._chosen),
             additional_headers={"Authorization": f"Bearer {await self._token.fresh()}"},
             # No limit: a message over it would end the connection, and come again after each reconnect.
             max_size=None,
@@ -260,29 +260,32 @@ class Link:
     def _take(self, text: bytes, websocket: ClientConnection) -> None:
         self._sender.heard()
         number = stamped_number(text)
-        if number is None:
-            try:
-                frame = frame_of(text)
-            except ValueError:
-                # Kept, too: the stream reports it in its place.
-                self._keep(text, self._place)
-                return
-            self._obey(frame, websocket)
-            if "sequence_number" not in frame:
-                return
-            number = frame["sequence_number"]
+        if number is not None:
+            if self._keep(text):
+                self._number = max(number, self._number or 0)
+            return
+        try:
+            frame = frame_of(text)
+        except ValueError:
+            # The stream reports it in its place.
+            self._keep(text)
+            return
+        self._obey(frame, websocket)
+        number = frame.get("sequence_number")
+        if number is not None and self._keep(text):
             if frame["type"] == ConnectedFrame.type:
-                self._keep(text, Place(number, frame["epoch"]))
-                return
-        self._keep(text, Place(max(number, self._place.number or 0), self._place.epoch))
+                self._number, self._epoch = number, frame["epoch"]
+            else:
+                self._number = max(number, self._number or 0)
 
-    def _keep(self, text: bytes, place: Place) -> None:
+    def _keep(self, text: bytes) -> bool:
+        """Keep a frame for the stream if there is room, and return whether there is."""
         self._dropping = self._dropping or self._unread_bytes >= self._most_unread
         if not self._dropping:
             self._unread.append(text)
             self._unread_bytes += len(text) + _FRAME_BYTES
-            self._place = place
             self._arrived.set()
+        return not self._dropping
 
     def _obey(self, frame: Mapping[str, Any], websocket: ClientConnection) -> None:
         """Do what a frame asks of the connection. What it means for the position is up to the stream."""

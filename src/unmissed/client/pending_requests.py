@@ -23,6 +23,8 @@ _MOST_RATE, _MOST_BURST = 50.0, 50
 _BYTES_A_SECOND = 524_288
 """A server closes a connection that sends more than 100 frames or 1 MiB between two checks, a second apart."""
 
+_SHARE_OF_BURST = 0.75
+
 _USUAL_RATE, _USUAL_BURST = 10.0, 20
 """What a server allows that does not say what it allows."""
 
@@ -55,8 +57,9 @@ class _Bucket:
     full_at: float = 0.0
 
     def delay(self, cost: float, *, now: float) -> float:
-        # What costs more than the capacity is allowed when the bucket is full.
-        return max(0.0, max(self.full_at, now) + cost - now - max(self.capacity, cost))
+        # What costs more than the capacity is allowed when the bucket is full. In this order, so that it is exactly 0
+        # then: sums of floats would leave a rest, which never passes.
+        return max(0.0, max(0.0, self.full_at - now) - max(0.0, self.capacity - cost))
 
     def take(self, cost: float, *, now: float) -> None:
         self.full_at = max(self.full_at, now) + cost
@@ -77,7 +80,8 @@ class RequestBudget:
     def allow(self, *, rate: float, burst: int) -> None:
         """Use the limits of a server: requests a second, and at once."""
         self._rate = min(rate, _MOST_RATE)
-        self._requests.capacity = min(burst, _MOST_BURST) / self._rate
+        # Not all of the burst: requests of which the first are delayed arrive faster than they were sent.
+        self._requests.capacity = _SHARE_OF_BURST * min(burst, _MOST_BURST) / self._rate
 
     @property
     def _cost(self) -> float:

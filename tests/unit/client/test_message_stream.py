@@ -123,11 +123,20 @@ async def test_a_token_is_renewed_before_it_expires_and_the_connection_stays(ser
 
 
 @pytest.mark.parametrize(("renewed", "sent"), [("old", []), ("new", ['{"type":"authenticate","token":"new"}'])])
-async def test_a_token_that_did_not_change_is_not_sent_again(renewed: str, sent: list[str]) -> None:
+@pytest.mark.parametrize("wrong", [None, -3_600, 3_600], ids=["old server", "clock ahead", "clock behind"])
+async def test_a_token_is_renewed_in_time_and_sent_if_it_changed(
+    wrong: float | None, renewed: str, sent: list[str]
+) -> None:
+    """Where the server says how long the token is valid, it does not matter whether the clock here is right."""
     tokens, received, left = ["old", renewed], list[str | bytes](), asyncio.Event()
 
     async def note(websocket: ServerConnection) -> None:
-        await websocket.send(json.dumps({**json.loads(CONNECTED), "expires_at": time.time() + 1.0}))
+        end = (
+            {"expires_at": time.time() + 1.0}
+            if wrong is None
+            else {"expires_at": time.time() + wrong, "expires_in": 1.0}
+        )
+        await websocket.send(json.dumps({**json.loads(CONNECTED), **end}))
         # Until the client leaves, which it does behind everything that it sent.
         received.extend([each async for each in websocket])
         left.set()

@@ -273,6 +273,26 @@ async def test_requests_wait_for_a_connection_and_are_sent_in_their_order(server
     assert [("a", each) for each in range(30)] == await published(server)
 
 
+async def test_a_stream_keeps_to_the_limits_of_its_server(serve: Callable[..., LiveServer]) -> None:
+    server = serve(client_rate=2, client_burst=4)
+    async with opened(server) as stream:
+        numbers = await asyncio.gather(*(stream.publish({"type": "a", "data": each}) for each in range(7)))
+
+    assert nths(*range(1, 8)) == numbers
+    assert 0 == stream.reconnects
+
+
+async def test_streams_of_one_user_share_the_limits_that_they_do_not_know(serve: Callable[..., LiveServer]) -> None:
+    server = serve(client_rate=40, client_burst=5)
+    async with opened(server) as one, opened(server) as two:
+        await asyncio.gather(
+            *(stream.publish({"type": "a", "data": each}) for stream in (one, two) for each in range(20))
+        )
+
+    assert sorted([("a", each) for each in range(20)] * 2) == sorted(await published(server))
+    assert one.reconnects + two.reconnects
+
+
 async def test_a_stream_that_was_never_opened_publishes(server: LiveServer) -> None:
     stream = Stream(server.url, token=server.token())
 
