@@ -107,6 +107,7 @@ async def test_the_traceparent_of_the_publisher_is_kept(traced: ConnectionManage
     publication = await traced.publish_batch([{"type": "a", "traceparent": OWN}, {"type": "b"}])
 
     assert [OWN, continuation_of(the_span(spans))] == [each.as_dict()["traceparent"] for each in publication.messages]
+    assert [1, 1] == [each.payload.count(b'"traceparent"') for each in publication.messages]
 
 
 async def test_a_batch_is_one_span(traced: ConnectionManager, spans: InMemorySpanExporter) -> None:
@@ -142,6 +143,7 @@ async def test_an_error_is_recorded_without_what_it_quotes(
     for span in spans.get_finished_spans():
         assert (StatusCode.ERROR, "InvalidMessage") == (span.status.status_code, facts(span)["error.type"])
         assert SECRET_TEXT not in span.to_json()
+        assert () == span.events, "the text of an exception may quote the message"
 
 
 async def test_spans_belong_to_the_trace_of_the_application(
