@@ -29,7 +29,7 @@ const TEXTS = {
   together: "Both receive every message as it is published.",
   away: `Both connections are gone for ${AWAY_SECONDS} seconds. Messages go on.`,
   back: "Both are connected again. Unmissed has asked for everything after its last number.",
-  done: "The connections of this demonstration are closed, and nothing more is published.",
+  done: `Both were away for ${AWAY_SECONDS} seconds. The connections of this demonstration are closed again.`,
   stopped: "Stopped. The connections of this demonstration are closed.",
   failed: "This did not work.",
 };

@@ -24,10 +24,9 @@ export class Navigation {
     this.#show(linked());
     scrollTo(0, 0);
     // Screen readers continue at the focus: it follows into the new view.
-    const view = viewElement(this.#shown ?? FIRST);
     /** @type {HTMLElement | null} */
-    const title = view.querySelector("h2[tabindex]");
-    (title ?? view).focus({ preventScroll: true });
+    const title = viewElement(this.#shown ?? FIRST).querySelector("h2[tabindex]");
+    title?.focus({ preventScroll: true });
   }
 
   /** @param {{name: string, parameters: URLSearchParams}} link */
