@@ -30,6 +30,7 @@ from unmissed import (
     Identity,
     InvalidMessage,
     InvalidToken,
+    JwksVerifier,
     JwtVerifier,
     Log,
     LogUnavailable,
@@ -43,6 +44,7 @@ from unmissed import (
     Settings,
     Socket,
     SocketListener,
+    TokenRules,
     TokenVerifier,
     UnknownConnection,
     UnmissedError,
@@ -129,9 +131,23 @@ class Verifier:
         return Identity(token)
 
 
+class AsyncVerifier:
+    """A token verifier that asks a database."""
+
+    async def verify(self, token: str) -> Identity:
+        await asyncio.sleep(0)
+        return Identity(token)
+
+
+rules = TokenRules(audiences=["chat"], identity=lambda claims: Identity(str(claims["oid"])))
 log: Log = CountingLog()
 socket: Socket = PrintingSocket()
-verifiers: list[TokenVerifier] = [Verifier(), JwtVerifier(KEY)]
+verifiers: list[TokenVerifier] = [
+    Verifier(),
+    AsyncVerifier(),
+    JwtVerifier(KEY, rules=rules),
+    JwksVerifier("https://login.example.com/jwks.json", rules=rules),
+]
 access = Access(verifiers[1].verify)
 manager = ConnectionManager(settings, log=log, clock=ManualClock())
 app = FastAPI(lifespan=manager.lifespan)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
-from unmissed.api.identity import checked
+from unmissed.api.identity import Bearer, checked
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.manager import ConnectionManager
@@ -16,7 +16,7 @@ from unmissed.running import NOT_ACCEPTING
 PATH = "/websocket/status"
 
 
-def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
+def add_health_routes(router: APIRouter, manager: ConnectionManager, *, bearer: Bearer | None) -> None:
     """Add ``/livez`` and ``/readyz``, for the probes of an orchestrator."""
 
     @router.get("/livez", tags=["health"], summary="Is the process alive?")
@@ -28,9 +28,12 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
     async def readyz() -> Response | dict[str, str]:
         """Answer 200 while connections and messages are accepted.
 
-        Answer 503 before the start, while draining, and while the log is unavailable. Connected clients stay.
+        Answer 503 before the start, while draining, while the log is unavailable, and until the keys of the identity
+        provider are loaded. Connected clients stay.
         """
         problem = manager.running.problem if manager.ready else NOT_ACCEPTING
+        if problem is None and bearer is not None:
+            problem = bearer.problem
         return {"status": "ready"} if problem is None else ProblemResponse(503, problem)
 
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from unmissed.api.browser_routes import CONSOLE_PATH
 from unmissed.api.message_routes import PATH as MESSAGES_PATH
-from unmissed.cli.options import is_loopback, with_settings
+from unmissed.cli.options import with_settings
 from unmissed.cli.workers import freeze_what_is_loaded, run_workers
 from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
@@ -21,6 +21,7 @@ from unmissed.framework_names import LOGGING_CONFIG
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import is_shared
 from unmissed.main import ServedApplication, create_app
+from unmissed.security.origins import is_loopback
 from unmissed.security.tokens import issue_token_under
 from unmissed.server import HttpProtocol, Server, WebSocketProtocol
 from unmissed.settings import Settings
@@ -115,7 +116,7 @@ def _development(settings: Settings, overrides: dict[str, Any], *, host: str) ->
     if not is_loopback(host):
         raise ConfigurationError("--dev serves this machine only: remove --host, or remove --dev and set a secret")
     defaults: dict[str, Any] = {"allow_query_token": True, "console": True}
-    if settings.jwt_secret is None and settings.jwt_secret_file is None:
+    if not settings.has_keys:
         defaults["jwt_secret"] = secrets.token_urlsafe(48)
     if not settings.allowed_origins:
         defaults["allowed_origins"] = _DEV_ORIGINS

@@ -1,6 +1,6 @@
 """One node of a cluster: joins presence and logouts to the notes between nodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from unmissed.cluster.logouts import Logouts, LogoutsHere
 from unmissed.cluster.nodes import Knowledge, Nodes
@@ -13,7 +13,7 @@ from unmissed.logs.base import Channel
 class ClusterNode:
     """One of the nodes that share a log. ``presence`` and ``logouts`` ask the other nodes, which are ``nodes``.
 
-    ``connections`` are those of this node. ``channel`` carries the notes between nodes, and ``key`` authenticates them;
+    ``connections`` are those of this node. ``channel`` carries the notes between nodes, and ``keys`` authenticate them;
     without a channel, the node is alone. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.
     """
 
@@ -24,7 +24,7 @@ class ClusterNode:
         *,
         node_id: str,
         channel: Channel | None,
-        key: bytes,
+        keys: Sequence[bytes],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -37,6 +37,6 @@ class ClusterNode:
             facts=here.notes,
             fingerprint=lambda: revocations.fingerprint,
         )
-        self.nodes = Nodes(channel, node_id=node_id, key=key, knowledge=knowledge, clock=clock)
+        self.nodes = Nodes(channel, node_id=node_id, keys=keys, knowledge=knowledge, clock=clock)
         self.presence = Presence(connections, ask=self.nodes.ask, unix_time=unix_time)
         self.logouts = Logouts(here, nodes=self.nodes)
