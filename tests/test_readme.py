@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 import typer
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from jose import jwt
 
-from unmissed import JwtVerifier, Settings, create_router
+from unmissed import JwtVerifier, Settings
 from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.message_routes import PATH
 from unmissed.api.models import RecoveryBody
@@ -28,7 +30,8 @@ from unmissed.core.client_frames import MAX_CLIENT_FRAME_BYTES
 from unmissed.core.encoding import MAX_DEPTH
 from unmissed.core.server_frames import RESERVED_TYPES
 from unmissed.delivery.inbox import MAX_BYTES_BETWEEN_CHECKS, MAX_FRAMES_BETWEEN_CHECKS
-from unmissed.security.tokens import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES
+from unmissed.security.claims import CLOCK_SKEW_SECONDS
+from unmissed.security.tokens import MAX_TOKEN_BYTES
 from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS
 from unmissed.server.http_requests import MAX_HEAD_BYTES, MAX_URL_BYTES
 from unmissed.testing import SECRET, LiveServer
@@ -59,9 +62,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def login_example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the Python of the page about deployment, and return its names."""
+    """Run the Python of the page about authentication, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    return executed("deployment.md", DOCS["deployment.md"])
+    return executed("authentication.md", DOCS["authentication.md"])
 
 
 @pytest.fixture
@@ -111,11 +114,8 @@ async def test_the_example_requests_are_answered(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.live
-def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    example = executed("applications.md", DOCS["applications.md"])
-    example["app"].router.routes.clear()
-    example["app"].include_router(create_router(example["manager"], authenticate=example["from_cookie"]))
+def test_the_example_dependency_replaces_the_tokens(login_example: dict[str, Any]) -> None:
+    example = login_example
     with (
         LiveServer(example["app"], manager=example["manager"]) as server,
         httpx.Client(base_url=server.url, cookies={"session": next(iter(example["sessions"]))}) as http,
@@ -126,12 +126,37 @@ def test_the_example_dependency_replaces_the_tokens(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_example_login_issues_tokens_that_the_server_accepts(login_example: dict[str, Any]) -> None:
-    http = TestClient(login_example["app"])
+    http = TestClient(login_example["login_app"])
 
     token = http.post("/login", json={"name": "alice", "password": "wonderland"}).json()["token"]
 
     assert "alice" == JwtVerifier(SECRET).verify(token).user_id
     assert 401 == http.post("/login", json={"name": "alice", "password": "guessed"}).status_code
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("router", "token", "user_id"),
+    [
+        ("with_tokens", "tutorial", "carol"),
+        ("with_verifier", "f3a9...", "bob"),
+        ("with_claims", "entra", "42"),
+    ],
+)
+def test_the_example_routers_know_their_users(
+    login_example: dict[str, Any], router: str, token: str, user_id: str
+) -> None:
+    exp, tenant = 1_900_000_000, "72f988bf-86f1-41af-91ab-2d7cd011db47"
+    login_example["logins"]["f3a9..."] = ("bob", float(exp))
+    tutorial = jwt.encode({"sub": "carol", "exp": exp}, login_example["SECRET_KEY"])
+    entra = jwt.encode({"oid": "42", "tid": tenant, "exp": exp}, SECRET)
+    signed = {"tutorial": tutorial, "entra": entra}.get(token, token)
+    manager, app = login_example["manager"], FastAPI(lifespan=login_example["manager"].lifespan)
+    app.include_router(login_example[router])
+    with TestClient(app) as http, http.websocket_connect("/ws", ["unmissed.bearer", signed]) as websocket:
+        assert "connected" == websocket.receive_json()["type"]
+        assert [user_id] == [connection.identity.user_id for connection in manager.connections]
+        assert 401 == http.get(PATH, headers={"Authorization": f"Bearer {signed[:-8]}x"}).status_code
 
 
 def test_the_limits_that_the_security_page_names_are_those_of_the_code() -> None:

@@ -45,6 +45,8 @@ from unmissed.logs.feed import Feed as Feed
 from unmissed.main import create_app as create_app
 from unmissed.manager import ConnectionManager as ConnectionManager
 from unmissed.security.access import Access as Access
+from unmissed.security.claims import TokenRules as TokenRules
+from unmissed.security.provider_tokens import JwksVerifier as JwksVerifier
 from unmissed.security.tokens import JwtVerifier as JwtVerifier
 from unmissed.security.tokens import TokenVerifier as TokenVerifier
 from unmissed.security.tokens import issue_token as issue_token

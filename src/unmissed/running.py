@@ -146,7 +146,7 @@ class Running:
             OwnNode(self.node_id, self.connections, self._fan_out.history, self._facts, self._measured),
             revocations,
             channel=log.channel,
-            key=_note_key(settings, shared=log.channel is not None),
+            keys=_note_keys(settings, shared=log.channel is not None),
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
@@ -426,12 +426,12 @@ async def drafts_of(
     return drafts
 
 
-def _note_key(settings: Settings, *, shared: bool) -> bytes:
-    """Return the key that authenticates notes between nodes. Without a secret, anyone can send them."""
-    key = settings.node_key()
-    if key is None and shared:
+def _note_keys(settings: Settings, *, shared: bool) -> tuple[bytes, ...]:
+    """Return the keys that authenticate notes between nodes. Without a secret, anyone can send them."""
+    keys = settings.node_keys()
+    if not keys and shared:
         logger.warning(
             "anyone who can send to the engine of the log can log users out: set UNMISSED_NODE_SECRET, to the same "
             "value on all nodes (openssl rand -base64 48)"
         )
-    return key or b""
+    return keys or (b"",)

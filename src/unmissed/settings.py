@@ -25,12 +25,13 @@ _SERVICE_LINK = re.compile(
 
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/*?#]+(:\*)?/?")
 _MIN_SECRET_BYTES = 32
-_PUBLIC_KEY_ALGORITHMS = ("RS", "ES")
 _NODE_KEY_LABEL = b"unmissed: notes between nodes"
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+Names = Annotated[tuple[str, ...], NoDecode]
+"""Separated by commas."""
 FirstNumber = Annotated[int, Field(gt=0, le=2**52)]
 
 
@@ -43,16 +44,42 @@ class Settings(BaseSettings):
         default=None, description="Key that verifies tokens; for RS and ES algorithms a public key as PEM."
     )
     jwt_secret_file: Path | None = Field(default=None, description="File with that key, instead of JWT_SECRET.")
+    jwt_previous_secret: SecretStr | None = Field(
+        default=None, description="Another key whose tokens are accepted, while JWT_SECRET is rotated."
+    )
+    jwt_previous_secret_file: Path | None = Field(
+        default=None, description="File with that other key, instead of JWT_PREVIOUS_SECRET."
+    )
+    jwks_url: str | None = Field(
+        default=None,
+        description="URL of an identity provider's keys (a JWK Set), in place of JWT_SECRET: https only, except here.",
+    )
+    jwks_file: Path | None = Field(
+        default=None, description="File with a JWK Set, in place of JWKS_URL. It is read again when it has changed."
+    )
     node_secret: SecretStr | None = Field(
         default=None,
         description="Secret that authenticates notes between the nodes of a log; by default derived from JWT_SECRET.",
     )
-    jwt_algorithm: Algorithm = Field(default="HS256", description="The only signature algorithm that is accepted.")
-    jwt_audience: str | None = Field(default=None, description="Required value of the aud claim.")
+    jwt_algorithm: Algorithm = Field(
+        default="HS256",
+        description=(
+            "The only signature algorithm that is accepted. With JWKS_URL or JWKS_FILE, the default is that of each "
+            "key: RS256 to RS512, or ES256 to ES512."
+        ),
+    )
+    jwt_audience: Names = Field(
+        default=(), description="Comma-separated values, one of which must be in the aud claim."
+    )
     jwt_ignore_audience: bool = Field(
         default=False, description="Accept tokens with an aud claim although no audience is configured."
     )
-    jwt_issuer: str | None = Field(default=None, description="Required value of the iss claim.")
+    jwt_issuer: Names = Field(default=(), description="Comma-separated values, one of which the iss claim must have.")
+    scope_claim: Names = Field(
+        default=("scope",),
+        description="Comma-separated claims with scopes, such as permissions, or realm_access.roles in a nested one.",
+    )
+    topics_claim: str = Field(default="topics", description="Claim with the topics that the user may follow.")
     token_leeway: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
         default=0.0,
         description="Seconds for which a token is accepted after its exp; before its nbf and iat, at least 5.",
@@ -76,7 +103,7 @@ class Settings(BaseSettings):
     drain_seconds: Positive = Field(
         default=5.0, description="Seconds for which a shutdown waits for clients, and within which they reconnect."
     )
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_origins: Names = Field(
         default=(),
         description=(
             "Comma-separated origins that browsers may connect from; * allows any, http://localhost:* any port. "
@@ -135,7 +162,7 @@ class Settings(BaseSettings):
         """Treat an empty value as unset: compose files give one for a variable that is not set where they run."""
         return {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "jwt_audience", "jwt_issuer", "scope_claim", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -156,23 +183,52 @@ class Settings(BaseSettings):
         return self
 
     def key(self) -> str:
-        """Return the key that verifies tokens. Raises ConfigurationError when it is missing or too short."""
-        secret = self._secret()
-        return secret if self._has_public_key else _checked("UNMISSED_JWT_SECRET", secret)
+        """Return the key of new tokens, or a public key. Raises ConfigurationError when it is missing or too short."""
+        return self.keys()[0]
 
-    def node_key(self) -> bytes | None:
-        """Return the key that authenticates notes between nodes, or None without a secret. Raises ConfigurationError.
+    def keys(self) -> tuple[str, ...]:
+        """Return the key that signs tokens, or its public key, and then the previous one, if there is one.
 
-        It is derived from NODE_SECRET, or from JWT_SECRET unless that is a public key.
+        Raises ConfigurationError when the first is missing, or one is too short.
+        """
+        secret = self._secret_of("JWT_SECRET")
+        if secret is None:
+            raise ConfigurationError(
+                "UNMISSED_JWT_SECRET is not set: set it to at least 32 random bytes (openssl rand -base64 48), "
+                "or try the server with: unmissed serve --dev. If an identity provider issues your tokens, set "
+                "UNMISSED_JWKS_URL"
+            )
+        previous = self._secret_of("JWT_PREVIOUS_SECRET")
+        found = {"UNMISSED_JWT_SECRET": secret, "UNMISSED_JWT_PREVIOUS_SECRET": previous}
+        given = {name: value for name, value in found.items() if value is not None}
+        return tuple(given.values() if self.has_public_keys else (_checked(*each) for each in given.items()))
+
+    def jwks_source(self) -> str | Path | None:
+        """Return where an identity provider's keys are, or None without one. Raises ConfigurationError."""
+        source = self.jwks_url or self.jwks_file
+        if self.jwks_url and self.jwks_file:
+            raise ConfigurationError("UNMISSED_JWKS_URL and UNMISSED_JWKS_FILE are both set: keep one")
+        if source is not None and self._has_secret:
+            raise ConfigurationError(
+                "the keys of a provider (UNMISSED_JWKS_URL or _FILE) and UNMISSED_JWT_SECRET are both set: keep one. "
+                "UNMISSED_NODE_SECRET authenticates the notes between nodes"
+            )
+        return source
+
+    def node_keys(self) -> tuple[bytes, ...]:
+        """Return the keys of notes between nodes, none without a secret. Raises ConfigurationError.
+
+        The first one authenticates the notes of this node, and each is accepted from others. They are derived from
+        NODE_SECRET, or else from the secrets of tokens, unless those are public keys.
         """
         if self.node_secret is not None:
-            secret = _checked("UNMISSED_NODE_SECRET", self.node_secret.get_secret_value())
-        elif self._has_public_key or (self.jwt_secret is None and self.jwt_secret_file is None):
-            return None
+            secrets: tuple[str, ...] = (_checked("UNMISSED_NODE_SECRET", self.node_secret.get_secret_value()),)
+        elif self.has_public_keys or not self._has_secret:
+            return ()
         else:
-            secret = self.key()
+            secrets = self.keys()
         # The same secret signs tokens: no code of a note may be a signature.
-        return hmac.digest(secret.encode(), _NODE_KEY_LABEL, "sha256")
+        return tuple(hmac.digest(secret.encode(), _NODE_KEY_LABEL, "sha256") for secret in secrets)
 
     def environment(self, names: Iterable[str]) -> dict[str, str]:
         """Return the variables that give these settings to other code or another process, except those that are unset.
@@ -187,26 +243,36 @@ class Settings(BaseSettings):
         return Retention(max_messages=self.max_messages, max_age=self.max_age, max_bytes=self.max_bytes)
 
     @property
-    def _has_public_key(self) -> bool:
-        return self.jwt_algorithm.startswith(_PUBLIC_KEY_ALGORITHMS)
+    def has_keys(self) -> bool:
+        """Whether a secret, a public key or a provider of keys is set."""
+        return self._has_secret or self.jwks_url is not None or self.jwks_file is not None
 
-    def _secret(self) -> str:
-        if self.jwt_secret is not None and self.jwt_secret_file is not None:
-            raise ConfigurationError("UNMISSED_JWT_SECRET and UNMISSED_JWT_SECRET_FILE are both set: keep one")
-        if self.jwt_secret is not None:
-            return self.jwt_secret.get_secret_value()
-        if self.jwt_secret_file is None:
-            raise ConfigurationError(
-                "UNMISSED_JWT_SECRET is not set: set it to at least 32 random bytes (openssl rand -base64 48), "
-                "or try the server with: unmissed serve --dev"
-            )
+    @property
+    def has_public_keys(self) -> bool:
+        """Whether tokens are verified with public keys, so that this server cannot issue any."""
+        return self.jwks_source() is not None or not self.jwt_algorithm.startswith("HS")
+
+    @property
+    def _has_secret(self) -> bool:
+        return self.jwt_secret is not None or self.jwt_secret_file is not None
+
+    def _secret_of(self, name: str) -> str | None:
+        """Return the value of one of the secrets that may be in a file, or None. Raises ConfigurationError."""
+        secret: SecretStr | None = getattr(self, name.lower())
+        file: Path | None = getattr(self, f"{name.lower()}_file")
+        if secret is not None and file is not None:
+            raise ConfigurationError(f"UNMISSED_{name} and UNMISSED_{name}_FILE are both set: keep one")
+        if secret is not None:
+            return secret.get_secret_value()
+        if file is None:
+            return None
         try:
-            return self.jwt_secret_file.read_text().strip()
+            return file.read_text().strip()
         except OSError as error:
-            # Without the path, which may be a secret that was meant for UNMISSED_JWT_SECRET.
-            raise ConfigurationError(f"UNMISSED_JWT_SECRET_FILE cannot be read: {error.strerror}") from None
+            # Without the path, which may be a secret that was meant for the variable without _FILE.
+            raise ConfigurationError(f"UNMISSED_{name}_FILE cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ConfigurationError("UNMISSED_JWT_SECRET_FILE cannot be read: its content is not text") from None
+            raise ConfigurationError(f"UNMISSED_{name}_FILE cannot be read: its content is not text") from None
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 from jose import jwt
 
 from unmissed.core.errors import InvalidToken
+from unmissed.security.claims import TokenRules
 from unmissed.security.tokens import JwtVerifier
 from unmissed.testing import SECRET, ManualClock
 
@@ -17,7 +18,7 @@ def verdict(ahead: float, *claims: str, leeway: float = 0.0, life: float = 2 * D
     """Return the user of a token whose issuer is so many seconds ahead, or why the token is refused."""
     issued = NOW + ahead
     contents: dict[str, Any] = {"sub": "alice", "exp": issued + life, **dict.fromkeys(claims, issued)}
-    verifier = JwtVerifier(SECRET, leeway=leeway, wall_clock=ManualClock(NOW))
+    verifier = JwtVerifier(SECRET, rules=TokenRules(leeway=leeway), wall_clock=ManualClock(NOW))
     try:
         return verifier.verify(jwt.encode(contents, SECRET)).user_id
     except InvalidToken as error:

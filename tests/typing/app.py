@@ -31,6 +31,7 @@ from unmissed import (
     InvalidMessage,
     InvalidToken,
     InvalidTopic,
+    JwksVerifier,
     JwtVerifier,
     Log,
     LogUnavailable,
@@ -46,6 +47,7 @@ from unmissed import (
     Settings,
     Socket,
     SocketListener,
+    TokenRules,
     TokenVerifier,
     TooManyRequests,
     UnknownConnection,
@@ -133,9 +135,23 @@ class Verifier:
         return Identity(token)
 
 
+class AsyncVerifier:
+    """A token verifier that asks a database."""
+
+    async def verify(self, token: str) -> Identity:
+        await asyncio.sleep(0)
+        return Identity(token)
+
+
+rules = TokenRules(audiences=["chat"], identity=lambda claims: Identity(str(claims["oid"])))
 log: Log = CountingLog()
 socket: Socket = PrintingSocket()
-verifiers: list[TokenVerifier] = [Verifier(), JwtVerifier(KEY)]
+verifiers: list[TokenVerifier] = [
+    Verifier(),
+    AsyncVerifier(),
+    JwtVerifier(KEY, rules=rules),
+    JwksVerifier("https://login.example.com/jwks.json", rules=rules),
+]
 access = Access(verifiers[1].verify)
 manager = ConnectionManager(settings, log=log, clock=ManualClock())
 app = FastAPI(lifespan=manager.lifespan)

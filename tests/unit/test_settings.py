@@ -1,6 +1,7 @@
 """Settings from the environment, and refusals that say what to change."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -40,9 +41,9 @@ def test_defaults_need_no_environment() -> None:
         ("UNMISSED_JWT_SECRET_FILE", "/run/secrets/key", "jwt_secret_file", Path("/run/secrets/key")),
         ("UNMISSED_NODE_SECRET", SECRET, "node_secret", SecretStr(SECRET)),
         ("UNMISSED_JWT_ALGORITHM", "ES256", "jwt_algorithm", "ES256"),
-        ("UNMISSED_JWT_AUDIENCE", "chat", "jwt_audience", "chat"),
+        ("UNMISSED_JWT_AUDIENCE", "chat", "jwt_audience", ("chat",)),
         ("UNMISSED_JWT_IGNORE_AUDIENCE", "true", "jwt_ignore_audience", True),
-        ("UNMISSED_JWT_ISSUER", "login", "jwt_issuer", "login"),
+        ("UNMISSED_JWT_ISSUER", "login", "jwt_issuer", ("login",)),
         ("UNMISSED_MAX_MESSAGES", "5", "max_messages", 5),
         ("UNMISSED_MAX_AGE", "0.5", "max_age", 0.5),
         ("UNMISSED_MAX_BYTES", "1000000", "max_bytes", 1_000_000),
@@ -341,28 +342,106 @@ def test_the_environment_of_the_process_is_looked_at_by_default(monkeypatch: pyt
 
 
 def test_the_key_of_notes_depends_on_the_secret_and_is_not_the_one_that_signs_tokens() -> None:
-    keys = [Settings.load(jwt_secret=secret).node_key() for secret in (SECRET, SECRET, f"another {SECRET}")]
+    keys = [Settings.load(jwt_secret=secret).node_keys() for secret in (SECRET, SECRET, f"another {SECRET}")]
 
     assert keys[0] == keys[1] != keys[2]
-    assert SECRET.encode() != keys[0]
-    assert None is not keys[0]
+    assert SECRET.encode() not in keys[0]
+    assert [1, 1, 1] == [*map(len, keys)]
 
 
 def test_a_secret_for_nodes_replaces_the_one_of_tokens_and_a_public_key_is_none() -> None:
-    of_nodes = Settings.load(node_secret=f"another {SECRET}").node_key()
+    of_nodes = Settings.load(node_secret=f"another {SECRET}").node_keys()
 
-    assert of_nodes == Settings.load(jwt_secret=SECRET, node_secret=f"another {SECRET}").node_key()
-    assert of_nodes == Settings.load(jwt_algorithm="ES256", node_secret=f"another {SECRET}").node_key()
-    assert None is Settings.load(jwt_secret="a public key", jwt_algorithm="ES256").node_key()
-    assert None is Settings.load().node_key()
+    assert of_nodes == Settings.load(jwt_secret=SECRET, node_secret=f"another {SECRET}").node_keys()
+    assert of_nodes == Settings.load(jwt_algorithm="ES256", node_secret=f"another {SECRET}").node_keys()
+    assert () == Settings.load(jwt_secret="a public key", jwt_algorithm="ES256").node_keys()
+    assert () == Settings.load().node_keys()
 
 
 def test_the_key_of_notes_comes_from_a_file_that_has_the_secret(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{SECRET}\n")
 
-    assert Settings.load(jwt_secret=SECRET).node_key() == Settings.load(jwt_secret_file=tmp_path / "secret").node_key()
+    assert (
+        Settings.load(jwt_secret=SECRET).node_keys() == Settings.load(jwt_secret_file=tmp_path / "secret").node_keys()
+    )
 
 
 def test_a_secret_for_nodes_that_is_too_short_is_refused_with_the_fix() -> None:
     with pytest.raises(ConfigurationError, match=r"UNMISSED_NODE_SECRET has 5 bytes .* openssl rand -base64 48"):
-        Settings.load(node_secret="short").node_key()  # it is refused
+        Settings.load(node_secret="short").node_keys()  # it is refused
+
+
+PREVIOUS = f"previous {SECRET}"
+
+
+def test_a_previous_secret_is_accepted_and_signs_nothing() -> None:
+    settings = Settings.load(jwt_secret=SECRET, jwt_previous_secret=PREVIOUS)
+
+    assert (SECRET, PREVIOUS) == settings.keys()
+    assert SECRET == settings.key()
+
+
+def test_a_previous_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "previous").write_text(f"{PREVIOUS}\n")
+
+    assert (SECRET, PREVIOUS) == Settings.load(jwt_secret=SECRET, jwt_previous_secret_file=tmp_path / "previous").keys()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"jwt_previous_secret": "short"}, "UNMISSED_JWT_PREVIOUS_SECRET has 5 bytes .* openssl rand"),
+        (
+            {"jwt_previous_secret": PREVIOUS, "jwt_previous_secret_file": "/none"},
+            "UNMISSED_JWT_PREVIOUS_SECRET and UNMISSED_JWT_PREVIOUS_SECRET_FILE are both set: keep one",
+        ),
+        ({"jwt_previous_secret_file": "/none"}, "UNMISSED_JWT_PREVIOUS_SECRET_FILE cannot be read: No such file"),
+    ],
+)
+def test_a_previous_secret_is_checked_as_the_current_one_is(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        Settings.load(jwt_secret=SECRET, **values).keys()
+
+
+def test_a_previous_secret_alone_is_no_secret() -> None:
+    with pytest.raises(ConfigurationError, match="UNMISSED_JWT_SECRET is not set"):
+        Settings.load(jwt_previous_secret=PREVIOUS).keys()
+
+
+def test_notes_are_accepted_under_both_secrets_and_sent_under_the_current_one() -> None:
+    old, new = (Settings.load(jwt_secret=secret).node_keys() for secret in (PREVIOUS, SECRET))
+    before = Settings.load(jwt_secret=PREVIOUS, jwt_previous_secret=SECRET).node_keys()
+    after = Settings.load(jwt_secret=SECRET, jwt_previous_secret=PREVIOUS).node_keys()
+
+    assert (old + new, new + old) == (before, after)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (
+            {"jwks_url": "https://a.test/", "jwks_file": "/keys"},
+            "UNMISSED_JWKS_URL and UNMISSED_JWKS_FILE are both set: keep one",
+        ),
+        ({"jwks_url": "https://a.test/", "jwt_secret": SECRET}, "UNMISSED_JWT_SECRET are both set: keep one"),
+        ({"jwks_file": "/keys", "jwt_secret_file": "/key"}, "UNMISSED_JWT_SECRET are both set: keep one"),
+    ],
+)
+def test_keys_have_one_source(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        Settings.load(**values).jwks_source()
+
+
+def test_the_keys_of_a_provider_authenticate_no_notes() -> None:
+    assert () == Settings.load(jwks_url="https://a.test/").node_keys()
+    assert 1 == len(Settings.load(jwks_url="https://a.test/", node_secret=SECRET).node_keys())
+
+
+def test_another_process_gets_the_same_settings_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(
+        jwks_url="https://a.test/", jwt_audience="a,b", jwt_issuer=["c", "d"], scope_claim="scp,roles", topics_claim="x"
+    )
+    for name, value in settings.environment(Settings.model_fields).items():
+        monkeypatch.setenv(name, value)
+
+    assert settings == Settings.load()

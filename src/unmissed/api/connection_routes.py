@@ -20,7 +20,7 @@ from unmissed.api.request_parts import (
     parameter,
     topic_parameter,
 )
-from unmissed.cluster.listing import ConnectionInfo, ConnectionQuery, Place, Sort
+from unmissed.cluster.listing import ConnectionInfo, ConnectionQuery, Sort, SortKey
 from unmissed.core.audience import ADMIN_SCOPE, TOPIC_PATTERN, Identity
 from unmissed.core.errors import UnknownConnection
 from unmissed.core.messages import rfc3339
@@ -103,7 +103,7 @@ def _next(info: ConnectionInfo, sort: Sort) -> str:
     return connection_id if sort == "id" else f"{sort}~{connection_id}~{value}"
 
 
-def _place(text: str | None, sort: Sort) -> Place | None:
+def _place(text: str | None, sort: Sort) -> SortKey | None:
     """Return the place that ``_next`` has written. Raises HTTPException with status 422."""
     if not text:
         return None

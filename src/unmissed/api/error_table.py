@@ -62,6 +62,7 @@ TABLE = (
     Row.of(errors.TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS, logging.WARNING),
     Row.of(errors.Draining, HTTPStatus.SERVICE_UNAVAILABLE, logging.INFO),
     Row.of(errors.LogUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, logging.WARNING),
+    Row.of(errors.ProviderUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, logging.WARNING),
     Row.of(errors.NotRunning, HTTPStatus.SERVICE_UNAVAILABLE, logging.ERROR),
 )
 _UNKNOWN = Row(Exception, HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, logging.ERROR)
@@ -143,7 +144,9 @@ def _address(connection: HTTPConnection) -> str | None:
 
 def _row(error: Exception) -> Row:
     if isinstance(error, HTTPException):
-        return _row_of_status(error.status_code)
+        # ``Bearer`` raises one, for routes of applications, and its cause says more than its status.
+        by_cause = _row(error.__cause__) if isinstance(error.__cause__, errors.ProviderUnavailable) else None
+        return by_cause or _row_of_status(error.status_code)
     return next((row for row in TABLE if row.error is not None and isinstance(error, row.error)), _UNKNOWN)
 
 

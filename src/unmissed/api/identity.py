@@ -1,7 +1,8 @@
 """Bearer authentication as FastAPI dependencies, for REST and WebSocket alike."""
 
 import asyncio
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from http import HTTPStatus
 from typing import Annotated
 
@@ -15,10 +16,12 @@ from starlette.types import Scope
 from unmissed.api.handshake import accept
 from unmissed.core.audience import Identity
 from unmissed.core.client_frames import Authenticate, parse_client_frame
-from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken
+from unmissed.core.errors import ConfigurationError, InvalidFrame, InvalidToken, ProviderUnavailable
 from unmissed.core.rest import BEARER_SUBPROTOCOL
 from unmissed.manager import ConnectionManager
+from unmissed.security.claims import Claims
 from unmissed.security.origins import Origins
+from unmissed.security.provider_tokens import JwksVerifier, verifier_of
 from unmissed.security.tokens import JwtVerifier, TokenVerifier
 from unmissed.settings import Settings
 
@@ -56,26 +59,49 @@ class Bearer(_BearerScheme):
         self._allow_query_token = allow_query_token
 
     @classmethod
-    def of(cls, settings: Settings) -> "Bearer":
-        """Return a dependency that verifies JWTs according to these settings. Raises ConfigurationError."""
-        return cls(JwtVerifier.of(settings), allow_query_token=settings.allow_query_token)
+    def of(cls, settings: Settings, *, identity: Callable[[Claims], Identity] | None = None) -> "Bearer":
+        """Return a dependency that verifies JWTs according to these settings. Raises ConfigurationError.
+
+        ``identity`` returns the Identity that the claims of a verified token describe.
+        """
+        return cls(verifier_of(settings, identity=identity), allow_query_token=settings.allow_query_token)
 
     @property
     def is_original(self) -> bool:
         """Whether no subclass changes how a token becomes an identity."""
         return type(self).__call__ is Bearer.__call__ and type(self).identity is Bearer.identity
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether verifying a token may wait for something, such as the keys of an identity provider."""
+        return not isinstance(self.verifier, JwtVerifier)
+
+    @property
+    def problem(self) -> str | None:
+        """Why no token can be verified at the moment, as a public text, or None."""
+        return self.verifier.problem if isinstance(self.verifier, JwksVerifier) else None
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Return a context for the time in which an application uses this bearer: it keeps a provider's keys fresh."""
+        return self.verifier.running() if isinstance(self.verifier, JwksVerifier) else nullcontext()
+
     async def __call__(self, connection: HTTPConnection) -> Identity:
-        """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token."""
+        """Return the identity. Raises HTTPException with status 401, or 408 for a WebSocket that sends no token.
+
+        With status 503, it is not known now whether the token is valid.
+        """
         identity = self.identity(connection)
         if identity is None and isinstance(connection, WebSocket):
             identity = self._verified(await _first_frame_token(connection))
         if identity is None:
             raise _unauthorized("a bearer token is required: send the header 'Authorization: Bearer <token>'")
-        return identity
+        return identity if isinstance(identity, Identity) else await _awaited(identity)
 
-    def identity(self, connection: HTTPConnection) -> Identity | None:
-        """Return the identity of the token in the headers or the URL, or None without a token. Raises HTTPException."""
+    def identity(self, connection: HTTPConnection) -> Identity | Awaitable[Identity] | None:
+        """Return the identity of the token in the headers or the URL, or None without a token. Raises HTTPException.
+
+        If verifying it has to wait, return what to await.
+        """
         token = _subprotocol_token(connection) or self._query_token(connection) or _header_token(connection)
         if token is None and _may_have_query_token(connection) and "token" in connection.query_params:
             # At once: a WebSocket would wait for a first frame, which this client does not send.
@@ -84,11 +110,13 @@ class Bearer(_BearerScheme):
             )
         return None if token is None else self._verified(token)
 
-    def _verified(self, token: str) -> Identity:
+    def _verified(self, token: str) -> Identity | Awaitable[Identity]:
         try:
             return self.verifier.verify(token)
         except InvalidToken as error:
             raise _unauthorized(str(error)) from None
+        except ProviderUnavailable as error:
+            raise _unavailable(error) from error
 
     def _query_token(self, connection: HTTPConnection) -> str | None:
         if not self._allow_query_token or not _may_have_query_token(connection):
@@ -101,7 +129,7 @@ class ManagerBearer(_BearerScheme):
 
     async def __call__(self, connection: HTTPConnection) -> Identity:
         """Return the identity. Raises what ``Bearer`` raises, and ConfigurationError where no manager is served."""
-        bearer = connection.scope.get(_SCOPE_KEY) or getattr(connection.app.state, _STATE_NAME, None)
+        bearer = connection.scope.get(_SCOPE_KEY) or shared_bearer(connection.app)
         manager: ConnectionManager | None = getattr(connection.app.state, _MANAGER_NAME, None)
         if not isinstance(bearer, Bearer):
             raise ConfigurationError(
@@ -160,6 +188,12 @@ def share_bearer(app: Starlette, bearer: Bearer | None, manager: ConnectionManag
     """Let ``get_identity`` use this bearer in the other routes of an application, and refuse users who logged out."""
     setattr(app.state, _STATE_NAME, bearer)
     setattr(app.state, _MANAGER_NAME, manager)
+
+
+def shared_bearer(app: Starlette) -> Bearer | None:
+    """Return what ``share_bearer`` has shared."""
+    bearer: Bearer | None = getattr(app.state, _STATE_NAME, None)
+    return bearer
 
 
 def with_token_as_header(scope: Scope) -> Scope:
@@ -221,6 +255,20 @@ async def _receive_token(websocket: WebSocket) -> str:
     if not isinstance(frame, Authenticate):
         raise _unauthorized('the first frame must be {"type":"authenticate","token":"<token>"}')
     return frame.token
+
+
+async def _awaited(verifying: Awaitable[Identity]) -> Identity:
+    """Return the identity of a token whose verification waits for something. Raises HTTPException."""
+    try:
+        return await verifying
+    except InvalidToken as error:
+        raise _unauthorized(str(error)) from None
+    except ProviderUnavailable as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: ProviderUnavailable) -> HTTPException:
+    return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "1"})
 
 
 def _unauthorized(detail: str) -> HTTPException:

@@ -1,7 +1,7 @@
 """All routes of one manager: as a router for any FastAPI application, or as routes of the built-in one."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -12,7 +12,7 @@ from unmissed.api.browser_routes import add_browser_routes
 from unmissed.api.command_routes import add_command_route
 from unmissed.api.connection_routes import add_connection_routes
 from unmissed.api.event_stream_routes import add_event_stream_route
-from unmissed.api.identity import Bearer, get_identity, share_bearer
+from unmissed.api.identity import Bearer, get_identity, share_bearer, shared_bearer
 from unmissed.api.log_routes import add_log_route
 from unmissed.api.message_routes import add_message_routes
 from unmissed.api.metrics_routes import add_metrics_route
@@ -58,8 +58,9 @@ def create_router(
         # Not before the start: until then, routers and their dependencies may still be added.
         websocket.injection.check(app)
         share_bearer(app, bearer, manager)
-        # Every router of an application announces the same: of equal keys in the state, the last one is kept.
-        yield {STALL_STATE: manager.settings.stall_seconds, ADMISSIONS_STATE: admissions(app)}
+        async with bearer.running() if bearer else nullcontext():
+            # Every router of an application announces the same: of equal keys in the state, the last one is kept.
+            yield {STALL_STATE: manager.settings.stall_seconds, ADMISSIONS_STATE: admissions(app)}
 
     router = APIRouter(lifespan=lifespan)
     websocket = _fill(router, manager, authenticate=authenticate or get_identity, bearer=bearer, authorize=authorize)
@@ -82,7 +83,8 @@ def add_routes(app: FastAPI, manager: ConnectionManager) -> None:
 @asynccontextmanager
 async def serving(app: FastAPI, manager: ConnectionManager) -> AsyncIterator[dict[str, Any]]:
     """Run a manager as the lifespan of an application with ``add_routes``."""
-    async with manager.lifespan(app) as state:
+    bearer = shared_bearer(app)
+    async with bearer.running() if bearer else nullcontext(), manager.lifespan(app) as state:
         yield {**state, ADMISSIONS_STATE: admissions(app)}
 
 
@@ -121,7 +123,7 @@ def _fill(
     add_metrics_route(router, manager, authenticate=authenticate)
     if manager.settings.docs:
         add_asyncapi_route(router, manager)
-    add_health_routes(router, manager)
+    add_health_routes(router, manager, bearer=bearer)
     add_browser_routes(router, console=manager.settings.console)
     return websocket
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
-from unmissed.api.identity import checked
+from unmissed.api.identity import Bearer, checked
 from unmissed.api.operator_models import LogBody, StatusBody
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
@@ -17,8 +17,14 @@ from unmissed.running import NOT_ACCEPTING
 PATH = "/websocket/status"
 
 
-def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
+def add_health_routes(router: APIRouter, manager: ConnectionManager, *, bearer: Bearer | None) -> None:
     """Add ``/livez``, ``/readyz`` and ``/readyz/clients``, for the probes of an orchestrator."""
+
+    def closed() -> str | None:
+        """Return why no client can connect, if so."""
+        if not manager.ready:
+            return NOT_ACCEPTING
+        return None if bearer is None else bearer.problem
 
     @router.get("/livez", tags=["health"], summary="Is the process alive?")
     async def livez() -> dict[str, str]:
@@ -29,9 +35,10 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
     async def readyz() -> Response | dict[str, str]:
         """Answer 200 while connections and messages are accepted.
 
-        Answer 503 before the start, while draining, and while the log is unavailable. Connected clients stay.
+        Answer 503 before the start, while draining, while the log is unavailable, and until the keys of the identity
+        provider are loaded. Connected clients stay.
         """
-        problem = manager.running.problem if manager.ready else NOT_ACCEPTING
+        problem = closed() or manager.running.problem
         return {"status": "ready"} if problem is None else ProblemResponse(503, problem)
 
     @router.get(
@@ -43,11 +50,12 @@ def add_health_routes(router: APIRouter, manager: ConnectionManager) -> None:
     async def ready_for_clients() -> Response | dict[str, str]:
         """Answer 200 while connections are accepted, with the ``problem`` if the log is unavailable.
 
-        Answer 503 before the start and while draining. All nodes of a log lose it at once: if they left the load
-        balancer for that, clients could no longer recover what every node still retains.
+        Answer 503 before the start, while draining, and until the keys of the identity provider are loaded. All nodes
+        of a log lose it at once: if they left the load balancer for that, clients could no longer recover what every
+        node still retains.
         """
-        if not manager.ready:
-            return ProblemResponse(503, NOT_ACCEPTING)
+        if (refusal := closed()) is not None:
+            return ProblemResponse(503, refusal)
         problem = manager.running.problem
         return {"status": "ready"} if problem is None else {"status": "ready", "problem": problem}
 

@@ -6,10 +6,11 @@ of this package's own server, for the time after a restart: it takes a third of 
 leaves to ``__call__`` what it cannot decide. ``api/admission.py`` announces once, at startup, where it may be taken.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from http import HTTPStatus
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
@@ -21,7 +22,7 @@ from unmissed.api.handshake import accept, close_on_error
 from unmissed.api.identity import WAITING_KEY, Bearer, allowed, get_identity, remember_bearer, with_token_as_header
 from unmissed.api.injection import Injection
 from unmissed.api.request_parts import Asked, accepted_subprotocol
-from unmissed.core.audience import granted_topics
+from unmissed.core.audience import Identity, granted_topics
 from unmissed.core.errors import TooManyConnections, UnmissedError
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.delivery.socket import SOCKET_EXTENSION, Admission, Socket
@@ -55,7 +56,11 @@ class WebSocketEndpoint:
         self._manager = manager
         self._authenticate = authenticate
         self._bearer = bearer
-        self._access = Access(bearer.verifier.verify if bearer and bearer.is_original else None, authorize)
+        self._access = Access(
+            bearer.verifier.verify if bearer and bearer.is_original else None,
+            authorize,
+            verify_waits=bearer is not None and bearer.may_wait,
+        )
         self._access_without_renewal = Access(None, authorize)
         self._origins = origins
         closing = close_on_error(origins, manager=manager)
@@ -140,6 +145,8 @@ class WebSocketEndpoint:
         bearer = self._bearer
         if bearer is None or not bearer.is_original or self._access.authorize is not None:
             return None
+        if iscoroutinefunction(bearer.verifier.verify):
+            return None
         scope = {"type": "websocket", "app": app, "router": app.router, "path": path, "root_path": app.root_path}
         declared = self.injection.find(scope)
         return None if declared is None or declared.dependencies else partial(self._admit, app, bearer)
@@ -152,7 +159,8 @@ class WebSocketEndpoint:
         connection = HTTPConnection(scope)
         try:
             found = bearer.identity(connection)
-            if found is None:
+            if not isinstance(found, Identity):
+                _discard(found)
                 return False
             identity = allowed(connection, found, manager=self._manager, origins=self._origins)
             asked = Asked.by(connection)
@@ -169,6 +177,12 @@ class WebSocketEndpoint:
         except UnmissedError:
             return False
         return True
+
+
+def _discard(found: object) -> None:
+    """Discard a verification that waits: ``__call__`` begins another. A coroutine that never ran would warn."""
+    if isinstance(found, Coroutine):
+        found.close()
 
 
 def add_upgrade_route(router: APIRouter) -> None:

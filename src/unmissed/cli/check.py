@@ -17,8 +17,9 @@ from unmissed.core.window import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import file_of, is_shared, log_from_url
+from unmissed.security.provider_tokens import JwksVerifier, verifier_of
 from unmissed.security.redaction import without_login
-from unmissed.security.tokens import JwtVerifier, issue_token_under
+from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings, unknown_variables
 
 _TOKEN_SECONDS = 60.0
@@ -58,10 +59,15 @@ def check(
 
 
 def _try_token(settings: Settings) -> None:
-    """Issue a token and verify it. Without the private key, only the keys that verify are checked."""
-    verifier = JwtVerifier.of(settings)
-    settings.node_key()
-    if settings.jwt_algorithm.startswith("HS"):
+    """Issue a token and verify it. Without the private key, only the keys that verify are checked, or loaded."""
+    verifier = verifier_of(settings)
+    settings.node_keys()
+    if isinstance(verifier, JwksVerifier):
+        typer.echo(f"ok       {asyncio.run(verifier.load())}")
+        return
+    count = len(settings.keys()) - 1
+    typer.echo(f"ok       tokens are verified with UNMISSED_JWT_SECRET{' and the previous one' if count else ''}")
+    if not settings.has_public_keys:
         verifier.verify(issue_token_under(settings, user_id="check", expires_in=_TOKEN_SECONDS))
 
 

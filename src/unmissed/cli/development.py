@@ -14,9 +14,9 @@ import typer
 from unmissed.api.browser_routes import CONSOLE_PATH
 from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.cli.application import LoadedApplication, RoutedManager
-from unmissed.cli.options import is_loopback
 from unmissed.core.audience import ADMIN_SCOPE, PUBLISH_SCOPE
 from unmissed.core.errors import ConfigurationError
+from unmissed.security.origins import is_loopback
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings
 
@@ -36,7 +36,7 @@ def development_settings(settings: Settings, *, host: str) -> dict[str, Any]:
     if not is_loopback(host):
         raise ConfigurationError("--dev serves this machine only: remove --host, or remove --dev and set a secret")
     found: dict[str, Any] = {"allow_query_token": True, "console": True}
-    if settings.jwt_secret is None and settings.jwt_secret_file is None:
+    if not settings.has_keys:
         found["jwt_secret"] = secrets.token_urlsafe(48)
     if not settings.allowed_origins:
         found["allowed_origins"] = _ORIGINS

@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import wraps
-from ipaddress import ip_address
 from typing import Annotated, Any, get_args
 
 import typer
@@ -46,14 +45,6 @@ def token_or_own(token: str | None) -> str:
         raise ConfigurationError(
             "no token: set UNMISSED_TOKEN (unmissed serve --dev prints one), or UNMISSED_JWT_SECRET"
         ) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -15,10 +15,11 @@ import httpx
 import typer
 
 from unmissed.api.message_routes import PATH as MESSAGES_PATH
-from unmissed.cli.options import TokenOption, UrlOption, is_loopback, seconds, token_or_own
+from unmissed.cli.options import TokenOption, UrlOption, seconds, token_or_own
 from unmissed.cli.publish import detail_of, json_headers
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect, websocket_url
 from unmissed.core.encoding import encode_json
+from unmissed.security.origins import is_loopback
 from unmissed.security.redaction import printable, redact
 from unmissed.tasks import cancelled_by_sigterm
 

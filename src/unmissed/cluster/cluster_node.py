@@ -1,6 +1,6 @@
 """One node of a cluster: joins presence, logouts and what operators see to the notes between nodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unmissed.cluster.listing import Listing, UnixTime
@@ -15,7 +15,7 @@ from unmissed.logs.base import Channel
 class ClusterNode:
     """One of the nodes that share a log. All but ``nodes``, which are the others, ask them.
 
-    ``own`` is what this node has. ``channel`` carries the notes between nodes, and ``key`` authenticates them; without
+    ``own`` is what this node has. ``channel`` carries the notes between nodes, and ``keys`` authenticate them; without
     a channel, the node is alone. ``clock`` returns monotonic seconds, and ``wall_clock`` Unix seconds.
     """
 
@@ -25,7 +25,7 @@ class ClusterNode:
         revocations: Revocations,
         *,
         channel: Channel | None,
-        key: bytes,
+        keys: Sequence[bytes],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -35,7 +35,7 @@ class ClusterNode:
         self.overview = Overview(own, unix_time=unix_time, ask=self._ask)
         answers = {**presence_answers(connections), **self.listing.answers, **self.overview.answers, **here.answers}
         knowledge = Knowledge(handlers=answers, facts=here.notes, fingerprint=lambda: revocations.fingerprint)
-        self.nodes = Nodes(channel, node_id=own.node_id, key=key, knowledge=knowledge, clock=clock)
+        self.nodes = Nodes(channel, node_id=own.node_id, keys=keys, knowledge=knowledge, clock=clock)
         self.presence = Presence(connections, ask=self._ask)
         self.logouts = Logouts(here, nodes=self.nodes)
 

@@ -17,7 +17,7 @@ _BATCH = 2_000
 _CLOCK_STEP_SECONDS = 1.0
 
 Sort = Literal["id", "user", "lag", "connected_at"]
-Place = tuple[Any, str]
+SortKey = tuple[Any, str]
 """Where a connection is in a sorted list: its value and, for equal values, its id."""
 
 
@@ -36,7 +36,7 @@ class ConnectionInfo:
     transport: str
     client: str | None
 
-    def place(self, sort: Sort) -> Place:
+    def place(self, sort: Sort) -> SortKey:
         """Return where the connection is in a list that is sorted by this."""
         match sort:
             case "id":
@@ -60,7 +60,7 @@ class ConnectionQuery:
     limit: int
     sort: Sort = "id"
     descending: bool = False
-    after: Place | None = None
+    after: SortKey | None = None
     user_id: str | None = None
     topic: str | None = None
     search: str = ""
@@ -82,7 +82,7 @@ class ConnectionQuery:
         texts = (connection.identity.user_id, connection.id, connection.client or "")
         return self.found_in(texts) or self.found_in(connection.topics)
 
-    def is_behind(self, place: Place) -> bool:
+    def is_behind(self, place: SortKey) -> bool:
         """Return whether a place comes after the last one of the page before."""
         return self.after is None or (place < self.after if self.descending else place > self.after)
 
@@ -164,7 +164,7 @@ class Listing:
     async def page_here(self, query: ConnectionQuery) -> ConnectionPage:
         """Return a page of the connections to this node. The work is done in slices of 5 ms."""
         pace, matching = Pace(), 0
-        first, batch = list[tuple[Place, Connection]](), list[tuple[Place, Connection]]()
+        first, batch = list[tuple[SortKey, Connection]](), list[tuple[SortKey, Connection]]()
         place_of = self._place_of(query.sort)
         for connection in self._candidates(query):
             await pace.keep()
@@ -185,7 +185,7 @@ class Listing:
             return found if query.topic is None else [each for each in found if query.topic in each.topics]
         return self._connections if query.topic is None else self._connections.with_any_of([topic_key(query.topic)])
 
-    def _place_of(self, sort: Sort) -> Callable[[Connection], Place]:
+    def _place_of(self, sort: Sort) -> Callable[[Connection], SortKey]:
         # As ``ConnectionInfo.place``, without an object for each of ten thousand connections.
         match sort:
             case "id":

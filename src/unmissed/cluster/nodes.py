@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from itertools import count
@@ -52,8 +52,9 @@ _TIMING = Timing()
 class Nodes:
     """The other nodes that share a log. ``channel`` carries the notes; without one, this node is alone.
 
-    Notes are authenticated with ``key``, and each is handled once: a recorded note that is sent again is ignored,
-    unless its node had ended before this one started. ``clock`` returns monotonic seconds.
+    Notes are authenticated with the first of ``keys``, and accepted with each of them: secrets are rotated while nodes
+    run. Each note is handled once: a recorded note that is sent again is ignored, unless its node had ended before this
+    one started. ``clock`` returns monotonic seconds.
 
     A node that begins to listen sends hello. The other nodes introduce themselves with the fingerprint of their facts,
     and it asks one node for each fingerprint that is new to it, so that facts are sent once and not by every node.
@@ -64,14 +65,14 @@ class Nodes:
         channel: Channel | None,
         *,
         node_id: str,
-        key: bytes,
+        keys: Sequence[bytes],
         knowledge: Knowledge,
         clock: Callable[[], float],
         timing: Timing = _TIMING,
     ) -> None:
         self.id = node_id
         self._channel = channel
-        self._key = key
+        self._keys = keys
         self._knowledge = knowledge
         self._clock = clock
         self._timing = timing
@@ -168,10 +169,10 @@ class Nodes:
             await asyncio.sleep(seconds)
 
     async def _authentic(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Yield the parts of notes from nodes with the same key, and the empty part that opens the channel."""
+        """Yield the parts of notes from nodes with one of the keys, and the empty part that opens the channel."""
         reported = False
         async for sealed in parts:
-            part = sealed and authentic(sealed, key=self._key)
+            part = sealed and authentic(sealed, keys=self._keys)
             if part is not None:
                 yield part
             elif not reported:
@@ -303,7 +304,7 @@ class Nodes:
         if question is not None:
             note["question"] = question
         if self._channel is not None:
-            for part in encoded(note, key=self._key):
+            for part in encoded(note, key=self._keys[0]):
                 await self._channel.send(part)
 
 

@@ -3,7 +3,7 @@
 import hmac
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unmissed.core.encoding import decode_json, encode_json
@@ -46,11 +46,11 @@ def encoded(note: dict[str, Any], *, key: bytes) -> Iterator[bytes]:
         yield _code(part, key) + part
 
 
-def authentic(sealed: bytes, *, key: bytes) -> bytes | None:
-    """Return the part of a note without its code, or None if it was not sent by a node that has this key."""
+def authentic(sealed: bytes, *, keys: Iterable[bytes]) -> bytes | None:
+    """Return the part of a note without its code, or None if it was not sent by a node that has one of these keys."""
     code, part = sealed[:_CODE_BYTES], sealed[_CODE_BYTES:]
     # In constant time, since the time of a plain comparison shows how many bytes of a forged code are right.
-    return part if hmac.compare_digest(code, _code(part, key)) else None
+    return part if any(hmac.compare_digest(code, _code(part, key)) for key in keys) else None
 
 
 def _code(part: bytes, key: bytes) -> bytes:

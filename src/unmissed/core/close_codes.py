@@ -58,7 +58,7 @@ class CloseCode(IntEnum):
     TOO_LARGE = 1009, "A frame was too large", Reaction.STOP
     INTERNAL_ERROR = 1011, "The server failed"
     SERVICE_RESTART = 1012, "The server restarts, or its log has a new epoch"
-    TRY_AGAIN_LATER = 1013, "The log is unavailable"
+    TRY_AGAIN_LATER = 1013, "The log or the identity provider is unavailable"
 
 
 _REACTIONS = {int(code): code.reaction for code in CloseCode}
@@ -78,6 +78,7 @@ CODES_OF_ERRORS: Mapping[type[UnmissedError], CloseCode] = {
     errors.Draining: CloseCode.SERVICE_RESTART,
     errors.NotRunning: CloseCode.SERVICE_RESTART,
     errors.LogUnavailable: CloseCode.TRY_AGAIN_LATER,
+    errors.ProviderUnavailable: CloseCode.TRY_AGAIN_LATER,
 }
 """The code of the ``error`` frame or the close frame that reports an exception."""
 

@@ -22,6 +22,7 @@
     ├── AlreadyRunning          the manager was started twice
     ├── Draining                the server is shutting down and accepts no new connections or messages
     ├── LogUnavailable          the log cannot be used at the moment
+    ├── ProviderUnavailable     a token cannot be verified at the moment: its key is not known yet
     ├── WrongThread             the manager was used from the wrong thread or event loop
     ├── ConnectionRefused       raised by the client: the server does not accept this client
     ├── RequestRefused          raised by the client: the server refused to execute a request
@@ -184,6 +185,13 @@ class LogUnavailable(UnmissedError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{reason}: retry shortly (a publish with the same idempotency key)")
+
+
+class ProviderUnavailable(UnmissedError):
+    """A token cannot be verified at the moment: its key is not known, and the identity provider cannot be asked."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys of the identity provider are not available: retry shortly")
 
 
 class WrongThread(UnmissedError, RuntimeError):

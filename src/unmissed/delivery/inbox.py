@@ -26,7 +26,14 @@ from unmissed.core.client_frames import (
     parse_client_frame,
 )
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.errors import InvalidFrame, InvalidToken, LogUnavailable, TopicRefused, UnmissedError
+from unmissed.core.errors import (
+    InvalidFrame,
+    InvalidToken,
+    LogUnavailable,
+    ProviderUnavailable,
+    TopicRefused,
+    UnmissedError,
+)
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.reader import ClientReader, TopicChange
 from unmissed.core.server_frames import PONG, ErrorFrame
@@ -237,6 +244,8 @@ class Inbox:
         """Return whether a change awaits something, or one before it does."""
         if self._access.authorize is not None or (self._changes is not None and self._changes.busy):
             return True
+        if isinstance(frame, Authenticate):
+            return self._access.verify_waits
         return isinstance(frame, Follow) and self._is_ahead(frame.since)
 
     def _is_ahead(self, since: int | None) -> bool:
@@ -286,7 +295,7 @@ class Inbox:
         except UnmissedError as error:
             return self._refuse(error, frame.id)
         except Exception:
-            logger.exception("authorize() failed: user_id=%r", self._identity.user_id)
+            logger.exception("authorize() or verify() failed: user_id=%r", self._identity.user_id)
             self._reader.send(ErrorFrame.internal(request_id=frame.id).encode())
             return None
 
@@ -298,9 +307,7 @@ class Inbox:
 
     async def _renew(self, token: str) -> Renewed | None:
         """Replace the token, and keep the topics that the new one may follow."""
-        if self._access.verify is None:
-            raise InvalidFrame("the token of this connection cannot be renewed: open another connection")
-        reader, identity = self._reader, self._access.verify(token)
+        reader, identity = self._reader, await self._access.verified(token)
         topics = await self._access.kept(identity, reader.topics)
         if not reader.chose_topics:
             topics |= await self._access.granted(identity, None)
@@ -319,8 +326,8 @@ class Inbox:
         """Answer with an error. Refused frames without an id break the protocol: after some, close the connection."""
         answer = ErrorFrame.of(error, request_id=request_id)
         self._reader.send(answer.encode())
-        # A client cannot know that a topic is refused, or that the log is unavailable: it has broken no rule.
-        if request_id is None and not isinstance(error, TopicRefused | LogUnavailable):
+        # A client cannot know that a topic is refused, or that something is unavailable: it has broken no rule.
+        if request_id is None and not isinstance(error, TopicRefused | LogUnavailable | ProviderUnavailable):
             self._refused += 1
             if self._refused >= MAX_REFUSED_FRAMES:
                 return Closing(answer.code, "too many frames were refused")

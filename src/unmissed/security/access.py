@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 
 from unmissed.core.audience import Identity, granted_topics, named_topics
-from unmissed.core.errors import TopicRefused
+from unmissed.core.errors import InvalidFrame, TopicRefused
 from unmissed.tasks import Pace
 
 Authorize = Callable[[Identity, str], bool | Awaitable[bool]]
@@ -33,10 +33,19 @@ class Subscription:
 class Access:
     """How the clients of one endpoint renew their tokens, and which topics they may follow."""
 
-    verify: Callable[[str], Identity] | None = None
+    verify: Callable[[str], Identity | Awaitable[Identity]] | None = None
     """Verifies a renewed token, or raises InvalidToken. None means that clients cannot renew their tokens."""
     authorize: Authorize | None = None
     """Decides who may follow a topic. None means that the topics of the identity decide."""
+    verify_waits: bool = False
+    """Whether ``verify`` may return an awaitable."""
+
+    async def verified(self, token: str) -> Identity:
+        """Return the identity of a renewed token. Raises InvalidToken, and InvalidFrame where none can be renewed."""
+        if self.verify is None:
+            raise InvalidFrame("the token of this connection cannot be renewed: open another connection")
+        identity = self.verify(token)
+        return await identity if isawaitable(identity) else identity
 
     async def granted(self, identity: Identity, asked: Iterable[str] | None) -> frozenset[str]:
         """Return the topics that a client asked for, or, if it asked for none, those that it follows by default.

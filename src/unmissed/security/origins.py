@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
@@ -65,3 +66,11 @@ def _pattern(origin: str) -> str:
         return re.escape(origin.removesuffix(":*")) + "(:[0-9]+)?"
     port = _DEFAULT_PORTS.get(origin.partition("://")[0].lower())
     return re.escape(origin) if port is None else f"{re.escape(origin.removesuffix(port))}({port})?"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import unmissed
 from engines import RedisServer
+from identity_provider import IdentityProvider, jwk_of
 from support import CONNECTED, nth, scripted, until
 from unmissed import ConnectionManager, Page
 from unmissed.cli.app import app, main
@@ -28,6 +29,7 @@ from unmissed.cli.options import seconds
 from unmissed.cli.tail import may_publish, messages_url, run_tail
 from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import ConnectionRefused, UnmissedError
+from unmissed.security.claims import TokenRules
 from unmissed.security.tokens import JwtVerifier
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
@@ -124,7 +126,8 @@ def test_a_token_is_what_the_configured_server_asks_for(monkeypatch: pytest.Monk
 
     token = run("token", "--sub", "alice", "--expires", "1h").strip()
 
-    verifier = JwtVerifier(SECRET, algorithm="HS512", audience="chat", issuer="login")
+    rules = TokenRules(audiences=["chat"], issuers=["login"])
+    verifier = JwtVerifier(SECRET, algorithm="HS512", rules=rules)
     assert "alice" == verifier.verify(token).user_id
 
 
@@ -287,8 +290,35 @@ def flags_of_serve() -> set[str]:
     return set(re.findall(r"--[a-z-]+|\[UNMISSED_\w+\]", output))
 
 
+def test_check_loads_the_keys_of_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNMISSED_JWT_SECRET", raising=False)
+    with IdentityProvider() as provider:
+        provider.publish(jwk_of("first"), jwk_of("second", alg="PS256"))
+        monkeypatch.setenv("UNMISSED_JWKS_URL", provider.url)
+
+        output = run("check")
+
+        assert f"ok       1 keys at {provider.url}: first (RS256); ignored: key 2: its alg is not one" in output
+        provider.stop()
+        result = CliRunner().invoke(app, ["check"])
+        provider.start()
+
+    assert 1 == result.exit_code
+    assert f"problem  the keys at {provider.url} cannot be loaded: " in result.output
+
+
+def test_check_says_that_a_previous_secret_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    monkeypatch.setenv("UNMISSED_JWT_PREVIOUS_SECRET", f"previous {SECRET}")
+
+    output = run("check")
+
+    assert "ok       tokens are verified with UNMISSED_JWT_SECRET and the previous one" in output
+    assert SECRET not in output
+
+
 def test_every_setting_but_the_secrets_is_a_flag_of_serve() -> None:
-    names = set(Settings.model_fields) - {"jwt_secret", "node_secret"}
+    names = set(Settings.model_fields) - {"jwt_secret", "jwt_previous_secret", "node_secret"}
 
     flags = flags_of_serve()
 
@@ -297,7 +327,7 @@ def test_every_setting_but_the_secrets_is_a_flag_of_serve() -> None:
 
 
 def test_no_secret_is_a_flag_of_serve_because_processes_are_listed_with_their_flags() -> None:
-    for flag in ("--jwt-secret", "--node-secret"):
+    for flag in ("--jwt-secret", "--jwt-previous-secret", "--node-secret"):
         assert flag not in flags_of_serve()
         assert f"No such option: {flag}" in misuse_of("serve", flag, SECRET)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -60,7 +60,7 @@ class Air:
     @property
     def kinds(self) -> list[str]:
         """The kinds of the notes that were sent, which are short here."""
-        parts = [authentic(note, key=KEY) or b"" for note in self.notes]
+        parts = [authentic(note, keys=[KEY]) or b"" for note in self.notes]
         return [decode_json(part.partition(b"\n")[2])["kind"] for part in parts]
 
     def interrupt(self) -> None:
@@ -87,7 +87,7 @@ async def start(air: Air) -> AsyncIterator[Start]:
         node_id: str,
         *,
         facts: Callable[[], list[tuple[str, Any]]] = list,
-        key: bytes = KEY,
+        keys: Sequence[bytes] = (KEY,),
         answer_seconds: float = 20.0,
         hello_seconds: float = 1.0,
         echo_seconds: float = 20.0,
@@ -96,7 +96,7 @@ async def start(air: Air) -> AsyncIterator[Start]:
         node = Nodes(
             air,
             node_id=node_id,
-            key=key,
+            keys=keys,
             knowledge=Knowledge(handlers, facts, fingerprint=lambda: hash(str(facts()))),
             clock=asyncio.get_running_loop().time,
             timing=Timing(
@@ -147,7 +147,7 @@ async def test_questions_at_the_same_time_get_their_own_answers(start: Start) ->
 async def test_a_node_that_is_alone_has_no_other_to_ask(start: Start) -> None:
     assert {} == await (await start("1")).ask("double", 10)
     nothing = Knowledge({}, facts=list, fingerprint=int)
-    alone = Nodes(None, node_id="1", key=KEY, knowledge=nothing, clock=asyncio.get_running_loop().time)
+    alone = Nodes(None, node_id="1", keys=[KEY], knowledge=nothing, clock=asyncio.get_running_loop().time)
     await alone.start()
     assert {} == await alone.ask("double", 10)
     await alone.stop(seconds=1.0)
@@ -390,3 +390,14 @@ async def test_a_channel_that_fails_is_a_problem_that_is_reported_once_and_ends(
     assert "the other nodes cannot be reached" in problem
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert 1 == sum("the log cannot be used to reach other nodes" in record.getMessage() for record in errors)
+
+
+async def test_nodes_hear_each_other_while_their_secret_is_rotated(start: Start) -> None:
+    """In the order of the documentation: every node accepts the new secret before any node uses it."""
+    old, new = b"the old key", b"the new key"
+    steps = {"1": [old], "2": [old, new], "3": [new, old], "4": [new]}
+    nodes = {node_id: await start(node_id, keys=keys, double=lambda x: 2 * x) for node_id, keys in steps.items()}
+    await until(lambda: {"1", "3"} <= nodes["2"].others and {"2", "4"} <= nodes["3"].others)
+
+    assert {"1": 10, "3": 10} == await nodes["2"].ask("double", 5)
+    assert {"2": 10, "4": 10} == await nodes["3"].ask("double", 5)

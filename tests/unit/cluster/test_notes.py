@@ -16,7 +16,7 @@ KEY = b"the key of these nodes"
 
 def parts_of(note: dict[str, Any]) -> list[bytes]:
     """Return the parts of a note, without their codes."""
-    parts = [authentic(sealed, key=KEY) for sealed in encoded(note, key=KEY)]
+    parts = [authentic(sealed, keys=[KEY]) for sealed in encoded(note, key=KEY)]
     return [part for part in parts if part is not None]
 
 
@@ -47,10 +47,10 @@ def test_a_part_that_was_changed_is_not_authentic(position: int) -> None:
     changed = bytearray(sealed)
     changed[position] ^= 1
 
-    assert None is authentic(bytes(changed), key=KEY)
-    assert None is authentic(sealed, key=b"another key")
-    assert None is authentic(b"", key=KEY)
-    assert authentic(sealed, key=KEY)
+    assert None is authentic(bytes(changed), keys=[KEY])
+    assert None is authentic(sealed, keys=[b"another key"])
+    assert None is authentic(b"", keys=[KEY])
+    assert authentic(sealed, keys=[KEY])
 
 
 def test_a_note_that_unpacks_to_more_than_a_note_may_have_is_refused_while_it_is_unpacked() -> None:
