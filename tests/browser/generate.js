@@ -1,7 +1,7 @@
 /** Generates what is made from the modules of the client: the declarations of the package, and the file that is served. */
 
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -14,6 +14,8 @@ const PACKAGE = join(TESTS, "../../src/unmissed/browser");
 const PUBLIC = ["unmissed", "types", "react", "vue"];
 /** The name under which the server has it, beside the client. */
 const SOURCE_MAP = "client.js.map";
+/** Names of properties that stay inside the client: the served file has shorter ones. */
+const INTERNAL = readFileSync(join(TESTS, "internal_names.txt"), "utf8").trim().split("\n");
 
 /** Declarations of the public modules alone: those of the client are its own business. */
 function declare() {
@@ -33,6 +35,7 @@ async function bundle() {
     bundle: true,
     format: "esm",
     target: "es2022",
+    minifySyntax: true,
     sourcemap: "external",
     write: false,
   });
@@ -40,9 +43,8 @@ async function bundle() {
   const sourceMap = outputFiles.find(({ path }) => path.endsWith(".map"));
   const { code, map } = await minify(text, {
     module: true,
-    compress: { passes: 5, pure_getters: true },
-    mangle: true,
-    format: { preamble: "/* Generated from unmissed.js. */" },
+    compress: { passes: 5, pure_getters: true, unsafe: true, unsafe_arrows: true, unsafe_methods: true },
+    mangle: { properties: { regex: new RegExp(`^(${INTERNAL.join("|")})$`) } },
     sourceMap: { content: sourceMap.text, filename: "unmissed.min.js", url: SOURCE_MAP, includeSources: true },
   });
   writeFileSync(join(PACKAGE, "unmissed.min.js"), `${code}\n`);

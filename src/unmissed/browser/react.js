@@ -20,8 +20,7 @@ export function useUnmissed(url, options = {}) {
 
   useEffect(() => void (latest.current = options));
   useEffect(() => {
-    const opened = connect(url, latest.current);
-    opened.on("*", (message) => latest.current.onMessage?.(message));
+    const opened = connect(url, { ...latest.current, onMessage: (message) => latest.current.onMessage?.(message) });
     opened.addEventListener("status", () => setStatus(opened.status));
     setStatus(opened.status);
     setStream(opened);

@@ -45,13 +45,26 @@ export type Options = {
      */
     shared?: string | boolean | undefined;
     /**
-     * Loads the state that the messages change. It is called after the
-     * first connect, and after every `gap` and `reset`. Messages wait until it has finished. If it returns the number of the
-     * last message in the state, the stream continues after that number. If the state is older than the connection, the
-     * stream recovers the messages in between. 0 is the start of the log. If the function fails, or returns anything but a
-     * sequence number or nothing, the error is reported, and it is called again after a pause.
+     * Loads the state that the messages change. It is
+     * called after the first connect, and after every `gap` and `reset`. Messages wait until it has finished. If it returns the
+     * number of the last message in the state, the messages after that number follow. If the state is older than the connection,
+     * the stream recovers the messages in between. 0 is the start of the log. If the function fails, takes too long, or returns
+     * anything but a sequence number or nothing, the error is reported, and it is called again after a pause.
      */
-    snapshot?: (() => Promise<number | void>) | undefined;
+    snapshot?: ((context: SnapshotContext) => Promise<number | void>) | undefined;
+    /**
+     * How many milliseconds `snapshot` may take: 30,000.
+     */
+    snapshotTimeout?: number | undefined;
+    /**
+     * Is called with every message, as a handler of `on("*")`.
+     */
+    onMessage?: ((message: Message) => void) | undefined;
+    /**
+     * Write every decision of the stream to `console.debug`. The item `unmissed` of `localStorage` does
+     * so for all streams of a page, if it is `debug`.
+     */
+    debug?: boolean | undefined;
     /**
      * How to connect, the best first; by default all three
      * in this order. The one that worked last is tried first, and another one if it fails several times or does not answer
@@ -59,12 +72,24 @@ export type Options = {
      */
     transports?: ("websocket" | "events" | "polling")[] | undefined;
     /**
-     * The most requests that may be unanswered, and messages that may wait for a snapshot: 1,000.
-     * Further requests are rejected. After further messages, the snapshot is loaded again. A `for await` loop may be behind
-     * by 20 times as many messages, before it throws an error.
+     * The most requests that may be unanswered, and messages that may wait for a snapshot, or for the
+     * first handler: 1,000. Further requests are rejected. After further messages, the snapshot is loaded again, or the server
+     * sends them again. A `for await` loop may be behind by 20 times as many messages, before it throws an error.
      */
     limit?: number | undefined;
 };
+/**
+ * What a snapshot function gets: a `fetch` that sends the token of the stream to its server, and to no other; and a signal
+ * that is aborted when its time is over, or the stream is closed.
+ */
+export type SnapshotContext = {
+    fetch: typeof fetch;
+    signal: AbortSignal;
+};
+/**
+ * What has become of a snapshot. `failed`: it is loaded again after a pause.
+ */
+export type SnapshotStatus = "loading" | "loaded" | "failed";
 /**
  * What a stream is doing. `recovering`: it is connected, and receives what it missed. `waiting`: until the next attempt.
  */
@@ -90,6 +115,9 @@ export type Message = {
  * - `unauthorized`: fresh tokens were refused for half a minute, and the stream is closed
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
  *   an HTTP status; `detail.reason` explains it. A refusal over HTTP counts if it lasts for half a minute
+ * - `snapshot`: `detail.status` is its new status, for `loaded` with the `number` after which the messages follow
+ * - `error`: `detail.error` is why something failed, and `detail.during` what: `token`, `snapshot`, `storage`, or
+ *   `connection` when the stream has ended
  *
  * Requests are repeated after a reconnect, and executed once: the server remembers the requests that it has executed. If
  * the answer was lost and the client was away for too long, the server may have forgotten the request: the code is 4408.
@@ -100,8 +128,9 @@ export type Message = {
  * under which the server lists the connection.
  */
 export type Stream = {
-    addEventListener(type: "status" | "gap" | "reset" | "unauthorized" | "refused", listener: (event: any) => void, options?: boolean | AddEventListenerOptions): void;
+    addEventListener(type: "status" | "gap" | "reset" | "unauthorized" | "refused" | "snapshot" | "error", listener: (event: any) => void, options?: boolean | AddEventListenerOptions): void;
     readonly status: Status;
+    readonly snapshotStatus?: SnapshotStatus;
     readonly position?: number;
     readonly epoch?: string;
     readonly topics?: string[];
@@ -116,9 +145,10 @@ export type Stream = {
     close: () => void;
 } & EventTarget & AsyncIterable<Message>;
 /**
- * Connects to a server, such as `location.origin`, and returns at once.
+ * Connects to a server, such as `https://api.example.com`, or `/` for the origin of the page, and returns at once. The path is
+ * that under which the application is mounted. Throws TypeError if no server can have this address.
  */
-export type Connect = (url: string, options?: Options) => Stream;
+export type Connect = (url: string | URL, options?: Options) => Stream;
 /**
  * Calls a function with every message of a type, or of all types for `"*"`. Returns a function that removes it.
  */

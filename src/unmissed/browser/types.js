@@ -24,17 +24,34 @@
  * @property {boolean | string} [shared] Use one connection for all tabs of this origin with the same address, key and
  *   topics, and the same name if this is a string. They must belong to the same user. Without HTTPS, browsers have no
  *   locks, and every tab has its own connection.
- * @property {() => Promise<number | void>} [snapshot] Loads the state that the messages change. It is called after the
- *   first connect, and after every `gap` and `reset`. Messages wait until it has finished. If it returns the number of the
- *   last message in the state, the stream continues after that number. If the state is older than the connection, the
- *   stream recovers the messages in between. 0 is the start of the log. If the function fails, or returns anything but a
- *   sequence number or nothing, the error is reported, and it is called again after a pause.
+ * @property {(context: SnapshotContext) => Promise<number | void>} [snapshot] Loads the state that the messages change. It is
+ *   called after the first connect, and after every `gap` and `reset`. Messages wait until it has finished. If it returns the
+ *   number of the last message in the state, the messages after that number follow. If the state is older than the connection,
+ *   the stream recovers the messages in between. 0 is the start of the log. If the function fails, takes too long, or returns
+ *   anything but a sequence number or nothing, the error is reported, and it is called again after a pause.
+ * @property {number} [snapshotTimeout] How many milliseconds `snapshot` may take: 30,000.
+ * @property {(message: Message) => void} [onMessage] Is called with every message, as a handler of `on("*")`.
+ * @property {boolean} [debug] Write every decision of the stream to `console.debug`. The item `unmissed` of `localStorage` does
+ *   so for all streams of a page, if it is `debug`.
  * @property {Array<"websocket" | "events" | "polling">} [transports] How to connect, the best first; by default all three
  *   in this order. The one that worked last is tried first, and another one if it fails several times or does not answer
  *   in 3 seconds (6, if it has worked). While another one is used, the best one is tried again.
- * @property {number} [limit] The most requests that may be unanswered, and messages that may wait for a snapshot: 1,000.
- *   Further requests are rejected. After further messages, the snapshot is loaded again. A `for await` loop may be behind
- *   by 20 times as many messages, before it throws an error.
+ * @property {number} [limit] The most requests that may be unanswered, and messages that may wait for a snapshot, or for the
+ *   first handler: 1,000. Further requests are rejected. After further messages, the snapshot is loaded again, or the server
+ *   sends them again. A `for await` loop may be behind by 20 times as many messages, before it throws an error.
+ */
+
+/**
+ * What a snapshot function gets: a `fetch` that sends the token of the stream to its server, and to no other; and a signal
+ * that is aborted when its time is over, or the stream is closed.
+ *
+ * @typedef {{ fetch: typeof fetch, signal: AbortSignal }} SnapshotContext
+ */
+
+/**
+ * What has become of a snapshot. `failed`: it is loaded again after a pause.
+ *
+ * @typedef {"loading" | "loaded" | "failed"} SnapshotStatus
  */
 
 /**
@@ -66,6 +83,9 @@
  * - `unauthorized`: fresh tokens were refused for half a minute, and the stream is closed
  * - `refused`: the server does not accept this client, and the stream is closed. `detail.code` is a close code, or 4000 and
  *   an HTTP status; `detail.reason` explains it. A refusal over HTTP counts if it lasts for half a minute
+ * - `snapshot`: `detail.status` is its new status, for `loaded` with the `number` after which the messages follow
+ * - `error`: `detail.error` is why something failed, and `detail.during` what: `token`, `snapshot`, `storage`, or
+ *   `connection` when the stream has ended
  *
  * Requests are repeated after a reconnect, and executed once: the server remembers the requests that it has executed. If
  * the answer was lost and the client was away for too long, the server may have forgotten the request: the code is 4408.
@@ -77,11 +97,12 @@
  *
  * @typedef {{
  *   addEventListener(
- *     type: "status" | "gap" | "reset" | "unauthorized" | "refused",
+ *     type: "status" | "gap" | "reset" | "unauthorized" | "refused" | "snapshot" | "error",
  *     listener: (event: any) => void,
  *     options?: boolean | AddEventListenerOptions,
  *   ): void,
  *   readonly status: Status,
+ *   readonly snapshotStatus?: SnapshotStatus,
  *   readonly position?: number,
  *   readonly epoch?: string,
  *   readonly topics?: string[],
@@ -98,9 +119,10 @@
  */
 
 /**
- * Connects to a server, such as `location.origin`, and returns at once.
+ * Connects to a server, such as `https://api.example.com`, or `/` for the origin of the page, and returns at once. The path is
+ * that under which the application is mounted. Throws TypeError if no server can have this address.
  *
- * @typedef {(url: string, options?: Options) => Stream} Connect
+ * @typedef {(url: string | URL, options?: Options) => Stream} Connect
  */
 
 /**

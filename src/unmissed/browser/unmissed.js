@@ -3,7 +3,8 @@
  * client in the folder client.
  */
 
-import { Stream } from "./client/stream.js";
+import { serverUrl } from "./client/address.js";
+import { openStream } from "./client/stream.js";
 
 /** @type {import("./types.js").Connect} */
-export const connect = (url, options = {}) => new Stream(url, options);
+export const connect = (url, options = {}) => openStream(serverUrl(url), options);
