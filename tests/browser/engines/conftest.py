@@ -9,8 +9,6 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from starlette.requests import HTTPConnection
 
-pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
-
 from browser.engines.drivers import Engine, NotInstalled, engines_under_test
 from browser.engines.page import EnginePage
 from browser.engines.site import Site

@@ -9,22 +9,19 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.remote.client_config import ClientConfig
-from selenium.webdriver.remote.remote_connection import RemoteConnection
-from selenium.webdriver.remote.webdriver import WebDriver
-from selenium.webdriver.webkitgtk.options import Options as WebKitOptions
-from selenium.webdriver.webkitgtk.service import Service as WebKitService
 
-from browser.chromium import find_chromium
+from browser.chromium import ARGUMENTS, find_chromium
 from browser.engines.page import EnginePage
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 _SECONDS = 60
 _STOP_SECONDS = 10
-_CHROMIUM_ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 
 
 class NotInstalled(Exception):
@@ -88,7 +85,7 @@ def _program(*names: str) -> str:
 
 
 @contextmanager
-def _ending(driver: WebDriver) -> Iterator[WebDriver]:
+def _ending(driver: "WebDriver") -> Iterator["WebDriver"]:
     """End the engine with the context, also one that has crashed."""
     try:
         yield driver
@@ -98,13 +95,13 @@ def _ending(driver: WebDriver) -> Iterator[WebDriver]:
 
 
 @contextmanager
-def _chromium() -> Iterator[WebDriver]:
+def _chromium() -> Iterator["WebDriver"]:
     path = find_chromium()
     if path is None:
         raise NotInstalled("Chromium is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = path
-    for argument in _CHROMIUM_ARGUMENTS:
+    for argument in ("--headless=new", *ARGUMENTS):
         options.add_argument(argument)
     service = webdriver.ChromeService(_program("chromedriver"))
     with _ending(webdriver.Chrome(options, service)) as driver:
@@ -112,7 +109,7 @@ def _chromium() -> Iterator[WebDriver]:
 
 
 @contextmanager
-def _firefox() -> Iterator[WebDriver]:
+def _firefox() -> Iterator["WebDriver"]:
     options = webdriver.FirefoxOptions()
     options.binary_location = _program("firefox-esr", "firefox")
     options.add_argument("-headless")
@@ -122,12 +119,18 @@ def _firefox() -> Iterator[WebDriver]:
 
 
 @contextmanager
-def _webkit() -> Iterator[WebDriver]:
-    options = WebKitOptions()
+def _webkit() -> Iterator["WebDriver"]:
+    # Half a second of imports, which the collection of tests does not need.
+    from selenium.webdriver.remote.client_config import ClientConfig  # noqa: PLC0415
+    from selenium.webdriver.remote.remote_connection import RemoteConnection  # noqa: PLC0415
+    from selenium.webdriver.webkitgtk.options import Options  # noqa: PLC0415
+    from selenium.webdriver.webkitgtk.service import Service  # noqa: PLC0415
+
+    options = Options()
     options.binary_location = _mini_browser()
     options.add_argument("--automation")
     with _display() as display:
-        service = WebKitService(_program("WebKitWebDriver"), env={**os.environ, "DISPLAY": display})
+        service = Service(_program("WebKitWebDriver"), env={**os.environ, "DISPLAY": display})
         service.start()
         try:
             # Not webdriver.WebKitGTK, which uses what selenium itself has deprecated.

@@ -2,12 +2,14 @@
 
 import json
 import time
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.remote.webdriver import WebDriver
 
 from browser.client_page import StreamPage
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 60.0
@@ -20,7 +22,7 @@ _STATE = """globalThis.seen && {
 class EnginePage(StreamPage):
     """A page in a tab of its own. What waits does so with a limit that is only against hanging."""
 
-    def __init__(self, driver: WebDriver, url: str) -> None:
+    def __init__(self, driver: "WebDriver", url: str) -> None:
         self._driver = driver
         self._tab = driver.current_window_handle
         driver.get(url)
@@ -73,7 +75,7 @@ class EnginePage(StreamPage):
         """Close the tab."""
         self._selected().close()
 
-    def _selected(self) -> WebDriver:
+    def _selected(self) -> "WebDriver":
         if self._selected_tab() != self._tab:
             self._driver.switch_to.window(self._tab)
         return self._driver

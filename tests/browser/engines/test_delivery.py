@@ -196,10 +196,11 @@ def test_a_loop_receives_everything_also_over_an_outage(site: Site, connect: Con
 
 @each_transport
 def test_a_token_is_renewed_without_a_pause(site: Site, open_page: OpenPage, transport: str) -> None:
-    tokens: list[str | None] = [site.token(expires_in=3), site.token()]
-    page = open_page().hurry().connect(tokens, transports=[transport]).live()
+    page = open_page().hurry()
+    tokens: list[str | None] = [site.token(expires_in=5), site.token()]
+    page.connect(tokens, transports=[transport]).live()
 
-    page.evaluate("void (globalThis.expired = Date.now() + 3500)")
+    page.evaluate("void (globalThis.expired = Date.now() + 5000)")
     page.wait_until("Date.now() > expired")
     site.publish()
     page.received(1)

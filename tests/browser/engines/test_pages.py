@@ -142,3 +142,40 @@ def test_cookies_authenticate_a_page(cookie_site: Site, open_page: OpenPage, tra
     page.received(2)
 
     assert [number, number + 1] == page.numbers
+
+
+@pytest.mark.parametrize("address", ["'/'", "new URL(location.origin)", "location.origin + '/'"])
+def test_an_address_may_have_every_usual_form(site: Site, open_page: OpenPage, address: str) -> None:
+    page = open_page()
+
+    page.evaluate(
+        f"""import("/websocket/client.js").then(({{ connect }}) => {{
+            globalThis.stream = connect({address}, {{ token: "{site.token()}" }});
+            globalThis.numbers = [];
+            stream.on("*", ({{ sequence_number }}) => numbers.push(sequence_number));
+        }})"""
+    )
+    page.live()
+    site.publish(2)
+    page.wait_until("numbers.length === 2")
+
+    assert nths(1, 2) == page.evaluate("numbers")
+
+
+def test_messages_wait_for_a_handler_that_is_added_later(site: Site, open_page: OpenPage) -> None:
+    """A page may have to wait for something between ``connect`` and ``on``, for longer than a connection takes."""
+    site.publish(50)
+    page = open_page()
+
+    page.evaluate(
+        f"""import("/websocket/client.js").then(async ({{ connect }}) => {{
+            globalThis.stream = connect(location.origin, {{ token: "{site.token()}", since: 0 }});
+            await new Promise((resolve) => setTimeout(resolve, 500));
+            globalThis.numbers = [];
+            stream.on("*", ({{ sequence_number }}) => numbers.push(sequence_number));
+        }})"""
+    )
+    site.publish(2)
+    page.wait_until(f"stream.position === {nth(52)}")
+
+    assert nths(*range(1, 53)) == page.evaluate("numbers")
