@@ -170,8 +170,12 @@ class Link:
         self._unread.clear()
         self._unread_bytes, self._dropping = 0, False
         self._number, self._epoch = place.number, place.epoch
-        await self._disconnect()
-        self._start()
+        try:
+            await self._disconnect()
+        finally:
+            # Also if this was cancelled: requests may be waiting.
+            if not self._closed:
+                self._start()
 
     async def close(self) -> None:
         """Close the connection, and discard what is unread. Requests that wait raise RequestUnanswered."""
@@ -192,14 +196,15 @@ class Link:
         """End the task that receives, and close its connection. It has taken its last frame when this is called."""
         task, self._task = self._task, None
         websocket, self._websocket = self._websocket, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-        if websocket is not None:
-            try:
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+            if websocket is not None:
                 await asyncio.gather(websocket.close(), _discard_frames(websocket))
-            finally:
-                # Of use only if the close was cancelled.
+        finally:
+            if websocket is not None:
+                # Of use only if this was cancelled, as by a timeout around the next event.
                 websocket.transport.abort()
 
     async def _run(self) -> None:

@@ -109,6 +109,19 @@ async def test_a_link_that_is_full_notices_that_its_connection_was_lost(server: 
         assert [*range(FIRST, nth(302))] == await numbers(link, through=nth(301))
 
 
+async def test_a_link_that_is_cancelled_between_two_connections_makes_the_next_one(server: LiveServer) -> None:
+    async with linked(server.url, token=server.token()) as link:
+        await link.next_frame()
+        continuing = asyncio.create_task(link.continue_after(Place(nth(0), None)))
+        await asyncio.sleep(0)
+        continuing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await continuing
+
+        assert nth(1) == await link.request(publish("1"))
+        await until(lambda: 1 == len(server.manager.connections))
+
+
 class Provider:
     """Fails once, and then provides a token."""
 
