@@ -20,13 +20,19 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 _CURVES: Mapping[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 
-@cache
 def private_key(name: str, algorithm: str = "RS256") -> PrivateKey:
-    """Return the key with this name. Making an RSA key takes a tenth of a second."""
+    """Return the key with this name and of the type for this algorithm: each time the same one."""
+    # The cache would take an argument that is left out for another one than its default.
+    return _made(name, "RSA" if algorithm.startswith("RS") else algorithm)
+
+
+@cache
+def _made(name: str, kind: str) -> PrivateKey:
+    """Make a key. An RSA key takes a tenth of a second."""
     assert name
-    if algorithm.startswith("RS"):
+    if kind == "RSA":
         return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    return ec.generate_private_key(_CURVES[algorithm])
+    return ec.generate_private_key(_CURVES[kind])
 
 
 def pem_of(key: PrivateKey) -> str:

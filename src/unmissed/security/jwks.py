@@ -40,7 +40,7 @@ class LoadTiming:
     """Between two loads while nothing asks for one."""
     unknown: float = 60.0
     """Between two loads because of unknown ids, which anyone can send."""
-    load: float = 5.0
+    load: float = 10.0
     """The longest duration of a load."""
     retry: float = 30.0
     """The longest pause after a load that failed."""

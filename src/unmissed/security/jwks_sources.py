@@ -1,7 +1,5 @@
 """Where a JWK Set is read: at a URL, or in a file. What is read is bounded in size, and not trusted to be a set."""
 
-import asyncio
-import ssl
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,15 +15,15 @@ class Fetch:
     """Fetches a URL: without redirects, which could lead to a host of someone else, and no more than a set may have."""
 
     def __init__(self, url: str) -> None:
+        import httpx  # noqa: PLC0415  # most servers never need it, and importing it takes a tenth of a second
+
         self._url = url
-        self._context: ssl.SSLContext | None = None
+        # Here, before an event loop runs: reading the certificates takes tens of milliseconds.
+        self._context = httpx.create_ssl_context()
 
     async def __call__(self) -> bytes:
         """Return the body. Raises OSError and ValueError."""
-        if self._context is None:
-            # Reading the certificates takes tens of milliseconds.
-            self._context = await asyncio.to_thread(_trusted_certificates)
-        import httpx  # noqa: PLC0415  # most servers never need it, and importing it takes as long as FastAPI
+        import httpx  # noqa: PLC0415  # as above
 
         # Unpacked, a small answer could take all memory.
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
@@ -46,12 +44,6 @@ class Fetch:
         except httpx.HTTPError as error:
             raise OSError(str(error) or type(error).__name__) from None
         return bytes(body)
-
-
-def _trusted_certificates() -> ssl.SSLContext:
-    import httpx  # noqa: PLC0415  # as above
-
-    return httpx.create_ssl_context()
 
 
 def content_of(path: Path) -> bytes:
