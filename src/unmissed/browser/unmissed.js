@@ -1,9 +1,16 @@
 /**
- * Unmissed in the browser: messages that survive reconnects. The options and types are in types.js, and the parts of the
+ * Unmissed in the browser: messages that survive reconnects. The options and types are in types.d.ts, and the parts of the
  * client in the folder client.
+ *
+ * @import * as types from "./types.js"
  */
 
 import { Stream } from "./client/stream.js";
 
-/** @type {import("./types.js").Connect} */
-export const connect = (url, options = {}) => new Stream(url, options);
+/** @type {types.Connect} */
+export const connect = (url, options = {}) => {
+  /** @type {types.Stream} */
+  const stream = new Stream(url, options);
+  // What its events and commands contain is what the application declares.
+  return /** @type {types.Stream<any, any>} */ (stream);
+};

@@ -1,7 +1,7 @@
 /**
  * `for await` over the messages of a stream.
  *
- * @import { Message, Stream } from "../types.js"
+ * @import { Messages, Stream } from "../types.js"
  */
 
 import { TOO_MANY, failure } from "./failures.js";
@@ -15,11 +15,11 @@ const LOOP_FACTOR = 20;
  *
  * @param {Pick<Stream, "on">} stream
  * @param {{ limit: number, signal: AbortSignal }} bounds The signal ends it.
- * @returns {AsyncGenerator<Message>}
+ * @returns {AsyncGenerator<Messages, void, undefined>}
  */
 export async function* messagesOf(stream, { limit, signal }) {
   const most = LOOP_FACTOR * limit;
-  /** @type {Message[]} */
+  /** @type {Messages[]} */
   const waiting = [];
   let full = false;
   let wake = () => {};

@@ -93,7 +93,7 @@ export class Stream extends EventTarget {
 
   /**
    * @param {string} type
-   * @param {(message: Message) => void} handler
+   * @param {(message: any) => void} handler
    */
   on(type, handler) {
     const listener = (/** @type {any} */ { detail }) => handler(detail);
