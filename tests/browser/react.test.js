@@ -195,6 +195,20 @@ for (const [name, tokenOf] of [
   });
 }
 
+test("functions among the options are those of the last render", async () => {
+  const loaded = [];
+  await render(provider({ snapshot: async () => loaded.push("first") }));
+  await render(provider({ snapshot: async () => void loaded.push("second") }));
+
+  await receive(sockets[0], CONNECTED);
+  await act(() => pass(0));
+  await render(provider({}));
+  await receive(sockets[0], { type: "gap", from: 8, to: 9, sequence_number: 9 }, message(10));
+  await act(() => pass(0));
+
+  assert.deepEqual(loaded, ["second"]);
+});
+
 test("the stream is for requests, and exists after the first effect", async () => {
   const streams = [];
   const Component = () => void streams.push(useStream());

@@ -34,7 +34,8 @@ const options: Options = {
   storage: sessionStorage,
   shared: true,
   credentials: "include",
-  snapshot: async () => 5,
+  snapshot: async ({ fetch, signal }) => Number(await (await fetch("/orders", { signal })).text()),
+  onMessage: ({ type, data }) => is<Same<[string, unknown], [typeof type, typeof data]>>(),
 };
 
 // Without declared events.
@@ -81,7 +82,9 @@ export function withoutAnyChecks(stream: Stream<any, any>): void {
 // With declared events.
 
 export async function declared(): Promise<void> {
-  const stream = connect<Events, Commands>(location.origin, options);
+  const stream = connect<Events, Commands>(new URL(location.origin), {
+    onMessage: (message) => message.type === "order.paid" && message.data.cents,
+  });
   stream.on("order.placed", (message) => is<Same<typeof message, Message<"order.placed", Order>>>());
   stream.on("order.placed", ({ data: { item } }) => is<Same<typeof item, string>>());
   stream.on("*", ({ type, data }) => {
@@ -102,7 +105,7 @@ export async function declared(): Promise<void> {
   const commands = connect<{}, Commands>(location.origin);
   commands.on("any", ({ data }: { data: Order }) => console.log(data.item));
   await commands.command("cart.clear");
-  connect<Record<string, Order>>(location.origin).on("any", ({ data }) => console.log(data.item));
+  connect<Record<string, Order>>("/").on("any", ({ data }) => console.log(data.item));
 }
 
 export async function wrong(stream: Stream<Events, Commands>): Promise<void> {
@@ -144,6 +147,8 @@ export function listen(stream: Stream<Events>): void {
   stream.addEventListener("status", ({ detail }) => is<Same<typeof detail.status, Status>>());
   stream.addEventListener("status", ({ detail }) => is<Same<typeof detail.code, number | undefined>>());
   stream.addEventListener("refused", ({ detail }) => console.log(detail.code.toFixed(), detail.reason.trim()));
+  stream.addEventListener("error", ({ detail }) => console.log(detail.during === "token", detail.error));
+  stream.addEventListener("snapshot", ({ detail }) => console.log(detail.status === "loaded", detail.number));
   const ended = ({ detail }: StreamEvents["unauthorized"]) => console.log(detail.code, detail.reason);
   stream.addEventListener("unauthorized", ended, { once: true });
   stream.removeEventListener("unauthorized", ended);
@@ -172,7 +177,7 @@ export function ReactOrders(): ReturnType<typeof react.UnmissedProvider> {
   const status: Status = react.useStatus();
   // @ts-expect-error  The address is missing.
   createElement(react.UnmissedProvider, { token: "token" });
-  return createElement(react.UnmissedProvider, { url: new URL("/", location.href), ...options, children: status });
+  return createElement(react.UnmissedProvider, { url: new URL("/", location.href), token: "t", children: status });
 }
 
 const vue = createForVue<Events, Commands>();

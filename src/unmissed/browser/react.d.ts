@@ -6,7 +6,7 @@ import type { AnyCommands, AnyEvents, On, Options, Status, Stream } from "./type
  * What `connect` takes. Other `topics` are followed on the same connection, and the functions are those of the last render.
  * Another `url` or `storageKey` opens another stream. For another user, give the provider another `key`.
  */
-export interface ProviderProps extends Omit<Options, "key"> {
+export interface ProviderProps<Events extends object = AnyEvents> extends Omit<Options<Events>, "key"> {
   /** The address of the server, such as `location.origin`. */
   url: string | URL;
   /** The `key` in `storage`, a name that React uses itself. */
@@ -16,7 +16,7 @@ export interface ProviderProps extends Omit<Options, "key"> {
 
 export interface Unmissed<Events extends object = AnyEvents, Commands extends object = AnyCommands> {
   /** Connects while it is mounted, and closes the stream afterwards. On servers, it renders its children. */
-  UnmissedProvider: FunctionComponent<ProviderProps>;
+  UnmissedProvider: FunctionComponent<ProviderProps<Events>>;
   /**
    * Calls a function with every message of a type, or of all types for `"*"`, while the component is mounted. It may be
    * another function in every render.

@@ -21,7 +21,7 @@ import { connect } from "./unmissed.js";
 const withLatest = (latest) => {
   const options = { ...latest.current };
   for (const [name, value] of Object.entries(options)) {
-    if (typeof value === "function") options[name] = (/** @type {any} */ ...given) => latest.current[name](...given);
+    if (typeof value === "function") options[name] = (/** @type {any} */ ...given) => latest.current[name]?.(...given);
   }
   // A token that is no function changes with a render, too.
   if (typeof options.token === "string") options.token = () => latest.current.token;
@@ -36,7 +36,7 @@ export const createUnmissed = () => {
   /** @type {Context<Stream<any, any> | null | undefined>} Null without a provider, undefined before the first effect. */
   const StreamContext = React.createContext(/** @type {any} */ (null));
 
-  /** @param {types.ProviderProps} props */
+  /** @param {types.ProviderProps<any>} props */
   const UnmissedProvider = ({ url, topics, storageKey, children, ...options }) => {
     const [stream, setStream] = React.useState(/** @type {Stream | undefined} */ (undefined));
     const latest = React.useRef(options);

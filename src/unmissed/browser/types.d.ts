@@ -1,7 +1,7 @@
 /** The public types of the client. With declared events and commands, they say what messages, and results, contain. */
 
 /** What `connect` takes besides the address of the server. */
-export interface Options {
+export interface Options<Events extends object = AnyEvents> {
   /**
    * A JWT, or a function that returns a fresh one. It is called for every attempt to connect, and again before the token
    * expires. It may take five minutes, for example while a user logs in. If it fails, it is called again after a pause. If
@@ -39,12 +39,21 @@ export interface Options {
   shared?: boolean | string;
   /**
    * Loads the state that the messages change. It is called after the first connect, and after every `gap` and `reset`.
-   * Messages wait until it has finished. If it returns the number of the last message in the state, the stream continues
-   * after that number. If the state is older than the connection, the stream recovers the messages in between. 0 is the
-   * start of the log. If the function fails, or returns anything but a sequence number or nothing, the error is reported,
-   * and it is called again after a pause.
+   * Messages wait until it has finished. If it returns the number of the last message in the state, the messages after that
+   * number follow. If the state is older than the connection, the stream recovers the messages in between. 0 is the start of
+   * the log. If the function fails, takes too long, or returns anything but a sequence number or nothing, the error is
+   * reported, and it is called again after a pause.
    */
-  snapshot?: () => Promise<number | void>;
+  snapshot?: (context: SnapshotContext) => Promise<number | void>;
+  /** How many milliseconds `snapshot` may take: 30,000. */
+  snapshotTimeout?: number;
+  /** Is called with every message, as a handler of `on("*")`. */
+  onMessage?: (message: Messages<Events>) => void;
+  /**
+   * Write every decision of the stream to `console.debug`. The item `unmissed` of `localStorage` does so for all streams of a
+   * page, if it is `debug`.
+   */
+  debug?: boolean;
   /**
    * How to connect, the best first; by default all three in this order. The one that worked last is tried first, and another
    * one if it fails several times or does not answer in 3 seconds (6, if it has worked). While another one is used, the best
@@ -52,12 +61,23 @@ export interface Options {
    */
   transports?: Array<"websocket" | "events" | "polling">;
   /**
-   * The most requests that may be unanswered, and messages that may wait for a snapshot: 1,000. Further requests are
-   * rejected. After further messages, the snapshot is loaded again. A `for await` loop may be behind by 20 times as many
-   * messages, before it throws an error.
+   * The most requests that may be unanswered, and messages that may wait for a snapshot, or for the first handler: 1,000.
+   * Further requests are rejected. After further messages, the snapshot is loaded again, or the server sends them again. A
+   * `for await` loop may be behind by 20 times as many messages, before it throws an error.
    */
   limit?: number;
 }
+
+/** What a snapshot function gets. */
+export interface SnapshotContext {
+  /** Sends the token of the stream to its server, and to no other. */
+  fetch: typeof fetch;
+  /** Is aborted when the time is over, or the stream is closed. */
+  signal: AbortSignal;
+}
+
+/** What has become of a snapshot. `failed`: it is loaded again after a pause. */
+export type SnapshotStatus = "loading" | "loaded" | "failed";
 
 /** What a stream is doing. `recovering`: it is connected, and receives what it missed. `waiting`: until the next attempt. */
 export type Status = "connecting" | "recovering" | "live" | "waiting" | "closed";
@@ -145,6 +165,10 @@ export interface StreamEvents {
   unauthorized: CustomEvent<Reason>;
   /** The server does not accept this client, and the stream is closed. A refusal over HTTP must last for half a minute. */
   refused: CustomEvent<Reason>;
+  /** `loaded` has the number after which the messages follow. */
+  snapshot: CustomEvent<{ status: SnapshotStatus; number?: number }>;
+  /** Something failed, and why: the function for the token, the snapshot, the storage, or the stream, which has ended. */
+  error: CustomEvent<{ error: unknown; during: "token" | "snapshot" | "storage" | "connection" }>;
 }
 
 type Listener<Event> = ((event: Event) => void) | { handleEvent(event: Event): void };
@@ -160,6 +184,8 @@ type Listener<Event> = ((event: Event) => void) | { handleEvent(event: Event): v
  */
 export interface Stream<Events extends object = AnyEvents, Commands extends object = AnyCommands> extends EventTarget {
   readonly status: Status;
+  /** Undefined before the first connect, and without `snapshot`. */
+  readonly snapshotStatus?: SnapshotStatus;
   /** The highest sequence number that the stream has seen. */
   readonly position?: number;
   readonly epoch?: string;
@@ -206,12 +232,15 @@ export interface RequestError extends Error {
 }
 
 /**
- * Connects to a server, such as `location.origin`, and returns at once. `connect<Events, Commands>(...)` declares the data of
- * events by type, and the data and results of commands by name: `unmissed types` prints both.
+ * Connects to a server, such as `https://api.example.com`, or `/` for the origin of the page, and returns at once. The path is
+ * that under which the application is mounted. Throws TypeError if no server can have this address.
+ *
+ * `connect<Events, Commands>(...)` declares the data of events by type, and the data and results of commands by name:
+ * `unmissed types` prints both.
  */
 export type Connect = <Events extends object = AnyEvents, Commands extends object = AnyCommands>(
-  url: string,
-  options?: Options,
+  url: string | URL,
+  options?: Options<Events>,
 ) => Stream<Events, Commands>;
 
 /** `Data` and `Others`, the data and the other fields of a message, are what a handler says if events are not declared. */

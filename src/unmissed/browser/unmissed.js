@@ -8,9 +8,9 @@
 import { Stream } from "./client/stream.js";
 
 /** @type {types.Connect} */
-export const connect = (url, options = {}) => {
+export const connect = (url, /** @type {types.Options<any>} */ options = {}) => {
   /** @type {types.Stream} */
-  const stream = new Stream(url, options);
+  const stream = new Stream(String(url), options);
   // What its events and commands contain is what the application declares.
   return /** @type {types.Stream<any, any>} */ (stream);
 };

@@ -3,7 +3,7 @@ import type { MaybeRefOrGetter, Ref, ShallowRef } from "vue";
 import type { AnyCommands, AnyEvents, On, Options, Status, Stream } from "./types.js";
 
 /** What `connect` takes. Other `topics` are followed on the same connection. */
-export interface ProvideOptions extends Omit<Options, "topics"> {
+export interface ProvideOptions<Events extends object = AnyEvents> extends Omit<Options<Events>, "topics"> {
   topics?: MaybeRefOrGetter<string[] | undefined>;
 }
 
@@ -16,7 +16,7 @@ export interface Unmissed<Events extends object = AnyEvents, Commands extends ob
    * Connects, for this component and those below it, until it is unmounted. Another address opens another stream. Returns
    * the stream, which is undefined on servers. Call it in `setup`.
    */
-  provideUnmissed: (url: MaybeRefOrGetter<string | URL>, options?: ProvideOptions) => StreamRef<Events, Commands>;
+  provideUnmissed: (url: MaybeRefOrGetter<string | URL>, options?: ProvideOptions<Events>) => StreamRef<Events, Commands>;
   /** Calls a function with every message of a type, or of all types for `"*"`, until the component is unmounted. */
   useMessages: On<Events, void>;
   /** Returns the status of the stream. */

@@ -22,7 +22,7 @@ export const createUnmissed = () => {
 
   /**
    * @param {Vue.MaybeRefOrGetter<string | URL>} url
-   * @param {types.ProvideOptions} [options]
+   * @param {types.ProvideOptions<any>} [options]
    */
   const provideUnmissed = (url, { topics, ...options } = {}) => {
     /** @type {StreamRef} */

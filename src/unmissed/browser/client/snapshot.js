@@ -85,7 +85,7 @@ export class Snapshot {
     const held = this.#held;
     if (!held) return;
     try {
-      const number = checkedNumber(await this.#load?.());
+      const number = checkedNumber(await /** @type {any} */ (this.#load)?.());
       // Otherwise something was lost while the snapshot was loaded: the next one decides.
       if (held === this.#held) {
         this.#held = undefined;
