@@ -48,6 +48,8 @@ export const CONNECTED = {
   sequence_number: 7,
   heartbeat_seconds: 25,
   max_age: 900,
+  rate: 10,
+  burst: 20,
 };
 
 /** A message of the server. */
@@ -269,7 +271,7 @@ export class FakeLog {
 
 /** A response of the server that refuses a request. */
 export const problem = (status, detail) =>
-  new Response(JSON.stringify({ type: "about:blank", title: "Problem", status, detail }), {
+  new Response(JSON.stringify({ type: `urn:unmissed:problem:${status}`, title: "Problem", status, detail }), {
     status,
     headers: { "Content-Type": "application/problem+json" },
   });

@@ -152,7 +152,7 @@ test("events end with the reason in an error frame", async () => {
 
 test("a token is renewed by opening events again, before it expires", async () => {
   const { http, statuses } = await opened(onEvents);
-  await http.events[0].receive({ ...CONNECTED, expires_at: 1010 });
+  await http.events[0].receive({ ...CONNECTED, expires_in: 10 });
 
   await pass(8100);
   assert.deepEqual([http.events.length, http.events[0].signal.aborted], [2, false]);
@@ -164,7 +164,7 @@ test("a token is renewed by opening events again, before it expires", async () =
 
 test("a renewal that fails leaves the connection, and is tried again", async () => {
   const { http, log } = await opened(onEvents);
-  await http.events[0].receive({ ...CONNECTED, expires_at: 1060 });
+  await http.events[0].receive({ ...CONNECTED, expires_in: 60 });
   log.events = false;
 
   await pass(49_000);
@@ -178,7 +178,7 @@ test("a renewal that fails leaves the connection, and is tried again", async () 
 
 test("a renewal that is refused in its first event leaves the connection", async () => {
   const { stream, http } = await opened(onEvents);
-  await http.events[0].receive({ ...CONNECTED, expires_at: 1010 });
+  await http.events[0].receive({ ...CONNECTED, expires_in: 10 });
   await pass(8100);
 
   await http.events[1].receive({ type: "error", code: 4429, detail: "too many connections" });
@@ -482,8 +482,9 @@ test("topics that are followed over HTTP are followed from the next attempt on",
 
 test("a WebSocket that works again takes over without loss or duplicates", async () => {
   const { stream, sockets, http, events } = await opened();
-  await http.events[0].receive({ ...CONNECTED, sequence_number: 5, latest: 5 }, message(6));
+  await http.events[0].receive({ ...CONNECTED, sequence_number: 5, latest: 5 });
   await pass(0);
+  await http.events[0].receive(message(6));
   const candidate = sockets.at(-1);
   await http.events[0].receive(message(7), message(8));
 

@@ -1,6 +1,6 @@
 /** Generates the file that is served from the modules of the client, and its source map. */
 
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -11,6 +11,8 @@ const TESTS = fileURLToPath(new URL(".", import.meta.url));
 const PACKAGE = join(TESTS, "../../src/unmissed/browser");
 /** The name under which the server has it, beside the client. */
 const SOURCE_MAP = "client.js.map";
+/** Names of properties that stay inside the client: the served file has shorter ones. */
+const INTERNAL = readFileSync(join(TESTS, "internal_names.txt"), "utf8").trim().split("\n");
 
 async function bundle() {
   const { outputFiles } = await build({
@@ -20,6 +22,7 @@ async function bundle() {
     bundle: true,
     format: "esm",
     target: "es2022",
+    minifySyntax: true,
     sourcemap: "external",
     write: false,
   });
@@ -27,9 +30,8 @@ async function bundle() {
   const sourceMap = outputFiles.find(({ path }) => path.endsWith(".map"));
   const { code, map } = await minify(text, {
     module: true,
-    compress: { passes: 5, pure_getters: true },
-    mangle: true,
-    format: { preamble: "/* Generated from unmissed.js. */" },
+    compress: { passes: 5, pure_getters: true, unsafe: true, unsafe_arrows: true, unsafe_methods: true },
+    mangle: { properties: { regex: new RegExp(`^(${INTERNAL.join("|")})$`) } },
     sourceMap: { content: sourceMap.text, filename: "unmissed.min.js", url: SOURCE_MAP, includeSources: true },
   });
   writeFileSync(join(PACKAGE, "unmissed.min.js"), `${code}\n`);

@@ -6,6 +6,7 @@ import test, { afterEach } from "node:test";
 import { connect } from "../../src/unmissed/browser/unmissed.js";
 import {
   FakeLog,
+  FakeStorage,
   fakeHttp,
   fakeSockets,
   fakeTabs,
@@ -120,6 +121,11 @@ const json =
   (status, type = "application/json") =>
   () =>
     new Response(JSON.stringify({ detail: "blocked by policy" }), { status, headers: { "Content-Type": type } });
+const foreignProblem = (status) => () =>
+  new Response(JSON.stringify({ type: "about:blank", title: "Forbidden", status, detail: "blocked by policy" }), {
+    status,
+    headers: { "Content-Type": "application/problem+json" },
+  });
 const hangingRequest = () => new Promise(() => {});
 const ANSWERS = {
   "HTML with 200": html(200),
@@ -127,8 +133,8 @@ const ANSWERS = {
   "JSON with 200": json(200),
   "JSON with 401": json(401),
   "JSON with 403": json(403),
-  "a problem with 401": json(401, "application/problem+json"),
-  "a problem with 403": json(403, "application/problem+json"),
+  "a problem of a gateway with 401": foreignProblem(401),
+  "a problem of a gateway with 403": foreignProblem(403),
   "no network": () => new TypeError("no network"),
   "no answer": hangingRequest,
 };
@@ -209,6 +215,139 @@ test("what worked is kept: a page that sent its token in the first frame does so
 
   assert.equal(network.sockets.length, before + 1);
 });
+
+test("a server that gets no token in time is no verdict: a proxy has removed it, and answers with the subprotocol", async () => {
+  const network = new Network();
+  network.websocket = async (socket) => {
+    socket.open(socket.protocols.length ? "unmissed.bearer" : "");
+    const [first] = socket.sent;
+    if (first?.token === "t") return network.greet(socket);
+    await pass(5000);
+    return socket.end(4408, "no authentication in time");
+  };
+
+  const { stream, ends } = await openPage(network, { transports: ["websocket"] });
+  const time = await timeUntilLive(network, stream);
+
+  assert.ok(time <= 1000, `${time}`);
+  assert.deepEqual([network.sockets.length, ends], [2, []]);
+});
+
+test("a token that never arrives in time does not end a page", async () => {
+  const network = new Network();
+  network.websocket = close(4408, "no authentication in time");
+  const { stream, ends } = await openPage(network, { transports: ["websocket"] });
+  await network.run(120_000);
+
+  network.heal();
+  const time = await timeUntilLive(network, stream);
+
+  assert.ok(time <= 30_000, `${time}`);
+  assert.deepEqual(ends, []);
+});
+
+test("a page without a token or cookie ends after half a minute", async () => {
+  const network = new Network();
+  network.websocket = close(4408, "no authentication in time");
+  const { ends } = await openPage(network, { token: undefined, transports: ["websocket"] });
+
+  await network.run(120_000);
+
+  assert.deepEqual(ends, [["unauthorized", { code: 4408, reason: "no authentication in time" }]]);
+});
+
+// What worked is remembered for the session.
+
+test("a page that is reloaded begins with the transport that worked, and tries the best one beside it", async () => {
+  setGlobal("sessionStorage", new FakeStorage());
+  const network = new Network();
+  network.websocket = hang;
+  const { stream: before } = await openPage(network);
+  await timeUntilLive(network, before);
+  before.close();
+
+  const { stream } = await openPage(network);
+  const time = await timeUntilLive(network, stream);
+  assert.deepEqual([stream.transport, time <= 200], ["events", true]);
+  network.heal();
+  await network.run(20_000);
+
+  assert.equal(stream.transport, "websocket");
+});
+
+test("a transport that worked before a reload, and hangs now, holds a page up for 3 s", async () => {
+  const network = new Network();
+  setGlobal("sessionStorage", new FakeStorage([["unmissed:transport:http://server.test", "events"]]));
+  network.http = hangingRequest;
+
+  const { stream } = await openPage(network);
+  const time = await timeUntilLive(network, stream);
+
+  assert.ok(time <= 3500, `${time}`);
+});
+
+for (const remembered of ["pigeon", "polling", ""]) {
+  test(`a transport that cannot be used is not remembered: ${remembered}`, async () => {
+    const network = new Network();
+    setGlobal("sessionStorage", new FakeStorage([["unmissed:transport:http://server.test", remembered]]));
+
+    const { stream } = await openPage(network, { transports: ["websocket", "events"] });
+    await timeUntilLive(network, stream);
+
+    assert.equal(stream.transport, "websocket");
+  });
+}
+
+test("a page without storage remembers nothing", async () => {
+  const network = new Network();
+  setGlobal("sessionStorage", undefined);
+  Object.defineProperty(globalThis, "sessionStorage", {
+    configurable: true,
+    get() {
+      throw new DOMException("blocked", "SecurityError");
+    },
+  });
+
+  const { stream } = await openPage(network);
+  await timeUntilLive(network, stream);
+
+  assert.equal(stream.status, "live");
+});
+
+// Requests
+
+for (const transport of ["events", "polling"]) {
+  for (const status of [401, 403]) {
+    test(`over ${transport}, a gateway that answers requests with ${status} does not end a page`, async () => {
+      const network = new Network();
+      const { stream, ends } = await openPage(network, { transports: [transport] });
+      await timeUntilLive(network, stream);
+      network.http = (request) => (request.method === "POST" ? foreignProblem(status)() : network.log.answer(request));
+
+      stream.publish({ type: "chat" }).catch(() => {});
+      await network.run(120_000);
+
+      assert.deepEqual(ends, []);
+      assert.notEqual(stream.status, "closed");
+    });
+  }
+
+  test(`over ${transport}, a command that takes long costs no connection, and one without a network does`, async () => {
+    const network = new Network();
+    const { stream } = await openPage(network, { transports: [transport] });
+    await timeUntilLive(network, stream);
+    const opened = network.fakes.events.length;
+    network.http = (request) => (request.method === "POST" ? hangingRequest() : network.log.answer(request));
+    stream.command("report").catch(() => {});
+    await network.run(30_000);
+    assert.deepEqual([stream.status, network.fakes.events.length], ["live", opened]);
+
+    network.http = hangingRequest;
+    await network.run(8000);
+
+    assert.notEqual(stream.status, "live");
+  });
+}
 
 // Faults that end: the page goes on soon after.
 

@@ -104,7 +104,7 @@ test("what was not answered is repeated with the same ids and in order", async (
 test("at most sixteen requests are unanswered", async () => {
   const { stream, sockets } = await opened();
   for (let data = 0; data < 30; data++) stream.publish({ type: "chat", data });
-  await pass(10_000);
+  await pass(4000);
   assert.equal(sockets[0].sent.length, 16);
 
   await sockets[0].receive({ type: "published", id: ids(sockets[0])[0], sequence_number: 8 });
@@ -227,6 +227,66 @@ test("what may not have been forgotten yet is repeated", async () => {
 
   assert.deepEqual(ids(sockets.at(-1)), ids(sockets[0]));
 });
+
+for (const [answer, missing] of Object.entries({ pong: false, "no answer": true })) {
+  test(`a request that takes long tests its connection: ${answer} to the ping`, async () => {
+    const { stream, sockets } = await opened();
+    const published = stream.publish({ type: "chat" });
+
+    await pass(4900);
+    assert.equal(sockets[0].sent.length, 1);
+    await pass(100);
+    assert.deepEqual(sockets[0].sent[1], { type: "ping" });
+    if (!missing) await sockets[0].receive({ type: "pong" });
+    await pass(3500);
+
+    assert.equal(sockets[0].closed, missing);
+    if (missing) await sockets[1].receive(RESUMED);
+    await sockets.at(-1).receive({ type: "published", id: ids(sockets[0])[0], sequence_number: 8 });
+    assert.equal(await published, 8);
+  });
+}
+
+test("a slow command tests its connection again and again, and an answered one does not", async () => {
+  const { stream, sockets } = await opened();
+  const slow = stream.command("report");
+
+  for (let turn = 0; turn < 5; turn++) {
+    await pass(5000);
+    await sockets[0].receive({ type: "pong" });
+  }
+  await sockets[0].receive({ type: "result", id: ids(sockets[0])[0], data: "done" });
+  await pass(20_000);
+
+  assert.equal(await slow, "done");
+  assert.equal(sockets[0].sent.filter(({ type }) => type === "ping").length, 5);
+  assert.equal(sockets.length, 1);
+});
+
+for (const [rate, burst, expected] of [
+  [100, 50, 140],
+  [2, 4, 5],
+]) {
+  test(`a server that accepts ${rate} requests a second, and ${burst} at once, gets ${expected} in a second`, async () => {
+    const sockets = fakeSockets();
+    const stream = connect("http://server.test", { token: "t" });
+    await settled();
+    await sockets[0].receive({ ...CONNECTED, rate, burst });
+    const answered = new Set();
+
+    for (let data = 0; data < 500; data++) stream.publish({ type: "chat", data }).catch(() => {});
+    for (let turn = 0; turn <= 10; turn++) {
+      for (const { id } of sockets[0].sent) {
+        if (!answered.has(id)) await sockets[0].receive({ type: "published", id, sequence_number: 8 + answered.size });
+        answered.add(id);
+      }
+      if (turn < 10) await pass(100);
+    }
+
+    assert.ok(Math.abs(sockets[0].sent.length - expected) <= 1, `${sockets[0].sent.length}`);
+    stream.close();
+  });
+}
 
 test("a closed stream rejects what waits and what comes", async () => {
   const { stream } = await opened();

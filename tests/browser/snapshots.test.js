@@ -282,6 +282,114 @@ for (const [leads, follows] of [
   });
 }
 
+test("a snapshot that takes longer than its time is reported, and loaded again", async () => {
+  const reported = [];
+  setGlobal("reportError", ({ message }) => reported.push(message));
+  const server = new FakeServer(20);
+  const signals = [];
+  const numbers = [];
+  const load = ({ signal }) => (signals.push(signal) > 1 ? START + 20 : new Promise(() => {}));
+  const stream = connect("http://server.test", { token: "t", snapshot: load, snapshotTimeout: 4000 });
+  streams.push(stream);
+  stream.on("*", ({ sequence_number }) => numbers.push(sequence_number));
+  await server.greet();
+  await server.publish(2);
+
+  await pass(3900);
+  assert.deepEqual([stream.snapshotStatus, signals[0].aborted, reported], ["loading", false, []]);
+  await pass(100);
+  assert.deepEqual([stream.snapshotStatus, signals[0].aborted], ["failed", true]);
+  await pass(500);
+
+  assert.equal(stream.snapshotStatus, "loaded");
+  assert.match(reported.join(), /longer than 4000 ms: raise snapshotTimeout/);
+  assert.deepEqual([numbers, signals.length, signals[1].aborted], [range(START + 21, START + 22), 2, false]);
+});
+
+test("a snapshot has half a minute, and ends with its stream", async () => {
+  const server = new FakeServer(20);
+  let signal;
+  const page = connect("http://server.test", {
+    token: "t",
+    snapshot(context) {
+      signal = context.signal;
+      return new Promise(() => {});
+    },
+  });
+  await server.greet();
+
+  await pass(29_900);
+  assert.equal(signal.aborted, false);
+  page.close();
+
+  assert.ok(signal.aborted);
+});
+
+test("the status of a snapshot is an event, and a property", async () => {
+  setGlobal("reportError", () => {});
+  const server = new FakeServer(20);
+  const answers = [new Error("away"), START + 12, START + 25];
+  const load = async () => {
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const stream = connect("http://server.test", { token: "t", snapshot: load });
+  streams.push(stream);
+  const seen = [stream.snapshotStatus];
+  stream.addEventListener("snapshot", ({ detail }) => seen.push([detail.status, stream.snapshotStatus, detail.number]));
+  await server.greet();
+  await pass(500);
+
+  assert.deepEqual(seen, [
+    undefined,
+    ["loading", "loading", undefined],
+    ["failed", "failed", undefined],
+    ["loading", "loading", undefined],
+    ["loaded", "loaded", START + 12],
+  ]);
+});
+
+test("a stream without a snapshot has no status of it", async () => {
+  const server = new FakeServer(20);
+  const stream = connect("http://server.test", { token: "t" });
+  streams.push(stream);
+
+  await server.greet();
+
+  assert.equal(stream.snapshotStatus, undefined);
+});
+
+for (const [url, expected] of Object.entries({
+  "http://server.test/orders": "Bearer fresh",
+  "http://server.test:8000/orders": null,
+  "https://server.test/orders": null,
+  "http://other.test/orders": null,
+})) {
+  test(`the fetch of a snapshot sends the token ${expected ? "" : "not "}to ${url}`, async () => {
+    const server = new FakeServer(20);
+    const requests = [];
+    const tokens = ["first", "fresh"];
+    const token = async () => tokens.shift();
+    const load = async ({ fetch: authorized }) => {
+      setGlobal("fetch", async (request) => {
+        requests.push(request);
+        return Response.json({ sequence_number: START + 20 });
+      });
+      return (await (await authorized(url, { headers: { Accept: "application/json" } })).json()).sequence_number;
+    };
+    const stream = connect("http://server.test", { token, credentials: "include", snapshot: load });
+    streams.push(stream);
+
+    await server.greet();
+
+    assert.equal(stream.snapshotStatus, "loaded");
+    const [{ headers, credentials, signal }] = requests;
+    assert.deepEqual([headers.get("Authorization"), headers.get("Accept")], [expected, "application/json"]);
+    assert.deepEqual([credentials, signal.aborted], ["include", false]);
+  });
+}
+
 for (const nothing of [undefined, null]) {
   test(`a snapshot that returns ${nothing} is followed by what waited`, async () => {
     const server = new FakeServer(20);

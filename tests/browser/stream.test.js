@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { readFileSync } from "node:fs";
-import test, { afterEach } from "node:test";
+import test, { afterEach, mock } from "node:test";
 
 import { connect } from "../../src/unmissed/browser/unmissed.js";
 import {
@@ -149,21 +149,54 @@ test("nothing is stored before the server has told a position", async () => {
   assert.equal(storage.size, 0);
 });
 
-test("a full storage stops no message", async () => {
-  const reported = [];
-  setGlobal("reportError", (error) => reported.push(error));
-  const storage = {
-    getItem: () => null,
-    setItem: () => {
-      throw new Error("full");
-    },
-  };
-  const { sockets, events } = await opened({ storage });
+for (const blocked of [["setItem"], ["getItem"], ["getItem", "setItem"]]) {
+  test(`a storage without ${blocked.join(" and ")} stops no message, and is reported once`, async () => {
+    const reported = [];
+    setGlobal("reportError", (error) => reported.push(error.message));
+    const storage = new FakeStorage();
+    for (const name of blocked) {
+      storage[name] = () => {
+        throw new Error("blocked");
+      };
+    }
 
-  await sockets[0].receive(message(8));
+    const { sockets, events } = await opened({ storage });
+    await sockets[0].receive(message(8), message(9));
 
-  assert.deepEqual(events, [["message", 8, false]]);
-});
+    assert.deepEqual(events, [
+      ["message", 8, false],
+      ["message", 9, false],
+    ]);
+    assert.deepEqual(reported, ["blocked"]);
+  });
+}
+
+for (const [code, type] of [
+  [4403, "refused"],
+  [1009, "refused"],
+]) {
+  test(`a loop, and requests, end with the reason of a stream that is ${type} with ${code}`, async () => {
+    setGlobal("console", { ...console, error() {} });
+    const { stream, sockets } = await opened();
+    const numbers = [];
+    const loop = (async () => {
+      for await (const { sequence_number } of stream) numbers.push(sequence_number);
+    })();
+    const reason = { code, detail: "because" };
+    const rejections = [loop, stream.publish({ type: "chat" })].map((promise) => assert.rejects(promise, reason));
+    await settled();
+    await sockets[0].receive(message(8), message(9));
+
+    await sockets[0].end(code, "because");
+
+    await Promise.all(rejections);
+    await assert.rejects(stream.publish({ type: "chat" }), reason);
+    await assert.rejects(async () => {
+      for await (const each of stream) numbers.push(each);
+    }, reason);
+    assert.deepEqual(numbers, [8, 9]);
+  });
+}
 
 test("handlers are called by type, as often as they were added, until they are removed", async () => {
   const { stream, sockets } = await opened();
@@ -380,7 +413,7 @@ test("a token is renewed in band after 80 % of its time", async () => {
   const { sockets } = await opened(
     { token: async () => tokens.shift() },
     {
-      connected: { ...CONNECTED, expires_at: 1050 },
+      connected: { ...CONNECTED, expires_in: 50 },
     },
   );
 
@@ -396,12 +429,12 @@ test("the answer to a renewed token tells when to renew it again", async () => {
   const { sockets } = await opened(
     { token: () => `token ${++count}` },
     {
-      connected: { ...CONNECTED, expires_at: 1010 },
+      connected: { ...CONNECTED, expires_in: 10 },
     },
   );
 
   await pass(8000);
-  await sockets[0].receive({ type: "authenticated", added: [], removed: [], expires_at: 1018, sequence_number: 7 });
+  await sockets[0].receive({ type: "authenticated", added: [], removed: [], expires_in: 10, sequence_number: 7 });
   await pass(8000);
 
   assert.deepEqual(
@@ -411,20 +444,47 @@ test("the answer to a renewed token tells when to renew it again", async () => {
 });
 
 test("a token that did not change is not sent again", async () => {
-  const { sockets } = await opened({ token: () => "same" }, { connected: { ...CONNECTED, expires_at: 1010 } });
+  const { sockets } = await opened({ token: () => "same" }, { connected: { ...CONNECTED, expires_in: 10 } });
 
   await pass(9000);
 
   assert.deepEqual(sockets[0].sent, []);
 });
 
-test("a clock that is wrong by days leads to no renewal", async () => {
-  let calls = 0;
-  await opened({ token: () => `${++calls}` }, { connected: { ...CONNECTED, expires_at: 10 } });
+for (const expires_at of [10, 10_000_000]) {
+  test(`a clock that is wrong by days does not move the renewal: it seems to be due at ${expires_at}`, async () => {
+    const tokens = ["first", "second"];
+    const { sockets } = await opened(
+      { token: async () => tokens.shift() },
+      { connected: { ...CONNECTED, expires_at, expires_in: 50 } },
+    );
 
-  await pass(60_000);
+    await pass(39_000);
+    assert.deepEqual(sockets[0].sent, []);
+    await pass(1000);
 
-  assert.equal(calls, 1);
+    assert.deepEqual(sockets[0].sent, [{ type: "authenticate", token: "second" }]);
+  });
+}
+
+test("a pause of more than 24.8 days, the longest timeout of browsers, is kept", async () => {
+  const longest = [];
+  const { stream, sockets } = await opened();
+  const { setTimeout: start } = globalThis;
+  setGlobal("setTimeout", (action, milliseconds) => {
+    longest.push(milliseconds);
+    return start(action, milliseconds);
+  });
+
+  stream.drop(30 * 86_400_000);
+  mock.timers.tick(2 ** 31 - 1);
+  await settled();
+  assert.deepEqual([sockets.length, stream.status], [1, "waiting"]);
+  mock.timers.tick(6 * 86_400_000);
+  await settled();
+
+  assert.ok(Math.max(...longest) < 2 ** 31);
+  assert.equal(sockets.length, 2);
 });
 
 // The end of a connection

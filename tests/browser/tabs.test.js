@@ -202,7 +202,7 @@ test("what other tabs ask for does not show that the leader is there", async () 
   fakeTabs();
   fakeHttp();
   const sockets = fakeSockets();
-  const name = "unmissed:http://server.test,,true";
+  const name = "unmissed:http://server.test,,true,v2";
   navigator.locks.request(name, {}, () => new Promise(() => {})).catch(() => {});
   const tabs = [await tab(), await tab()];
   new BroadcastChannel(name).postMessage({ frame: CONNECTED, epoch: "e", previous: 7 });
@@ -454,7 +454,7 @@ test("what a leader passes on before a tab has begun is not taken for all", asyn
   const { mute } = fakeTabs();
   const http = fakeHttp(() => page([message(8), message(9)]));
   fakeSockets();
-  const name = "unmissed:http://server.test,,true";
+  const name = "unmissed:http://server.test,,true,v2";
   navigator.locks.request(name, {}, () => new Promise(() => {}));
   const leader = new BroadcastChannel(name);
   const { events, stream } = await tab({ since: 7, epoch: "e" });
@@ -477,7 +477,7 @@ test("frames of a leader that is ahead of the one that a tab follows leave no ho
   fakeTabs();
   const http = fakeHttp(() => page([8, 9, 10, 11].map((number) => message(number))));
   fakeSockets();
-  const name = "unmissed:http://server.test,,true";
+  const name = "unmissed:http://server.test,,true,v2";
   navigator.locks.request(name, {}, () => new Promise(() => {}));
   const leader = new BroadcastChannel(name);
   const { events } = await tab({ since: 7, epoch: "e" });
@@ -540,7 +540,7 @@ test("an error about the token of the leader does not reach the other tabs", asy
   const { posted, sockets } = await opened(0);
   await sockets[0].end();
   await pass(500);
-  await sockets[1].receive({ ...RESUMED, expires_at: Date.now() / 1000 + 10 });
+  await sockets[1].receive({ ...RESUMED, expires_in: 10 });
   await tab();
   const asked = posted.length;
 

@@ -180,7 +180,7 @@ def test_what_is_generated_is_in_step(tmp_path: Path) -> None:
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*GENERATED))
     tests = tmp_path / "tests" / "browser"
     tests.mkdir(parents=True)
-    for name in ("package.json", "generate.js"):
+    for name in ("package.json", "generate.js", "internal_names.txt"):
         shutil.copy(FOLDER / name, tests)
     (tests / "node_modules").symlink_to(MODULES)
 
@@ -207,6 +207,16 @@ def test_the_javascript_keeps_its_rules() -> None:
     need_packages()
 
     run("npm", "run", "lint")
+
+
+def test_no_name_that_is_shortened_is_public() -> None:
+    """The served file has shorter names of properties that neither applications nor servers see."""
+    internal = set((FOLDER / "internal_names.txt").read_text().split())
+
+    public = re.findall(r"^\s*(?:readonly )?(\w+)\??[:(]", (SOURCE / "types.d.ts").read_text(), re.MULTILINE)
+
+    assert {"sequence_number", "onMessage", "connectionId", "expires_in"} < set(public)
+    assert set() == internal & set(public)
 
 
 def test_the_client_is_small() -> None:

@@ -5,12 +5,12 @@
  * @import * as types from "./types.js"
  */
 
-import { Stream } from "./client/stream.js";
+import { serverUrl } from "./client/address.js";
+import { openStream } from "./client/stream.js";
 
 /** @type {types.Connect} */
 export const connect = (url, /** @type {types.Options<any>} */ options = {}) => {
-  /** @type {types.Stream} */
-  const stream = new Stream(String(url), options);
-  // What its events and commands contain is what the application declares.
-  return /** @type {types.Stream<any, any>} */ (stream);
+  /** @type {types.Stream<any, any>} What events and commands contain is what the application declares. */
+  const stream = openStream(serverUrl(url), options);
+  return stream;
 };

@@ -16,6 +16,8 @@
  * @typedef {{ type: "gap", from: number, to: number } | { type: "reset", epoch: string }} Loss
  */
 
+import { attempt } from "./attempt.js";
+
 const SHORTEST_PAUSE = 500;
 const LONGEST_PAUSE = 30_000;
 
@@ -28,13 +30,7 @@ const ACTIONS = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408:
  * @param {any} text
  * @returns {any}
  */
-export const parsedJson = (text) => {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-};
+export const parsedJson = (text) => attempt(() => JSON.parse(text));
 
 /**
  * Returns the place after a frame, and the loss, if any. The position only grows, except that a reset continues at its

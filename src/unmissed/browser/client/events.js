@@ -35,17 +35,13 @@ export const eventParser = (take) => {
  */
 export const openEvents = async (source, link) => {
   const { body } = await fetched(source, link, "events");
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   /** @type {Cause} */
   let cause = {};
-  const parse = eventParser((frame) => {
+  const write = eventParser((frame) => {
     if (frame?.type === "error") cause = failure(frame.code, frame.detail);
-    else link.take(frame);
+    else link.takeFrame(frame);
   });
-  const parseAll = async () => {
-    for (let part; !(part = await reader.read()).done;) parse(part.value);
-  };
   const end = () => link.end(cause);
-  parseAll().then(end, end);
+  body.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({ write })).then(end, end);
   return requestsOverHttp(source, link);
 };

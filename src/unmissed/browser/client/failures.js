@@ -15,9 +15,12 @@ export const RESTARTING = 1012;
 export const UNAVAILABLE = 1013;
 export const BAD_REQUEST = 4400;
 export const UNAUTHORIZED = 4401;
+export const FORBIDDEN = 4403;
 export const TIMED_OUT = 4408;
 export const TOO_MANY = 4429;
 
+/** How the type of a problem (RFC 9457) begins, if it is a refusal of the server. */
+const OWN_PROBLEM = "urn:unmissed:problem:";
 /** Added to an HTTP status, this is a close code. */
 const OF_STATUS = 4000;
 /** The statuses that have another close code. */
@@ -46,10 +49,11 @@ export const foreignFailure = (reason = "another server answers", answered = tru
  * @param {Response} response
  * @param {string} type
  */
-export const hasType = ({ headers }, type) => (headers.get("Content-Type") ?? "").startsWith(type);
+export const hasType = ({ headers }, type) => headers.get("Content-Type")?.startsWith(type);
 
 /**
- * Returns why a request has failed. A refusal of the server is a problem (RFC 9457) with its own status.
+ * Returns why a request has failed. Only a problem of the server itself is its refusal: others come from a proxy, a gateway
+ * or another application.
  *
  * @param {Response} response
  * @param {string} [id] That of the request, if it is one of the application.
@@ -58,9 +62,8 @@ export const failureOf = async (response, id) => {
   const { status, statusText } = response;
   // Whether to try another transport at once.
   const answered = status < 500 && status !== 429;
-  const isProblem = hasType(response, "application/problem+json");
-  const problem = isProblem ? await response.json().catch(() => {}) : undefined;
-  if (problem?.status === status && typeof problem.detail === "string") {
+  const problem = await response.json().catch(() => {});
+  if (`${problem?.type}`.startsWith(OWN_PROBLEM)) {
     return failure(CODES[status] ?? OF_STATUS + status, problem.detail, answered);
   }
   // A proxy has answered. Most of its refusals may be temporary, but these statuses are final for a request.

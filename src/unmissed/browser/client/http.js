@@ -22,7 +22,7 @@ export const PATH_OF_POSITION = "messages?limit=1";
 export const requestUrl = ({ url, position: since, epoch, topics }, path) => {
   const target = new URL(url.replace(/\/?$/, path));
   for (const [name, value] of Object.entries({ since, epoch, topics })) {
-    if (value !== undefined) target.searchParams.set(name, `${value}`);
+    if (value !== undefined) target.searchParams.set(name, /** @type {string} The method converts it. */ (value));
   }
   return target.href;
 };
@@ -74,7 +74,7 @@ export const fetchedPage = async (source, link, path) => {
  */
 const startFromLatest = async (source, link) => {
   const { messages, outcome, ...page } = await fetchedPage(source, link, PATH_OF_POSITION);
-  link.take({ ...page, type: "connected", sequence_number: page.latest });
+  link.takeFrame({ ...page, type: "connected", sequence_number: page.latest });
 };
 
 /**
@@ -91,8 +91,8 @@ export const recoverOverRest = async (source, link, begun = false, through = Inf
   const { messages, ...page } = await fetchedPage(source, link, "messages");
   const complete = page.outcome === "complete";
   const sequence_number = complete ? position : page.oldest - 1;
-  if (!begun || !complete) link.take({ ...page, type: "connected", sequence_number });
-  for (const message of messages) if (message.sequence_number <= through) link.take(message);
+  if (!begun || !complete) link.takeFrame({ ...page, type: "connected", sequence_number });
+  for (const message of messages) if (message.sequence_number <= through) link.takeFrame(message);
   if (page.has_more && messages.at(-1).sequence_number < through) return recoverOverRest(source, link, true, through);
-  link.take({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
+  link.takeFrame({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
 };

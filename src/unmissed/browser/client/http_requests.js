@@ -12,19 +12,32 @@ import { PATH_OF_POSITION, fetched, fetchedPage } from "./http.js";
  * Returns how to send requests over HTTP. They keep their order: each waits for the previous one, and a failure of the
  * network ends the connection, after which all are repeated. An answer becomes a `result` without a sequence number,
  * because it is not in order with the messages and must not move the position. A ping is not sent: it stays unanswered,
- * which leads to another connection.
+ * which leads to another connection. Only if it asks about requests, another request is its answer.
  *
  * @param {Source} source
  * @param {Link} link
- * @returns {(frame: Frame) => void}
+ * @returns {import("./link.js").Send}
  */
 export const requestsOverHttp = (source, link) => {
   let previous = Promise.resolve();
-  return (frame) => {
+  return (frame, isForRequests) => {
+    if (isForRequests) tryRequest(source, link).catch(link.end);
     if (!frame.id) return;
     const answer = frame.topics ? changeTopics : execute;
     previous = previous.then(() => answer(source, link, frame)).catch((error) => fail(link, frame, error));
   };
+};
+
+/**
+ * Shows that requests get through. This says nothing about events, whose deadline stays.
+ *
+ * @param {Source} source
+ * @param {Link} link
+ */
+const tryRequest = async ({ url }, link) => {
+  const { deadline } = link;
+  await fetchedPage({ url }, link, PATH_OF_POSITION);
+  link.waitUntil(deadline);
 };
 
 /**
@@ -39,7 +52,7 @@ const execute = async (source, link, { id, name, message, data }) => {
   const answer = await (await fetched(source, link, path, id, message ?? data)).json();
   const result = answer[name ? "data" : "sequence_number"];
   if (result === undefined) throw foreignFailure();
-  link.take({ type: "result", id, data: result });
+  link.takeFrame({ type: "result", id, data: result });
 };
 
 /**
@@ -57,7 +70,7 @@ const changeTopics = async (source, link, { id, type, topics }) => {
     else followed.delete(topic);
   }
   const page = await fetchedPage({ url: source.url, topics: [...followed] }, link, PATH_OF_POSITION);
-  link.take({ type: "following", id, topics: page.topics });
+  link.takeFrame({ type: "following", id, topics: page.topics });
   if (`${page.topics}` !== `${link.greeting.topics ?? ""}`) link.end();
 };
 
@@ -69,6 +82,6 @@ const changeTopics = async (source, link, { id, type, topics }) => {
  * @param {any} error
  */
 const fail = (link, { id }, error) => {
-  if (error.code > LOST && error.code !== UNAUTHORIZED) link.take({ type: "error", id, ...error });
+  if (error.code > LOST && error.code !== UNAUTHORIZED) link.takeFrame({ type: "error", id, ...error });
   else link.end(error);
 };

@@ -17,11 +17,10 @@ const RANDOM_PAUSE = 3000;
  * @type {Transport}
  */
 export const openPolling = async (source, link) => {
-  const poll = async (begun = false) => {
-    await recoverOverRest(source, link, begun);
-    setTimeout(pollOrEnd, SHORTEST_PAUSE + RANDOM_PAUSE * Math.random(), true);
-  };
-  const pollOrEnd = (begun = false) => poll(begun).catch(link.end);
-  pollOrEnd();
+  const poll = (begun = false) =>
+    recoverOverRest(source, link, begun)
+      .then(() => setTimeout(poll, SHORTEST_PAUSE + RANDOM_PAUSE * Math.random(), true))
+      .catch(link.end);
+  poll();
   return requestsOverHttp(source, link);
 };

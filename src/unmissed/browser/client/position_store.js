@@ -5,35 +5,34 @@
  * @import { Settings } from "./settings.js"
  */
 
+import { attempt } from "./attempt.js";
 import { parsedJson } from "./decisions.js";
 
-export class PositionStore {
-  #storage;
-  #key;
+/**
+ * @param {Settings} settings
+ * @param {(error: any, during: string) => void} report Called at most once: a storage that is full or blocked stays so.
+ */
+export const createPositionStore = ({ storage, key }, report) => {
+  let isReported = false;
+  const reportOnce = (/** @type {any} */ error) => {
+    if (!isReported) report(error, "storage");
+    isReported = true;
+  };
 
-  /** @param {Settings} settings */
-  constructor({ storage, key }) {
-    this.#storage = storage;
-    this.#key = key;
-  }
+  return {
+    /**
+     * Returns the stored place, or undefined. What another program has stored under the key is none.
+     *
+     * @returns {Place | undefined}
+     */
+    load() {
+      const stored = parsedJson(attempt(() => storage?.getItem(key), reportOnce));
+      return stored?.[1] ? { position: stored[0], epoch: stored[1] } : undefined;
+    },
 
-  /**
-   * Returns the stored place, or undefined. What another program has stored under the key is none.
-   *
-   * @returns {Place | undefined}
-   */
-  get place() {
-    const stored = parsedJson(this.#storage?.getItem(this.#key));
-    return stored?.[1] ? { position: stored[0], epoch: stored[1] } : undefined;
-  }
-
-  /** @param {Place} place */
-  save({ position, epoch }) {
-    if (!epoch) return;
-    try {
-      this.#storage?.setItem(this.#key, JSON.stringify([position, epoch]));
-    } catch (error) {
-      reportError(error);
-    }
-  }
-}
+    /** @param {Place} place */
+    save({ position, epoch }) {
+      if (epoch) attempt(() => storage?.setItem(key, JSON.stringify([position, epoch])), reportOnce);
+    },
+  };
+};

@@ -1,21 +1,25 @@
 /**
- * The requests of an application: they wait for a connection, are sent at the rate that the server accepts, and are
+ * The requests of an application: they wait for a connection, are sent at the rate that the server announces, and are
  * repeated with the same ids after a reconnect until they are answered.
  *
  * @import { Frame } from "../types.js"
  * @import { Link } from "./link.js"
+ * @import { Settings } from "./settings.js"
  */
 
-import { CLOSED, RESTARTING, TIMED_OUT, TOO_LARGE, TOO_MANY, UNAVAILABLE, failure } from "./failures.js";
-import { Timer } from "./timer.js";
+import { RESTARTING, TIMED_OUT, TOO_LARGE, TOO_MANY, UNAVAILABLE, failure } from "./failures.js";
+import { createTimer } from "./timer.js";
 
-const MOST_UNANSWERED = 16;
 const MOST_BYTES = 65_536;
-/** Milliseconds between two requests, at first and at most. It doubles when the server finds them too many. */
-const INTERVAL = 100;
-const LONGEST_INTERVAL = 1600;
-/** How much of the budget may be used at once. */
-const BURST_TIME = 1600;
+/** What a server accepts before it says so: requests a second, and at once. */
+const RATE = 10;
+const BURST = 20;
+/** The part of the burst that is used: other tabs and programs of the user send requests, too. */
+const USED_PART = 0.8;
+/** How much slower than the server's rate the requests may become. They slow down when it finds them too many. */
+const MOST_SLOWNESS = 16;
+/** Without an answer for this time, the connection is tested. */
+const ANSWER_TIME = 5000;
 /** Before requests that the server has postponed are repeated: at least a second, and a random one. */
 const POSTPONED_TIME = 1000;
 
@@ -36,114 +40,140 @@ const POSTPONING = [RESTARTING, UNAVAILABLE, TOO_MANY];
 // Not randomUUID, which is missing on pages without HTTPS.
 const newId = () => crypto.getRandomValues(new Uint32Array(4)).join();
 
-export class Requests {
+/** @param {Settings} settings */
+export const createRequests = ({ limit, log }) => {
   /** @type {Map<string, Pending>} */
-  #pending = new Map();
-  #limit;
+  const pending = new Map();
+  const budgetTimer = createTimer();
+  const answerTimer = createTimer();
   /** @type {Link | undefined} */
-  #link;
-  #interval = INTERVAL;
+  let link;
+  let slowness = 1;
   /** When the whole budget may be used again. */
-  #budgetFull = 0;
-  #timer = new Timer();
-  #closed = false;
+  let budgetFull = 0;
+  /** @type {Error | undefined} Why no more requests are sent. */
+  let end;
 
-  /** @param {number} limit The most that may be unanswered. */
-  constructor(limit) {
-    this.#limit = limit;
-  }
+  /** Milliseconds between two requests. */
+  const interval = () => (slowness * 1000) / (link?.greeting.rate ?? RATE);
 
-  /**
-   * Returns a promise of the answer. It is rejected with an error that has a close code.
-   *
-   * @param {Frame} frame
-   * @returns {Promise<any>}
-   */
-  add(frame) {
-    return new Promise((resolve, reject) => {
-      const id = newId();
-      const text = JSON.stringify({ ...frame, id });
-      if (this.#closed) throw failure(CLOSED, "the stream is closed");
-      if (this.#pending.size >= this.#limit) throw failure(TOO_MANY, "too many requests: raise limit");
-      if (new Blob([text]).size > MOST_BYTES) throw failure(TOO_LARGE, "a request has at most 64 kB");
-      // A copy: the application may change its object.
-      this.#pending.set(id, { frame: JSON.parse(text), resolve, reject });
-      this.#sendWaiting();
-    });
-  }
+  /** The most that may be sent at once, and be unanswered. */
+  const burst = () => Math.max(1, Math.floor(USED_PART * (link?.greeting.burst ?? BURST)));
 
-  /**
-   * Sends a request of another tab, which takes its answer from the shared frames.
-   *
-   * @param {Frame} frame
-   */
-  adopt(frame) {
-    if (this.#pending.has(frame.id)) return;
-    this.#pending.set(frame.id, { frame, resolve() {}, reject() {} });
-    this.#sendWaiting();
-  }
+  /** @param {number} milliseconds Until the next request may be sent. */
+  const useBudgetUp = (milliseconds) => {
+    budgetFull = performance.now() + burst() * interval() + milliseconds;
+  };
 
-  /**
-   * Repeats what has no answer, except what the server may have executed and forgotten.
-   *
-   * @param {Link} link
-   * @param {number} maxAge How many seconds it remembers answers.
-   */
-  repeat(link, maxAge) {
-    this.#link = link;
-    for (const [id, request] of this.#pending) {
-      request.sent = false;
-      if (link.connected - Number(request.since) > 1000 * maxAge) {
-        this.#pending.delete(id);
-        request.reject(failure(TIMED_OUT, "it may have been done"));
+  const requests = {
+    /**
+     * Returns a promise of the answer. It is rejected with an error that has a close code.
+     *
+     * @param {Frame} content
+     * @returns {Promise<any>}
+     */
+    add: (content) =>
+      new Promise((resolve, reject) => {
+        const id = newId();
+        const text = JSON.stringify({ ...content, id });
+        if (end) throw end;
+        if (pending.size >= limit) throw failure(TOO_MANY, "too many requests: raise limit");
+        if (new Blob([text]).size > MOST_BYTES) throw failure(TOO_LARGE, "a request has at most 64 kB");
+        // A copy: the application may change its object.
+        pending.set(id, { frame: JSON.parse(text), resolve, reject });
+        sendWaiting();
+      }),
+
+    /**
+     * Sends a request of another tab, which takes its answer from the shared frames.
+     *
+     * @param {Frame} frame
+     */
+    adoptFrame(frame) {
+      if (pending.has(frame.id)) return;
+      pending.set(frame.id, { frame, resolve() {}, reject() {} });
+      sendWaiting();
+    },
+
+    /**
+     * Repeats what has no answer, except what the server may have executed and forgotten.
+     *
+     * @param {Link} connected
+     * @param {number} maxAge How many seconds it remembers answers.
+     */
+    repeatOn(connected, maxAge) {
+      link = connected;
+      for (const [id, request] of pending) {
+        request.sent = false;
+        if (link.connectedAt - /** @type {number} */ (request.since) > 1000 * maxAge) {
+          pending.delete(id);
+          request.reject(failure(TIMED_OUT, "it may have been done"));
+        }
       }
-    }
-    this.#sendWaiting();
-  }
+      sendWaiting();
+    },
 
-  /** @param {Frame} frame Any: it settles a request if it has its id. */
-  settle({ id, type, code, detail, data, topics, sequence_number }) {
-    const request = this.#pending.get(id);
-    if (!request) return;
-    if (code === TOO_MANY) this.slowDown();
-    if (POSTPONING.includes(code)) {
-      request.sent = false;
-      this.#budgetFull = performance.now() + BURST_TIME + POSTPONED_TIME * (1 + Math.random());
-    } else {
-      this.#pending.delete(id);
-      if (type === "error") request.reject(failure(code, detail));
-      else request.resolve(data === undefined ? (topics ?? sequence_number) : data);
-    }
-    this.#sendWaiting();
-  }
+    /** @param {Frame} frame Any: it settles a request if it has its id. */
+    settle({ id, type, code, detail, data, topics, sequence_number }) {
+      const request = pending.get(id);
+      if (!request) return;
+      if (code === TOO_MANY) requests.slowDown();
+      if (POSTPONING.includes(code)) {
+        request.sent = false;
+        useBudgetUp(POSTPONED_TIME * (1 + Math.random()));
+      } else {
+        pending.delete(id);
+        if (type === "error") request.reject(failure(code, detail));
+        else request.resolve(data === undefined ? (topics ?? sequence_number) : data);
+      }
+      expectAnswer();
+      sendWaiting();
+    },
 
-  slowDown() {
-    this.#interval = Math.min(LONGEST_INTERVAL, 2 * this.#interval);
-    this.#budgetFull = performance.now() + BURST_TIME;
-  }
+    slowDown() {
+      slowness = Math.min(MOST_SLOWNESS, 2 * slowness);
+      log("sends slower");
+      useBudgetUp(0);
+    },
 
-  close() {
-    this.#closed = true;
-    for (const { reject } of this.#pending.values()) reject(failure(CLOSED, "the stream is closed"));
-    this.#pending.clear();
-  }
+    /** @param {Error} error Why: all that wait are rejected with it. */
+    close(error) {
+      end = error;
+      for (const { reject } of pending.values()) reject(error);
+      pending.clear();
+      budgetTimer.stop();
+      answerTimer.stop();
+    },
+  };
 
-  #sendWaiting() {
-    const all = [...this.#pending.values()];
-    const waiting = all.filter(({ sent }) => !sent);
-    this.#timer.stop();
-    for (const request of waiting.slice(0, MOST_UNANSWERED - all.length + waiting.length)) {
-      const link = this.#link;
-      if (!link?.connected || link.signal.aborted) return;
-      const early = this.#budgetFull - performance.now() - BURST_TIME;
+  const sendWaiting = () => {
+    const waiting = [...pending.values()].filter(({ sent }) => !sent);
+    const unanswered = pending.size - waiting.length;
+    budgetTimer.stop();
+    for (const request of waiting.slice(0, burst() - unanswered)) {
+      if (!link || link.signal.aborted) return;
+      const early = budgetFull - burst() * interval() - performance.now();
       if (early > 0) {
-        this.#timer.start(early, () => this.#sendWaiting());
+        budgetTimer.start(early, sendWaiting);
         return;
       }
-      this.#budgetFull = Math.max(this.#budgetFull, performance.now()) + this.#interval;
+      budgetFull = Math.max(budgetFull, performance.now()) + interval();
       request.sent = true;
       request.since ??= Date.now();
+      log("sends", request.frame);
       link.send?.(request.frame);
+      if (unanswered === 0) expectAnswer();
     }
-  }
-}
+  };
+
+  /** Tests the connection whenever nothing is answered for a while: it may be dead, or the application slow. */
+  const expectAnswer = () =>
+    answerTimer.start(ANSWER_TIME, () => {
+      if (!pending.size || !link || link.signal.aborted) return;
+      log("tests the connection");
+      link.probe(true);
+      expectAnswer();
+    });
+
+  return requests;
+};

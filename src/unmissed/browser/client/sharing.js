@@ -13,90 +13,91 @@
  * @property {(request: Frame) => void} serve Another tab has a request for the one that leads.
  */
 
-export class TabGroup {
-  leads = false;
-  /** @type {BroadcastChannel | undefined} */
-  port;
-  #name;
-  #member;
-  #claim = {};
+/** The version of what tabs send each other. Tabs with another one have their own group, as after a deployment. */
+const VERSION = 2;
+
+/** @typedef {ReturnType<typeof createTabGroup>} TabGroup */
+
+/**
+ * @param {string} name Empty for a tab without a group.
+ * @param {Member} member
+ */
+export const createTabGroup = (name, member) => {
+  // Missing without HTTPS.
+  let group = name && globalThis.navigator?.locks ? `${name},v${VERSION}` : "";
+  let claim = {};
   /** @type {(value?: unknown) => void} Gives the lock up. */
-  #release = () => {};
+  let release = () => {};
 
-  /**
-   * @param {string} name Empty for a tab without a group.
-   * @param {Member} member
-   */
-  constructor(name, member) {
-    const canShare = globalThis.navigator?.locks && globalThis.BroadcastChannel;
-    this.#name = canShare ? name : "";
-    this.#member = member;
-  }
+  const tabs = {
+    leads: false,
+    /** @type {BroadcastChannel | undefined} */
+    tabPort: undefined,
 
-  /** Whether the connection of another tab is used. */
-  get follows() {
-    return Boolean(this.#name) && !this.leads;
-  }
+    /** Returns whether the connection of another tab is used. */
+    follows: () => Boolean(group) && !tabs.leads,
 
-  join() {
-    if (!this.#name || this.port) return;
-    this.port = new BroadcastChannel(this.#name);
-    this.compete();
-  }
+    join() {
+      if (!group || tabs.tabPort) return;
+      tabs.tabPort = new BroadcastChannel(group);
+      tabs.compete();
+    },
 
-  leave() {
-    this.leads = false;
-    this.#claim = {};
-    this.#release();
-    this.port?.close();
-    this.port = undefined;
-  }
+    leave() {
+      tabs.leads = false;
+      claim = {};
+      release();
+      tabs.tabPort?.close();
+      tabs.tabPort = undefined;
+    },
 
-  /** Waits for the lock. @param {boolean} [steal] Whether to take it from a tab that is not heard. */
-  compete(steal = false) {
-    const claim = {};
-    this.#claim = claim;
-    const hold = () => (claim === this.#claim ? this.#hold() : undefined);
-    navigator.locks.request(this.#name, { steal }, hold).catch(({ name }) => {
-      if (claim !== this.#claim) return;
-      if (name === "AbortError") this.compete();
-      else this.#name = "";
-      this.#lead(false);
+    /** Waits for the lock. @param {boolean} [steal] Whether to take it from a tab that is not heard. */
+    compete(steal = false) {
+      const mine = {};
+      claim = mine;
+      const hold = () => (mine === claim ? lead() : undefined);
+      navigator.locks.request(group, { steal }, hold).catch((error) => {
+        if (mine !== claim) return;
+        if (error.name === "AbortError") tabs.compete();
+        else group = "";
+        setLead(false);
+      });
+    },
+
+    /** @param {object} data */
+    postData(data) {
+      tabs.tabPort?.postMessage(data);
+    },
+
+    /**
+     * Passes a frame on. A tab whose position is below `previous` has missed something.
+     *
+     * @param {Frame} frame
+     * @param {string | undefined} epoch
+     * @param {number | undefined} before The position of the connection before the frame.
+     */
+    shareFrame(frame, epoch, before) {
+      const starts = frame.type === "connected" || frame.type === "gap";
+      tabs.postData({ frame, epoch, previous: starts ? frame.sequence_number : before });
+    },
+  };
+
+  const lead = () =>
+    new Promise((resolve) => {
+      release = resolve;
+      setLead(true);
     });
-  }
-
-  /** @param {object} data */
-  post(data) {
-    this.port?.postMessage(data);
-  }
-
-  /**
-   * Passes a frame on. A tab whose position is below `previous` has missed something.
-   *
-   * @param {Frame} frame
-   * @param {string | undefined} epoch
-   * @param {number | undefined} before The position of the connection before the frame.
-   */
-  share(frame, epoch, before) {
-    const starts = frame.type === "connected" || frame.type === "gap";
-    this.post({ frame, epoch, previous: starts ? frame.sequence_number : before });
-  }
-
-  #hold() {
-    return new Promise((release) => {
-      this.#release = release;
-      this.#lead(true);
-    });
-  }
 
   /** @param {boolean} leads */
-  #lead(leads) {
-    this.leads = leads;
-    if (this.port) {
-      this.port.onmessage = ({ data }) => {
-        if (data.request) this.#member.serve(data.request);
+  const setLead = (leads) => {
+    tabs.leads = leads;
+    if (tabs.tabPort) {
+      tabs.tabPort.onmessage = ({ data }) => {
+        if (data.request) member.serve(data.request);
       };
     }
-    this.#member.reopen();
-  }
-}
+    member.reopen();
+  };
+
+  return tabs;
+};

@@ -1,11 +1,13 @@
 /**
  * The snapshot of a stream, and the messages that wait for it.
  *
- * @import { Message } from "../types.js"
+ * @import { Message, SnapshotStatus } from "../types.js"
+ * @import { Place } from "./decisions.js"
  * @import { Settings } from "./settings.js"
  */
 
 import { pauseAfterFailures } from "./decisions.js";
+import { createTimer } from "./timer.js";
 
 /**
  * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
@@ -19,92 +21,129 @@ const checkedNumber = (number) => {
 };
 
 /**
+ * Returns a `fetch` with a token for the stream, which only the origin of its server gets. It is not that of the connection,
+ * which may have expired, or be in another tab.
+ *
+ * @param {Settings} settings
+ * @param {AbortSignal} signal Ends its requests.
+ * @returns {typeof fetch}
+ */
+const authorizedFetch = ({ url, credentials, token }, signal) => {
+  /** @type {string | Promise<string> | undefined} */
+  let fresh;
+  return async (input, init) => {
+    const request = new Request(input, { credentials, signal, ...init });
+    if (new URL(request.url).origin === new URL(url).origin) {
+      fresh ??= typeof token === "function" ? token() : token;
+      if (await fresh) request.headers.set("Authorization", `Bearer ${await fresh}`);
+    }
+    return fetch(request);
+  };
+};
+
+/**
  * What follows a snapshot.
  *
  * @typedef {object} Receiver
- * @property {(held: Message[], number: number) => void} resume Those after the number are due.
- * @property {(number: number) => void} rewind The snapshot lacks messages that do not wait.
+ * @property {() => void} begin What was delivered before is void.
+ * @property {(held: Message[], number: number) => void} goOnWith Those after the number are due.
+ * @property {(place: Place) => void} rewind The snapshot lacks messages that do not wait.
+ * @property {(status: SnapshotStatus, detail?: object) => void} change
+ * @property {(error: any, during: string) => void} report
  */
 
-export class Snapshot {
+/**
+ * @param {Settings} settings
+ * @param {Receiver} receiver
+ */
+export const createSnapshot = (settings, receiver) => {
+  const { snapshot: load, snapshotTimeout, limit } = settings;
+  const timer = createTimer();
   /** @type {Message[] | undefined} */
-  #held;
+  let held;
   /** After this position, all messages wait, have come, or were declared as lost. */
-  #accountedAfter = 0;
-  #load;
-  #limit;
-  #receiver;
+  let accountedAfter = 0;
+  let control = new AbortController();
 
-  /**
-   * @param {Settings} settings
-   * @param {Receiver} receiver
-   */
-  constructor({ snapshot, limit }, receiver) {
-    this.#load = snapshot;
-    this.#limit = limit;
-    this.#receiver = receiver;
-  }
+  const snapshot = {
+    /** Whether messages wait. */
+    isLoading: () => Boolean(held),
 
-  /** Whether messages wait. */
-  get isLoading() {
-    return Boolean(this.#held);
-  }
+    /**
+     * Holds messages back until another snapshot is loaded, and drops those held before. A snapshot that is older than
+     * this position lacks messages that neither wait nor were declared as lost.
+     *
+     * @param {number} position
+     */
+    hold(position) {
+      if (!load) return;
+      const loads = snapshot.isLoading();
+      held = [];
+      accountedAfter = position;
+      receiver.begin();
+      if (loads) return;
+      receiver.change("loading");
+      loadAfter(0);
+    },
 
-  /**
-   * Holds messages back until another snapshot is loaded, and drops those held before. A snapshot that is older than
-   * `accountedAfter` lacks messages that neither wait nor were declared as lost.
-   *
-   * @param {number} accountedAfter
-   */
-  hold(accountedAfter) {
-    if (!this.#load) return;
-    const loads = this.isLoading;
-    this.#held = [];
-    this.#accountedAfter = accountedAfter;
-    if (!loads) this.#loadUntilCurrent();
-  }
+    /**
+     * Returns whether a message waits.
+     *
+     * @param {Message} message
+     */
+    holds(message) {
+      if (!held) return false;
+      held.push(message);
+      if (held.length > limit) snapshot.hold(message.sequence_number);
+      return true;
+    },
 
-  /**
-   * Returns whether a message waits.
-   *
-   * @param {Message} message
-   */
-  holds(message) {
-    if (!this.#held) return false;
-    this.#held.push(message);
-    if (this.#held.length > this.#limit) this.hold(message.sequence_number);
-    return true;
-  }
+    close() {
+      held = undefined;
+      timer.stop();
+      control.abort();
+    },
+  };
 
-  close() {
-    this.#held = undefined;
-  }
-
-  async #loadUntilCurrent(failures = 0) {
-    await new Promise((resolve) => setTimeout(resolve, failures && pauseAfterFailures(failures)));
-    const held = this.#held;
-    if (!held) return;
-    try {
-      const number = checkedNumber(await /** @type {any} */ (this.#load)?.());
-      // Otherwise something was lost while the snapshot was loaded: the next one decides.
-      if (held === this.#held) {
-        this.#held = undefined;
-        this.#resume(held, number ?? this.#accountedAfter);
-        return;
+  /** @param {number} failures How many were there in a row. */
+  const loadAfter = (failures) =>
+    timer.start(failures && pauseAfterFailures(failures), async () => {
+      const waiting = held;
+      if (failures) receiver.change("loading");
+      try {
+        const number = checkedNumber(await loadInTime());
+        // Otherwise something was lost while the snapshot was loaded: the next one decides.
+        if (waiting && waiting === held) goOn(waiting, number ?? accountedAfter);
+        else if (held) loadAfter(0);
+      } catch (error) {
+        if (!held) return;
+        receiver.change("failed");
+        receiver.report(error, "snapshot");
+        loadAfter(failures + 1);
       }
-    } catch (error) {
-      reportError(error);
-      failures++;
-    }
-    if (this.#held) this.#loadUntilCurrent(failures);
-  }
+    });
+
+  /** Returns what the function of the application returns. Rejects when its time is over, or the stream is closed. */
+  const loadInTime = async () => {
+    control = new AbortController();
+    const { signal } = control;
+    const late = new Error(`snapshot took longer than ${snapshotTimeout} ms: raise snapshotTimeout`);
+    const aborted = new Promise((_, reject) => (signal.onabort = () => reject(late)));
+    timer.start(snapshotTimeout, () => control.abort(late));
+    const loaded = load?.({ signal, fetch: authorizedFetch(settings, signal) });
+    return Promise.race([loaded, aborted]).finally(timer.stop);
+  };
 
   /**
-   * @param {Message[]} held
+   * @param {Message[]} waiting
    * @param {number} number
    */
-  #resume(held, number) {
-    if (number < this.#accountedAfter) this.#receiver.rewind(number);
-    else this.#receiver.resume(held, number);
-  }
-}
+  const goOn = (waiting, number) => {
+    held = undefined;
+    receiver.change("loaded", { number });
+    if (number < accountedAfter) receiver.rewind({ position: number });
+    else receiver.goOnWith(waiting, number);
+  };
+
+  return snapshot;
+};

@@ -24,7 +24,7 @@ const RECOVERY_TIME = 60_000;
 export const openTabs = async (source, link) => {
   let begun = false;
   let previous = Promise.resolve();
-  link.port.onmessage = (/** @type {MessageEvent} */ { data }) => {
+  link.tabPort.onmessage = (/** @type {MessageEvent} */ { data }) => {
     const { frame, status } = data;
     if (link.signal.aborted || !(status || frame)) return;
     link.heard();
@@ -32,7 +32,7 @@ export const openTabs = async (source, link) => {
     if (status || begun) previous = previous.then(() => takeShared(source, link, data)).catch(link.end);
   };
   /** @type {import("./link.js").Send} */
-  const send = (request) => link.port.postMessage({ request });
+  const send = (request) => link.tabPort.postMessage({ request });
   send({ type: "ping" });
   return send;
 };
@@ -47,13 +47,14 @@ export const openTabs = async (source, link) => {
  */
 const takeShared = async (source, link, { frame, status, epoch, previous }) => {
   if (status) {
-    link.take({ type: "status", status });
+    link.takeFrame({ type: "status", status });
     return;
   }
-  const isBehind = () => Number(source.position) < previous || (source.epoch ?? epoch) !== epoch;
+  const position = () => /** @type {number} */ (source.position);
+  const isBehind = () => position() < previous || (source.epoch ?? epoch) !== epoch;
   const timer = setTimeout(link.end, RECOVERY_TIME);
   if (isBehind()) await recoverOverRest(source, link, false, previous);
   clearTimeout(timer);
   if (isBehind()) link.end();
-  link.take(frame);
+  link.takeFrame(frame);
 };

@@ -3,25 +3,22 @@
 /** The longest time of `setTimeout` in milliseconds: 24.8 days. */
 const LONGEST_TIMEOUT = 2 ** 31 - 1;
 
-/** Runs one action after a time. Another start replaces the one before. */
-export class Timer {
+/** Returns a timer, which runs one action after a time. Another start replaces the one before. */
+export const createTimer = () => {
   /** @type {any} Browsers have numbers, and Node.js objects. */
-  #timeout;
-
+  let timeout;
+  const stop = () => clearTimeout(timeout);
   /**
    * @param {number} milliseconds
    * @param {() => void} action
    */
-  start(milliseconds, action) {
-    this.stop();
+  const start = (milliseconds, action) => {
+    stop();
     const part = Math.min(milliseconds, LONGEST_TIMEOUT);
-    this.#timeout = setTimeout(() => {
-      if (milliseconds > part) this.start(milliseconds - part, action);
+    timeout = setTimeout(() => {
+      if (milliseconds > part) start(milliseconds - part, action);
       else action();
     }, part);
-  }
-
-  stop() {
-    clearTimeout(this.#timeout);
-  }
-}
+  };
+  return { start, stop };
+};

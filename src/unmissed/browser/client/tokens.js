@@ -6,44 +6,43 @@ const RETRIED_TIME = 5000;
 const REFUSED_TIME = 30_000;
 const REFUSALS = 3;
 
-export class Tokens {
-  /** @type {string | undefined} */
-  current;
-  #source;
-  #since = 0;
+/** @typedef {ReturnType<typeof createTokens>} Tokens */
+
+/** @param {import("../types.js").Options["token"]} token */
+export const createTokens = (token) => {
+  let fetchedAt = 0;
   // How often the client was refused since it was accepted, and since when.
-  #refusals = 0;
-  #refusedSince = 0;
+  let refusals = 0;
+  let refusedSince = 0;
 
-  /** @param {import("../types.js").Options["token"]} source */
-  constructor(source) {
-    this.#source = source;
-  }
+  const tokens = {
+    /** @type {string | undefined} */
+    current: undefined,
 
-  /** Whether another token can be had before this one expires. */
-  get canRenew() {
-    return typeof this.#source === "function";
-  }
+    /** Whether another token can be had before this one expires. */
+    canRenew: typeof token === "function",
 
-  /** Returns a fresh token, or one that was refused a moment ago and may be valid now. */
-  async fresh() {
-    // The first refusal may be that of an expired token.
-    if (this.#refusals < 2 || Date.now() - this.#since >= RETRIED_TIME) {
-      this.current = await (typeof this.#source === "function" ? this.#source() : this.#source);
-      this.#since = Date.now();
-    }
-    return this.current;
-  }
+    /** Returns a fresh token, or one that was refused a moment ago and may be valid now. */
+    async fresh() {
+      // The first refusal may be that of an expired token.
+      if (refusals < 2 || Date.now() - fetchedAt >= RETRIED_TIME) {
+        tokens.current = await (typeof token === "function" ? token() : token);
+        fetchedAt = Date.now();
+      }
+      return tokens.current;
+    },
 
-  accepted() {
-    this.#refusals = 0;
-  }
+    acceptCurrent() {
+      refusals = 0;
+    },
 
-  /** Counts a refusal, and returns whether it is final. */
-  refused() {
-    const now = Date.now();
-    if (this.#refusals === 0) this.#refusedSince = now;
-    this.#refusals++;
-    return this.#refusals >= REFUSALS && now - this.#refusedSince >= REFUSED_TIME;
-  }
-}
+    /** Counts a refusal, and returns whether it is final. */
+    refuse() {
+      const now = Date.now();
+      if (refusals === 0) refusedSince = now;
+      refusals++;
+      return refusals >= REFUSALS && now - refusedSince >= REFUSED_TIME;
+    },
+  };
+  return tokens;
+};

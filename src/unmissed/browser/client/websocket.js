@@ -28,7 +28,7 @@ export const openWebSocket = async (source, link) => {
     if (token && !socket.protocol) send({ type: "authenticate", token });
   };
   socket.onerror = () => setTimeout(link.end, CLOSE_TIME);
-  socket.onmessage = ({ data }) => link.take(parsedJson(data));
+  socket.onmessage = ({ data }) => link.takeFrame(parsedJson(data));
   socket.onclose = link.end;
   link.signal.onabort = () => socket.close();
   return send;

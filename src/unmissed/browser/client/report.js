@@ -1,0 +1,46 @@
+/**
+ * What a stream reports about itself: failures as events `error`, and with the option `debug` every decision as a line of
+ * the browser's console.
+ *
+ * @import { Choices } from "./settings.js"
+ */
+
+import { attempt } from "./attempt.js";
+import { BAD_REQUEST, FORBIDDEN, UNAUTHORIZED } from "./failures.js";
+
+/** What to do about a stream that the server has refused, by close code. */
+const FIXES = /** @type {Record<number, string>} */ ({
+  [BAD_REQUEST]: "Correct the topics or the position.",
+  [UNAUTHORIZED]: "Log in, or return a valid token.",
+  [FORBIDDEN]: "Follow granted topics, from an origin in UNMISSED_ALLOWED_ORIGINS.",
+});
+
+/**
+ * Writes a line for the developer of a page.
+ *
+ * @callback Log
+ * @param {...any} words
+ * @returns {void}
+ */
+
+/**
+ * Returns how to write lines: not at all, unless the option or `localStorage.unmissed` asks for it.
+ *
+ * @param {Choices} choices
+ * @returns {Log}
+ */
+export const logFor = ({ url, debug = attempt(() => localStorage.unmissed === "debug") }) => {
+  if (!debug) return () => {};
+  return (...words) => console.debug(`unmissed ${url}:`, ...words.map(asText));
+};
+
+const asText = (/** @type {any} */ word) => (typeof word === "object" ? JSON.stringify(word) : word);
+
+/**
+ * Explains the end of a stream, with the fix.
+ *
+ * @param {string} type `refused` or `unauthorized`.
+ * @param {{ code: number, reason: string }} end
+ */
+export const explainEnd = (type, { code, reason }) =>
+  console.error(`unmissed: ${type} (${code}): ${reason}. ${FIXES[code] ?? ""}`);
