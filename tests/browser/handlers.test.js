@@ -218,6 +218,17 @@ test("a snapshot is loaded without a handler, and what it lacks waits for one", 
   assert.deepEqual(received, numbers(2, 4));
 });
 
+test("more messages than may wait after a snapshot come again from its number", async () => {
+  const { stream, sockets } = await opened(3, { limit: 10, snapshot: async () => START + 1 });
+  await sockets[0].receive(...messages(4, 20));
+  assert.equal(stream.position, START + 1);
+
+  handled(stream);
+  await settled();
+
+  assert.equal(new URL(sockets[1].url).searchParams.get("since"), `${START + 1}`);
+});
+
 test("a snapshot that is older than what waits goes back, and nothing comes twice", async () => {
   const { stream, sockets } = await opened(3, { since: START, epoch: "e", snapshot: async () => START - 5 });
   await sockets[1].receive({ ...EARLY, outcome: "complete", sequence_number: START - 5 }, ...messages(-4, 3));

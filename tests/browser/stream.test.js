@@ -115,7 +115,7 @@ test("a stored position wins over since, and the key can be chosen", async () =>
   assert.equal(sockets[0].url, "ws://server.test/ws?since=20&epoch=e");
 });
 
-for (const foreign of ["5", "{}", "true", "null", "[null,null]", "no JSON"]) {
+for (const foreign of ["5", "{}", "true", "null", "[null,null]", '["x","e"]', '[1.5,"e"]', "no JSON"]) {
   test(`what another program stored is no position: ${foreign}`, async () => {
     const { sockets } = await opened({ storage: new FakeStorage([["mine", foreign]]), key: "mine", since: 3 });
 

@@ -5,8 +5,8 @@ import { attempt } from "./attempt.js";
 /** Absolute addresses, and those on the origin of the page. Others, such as `localhost:8000`, lack their scheme. */
 const COMPLETE = /^((https?|wss?):\/)?\//i;
 
-/** Another scheme, as that of a page that is a file; a user, a query, a fragment, and the path of WebSockets, which the client adds. */
-const UNUSABLE = /^(?!http)|\/\/[^/]*@|[?#]|\/ws$/;
+/** A user, a query, a fragment, and the path of WebSockets, which the client adds. */
+const UNUSABLE = /\/\/[^/]*@|[?#]|\/ws$/;
 const FIX = 'write https://host/path without a user, query or /ws, or "/" for this origin';
 
 /**

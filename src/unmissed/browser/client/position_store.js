@@ -27,7 +27,8 @@ export const createPositionStore = ({ storage, key }, report) => {
      */
     load() {
       const stored = parsedJson(attempt(() => storage?.getItem(key), reportOnce));
-      return stored?.[1] ? { position: stored[0], epoch: stored[1] } : undefined;
+      const isPlace = Number.isSafeInteger(stored?.[0]) && stored[1];
+      return isPlace ? { position: stored[0], epoch: stored[1] } : undefined;
     },
 
     /** @param {Place} place */
