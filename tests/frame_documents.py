@@ -1,6 +1,6 @@
 """What is made from the frames and close codes: tables of the protocol page, and types of the browser client.
 
-``python tests/frame_documents.py`` writes them, and ``npm run generate --prefix tests/browser`` the declarations.
+``python tests/frame_documents.py`` writes them.
 """
 
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from unmissed.cli.typescript import Definitions, block, comment, literal
 from unmissed.core.client_frames import CLIENT_FRAMES, ClientFrame
 from unmissed.core.close_codes import CloseCode, Reaction
 from unmissed.core.fields import FrameField, fields_of
@@ -17,12 +18,12 @@ from unmissed.core.server_frames import SERVER_FRAMES, ServerFrame
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / ".github/docs/protocol.md"
-TYPES = ROOT / "src/unmissed/browser/types.js"
-COMMAND = "python tests/frame_documents.py && npm run generate --prefix tests/browser"
+TYPES = ROOT / "src/unmissed/browser/types.d.ts"
+COMMAND = "python tests/frame_documents.py"
 
 _SECTION = "// Frames and close codes, generated from those of the server.\n"
-_END_OF_TYPES = "export {};\n"
 _WIDTH = 120
+_DEFINITIONS = Definitions({"Published": True})
 
 Frame = type[ServerFrame | ClientFrame]
 
@@ -50,14 +51,12 @@ def page(text: str) -> str:
 
 def types(text: str) -> str:
     """Return the text of the file with types, which ends with those of the frames."""
-    frames = [*SERVER_FRAMES, *CLIENT_FRAMES]
-    comments = [
-        *(_comment([_text(frame)], _typedef(frame)) for frame in frames),
-        _comment(["A frame that the server sends besides messages."], _union("ServerFrame", SERVER_FRAMES)),
-        _comment(["A frame that a client sends."], _union("ClientFrame", CLIENT_FRAMES)),
-        *_types_of_close_codes(),
+    frames = [*map(_interface, (*SERVER_FRAMES, *CLIENT_FRAMES))]
+    unions = [
+        _type("ServerFrame", "A frame that the server sends besides messages.", map(_type_name, SERVER_FRAMES)),
+        _type("ClientFrame", "A frame that a client sends.", map(_type_name, CLIENT_FRAMES)),
     ]
-    return "\n".join([text.partition(_SECTION)[0].removesuffix(_END_OF_TYPES) + _SECTION, *comments, _END_OF_TYPES])
+    return "\n".join([text.partition(_SECTION)[0] + _SECTION, *frames, *unions, *_types_of_close_codes()])
 
 
 def _text(frame: Frame) -> str:
@@ -100,61 +99,43 @@ def _value(schema: Mapping[str, Any]) -> str:
 def _types_of_close_codes() -> list[str]:
     actions = [f"`{reaction.value}`: {reaction.advice}." for reaction in Reaction]
     codes = [
-        f'{code:d}{"?" if code.reaction is Reaction.RESUME else ""}: "{code.reaction.value}",'
+        f"{code:d}{'?' if code.reaction is Reaction.RESUME else ''}: {literal(code.reaction.value)}"
         for code in sorted(CloseCode)
     ]
+    comment_of_codes = _comment("What a client does after each close code. It resumes after all others.")
     return [
-        _comment(
-            ["What a client does after a close code.", *actions],
-            [f"@typedef {{{' | '.join(_quoted(Reaction))}}} Action"],
-        ),
-        _comment(
-            ["What a client does after each close code. It resumes after all others."],
-            ["@typedef {{", *(f"  {code}" for code in codes), "} & Record<number, Action>} Actions"],
-        ),
+        _type("Action", " ".join(["What a client does after a close code.", *actions]), map(literal, Reaction)),
+        f"{comment_of_codes}export type Actions = Record<number, Action> & {block(codes).rstrip()};\n",
     ]
 
 
-def _typedef(frame: Frame) -> list[str]:
-    properties = [
-        f"@property {{{_type(each.content.schema)}}} {each.name if each.required else f'[{each.name}]'} "
-        f"{each.content.schema.get('description', '')}".rstrip()
-        for each in fields_of(frame)
-    ]
-    return [f"@typedef {{object}} {_type_name(frame)}", f'@property {{"{frame.type}"}} type', *properties]
+def _interface(frame: Frame) -> str:
+    fields = [comment(each.content.schema) + _member(each) for each in fields_of(frame)]
+    body = block([f"type: {literal(frame.type)}", *fields])
+    return f"{_comment(_text(frame))}export interface {_type_name(frame)} {body}"
 
 
-def _union(name: str, frames: Iterable[Frame]) -> list[str]:
-    # To TypeScript, a union that begins with ``|`` contains ``any`` in a comment.
-    first, *others = map(_type_name, frames)
-    return [f"@typedef {{{first}", *(f"  | {other}" for other in others), f"}} {name}"]
+def _member(field: FrameField) -> str:
+    return _DEFINITIONS.member(field.name, _loose(field.content.schema), required=field.required)
+
+
+def _loose(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of a field, with a type of the client for a message."""
+    return {"$ref": "#/$defs/Published"} if schema.get("type") == "object" else schema
+
+
+def _type(name: str, description: str, alternatives: Iterable[str]) -> str:
+    lines = "".join(f"\n  | {each}" for each in alternatives)
+    return f"{_comment(description)}export type {name} ={lines};\n"
 
 
 def _type_name(frame: Frame) -> str:
     return frame.__name__.removesuffix("Frame") + "Frame"
 
 
-def _type(schema: Mapping[str, Any]) -> str:
-    match schema:
-        case {"enum": values}:
-            return " | ".join(_quoted(values))
-        case {"type": "array", "items": items}:
-            return f"{_type(items)}[]"
-        case {"type": "object"}:
-            return "{ type: string, [field: string]: any }"
-        case {"type": str(name)}:
-            return "number" if name == "integer" else name
-        case _:
-            return "any"
-
-
-def _quoted(values: Iterable[str]) -> list[str]:
-    return [f'"{value!s}"' for value in values]
-
-
-def _comment(text: list[str], tags: list[str]) -> str:
-    lines = [*wrap(" ".join(text), _WIDTH - 3), "", *tags]
-    return "\n".join(["/**", *(f" * {line}".rstrip() for line in lines), " */\n"])
+def _comment(text: str) -> str:
+    lines = wrap(text, _WIDTH - 3)
+    return comment({"description": "\n".join(lines)})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-/** Generates what is made from the modules of the client: the declarations of the package, and the file that is served. */
+/** Generates the file that is served from the modules of the client, and its source map. */
 
-import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -11,21 +9,10 @@ import { minify } from "terser";
 
 const TESTS = fileURLToPath(new URL(".", import.meta.url));
 const PACKAGE = join(TESTS, "../../src/unmissed/browser");
-const PUBLIC = ["unmissed", "types", "react", "vue"];
 /** The name under which the server has it, beside the client. */
 const SOURCE_MAP = "client.js.map";
 /** Names of properties that stay inside the client: the served file has shorter ones. */
 const INTERNAL = readFileSync(join(TESTS, "internal_names.txt"), "utf8").trim().split("\n");
-
-/** Declarations of the public modules alone: those of the client are its own business. */
-function declare() {
-  // The compiler would read them instead of the modules.
-  for (const name of PUBLIC) rmSync(join(PACKAGE, `${name}.d.ts`), { force: true });
-  const folder = mkdtempSync(join(tmpdir(), "unmissed-"));
-  execFileSync(join(TESTS, "node_modules/.bin/tsc"), ["-p", PACKAGE, "--outDir", folder], { stdio: "inherit" });
-  for (const name of PUBLIC) copyFileSync(join(folder, `${name}.d.ts`), join(PACKAGE, `${name}.d.ts`));
-  rmSync(folder, { recursive: true });
-}
 
 async function bundle() {
   const { outputFiles } = await build({
@@ -51,5 +38,4 @@ async function bundle() {
   writeFileSync(join(PACKAGE, SOURCE_MAP), `${map}\n`);
 }
 
-declare();
 await bundle();

@@ -1,15 +1,43 @@
+import type { FunctionComponent, ReactNode } from "react";
+
+import type { AnyCommands, AnyEvents, On, Options, Status, Stream } from "./types.js";
+
 /**
- * Connects, and returns the stream and its status, which renders the component again. `stream` is undefined before the
- * first effect, and on servers. Options are read when the stream is opened.
- *
- * @param {string} url The address of the server, such as `location.origin`.
- * @param {import("./types.js").Options & { onMessage?: (message: import("./types.js").Message) => void }} [options] What
- *   `connect` takes, and a function that is called with every message.
- * @returns {{ stream: import("./types.js").Stream | undefined, status: import("./types.js").Status }}
+ * What `connect` takes. Other `topics` are followed on the same connection, and the functions are those of the last render.
+ * Another `url` or `storageKey` opens another stream. For another user, give the provider another `key`.
  */
-export function useUnmissed(url: string, options?: import("./types.js").Options & {
-    onMessage?: (message: import("./types.js").Message) => void;
-}): {
-    stream: import("./types.js").Stream | undefined;
-    status: import("./types.js").Status;
-};
+export interface ProviderProps<Events extends object = AnyEvents> extends Omit<Options<Events>, "key"> {
+  /** The address of the server, such as `location.origin`. */
+  url: string | URL;
+  /** The `key` in `storage`, a name that React uses itself. */
+  storageKey?: string;
+  children?: ReactNode;
+}
+
+export interface Unmissed<Events extends object = AnyEvents, Commands extends object = AnyCommands> {
+  /** Connects while it is mounted, and closes the stream afterwards. On servers, it renders its children. */
+  UnmissedProvider: FunctionComponent<ProviderProps<Events>>;
+  /**
+   * Calls a function with every message of a type, or of all types for `"*"`, while the component is mounted. It may be
+   * another function in every render.
+   */
+  useMessages: On<Events, void>;
+  /** Returns the status of the stream, and renders the component again when it changes. */
+  useStatus: () => Status;
+  /** Returns the stream, which is undefined on servers and until the provider is mounted. */
+  useStream: () => Stream<Events, Commands> | undefined;
+}
+
+/**
+ * Returns a provider and its hooks, which know these events and commands:
+ * `export const { UnmissedProvider, useMessages } = createUnmissed<Events, Commands>()`.
+ */
+export declare const createUnmissed: <
+  Events extends object = AnyEvents,
+  Commands extends object = AnyCommands,
+>() => Unmissed<Events, Commands>;
+
+export declare const UnmissedProvider: Unmissed["UnmissedProvider"];
+export declare const useMessages: Unmissed["useMessages"];
+export declare const useStatus: Unmissed["useStatus"];
+export declare const useStream: Unmissed["useStream"];

@@ -1,31 +1,96 @@
-/** A React hook. The stream lives as long as the component; it is opened again when the address or the `key` changes. */
+"use client";
+/**
+ * React: a provider of the stream, and hooks for the components in it.
+ *
+ * @import { Context } from "react"
+ * @import * as types from "./react.js"
+ * @import { Options, Status, Stream } from "./types.js"
+ */
 
-import { useEffect, useRef, useState } from "react";
+import * as React from "react";
 
+import { changeTopics } from "./topics.js";
 import { connect } from "./unmissed.js";
 
 /**
- * Connects, and returns the stream and its status, which renders the component again. `stream` is undefined before the
- * first effect, and on servers. Options are read when the stream is opened.
+ * Returns options whose functions are always those of the last render.
  *
- * @param {string} url The address of the server, such as `location.origin`.
- * @param {import("./types.js").Options & { onMessage?: (message: import("./types.js").Message) => void }} [options] What
- *   `connect` takes, and a function that is called with every message.
- * @returns {{ stream: import("./types.js").Stream | undefined, status: import("./types.js").Status }}
+ * @param {{ current: any }} latest
+ * @returns {Options}
  */
-export function useUnmissed(url, options = {}) {
-  const [stream, setStream] = useState(/** @type {import("./types.js").Stream | undefined} */ (undefined));
-  const [status, setStatus] = useState(/** @type {import("./types.js").Status} */ ("connecting"));
-  const latest = useRef(options);
+const withLatest = (latest) => {
+  const options = { ...latest.current };
+  for (const [name, value] of Object.entries(options)) {
+    if (typeof value === "function") options[name] = (/** @type {any} */ ...given) => latest.current[name]?.(...given);
+  }
+  // A token that is no function changes with a render, too.
+  if (typeof options.token === "string") options.token = () => latest.current.token;
+  return options;
+};
 
-  useEffect(() => void (latest.current = options));
-  useEffect(() => {
-    const opened = connect(url, { ...latest.current, onMessage: (message) => latest.current.onMessage?.(message) });
-    opened.addEventListener("status", () => setStatus(opened.status));
-    setStatus(opened.status);
-    setStream(opened);
-    return () => opened.close();
-  }, [url, options.key]);
+/** @type {() => Status} */
+const beforeConnecting = () => "connecting";
 
-  return { stream, status };
-}
+/** @type {types.createUnmissed} */
+export const createUnmissed = () => {
+  /** @type {Context<Stream<any, any> | null | undefined>} Null without a provider, undefined before the first effect. */
+  const StreamContext = React.createContext(/** @type {any} */ (null));
+
+  /** @param {types.ProviderProps<any>} props */
+  const UnmissedProvider = ({ url, topics, storageKey, children, ...options }) => {
+    const [stream, setStream] = React.useState(/** @type {Stream | undefined} */ (undefined));
+    const latest = React.useRef(options);
+    const followed = React.useRef(topics ?? []);
+    const address = String(url);
+
+    React.useEffect(() => {
+      latest.current = options;
+    });
+    React.useEffect(() => {
+      const opened = connect(address, { ...withLatest(latest), topics, ...(storageKey && { key: storageKey }) });
+      followed.current = topics ?? [];
+      setStream(opened);
+      return () => opened.close();
+      // Other topics need no other connection, unless they were chosen by the token before.
+    }, [address, storageKey, !topics]);
+    React.useEffect(() => {
+      if (stream && topics) followed.current = changeTopics(stream, followed.current, topics);
+    }, [stream, JSON.stringify(topics)]);
+    return React.createElement(StreamContext.Provider, { value: stream }, children);
+  };
+
+  const useStream = () => {
+    const stream = React.useContext(StreamContext);
+    if (stream === null) throw new Error("there is no stream: put the component into <UnmissedProvider url={...}>");
+    return stream;
+  };
+
+  const useStatus = () => {
+    const stream = useStream();
+    const subscribe = React.useCallback(
+      (/** @type {() => void} */ changed) => {
+        stream?.addEventListener("status", changed);
+        return () => stream?.removeEventListener("status", changed);
+      },
+      [stream],
+    );
+    return React.useSyncExternalStore(subscribe, () => stream?.status ?? beforeConnecting(), beforeConnecting);
+  };
+
+  /**
+   * @param {string} type
+   * @param {(message: any) => void} handler
+   */
+  const useMessages = (type, handler) => {
+    const stream = useStream();
+    const latest = React.useRef(handler);
+    React.useEffect(() => {
+      latest.current = handler;
+    });
+    React.useEffect(() => stream?.on(type, (message) => latest.current(message)), [stream, type]);
+  };
+
+  return { UnmissedProvider, useMessages, useStatus, useStream };
+};
+
+export const { UnmissedProvider, useMessages, useStatus, useStream } = createUnmissed();

@@ -1,2 +1,5 @@
-/** @type {import("./types.js").Connect} */
-export const connect: import("./types.js").Connect;
+import type { Connect } from "./types.js";
+
+export type * from "./types.js";
+
+export declare const connect: Connect;

@@ -1,14 +1,40 @@
+import type { MaybeRefOrGetter, Ref, ShallowRef } from "vue";
+
+import type { AnyCommands, AnyEvents, On, Options, Status, Stream } from "./types.js";
+
+/** What `connect` takes. Other `topics` are followed on the same connection. */
+export interface ProvideOptions<Events extends object = AnyEvents> extends Omit<Options<Events>, "topics"> {
+  topics?: MaybeRefOrGetter<string[] | undefined>;
+}
+
+type StreamRef<Events extends object, Commands extends object> = Readonly<
+  ShallowRef<Stream<Events, Commands> | undefined>
+>;
+
+export interface Unmissed<Events extends object = AnyEvents, Commands extends object = AnyCommands> {
+  /**
+   * Connects, for this component and those below it, until it is unmounted. Another address opens another stream. Returns
+   * the stream, which is undefined on servers. Call it in `setup`.
+   */
+  provideUnmissed: (url: MaybeRefOrGetter<string | URL>, options?: ProvideOptions<Events>) => StreamRef<Events, Commands>;
+  /** Calls a function with every message of a type, or of all types for `"*"`, until the component is unmounted. */
+  useMessages: On<Events, void>;
+  /** Returns the status of the stream. */
+  useStatus: () => Readonly<Ref<Status>>;
+  /** Returns the stream, which is undefined on servers. */
+  useStream: () => StreamRef<Events, Commands>;
+}
+
 /**
- * Connects, and returns the stream and a ref of its status. On servers, which render pages, `stream` is undefined.
- *
- * @param {string} url The address of the server, such as `location.origin`.
- * @param {import("./types.js").Options & { onMessage?: (message: import("./types.js").Message) => void }} [options] What
- *   `connect` takes, and a function that is called with every message.
- * @returns {{ stream?: import("./types.js").Stream, status: Readonly<import("vue").Ref<import("./types.js").Status>> }}
+ * Returns composables that know these events and commands:
+ * `export const { provideUnmissed, useMessages } = createUnmissed<Events, Commands>()`.
  */
-export function useUnmissed(url: string, { onMessage, ...options }?: import("./types.js").Options & {
-    onMessage?: (message: import("./types.js").Message) => void;
-}): {
-    stream?: import("./types.js").Stream;
-    status: Readonly<import("vue").Ref<import("./types.js").Status>>;
-};
+export declare const createUnmissed: <
+  Events extends object = AnyEvents,
+  Commands extends object = AnyCommands,
+>() => Unmissed<Events, Commands>;
+
+export declare const provideUnmissed: Unmissed["provideUnmissed"];
+export declare const useMessages: Unmissed["useMessages"];
+export declare const useStatus: Unmissed["useStatus"];
+export declare const useStream: Unmissed["useStream"];

@@ -1,23 +1,94 @@
-/** A Vue composable. The stream lives as long as the component, or the effect scope, that calls it. */
+/**
+ * Vue: composables that provide the stream in one component, and use it there and in those below.
+ *
+ * @import { ComponentInternalInstance, InjectionKey, ShallowRef } from "vue"
+ * @import { Status, Stream } from "./types.js"
+ * @import * as types from "./vue.js"
+ */
 
-import { onScopeDispose, readonly, ref } from "vue";
+import * as Vue from "vue";
 
+import { changeTopics } from "./topics.js";
 import { connect } from "./unmissed.js";
 
-/**
- * Connects, and returns the stream and a ref of its status. On servers, which render pages, `stream` is undefined.
- *
- * @param {string} url The address of the server, such as `location.origin`.
- * @param {import("./types.js").Options & { onMessage?: (message: import("./types.js").Message) => void }} [options] What
- *   `connect` takes, and a function that is called with every message.
- * @returns {{ stream?: import("./types.js").Stream, status: Readonly<import("vue").Ref<import("./types.js").Status>> }}
- */
-export function useUnmissed(url, { onMessage = () => {}, ...options } = {}) {
-  const status = ref(/** @type {import("./types.js").Status} */ ("connecting"));
-  if (!globalThis.document) return { status };
-  const stream = connect(url, options);
-  stream.on("*", onMessage);
-  stream.addEventListener("status", () => (status.value = stream.status));
-  onScopeDispose(() => stream.close());
-  return { stream, status: readonly(status) };
-}
+/** @typedef {ShallowRef<Stream<any, any> | undefined>} StreamRef */
+
+/** @type {types.createUnmissed} */
+export const createUnmissed = () => {
+  /** @type {InjectionKey<StreamRef>} */
+  const key = Symbol("unmissed");
+  /** @type {WeakMap<ComponentInternalInstance, StreamRef>} By component: `inject` finds only what those above provide. */
+  const own = new WeakMap();
+
+  /**
+   * @param {Vue.MaybeRefOrGetter<string | URL>} url
+   * @param {types.ProvideOptions<any>} [options]
+   */
+  const provideUnmissed = (url, { topics, ...options } = {}) => {
+    /** @type {StreamRef} */
+    const stream = Vue.shallowRef();
+    const address = () => String(Vue.toValue(url));
+    const chosen = () => Vue.toValue(topics)?.slice();
+    /** @type {string[]} */
+    let followed = [];
+    const open = () => {
+      stream.value?.close();
+      stream.value = connect(address(), { ...options, topics: chosen() });
+      followed = chosen() ?? [];
+    };
+    const change = (/** @type {string[] | undefined} */ changed) => {
+      if (stream.value && changed) followed = changeTopics(stream.value, followed, changed);
+    };
+    // Servers render pages, and do not connect.
+    if (globalThis.document) {
+      // Other topics need no other connection, unless they were chosen by the token before.
+      Vue.watch([address, () => !chosen()], open, { immediate: true });
+      Vue.watch(chosen, change);
+      Vue.onScopeDispose(() => stream.value?.close());
+    }
+    Vue.provide(key, stream);
+    own.set(/** @type {ComponentInternalInstance} */ (Vue.getCurrentInstance()), stream);
+    return stream;
+  };
+
+  const useStream = () => {
+    const instance = Vue.getCurrentInstance();
+    const stream = (instance && own.get(instance)) ?? Vue.inject(key, null);
+    if (!stream) throw new Error("there is no stream: call provideUnmissed(url) in this component, or in one above it");
+    return stream;
+  };
+
+  /**
+   * Calls a function with each stream, and what it returns before the next one, or when the component is unmounted.
+   *
+   * @param {(stream: Stream<any, any>) => () => void} begin
+   */
+  const withStream = (begin) => {
+    /** @type {(stream: Stream | undefined, before: unknown, onCleanup: (end: () => void) => void) => void} */
+    const changed = (stream, _, onCleanup) => stream && onCleanup(begin(stream));
+    Vue.watch(useStream(), changed, { immediate: true, flush: "sync" });
+  };
+
+  const useStatus = () => {
+    const status = Vue.ref(/** @type {Status} */ ("connecting"));
+    withStream((stream) => {
+      const update = () => {
+        status.value = stream.status;
+      };
+      update();
+      stream.addEventListener("status", update);
+      return () => stream.removeEventListener("status", update);
+    });
+    return Vue.readonly(status);
+  };
+
+  /**
+   * @param {string} type
+   * @param {(message: any) => void} handler
+   */
+  const useMessages = (type, handler) => withStream((stream) => stream.on(type, handler));
+
+  return { provideUnmissed, useMessages, useStatus, useStream };
+};
+
+export const { provideUnmissed, useMessages, useStatus, useStream } = createUnmissed();

@@ -180,7 +180,7 @@ export class Receiver extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  /** @param {string} type @param {(detail: any) => void} handler */
+  /** @param {keyof import("../types.js").StreamEvents} type @param {(detail: any) => void} handler */
   #listen(type, handler) {
     this.stream.addEventListener(type, (event) => handler(/** @type {CustomEvent} */ (event).detail));
   }

@@ -1,0 +1,24 @@
+/**
+ * Topics that components change while a stream is open.
+ *
+ * @import { Stream } from "./types.js"
+ */
+
+/**
+ * Follows the topics that are new, and no longer those that are missing, without another connection. Returns the topics.
+ * A refusal is reported, for example of a topic that the token does not grant.
+ *
+ * @param {Stream} stream
+ * @param {string[]} before
+ * @param {string[]} topics
+ */
+export const changeTopics = (stream, before, topics) => {
+  const added = topics.filter((topic) => !before.includes(topic));
+  const removed = before.filter((topic) => !topics.includes(topic));
+  const requests = [added.length && stream.follow(...added), removed.length && stream.unfollow(...removed)];
+  for (const request of requests) {
+    // A stream that was closed rejects its requests, which is no error here.
+    if (request) request.catch((error) => stream.status === "closed" || reportError(error));
+  }
+  return topics;
+};
