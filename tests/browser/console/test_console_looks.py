@@ -20,6 +20,7 @@ OpenConsole = Callable[..., ConsolePage]
 AXE = MODULES / "axe-core" / "axe.min.js"
 WIDTHS = {320: 568, 390: 844, 1024: 768, 1440: 900, 2560: 1440}
 """The heights of pages by their widths."""
+WIDER = "tables => tables.filter((table) => table.scrollWidth > table.clientWidth + 1).map((table) => table.innerText)"
 EXAMINED = {320, 1440}
 """The widths at which axe-core looks for faults, which takes seconds."""
 
@@ -210,6 +211,7 @@ def look(page: ConsolePage, path: Path) -> None:
         if width(page) in EXAMINED:
             assert [] == page.violations(AXE.read_text())
         assert width(page) >= page.page.evaluate("document.documentElement.scrollWidth")
+        assert [] == page.page.locator(".table:visible").evaluate_all(WIDER)
     assert set() == set.intersection(*colours)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -13,6 +14,9 @@ from browser.console_page import ConsolePage, token_for
 from browser.crowd import LONG, MARKUP, connected
 from support import nth
 from unmissed.testing import LiveServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = [pytest.mark.live, pytest.mark.long]
 
@@ -415,11 +419,18 @@ def test_views_are_in_the_history_of_the_browser(server: LiveServer, opened: Ope
 def test_a_row_keeps_the_focus_while_the_order_changes(server: LiveServer, opened: OpenConsole) -> None:
     page = opened(server)
 
-    with client(server, "zoe"):
-        page.page.goto(f"{page.page.url}#connections?sort=connected_at+desc")
+    with client(server, "zoe"), client(server, "alice"):
+        page.page.goto(f"{page.page.url}#connections?sort=user+asc")
         page.page.get_by_role("button", name="zoe").focus()
-        with client(server, "alice"):
-            page.page.locator("#connections-rows tr:first-child", has_text="alice").wait_for()
-            focused = page.page.evaluate("document.activeElement.textContent")
+        page.page.route("**/websocket/connections?*", reverse)
+        page.page.locator("#connections-rows tr:first-child", has_text="zoe").wait_for()
+        focused = page.page.evaluate("document.activeElement.textContent")
 
     assert "zoe" == focused
+
+
+def reverse(route: "Route") -> None:
+    """Answer with the connections in another order."""
+    response = route.fetch()
+    page = response.json()
+    route.fulfill(response=response, json={**page, "connections": page["connections"][::-1]})

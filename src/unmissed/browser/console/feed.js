@@ -2,11 +2,12 @@
 
 import { Refused } from "./api.js";
 import { setText } from "./elements.js";
-import { clock } from "./format.js";
+import { clock, sentence } from "./format.js";
 
 const EVERY_MS = 2_000;
 /** An answer that takes longer leaves the figures stale, before the request has failed. */
 const LATE_MS = 5_000;
+const UNAUTHORIZED = 401;
 const FORBIDDEN = 403;
 
 /** @typedef {"waiting" | "fresh" | "stale" | "refused"} Freshness */
@@ -83,11 +84,13 @@ export class Feed {
   #failed(error) {
     if (error instanceof Refused && error.status === FORBIDDEN) {
       clearTimeout(this.#late);
-      setText(this.#part("refusal"), `${error.message}. Change the token to see this.`);
+      setText(this.#part("refusal"), `${sentence(error.message)} Change the token to see this.`);
       return this.#mark("refused", "");
     }
     this.#answered();
     this.#stale(error instanceof Error ? error.message : String(error));
+    // The page asks for another token, and another request with this one would be refused, too.
+    if (error instanceof Refused && error.status === UNAUTHORIZED) clearTimeout(this.#next);
   }
 
   #answered() {

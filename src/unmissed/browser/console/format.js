@@ -52,3 +52,8 @@ export function time(timestamp) {
   const milliseconds = new Date(timestamp).getMilliseconds();
   return `${clock(timestamp)}.${String(milliseconds).padStart(3, "0")}`;
 }
+
+/** An error of the server as a sentence. @param {string} text */
+export function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
+}

@@ -3,7 +3,7 @@
 import { Refused } from "./api.js";
 import { audienceOf, draftOf, fieldOf } from "./draft.js";
 import { create, element, setText } from "./elements.js";
-import { clock, count } from "./format.js";
+import { clock, count, sentence } from "./format.js";
 
 /** @typedef {import("./draft.js").Field} Field */
 
@@ -84,7 +84,7 @@ export class PublishView {
     const field = refused ? fieldOf(text) : undefined;
     this.#result.className = "bad";
     if (field !== undefined && error instanceof Refused && [403, 422].includes(error.status)) {
-      showError(field, text);
+      showError(field, sentence(text));
       input(field).focus();
       return this.#result.replaceChildren();
     }
