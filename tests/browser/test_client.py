@@ -594,6 +594,46 @@ def test_a_handler_that_throws_is_reported_and_stops_nothing(server: LiveServer,
     assert ["Uncaught Error: of a handler"] * 2 == page.evaluate("seen.errors")
 
 
+def test_messages_wait_for_the_first_handler(server: LiveServer, open_page: Open) -> None:
+    page = open_page()
+    page.page.evaluate(
+        """async (token) => {
+            const { connect } = await import("/websocket/client.js");
+            globalThis.stream = connect("/", { token, storage: sessionStorage, debug: true });
+        }""",
+        server.token(),
+    )
+    page.live()
+    publish(server, 50)
+    assert nth(51) == page.evaluate("stream.publish({ type: 'chat' })")
+    assert [nth(0), 0] == page.evaluate("[stream.position, sessionStorage.length - 1]")
+
+    page.evaluate(
+        """{
+            globalThis.seen = { messages: [] };
+            void stream.on("chat", ({ sequence_number }) => seen.messages.push([sequence_number]));
+        }"""
+    )
+    page.received(51)
+
+    assert [[number] for number in nths(*range(1, 52))] == page.evaluate("seen.messages")
+    assert nth(51) == page.evaluate("stream.position")
+
+
+def test_the_fetch_of_a_snapshot_is_authorized(server: LiveServer, open_page: Open) -> None:
+    page = open_page()
+    page.page.evaluate(
+        """async (token) => {
+            const { connect } = await import("/websocket/client.js");
+            const snapshot = async ({ fetch }) => (await (await fetch("/websocket/messages?limit=1")).json()).latest;
+            globalThis.stream = connect("/", { token, snapshot });
+        }""",
+        server.token(),
+    )
+
+    page.wait_until("stream.snapshotStatus === 'loaded'")
+
+
 @pytest.mark.parametrize("example", [each for page in PAGES for each in examples(page)])
 def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, open_page: Open, example: str) -> None:
     page = open_page()

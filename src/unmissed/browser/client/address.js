@@ -7,7 +7,7 @@ const COMPLETE = /^((https?|wss?):\/)?\//i;
 
 /** A user, a query, a fragment, and the path of WebSockets, which the client adds. */
 const UNUSABLE = /\/\/[^/]*@|[?#]|\/ws$/;
-const FIX = 'write https://host/path without a user, query or /ws, or "/" for this origin';
+const FIX = 'write https://host/path, without user, query and /ws, or "/"';
 
 /**
  * Returns the URL of a server without a slash at its end. A path alone is on the origin of the page. Throws TypeError, with

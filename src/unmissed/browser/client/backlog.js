@@ -22,7 +22,7 @@ export const createBacklog = (start, limit) => {
     /** @type {Waiting[]} */
     waitingEvents: [],
     /** Where the application is: before what waits. */
-    place: start,
+    place: { ...start },
     /** Whether something was dropped, because it was too much: then the server has to send it again. */
     isIncomplete: false,
 
@@ -53,6 +53,5 @@ export const createBacklog = (start, limit) => {
       backlog.place = { ...place };
     },
   };
-  backlog.follow(start);
   return backlog;
 };

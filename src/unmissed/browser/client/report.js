@@ -10,9 +10,9 @@ import { BAD_REQUEST, FORBIDDEN, UNAUTHORIZED } from "./failures.js";
 
 /** What to do about a stream that the server has refused, by close code. */
 const FIXES = /** @type {Record<number, string>} */ ({
-  [BAD_REQUEST]: "Correct the topics or the position.",
+  [BAD_REQUEST]: "Correct topics or since.",
   [UNAUTHORIZED]: "Log in, or return a valid token.",
-  [FORBIDDEN]: "Follow granted topics, from an origin in UNMISSED_ALLOWED_ORIGINS.",
+  [FORBIDDEN]: "Follow granted topics from UNMISSED_ALLOWED_ORIGINS.",
 });
 
 /**

@@ -132,7 +132,6 @@ export const createRequests = ({ limit, log }) => {
 
     slowDown() {
       slowness = Math.min(MOST_SLOWNESS, 2 * slowness);
-      log("sends slower");
       useBudgetUp(0);
     },
 
@@ -170,7 +169,7 @@ export const createRequests = ({ limit, log }) => {
   const expectAnswer = () =>
     answerTimer.start(ANSWER_TIME, () => {
       if (!pending.size || !link || link.signal.aborted) return;
-      log("tests the connection");
+      log("pings");
       link.probe(true);
       expectAnswer();
     });

@@ -1,30 +1,24 @@
 /**
  * The face of the client: what an application holds, and what each frame of the server does to it.
  *
- * @import { Frame, Message, Options, SnapshotStatus, Status, Stream } from "../types.js"
- * @import { Place } from "./decisions.js"
+ * @import { Frame, Options, Status, Stream } from "../types.js"
  * @import { Link, Source } from "./link.js"
  */
 
-import { createBacklog } from "./backlog.js";
 import { createConnections } from "./connections.js";
 import { placeAfter, topicsAfter } from "./decisions.js";
+import { MESSAGE, createDelivery } from "./delivery.js";
 import { CLOSED, failure } from "./failures.js";
 import { messagesOf } from "./loop.js";
-import { createPositionStore } from "./position_store.js";
 import { explainEnd } from "./report.js";
 import { createRequests } from "./requests.js";
 import { settingsOf } from "./settings.js";
 import { createTabGroup } from "./sharing.js";
-import { createSnapshot } from "./snapshot.js";
 import { createTokens } from "./tokens.js";
 
 const PAGE_EVENTS = ["online", "offline", "visibilitychange", "pageshow", "resume", "pagehide", "freeze"];
 /** A page may be stored, or stopped: then it must have no connection. */
 const PAUSING_EVENTS = ["pagehide", "freeze"];
-/** The event of a message has its type after this. */
-const MESSAGE = "message:";
-const ALL = "*";
 
 /**
  * Opens a stream.
@@ -41,10 +35,7 @@ export const openStream = (url, options) => {
   const heard = new Set();
   /** @type {Status} */
   let status = "connecting";
-  /** @type {SnapshotStatus | undefined} */
-  let snapshotStatus;
   let begun = false;
-  let recoveredThrough = 0;
 
   // What happens to the application.
 
@@ -95,8 +86,8 @@ export const openStream = (url, options) => {
   const endBecause = (error) => {
     if (status === "closed") return;
     pause();
+    delivery.close();
     changeStatus("closed");
-    snapshot.close();
     requests.close(error);
     ended.abort(error);
   };
@@ -133,9 +124,9 @@ export const openStream = (url, options) => {
     const loss = movePosition(frame);
     passOn(link, frame);
     if (!isMessage) obeyFrame(link, frame);
-    else if (frame.sequence_number > before) deliver(frame);
-    if (loss) deliverEvent(loss.type, loss);
-    else if (!isMessage) backlog?.follow(source);
+    else if (frame.sequence_number > before) delivery.deliverMessage(frame);
+    if (loss) delivery.deliverEvent(loss.type, loss);
+    else if (!isMessage) delivery.followSource();
   };
 
   /**
@@ -160,8 +151,8 @@ export const openStream = (url, options) => {
     const { loss, ...place } = placeAfter(source, frame);
     Object.assign(source, place);
     begun ||= isFirst;
-    if (isFirst || loss) snapshot.hold(Math.min(before ?? Infinity, /** @type {number} */ (source.position)));
-    savePosition();
+    if (isFirst || loss) delivery.startOver(Math.min(before ?? Infinity, /** @type {number} */ (source.position)));
+    delivery.savePosition();
     return loss;
   };
 
@@ -187,84 +178,10 @@ export const openStream = (url, options) => {
    */
   const begin = (link, frame) => {
     source.topics = frame.chosen ?? source.topics;
-    recoveredThrough = frame.latest;
+    delivery.recoveredThrough = frame.latest;
     connections.greet(link, frame);
     changeStatus(frame.status ?? (frame.outcome ? "recovering" : "live"));
     requests.repeatOn(link, frame.max_age);
-  };
-
-  const savePosition = () => {
-    if (!snapshot.isLoading() && !backlog && status !== "closed") store.save(source);
-  };
-
-  /** @param {Frame} frame A message. */
-  const deliver = (frame) => {
-    if (status === "closed") return;
-    const message = /** @type {Message} */ ({ ...frame, recovered: frame.sequence_number <= recoveredThrough });
-    if (!snapshot.holds(message)) deliverEvent(MESSAGE, message);
-  };
-
-  /**
-   * @param {string} type `message:`, `gap` or `reset`.
-   * @param {any} detail
-   */
-  const deliverEvent = (type, detail) => {
-    const place = { ...source, position: detail.sequence_number ?? source.position };
-    if (backlog) backlog.add({ type, detail, place });
-    else emitEvent(type, detail);
-  };
-
-  /**
-   * @param {string} type
-   * @param {any} detail
-   */
-  const emitEvent = (type, detail) => {
-    if (type !== MESSAGE) emit(type, detail);
-    else for (const each of new Set([detail.type, ALL])) emit(type + each, detail);
-  };
-
-  /** Delivers what has waited for the first handler. */
-  const deliverBacklog = () => {
-    if (!backlog) return;
-    const { waitingEvents, isIncomplete } = backlog;
-    settings.log("delivers what waited:", waitingEvents.length);
-    for (const { type, detail, place } of waitingEvents) {
-      if (status === "closed") return;
-      backlog.place = place;
-      if (!snapshot.isLoading()) store.save(place);
-      emitEvent(type, detail);
-    }
-    const { place } = backlog;
-    backlog = undefined;
-    if (isIncomplete) rewind(place);
-    else savePosition();
-  };
-
-  /**
-   * Delivers the messages that waited for a snapshot, except those that it includes.
-   *
-   * @param {Message[]} held
-   * @param {number} number
-   */
-  const goOnWith = (held, number) => {
-    source.position = Math.max(/** @type {number} */ (source.position), number);
-    backlog?.beginAgain({ ...source, position: number });
-    for (const each of held) if (each.sequence_number > number) deliver(each);
-    savePosition();
-  };
-
-  /**
-   * Goes back to an earlier place, and reconnects: the server sends what follows it, or declares it lost, which needs another
-   * snapshot. That one may be as old, because the loss has been declared. The number of a snapshot may be of an earlier
-   * epoch, which is then a reset: without an epoch, only the server knows.
-   *
-   * @param {Place} place
-   */
-  const rewind = ({ position, epoch }) => {
-    settings.log("goes back to", position);
-    Object.assign(source, { position, epoch });
-    backlog?.beginAgain(source);
-    if (connections.presentLink) connections.open();
   };
 
   /**
@@ -285,26 +202,16 @@ export const openStream = (url, options) => {
     }
   };
 
-  const store = createPositionStore(settings, report);
   /** The address, and the place and topics of the connection. @type {Source} */
-  const source = {
-    url,
-    topics: options.topics,
-    ...(store.load() ?? { position: options.since, epoch: options.epoch }),
-  };
-  /** Until the application has its first handler. @type {ReturnType<typeof createBacklog> | undefined} */
-  let backlog = createBacklog(source, settings.limit);
+  const source = { url, topics: options.topics };
   const tokens = createTokens(options.token);
   const requests = createRequests(settings);
-  const snapshot = createSnapshot(settings, {
-    begin: () => backlog?.beginAgain(source),
-    goOnWith,
-    rewind,
-    change(present, detail) {
-      snapshotStatus = present;
-      emit("snapshot", { status: present, ...detail });
-    },
+  const delivery = createDelivery(settings, source, {
+    emit,
     report,
+    reopen() {
+      if (connections.presentLink) connections.open();
+    },
   });
   const tabs = createTabGroup(options.shared ? `${settings.key},${options.shared}` : "", {
     reopen: () => connections.open(),
@@ -319,13 +226,13 @@ export const openStream = (url, options) => {
       return status;
     },
     get snapshotStatus() {
-      return snapshotStatus;
+      return delivery.snapshotStatus;
     },
     get position() {
-      return (backlog?.place ?? source).position;
+      return delivery.place().position;
     },
     get epoch() {
-      return (backlog?.place ?? source).epoch;
+      return delivery.place().epoch;
     },
     get topics() {
       return source.topics;
@@ -345,7 +252,7 @@ export const openStream = (url, options) => {
     addEventListener(type, listener_, when) {
       EventTarget.prototype.addEventListener.call(stream, type, listener_, when);
       heard.add(type);
-      if (type.startsWith(MESSAGE)) queueMicrotask(deliverBacklog);
+      if (type.startsWith(MESSAGE)) queueMicrotask(delivery.deliverBacklog);
     },
 
     /** @type {Stream["on"]} */
@@ -377,7 +284,7 @@ export const openStream = (url, options) => {
   for (const type of PAGE_EVENTS) {
     globalThis.addEventListener?.(type, notice, { capture: true, signal: ended.signal });
   }
-  if (options.onMessage) stream.on(ALL, options.onMessage);
+  if (options.onMessage) stream.on("*", options.onMessage);
   connections.open();
   return stream;
 };
