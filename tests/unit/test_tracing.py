@@ -35,12 +35,16 @@ SECRET_TEXT = "a text that no span may have"
 
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[InMemorySpanExporter]:
-    """Return what collects the spans. A process has one provider for good."""
+    """Return what collects the spans.
+
+    OpenTelemetry sets a provider for good. With one, FastAPI records every request, also those of other tests.
+    """
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    yield exporter
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "_TRACER_PROVIDER", provider)
+        yield exporter
     provider.shutdown()
 
 

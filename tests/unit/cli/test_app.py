@@ -524,7 +524,7 @@ def test_tail_shows_what_came_after_a_position_and_counts_it(server: LiveServer)
 def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveServer) -> None:
     message = server.publish("chat")
     since = str(message.sequence_number - 1)
-    arguments = ["--since", since, "--drop-every", "200ms", "--down", "10ms", "--no-publish", "--stop-after", "2s"]
+    arguments = ["--since", since, "--drop-every", "200ms", "--down", "10ms", "--no-publish", "--stop-after", "4s"]
 
     lines = run("tail", *arguments, "--url", server.url, "--token", server.token()).splitlines()
 
@@ -538,7 +538,7 @@ def test_tail_drops_its_own_connection_without_losing_or_doubling(server: LiveSe
 @pytest.mark.parametrize("form", ["{}", "{}/ws"])
 def test_tail_recovers_what_it_publishes_while_its_connection_is_down(form: str) -> None:
     with LiveServer() as quiet:
-        arguments = ["--drop-every", "100ms", "--down", "500ms", "--stop-after", "2s", "--url", form.format(quiet.url)]
+        arguments = ["--drop-every", "100ms", "--down", "500ms", "--stop-after", "4s", "--url", form.format(quiet.url)]
 
         lines = run("tail", *arguments, "--token", quiet.token()).splitlines()
 
