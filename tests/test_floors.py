@@ -17,6 +17,7 @@ FLOORS = [
     {"cluster"},
     {"application"},
     {"running"},
+    {"tracing"},
     {"manager"},
     {"api", "server"},
     {"main", "client"},
@@ -68,7 +69,7 @@ def test_the_core_is_pure() -> None:
 
 
 def test_the_manager_and_what_it_stands_on_know_no_framework() -> None:
-    below = ("core/", "logs/", "delivery/", "cluster/", "application/", "running", "manager")
+    below = ("core/", "logs/", "delivery/", "cluster/", "application/", "running", "tracing", "manager")
 
     found = [
         module

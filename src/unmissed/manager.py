@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from unmissed.logs.urls import log_from_url
 from unmissed.running import Clocks, Running
 from unmissed.security.access import NO_RENEWAL, Access, Subscription
 from unmissed.settings import Settings
+from unmissed.tracing import TracedRun, Tracer
 
 LEAVE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
@@ -64,6 +66,7 @@ class ConnectionManager(Registration):
             wall_clock=wall_clock,
         )
         self._clocks = Clocks(clock, wall_clock)
+        self._tracer = Tracer() if self.settings.trace else None
         self._revocations = Revocations(wall_clock=wall_clock)
         self._started = False
         """Set from the beginning of a start to the end of a stop."""
@@ -83,7 +86,8 @@ class ConnectionManager(Registration):
             async with contextlib.AsyncExitStack() as stack:
                 window = await self._log.open()
                 stack.push_async_callback(self._log.close)
-                running = Running(
+                run = Running if self._tracer is None else partial(TracedRun, tracer=self._tracer)
+                running = run(
                     window,
                     log=self._log,
                     settings=self.settings,

@@ -13,7 +13,7 @@ from unmissed.application.commands import Commands
 from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
 from unmissed.cluster.overview import OwnNode
-from unmissed.core.audience import Identity
+from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
     LOG_UNAVAILABLE,
@@ -29,7 +29,7 @@ from unmissed.core.errors import (
 from unmissed.core.messages import Draft
 from unmissed.core.receipts import key_of_user
 from unmissed.core.revocations import Revocations
-from unmissed.core.window import Retention, Window
+from unmissed.core.window import Page, Retention, Window
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
@@ -65,6 +65,17 @@ class Clocks:
     def monotonic_at(self, unix_time: float | None) -> float:
         """Convert the expiry of a token, so that adjustments of the wall clock do not matter. None is infinity."""
         return math.inf if unix_time is None else self.monotonic() + unix_time - self.wall()
+
+
+@dataclass(frozen=True, slots=True)
+class RestQuery:
+    """What a client asks for over REST: what it sees after its position, by default everything retained."""
+
+    user_id: str
+    topics: frozenset[str]
+    since: int | None = None
+    epoch: str | None = None
+    limit: int | None = None
 
 
 class Running:
@@ -236,9 +247,7 @@ class Running:
     ) -> Publication:
         """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
         self.check_accepting(_FROM_THREADS)
-        drafts = await drafts_of(
-            messages, max_message_bytes=self._settings.max_message_bytes, retention=self.window.retention
-        )
+        drafts = await self._drafts(messages)
         await self._fan_out.wait_for_readers()
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
@@ -249,6 +258,15 @@ class Running:
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
         self.measures.published += len(publication.messages)
         return publication
+
+    async def _drafts(self, messages: Iterable[Mapping[str, Any]], *, traceparent: str | None = None) -> list[Draft]:
+        """Return the messages, checked and encoded. ``traceparent`` is added where the publisher has given none."""
+        return await drafts_of(
+            messages,
+            max_message_bytes=self._settings.max_message_bytes,
+            retention=self.window.retention,
+            traceparent=traceparent,
+        )
 
     def is_behind(self, since: int | None) -> bool:
         """Return whether ``since`` is ahead of this node, as after a move from another node."""
@@ -261,6 +279,27 @@ class Running:
         """
         if since is not None and self.is_behind(since):
             await self._in_time(self._log.catch_up(since), otherwise="this node is behind the other nodes")
+
+    async def recover(self, query: RestQuery) -> Page:
+        """Return a page over REST of what a client has missed, and count it if the client has sent a position.
+
+        Waits until this node has reached the position, and raises LogUnavailable if it has not in time. Nothing is
+        awaited after the page is read: it and what the caller then reads of the window belong to one moment.
+        """
+        since, window = query.since, self.window
+        # First: a position that is ahead of this node would be a reset.
+        await self.catch_up(since)
+        page = window.page(
+            since or 0,
+            keys=keys_of(query.user_id, query.topics),
+            now=self._clocks.monotonic(),
+            epoch=query.epoch,
+            max_messages=query.limit,
+        )
+        if since is not None:
+            self.measures.recoveries["rest", page.outcome.value] += 1
+            self.history.recovered(page.outcome, query.user_id, since=since, window=window)
+        return page
 
     async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
         """Return the result of the log. Raises LogUnavailable after ``publish_seconds``, with the log's own reason."""
@@ -351,7 +390,11 @@ class Running:
 
 
 async def drafts_of(
-    messages: Iterable[Mapping[str, Any]], *, max_message_bytes: int, retention: Retention
+    messages: Iterable[Mapping[str, Any]],
+    *,
+    max_message_bytes: int,
+    retention: Retention,
+    traceparent: str | None = None,
 ) -> list[Draft]:
     """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
     drafts, size, pace = list[Draft](), 0, None
@@ -359,7 +402,7 @@ async def drafts_of(
         if drafts:
             pace = pace or Pace()
             await pace.keep()
-        drafts.append(Draft.of(message, max_bytes=max_message_bytes))
+        drafts.append(Draft.of(message, max_bytes=max_message_bytes, traceparent=traceparent))
         size += drafts[-1].size_in_log
         # As soon as the batch is too large: the rest may be an iterator, whose messages are decoded one by one.
         if size > retention.max_bytes:

@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     client_burst: Count = Field(
         default=20, description="Requests that a user may send at once, over all WebSockets and HTTP together."
     )
+    trace: bool = Field(
+        default=False, description="Record publishes and recoveries as spans of OpenTelemetry, and continue traces."
+    )
     max_connections: Count | None = Field(
         default=None, description="Maximum number of WebSockets and event streams in total."
     )

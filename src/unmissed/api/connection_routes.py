@@ -1,5 +1,6 @@
 """``/websocket/connections``: what operators see of the connections, and logging users out."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from http import HTTPStatus
@@ -108,19 +109,20 @@ def _place(text: str | None, sort: Sort) -> Place | None:
         return None
     if sort == "id":
         return "", text
-    name, _, rest = text.partition("~")
-    connection_id, _, value = rest.partition("~")
-    try:
-        if name == sort and connection_id:
-            return _VALUES[sort](value), connection_id
-    except ValueError:
-        pass
-    raise HTTPException(
-        HTTPStatus.UNPROCESSABLE_ENTITY, "after must be the value of next in an answer with the same sort"
-    )
+    found = re.fullmatch(_PLACES[sort], text, re.ASCII)
+    if found is None:
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "after must be the value of next in an answer with the same sort"
+        )
+    return _VALUES[sort](found[2]), found[1]
 
 
 _VALUES: dict[Sort, Callable[[str], Any]] = {"user": str, "lag": int, "connected_at": float}
+_PLACES: dict[Sort, str] = {
+    "user": r"user~([^~]+)~([\s\S]*)",
+    "lag": "lag~([^~]+)~(0|[1-9][0-9]{0,15})",
+    "connected_at": r"connected_at~([^~]+)~([0-9]{1,12}\.[0-9]{1,12})",
+}
 
 
 def _body(info: ConnectionInfo) -> ConnectionBody:
@@ -134,6 +136,23 @@ _REFUSALS = documented(
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
+_PLACE = {
+    "type": "object",
+    "properties": {
+        "sort": {"type": "string", "enum": [*SORTS], "default": "id"},
+        "after": {"type": "string", "description": "The value of next in the answer before, with the same sort."},
+    },
+    "oneOf": [
+        {"properties": {"sort": {"enum": ["id"]}}},
+        *(
+            {
+                "required": ["sort"],
+                "properties": {"sort": {"enum": [sort]}, "after": {"pattern": f"^({pattern})?$"}},
+            }
+            for sort, pattern in _PLACES.items()
+        ),
+    ],
+}
 _GET_DOCS: dict[str, Any] = {
     "responses": {200: {"model": ConnectionsBody}, **_REFUSALS},
     "openapi_extra": {
@@ -148,9 +167,13 @@ _GET_DOCS: dict[str, Any] = {
                 "in a topic. Upper and lower case make no difference.",
                 {"type": "string"},
             ),
-            described("sort", "By what they are sorted.", {"type": "string", "enum": [*SORTS], "default": "id"}),
+            # As below: which values of after are valid depends on sort.
+            {
+                **described("place", "By what they are sorted, and after which one the page begins.", _PLACE),
+                "style": "form",
+                "explode": True,
+            },
             described("order", "In which order.", {"type": "string", "enum": [*ORDERS], "default": "asc"}),
-            described("after", "The value of next in the answer before, with the same sort.", {"type": "string"}),
             described(
                 "limit",
                 "Maximum number of connections.",

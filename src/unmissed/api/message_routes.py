@@ -25,6 +25,7 @@ from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import RecoveryAnswer, stamp_body
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
+from unmissed.running import RestQuery
 from unmissed.security.access import Access
 
 PATH = "/websocket/messages"
@@ -43,15 +44,9 @@ def add_message_routes(
         user_id = checked(identity, manager).user_id
         topics = await access.granted(identity, topics_parameter(request))
         since, limit = since_parameter(request), limit_parameter(request)
-        # Before the page is read: a position that is ahead of this node would be a reset.
-        await manager.running.catch_up(since)
-        # From here on nothing is awaited: the page and the facts of the window beside it belong to one moment.
-        page = manager.get_messages_since(
-            since or 0, user_id=user_id, topics=topics, epoch=parameter(request, "epoch"), limit=limit
-        )
-        if since is not None:
-            manager.running.measures.recoveries["rest", page.outcome.value] += 1
-            manager.running.history.recovered(page.outcome, user_id, since=since, window=manager.window)
+        query = RestQuery(user_id, topics, since, epoch=parameter(request, "epoch"), limit=limit)
+        # After it, nothing is awaited: the page and the facts of the window beside it belong to one moment.
+        page = await manager.running.recover(query)
         answer = RecoveryAnswer(
             payloads=[message.payload for message in page.messages],
             epoch=manager.window.epoch,

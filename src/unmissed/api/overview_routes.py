@@ -107,7 +107,7 @@ def _entry(event: PastEvent) -> HistoryBody:
         request=entry.request,
         first=entry.first,
         last=entry.last,
-        count=entry.count,
+        count=entry.times,
     )
 
 

@@ -162,7 +162,7 @@ class Overview:
 
 def _past(answer: Mapping[str, Any]) -> Past:
     """Return the past of another node, which has come as JSON."""
-    events = [PastEvent(event["node_id"], event["time"], HistoryEntry(**event["entry"])) for event in answer["events"]]
+    events = [PastEvent(event["node_id"], event["time"], HistoryEntry(*event["entry"])) for event in answer["events"]]
     return Past(events, [PastMinute(**minute) for minute in answer["minutes"]], answer["since"])
 
 

@@ -55,13 +55,15 @@ class Draft:
     head: bytes
     tail: bytes
     audience: Audience
+    trace: bytes = b""
+    """The JSON of a ``traceparent`` that the server adds, after a comma. It differs when the publish is repeated."""
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any], *, max_bytes: int) -> "Draft":
+    def of(cls, fields: Mapping[str, Any], *, max_bytes: int, traceparent: str | None = None) -> "Draft":
         """Check and encode ``{"type": str, "data"?: any, "users"?: [str], "topics"?: [str], ...}``.
 
-        Other keys are kept unchanged. Clients see the topics, and not the users. Raises InvalidMessage, or
-        MessageTooLarge over ``max_bytes`` of JSON and audience.
+        Other keys are kept unchanged. Clients see the topics, and not the users. ``traceparent`` is added unless the
+        publisher has given one. Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON and audience.
         """
         rest = _checked(fields)
         message_type = rest.pop("type")
@@ -77,7 +79,8 @@ class Draft:
             raise InvalidMessage(f"the message cannot be sent as JSON: {error}") from None
         # The type comes first, and the stamp right after it: there, a client finds the number of a message that it
         # cannot decode.
-        draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience)
+        trace = b"" if traceparent is None or "traceparent" in rest else b',"traceparent":' + encode_json(traceparent)
+        draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience, trace)
         if draft.size > max_bytes:
             raise MessageTooLarge("the message with its audience" if audience.size else "the message", limit=max_bytes)
         return draft
@@ -90,14 +93,22 @@ class Draft:
     @property
     def size_in_log(self) -> int:
         """Upper bound of the bytes that the message takes in the log."""
-        return len(self.head) + len(self.tail) + STAMP_BYTES + MESSAGE_OVERHEAD + self.audience.size_in_log
+        return (
+            len(self.head)
+            + len(self.trace)
+            + len(self.tail)
+            + STAMP_BYTES
+            + MESSAGE_OVERHEAD
+            + self.audience.size_in_log
+        )
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
         """Return the message with this number, appended at ``now`` (monotonic seconds)."""
-        payload = b'%b,"sequence_number":%d,"timestamp":"%b"%b' % (
+        payload = b'%b,"sequence_number":%d,"timestamp":"%b"%b%b' % (
             self.head,
             sequence_number,
             timestamp.encode(),
+            self.trace,
             self.tail,
         )
         return Message(sequence_number, timestamp, payload, self.audience, now)

@@ -157,7 +157,7 @@ def owner_of(key: str) -> str:
 
 
 def fingerprint_of(drafts: Sequence[Draft]) -> bytes:
-    """Return a digest of the drafts in their order."""
+    """Return a digest of the drafts in their order, without their traces: a repetition belongs to another span."""
     digest = sha256()
     for draft in drafts:
         keys = draft.audience.keys

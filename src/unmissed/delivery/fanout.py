@@ -105,7 +105,7 @@ class FanOut:
         """Deliver to this socket the messages after a position, or only new ones. Raises TooManyConnections."""
         now, identity = self._clock(), subscription.identity
         self.connections.check_limits(identity.user_id, now=now)
-        outcome, start = self._start(subscription)
+        outcome, start = self.start_of(subscription)
         connection = Connection(
             f"{self._node_id}.{secrets.token_urlsafe(9)}",
             subscription,
@@ -140,7 +140,7 @@ class FanOut:
         self._opened(connection)
         return connection
 
-    def _start(self, wanted: Subscription) -> tuple[Outcome | None, int]:
+    def start_of(self, wanted: Subscription) -> tuple[Outcome | None, int]:
         """Return the outcome for a client that sent a position, and the number after which it continues."""
         if wanted.since is None:
             return None, self.window.latest

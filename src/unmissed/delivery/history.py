@@ -2,9 +2,9 @@
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, count
+from typing import NamedTuple
 
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.window import Outcome, Window
@@ -39,9 +39,11 @@ class HistoryKind(StrEnum):
     """A request or a handshake was refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """One event. ``at`` is in monotonic seconds, and ``code`` a close code, also for what was answered over HTTP."""
+class HistoryEntry(NamedTuple):
+    """One event. ``at`` is in monotonic seconds, and ``code`` a close code, also for what was answered over HTTP.
+
+    Each end of a connection creates one. A frozen dataclass would take three times as long.
+    """
 
     kind: HistoryKind
     at: float
@@ -59,7 +61,7 @@ class HistoryEntry:
     """The first number that a client has lost, or after a reset its position."""
     last: int | None = None
     """The last number that it has lost."""
-    count: int = 1
+    times: int = 1
     """How often the same client was refused for the same reason."""
 
 
@@ -106,19 +108,20 @@ class History:
 
     def refused(self, code: int, reason: str, *, status: int, request: str, client: str | None) -> None:
         """Record the refusal of a request or a handshake. Those that are alike are one entry, with their number."""
-        kept = self._kept(HistoryKind.REFUSED, code)
+        now = self._clock()
+        kept = self._kept(HistoryKind.REFUSED, code, now=now)
         reason, request = _short(redact(reason)), _short(request)
         key = (client, reason, request)
         earlier = kept.pop(key, None)
         entry = HistoryEntry(
             HistoryKind.REFUSED,
-            self._clock(),
+            now,
             reason=reason,
             code=code,
             status=status,
             request=request,
             client=client and _short(client),
-            count=1 if earlier is None else earlier.count + 1,
+            times=1 if earlier is None else earlier.times + 1,
         )
         self._keep(kept, key, entry)
 
@@ -148,11 +151,12 @@ class History:
         first: int | None = None,
         last: int | None = None,
     ) -> None:
+        now = self._clock()
         entry = HistoryEntry(
             kind,
-            self._clock(),
+            now,
             # First: what is left of a shortened token would not look like one.
-            reason=_short(redact(reason)),
+            reason=reason and _short(redact(reason)),
             code=None if code is None else int(code),
             user_id=_short(user_id),
             connection_id=None if connection is None else connection.id,
@@ -160,16 +164,19 @@ class History:
             first=first,
             last=last,
         )
-        self._keep(self._kept(kind, code), next(self._numbers), entry)
+        self._keep(self._kept(kind, code, now=now), next(self._numbers), entry)
 
-    def _kept(self, kind: HistoryKind, code: int | None) -> OrderedDict[object, HistoryEntry]:
+    def _kept(self, kind: HistoryKind, code: int | None, *, now: float) -> OrderedDict[object, HistoryEntry]:
         """Count an event, and return the entries that are like it."""
-        alike = (kind.value, code if code in _KNOWN_CODES else None)
-        minute = int(self._clock() // 60)
+        alike = (kind, code if code in _KNOWN_CODES else None)
+        minute = int(now // 60)
         if not self._minutes or self._minutes[-1][0] != minute:
             self._minutes.append((minute, Counter()))
         self._minutes[-1][1][alike] += 1
-        return self._alike.setdefault(alike, OrderedDict())
+        kept = self._alike.get(alike)
+        if kept is None:
+            kept = self._alike[alike] = OrderedDict()
+        return kept
 
     def _keep(self, kept: OrderedDict[object, HistoryEntry], key: object, entry: HistoryEntry) -> None:
         kept[key] = entry

@@ -9,7 +9,7 @@ _YEAR_10000_MS = 253_402_300_800_000
 
 def encode_draft(draft: Draft) -> bytes:
     """Return a draft as bytes: its audience, and the JSON around the stamp. JSON escapes line breaks."""
-    return b"%b\n%b\n%b" % (_encode_audience(draft.audience), draft.head, draft.tail)
+    return b"%b\n%b\n%b%b" % (_encode_audience(draft.audience), draft.head, draft.trace, draft.tail)
 
 
 def decode_draft(stored: bytes) -> Draft:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from support import ALICE, BOB, connect, managed, nth
-from unmissed import ConnectionManager
+from support import ALICE, BOB, connect, flushed, managed, nth
+from unmissed import ConnectionManager, issue_token
 from unmissed.delivery.history import MAX_ALIKE, MAX_TEXT, History, HistoryEntry, HistoryKind
-from unmissed.testing import ManualClock
+from unmissed.testing import SECRET, ManualClock
 
 
 def facts(entry: HistoryEntry) -> tuple[object, ...]:
@@ -26,10 +26,13 @@ async def test_a_client_that_was_too_slow_has_a_gap_with_what_it_has_lost(
     clock.advance(3)
 
     slow.resume()
+    clock.advance(1)
+    await manager.emit("b")
+    await flushed(manager)
 
     [entry] = manager.running.history.entries(limit=9)
     assert (HistoryKind.GAP, "bob", nth(1), nth(10)) == facts(entry)
-    assert (connection.id, "192.0.2.7", clock()) == (entry.connection_id, entry.client, entry.at)
+    assert (connection.id, "192.0.2.7", clock() - 1) == (entry.connection_id, entry.client, entry.at)
     [gap] = [frame for frame in slow.frames if frame["type"] == "gap"]
     assert (entry.first, entry.last) == (gap["from"], gap["to"])
 
@@ -95,7 +98,7 @@ def test_refusals_of_one_client_for_one_reason_are_one_entry(clock: ManualClock)
         ("another", "192.0.2.1", 1),
         ("the token is invalid", "192.0.2.1", 50),
         ("the token is invalid", "192.0.2.2", 50),
-    } == {(entry.reason, entry.client, entry.count) for entry in entries}
+    } == {(entry.reason, entry.client, entry.times) for entry in entries}
     assert {clock(), clock() - 1} == {entry.at for entry in entries}
     assert (4401, 401, "WebSocket /ws") == (entries[0].code, entries[0].status, entries[0].request)
 
@@ -169,6 +172,15 @@ def test_long_texts_are_shortened(clock: ManualClock) -> None:
     for entry in history.entries(limit=9):
         assert all(len(text) <= MAX_TEXT for text in (entry.reason, entry.client or "", entry.user_id or ""))
     assert history.entries(limit=9, kind="gap")[0].user_id == "u" * 199 + "\N{HORIZONTAL ELLIPSIS}"
+
+
+async def test_a_token_in_a_reason_is_removed_before_the_reason_is_shortened(manager: ConnectionManager) -> None:
+    token = issue_token(SECRET, user_id="alice", expires_in=60)
+    connect(manager)[1].close(4403, f"{'x' * 192} {token}")
+
+    [entry] = manager.running.history.entries(limit=9)
+    assert f"{'x' * 192} [redac" in entry.reason
+    assert token[:4] not in entry.reason
 
 
 async def test_a_recovery_over_rest_has_a_user_and_no_connection(manager: ConnectionManager) -> None:

@@ -151,6 +151,22 @@ async def test_a_known_key_gets_the_first_receipt_and_publishes_nothing(place: P
     assert 3 == len(window)
 
 
+async def test_a_known_key_is_known_in_another_trace(place: Place) -> None:
+    """A repetition has a span of its own, and the first message keeps that of the first publish."""
+    log, window = await place.open()
+    first, again = (
+        [Draft.of({"type": "chat", "data": 1}, max_bytes=1_000, traceparent=trace)]
+        for trace in ("00-first", "00-again")
+    )
+    await log.publish(first, idempotency_key="key")
+
+    repeated = await log.publish(again, idempotency_key="key")
+
+    assert repeated.repeated
+    [payload] = payloads(window)
+    assert (b'"traceparent":"00-first"' in payload, b"again" in payload) == (True, False)
+
+
 @pytest.mark.parametrize("others", [drafts(1), drafts(3), drafts(2, of="other "), [*reversed(drafts(2))]])
 async def test_a_known_key_with_other_messages_is_refused_and_publishes_nothing(
     place: Place, others: list[Draft]
