@@ -151,10 +151,15 @@ def test_a_name_is_text_and_turns_nothing_around(server: LiveServer, opened: Ope
         names = page.names("connections")
         page.page.get_by_role("button", name="onerror").click()
         title = page.text("#inspector-title")
+        page.page.locator("#inspector-close").click()
+        page.page.get_by_role("button", name="u202e").click()
+        page.press("Log out the user")
+        question = page.text("#question-text")
 
     assert MARKUP in names
     assert "\\u202egpj.tnemetats\\u202c" in names
     assert MARKUP == title
+    assert "\\u202egpj.tnemetats\\u202c" in question
     assert [] == page.errors
 
 

@@ -1,6 +1,6 @@
 /** The view of the connections: searched, sorted, and closed. */
 
-import { create, element, name, setText } from "./elements.js";
+import { create, element, name, setText, visible } from "./elements.js";
 import { Feed } from "./feed.js";
 import { Filters } from "./filters.js";
 import { age, count, moment } from "./format.js";
@@ -232,5 +232,5 @@ function facts({ connection_id, user_id, client, transport, topics, total_topics
 
 /** A name in a sentence, with its direction of writing kept inside by the isolates of Unicode. @param {string} text */
 function isolated(text) {
-  return `\u2068${text}\u2069`;
+  return `\u2068${visible(text)}\u2069`;
 }

@@ -20,12 +20,12 @@ export class Controls extends EventTarget {
     super();
     element("note-form", HTMLFormElement).addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#tellIfAllowed("publish", this.#text.value);
+      this.#dispatchIfAllowed("publish", this.#text.value);
     });
-    this.#flow.addEventListener("click", () => this.#tellIfAllowed("flow"));
-    this.#stall.addEventListener("click", () => this.#tellIfAllowed("stall"));
+    this.#flow.addEventListener("click", () => this.#dispatchIfAllowed("flow"));
+    this.#stall.addEventListener("click", () => this.#dispatchIfAllowed("stall"));
     for (const button of this.#drops) {
-      button.addEventListener("click", () => this.#live && this.#tell("drop", Number(button.dataset.seconds)));
+      button.addEventListener("click", () => this.#live && this.#dispatch("drop", Number(button.dataset.seconds)));
     }
   }
 
@@ -48,12 +48,12 @@ export class Controls extends EventTarget {
   }
 
   /** @param {string} type @param {unknown} [detail] */
-  #tell(type, detail) {
+  #dispatch(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   /** @param {string} type @param {unknown} [detail] */
-  async #tellIfAllowed(type, detail) {
-    if (await mayPublishTests()) this.#tell(type, detail);
+  async #dispatchIfAllowed(type, detail) {
+    if (await mayPublishTests()) this.#dispatch(type, detail);
   }
 }

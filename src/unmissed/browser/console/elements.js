@@ -31,7 +31,7 @@ export function create(tag, className, ...children) {
 }
 
 /**
- * Return a text that somebody else has chosen: its direction of writing stays inside, and where it is cut off, a pointer
+ * Return a text that a client has chosen: its direction of writing stays inside, and where it is cut off, a pointer
  * shows all of it.
  * @param {string} text
  */

@@ -1,4 +1,4 @@
-/** The view of the log: all messages that it retains, for anybody, filtered, and each with its JSON. */
+/** The view of the log: the retained messages of all users, filtered, and each with its JSON. */
 
 import { create, element, name, setText } from "./elements.js";
 import { Feed } from "./feed.js";

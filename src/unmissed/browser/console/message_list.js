@@ -1,4 +1,4 @@
-/** The list of messages, newest first. It holds still after a recovery, and while somebody has scrolled down. */
+/** The list of messages, newest first. It holds still after a recovery, and while it is scrolled down. */
 
 import { create, element, setText } from "./elements.js";
 import { count, time } from "./format.js";

@@ -52,9 +52,9 @@ export class PlainClient extends EventTarget {
   #take(frame) {
     if (frame.type === "connected") {
       this.connected = true;
-      this.#tell("connected", frame.sequence_number);
+      this.#dispatch("connected", frame.sequence_number);
     }
-    if (frame.timestamp !== undefined) this.#tell("message", frame);
+    if (frame.timestamp !== undefined) this.#dispatch("message", frame);
   }
 
   #end() {
@@ -67,7 +67,7 @@ export class PlainClient extends EventTarget {
   }
 
   /** @param {string} type @param {unknown} detail */
-  #tell(type, detail) {
+  #dispatch(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }

@@ -67,7 +67,7 @@ export class PublishView {
 
   /** @param {import("./api.js").Stamp} stamp @param {string} key */
   #published({ sequence_number: number, timestamp }, key) {
-    // What was typed meanwhile is another message, and has another key.
+    // What was typed in the meantime is another message, and has another key.
     if (key === this.#key) this.#key = newKey();
     setText(this.#button, "Publish another one");
     const link = create("a", "", "Look at it in the log");

@@ -50,7 +50,7 @@ export class Receiver extends EventTarget {
     this.#listen("gap", (detail) => this.#gap(detail));
     this.#listen("reset", () => this.#reset());
     this.#listen("refused", ({ code, reason }) =>
-      this.#tell("ended", `The server refused this page (${code}): ${reason}`),
+      this.#dispatch("ended", `The server refused this page (${code}): ${reason}`),
     );
   }
 
@@ -103,7 +103,7 @@ export class Receiver extends EventTarget {
   #receive(message) {
     this.#begin(message.sequence_number - 1);
     if (this.ledger.receive(message)) this.seconds.add(message.timestamp, message.recovered ? "recovered" : "live");
-    this.#tell("message", message);
+    this.#dispatch("message", message);
   }
 
   /** @param {{milliseconds?: number, code?: number}} detail */
@@ -111,14 +111,14 @@ export class Receiver extends EventTarget {
     // The stream would be patient, but a person can give another token at once.
     if (code === 4401) {
       this.stream.close();
-      this.#tell("ended", "The token was refused, or it has expired.");
+      this.#dispatch("ended", "The token was refused, or it has expired.");
       return;
     }
     this.retryAt = milliseconds === undefined ? undefined : Date.now() + milliseconds;
     if (this.status === "recovering" || this.status === "live") this.#begin();
     if (this.status === "waiting") this.#leave();
     if (this.status === "live") this.#return();
-    this.#tell("status");
+    this.#dispatch("status");
   }
 
   #leave() {
@@ -127,7 +127,7 @@ export class Receiver extends EventTarget {
     this.#note({ kind: "dropped" });
   }
 
-  /** Tell what was recovered, after a loss of the connection or after a reload of the page. */
+  /** Report what was recovered, after a loss of the connection or after a reload of the page. */
   #return() {
     const recovered = this.ledger.recovered - this.#recovered;
     const lost = this.ledger.lost - this.#lost;
@@ -172,11 +172,11 @@ export class Receiver extends EventTarget {
 
   /** @param {Note} note */
   #note(note) {
-    this.#tell("note", note);
+    this.#dispatch("note", note);
   }
 
   /** @param {string} type @param {unknown} [detail] */
-  #tell(type, detail) {
+  #dispatch(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 

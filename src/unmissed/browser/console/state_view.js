@@ -1,4 +1,4 @@
-/** The state line, the counters, and what screen readers are told. */
+/** The state line, the counters, and what screen readers announce. */
 
 import { element, setText } from "./elements.js";
 import { count, messages } from "./format.js";
@@ -37,7 +37,7 @@ export class StateView {
     document.documentElement.dataset.status = status;
   }
 
-  /** Tell screen readers, which do not follow the list and the counters. @param {string} text */
+  /** Let screen readers announce this: they do not follow the list and the counters. @param {string} text */
   announce(text) {
     setText(this.#announcement, text);
   }

@@ -66,7 +66,7 @@ export function openingRow(open) {
 }
 
 /**
- * Return a cell. Where a narrow page shows rows as cards, the label stands beside it.
+ * Return a cell. Where a narrow page shows rows as cards, the label is shown beside it.
  * @param {string} label @param {string} [className]
  */
 export function cell(label, className = "") {
