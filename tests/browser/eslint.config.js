@@ -4,7 +4,7 @@ import js from "@eslint/js";
 import globals from "globals";
 
 export default [
-  { ignores: ["**/node_modules/", "**/*.min.js", "**/*.ts", "**/console/"] },
+  { ignores: ["**/node_modules/", "**/*.min.js", "**/*.ts"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2022, sourceType: "module", globals: { ...globals.browser } },
