@@ -32,6 +32,9 @@ from unmissed.tracing import TracedRun, Tracer
 LEAVE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
 
+LOG_SETTINGS = frozenset({"log_url", "max_messages", "max_bytes", "first_number"})
+"""What configures the log at ``log_url``, and no other one."""
+
 _started = ContextVar[list["ConnectionManager"] | None]("unmissed.started", default=None)
 
 logger = logging.getLogger("unmissed")
@@ -75,6 +78,8 @@ class ConnectionManager(Registration):
         """
         super().__init__()
         self.settings = settings or Settings.load()
+        self.unused_settings = frozenset[str]() if log is None else LOG_SETTINGS
+        """Those that have no effect, because they are for the log at ``settings.log_url``."""
         self._log: Log = log or log_from_url(
             self.settings.log_url,
             retention=self.settings.retention(),

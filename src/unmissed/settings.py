@@ -213,6 +213,11 @@ class Settings(BaseSettings):
                 "the keys of a provider (UNMISSED_JWKS_URL or _FILE) and UNMISSED_JWT_SECRET are both set: keep one. "
                 "UNMISSED_NODE_SECRET authenticates the notes between nodes"
             )
+        if source is not None and self._has_previous_secret:
+            raise ConfigurationError(
+                "UNMISSED_JWT_PREVIOUS_SECRET has no effect with the keys of a provider (UNMISSED_JWKS_URL or _FILE), "
+                "which rotates them itself: remove it"
+            )
         return source
 
     def node_keys(self) -> tuple[bytes, ...]:
@@ -255,6 +260,10 @@ class Settings(BaseSettings):
     @property
     def _has_secret(self) -> bool:
         return self.jwt_secret is not None or self.jwt_secret_file is not None
+
+    @property
+    def _has_previous_secret(self) -> bool:
+        return self.jwt_previous_secret is not None or self.jwt_previous_secret_file is not None
 
     def _secret_of(self, name: str) -> str | None:
         """Return the value of one of the secrets that may be in a file, or None. Raises ConfigurationError."""

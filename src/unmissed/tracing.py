@@ -6,12 +6,13 @@ OpenTelemetry is not imported.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.audience import topic_of
 from unmissed.core.encoding import decode_json
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message
 from unmissed.core.window import Outcome, Page
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.socket import Socket
@@ -109,6 +110,8 @@ class TracedRun(Running):
         """Publish messages, in one span for all."""
         with self._tracer.publish() as span:
             publication = await super().publish_batch(messages, idempotency_key=idempotency_key, publisher=publisher)
+            if publication.repeated:
+                publication = replace(publication, messages=self._retained(publication.messages))
             span.set_attributes(
                 {
                     "unmissed.sequence_number": publication.receipt.first,
@@ -117,6 +120,12 @@ class TracedRun(Running):
                 }
             )
             return publication
+
+    def _retained(self, repeated: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return messages as clients got them, with the trace of their first publish, unless they were evicted."""
+        before = self.window.messages_before(repeated[-1].sequence_number + 1, most=len(repeated))
+        retained = {message.sequence_number: message for message in before}
+        return tuple(retained.get(message.sequence_number, message) for message in repeated)
 
     async def _drafts(self, messages: Iterable[Mapping[str, Any]], *, traceparent: str | None = None) -> list[Draft]:
         """Return the drafts with a ``traceparent``, except those whose publisher has given one."""

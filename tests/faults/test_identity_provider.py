@@ -130,6 +130,21 @@ async def test_a_server_without_its_provider_is_not_ready_and_refuses_no_token_f
     assert "the keys of the identity provider are not available" in page.json()["detail"] == ready.json()["detail"]
 
 
+async def test_a_mounted_application_whose_lifespan_does_not_run_is_ready_and_loads_keys_for_a_token(
+    provider: IdentityProvider, options: dict[str, Any]
+) -> None:
+    manager = ConnectionManager(Settings.load(jwks_url=provider.url))
+    mounted, app = FastAPI(), FastAPI(lifespan=manager.lifespan)
+    mounted.include_router(create_router(manager))
+    app.mount("/live", mounted)
+    with LiveServer(app, manager=manager, **options) as server:
+        async with httpx.AsyncClient(base_url=f"{server.url}/live", headers=bearer(token_by("first"))) as http:
+            paths = ("/readyz", "/readyz/clients", "/websocket/messages")
+            statuses = [(await http.get(path)).status_code for path in paths]
+
+    assert [200, 200, 200] == statuses
+
+
 async def test_known_keys_work_while_the_provider_hangs_and_the_event_loop_goes_on(
     provider: IdentityProvider, options: dict[str, Any]
 ) -> None:

@@ -133,6 +133,21 @@ def test_an_application_without_a_manager_is_refused_and_gunicorn_gives_up(tmp_p
 
 
 @pytest.mark.long
+def test_an_invalid_configuration_is_reported_in_one_line_and_gunicorn_gives_up(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        FIVE_LINES.replace("Manager()", "Manager(Settings(log_url='sqlite:no/log.db'))").replace(
+            "import ConnectionManager", "import Settings, ConnectionManager"
+        )
+    )
+    with served(tmp_path, *gunicorn()) as server:
+        status, written = server.end()
+
+    assert 3 == status
+    assert "unmissed: no/log.db cannot be used for the log: " in written
+    assert "Traceback" not in written
+
+
+@pytest.mark.long
 def test_workers_of_a_preloaded_application_share_a_log(tmp_path: Path, redis_server: RedisServer) -> None:
     (tmp_path / "shop.py").write_text(FIVE_LINES)
     url = f"redis://127.0.0.1:{redis_server.port}?name=preloaded"

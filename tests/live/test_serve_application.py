@@ -98,12 +98,19 @@ app.mount("/chat", inner)
             "unmissed: --max-messages has no effect, because shop:app sets max_messages in code",
         ),
         (
+            f"from unmissed.logs.memory import MemoryLog\n{FIVE_LINES}".replace(
+                "Manager()", "Manager(log=MemoryLog())"
+            ),
+            ["--log-url", "sqlite:log.db"],
+            "unmissed: --log-url has no effect, because shop:app passes a log to its ConnectionManager",
+        ),
+        (
             f"{FIVE_LINES}\nother = ConnectionManager()\napp.include_router(create_router(other), prefix='/other')",
             [],
             "unmissed: shop:app has not started the manager of /other/ws",
         ),
     ],
-    ids=["no lifespan", "a flag without effect", "a second manager"],
+    ids=["no lifespan", "a flag without effect", "a log in code", "a second manager"],
 )
 def test_what_an_application_lacks_is_reported_in_one_line_and_its_lifespan_ends(
     tmp_path: Path, code: str, arguments: list[str], reason: str

@@ -425,6 +425,8 @@ def test_notes_are_accepted_under_both_secrets_and_sent_under_the_current_one() 
         ),
         ({"jwks_url": "https://a.test/", "jwt_secret": SECRET}, "UNMISSED_JWT_SECRET are both set: keep one"),
         ({"jwks_file": "/keys", "jwt_secret_file": "/key"}, "UNMISSED_JWT_SECRET are both set: keep one"),
+        ({"jwks_file": "/keys", "jwt_previous_secret": SECRET}, "UNMISSED_JWT_PREVIOUS_SECRET has no effect"),
+        ({"jwks_file": "/keys", "jwt_previous_secret_file": "/key"}, "UNMISSED_JWT_PREVIOUS_SECRET has no effect"),
     ],
 )
 def test_keys_have_one_source(values: dict[str, Any], reason: str) -> None:

@@ -136,6 +136,17 @@ async def test_a_repeated_publish_is_known_although_its_span_is_another(
     assert 1 == len(traced.window)
 
 
+async def test_a_repeated_publish_returns_the_messages_that_clients_got(traced: ConnectionManager) -> None:
+    batch = [{"type": "a"}, {"type": "b"}]
+    published = await traced.publish_batch(batch, idempotency_key="key")
+    await traced.publish({"type": "c"})
+
+    repeated = await traced.publish_batch(batch, idempotency_key="key")
+
+    assert published.messages == repeated.messages
+    assert (False, True) == (published.repeated, repeated.repeated)
+
+
 async def test_an_error_is_recorded_without_what_it_quotes(
     traced: ConnectionManager, spans: InMemorySpanExporter
 ) -> None:

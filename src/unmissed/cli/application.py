@@ -19,8 +19,9 @@ from unmissed.api.browser_routes import CONSOLE_PATH
 from unmissed.api.websocket_endpoint import PATH as WEBSOCKET_PATH
 from unmissed.api.websocket_endpoint import WebSocketEndpoint
 from unmissed.core.errors import ConfigurationError, UnmissedError
+from unmissed.delivery.served_application import ServedApplication
 from unmissed.framework_names import effective_routes
-from unmissed.main import ServedApplication, create_app
+from unmissed.main import create_app
 from unmissed.manager import ConnectionManager
 from unmissed.settings import Settings
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from unmissed.cli.application import LoadedApplication
 from unmissed.cli.development import Announcement
 from unmissed.core.errors import ConfigurationError
+from unmissed.delivery.served_application import ServedApplication
 from unmissed.framework_names import Config
-from unmissed.main import ServedApplication
 from unmissed.manager import ConnectionManager
 from unmissed.server import Server
 from unmissed.settings import Settings
@@ -59,10 +59,12 @@ class Site:
     def _check_effect(self, name: str, loaded: LoadedApplication, managers: Sequence[ConnectionManager]) -> None:
         """Raise ConfigurationError if a flag of the command line has no effect on any manager."""
         wanted = getattr(self.settings, name)
-        if all(getattr(manager.settings, name) != wanted for manager in managers):
+        using = [manager for manager in managers if name not in manager.unused_settings]
+        if all(getattr(manager.settings, name) != wanted for manager in using):
+            code = f"sets {name} in code" if using else "passes a log to its ConnectionManager"
             raise ConfigurationError(
-                f"--{name.replace('_', '-')} has no effect, because {loaded.name} sets {name} in code: remove "
-                "the flag, or the value in the code"
+                f"--{name.replace('_', '-')} has no effect, because {loaded.name} {code}: remove the flag, or "
+                "the value in the code"
             )
 
 

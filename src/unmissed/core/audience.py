@@ -233,11 +233,6 @@ def user_key(user_id: str) -> str:
     return f"@{user_id}"
 
 
-def users_of(audience: Audience) -> list[str]:
-    """Return the users that an audience names, in alphabetical order."""
-    return sorted(key[1:] for key in audience.keys or () if key.startswith("@"))
-
-
 def topic_key(topic: str) -> str:
     """Return the key that the followers of a topic have: the same object wherever it is used, which saves memory."""
     return sys.intern(f"#{topic}")

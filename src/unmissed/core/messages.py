@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic, users_of
+from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge, one_string
 from unmissed.core.server_frames import RESERVED_TYPES
@@ -71,7 +71,7 @@ class Message:
 
         Clients never see them. Without users and topics, a message is for everyone.
         """
-        return users_of(self.audience)
+        return self.audience.users
 
     @property
     def size_in_log(self) -> int:

@@ -110,7 +110,7 @@ class History:
         """Record the refusal of a request or a handshake. Those that are alike are one entry, with their number."""
         now = self._clock()
         kept = self._kept(HistoryKind.REFUSED, code, now=now)
-        reason, request = _short(redact(reason)), _short(request)
+        reason, request, client = _short(redact(reason)), _short(request), client and _short(client)
         key = (client, reason, request)
         earlier = kept.pop(key, None)
         entry = HistoryEntry(
@@ -120,7 +120,7 @@ class History:
             code=code,
             status=status,
             request=request,
-            client=client and _short(client),
+            client=client,
             times=1 if earlier is None else earlier.times + 1,
         )
         self._keep(kept, key, entry)

@@ -13,6 +13,8 @@ CLOCK_SKEW_SECONDS = 5.0
 
 _LATEST = 2**53
 
+_OWN_CLAIM = "scope"
+
 Claims = Mapping[str, Any]
 
 
@@ -35,7 +37,7 @@ class TokenRules:
     issuers: Collection[str] = ()
     ignore_audience: bool = False
     leeway: float = 0.0
-    scope_claims: Collection[str] = ("scope",)
+    scope_claims: Collection[str] = (_OWN_CLAIM,)
     topics_claim: str = "topics"
     identity: Callable[[Claims], Identity] | None = None
 
@@ -130,7 +132,8 @@ def _scopes(claims: Claims, name: str) -> list[str]:
     scopes = value.split() if isinstance(value, str) else value
     if not isinstance(scopes, list) or not all(map(_is_text, scopes)):
         raise InvalidToken(f"the token's {name} must be a string of space-separated scopes, or a list of them")
-    return scopes
+    # A provider lists roles and groups of all its applications, which may have spaces, and then are no scopes here.
+    return scopes if name == _OWN_CLAIM else [scope for scope in scopes if [scope] == scope.split()]
 
 
 def _found(claims: Claims, name: str, *, otherwise: object) -> Any:

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,7 @@ class Jwks:
         self._unknown: dict[str | None, float] = {}
         """Ids that the provider did not have, and until when that is certain."""
         self._kept_fresh = False
+        self._old_at = math.inf
 
     @classmethod
     def at(cls, source: str | Path, *, algorithms: Collection[str], removed: Callable[[], None]) -> Self:
@@ -99,8 +100,8 @@ class Jwks:
 
     @property
     def problem(self) -> str | None:
-        """Why no key is known, as a public text, or None."""
-        return None if self._loaded else str(ProviderUnavailable())
+        """Why no key is known, as a public text, or None, also where the first token leads to the first load."""
+        return None if self._loaded or not self._kept_fresh else str(ProviderUnavailable())
 
     def find(self, key_id: str | None) -> Sequence[ProviderKey] | None:
         """Return the keys with this id, or None if the provider must be asked. Raises InvalidToken."""
@@ -165,6 +166,14 @@ class Jwks:
             if self._loading is not None:
                 await end(self._loading)
 
+    def refresh_if_old(self) -> None:
+        """Load old keys again beside other work, where ``kept_fresh`` is not entered, as in mounted applications."""
+        if self._kept_fresh or self._loading is not None or self._clock() < self._old_at:
+            return
+        # A thread has no event loop. The next token on one leads to the load.
+        with suppress(RuntimeError):
+            self._loading = asyncio.get_running_loop().create_task(self._load())
+
     async def _refresh(self) -> None:
         while True:
             failed = self._failure is not None
@@ -194,6 +203,7 @@ class Jwks:
             self._succeeded(found)
         finally:
             self._loading = None
+            self._old_at = self._clock() + (self._timing.refresh if self._failure is None else self._timing.retry)
 
     def _failed(self, reason: str) -> None:
         if self._failure is None:

@@ -47,9 +47,9 @@ def _key(text: str, *, algorithm: str, name: str) -> Key:
         facts = built.to_dict()
         fits = _KEY_TYPES[algorithm[:2]] == facts["kty"] and facts.get("crv") == _CURVES.get(algorithm)
     except Exception as error:  # noqa: BLE001  # python-jose and cryptography raise various types
-        raise ConfigurationError(f"the key does not fit {algorithm}: {error}") from None
+        raise ConfigurationError(f"{name}: the key does not fit {algorithm}: {error}") from None
     if not fits:
-        raise ConfigurationError(f"the key does not fit {algorithm}: it is of another type")
+        raise ConfigurationError(f"{name}: the key does not fit {algorithm}: it is of another type")
     if facts["kty"] == "RSA" and (bits := base64_to_long(facts["n"]).bit_length()) < _MIN_RSA_BITS:
         raise ConfigurationError(
             f"{name} is an RSA key of {bits} bits and needs at least {_MIN_RSA_BITS} (RFC 7518 section "

@@ -63,6 +63,7 @@ class JwksVerifier:
 
         Raises InvalidToken for every other token, and ProviderUnavailable while the provider is needed and away.
         """
+        self._jwks.refresh_if_old()
         now = self._wall_clock()
         identity = self._verified.find(token, now=now - self._rules.leeway)
         if identity is not None:

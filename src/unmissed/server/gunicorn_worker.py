@@ -12,6 +12,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker as BaseWorker  # type: ignore[import-untyped]
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.delivery.served_application import ServedApplication
 from unmissed.framework_names import Config
 from unmissed.server.arriving import HttpProtocol
 from unmissed.server.drain import Server
@@ -61,7 +62,8 @@ class GunicornWorker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.cfg.is_ssl:
             options = {name: self.cfg.ssl_options.get(own) for name, own in _TLS_OPTIONS.items()}
         return Config(
-            self.wsgi,
+            # It reports a ConfigurationError at the start in one line.
+            ServedApplication(lambda: self.wsgi),
             http=HttpProtocol,
             ws=WebSocketProtocol,
             log_config=None,

@@ -163,7 +163,10 @@ def test_check_shows_every_setting_and_hides_the_secret() -> None:
         ({}, "problem  UNMISSED_JWT_SECRET is not set"),
         ({"UNMISSED_JWT_SECRET": "short"}, "problem  UNMISSED_JWT_SECRET has 5 bytes and needs at least 32"),
         ({"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_MAX_AGE": "0"}, "problem  UNMISSED_MAX_AGE: "),
-        ({"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_JWT_ALGORITHM": "RS256"}, "problem  the key does not fit RS256"),
+        (
+            {"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_JWT_ALGORITHM": "RS256"},
+            "SECRET: the key does not fit RS256",
+        ),
         (
             {"UNMISSED_JWT_SECRET": SECRET, "UNMISSED_MAX_MESAGES": "5"},
             "problem  UNMISSED_MAX_MESAGES is not a setting",

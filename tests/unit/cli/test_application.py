@@ -121,7 +121,10 @@ app = GZipMiddleware(outer)
 
 
 def test_the_built_in_application_is_found_like_any_other(write: Write, load: Load) -> None:
-    name = write("from unmissed.main import ServedApplication, create_app\napp = ServedApplication(create_app)\n")
+    name = write(
+        "from unmissed.delivery.served_application import ServedApplication\nfrom unmissed.main import create_app\n"
+        "app = ServedApplication(create_app)\n"
+    )
 
     [routed] = load(name).routed
 

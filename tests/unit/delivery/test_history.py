@@ -168,7 +168,10 @@ def test_long_texts_are_shortened(clock: ManualClock) -> None:
     history = History(clock=clock)
     history.lost("u" * 5_000, nth(1), nth(2))
     refuse(history, "a" * 5_000, reason="r" * 5_000)
+    # What is hidden of a forwarded address distinguishes no entries, each of which would hold all of it.
+    refuse(history, "a" * 5_001, reason="r" * 5_000)
 
+    assert [2] == [entry.times for entry in history.entries(limit=9, kind="refused")]
     for entry in history.entries(limit=9):
         assert all(len(text) <= MAX_TEXT for text in (entry.reason, entry.client or "", entry.user_id or ""))
     assert history.entries(limit=9, kind="gap")[0].user_id == "u" * 199 + "\N{HORIZONTAL ELLIPSIS}"

@@ -74,6 +74,13 @@ def test_a_token_without_the_claim_has_no_scopes(claims: dict[str, Any]) -> None
     assert frozenset() == identity(rules, scope=ADMIN_SCOPE, **claims).scopes
 
 
+def test_roles_and_groups_with_spaces_are_no_scopes_and_refuse_no_token() -> None:
+    rules = TokenRules(scope_claims=["cognito:groups", "realm_access.roles"])
+    claims = {"cognito:groups": ["Sales admin", PUBLISH_SCOPE], "realm_access": {"roles": ["", " admin", "a\u00a0b"]}}
+
+    assert frozenset({PUBLISH_SCOPE}) == identity(rules, **claims).scopes
+
+
 def test_scopes_of_several_claims_count_together() -> None:
     rules = TokenRules(scope_claims=["scp", "roles"])
 

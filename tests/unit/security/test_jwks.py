@@ -259,10 +259,32 @@ async def test_keys_with_one_id_are_all_tried() -> None:
 async def test_without_an_application_that_runs_it_keys_are_loaded_for_the_first_token() -> None:
     source = Source(jwk_of("first"))
     jwks = source.jwks()
-    assert jwks.problem
+    # Otherwise the application would never be ready, and no token would come.
+    assert None is jwks.problem
 
     assert ["first"] == await found_by(jwks, "first")
-    assert None is jwks.problem
+
+
+async def test_without_an_application_that_runs_it_old_keys_are_loaded_again_beside_a_token() -> None:
+    source = Source(jwk_of("first"))
+    jwks = source.jwks(timing=LoadTiming(refresh=600.0, retry=30.0))
+    await jwks.load()
+    source.answer = OSError("away")
+    source.clock.advance(600.0)
+    jwks.refresh_if_old()
+    assert ["first"] == await found_by(jwks, "first")
+    await until(lambda: source.loads == 2)
+    source.answer = set_of(jwk_of("second"))
+    source.clock.advance(29.0)
+    jwks.refresh_if_old()
+    assert 2 == source.loads
+
+    source.clock.advance(1.0)
+    jwks.refresh_if_old()
+    await until(lambda: source.removed)
+
+    assert ["second"] == await found_by(jwks, "second")
+    assert 3 == source.loads
 
 
 async def test_running_it_twice_loads_once() -> None:
@@ -349,7 +371,7 @@ def test_a_url_with_a_login_or_an_invalid_host_is_a_configuration_error(url: str
 
 @pytest.mark.parametrize("url", ["https://login.example.com/k?a=b", "http://localhost:1/", "http://[::1]:1/k"])
 def test_http_is_for_this_machine(url: str) -> None:
-    assert Jwks.at(url, algorithms=["RS256"], removed=lambda: None).problem
+    assert Jwks.at(url, algorithms=["RS256"], removed=lambda: None)
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "PS256", "EdDSA"])

@@ -209,7 +209,7 @@ async def test_a_provider_that_is_away_refuses_no_token_for_good(provider: Ident
         await verified(verifier, token_by("first"))
     provider.start()
 
-    assert verifier.problem
+    assert None is verifier.problem
 
 
 def test_settings_choose_the_verifier(provider: IdentityProvider) -> None:

@@ -10,9 +10,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
 from unmissed.core.rest import EVENTS_PATH
+from unmissed.delivery.served_application import ServedApplication
 from unmissed.delivery.socket import ADMISSIONS_STATE, Admissions
 from unmissed.framework_names import Config
-from unmissed.main import ServedApplication, create_app
+from unmissed.main import create_app
 from unmissed.server.arriving import HANDSHAKES_PER_TURN, Arrivals, HttpProtocol
 from unmissed.server.websocket_protocol import WebSocketProtocol
 from unmissed.testing import SECRET
