@@ -496,7 +496,10 @@ def test_publish_tells_that_a_server_cannot_be_reached(url: str) -> None:
 
 @pytest.mark.parametrize("data", ["", "hello", "{", "NaN", "Infinity", "1e999", '"\\ud800"'])
 def test_publish_refuses_data_that_is_not_json(data: str) -> None:
-    assert "DATA is not JSON" in misuse_of("publish", "chat", data, "--url", NOWHERE, "--token", "x")
+    misuse = misuse_of("publish", "chat", data, "--url", NOWHERE, "--token", "x")
+
+    assert "DATA is not JSON" in misuse
+    assert "'\"hello\"'" in misuse
 
 
 @pytest.mark.parametrize("command", [["publish", "chat"], ["tail"]])
