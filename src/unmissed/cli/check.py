@@ -76,8 +76,9 @@ def _try_log(settings: Settings, *, wait: float) -> None:
     file = file_of(settings.log_url)
     log = log_from_url(
         settings.log_url,
-        # The server may retain more than this environment configures: opening the log must delete nothing of it.
-        retention=_EVERYTHING,
+        # The server may retain more than this environment configures: opening its file must delete nothing. Opening an
+        # engine deletes nothing, but its stream in NATS must allow what this node retains, and may be created here.
+        retention=settings.retention() if file is None else _EVERYTHING,
         first_number=None if settings.first_number == "clock" else settings.first_number,
         clock=time.monotonic,
         wall_clock=time.time,
