@@ -155,7 +155,7 @@ class NotRunning(UnmissedError, RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "the ConnectionManager is not running: pass its lifespan to FastAPI, FastAPI(lifespan=manager.lifespan), "
-            "or enter 'async with manager:' in your own lifespan"
+            "or enter 'async with manager:' in your own lifespan. TestClient(app) runs it only in a with statement"
         )
 
 

@@ -157,6 +157,16 @@ def test_check_shows_every_setting_and_hides_the_secret() -> None:
     assert "problem" not in output
 
 
+@pytest.mark.usefixtures("_secret")
+def test_check_shows_settings_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_SCOPE_CLAIM", "scp,roles")
+
+    lines = run("check").splitlines()
+
+    assert "ok       UNMISSED_SCOPE_CLAIM = scp,roles" in lines
+    assert "ok       UNMISSED_JWKS_URL = " in lines
+
+
 @pytest.mark.parametrize(
     ("environment", "problem"),
     [
