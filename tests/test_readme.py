@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jose import jwt
 
-from unmissed import JwtVerifier, Settings
+from unmissed import JwtVerifier, LogUnavailable, Settings
 from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.message_routes import PATH
 from unmissed.api.models import RecoveryBody
@@ -100,6 +100,20 @@ async def test_the_example_test_passes_and_the_example_script_publishes_once(ser
     numbers = [await asyncio.to_thread(example["announce"], served.url, served.token(), 42) for _ in range(2)]
 
     assert numbers == [served.published("order.paid")[0].sequence_number] * 2
+
+
+def test_the_example_handler_answers_503_without_the_address_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    app = executed("applications.md", DOCS["applications.md"])["app"]
+
+    async def pay() -> None:
+        raise LogUnavailable("redis://engine:6379: connection refused")
+
+    app.add_api_route("/pay", pay, methods=["POST"])
+    response = TestClient(app).post("/pay")
+
+    assert (503, "1") == (response.status_code, response.headers["Retry-After"])
+    assert "engine" not in response.text
 
 
 async def test_the_example_requests_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ async def test_an_unknown_connection_is_an_error_that_names_the_right_call(manag
 async def test_publishing_before_the_start_names_the_lifespan(clock: ManualClock) -> None:
     manager = managed(clock)
 
-    with pytest.raises(NotRunning, match="lifespan"):
+    with pytest.raises(NotRunning, match=r"lifespan=manager\.lifespan.*with statement"):
         await manager.emit("a")
     with pytest.raises(NotRunning, match="lifespan"):
         manager.publish_threadsafe({"type": "a"})

@@ -40,8 +40,7 @@ def check(
             refuse_several_workers(sys.argv, os.environ)
         _try_token(settings)
         for name, value in settings:
-            shown = without_login(value) if name == "log_url" else value
-            typer.echo(f"ok       UNMISSED_{name.upper()} = {shown}")
+            typer.echo(f"ok       UNMISSED_{name.upper()} = {_shown(name, value)}")
         _try_log(settings, wait=wait)
     except UnmissedError as error:
         problems += 1
@@ -56,6 +55,15 @@ def check(
     if files := _open_files():
         typer.echo(f"ok       limit of {files} open files, one for each connection; raise it with ulimit -n")
     raise typer.Exit(1 if problems else 0)
+
+
+def _shown(name: str, value: object) -> object:
+    """Return a value as it is set in the environment, without its secrets: nothing if it is unset."""
+    if name == "log_url":
+        return without_login(str(value))
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else value
 
 
 def _try_token(settings: Settings) -> None:
@@ -76,8 +84,9 @@ def _try_log(settings: Settings, *, wait: float) -> None:
     file = file_of(settings.log_url)
     log = log_from_url(
         settings.log_url,
-        # The server may retain more than this environment configures: opening the log must delete nothing of it.
-        retention=_EVERYTHING,
+        # The server may retain more than this environment configures: opening its file must delete nothing. Opening an
+        # engine deletes nothing, but its stream in NATS must allow what this node retains, and may be created here.
+        retention=settings.retention() if file is None else _EVERYTHING,
         first_number=None if settings.first_number == "clock" else settings.first_number,
         clock=time.monotonic,
         wall_clock=time.time,

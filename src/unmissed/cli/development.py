@@ -25,7 +25,9 @@ _TOKEN_SECONDS = 86_400.0
 _RELOAD_DRAIN_SECONDS = 0.5
 """Whoever saves a file waits for the drain time until the new code runs."""
 
-_WARNING = "NOT FOR PRODUCTION: --dev accepts tokens in URLs, and a random secret is lost when the server stops."
+_WARNING = (
+    "NOT FOR PRODUCTION: --dev accepts tokens in URLs. Unless a secret is set, it is random, and lost at the end."
+)
 
 
 def development_settings(settings: Settings, *, host: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def publish(
             message["data"] = decode_json(data)
         body = encode_json(message)
     except ValueError as error:
-        raise typer.BadParameter(f"DATA is not JSON: {error}") from None
+        raise typer.BadParameter(f"DATA is not JSON: {error}. A text needs quotes inside quotes: '\"hello\"'") from None
     try:
         response = httpx.post(
             f"{url.rstrip('/')}{MESSAGES_PATH}", content=body, headers=json_headers(token_or_own(token))

@@ -377,7 +377,11 @@ class Link:
         if status == HTTPStatus.UNAUTHORIZED:
             self._retry_token(status, "the token was not accepted")
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _RETRIED_STATUSES:
-            raise ConnectionRefused(status, "the handshake was refused")
+            # Unmissed refuses with a close code. Servers answer 403 or 404 where they have no WebSocket.
+            raise ConnectionRefused(
+                status,
+                f"{self.shown_url} was refused with this HTTP status: check the address, and proxies in front of it",
+            )
 
     def _retry_token(self, code: int, reason: str) -> None:
         """Ask a token provider for one fresh token. A token that cannot change is not tried twice."""

@@ -155,7 +155,7 @@ class NotRunning(UnmissedError, RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "the ConnectionManager is not running: pass its lifespan to FastAPI, FastAPI(lifespan=manager.lifespan), "
-            "or enter 'async with manager:' in your own lifespan"
+            "or enter 'async with manager:' in your own lifespan. TestClient(app) runs it only in a with statement"
         )
 
 
@@ -188,10 +188,14 @@ class LogUnavailable(UnmissedError):
 
 
 class ProviderUnavailable(UnmissedError):
-    """A token cannot be verified at the moment: its key is not known, and the identity provider cannot be asked."""
+    """A token cannot be verified at the moment: its key is not known, and the identity provider cannot be asked.
 
-    def __init__(self) -> None:
-        super().__init__("the keys of the identity provider are not available: retry shortly")
+    ``loaded``: whether other keys of the provider are known.
+    """
+
+    def __init__(self, *, loaded: bool = False) -> None:
+        keys = "the token's key is not known yet" if loaded else "the keys of the identity provider are not available"
+        super().__init__(f"{keys}: retry shortly")
 
 
 class WrongThread(UnmissedError, RuntimeError):

@@ -123,7 +123,7 @@ class Jwks:
             raise InvalidToken(_UNKNOWN_KEY)
         if self._loading is None:
             if now < self._may_load_at:
-                raise ProviderUnavailable
+                raise ProviderUnavailable(loaded=self._loaded)
             self._may_load_at = now + (self._timing.unknown if self._loaded or self._kept_fresh else _FIRST_RETRY)
         await self._load_once()
         keys = self.find(key_id)
@@ -131,7 +131,7 @@ class Jwks:
             self._note_unknown(key_id)
             raise InvalidToken(_UNKNOWN_KEY)
         if keys is None:
-            raise ProviderUnavailable
+            raise ProviderUnavailable(loaded=self._loaded)
         return keys
 
     def _note_unknown(self, key_id: str | None) -> None:

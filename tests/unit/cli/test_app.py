@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import unmissed
-from engines import RedisServer
+from engines import NatsServer, RedisServer
 from identity_provider import IdentityProvider, jwk_of
 from support import CONNECTED, nth, scripted, until
 from unmissed import ConnectionManager, Page
@@ -157,6 +157,16 @@ def test_check_shows_every_setting_and_hides_the_secret() -> None:
     assert "problem" not in output
 
 
+@pytest.mark.usefixtures("_secret")
+def test_check_shows_settings_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_SCOPE_CLAIM", "scp,roles")
+
+    lines = run("check").splitlines()
+
+    assert "ok       UNMISSED_SCOPE_CLAIM = scp,roles" in lines
+    assert "ok       UNMISSED_JWKS_URL = " in lines
+
+
 @pytest.mark.parametrize(
     ("environment", "problem"),
     [
@@ -224,6 +234,36 @@ def test_check_reports_a_wrong_password_and_accepts_the_right_one_for_several_wo
     assert "refuses the login" in refused.stdout
     assert "wr0ng" not in refused.output
     assert "problem" not in accepted
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_accepts_a_stream_before_and_after_its_first_node(
+    monkeypatch: pytest.MonkeyPatch, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}?name=checked"
+    monkeypatch.setenv("UNMISSED_LOG_URL", url)
+
+    async def start_a_node() -> None:
+        async with ConnectionManager(Settings.load(jwt_secret=SECRET, log_url=url)):
+            pass
+
+    assert "problem" not in run("check")
+    asyncio.run(start_a_node())
+    assert "problem" not in run("check")
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_reports_a_stream_that_allows_less_than_this_node_retains(
+    monkeypatch: pytest.MonkeyPatch, nats_server: NatsServer
+) -> None:
+    monkeypatch.setenv("UNMISSED_LOG_URL", f"{nats_server.url}?name=small")
+    run("check")
+    monkeypatch.setenv("UNMISSED_MAX_AGE", "36000")
+
+    result = CliRunner().invoke(app, ["check"])
+
+    assert 1 == result.exit_code
+    assert "problem  UNMISSED_LOG_URL: this node cannot use the stream small: max_age is" in result.stdout
 
 
 @pytest.mark.usefixtures("_secret")
@@ -499,7 +539,10 @@ def test_publish_tells_that_a_server_cannot_be_reached(url: str) -> None:
 
 @pytest.mark.parametrize("data", ["", "hello", "{", "NaN", "Infinity", "1e999", '"\\ud800"'])
 def test_publish_refuses_data_that_is_not_json(data: str) -> None:
-    assert "DATA is not JSON" in misuse_of("publish", "chat", data, "--url", NOWHERE, "--token", "x")
+    misuse = misuse_of("publish", "chat", data, "--url", NOWHERE, "--token", "x")
+
+    assert "DATA is not JSON" in misuse
+    assert "'\"hello\"'" in misuse
 
 
 @pytest.mark.parametrize("command", [["publish", "chat"], ["tail"]])

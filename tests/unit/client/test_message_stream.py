@@ -454,6 +454,8 @@ async def test_an_address_without_a_websocket_is_refused(server: LiveServer) -> 
             pass
 
     assert refused.value.code in (403, 404)
+    assert f"{server.websocket_url.removesuffix('/ws')}/nothing/ws was refused" in refused.value.reason
+    assert "check the address" in refused.value.reason
 
 
 async def test_a_provider_is_asked_for_a_token_for_every_connection(server: LiveServer) -> None:
