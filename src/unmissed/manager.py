@@ -78,8 +78,7 @@ class ConnectionManager(Registration):
         """
         super().__init__()
         self.settings = settings or Settings.load()
-        self.unused_settings = frozenset[str]() if log is None else LOG_SETTINGS
-        """Those that have no effect, because they are for the log at ``settings.log_url``."""
+        self._unused_settings = frozenset[str]() if log is None else LOG_SETTINGS
         self._log: Log = log or log_from_url(
             self.settings.log_url,
             retention=self.settings.retention(),
@@ -118,6 +117,7 @@ class ConnectionManager(Registration):
                     revocations=self._revocations,
                     clocks=self._clocks,
                 )
+                running.unused_settings = self._unused_settings
                 # Before the start, which may fail or be cancelled: the periodic checks run already.
                 stack.push_async_callback(running.stop)
                 await running.start()

@@ -97,6 +97,8 @@ class Running:
         self.node_id = secrets.token_urlsafe(6)
         """Identifies this run among the nodes of the log. The ids of its connections begin with it."""
         self.draining = False
+        self.unused_settings = frozenset[str]()
+        """Those that have no effect, because they are for another log."""
         self._started_at = clocks.monotonic()
         self._stopped = False
         self._log = log

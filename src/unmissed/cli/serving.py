@@ -59,7 +59,7 @@ class Site:
     def _check_effect(self, name: str, loaded: LoadedApplication, managers: Sequence[ConnectionManager]) -> None:
         """Raise ConfigurationError if a flag of the command line has no effect on any manager."""
         wanted = getattr(self.settings, name)
-        using = [manager for manager in managers if name not in manager.unused_settings]
+        using = [manager for manager in managers if name not in manager.running.unused_settings]
         if all(getattr(manager.settings, name) != wanted for manager in using):
             code = f"sets {name} in code" if using else "passes a log to its ConnectionManager"
             raise ConfigurationError(

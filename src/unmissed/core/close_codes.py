@@ -61,6 +61,9 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013, "The log or the identity provider is unavailable"
 
 
+KNOWN_CODES = frozenset(CloseCode)
+"""Clients choose the codes that they close with: all others are counted as one."""
+
 _REACTIONS = {int(code): code.reaction for code in CloseCode}
 
 CODES_OF_ERRORS: Mapping[type[UnmissedError], CloseCode] = {

@@ -6,7 +6,7 @@ from enum import StrEnum
 from itertools import chain, count
 from typing import NamedTuple
 
-from unmissed.core.close_codes import CloseCode
+from unmissed.core.close_codes import KNOWN_CODES
 from unmissed.core.window import Outcome, Window
 from unmissed.delivery.connection import Connection
 from unmissed.security.redaction import redact
@@ -20,8 +20,6 @@ MAX_ALIKE = 100
 
 MAX_TEXT = 200
 """Characters that are kept of a text that clients choose: of a reason, an address, or the id of a user."""
-
-_KNOWN_CODES = frozenset(CloseCode)
 
 
 class HistoryKind(StrEnum):
@@ -168,7 +166,7 @@ class History:
 
     def _kept(self, kind: HistoryKind, code: int | None, *, now: float) -> OrderedDict[object, HistoryEntry]:
         """Count an event, and return the entries that are like it."""
-        alike = (kind, code if code in _KNOWN_CODES else None)
+        alike = (kind, code if code in KNOWN_CODES else None)
         minute = int(now // 60)
         if not self._minutes or self._minutes[-1][0] != minute:
             self._minutes.append((minute, Counter()))

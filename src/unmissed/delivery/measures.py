@@ -5,14 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unmissed.core.close_codes import CloseCode
+from unmissed.core.close_codes import KNOWN_CODES
 from unmissed.core.reader import ReadCounts
 
 BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histograms' buckets, in seconds."""
-
-
-_KNOWN_CODES = frozenset(CloseCode)
 
 
 class Histogram:
@@ -91,5 +88,5 @@ def _by_known_code(counts: Mapping[int, int]) -> dict[str, int]:
     """Return the counts by code. Clients choose codes, so unknown ones are counted together."""
     found = Counter[str]()
     for code, count in counts.items():
-        found[str(int(code)) if code in _KNOWN_CODES else "other"] += count
+        found[str(int(code)) if code in KNOWN_CODES else "other"] += count
     return dict(found)
