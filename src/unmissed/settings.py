@@ -52,10 +52,10 @@ class Settings(BaseSettings):
     )
     jwks_url: str | None = Field(
         default=None,
-        description="URL of an identity provider's keys (a JWK Set), in place of JWT_SECRET: https only, except here.",
+        description="URL of an identity provider's keys (a JWK Set), in place of JWT_SECRET: https, or http locally.",
     )
     jwks_file: Path | None = Field(
-        default=None, description="File with a JWK Set, in place of JWKS_URL. It is read again when it has changed."
+        default=None, description="File with a JWK Set, in place of JWKS_URL. It is read again every 10 minutes."
     )
     node_secret: SecretStr | None = Field(
         default=None,
