@@ -1,4 +1,4 @@
-/** Addresses of servers, as pages write them. */
+/** Addresses of servers and ways to them, as pages write them. */
 
 import assert from "node:assert/strict";
 import test, { afterEach } from "node:test";
@@ -89,3 +89,22 @@ test("a program without a page, and a page that is a file, have no origin", () =
   assert.throws(() => serverUrl("/"), /write https/);
   assert.equal(serverUrl("https://api.example.com"), "https://api.example.com");
 });
+
+for (const transports of [[], ["websockets"], ["websocket", "sse"], ["tabs"], "pigeon", [null]]) {
+  test(`the transports ${JSON.stringify(transports)} are refused, with the names of the valid ones`, () => {
+    const refusal = { name: "TypeError", message: /: name some of websocket,events,polling$/ };
+
+    assert.throws(() => connect("http://server.test", { transports }), refusal);
+  });
+}
+
+for (const transports of [undefined, "websocket", ["websocket"]]) {
+  test(`the transports ${JSON.stringify(transports)} begin with a WebSocket`, async () => {
+    const sockets = fakeSockets();
+
+    connect("http://server.test", { transports, token: "t" });
+    await settled();
+
+    assert.equal(sockets.length, 1);
+  });
+}

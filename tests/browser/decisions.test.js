@@ -61,14 +61,16 @@ test("a reset that was noticed already is none", () => {
   assert.deepEqual([position, Boolean(loss)], [5, false]);
 });
 
-test("pauses are random up to twice as long after every failure, and at most 30 seconds", () => {
+test("pauses are random up to twice as long after every failure, and at most 4 seconds, or 30 after many", () => {
+  const pauseOf = (failures, random) => pauseAfterFailures(failures, undefined, random);
+
   assert.deepEqual(
-    [0, 1, 2, 3].map((failures) => pauseAfterFailures(failures, 1)),
-    [500, 1000, 2000, 4000],
+    [0, 1, 2, 3, 4, 59, 60, 600].map((failures) => pauseOf(failures, 1)),
+    [500, 1000, 2000, 4000, 4000, 4000, 30_000, 30_000],
   );
-  assert.equal(pauseAfterFailures(60, 1), 30_000);
-  assert.equal(pauseAfterFailures(3, 0.25), 1000);
-  assert.equal(pauseAfterFailures(3, 0), 0);
+  assert.equal(pauseOf(3, 0.25), 1000);
+  assert.equal(pauseOf(3, 0), 0);
+  assert.equal(pauseAfterFailures(4, 30_000, 1), 8000);
 });
 
 test("the close codes of the protocol lead to what it says", () => {

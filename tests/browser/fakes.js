@@ -175,8 +175,8 @@ class FakeEvents {
   }
 
   async end() {
+    if (!this.signal.aborted) this.controller.close();
     this.ended = true;
-    this.controller.close();
     await settled();
   }
 }

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -39,7 +40,7 @@ def test_answers_of_others_do_not_end_a_page(site: Site, open_page: OpenPage, an
 def test_refusals_of_others_do_not_end_a_page_that_uses_http(
     site: Site, open_page: OpenPage, name: str, transport: str
 ) -> None:
-    page = open_page().hurry().connect(site.token(), transports=[transport]).live()
+    page = open_page().connect(site.token(), transports=[transport]).live()
 
     must_outlive(page, site, partial(begin_answers, site, ANSWERS[name]), partial(end_answers, site))
 
@@ -49,7 +50,7 @@ def test_refusals_of_others_do_not_end_a_page_that_uses_http(
 def test_refusals_of_others_end_no_page_also_after_a_minute(
     site: Site, open_page: OpenPage, name: str, transports: list[str]
 ) -> None:
-    page = open_page().hurry().connect(site.token(), transports=transports).live()
+    page = open_page().connect(site.token(), transports=transports).live()
 
     begin_answers(site, ANSWERS[name])
     page.wait_until("seen.pauses.length >= 3")
@@ -80,16 +81,27 @@ def test_an_outage_of_the_network_is_over_for_a_page_soon_after_its_end(site: Si
     must_outlive(page, site, site.cut_off, site.let_in)
 
 
-def test_an_outage_of_four_seconds_is_over_for_a_page_soon_after_its_end(site: Site, open_page: OpenPage) -> None:
-    page = open_page().connect(site.token()).live()
-    # The average of the pauses, which double.
-    page.evaluate("void (Math.random = () => 0.5)")
+OUTAGES = {
+    "no connections for 10 s": (10, Site.cut_off, Site.let_in),
+    "a gateway without its service for 30 s": (
+        30,
+        partial(begin_answers, answer=ANSWERS["502 of a gateway"]),
+        end_answers,
+    ),
+}
 
-    site.cut_off()
-    page.evaluate("void (globalThis.over = performance.now() + 4000)")
+
+@pytest.mark.parametrize(("seconds", "begin", "end"), OUTAGES.values(), ids=OUTAGES)
+def test_a_long_outage_is_over_for_a_page_soon_after_its_end(
+    site: Site, open_page: OpenPage, seconds: int, begin: Callable[[Site], None], end: Callable[[Site], None]
+) -> None:
+    page = open_page().connect(site.token()).live()
+
+    begin(site)
+    page.evaluate(f"void (globalThis.over = performance.now() + {1000 * seconds})")
     site.publish(3)
     page.wait_until("performance.now() > over")
-    site.let_in()
+    end(site)
 
     assert seconds_until_live(page) < LIVE_SECONDS
     assert nths(1, 2, 3) == page.received(3).numbers
@@ -123,7 +135,7 @@ def test_a_login_of_eleven_seconds_is_waited_for(site: Site, open_page: OpenPage
 @each_transport
 def test_a_login_that_fails_at_first_is_tried_again(site: Site, open_page: OpenPage, transport: str) -> None:
     tokens: list[str | None] = [None, None, None, site.token()]
-    page = open_page().hurry().connect(tokens, transports=[transport]).wait_until("seen.tokens >= 3")
+    page = open_page().connect(tokens, transports=[transport]).wait_until("seen.tokens >= 3")
 
     assert seconds_until_live(page) < LIVE_SECONDS
     assert [] == page.events
@@ -131,7 +143,7 @@ def test_a_login_that_fails_at_first_is_tried_again(site: Site, open_page: OpenP
 
 @each_transport
 def test_a_cookie_that_comes_later_is_enough(cookie_site: Site, open_page: OpenPage, transport: str) -> None:
-    page = open_page(cookie_site.page).hurry().connect(None, transports=[transport])
+    page = open_page(cookie_site.page).connect(None, transports=[transport])
     page.wait_until("seen.pauses.length >= 3")
 
     page.evaluate("void (document.cookie = 'session=valid')")
@@ -144,7 +156,7 @@ def test_a_cookie_that_comes_later_is_enough(cookie_site: Site, open_page: OpenP
 def test_a_page_of_a_sub_domain_with_cookies_outlives_an_outage(
     cookie_site: Site, open_page: OpenPage, transports: list[str]
 ) -> None:
-    page = sub_domain(cookie_site, open_page).hurry()
+    page = sub_domain(cookie_site, open_page)
     page.connect(None, url=cookie_site.at("api.shop.localhost"), transports=transports, credentials="include").live()
 
     must_outlive(page, cookie_site, cookie_site.cut_off, cookie_site.let_in)

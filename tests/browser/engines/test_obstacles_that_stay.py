@@ -91,7 +91,7 @@ def test_where_only_polling_works_a_page_polls(site: Site, open_page: OpenPage) 
     """Without WebSockets, and behind a proxy that collects an answer before it forwards it."""
     site.network.faults.websockets = WebSocketSupport.NONE
     site.gateway.answer = lambda request: b"" if request.path.startswith("/websocket/events") else None
-    page = open_page().hurry().connect(site.token())
+    page = open_page().connect(site.token())
 
     assert seconds_until_live(page) < LIVE_SECONDS
     assert "polling" == page.evaluate("stream.transport")

@@ -133,6 +133,7 @@ def test_a_page_calls_a_command(site: Site, connect: Connect, transport: str) ->
 
     assert 42 == page.evaluate("stream.command('double', 21)")
     assert 4400 == page.evaluate(f"stream.command('double', 'x'){FAILS}")
+    assert 4400 == page.evaluate(f"stream.command('unknown'){FAILS}")
     assert "live" == page.evaluate("stream.status")
 
 

@@ -29,6 +29,6 @@ export const serverUrl = (address) => {
  */
 const parsedUrl = (text) => {
   // A sandboxed page has the origin "null", which is no base.
-  const url = text.startsWith("/") ? new URL(text, location.origin) : new URL(text);
+  const url = new URL(text, text.startsWith("/") ? location.origin : undefined);
   return new URL(url.href.replace(/^ws/, "http"));
 };

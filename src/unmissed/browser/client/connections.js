@@ -1,7 +1,7 @@
 /**
  * The connection of a stream: which attempt is made when, what replaces it, and what follows its end.
  *
- * @import { Action, Frame, Status } from "../types.js"
+ * @import { Frame, Status } from "../types.js"
  * @import { Cause } from "./failures.js"
  * @import { Link, Source } from "./link.js"
  * @import { Settings } from "./settings.js"
@@ -9,9 +9,10 @@
  * @import { Tokens } from "./tokens.js"
  */
 
-import { actionAfter, pauseAfterFailures } from "./decisions.js";
+import { LONGEST_PAUSE, pauseAfterFailures } from "./decisions.js";
+import { createEndings } from "./endings.js";
 import { openEvents } from "./events.js";
-import { LOST, TIMED_OUT } from "./failures.js";
+import { LOST, TOO_MANY } from "./failures.js";
 import { HANDSHAKE_TIME, createLink } from "./link.js";
 import { openPolling } from "./polling.js";
 import { openTabs } from "./tabs.js";
@@ -21,11 +22,6 @@ import { openWebSocket } from "./websocket.js";
 
 /** How long the function for a token may take: a user may have to log in first. */
 const TOKEN_TIME = 300_000;
-/** A connection that lasted this long resets the pauses to short ones. */
-const LASTING_TIME = 5000;
-/** The most failures that count: after a server that accepts and drops, and after one that cannot be reached. */
-const FAILURES_OF_CONNECTED = 3;
-const FAILURES = 6;
 /** After a frame that is younger, an event of the page needs no ping. */
 const RECENT_TIME = 5000;
 /** A token is renewed after this part of its seconds, and never at once. */
@@ -36,9 +32,6 @@ const FIRST_CODE = 1000;
 
 /** @type {Record<string, import("./link.js").Transport>} */
 const TRANSPORTS = { websocket: openWebSocket, events: openEvents, polling: openPolling, tabs: openTabs };
-
-/** @type {Partial<Record<Action, "refused" | "unauthorized">>} */
-const REFUSALS = { stop: "refused", renew: "unauthorized" };
 
 /**
  * What a stream does about its connection.
@@ -56,12 +49,13 @@ const REFUSALS = { stop: "refused", renew: "unauthorized" };
  * @param {{ source: Source, tokens: Tokens, tabs: TabGroup }} parts
  * @param {Listener} listener
  */
-export const createConnections = ({ log, ...settings }, { source, tokens, tabs }, listener) => {
-  const choice = createTransportChoice({ log, ...settings });
+export const createConnections = (settings, { source, tokens, tabs }, listener) => {
+  const { log } = settings;
+  const choice = createTransportChoice(settings);
+  const sequelOf = createEndings(tokens, choice);
   const timer = createTimer();
   /** @type {Link | undefined} An attempt beside the present connection, to replace it. */
   let candidate;
-  let failures = 0;
   let notBefore = 0;
 
   const connections = {
@@ -238,10 +232,6 @@ export const createConnections = ({ log, ...settings }, { source, tokens, tabs }
       else startBeside(link.transport);
     },
 
-    /**
-     * Decides what follows the end of a connection. A connection that lasted five seconds resets the pauses to short ones.
-     * With a server that accepts and then drops, they grow to four seconds, and with one that cannot be reached to thirty.
-     */
     followEnd(link, cause) {
       link.abort();
       // Errors of the browser have other codes, and a message.
@@ -256,7 +246,7 @@ export const createConnections = ({ log, ...settings }, { source, tokens, tabs }
         candidate = undefined;
       } else {
         connections.end();
-        goOnAfter(link, cause, { code, reason: cause.reason ?? cause.message ?? "" });
+        goOnAfter(link, { code, reason: cause.reason ?? cause.message ?? "" });
       }
     },
   };
@@ -271,49 +261,19 @@ export const createConnections = ({ log, ...settings }, { source, tokens, tabs }
   /** @param {Link} link The present one. */
   const endBeside = (link) => {
     candidate = undefined;
-    if (link.connectedAt) link.beside = Date.now() + 2 * pauseAfterFailures(link.tries - 1);
+    if (link.connectedAt) link.beside = Date.now() + 2 * pauseAfterFailures(link.tries - 1, LONGEST_PAUSE);
     link.doWhatIsDue();
   };
 
   /**
-   * Returns whether the end of a link may be a verdict about this client. A token that did not arrive was removed on the way.
-   *
    * @param {Link} link
-   * @param {{ code: number }} end
-   */
-  const isVerdict = (link, { code }) => choice.trusts(link) && !(code === TIMED_OUT && tokens.current);
-
-  /**
-   * @param {Link} link
-   * @param {Cause} cause
    * @param {{ code: number, reason: string }} end
    */
-  const goOnAfter = (link, cause, end) => {
-    const action = isVerdict(link, end) ? actionAfter(end.code) : "resume";
-    const refusal = REFUSALS[action];
-    // Only the server itself closes a WebSocket with such a code.
-    const isFinal = action === "stop" && link.transport === "websocket";
-    if (refusal && (isFinal || tokens.refuse())) {
-      listener.refuse(refusal, end);
-      return;
-    }
-    if (action === "slow" && link.connectedAt) listener.slowDown();
-    if (action === "resume" && link.attempted && !link.connectedAt) choice.miss(link);
-    wait(pauseAfter(link, action, cause), end);
-  };
-
-  /**
-   * @param {Link} link
-   * @param {Action} action
-   * @param {Cause} cause
-   */
-  const pauseAfter = ({ transport, connectedAt }, action, { answered }) => {
-    if (connectedAt && Date.now() - connectedAt > LASTING_TIME) failures = 0;
-    // The network works, but this transport does not: the preferred one is next.
-    if (answered && !connectedAt && action === "resume" && transport !== choice.preferred()) return 0;
-    const pause = action === "renew" && !failures ? 0 : pauseAfterFailures(failures);
-    failures = Math.min(failures + 1, connectedAt ? FAILURES_OF_CONNECTED : FAILURES);
-    return pause;
+  const goOnAfter = (link, end) => {
+    const { refusal, pause } = sequelOf(link, end.code);
+    if (end.code === TOO_MANY && link.connectedAt) listener.slowDown();
+    if (refusal) listener.refuse(refusal, end);
+    else wait(pause, end);
   };
 
   return connections;

@@ -19,7 +19,10 @@
 import { attempt } from "./attempt.js";
 
 const SHORTEST_PAUSE = 500;
-const LONGEST_PAUSE = 30_000;
+/** For the first failures, about two minutes of an outage, pauses are short: a page is live soon after its end. */
+const SHORT_PAUSE = 4000;
+export const LONGEST_PAUSE = 30_000;
+export const PATIENT_FAILURES = 60;
 
 /** @type {Actions} */
 const ACTIONS = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408: "renew", 4429: "slow" };
@@ -58,14 +61,17 @@ export const placeAfter = ({ position, epoch }, frame) => {
   };
 };
 
+/** @param {number} failures */
+const longestAfter = (failures) => (failures < PATIENT_FAILURES ? SHORT_PAUSE : LONGEST_PAUSE);
+
 /**
  * Returns the milliseconds before the next attempt: a random time up to a limit that doubles after every failure, from
- * half a second to 30 seconds. `random` is a number from 0 to 1: full jitter, so that clients do not reconnect together.
+ * half a second to the longest. `random` is a number from 0 to 1: full jitter, so that clients do not reconnect together.
  *
- * @param {number} failures
+ * @param {number} failures How many were there in a row.
  */
-export const pauseAfterFailures = (failures, random = Math.random()) =>
-  random * Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** failures);
+export const pauseAfterFailures = (failures, longest = longestAfter(failures), random = Math.random()) =>
+  random * Math.min(longest, SHORTEST_PAUSE * 2 ** failures);
 
 /**
  * Returns what to do after a close code. An HTTP status is one when 4000 is added.

@@ -7,9 +7,14 @@
  * @import { Settings } from "./settings.js"
  */
 
-import { createBacklog } from "./backlog.js";
 import { createPositionStore } from "./position_store.js";
 import { createSnapshot } from "./snapshot.js";
+
+/**
+ * An event of a message or a loss, and the place after it.
+ *
+ * @typedef {{ type: string, detail: any, place: Place }} Waiting
+ */
 
 /** The event of a message has its type after this. */
 export const MESSAGE = "message:";
@@ -30,12 +35,25 @@ const ALL = "*";
  * @param {Outlet} outlet
  */
 export const createDelivery = (settings, source, { emit, report, reopen }) => {
-  const { log } = settings;
+  const { limit, log } = settings;
   const store = createPositionStore(settings, report);
   Object.assign(source, store.load() ?? { position: settings.since, epoch: settings.epoch });
-  /** Until the application has its first handler. @type {ReturnType<typeof createBacklog> | undefined} */
-  let backlog = createBacklog(source, settings.limit);
+  /**
+   * The first events, until the application has its first handler, so that a page may await something between `connect`
+   * and `on`. The server sends again what is too much.
+   *
+   * @type {Waiting[] | undefined}
+   */
+  let backlog = [];
+  /** Where the application is: before the backlog. @type {Place} */
+  let place = { ...source };
   let isClosed = false;
+
+  /** Begins again with a snapshot, which includes the messages up to its place. Losses are still reported. */
+  const beginAgain = (position = source.position) => {
+    backlog = backlog?.filter(({ detail }) => !detail.sequence_number);
+    place = { ...source, position };
+  };
 
   /**
    * Goes back to an earlier place, and reconnects: the server sends what follows it, or declares it lost, which needs another
@@ -47,16 +65,16 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
   const rewind = ({ position, epoch }) => {
     log("rewinds to", position);
     Object.assign(source, { position, epoch });
-    backlog?.beginAgain(source);
+    beginAgain();
     reopen();
   };
 
   const snapshot = createSnapshot(settings, {
-    begin: () => backlog?.beginAgain(source),
+    begin: beginAgain,
     /** Delivers the messages that waited for the snapshot, except those that it includes. */
     goOnWith(held, number) {
       source.position = Math.max(/** @type {number} */ (source.position), number);
-      backlog?.beginAgain({ ...source, position: number });
+      beginAgain(number);
       for (const each of held) if (each.sequence_number > number) delivery.deliverMessage(each);
       delivery.savePosition();
     },
@@ -82,7 +100,7 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
     },
 
     /** Returns where the application is. @returns {Place} */
-    place: () => backlog?.place ?? source,
+    place: () => (backlog ? place : source),
 
     savePosition() {
       if (!snapshot.isLoading() && !backlog && !isClosed) store.save(source);
@@ -100,28 +118,29 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
      * @param {any} detail
      */
     deliverEvent(type, detail) {
-      const place = { ...source, position: detail.sequence_number ?? source.position };
-      if (backlog) backlog.add({ type, detail, place });
-      else emitEvent(type, detail);
+      const after = { ...source, position: detail.sequence_number ?? source.position };
+      if (!backlog) emitEvent(type, detail);
+      else if (backlog.length < limit) backlog.push({ type, detail, place: after });
     },
 
     /** Follows the connection past a frame that is neither a message nor a loss. */
-    followSource: () => backlog?.follow(source),
+    followSource() {
+      if (!backlog?.length) place = { ...source };
+    },
 
     /** Delivers what has waited for the first handler. */
     deliverBacklog() {
       if (!backlog) return;
-      const { waitingEvents, isIncomplete } = backlog;
-      log("delivers", waitingEvents.length, "that waited");
-      for (const { type, detail, place } of waitingEvents) {
+      const waiting = backlog;
+      log("delivers", waiting.length, "that waited");
+      for (const { type, detail, place: after } of waiting) {
         if (isClosed) return;
-        backlog.place = place;
+        place = after;
         if (!snapshot.isLoading()) store.save(place);
         emitEvent(type, detail);
       }
-      const { place } = backlog;
       backlog = undefined;
-      if (isIncomplete) rewind(place);
+      if (waiting.length >= limit) rewind(place);
       else delivery.savePosition();
     },
   };

@@ -1,7 +1,6 @@
 /**
  * Server-Sent Events, read with `fetch`, because an `EventSource` can neither send a token nor show a refusal.
  *
- * @import { Cause } from "./failures.js"
  * @import { Transport } from "./link.js"
  */
 
@@ -35,13 +34,10 @@ export const eventParser = (take) => {
  */
 export const openEvents = async (source, link) => {
   const { body } = await fetched(source, link, "events");
-  /** @type {Cause} */
-  let cause = {};
   const write = eventParser((frame) => {
-    if (frame?.type === "error") cause = failure(frame.code, frame.detail);
+    if (frame?.type === "error") link.end(failure(frame.code, frame.detail));
     else link.takeFrame(frame);
   });
-  const end = () => link.end(cause);
-  body.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({ write })).then(end, end);
+  body.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({ write })).then(link.end, link.end);
   return requestsOverHttp(source, link);
 };

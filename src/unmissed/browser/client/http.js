@@ -5,7 +5,7 @@
  * @import { Link } from "./link.js"
  */
 
-import { failureOf, foreignFailure, hasType } from "./failures.js";
+import { failureOf, foreignFailure } from "./failures.js";
 
 const JSON_TYPE = "application/json";
 const EVENTS_TYPE = "text/event-stream";
@@ -49,7 +49,8 @@ export const fetched = async (source, link, path, id, body) => {
     body: JSON.stringify(body),
     signal: link.signal,
   });
-  if (response.ok && hasType(response, path === "events" ? EVENTS_TYPE : JSON_TYPE)) return response;
+  const type = response.headers.get("Content-Type");
+  if (response.ok && type?.startsWith(path === "events" ? EVENTS_TYPE : JSON_TYPE)) return response;
   throw await failureOf(response, id);
 };
 
@@ -67,19 +68,8 @@ export const fetchedPage = async (source, link, path) => {
 };
 
 /**
- * Requests the position from which a new client starts.
- *
- * @param {Source} source
- * @param {Link} link
- */
-const startFromLatest = async (source, link) => {
-  const { messages, outcome, ...page } = await fetchedPage(source, link, PATH_OF_POSITION);
-  link.takeFrame({ ...page, type: "connected", sequence_number: page.latest });
-};
-
-/**
  * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and nothing is
- * lost), the messages up to the number `through`, and `heartbeat`.
+ * lost), the messages up to the number `through`, and `heartbeat`. A new client gets its position alone.
  *
  * @param {Source} source
  * @param {Link} link
@@ -87,12 +77,16 @@ const startFromLatest = async (source, link) => {
  */
 export const recoverOverRest = async (source, link, begun = false, through = Infinity) => {
   const { position } = source;
-  if (position === undefined) return startFromLatest(source, link);
-  const { messages, ...page } = await fetchedPage(source, link, "messages");
+  const path = position === undefined ? PATH_OF_POSITION : "messages";
+  const { messages, ...page } = await fetchedPage(source, link, path);
+  if (position === undefined) {
+    link.takeFrame({ ...page, outcome: undefined, type: "connected", sequence_number: page.latest });
+    return;
+  }
   const complete = page.outcome === "complete";
   const sequence_number = complete ? position : page.oldest - 1;
   if (!begun || !complete) link.takeFrame({ ...page, type: "connected", sequence_number });
   for (const message of messages) if (message.sequence_number <= through) link.takeFrame(message);
-  if (page.has_more && messages.at(-1).sequence_number < through) return recoverOverRest(source, link, true, through);
-  link.takeFrame({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
+  if (page.has_more && messages.at(-1).sequence_number < through) await recoverOverRest(source, link, true, through);
+  else link.takeFrame({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
 };

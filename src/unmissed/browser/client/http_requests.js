@@ -5,6 +5,7 @@
  * @import { Link, Source } from "./link.js"
  */
 
+import { topicsAfter } from "./decisions.js";
 import { LOST, UNAUTHORIZED, foreignFailure } from "./failures.js";
 import { PATH_OF_POSITION, fetched, fetchedPage } from "./http.js";
 
@@ -64,12 +65,9 @@ const execute = async (source, link, { id, name, message, data }) => {
  * @param {Frame} frame
  */
 const changeTopics = async (source, link, { id, type, topics }) => {
-  const followed = new Set(source.topics ?? link.greeting.topics);
-  for (const topic of topics) {
-    if (type === "follow") followed.add(topic);
-    else followed.delete(topic);
-  }
-  const page = await fetchedPage({ url: source.url, topics: [...followed] }, link, PATH_OF_POSITION);
+  const [added, removed] = type === "follow" ? [topics, []] : [[], topics];
+  const followed = topicsAfter(source.topics ?? link.greeting.topics, added, removed);
+  const page = await fetchedPage({ url: source.url, topics: followed }, link, PATH_OF_POSITION);
   link.takeFrame({ type: "following", id, topics: page.topics });
   if (`${page.topics}` !== `${link.greeting.topics ?? ""}`) link.end();
 };

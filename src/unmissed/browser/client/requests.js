@@ -7,7 +7,7 @@
  * @import { Settings } from "./settings.js"
  */
 
-import { RESTARTING, TIMED_OUT, TOO_LARGE, TOO_MANY, UNAVAILABLE, failure } from "./failures.js";
+import { POSTPONING, TIMED_OUT, TOO_LARGE, TOO_MANY, failure } from "./failures.js";
 import { createTimer } from "./timer.js";
 
 const MOST_BYTES = 65_536;
@@ -22,8 +22,6 @@ const MOST_SLOWNESS = 16;
 const ANSWER_TIME = 5000;
 /** Before requests that the server has postponed are repeated: at least a second, and a random one. */
 const POSTPONED_TIME = 1000;
-
-const POSTPONING = [RESTARTING, UNAVAILABLE, TOO_MANY];
 
 /**
  * A request that is not answered. `sent` on the present connection, and first at the time `since`.
@@ -53,6 +51,8 @@ export const createRequests = ({ limit, log }) => {
   let budgetFull = 0;
   /** @type {Error | undefined} Why no more requests are sent. */
   let end;
+
+  const isOpen = () => link && !link.signal.aborted;
 
   /** Milliseconds between two requests. */
   const interval = () => (slowness * 1000) / (link?.greeting.rate ?? RATE);
@@ -150,7 +150,7 @@ export const createRequests = ({ limit, log }) => {
     const unanswered = pending.size - waiting.length;
     budgetTimer.stop();
     for (const request of waiting.slice(0, burst() - unanswered)) {
-      if (!link || link.signal.aborted) return;
+      if (!isOpen()) return;
       const early = budgetFull - burst() * interval() - performance.now();
       if (early > 0) {
         budgetTimer.start(early, sendWaiting);
@@ -160,7 +160,7 @@ export const createRequests = ({ limit, log }) => {
       request.sent = true;
       request.since ??= Date.now();
       log("sends", request.frame);
-      link.send?.(request.frame);
+      link?.send?.(request.frame);
       if (unanswered === 0) expectAnswer();
     }
   };
@@ -168,9 +168,9 @@ export const createRequests = ({ limit, log }) => {
   /** Tests the connection whenever nothing is answered for a while: it may be dead, or the application slow. */
   const expectAnswer = () =>
     answerTimer.start(ANSWER_TIME, () => {
-      if (!pending.size || !link || link.signal.aborted) return;
+      if (!pending.size || !isOpen()) return;
       log("pings");
-      link.probe(true);
+      link?.probe(true);
       expectAnswer();
     });
 

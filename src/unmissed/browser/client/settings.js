@@ -7,6 +7,8 @@
 
 import { logFor } from "./report.js";
 
+/** The names of the transports, the best one first. @type {string[]} */
+const TRANSPORTS = ["websocket", "events", "polling"];
 const LIMIT = 1000;
 const SNAPSHOT_TIME = 30_000;
 
@@ -24,19 +26,25 @@ const SNAPSHOT_TIME = 30_000;
 /** @typedef {Choices & { log: Log }} Settings */
 
 /**
+ * Throws TypeError if no transport, or an unknown one, is to be used.
+ *
  * @param {string} url
  * @param {Options} options
  * @returns {Settings}
  */
 export const settingsOf = (url, options) => {
+  const transports = [options.transports ?? TRANSPORTS].flat();
+  if (!transports.length || transports.some((name) => !TRANSPORTS.includes(name))) {
+    throw new TypeError(`transports [${transports}]: name some of ${TRANSPORTS}`);
+  }
   const choices = {
-    transports: ["websocket", "events", "polling"],
     credentials: /** @type {RequestCredentials} */ ("same-origin"),
     limit: LIMIT,
     key: `unmissed:${[url, options.topics]}`,
     snapshotTimeout: SNAPSHOT_TIME,
     ...options,
     url,
+    transports,
   };
   return { ...choices, log: logFor(choices) };
 };

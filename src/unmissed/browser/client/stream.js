@@ -29,7 +29,6 @@ const PAUSING_EVENTS = ["pagehide", "freeze"];
  */
 export const openStream = (url, options) => {
   const settings = settingsOf(url, options);
-  const target = new EventTarget();
   const ended = new AbortController();
   /** The types of events that have had a listener. */
   const heard = new Set();
@@ -45,7 +44,7 @@ export const openStream = (url, options) => {
    */
   const emit = (type, detail) => {
     if (!type.startsWith(MESSAGE)) settings.log(type, detail);
-    target.dispatchEvent(new CustomEvent(type, { detail }));
+    stream.dispatchEvent(new CustomEvent(type, { detail }));
   };
 
   /**
@@ -202,6 +201,82 @@ export const openStream = (url, options) => {
     }
   };
 
+  class Face extends EventTarget {
+    get status() {
+      return status;
+    }
+    get snapshotStatus() {
+      return delivery.snapshotStatus;
+    }
+    get position() {
+      return delivery.place().position;
+    }
+    get epoch() {
+      return delivery.place().epoch;
+    }
+    get topics() {
+      return source.topics;
+    }
+    get transport() {
+      return connections.presentLink?.transport;
+    }
+    get connectionId() {
+      return connections.presentLink?.greeting?.connection_id;
+    }
+
+    /**
+     * Notices the first handler of messages. What waits for it follows when the present code has added all its handlers.
+     *
+     * @type {EventTarget["addEventListener"]}
+     */
+    addEventListener(type, listener_, when) {
+      super.addEventListener(type, listener_, when);
+      heard.add(type);
+      if (type.startsWith(MESSAGE)) queueMicrotask(delivery.deliverBacklog);
+    }
+
+    /** @type {Stream["on"]} */
+    on(type, handler) {
+      const listener_ = (/** @type {any} */ { detail }) => handler(detail);
+      stream.addEventListener(MESSAGE + type, listener_);
+      return () => stream.removeEventListener(MESSAGE + type, listener_);
+    }
+
+    [Symbol.asyncIterator]() {
+      return messagesOf(stream, { limit: settings.limit, signal: ended.signal });
+    }
+
+    /** @type {Stream["publish"]} */
+    publish(message) {
+      return requests.add({ type: "publish", message });
+    }
+
+    /** @type {Stream["command"]} */
+    command(name, data) {
+      return requests.add({ type: "command", name, data });
+    }
+
+    /** @type {Stream["follow"]} */
+    follow(...topics) {
+      return requests.add({ type: "follow", topics });
+    }
+
+    /** @type {Stream["unfollow"]} */
+    unfollow(...topics) {
+      return requests.add({ type: "unfollow", topics });
+    }
+
+    drop(milliseconds = 0) {
+      if (status !== "closed") connections.drop(milliseconds);
+    }
+
+    close() {
+      endBecause(failure(CLOSED, "the stream is closed"));
+    }
+  }
+  /** @type {any} */
+  const stream = new Face();
+
   /** The address, and the place and topics of the connection. @type {Source} */
   const source = { url, topics: options.topics };
   const tokens = createTokens(options.token);
@@ -220,66 +295,6 @@ export const openStream = (url, options) => {
   const { slowDown } = requests;
   const listener = { takeFrame, changeStatus, refuse, slowDown, report };
   const connections = createConnections(settings, { source, tokens, tabs }, listener);
-
-  const face = {
-    get status() {
-      return status;
-    },
-    get snapshotStatus() {
-      return delivery.snapshotStatus;
-    },
-    get position() {
-      return delivery.place().position;
-    },
-    get epoch() {
-      return delivery.place().epoch;
-    },
-    get topics() {
-      return source.topics;
-    },
-    get transport() {
-      return connections.presentLink?.transport;
-    },
-    get connectionId() {
-      return connections.presentLink?.greeting?.connection_id;
-    },
-
-    /**
-     * Notices the first handler of messages. What waits for it follows when the present code has added all its handlers.
-     *
-     * @type {EventTarget["addEventListener"]}
-     */
-    addEventListener(type, listener_, when) {
-      EventTarget.prototype.addEventListener.call(stream, type, listener_, when);
-      heard.add(type);
-      if (type.startsWith(MESSAGE)) queueMicrotask(delivery.deliverBacklog);
-    },
-
-    /** @type {Stream["on"]} */
-    on(type, handler) {
-      const listener_ = (/** @type {any} */ { detail }) => handler(detail);
-      stream.addEventListener(/** @type {any} */ (MESSAGE + type), listener_);
-      return () => stream.removeEventListener(MESSAGE + type, listener_);
-    },
-
-    [Symbol.asyncIterator]: () => messagesOf(stream, { limit: settings.limit, signal: ended.signal }),
-
-    /** @type {Stream["publish"]} */
-    publish: (message) => requests.add({ type: "publish", message }),
-    /** @type {Stream["command"]} */
-    command: (name, data) => requests.add({ type: "command", name, data }),
-    /** @type {Stream["follow"]} */
-    follow: (...topics) => requests.add({ type: "follow", topics }),
-    /** @type {Stream["unfollow"]} */
-    unfollow: (...topics) => requests.add({ type: "unfollow", topics }),
-
-    drop(milliseconds = 0) {
-      if (status !== "closed") connections.drop(milliseconds);
-    },
-    close: () => endBecause(failure(CLOSED, "the stream is closed")),
-  };
-  /** @type {any} */
-  const stream = Object.defineProperties(target, Object.getOwnPropertyDescriptors(face));
 
   for (const type of PAGE_EVENTS) {
     globalThis.addEventListener?.(type, notice, { capture: true, signal: ended.signal });

@@ -8,7 +8,7 @@
 import { attempt } from "./attempt.js";
 import { LOST, TIMED_OUT } from "./failures.js";
 
-/** The first attempts go to one transport: fewer, if it has never worked. */
+/** The first attempts of a round go to one transport: fewer, if it has never worked. */
 const FIRST_ATTEMPTS = 4;
 const FIRST_ATTEMPTS_OF_ALL = 2;
 /**
@@ -19,6 +19,8 @@ const BARE_EVERY = 2;
 const BARE_EVERY_IF_WORKED = 8;
 /** Without an answer for this time, or twice as long if it has worked before, another transport is tried in parallel. */
 export const RACE_TIME = 3000;
+
+/** @typedef {ReturnType<typeof createTransportChoice>} TransportChoice */
 
 /** @param {Settings} settings */
 export const createTransportChoice = ({ transports, url }) => {
@@ -41,15 +43,12 @@ export const createTransportChoice = ({ transports, url }) => {
 
     preferred: () => worked ?? transports.find((name) => name === remembered) ?? choice.best,
 
-    /**
-     * Returns the transport of the next attempt: the preferred one. After several failures, it alternates with the others.
-     */
+    /** Returns the transport of the next attempt. A round has several with the preferred one, and one with each other. */
     next() {
       const preferred = choice.preferred();
-      const turn = misses - (worked ? FIRST_ATTEMPTS : FIRST_ATTEMPTS_OF_ALL);
-      if (turn < 0 || turn % 2) return preferred;
       const others = choice.besides(preferred);
-      return others[(turn / 2) % others.length] ?? preferred;
+      const attempts = worked ? FIRST_ATTEMPTS : FIRST_ATTEMPTS_OF_ALL;
+      return others[(misses % (attempts + others.length)) - attempts] ?? preferred;
     },
 
     /** Returns whether the next WebSocket sends its token in the first frame. */
@@ -108,13 +107,19 @@ export const createTransportChoice = ({ transports, url }) => {
       if (code === TIMED_OUT) bare = !wasBare;
     },
 
-    /** @param {Link} link An attempt that failed. */
+    /**
+     * Returns whether the next attempt follows without a pause: the others are tried in vain wherever only the preferred
+     * transport gets through, and must not delay it.
+     *
+     * @param {Link} link An attempt that failed.
+     */
     miss({ transport }) {
       misses++;
       if (transport === "tabs" && misses >= FIRST_ATTEMPTS_OF_ALL) {
         choice.alone = true;
         misses = 0;
       }
+      return choice.besides(choice.preferred()).includes(transport);
     },
 
     /** Begins with the preferred transport again: the network has changed. */
