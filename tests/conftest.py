@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,17 @@ def _controlled_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("UNMISSED_") or name in ("WEB_CONCURRENCY", "UVICORN_WORKERS", "GRANIAN_WORKERS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("UNMISSED_FIRST_NUMBER", str(FIRST))
+
+
+@pytest.fixture
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a command that is called in this process does to the loggers: it would write to a closed stream."""
+    loggers = [logging.getLogger(name) for name in ("unmissed", "uvicorn", "uvicorn.access", "uvicorn.error")]
+    before = [(each, each.level, each.propagate, [*each.handlers]) for each in loggers]
+    yield
+    for each, level, propagate, handlers in before:
+        each.setLevel(level)
+        each.propagate, each.handlers[:] = propagate, handlers
 
 
 LIVE_FOLDERS = {"faults", "live"}

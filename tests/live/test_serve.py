@@ -167,6 +167,7 @@ def test_the_address_of_a_client_comes_from_trusted_proxies_only(trusted: str, s
     assert f" {shown}:" in logged
 
 
+@pytest.mark.usefixtures("_logging_as_before")
 def test_files_that_do_not_fit_are_refused_in_one_line(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     certfile, keyfile = map(str, certificate)
     nonsense = tmp_path / "nonsense.pem"

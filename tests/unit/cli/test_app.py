@@ -394,6 +394,7 @@ def test_no_secret_is_a_flag_of_serve_because_processes_are_listed_with_their_fl
         (None, ["--dev", "--max-age", "never"], "UNMISSED_MAX_AGE: "),
     ],
 )
+@pytest.mark.usefixtures("_logging_as_before")
 def test_serve_refuses_what_cannot_work(
     monkeypatch: pytest.MonkeyPatch, secret: str | None, arguments: list[str], refusal: str
 ) -> None:
