@@ -1,10 +1,11 @@
 """What tests of obstacles share: what other web servers answer, and what a page must do despite it."""
 
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,6 +13,8 @@ from browser.engines.gateway import Answer, forward, response
 from browser.engines.page import EnginePage
 from browser.engines.site import Site
 from support import nth, nths
+
+Case = TypeVar("Case")
 
 LIVE_SECONDS = 5.0
 """How long after the end of an obstacle, or after its own start, a page may take to be live."""
@@ -66,20 +69,27 @@ def _answered(status: HTTPStatus, body: Any = "<h1>no</h1>", content_type: str =
 
 
 ANSWERS = {
-    "401 of a gateway": _answered(HTTPStatus.UNAUTHORIZED, {"detail": "log in"}, JSON),
-    "403 of a gateway": _answered(HTTPStatus.FORBIDDEN, {"message": "forbidden"}, JSON),
-    "403 with a problem": _answered(HTTPStatus.FORBIDDEN, _REFUSAL, PROBLEM),
     "401 with a problem": _answered(HTTPStatus.UNAUTHORIZED, {**_REFUSAL, "status": 401}, PROBLEM),
-    "404 with a problem": _answered(HTTPStatus.NOT_FOUND, {**_REFUSAL, "status": 404}, PROBLEM),
+    "403 of a gateway": _answered(HTTPStatus.FORBIDDEN, {"message": "forbidden"}, JSON),
     "404 of another application": _answered(HTTPStatus.NOT_FOUND, {"detail": "Not Found"}, JSON),
-    "429 of a gateway": _answered(HTTPStatus.TOO_MANY_REQUESTS, "slow down"),
     "502 of a gateway": _answered(HTTPStatus.BAD_GATEWAY, {"message": "upstream"}, JSON),
-    "503 for maintenance": _answered(HTTPStatus.SERVICE_UNAVAILABLE, headers="Retry-After: 3600\r\n"),
     "a login page": _answered(HTTPStatus.OK, "<h1>Log in to the hotel</h1>"),
-    "a redirect to a login page": _answered(HTTPStatus.FOUND, headers="Location: /page\r\n"),
     "another application": _answered(HTTPStatus.OK, {"messages": "of another kind"}, JSON),
+    "401 of a gateway": _answered(HTTPStatus.UNAUTHORIZED, {"detail": "log in"}, JSON),
+    "403 with a problem": _answered(HTTPStatus.FORBIDDEN, _REFUSAL, PROBLEM),
+    "404 with a problem": _answered(HTTPStatus.NOT_FOUND, {**_REFUSAL, "status": 404}, PROBLEM),
+    "429 of a gateway": _answered(HTTPStatus.TOO_MANY_REQUESTS, "slow down"),
+    "503 for maintenance": _answered(HTTPStatus.SERVICE_UNAVAILABLE, headers="Retry-After: 3600\r\n"),
+    "a redirect to a login page": _answered(HTTPStatus.FOUND, headers="Location: /page\r\n"),
 }
-each_answer = pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+
+
+def nightly(cases: Sequence[Case], *, otherwise: int) -> list[Case]:
+    """Return all cases if ``EVERY_CASE`` is set, as it is nightly, and the first ones otherwise."""
+    return list(cases if os.environ.get("EVERY_CASE") else cases[:otherwise])
+
+
+each_answer = pytest.mark.parametrize("name", nightly([*ANSWERS], otherwise=6))
 
 
 def begin_answers(site: Site, answer: Answer) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 
 from browser.engines.conftest import TRANSPORTS, OpenPage
-from browser.engines.gateway import Answer
 from browser.engines.obstacles import (
     ANSWERS,
     LIVE_SECONDS,
@@ -17,6 +16,7 @@ from browser.engines.obstacles import (
     end_answers,
     must_outlive,
     must_work,
+    nightly,
     seconds_until_live,
 )
 from browser.engines.page import EnginePage
@@ -29,14 +29,14 @@ each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 @each_answer
-def test_answers_of_others_do_not_end_a_page(site: Site, open_page: OpenPage, answer: Answer) -> None:
+def test_answers_of_others_do_not_end_a_page(site: Site, open_page: OpenPage, name: str) -> None:
     page = open_page().connect(site.token()).live()
 
-    must_outlive(page, site, partial(begin_answers, site, answer), partial(end_answers, site))
+    must_outlive(page, site, partial(begin_answers, site, ANSWERS[name]), partial(end_answers, site))
 
 
 @pytest.mark.parametrize("transport", ["events", "polling"])
-@pytest.mark.parametrize("name", ["401 with a problem", "403 with a problem"])
+@pytest.mark.parametrize("name", nightly(["401 with a problem", "403 with a problem"], otherwise=1))
 def test_refusals_of_others_do_not_end_a_page_that_uses_http(
     site: Site, open_page: OpenPage, name: str, transport: str
 ) -> None:
@@ -45,7 +45,7 @@ def test_refusals_of_others_do_not_end_a_page_that_uses_http(
     must_outlive(page, site, partial(begin_answers, site, ANSWERS[name]), partial(end_answers, site))
 
 
-@pytest.mark.parametrize("name", ["401 with a problem", "403 with a problem"])
+@pytest.mark.parametrize("name", nightly(["401 with a problem", "403 with a problem"], otherwise=1))
 @pytest.mark.parametrize("transports", [TRANSPORTS, ["events"]])
 def test_refusals_of_others_end_no_page_also_after_a_minute(
     site: Site, open_page: OpenPage, name: str, transports: list[str]
@@ -62,7 +62,9 @@ def test_refusals_of_others_end_no_page_also_after_a_minute(
     assert [] == page.events
 
 
-@pytest.mark.parametrize("name", ["401 with a problem", "404 with a problem", "503 for maintenance", "a login page"])
+@pytest.mark.parametrize(
+    "name", nightly(["401 with a problem", "503 for maintenance", "404 with a problem", "a login page"], otherwise=2)
+)
 def test_answers_of_others_before_the_first_connection_do_not_end_a_page(
     site: Site, open_page: OpenPage, name: str
 ) -> None:
@@ -152,7 +154,7 @@ def test_a_cookie_that_comes_later_is_enough(cookie_site: Site, open_page: OpenP
     must_work(page, cookie_site)
 
 
-@pytest.mark.parametrize("transports", [TRANSPORTS, *([each] for each in TRANSPORTS)], ids=str)
+@pytest.mark.parametrize("transports", nightly([TRANSPORTS, *([each] for each in TRANSPORTS)], otherwise=2), ids=str)
 def test_a_page_of_a_sub_domain_with_cookies_outlives_an_outage(
     cookie_site: Site, open_page: OpenPage, transports: list[str]
 ) -> None:

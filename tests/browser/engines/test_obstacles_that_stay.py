@@ -9,7 +9,7 @@ from jose import jwt
 
 from browser.engines.conftest import TRANSPORTS, OpenPage
 from browser.engines.gateway import Answer, Request, response
-from browser.engines.obstacles import HTML, JSON, LIVE_SECONDS, must_work, seconds_until_live
+from browser.engines.obstacles import HTML, JSON, LIVE_SECONDS, must_work, nightly, seconds_until_live
 from browser.engines.site import Site
 from support import nths
 from unmissed.lab.proxy import WebSocketSupport
@@ -110,7 +110,7 @@ def test_a_browser_that_claims_to_be_offline_is_not_believed(site: Site, open_pa
 
 
 @each_transport
-@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("hours", nightly([1, -1], otherwise=1))
 def test_the_clock_of_the_page_may_be_wrong(site: Site, open_page: OpenPage, transport: str, hours: int) -> None:
     page = open_page().hurry()
     page.evaluate(f"((now) => void (Date.now = () => now() + {hours} * 3_600_000))(Date.now)")
