@@ -11,7 +11,13 @@ pytestmark = pytest.mark.live
 CONSOLE = FOLDER / "console"
 
 
-@pytest.mark.parametrize("script", sorted(CONSOLE.glob("*.test.js")), ids=lambda script: script.name)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(each, marks=[pytest.mark.long] * (each.name != "ledger.test.js"), id=each.name)
+        for each in sorted(CONSOLE.glob("*.test.js"))
+    ],
+)
 def test_the_parts_without_a_page_pass_their_tests(script: Path) -> None:
     run_tests(script)
 

@@ -18,6 +18,7 @@ from unmissed.testing import SECRET
 ROOT = FOLDER.parents[1]
 SOURCE = ROOT / "src" / "unmissed" / "browser"
 MAX_BYTES = 8_000
+SHORT_TESTS = {"decisions.test.js", "handlers.test.js", "requests.test.js", "snapshots.test.js", "stream.test.js"}
 PACKAGE_TESTS = {FOLDER / "react.test.js", FOLDER / "vue.test.js"}
 GENERATED = ("unmissed.min.js", "client.js.map")
 
@@ -55,7 +56,7 @@ def compile_strictly(*files: str | Path, resolution: str, folder: Path = FOLDER)
 @pytest.mark.parametrize(
     "script",
     [
-        pytest.param(each, marks=[pytest.mark.long] * (each.name == "networks.test.js"), id=each.name)
+        pytest.param(each, marks=[pytest.mark.long] * (each.name not in SHORT_TESTS), id=each.name)
         for each in sorted(set(FOLDER.glob("*.test.js")) - PACKAGE_TESTS)
     ],
 )
