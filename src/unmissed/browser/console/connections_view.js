@@ -1,13 +1,12 @@
 /** The view of the connections: searched, sorted, and closed. */
 
 import { create, element, name, setText, visible } from "./elements.js";
-import { Feed } from "./feed.js";
-import { Filters } from "./filters.js";
 import { age, count, moment } from "./format.js";
 import { totalWords } from "./operator_words.js";
+import { PagedList } from "./paged_list.js";
 import { ask } from "./question.js";
 import { SAMPLES, sparkline } from "./sparkline.js";
-import { cell, openingRow, Pages, Rows, showEmpty } from "./table.js";
+import { cell, openingRow, Rows, showEmpty } from "./table.js";
 
 /** @typedef {import("./api.js").Api} Api */
 /** @typedef {import("./api.js").Connection} Connection */
@@ -22,13 +21,8 @@ export class ConnectionsView {
   #api;
   #inspector;
   #ids;
-  #feed;
+  #list;
   #root = element("connections-view", HTMLElement);
-  #filters = new Filters(element("connections-filters", HTMLFormElement), {
-    view: "connections",
-    changed: () => this.#restart(),
-  });
-  #pages = new Pages(this.#root, () => this.#feed.refresh());
   #rows = new Rows(
     element("connections-rows", HTMLElement),
     (/** @type {Connection} */ connection) =>
@@ -43,33 +37,30 @@ export class ConnectionsView {
     this.#api = api;
     this.#inspector = inspector;
     this.#ids = ids;
-    this.#feed = new Feed(this.#root, { ask: () => this.#ask(), show: (page) => this.#show(page) });
+    this.#list = new PagedList(this.#root, element("connections-filters", HTMLFormElement), {
+      view: "connections",
+      ask: (filters, after) => this.#ask(filters, after),
+      show: (page) => this.#show(page),
+    });
   }
 
   /** @param {URLSearchParams} parameters */
   start(parameters) {
-    this.#filters.take(parameters);
-    this.#pages.reset();
-    this.#feed.start();
+    this.#list.start(parameters);
   }
 
   stop() {
-    this.#feed.stop();
+    this.#list.stop();
   }
 
-  #restart() {
-    this.#pages.reset();
-    this.#feed.refresh();
-  }
-
-  #ask() {
-    const { sort: chosen, ...filters } = this.#filters.values;
+  /** @param {Record<string, string>} filters @param {string | number} after */
+  #ask({ sort: chosen, ...filters }, after) {
     const [sort, order] = chosen.split(" ");
-    return this.#api.connections({ ...filters, sort, order, limit: PAGE_SIZE, after: this.#pages.beginning });
+    return this.#api.connections({ ...filters, sort, order, limit: PAGE_SIZE, after });
   }
 
   /** @param {import("./api.js").ConnectionsPage} page */
-  #show({ connections, total, matching, next }) {
+  #show({ connections, total, matching }) {
     this.#shown = connections;
     this.#lags.take(connections);
     setText(element("connections-total", HTMLElement), totalWords(matching, total));
@@ -78,7 +69,6 @@ export class ConnectionsView {
     const ids = this.#ids();
     this.#rows.show(connections, (each) => each.connection_id);
     for (const row of this.#root.querySelectorAll("tr.opening")) markOwn(row, ids);
-    this.#pages.show(next);
   }
 
   /** @param {string} id */
@@ -137,7 +127,7 @@ export class ConnectionsView {
   async #confirmed(question, act) {
     if (!(await ask(question))) return false;
     await act();
-    this.#feed.refresh();
+    this.#list.refresh();
     return true;
   }
 }

@@ -1,11 +1,10 @@
 /** The view of the log: the retained messages of all users, filtered, and each with its JSON. */
 
 import { create, element, name, setText } from "./elements.js";
-import { Feed } from "./feed.js";
-import { Filters } from "./filters.js";
 import { bytes, count, messages as messagesWords, moment, time } from "./format.js";
 import { audienceWords } from "./operator_words.js";
-import { cell, openingRow, Pages, Rows, showEmpty } from "./table.js";
+import { PagedList } from "./paged_list.js";
+import { cell, openingRow, Rows, showEmpty } from "./table.js";
 
 /** @typedef {import("./api.js").Api} Api */
 /** @typedef {import("./api.js").LogMessage} LogMessage */
@@ -19,10 +18,8 @@ const STAMPED = ["type", "sequence_number", "timestamp", "topics"];
 export class LogBrowser {
   #api;
   #inspector;
-  #feed;
+  #list;
   #root = element("log-view", HTMLElement);
-  #filters = new Filters(element("log-filters", HTMLFormElement), { view: "log", changed: () => this.#restart() });
-  #pages = new Pages(this.#root, () => this.#feed.refresh());
   #rows = new Rows(
     element("log-rows", HTMLElement),
     (/** @type {LogMessage} */ message) => new MessageRow(message, () => this.#inspect(message)),
@@ -32,42 +29,34 @@ export class LogBrowser {
   constructor(api, { inspector }) {
     this.#api = api;
     this.#inspector = inspector;
-    this.#feed = new Feed(this.#root, { ask: () => this.#ask(), show: (page) => this.#show(page) });
+    this.#list = new PagedList(this.#root, element("log-filters", HTMLFormElement), {
+      view: "log",
+      ask: (filters, before) => this.#api.log({ ...filters, limit: PAGE_SIZE, before }),
+      show: (page) => this.#show(page),
+    });
   }
 
   /** @param {URLSearchParams} parameters */
   start(parameters) {
-    this.#filters.take(parameters);
-    this.#pages.reset();
-    this.#feed.start();
+    this.#list.start(parameters);
   }
 
   stop() {
-    this.#feed.stop();
-  }
-
-  #restart() {
-    this.#pages.reset();
-    this.#feed.refresh();
-  }
-
-  #ask() {
-    return this.#api.log({ ...this.#filters.values, limit: PAGE_SIZE, before: this.#pages.beginning });
+    this.#list.stop();
   }
 
   /** @param {import("./api.js").LogPage} page */
   #show({ messages, examined, next, oldest, latest }) {
     const retained = messagesWords(latest - oldest + 1);
     const found = `${count(messages.length)} of ${messagesWords(examined)} on this page`;
-    setText(element("log-total", HTMLElement), this.#filters.active ? found : retained);
+    setText(element("log-total", HTMLElement), this.#list.isFiltered ? found : retained);
     showEmpty(this.#root, messages.length === 0 ? this.#nothing(examined, next) : "");
     this.#rows.show(messages, (each) => String(each.message.sequence_number));
-    this.#pages.show(next);
   }
 
   /** @param {number} examined @param {number | null} next */
   #nothing(examined, next) {
-    if (!this.#filters.active) return "The log is empty.";
+    if (!this.#list.isFiltered) return "The log is empty.";
     return next === null ? "No message matches." : `None of ${messagesWords(examined)} matches. Older ones may.`;
   }
 
