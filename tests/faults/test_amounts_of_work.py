@@ -367,7 +367,6 @@ def last_hour() -> object:
     """Events of every kind and code, in every minute, with the longest texts. A short text of a client is a copy."""
     clock = ManualClock()
     history = History(clock=clock)
-    window = Window(Retention(), epoch="e", first_number=FIRST)
     worst = "\U0001f600" * 1_000
     for minute in range(2 * MINUTES):
         clock.advance(60)
@@ -380,7 +379,7 @@ def last_hour() -> object:
             text = f"{minute}.{number}.{worst}"
             history.lost(text, FIRST, FIRST + minute)
             history.stalled(ended(text), text)
-            history.recovered(Outcome.RESET, text, since=FIRST, window=window)
+            history.recovered(Outcome.RESET, text, since=FIRST, lost=None)
     return history
 
 

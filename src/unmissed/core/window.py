@@ -50,14 +50,36 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Located:
+    """Where delivery continues for a position, after the number ``start``, and how complete it is.
+
+    ``lost_through`` is the highest number that the outcome declares lost; ``start`` if it declares none.
+    """
+
+    outcome: Outcome
+    start: int
+    lost_through: int
+
+    @property
+    def lost(self) -> tuple[int, int] | None:
+        """The range of a gap: of the messages from the first to the last number, at least the last one is lost."""
+        return (self.start + 1, self.lost_through) if self.outcome is Outcome.GAP else None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """The first messages after a position that one user sees. ``has_more``: whether further ones follow."""
+    """The first messages after a position that one user sees. ``has_more``: whether further ones follow.
+
+    ``sequence_number`` is the position after this page, and ``lost`` the first and the last number of a gap.
+    """
 
     outcome: Outcome
     oldest: int
     latest: int
     messages: tuple[Message, ...]
     has_more: bool
+    sequence_number: int
+    lost: tuple[int, int] | None = None
 
 
 class Window:
@@ -74,11 +96,13 @@ class Window:
         self.latest = first_number - 1
         """The highest number appended so far; ``first_number - 1`` before the first."""
         self.evicted_through = first_number - 1
-        """The highest number evicted so far. Gaps are derived from this number only."""
+        """The highest number evicted so far."""
         self.evicted_messages = 0
         """How many messages have been evicted, in all epochs."""
         self.appended_bytes = 0
         """Bytes ever appended, including those of evicted messages."""
+        self.changes = 0
+        """Counts appends and removals: what was read is still true while it is the same."""
         self._messages: deque[Message] = deque()
         self._bytes = 0
         self._addressed = AudienceIndex()
@@ -86,7 +110,7 @@ class Window:
 
     @property
     def oldest(self) -> int:
-        """The lowest number that is not evicted, even if no message is retained."""
+        """The lowest retained number; ``latest + 1`` if no message is retained."""
         return self.evicted_through + 1
 
     @property
@@ -108,6 +132,7 @@ class Window:
     def append(self, message: Message) -> None:
         """Add the message numbered ``latest + 1`` and evict what no longer fits."""
         size = message.size_in_log
+        self.changes += 1
         self._messages.append(message)
         self._addressed.add(message)
         self._bytes += size
@@ -146,9 +171,7 @@ class Window:
         """
         return self.evicted_through if keys is None else self._evictions.highest(keys, everyone=everyone)
 
-    def locate(
-        self, position: int, *, epoch: str | None = None, keys: frozenset[str] | None = None
-    ) -> tuple[Outcome, int]:
+    def locate(self, position: int, *, epoch: str | None = None, keys: frozenset[str] | None = None) -> Located:
         """Return the outcome for a position, and where delivery continues.
 
         Position 0 means the start of this epoch. Without ``epoch``, only the number is checked. Evicted messages count
@@ -158,11 +181,13 @@ class Window:
         if position == 0:
             position = start
         if epoch not in (None, self.epoch) or not start <= position <= self.latest:
-            return Outcome.RESET, self.evicted_through
-        if position < self.lost_through(keys):
-            return Outcome.GAP, self.evicted_through
-        # The position may be below ``evicted_through``: what was evicted in between was for others.
-        return Outcome.COMPLETE, position
+            # Below the lowest retained number: everything that is retained follows.
+            return Located(Outcome.RESET, self.oldest - 1, self.evicted_through)
+        lost = self.lost_through(keys)
+        if position < lost:
+            # A gap does not move the position: what is retained between it and the lost message follows.
+            return Located(Outcome.GAP, position, lost)
+        return Located(Outcome.COMPLETE, position, position)
 
     def page(
         self,
@@ -179,26 +204,23 @@ class Window:
         some thousand messages after the first visible one: the next page has the rest.
         """
         self.expire(now)
-        outcome, start = self.locate(position, epoch=epoch, keys=keys)
-        # A complete position may be below what was evicted for others: reading begins with what is retained.
-        start = max(start, self.evicted_through)
-        if max_messages is None and self._bytes <= PAGE_BYTES:
-            # Everything that is retained fits into one page, so nothing has to be counted or cut.
-            _, seen = self.next_visible(start, keys, most=len(self))
-            return Page(outcome, self.oldest, self.latest, tuple(seen), has_more=False)
-        through, seen = self.next_visible(start, keys, most=_PAGE_SCAN)
-        messages, has_more = _cut(seen, max_messages=max_messages)
-        if not has_more and through < self.latest:
+        located = self.locate(position, epoch=epoch, keys=keys)
+        whole = max_messages is None and self._bytes <= PAGE_BYTES
+        through, seen = self.next_visible(located.start, keys, most=len(self) if whole else _PAGE_SCAN)
+        # If everything that is retained fits into one page, nothing has to be counted or cut.
+        messages, has_more = (tuple(seen), False) if whole else _cut(seen, max_messages=max_messages)
+        if not whole and not has_more and through < self.latest:
             # Only some were examined. Without this look into the index, a client would be sent to an empty next page.
             has_more = self._addressed.first_after(through, keys, everyone=True) is not None
-        return Page(outcome, self.oldest, self.latest, messages, has_more)
+        reached = messages[-1].sequence_number if has_more else self.latest
+        return Page(located.outcome, self.oldest, self.latest, messages, has_more, reached, located.lost)
 
     def messages_after(self, position: int, *, through: int | None = None) -> Iterable[Message]:
-        """Return the messages after a position that is not below ``evicted_through``, oldest first.
+        """Return the retained messages after a position that is not below ``first_number - 1``, oldest first.
 
         Read them before the next append or expiry. ``through`` is the last of them, by default ``latest``.
         """
-        after = self.latest - position
+        after = self.latest - max(position, self.evicted_through)
         left = 0 if through is None else self.latest - through
         before = len(self._messages) - after
         # A deque is iterated from either end. From the back, the messages are also copied, to reverse them.
@@ -216,11 +238,12 @@ class Window:
     ) -> tuple[int, Iterator[Message]]:
         """Return a later position, and the messages between the two that these keys make visible.
 
-        The position must not be below ``evicted_through``. Without ``everyone``, only messages that are addressed to
+        The position must not be below ``first_number - 1``. Without ``everyone``, only messages that are addressed to
         one of the keys are returned. The index skips everything before the first of them; from there, at most ``most``
         messages are examined. If nothing is visible, the later position is ``latest``. Read the messages before the
         next append or expiry.
         """
+        position = max(position, self.evicted_through)
         limit = min((self.latest - position) // _SCAN_FACTOR, most)
         numbers = self._addressed.after(position, keys, everyone=everyone, limit=limit)
         if numbers is None:
@@ -236,6 +259,7 @@ class Window:
         return through, (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
 
     def _clear(self) -> None:
+        self.changes += 1
         self.evicted_messages += len(self._messages)
         self._messages.clear()
         self._bytes = 0
@@ -243,6 +267,7 @@ class Window:
 
     def _evict(self) -> None:
         message = self._messages.popleft()
+        self.changes += 1
         self.evicted_messages += 1
         self._addressed.remove(message)
         self._bytes -= message.size_in_log
