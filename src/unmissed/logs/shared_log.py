@@ -5,7 +5,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Draft, Message
@@ -203,7 +202,10 @@ class SharedLog:
         return await self._engine.write(writes, self._seen)
 
 
-def _following(records: Sequence[Record], latest: int) -> list[Record]:
-    """Return the records from ``latest + 1`` on, up to the first number that is missing."""
-    numbered = enumerate(records, start=latest + 1)
-    return [record for _, record in takewhile(lambda pair: pair[0] == pair[1].number, numbered)]
+def _following(records: Sequence[Record], latest: int) -> Sequence[Record]:
+    """Return the records that continue ``latest``, up to the first before which a number is missing."""
+    for index, record in enumerate(records):
+        if not record.continues(latest):
+            return records[:index]
+        latest = record.number
+    return records

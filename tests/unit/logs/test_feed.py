@@ -1,6 +1,7 @@
 """The way into a window."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -271,3 +272,24 @@ async def test_one_who_gives_up_just_before_the_release_disturbs_nobody() -> Non
     assert [True, True] == await released(impatient, patient)
     assert not patient.cancelled()
     assert None is patient.exception()
+
+
+@pytest.mark.parametrize(
+    ("after", "latest", "expected"),
+    [
+        (None, 6, True),
+        (None, 5, False),
+        (None, 7, False),
+        (3, 2, False),
+        (3, 3, True),
+        (3, 6, True),
+        (3, 7, False),
+    ],
+)
+def test_a_record_continues_the_number_before_it_or_what_the_log_has_skipped_since(
+    after: int | None, latest: int, *, expected: bool
+) -> None:
+    [record] = records(7)
+    record = replace(record, after=None if after is None else nth(after))
+
+    assert expected is record.continues(nth(latest))

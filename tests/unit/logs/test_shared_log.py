@@ -15,7 +15,7 @@ from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUna
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.window import Outcome, Retention, Window
-from unmissed.logs.engine import Seen, State
+from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.writer import Stored, Write
@@ -73,6 +73,10 @@ class FakeEngine:
                 yield found
             else:
                 await self._changed.wait()
+
+    async def archive(self, *, before: int) -> Archive:
+        self._check()
+        return Archive(unknown=before - 1)
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | IdempotencyConflict]:
         self._check()

@@ -32,7 +32,7 @@ from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt, owner_of
 from unmissed.core.window import Retention
 from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
-from unmissed.logs.engine import Seen, State
+from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.redis.redis_clients import RedisClients
 from unmissed.logs.writer import Stored, Write
@@ -140,6 +140,10 @@ class RedisEngine:
             yield records
             if records:
                 after = records[-1].number
+
+    async def archive(self, *, before: int) -> Archive:
+        """Return an archive that retains nothing below the tail."""
+        return Archive(unknown=before - 1)
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | UnmissedError]:
         """Store these publishes in one call of the script."""
