@@ -86,6 +86,12 @@ async def nodes_of(url: str, folder: Path, history: History) -> AsyncIterator[li
         history.add(node)
 
 
+async def more_from(node: RecordingNode) -> None:
+    """Wait until a node has published again."""
+    before = len(node.journal())
+    await until(lambda: len(node.journal()) > before)
+
+
 @asynccontextmanager
 async def copied_every_second(folder: Path) -> AsyncIterator[list[Path]]:
     """Copy the files of a server while it writes them, as a backup of its volume does."""
@@ -146,10 +152,7 @@ async def test_an_orderly_restart_of_everything_is_complete(options: list[str], 
                 if restart == "Redis, then nodes":
                     await server.terminate()
                     server.start()
-                    counts = [len(each.journal()) for each in nodes]
-                    await until(
-                        lambda: all(len(each.journal()) > before for each, before in zip(nodes, counts, strict=True))
-                    )
+                    await asyncio.gather(*(more_from(each) for each in nodes))
                 await asyncio.gather(*(each.terminate() for each in nodes))
             if restart == "nodes, then Redis":
                 await server.terminate()
