@@ -70,7 +70,7 @@ class History:
             assert data == self.messages.setdefault(number, data), f"{number} was used twice"
         lost = {number for number in self.acknowledged if number >= window.first_number} - {*retained}
         for position in sorted(self.acknowledged)[-2_000:]:
-            if Outcome.COMPLETE is window.locate(position)[0]:
+            if Outcome.COMPLETE is window.locate(position).outcome:
                 assert not [number for number in lost if number > position], f"lost silently after {position}"
         newest = max(retained, default=0)
         return len([number for number in self.acknowledged if number > newest])
@@ -162,7 +162,7 @@ async def test_an_orderly_restart_of_everything_is_complete(options: list[str], 
             place = Place(server.url)
             log, window = await place.open()
             assert 5.0 > time.monotonic() - started
-            assert Outcome.COMPLETE is window.locate(min(message.sequence_number for message in window))[0]
+            assert Outcome.COMPLETE is window.locate(min(message.sequence_number for message in window)).outcome
             assert 0 == history.losses(window), restart
             await place.close(log)
         epochs = {window.epoch}
