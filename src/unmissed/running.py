@@ -433,15 +433,16 @@ async def drafts_of(
 
 
 def _check_count(draft: Draft, counts: Counter[str], retention: Retention) -> None:
-    """Count a draft of a batch. Raises InvalidMessage if its rule does not keep as many messages for its first topic."""
-    rule = retention.rule_of(draft.audience.first)
-    if rule is None or draft.audience.first is None or (draft.value is not None and draft.value.is_full):
+    """Count a draft of a batch. Raises InvalidMessage if they are more than the rule of their first topic retains."""
+    first = draft.audience.first
+    rule = retention.rule_of(first)
+    if rule is None or first is None or (draft.value is not None and draft.value.is_full):
         return
-    counts[draft.audience.first] += 1
-    if counts[draft.audience.first] > rule.max_messages:
+    counts[first] += 1
+    if counts[first] > rule.max_messages:
         raise InvalidMessage(
-            f"a batch has at most {rule.max_messages} messages for {draft.audience.first[1:]!r}, as many as the rule of "
-            f"{rule.pattern!r} retains"
+            f"a batch has at most {rule.max_messages} messages for {first[1:]!r}, as many as {rule.pattern!r} retains: "
+            "publish them in several batches"
         )
 
 
