@@ -421,7 +421,8 @@ async def drafts_of(
             await pace.keep()
         drafts.append(Draft.of(message, max_bytes=max_message_bytes, traceparent=traceparent))
         size += drafts[-1].size_in_log
-        _check_count(drafts[-1], counts, retention)
+        if retention.rules:
+            _check_count(drafts[-1], counts, retention)
         # As soon as the batch is too large: the rest may be an iterator, whose messages are decoded one by one.
         if size > retention.max_bytes:
             raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
