@@ -14,7 +14,6 @@ from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
 from unmissed.cluster.overview import OwnNode
 from unmissed.core.audience import Identity, keys_of
-from unmissed.core.backfill import StateReading
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
     LOG_UNAVAILABLE,
@@ -32,6 +31,7 @@ from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import key_of_user
 from unmissed.core.retention import Retention
 from unmissed.core.revocations import Revocations
+from unmissed.core.state_reading import StateReading
 from unmissed.core.window import PAGE_BYTES, Page, Window
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection

@@ -5,16 +5,17 @@ reader does no I/O, knows no clock, and never waits. The owner of the socket cal
 accepts data, and indexes each TopicChange, so that flushes find the client by its topics.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unmissed.core.audience import check_topics, keys_of, topic_key
-from unmissed.core.backfill import Backfill, StateReading
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
+from unmissed.core.messages import Message
 from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, HeartbeatFrame, StateFrame
-from unmissed.core.window import Outcome
+from unmissed.core.state_reading import StateReading
+from unmissed.core.window import Outcome, Window
 
 # A client that wakes after a long time must not hold up the event loop. To pass so many numbers takes 0.2 ms in chunks
 # that others share, and about 1 ms if the client sees few of them: then each message has to be looked at.
@@ -56,6 +57,69 @@ class TopicChange:
 
     added: frozenset[str] = frozenset()
     removed: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Backfill:
+    """Backfill of newly followed topics: messages for ``keys`` in (position, until], except those already delivered.
+
+    ``delivered_from[key]`` is the number after which messages for a key that was followed before were delivered.
+    Without an ``outcome``, there is nothing to send but the answer.
+    """
+
+    outcome: Outcome | None
+    position: int
+    told: int
+    """The highest number that counts as declared lost for these topics."""
+    until: int
+    keys: frozenset[str]
+    delivered_from: Mapping[str, int]
+    topics: frozenset[str]
+    """The topics, for the answer that comes after their messages."""
+    request_id: str | None = None
+    """The id of the frame that requested this."""
+    lost: tuple[int, int] | None = None
+    """The range of a gap."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been read."""
+        return self.position >= self.until
+
+    def next_chunk(self, window: Window) -> Chunk:
+        """Return up to CHUNK_BYTES of the next messages, if any. What was evicted in the meantime makes a gap.
+
+        One call looks at a bounded number of messages, however many of them were delivered before.
+        """
+        self.note_loss(window)
+        payloads: list[bytes] = []
+        size = 0
+        through, messages = window.next_visible(self.position, self.keys, everyone=False)
+        for message in messages:
+            if message.sequence_number > self.until:
+                break
+            if not self._was_delivered(message):
+                payloads.append(message.payload)
+                size += len(message.payload)
+            if size >= CHUNK_BYTES:
+                self.position = message.sequence_number
+                return Chunk(*payloads)
+        self.position = min(through, self.until)
+        return Chunk(*payloads)
+
+    def note_loss(self, window: Window) -> None:
+        """Extend the gap if messages that would follow were evicted. A reset stays one: it says more than a gap."""
+        known = max(self.position, self.told)
+        if known < window.evicted_through and known < (lost := window.lost_through(self.keys, everyone=False)):
+            self.told = lost
+            if self.outcome is not None and self.outcome is not Outcome.RESET:
+                self.outcome = Outcome.GAP
+                self.lost = (self.position + 1 if self.lost is None else self.lost[0], lost)
+
+    def _was_delivered(self, message: Message) -> bool:
+        number = message.sequence_number
+        # A key that was not followed before has no entry, and then the comparison is false.
+        return any(number > self.delivered_from.get(key, number) for key in message.audience.keys or ())
 
 
 class Outbox:

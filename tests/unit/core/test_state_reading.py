@@ -7,12 +7,12 @@ import pytest
 
 from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
-from unmissed.core.backfill import StateReading
 from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame
 from unmissed.core.messages import Message, Value
 from unmissed.core.reader import ClientReader, ReadCounts
 from unmissed.core.retention import Retention
+from unmissed.core.state_reading import StateReading
 from unmissed.core.window import SCAN, Window
 
 LARGE = CHUNK_BYTES * 2 // 3
