@@ -22,13 +22,12 @@ from support import FIRST, Serve, managed, next_frame, until
 from unmissed import Access, ConnectionManager, Disconnected, Identity, Settings
 from unmissed.application import hooks, results
 from unmissed.cluster import notes
-from unmissed.core import audience_index as evictions
 from unmissed.core import rate, receipts
 from unmissed.core.audience import EVERYONE, Audience
-from unmissed.core.audience_index import Evictions
 from unmissed.core.chunks import Chunk, Chunks
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_items, decode_json
+from unmissed.core.evictions import MAX_EVICTED_KEYS, Evictions
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.retention import Retention
@@ -357,8 +356,8 @@ def logged_out() -> object:
 
 
 def evicted() -> object:
-    found = Evictions(FIRST - 1)
-    for number in range(evictions.MAX_EVICTED_KEYS):
+    found = Evictions(FIRST - 1, retention=Retention())
+    for number in range(MAX_EVICTED_KEYS):
         # Not topics, which are interned: Python's table of all interned strings may grow now.
         found.add(Message(FIRST + number, "", b"", Audience.of(users=[f"{number:0200}"]), 0.0))
     return found

@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 from support import nths, portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
-from unmissed.core.audience_index import Evictions
 from unmissed.core.chunks import Chunk
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
+from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
 from unmissed.core.window import Located, Outcome, Window
 from unmissed.delivery.portable import AsgiWebSocket

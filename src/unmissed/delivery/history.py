@@ -96,10 +96,10 @@ class History:
         connection: Connection | None = None,
     ) -> None:
         """Record what a client that came with a position has lost: the range of its gap, or a reset."""
-        if lost is not None:
-            self.lost(user_id, *lost, connection=connection)
-        elif outcome is Outcome.RESET:
+        if outcome is Outcome.RESET:
             self._add(HistoryKind.RESET, user_id, connection, first=since)
+        elif lost is not None:
+            self.lost(user_id, *lost, connection=connection)
 
     def stalled(self, connection: Connection, reason: str) -> None:
         """Record that a connection is dropped because its client takes nothing."""
