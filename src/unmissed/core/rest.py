@@ -99,6 +99,32 @@ class RecoveryAnswer:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateAnswer:
+    """The body of ``GET /websocket/state``."""
+
+    payloads: Iterable[bytes]
+    """The values, which are included byte for byte."""
+    epoch: str
+    first: int
+    latest: int
+    sequence_number: int
+    has_more: bool
+    topics: Iterable[str] = ()
+
+    def encode(self) -> bytes:
+        """Return the body as JSON."""
+        return b'{"values":[%b],"epoch":"%b","first":%d,"latest":%d,"sequence_number":%d,"has_more":%b,"topics":%b}' % (
+            b",".join(self.payloads),
+            self.epoch.encode(),
+            self.first,
+            self.latest,
+            self.sequence_number,
+            b"true" if self.has_more else b"false",
+            encode_json(sorted(self.topics)),
+        )
+
+
 def stamp_body(sequence_number: int, *, epoch: str, timestamp: str) -> bytes:
     """Return the answer to a publisher about one message: the body of ``POST /websocket/messages``."""
     return b'{"sequence_number":%d,"epoch":"%b","timestamp":"%b"}' % (

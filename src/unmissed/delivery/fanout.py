@@ -129,10 +129,11 @@ class FanOut:
             schedule=self._schedule(now, expires_at=expires_at, max_seconds=max_seconds),
             reports=self._reports,
         )
-        greeting = self._greeting(connection, located)
+        sends_state = subscription.state and (located is None or located.outcome is not Outcome.COMPLETE)
+        greeting = self._greeting(connection, located, state=sends_state)
         # Before the first write, which may end the connection.
         self.connections.add(connection)
-        connection.open(greeting, heartbeat=located is not None)
+        connection.open(greeting, heartbeat=located is not None, state=sends_state)
         # ``deliver`` reports changes only, and a reader is not up to date before its first delivery.
         if not connection.reader.up_to_date:
             self._note_progress(connection)
@@ -168,7 +169,7 @@ class FanOut:
             ping_at=now + PING_SECONDS * random.random(),
         )
 
-    def _greeting(self, connection: Connection, located: Located | None) -> bytes:
+    def _greeting(self, connection: Connection, located: Located | None, *, state: bool) -> bytes:
         """Return the ``connected`` frame."""
         window = self.window
         first_lost, last_lost = (None if located is None else located.lost) or (None, None)
@@ -181,6 +182,7 @@ class FanOut:
             outcome=None if located is None else located.outcome,
             first_lost=first_lost,
             last_lost=last_lost,
+            state=state,
             sequence_number=connection.position,
             heartbeat_seconds=self._limits.heartbeat_seconds,
             max_age=window.retention.max_age,
