@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 from unmissed.core import fact
 from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic
@@ -203,16 +203,46 @@ class Draft:
         return b'%b,"timestamp":"%b"%b%b' % (self.head, timestamp.encode(), self.trace, self.tail)
 
 
-def addressed(
-    message: Mapping[str, Any], *, users: Iterable[str] | None, topics: Iterable[str] | None
-) -> Mapping[str, Any]:
-    """Return the message with its recipients. Raises InvalidMessage for one string in place of a list."""
-    for name, value in (("users", users), ("topics", topics)):
-        if isinstance(value, str):
-            raise InvalidMessage(one_string(name, value))
-        if value is not None:
-            message = {**message, name: list(value)}
+class Recipients(TypedDict, total=False):
+    """Whom a message is for: without both, for everyone."""
+
+    users: Iterable[str] | None
+    topics: Iterable[str] | None
+    """The first topic decides how long the message is retained."""
+
+
+class Publishing(Recipients, total=False):
+    """How a message is published. What is left out may be in the message itself, except the idempotency key."""
+
+    key: str | None
+    """The message is the value of this key, and replaces the earlier one with the same recipients."""
+    append: bool
+    """The message adds a piece to the value instead."""
+    deleted: bool
+    """The value ends with this message instead."""
+    idempotency_key: str | None
+    """Repeating it with the same message publishes nothing, and returns the first message."""
+
+
+def published(message: Mapping[str, Any], options: Publishing) -> Mapping[str, Any]:
+    """Return the message with its recipients and key.
+
+    Raises InvalidMessage for one string in place of a list, and TypeError for an unknown option.
+    """
+    for name, value in options.items():
+        if name not in Publishing.__annotations__:
+            known = ", ".join(sorted(Publishing.__annotations__))
+            raise TypeError(f"{name!r} is no option of publishing: choose from ephemeral, {known}")
+        if name == "idempotency_key" or value is None or value is False:
+            continue
+        message = {**message, name: _listed(name, value) if name in Recipients.__annotations__ else value}
     return message
+
+
+def _listed(name: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        raise InvalidMessage(one_string(name, value))
+    return sorted(value) if isinstance(value, set | frozenset) else list(value)
 
 
 def rfc3339(unix_time: float) -> str:
