@@ -17,7 +17,7 @@ from unmissed.cluster.presence import Followers
 from unmissed.core.audience import Identity, granted_topics, keys_of
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import AlreadyRunning, InvalidMessage, NotRunning, UnknownConnection, WrongThread
-from unmissed.core.messages import Message, Publishing, Recipients, published
+from unmissed.core.messages import Message, PublishOptions, Recipients, published
 from unmissed.core.revocations import Revocations
 from unmissed.core.window import Page, Window
 from unmissed.delivery.connection import Connection
@@ -181,7 +181,7 @@ class ConnectionManager(Registration):
 
     @overload
     async def broadcast(
-        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[Publishing]
+        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[PublishOptions]
     ) -> Message: ...
 
     @overload
@@ -190,7 +190,7 @@ class ConnectionManager(Registration):
     ) -> None: ...
 
     async def broadcast(
-        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[Publishing]
+        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[PublishOptions]
     ) -> Message | None:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone. The same as ``publish``."""
         return await self._publish(message, options, ephemeral=ephemeral)
@@ -212,7 +212,7 @@ class ConnectionManager(Registration):
         data: object = ...,
         *,
         ephemeral: Literal[False] = False,
-        **options: Unpack[Publishing],
+        **options: Unpack[PublishOptions],
     ) -> Message: ...
 
     @overload
@@ -221,7 +221,7 @@ class ConnectionManager(Registration):
     ) -> None: ...
 
     async def emit(
-        self, type: str | BaseModel, data: object = ..., *, ephemeral: bool = False, **options: Unpack[Publishing]
+        self, type: str | BaseModel, data: object = ..., *, ephemeral: bool = False, **options: Unpack[PublishOptions]
     ) -> Message | None:
         """Publish ``{"type": type, "data": data}`` with the options of ``publish``; return it stamped.
 
@@ -239,7 +239,7 @@ class ConnectionManager(Registration):
 
     @overload
     async def publish(
-        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[Publishing]
+        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[PublishOptions]
     ) -> Message: ...
 
     @overload
@@ -248,7 +248,7 @@ class ConnectionManager(Registration):
     ) -> None: ...
 
     async def publish(
-        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[Publishing]
+        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[PublishOptions]
     ) -> Message | None:
         """Publish a message to ``users`` and to the followers of ``topics``; return it stamped.
 
@@ -264,7 +264,7 @@ class ConnectionManager(Registration):
         """
         return await self._publish(message, options, ephemeral=ephemeral)
 
-    async def _publish(self, message: Mapping[str, Any], options: Publishing, *, ephemeral: bool) -> Message | None:
+    async def _publish(self, message: Mapping[str, Any], options: PublishOptions, *, ephemeral: bool) -> Message | None:
         publication = await self.running.publish_batch(
             _marked([published(message, options)], ephemeral=ephemeral), idempotency_key=options.get("idempotency_key")
         )
@@ -314,7 +314,7 @@ class ConnectionManager(Registration):
         *,
         ephemeral: Literal[False] = False,
         timeout: float | None = None,
-        **options: Unpack[Publishing],
+        **options: Unpack[PublishOptions],
     ) -> Message: ...
 
     @overload
@@ -333,7 +333,7 @@ class ConnectionManager(Registration):
         *,
         ephemeral: bool = False,
         timeout: float | None = None,
-        **options: Unpack[Publishing],
+        **options: Unpack[PublishOptions],
     ) -> Message | None:
         """Publish from another thread, such as that of a synchronous route; return the message once it is stamped.
 

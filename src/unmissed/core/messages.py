@@ -211,7 +211,7 @@ class Recipients(TypedDict, total=False):
     """The first topic decides how long the message is retained."""
 
 
-class Publishing(Recipients, total=False):
+class PublishOptions(Recipients, total=False):
     """How a message is published. What is left out may be in the message itself, except the idempotency key."""
 
     key: str | None
@@ -224,14 +224,14 @@ class Publishing(Recipients, total=False):
     """Repeating it with the same message publishes nothing, and returns the first message."""
 
 
-def published(message: Mapping[str, Any], options: Publishing) -> Mapping[str, Any]:
+def published(message: Mapping[str, Any], options: PublishOptions) -> Mapping[str, Any]:
     """Return the message with its recipients and key.
 
     Raises InvalidMessage for one string in place of a list, and TypeError for an unknown option.
     """
     for name, value in options.items():
-        if name not in Publishing.__annotations__:
-            known = ", ".join(sorted(Publishing.__annotations__))
+        if name not in PublishOptions.__annotations__:
+            known = ", ".join(sorted(PublishOptions.__annotations__))
             raise TypeError(f"{name!r} is no option of publishing: choose from ephemeral, {known}")
         if name == "idempotency_key" or value is None or value is False:
             continue

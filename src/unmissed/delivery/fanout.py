@@ -235,7 +235,7 @@ class FanOut:
         A message that is published between two slices reaches the connections of the later ones with this flush.
         """
         if self._rest is None:
-            if self._live:
+            if self._live.messages:
                 self._batch = self._next_batch()
             if self._batch is None and self._flushed.latest == self.window.latest:
                 return True
