@@ -35,6 +35,11 @@ def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: flo
     return Message(number, rfc3339(unix_ms / 1000), payload, audience, appended_at, value)
 
 
+def decode_audience(stored: bytes) -> Audience:
+    """Return the audience of a draft or a message that was encoded. Raises ValueError for other bytes."""
+    return _decode_head(stored.partition(b"\n")[0])[0]
+
+
 def decode_ms(text: bytes) -> int:
     """Return a time in Unix milliseconds. Raises ValueError for what is no time of the years 1970 to 9999."""
     unix_ms = int(text)
