@@ -305,7 +305,7 @@ class Running:
         )
         if since is not None:
             self.measures.recoveries["rest", page.outcome.value] += 1
-            self.history.recovered(page.outcome, query.user_id, since=since, window=window)
+            self.history.recovered(page.outcome, query.user_id, since=since, lost=page.lost)
         return page
 
     async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:

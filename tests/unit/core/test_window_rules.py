@@ -11,10 +11,10 @@ from support import FIRST, nth
 from unmissed.core.audience import EVERYONE, Audience, keys_of, visible
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message, Value
 from unmissed.core.retention import Retention, Rule, rules_from
-from unmissed.core.window import Outcome, Past, Window
+from unmissed.core.window import Earlier, Outcome, Window
 
 RULES = "a.*=10/80s, a.b*=11/20s, @*=10/60s"
-RETENTION = Retention(max_messages=12, max_age=50.0, max_bytes=40 * (MESSAGE_OVERHEAD + 900), rules=rules_from(RULES))
+RETENTION = Retention(max_messages=12, max_age=50.0, max_bytes=25 * (MESSAGE_OVERHEAD + 900), rules=rules_from(RULES))
 AUDIENCES = [
     EVERYONE,
     Audience.of(topics=["a.1"]),
@@ -165,7 +165,7 @@ def filled(messages: Iterable[Message]) -> tuple[Window, Model]:
     return window, model
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(steps, st.integers(0, 90), st.sampled_from([0.0, 15.0]))
 def test_a_window_with_rules_retains_and_loses_what_the_rules_say(
     steps: list[Step], position: int, later: float
@@ -206,7 +206,7 @@ def _check_recovery(window: Window, model: Model, since: int, keys: frozenset[st
         assert all(each.value is not None for each in lost)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(steps)
 def test_the_state_is_whole_or_left_out(steps: list[Step]) -> None:
     everything = published(steps)
@@ -223,14 +223,14 @@ def test_the_state_is_whole_or_left_out(steps: list[Step]) -> None:
             assert parts == state[identity]
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(steps, st.integers(0, 40))
 def test_a_restored_window_declares_what_may_be_lost(steps: list[Step], tail: int) -> None:
     """A node that starts again has the archive of rules and keys, and after it the tail."""
     window, model = filled(published(steps))
     again = Window(RETENTION, epoch="life", first_number=FIRST)
     through = max(window.latest - tail, nth(0))
-    again.restore(past_of(model, through))
+    again.restore(earlier_of(model, through))
     for each in [*model.messages.values()]:
         if each.sequence_number > through:
             again.append(each)
@@ -245,7 +245,7 @@ def test_a_restored_window_declares_what_may_be_lost(steps: list[Step], tail: in
         assert again.lost_through(keys) >= model.lost_through(keys)
 
 
-def past_of(model: Model, through: int) -> Past:
+def earlier_of(model: Model, through: int) -> Earlier:
     """Return what an engine has in its archives: what rules and keys retain, and marks of what they do not."""
     kept = [
         each
@@ -264,4 +264,4 @@ def past_of(model: Model, through: int) -> Past:
     for key, each in ruled:
         lost[key] = max(lost.get(key, 0), each.sequence_number)
     everyone = max((each.sequence_number for each in gone if each.audience.keys is None), default=0)
-    return Past(through=through, messages=kept, lost=lost, everyone=everyone, others=through)
+    return Earlier(through=through, messages=kept, lost=lost, everyone=everyone, others=through)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from unmissed.core.errors import UnmissedError
 from unmissed.core.messages import Draft, Message
 from unmissed.core.retention import Retention
-from unmissed.core.window import Past, Window
+from unmissed.core.window import Earlier, Window
 from unmissed.logs.base import Publication, WindowListener
 from unmissed.logs.feed import Feed
 from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers
@@ -114,16 +114,16 @@ class SqliteLog:
         window, lost = self._feed.window, {**retained.lost}
         # Also what is damaged in the archive.
         holes = [*retained.holes, *(each for each in retained.archived if isinstance(each, Hole))]
-        earlier = [hole.through for hole in holes if hole.lost and hole.through <= retained.trimmed]
-        past = Past(
+        before = [hole.through for hole in holes if hole.lost and hole.through <= retained.trimmed]
+        earlier = Earlier(
             retained.trimmed,
             [each for each in retained.archived if isinstance(each, Message)],
             everyone=lost.pop(EVERYONE_LOST, 0),
             others=lost.pop(OTHERS_LOST, 0),
-            unknown=max(lost.pop(ANY_LOST, 0), *earlier, 0),
+            unknown=max(lost.pop(ANY_LOST, 0), *before, 0),
             lost=lost,
         )
-        window.restore(past)
+        window.restore(earlier)
         for hole in retained.holes:
             if hole.through <= retained.trimmed and not hole.lost:
                 window.leave_out(hole.after, hole.through)
