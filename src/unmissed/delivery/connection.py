@@ -144,9 +144,9 @@ class Connection:
 
     # Out
 
-    def open(self, greeting: bytes, *, heartbeat: bool) -> None:
-        """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
-        self.reader.greet(greeting, heartbeat=heartbeat)
+    def open(self, greeting: bytes, *, heartbeat: bool, state: bool) -> None:
+        """Send the ``connected`` frame, the state if requested, every message after the position, and a heartbeat."""
+        self.reader.greet(greeting, heartbeat=heartbeat, state=state)
         self._socket.attach(self)
         self._write()
 
