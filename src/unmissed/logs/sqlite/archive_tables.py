@@ -10,7 +10,7 @@ from hashlib import blake2b
 from unmissed.core.encoding import encode_json
 from unmissed.core.messages import Message
 from unmissed.core.retention import Retention
-from unmissed.logs.codec import decode_audience
+from unmissed.logs.codec import decode_keys
 
 logger = logging.getLogger("unmissed")
 
@@ -65,7 +65,7 @@ class _ArchivedRow:
     size: int
 
 
-class Archive:
+class ArchiveTables:
     """The tables of the archive. Its methods are called in the transaction of the messages that they concern.
 
     The window of the process applies the rules. The archive keeps at least the same, and somewhat more: it removes in
@@ -119,7 +119,7 @@ class Archive:
         while self._overfull and len(removed) < most:
             removed += self._overflow(self._overfull.pop(), most=most)
         self._remove(removed)
-        if self._sizes.total() > _SIZE_FACTOR * self._retention.max_bytes:
+        if self._buckets and self._sizes.total() > _SIZE_FACTOR * self._retention.max_bytes:
             self.begin_sweep()
         if self._swept is not None:
             self._sweep(now_ms, self._swept, most=most)
@@ -247,7 +247,7 @@ def _identity(message: Message) -> bytes:
 
 def _keys(number: int, stored: bytes) -> Iterable[str]:
     try:
-        keys = decode_audience(stored).keys
+        keys = decode_keys(stored)
     except ValueError as error:
         logger.warning("message %d is damaged, and counts as lost for every client: %s", number, error)
         return (ANY_LOST,)

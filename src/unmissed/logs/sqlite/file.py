@@ -10,20 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unmissed.core.errors import (
-    ConfigurationError,
-    IdempotencyConflict,
-    LogUnavailable,
-    TooManyRequests,
-    UnmissedError,
-)
+from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Message, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.retention import Retention
 from unmissed.logs.base import Publication
 from unmissed.logs.codec import encode_message
 from unmissed.logs.feed import stamped
-from unmissed.logs.sqlite.archive_tables import ARCHIVE_SCHEMA, Archive
+from unmissed.logs.sqlite.archive_tables import ARCHIVE_SCHEMA, ArchiveTables
 from unmissed.logs.sqlite.file_clock import FileClock, boot_id
 from unmissed.logs.sqlite.file_witness import FileWitness
 from unmissed.logs.sqlite.life_table import LIFE_SCHEMA, LifeTable, first_life
@@ -198,7 +192,7 @@ class SqliteFile:
         """Count what is stored, and remove what is no longer retained."""
         self._receipts = StoredReceipts(self._connection, total=self._retention.max_keys)
         self._tail = Tail(self._connection, self._retention)
-        self._archive = Archive(self._connection, self._retention)
+        self._archive = ArchiveTables(self._connection, self._retention)
         self._trim_at, self._trims_tail = 0, True
         while self._trims_tail:
             self._trim(self._log_clock.now_ms(), most=_TRIM_ROWS)
@@ -256,12 +250,8 @@ class SqliteFile:
         self._life.reserve(latest + sum(len(write.drafts) for write in writes))
         with self._transaction():
             for write in writes:
-                # In this order: a repeated key is answered also when there is no room for a new one.
-                result = (
-                    self._known(write, now_ms)
-                    or self._no_room(write, now_ms)
-                    or self._insert(write, latest + 1, now_ms)
-                )
+                answer = self._answer(write, now_ms) if write.key else None
+                result = answer or self._insert(write, latest + 1, now_ms)
                 if isinstance(result, Publication) and not result.repeated:
                     latest += len(result.messages)
                 results.append(result)
@@ -271,20 +261,17 @@ class SqliteFile:
             self._trim(now_ms, most=_TRIM_ROWS + latest - self._latest)
         # After the commit: a rollback uses no number.
         self._latest = latest
-        # The publishes are stored, whether this succeeds or not.
-        with contextlib.suppress(sqlite3.Error):
-            self._life.confirm(written_ns)
+        self._life.confirm(written_ns)
         return results
 
-    def _known(self, write: Write, now_ms: int) -> Publication | IdempotencyConflict | None:
-        """Return the answer to a key that is known, or None."""
-        found = self._receipts.find(write, after_ms=self._oldest_ms(now_ms))
-        if not isinstance(found, Receipt):
-            return found
-        return Publication(found, stamped(write.drafts, found, appended_at=self._clock()), repeated=True)
-
-    def _no_room(self, write: Write, now_ms: int) -> TooManyRequests | None:
-        return self._receipts.refusal(write, after_ms=self._oldest_ms(now_ms), pause_ms=_TRIM_MS)
+    def _answer(self, write: Write, now_ms: int) -> Publication | UnmissedError | None:
+        """Return the answer to a key that is known, or that there is no room for; None if the publish is stored."""
+        oldest_ms = self._oldest_ms(now_ms)
+        # First: a repeated key is answered also when there is no room for a new one.
+        found = self._receipts.find(write, after_ms=oldest_ms)
+        if isinstance(found, Receipt):
+            return Publication(found, stamped(write.drafts, found, appended_at=self._clock()), repeated=True)
+        return found or self._receipts.refusal(write, after_ms=oldest_ms, pause_ms=_TRIM_MS)
 
     def _insert(self, write: Write, first: int, now_ms: int) -> Publication:
         unix_ms = int(self._wall_clock() * 1000)
@@ -309,23 +296,26 @@ class SqliteFile:
             self._archive.forget_marks()
             self._trim_at, self._trims_tail = now_ms + _TRIM_MS, True
         if self._trims_tail or self._tail.is_overfull:
-            through, removed = self._tail.trim(oldest_ms, most=most)
-            self._archive_or_lose(removed, oldest_ms, now_ms)
-            self._trims_tail = through is not None
-            if through is not None:
-                self._life.trimmed(through)
+            trimmed = self._tail.trim(oldest_ms, most=most)
+            self._archive_or_lose(trimmed.unarchived, oldest_ms, now_ms)
+            self._trims_tail = not trimmed.is_finished
+            if trimmed.through:
+                self._life.trimmed(trimmed.through)
         self._archive.trim(now_ms, most=most)
 
     def _archive_or_lose(self, removed: Sequence[StoredRow], oldest_ms: int, now_ms: int) -> None:
         """Archive messages without a rule that the tail has no room for, if the window has: others fill the tail."""
         has_room = self._tail.unarchived < self._retention.max_messages
-        for row in removed:
+        kept = [row for row in removed if has_room and row[2] > oldest_ms]
+        for row, message in zip(kept, decoded(kept, now=0.0, log_ms=now_ms), strict=True):
             number, unix_ms, log_ms, stored = row
-            [message] = decoded([row], now=0.0, log_ms=now_ms)
-            if has_room and log_ms > oldest_ms and isinstance(message, Message):
+            if isinstance(message, Message):
                 self._archive.add(message, stored, unix_ms=unix_ms, log_ms=log_ms)
             else:
                 self._archive.lose([(number, stored)])
+        # After those that are kept only the ones that were too old or had no room: rows are in ascending order.
+        if len(kept) < len(removed):
+            self._archive.lose((row[0], row[3]) for row in removed[: len(removed) - len(kept)])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The epoch of a log in its file: its numbers, and what shows after an unclean end whether numbers may be lost."""
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -125,7 +126,10 @@ class LifeTable:
 
     def confirm(self, written_ns: int) -> None:
         """After a commit: store its time again if the commit was delayed, as on a busy machine."""
-        if self._witness.is_late(written_ns):
+        if not self._witness.is_late(written_ns):
+            return
+        # What was committed is stored, whether this succeeds or not.
+        with contextlib.suppress(sqlite3.Error):
             self._connection.execute("UPDATE life SET written_ns = ?", (self._witness.now_ns(),))
 
     def trimmed(self, through: int) -> None:

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from unmissed.core.messages import Message
 from unmissed.core.retention import Retention
@@ -28,6 +29,18 @@ _STEP = 250
 
 StoredRow = tuple[int, int, int, bytes]
 """A number, the time of the stamp and that on the clock of the log, both in milliseconds, and an encoded message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What was removed from the tail: messages up to ``through``, or none for 0, and which are not in the archive.
+
+    Unless ``is_finished``, there may be more to remove.
+    """
+
+    through: int
+    unarchived: list[StoredRow]
+    is_finished: bool
 
 
 class Tail:
@@ -61,30 +74,27 @@ class Tail:
         has_many = self._count >= self._retention.max_messages + _STEP
         return has_many or self._size > self._retention.max_bytes * 5 // 4
 
-    def trim(self, oldest_ms: int, *, most: int) -> tuple[int | None, list[StoredRow]]:
-        """Remove the oldest messages, at most ``most`` of those that are too many, or not newer than ``oldest_ms``.
-
-        Return the highest number of the removed ones, if any, and those of them that are not in the archive.
-        """
+    def trim(self, oldest_ms: int, *, most: int) -> "Trimmed":
+        """Remove the oldest messages, at most ``most`` of those that are too many, or not newer than ``oldest_ms``."""
         rows = self._connection.execute(
             "SELECT number, CAST(unix_ms AS INTEGER), CAST(log_ms AS INTEGER), CAST(message AS BLOB), archived "
             "FROM messages ORDER BY number LIMIT ?",
             (most,),
         )
-        through: int | None = None
+        through, count = 0, 0
         removed: list[StoredRow] = []
         for number, unix_ms, log_ms, stored, archived in rows:
             fits = self._count <= self._retention.max_messages and self._size <= self._retention.max_bytes
             if fits and log_ms > oldest_ms:
                 break
-            through = number
+            through, count = number, count + 1
             self._count -= 1
             self._size -= len(stored)
             if not archived:
                 self.unarchived -= 1
                 removed.append((number, unix_ms, log_ms, stored))
         self._connection.execute("DELETE FROM messages WHERE number <= ?", (through,))
-        return through, removed
+        return Trimmed(through, removed, is_finished=count < most)
 
     def rows(self) -> sqlite3.Cursor:
         """Return what is stored, and whether each message is archived, in ascending order."""

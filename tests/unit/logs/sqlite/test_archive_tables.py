@@ -17,7 +17,7 @@ from unmissed.core.messages import Draft, Message
 from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Outcome, Window
 from unmissed.logs.codec import encode_message
-from unmissed.logs.sqlite.archive_tables import ANY_LOST, ARCHIVE_SCHEMA, EVERYONE_LOST, OTHERS_LOST, Archive
+from unmissed.logs.sqlite.archive_tables import ANY_LOST, ARCHIVE_SCHEMA, EVERYONE_LOST, OTHERS_LOST, ArchiveTables
 from unmissed.testing import ManualClock
 
 ROOMS = Rule("rooms.*", 10, 3_600.0)
@@ -39,17 +39,17 @@ def connection() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def added(archive: Archive, messages: Sequence[Message], *, log_ms: int = 0) -> None:
+def added(archive: ArchiveTables, messages: Sequence[Message], *, log_ms: int = 0) -> None:
     for each in messages:
         archive.add(each, encode_message(each), unix_ms=0, log_ms=log_ms)
 
 
-def stored(archive: Archive) -> list[int]:
+def stored(archive: ArchiveTables) -> list[int]:
     return [number - nth(0) for number, *_ in archive.rows(2**60)]
 
 
 def test_messages_with_a_rule_or_a_key_are_archived(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, RETENTION)
+    archive = ArchiveTables(connection, RETENTION)
 
     kept = [
         archive.keeps(message(1, **fields))
@@ -63,7 +63,7 @@ def test_messages_with_a_rule_or_a_key_are_archived(connection: sqlite3.Connecti
 
 
 def test_a_value_removes_the_earlier_one_and_its_pieces_and_loses_nothing(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, RETENTION)
+    archive = ArchiveTables(connection, RETENTION)
     value = {"topics": ["rooms.1"], "key": "cart"}
 
     added(archive, [message(1, **value), message(2, **value, append=True), message(3, **value, append=True)])
@@ -74,7 +74,7 @@ def test_a_value_removes_the_earlier_one_and_its_pieces_and_loses_nothing(connec
 
 
 def test_a_full_bucket_loses_its_oldest_for_the_keys_of_their_audience(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, RETENTION)
+    archive = ArchiveTables(connection, RETENTION)
     added(archive, [message(1, topics=["rooms.1", "b"], users=["bob"]), message(2, topics=["rooms.2"])])
     added(archive, [message(number, topics=["rooms.1"]) for number in range(3, 30)])
 
@@ -85,7 +85,7 @@ def test_a_full_bucket_loses_its_oldest_for_the_keys_of_their_audience(connectio
 
 
 def test_values_do_not_count_for_a_bucket(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, RETENTION)
+    archive = ArchiveTables(connection, RETENTION)
 
     added(archive, [message(number, topics=["rooms.1"], key=f"{number}") for number in range(1, 100)])
     archive.trim(0, most=500)
@@ -94,7 +94,7 @@ def test_values_do_not_count_for_a_bucket(connection: sqlite3.Connection) -> Non
 
 
 def test_a_sweep_removes_what_is_as_old_as_its_rule_allows_in_steps(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, RETENTION)
+    archive = ArchiveTables(connection, RETENTION)
     for number in range(1, 101):
         added(archive, [message(number, topics=["rooms.vip" if number % 2 else "rooms.1"], key=f"{number}")])
     archive.begin_sweep()
@@ -109,7 +109,7 @@ def test_a_sweep_removes_what_is_as_old_as_its_rule_allows_in_steps(connection: 
 
 
 def test_too_many_bytes_are_taken_from_the_largest_rule(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, Retention(max_bytes=20_000, rules=RETENTION.rules))
+    archive = ArchiveTables(connection, Retention(max_bytes=20_000, rules=RETENTION.rules))
     added(archive, [message(number, topics=["rooms.vip"], key=f"{number}") for number in range(1, 5)])
     added(archive, [message(number, topics=[f"rooms.{number}"], key="a") for number in range(5, 100)])
 
@@ -123,7 +123,7 @@ def test_too_many_bytes_are_taken_from_the_largest_rule(connection: sqlite3.Conn
 def test_marks_of_too_many_keys_count_for_all_without_a_rule_or_for_every_client(
     connection: sqlite3.Connection,
 ) -> None:
-    archive = Archive(connection, Retention(rules=(ROOMS,)))
+    archive = ArchiveTables(connection, Retention(rules=(ROOMS,)))
     without = [message(number, topics=[f"a{number}"]) for number in range(1, 40)]
     within = [message(number, topics=[f"rooms.{number}"]) for number in range(100, 110)]
 
@@ -138,7 +138,7 @@ def test_marks_of_too_many_keys_count_for_all_without_a_rule_or_for_every_client
 
 
 def test_a_damaged_message_is_lost_for_every_client(connection: sqlite3.Connection) -> None:
-    archive = Archive(connection, RETENTION)
+    archive = ArchiveTables(connection, RETENTION)
 
     archive.lose([(nth(7), b"[1]\nno")])
 
@@ -146,8 +146,8 @@ def test_a_damaged_message_is_lost_for_every_client(connection: sqlite3.Connecti
 
 
 def test_counts_are_those_of_the_tables(connection: sqlite3.Connection) -> None:
-    added(Archive(connection, RETENTION), [message(number, topics=["rooms.1"]) for number in range(1, 19)])
-    again = Archive(connection, RETENTION)
+    added(ArchiveTables(connection, RETENTION), [message(number, topics=["rooms.1"]) for number in range(1, 19)])
+    again = ArchiveTables(connection, RETENTION)
 
     added(again, [message(19, topics=["rooms.1"]), message(20, topics=["rooms.1"])])
     again.trim(0, most=500)
