@@ -200,6 +200,16 @@ async def test_a_copy_of_a_closed_file_declares_a_gap(tmp_path: Path) -> None:
     assert [Outcome.GAP] * 2 == [window.locate(number).outcome for number in (window.first_number + 2, last)]
 
 
+async def test_a_closed_file_has_a_mark_for_its_owner_alone_until_it_is_opened(tmp_path: Path, place: Place) -> None:
+    mark = tmp_path / "log.db-closed"
+    log, _ = await place.open()
+    await place.close(log)
+
+    assert 0o600 == mark.stat().st_mode & 0o777
+    await place.open()
+    assert not mark.exists()
+
+
 async def test_a_killed_file_without_its_wal_is_not_taken_for_the_closed_one(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     place = Place(f"sqlite:{path}")
