@@ -124,6 +124,8 @@ class Window:
         self.evicted_through = first_number - 1
         """The highest number that was evicted for any client."""
         self._evictions = Evictions(first_number - 1, retention=self.retention)
+        self._left_out: list[tuple[int, int]] = []
+        """Ranges of numbers that ``leave_out`` declared: above the first, up to the second."""
         self._empty()
 
     def _empty(self) -> None:
@@ -244,6 +246,15 @@ class Window:
         self._evictions.forget(number)
         self.changes += 1
 
+    def leave_out(self, after: int, through: int) -> None:
+        """Declare that no message of this log has a number above ``after`` up to ``through``, and continue after them.
+
+        A position among them is a gap: its client has seen messages that the log has lost.
+        """
+        self._left_out.append((after, through))
+        self.latest = max(self.latest, through)
+        self.changes += 1
+
     def restore(self, earlier: Earlier) -> None:
         """Hold what a log has retained before its tail, and nothing else. The tail is appended next.
 
@@ -321,6 +332,9 @@ class Window:
         if position == 0:
             position = start
         lost = self.lost_through(keys)
+        for after, through in self._left_out:
+            if after < position < through:
+                lost = max(lost, through)
         if epoch not in (None, self.epoch) or not start <= position <= self.latest:
             # Below the lowest retained number: everything that is retained follows.
             return Located(Outcome.RESET, self.oldest - 1, lost)
