@@ -203,7 +203,7 @@ test("functions among the options are those of the last render", async () => {
   await receive(sockets[0], CONNECTED);
   await act(() => pass(0));
   await render(provider({}));
-  await receive(sockets[0], { type: "gap", from: 8, to: 9, sequence_number: 9 }, message(10));
+  await receive(sockets[0], { type: "gap", from: 8, to: 9, sequence_number: 7 }, message(10));
   await act(() => pass(0));
 
   assert.deepEqual(loaded, ["second"]);

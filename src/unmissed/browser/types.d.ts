@@ -40,9 +40,9 @@ export interface Options<Events extends object = AnyEvents> {
   /**
    * Loads the state that the messages change. It is called after the first connect, and after every `gap` and `reset`.
    * Messages wait until it has finished. If it returns the number of the last message in the state, the messages after that
-   * number follow. If the state is older than the connection, the stream recovers the messages in between. 0 is the start of
-   * the log. If the function fails, takes too long, or returns anything but a sequence number or nothing, the error is
-   * reported, and it is called again after a pause.
+   * number follow. If the state is older than the connection, the stream recovers the messages in between. Without a number,
+   * messages that follow a gap may be in the state already. 0 is the start of the log. If the function fails, takes too long,
+   * or returns anything but a sequence number or nothing, the error is reported, and it is called again after a pause.
    */
   snapshot?: (context: SnapshotContext) => Promise<number | void>;
   /** How many milliseconds `snapshot` may take: 30,000. */
@@ -157,7 +157,7 @@ export interface Reason {
 export interface StreamEvents {
   /** `waiting` has the code and the reason with which the connection ended, if it did, and the length of the pause. */
   status: CustomEvent<{ status: Status; milliseconds?: number } & Partial<Reason>>;
-  /** These messages are lost: the first, and the last of them. */
+  /** Of the messages in this range, at least the last is lost. Those that are retained follow. */
   gap: CustomEvent<{ type: "gap"; from: number; to: number }>;
   /** The server lost its log, so what was missed is unknown. The epoch is the new one. */
   reset: CustomEvent<{ type: "reset"; epoch: string }>;

@@ -62,9 +62,9 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
    *
    * @param {Place} place
    */
-  const rewind = ({ position, epoch }) => {
+  const rewind = ({ position, epoch, declared }) => {
     log("rewinds to", position);
-    Object.assign(source, { position, epoch });
+    Object.assign(source, { position, epoch, declared });
     beginAgain();
     reopen();
   };

@@ -63,30 +63,42 @@ export const fetched = async (source, link, path, id, body) => {
  */
 export const fetchedPage = async (source, link, path) => {
   const page = await (await fetched(source, link, path)).json();
-  if (!Array.isArray(page?.messages) || !Number.isSafeInteger(page.latest)) throw foreignFailure();
+  if (!Array.isArray(page?.messages) || !Number.isSafeInteger(page.sequence_number)) throw foreignFailure();
   return page;
 };
 
 /**
- * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and nothing is
- * lost), the messages up to the number `through`, and `heartbeat`. A new client gets its position alone.
+ * Recovers over REST, as the frames of a connection that resumes: `connected` (omitted if it has `begun` and there is no
+ * reset), `gap`, the messages up to the number `through`, and `heartbeat`. A new client gets its position alone.
  *
  * @param {Source} source
  * @param {Link} link
  * @returns {Promise<void>}
  */
 export const recoverOverRest = async (source, link, begun = false, through = Infinity) => {
-  const { position } = source;
-  const path = position === undefined ? PATH_OF_POSITION : "messages";
-  const { messages, ...page } = await fetchedPage(source, link, path);
-  if (position === undefined) {
+  if (source.position === undefined) {
+    const page = await fetchedPage(source, link, PATH_OF_POSITION);
     link.takeFrame({ ...page, outcome: undefined, type: "connected", sequence_number: page.latest });
     return;
   }
-  const complete = page.outcome === "complete";
-  const sequence_number = complete ? position : page.oldest - 1;
-  if (!begun || !complete) link.takeFrame({ ...page, type: "connected", sequence_number });
+  const page = await fetchedPage(source, link, "messages");
+  const { outcome, messages, sequence_number: end } = page;
+  if (!begun || outcome !== "complete") link.takeFrame(beginningOf(page, source.position, begun));
   for (const message of messages) if (message.sequence_number <= through) link.takeFrame(message);
-  if (page.has_more && messages.at(-1).sequence_number < through) await recoverOverRest(source, link, true, through);
-  else link.takeFrame({ type: "heartbeat", sequence_number: Math.min(page.latest, through) });
+  if (page.has_more && end < through) await recoverOverRest(source, link, true, through);
+  else link.takeFrame({ type: "heartbeat", sequence_number: Math.min(end, through) });
+};
+
+/**
+ * Returns the frame with which a page begins. After a reset, the numbers may be below the position.
+ *
+ * @param {any} page
+ * @param {number} position
+ * @param {boolean} begun
+ */
+const beginningOf = ({ messages: [message], ...page }, position, begun) => {
+  const { outcome, sequence_number: end } = page;
+  const start = message ? message.sequence_number - 1 : end;
+  const type = begun && outcome === "gap" ? outcome : "connected";
+  return { ...page, type, sequence_number: outcome === "reset" ? start : position };
 };
