@@ -14,14 +14,14 @@ const EVENTS_TYPE = "text/event-stream";
 export const PATH_OF_POSITION = "messages?limit=1";
 
 /**
- * Returns the URL of a path of the server, with the position and the topics as its query.
+ * Returns the URL of a path of the server. Its query has the position, topics and other fields of a source.
  *
- * @param {Source} source
+ * @param {any} source A `Source`.
  * @param {string} path
  */
-export const requestUrl = ({ url, position: since, epoch, topics }, path) => {
+export const requestUrl = ({ url, position: since, epoch, topics, state, after, through }, path) => {
   const target = new URL(url.replace(/\/?$/, path));
-  for (const [name, value] of Object.entries({ since, epoch, topics })) {
+  for (const [name, value] of Object.entries({ since, epoch, topics, state, after, through })) {
     if (value !== undefined) target.searchParams.set(name, /** @type {string} The method converts it. */ (value));
   }
   return target.href;
@@ -35,16 +35,18 @@ export const requestUrl = ({ url, position: since, epoch, topics }, path) => {
  * @param {string} path Below `/websocket/`.
  * @param {string} [id] That of a request of the application, which has a `body`.
  * @param {any} [body]
+ * @param {string} [key] With which it may be repeated.
  * @returns {Promise<any>}
  */
-export const fetched = async (source, link, path, id, body) => {
+export const fetched = async (source, link, path, id, body, key = id) => {
   const token = await link.token();
   const response = await fetch(requestUrl(id ? { url: source.url } : source, `/websocket/${path}`), {
     method: id ? "POST" : "GET",
     credentials: link.credentials,
     headers: {
       ...(token && { Authorization: `Bearer ${token}` }),
-      ...(id && { "Content-Type": JSON_TYPE, "Idempotency-Key": id }),
+      ...(id && { "Content-Type": JSON_TYPE }),
+      ...(key && { "Idempotency-Key": key }),
     },
     body: JSON.stringify(body),
     signal: link.signal,
