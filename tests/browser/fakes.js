@@ -187,9 +187,10 @@ class FakeEvents {
  */
 export function fakeHttp(answer = () => new Error("blocked")) {
   const http = { requests: [], events: [], answer };
-  setGlobal("fetch", async (url, { method, headers, body, signal, credentials }) => {
+  setGlobal("fetch", async (input, init = input) => {
+    const { method, headers, body, signal, credentials } = init;
     signal.throwIfAborted();
-    const { pathname, searchParams } = new URL(url);
+    const { pathname, searchParams } = new URL(input.url ?? input);
     const query = Object.fromEntries(searchParams);
     const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal, credentials };
     http.requests.push(request);

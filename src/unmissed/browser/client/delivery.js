@@ -63,7 +63,7 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
    * @param {Place} place
    */
   const rewind = ({ position, epoch, declared }) => {
-    log("rewinds to", position);
+    log("rewinds", position);
     Object.assign(source, { position, epoch, declared });
     beginAgain();
     reopen();

@@ -87,8 +87,10 @@ export const recoverOverRest = async (source, link, begun = false, through = Inf
   const { outcome, messages, sequence_number: end } = page;
   if (!begun || outcome !== "complete") link.takeFrame(beginningOf(page, source.position, begun));
   for (const message of messages) if (message.sequence_number <= through) link.takeFrame(message);
-  if (page.has_more && end < through) await recoverOverRest(source, link, true, through);
-  else link.takeFrame({ type: "heartbeat", sequence_number: Math.min(end, through) });
+  const hasMore = page.has_more && end < through;
+  // The position after a page may be that of a message for others.
+  link.takeFrame({ type: hasMore ? "page" : "heartbeat", sequence_number: Math.min(end, through) });
+  if (hasMore) await recoverOverRest(source, link, true, through);
 };
 
 /**

@@ -42,11 +42,6 @@ export const createView = (topic, ofMembers) => {
     /** The number up to which it includes all messages. */
     through: 0,
 
-    /** @param {string[] | undefined} topics Those of the connection, if there is one. */
-    cover(topics) {
-      view.covered = topics && (!topic || topics.includes(topic));
-    },
-
     /**
      * Begins again with values that include all messages up to a number, and with the messages since then.
      *

@@ -355,7 +355,7 @@ export const openStream = (url, options) => {
   const values = createValues(settings, source, {
     followed() {
       const greeting = connections.presentLink?.greeting;
-      return greeting && (greeting.topics ?? []);
+      return greeting && [undefined, ...(greeting.topics ?? [])];
     },
     follow: (topic) => attend(stream.follow(topic), "state"),
     report,

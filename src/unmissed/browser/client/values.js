@@ -19,7 +19,8 @@ const BEHIND_TIME = 1000;
  * What a stream does for its values.
  *
  * @typedef {object} Outlet
- * @property {() => string[] | undefined} followed Returns the topics of the connection, if there is one.
+ * @property {() => (string | undefined)[] | undefined} followed Returns the topics of the connection, if there is one, and
+ *   undefined for the messages without a topic.
  * @property {(topic: string) => Promise<any>} follow
  * @property {(error: any, during: string) => void} report
  */
@@ -64,7 +65,7 @@ export const createValues = (settings, source, { followed, follow, report }) => 
     refresh(loss, sends) {
       const topics = followed();
       for (const view of views.values()) {
-        view.cover(topics);
+        view.covered = topics?.includes(view.topic);
         if (loss || !view.covered) Object.assign(view, { stale: true, through: 0 });
         view.asked ||= topics && (view.covered || follow(/** @type {string} */ (view.topic)));
       }
