@@ -639,7 +639,8 @@ def test_the_fetch_of_a_snapshot_is_authorized(server: LiveServer, open_page: Op
 @pytest.mark.parametrize("example", [each for page in PAGES for each in examples(page)])
 def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, open_page: Open, example: str) -> None:
     page = open_page()
-    page.page.route("**/token", lambda route: route.fulfill(json=server.token()))
+    token = server.token(topics=["users.42", "rooms.1"])
+    page.page.route("**/token", lambda route: route.fulfill(json=token))
     page.page.route("**/orders", lambda route: route.fulfill(json={"items": [{"id": 1}], "sequence_number": 0}))
     source = as_served(example).replace("https://api.example.com", server.url)
 
