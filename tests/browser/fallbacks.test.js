@@ -353,6 +353,32 @@ test("a recovery in pages declares a gap once, and receives what is retained in 
   );
 });
 
+test("a page that ends with messages for others moves the position, and only the last one is live", async () => {
+  const pages = [
+    { messages: [], sequence_number: 40, has_more: true },
+    { messages: [message(41)], sequence_number: 50, has_more: true },
+    { messages: [], sequence_number: 60, has_more: false },
+  ];
+  const log = new FakeLog();
+  let goOn;
+  const second = new Promise((resolve) => (goOn = resolve));
+  log.answer = async () => {
+    if (pages.length === 2) await second;
+    return { epoch: "e", first: 1, oldest: 1, latest: 60, outcome: "complete", ...pages.shift() };
+  };
+
+  const { stream, http } = await opened({ ...onPolling, since: 2, epoch: "e" }, { log });
+  assert.deepEqual([stream.status, stream.position], ["recovering", 40]);
+  goOn();
+  await settled();
+
+  assert.deepEqual(
+    http.requests.map(({ query }) => query.since),
+    ["2", "40", "50"],
+  );
+  assert.deepEqual([stream.status, stream.position], ["live", 60]);
+});
+
 test("a poll that comes after the number of another one asks from the position that the server names", async () => {
   const log = new FakeLog();
   log.add(1, 2);

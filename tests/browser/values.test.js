@@ -143,6 +143,9 @@ test("pieces that are no text are a list", async () => {
 
   assert.deepEqual([map.get("a").data, map.get("a").pieces], [{ items: 1 }, [{ added: 2 }, "text"]]);
   assert.deepEqual([map.get("b").data, map.get("b").pieces], [undefined, [7]]);
+  await sockets[0].receive(value(4, "c", "text"), piece(5, "c", { bold: true }), piece(6, "c", "more"));
+
+  assert.deepEqual([map.get("c").data, map.get("c").pieces], ["text", [{ bold: true }, "more"]]);
 });
 
 test("a key has a value for each audience, and shows the newest", async () => {
@@ -247,6 +250,7 @@ test("a reconnect that lost nothing keeps the values", async () => {
   await sockets[0].end();
   await pass(500);
   await sockets[1].receive(CONTINUED, value(1, "b", 2));
+  await pass(0);
 
   assert.deepEqual([data(map), requests.length], [{ a: 1, b: 2 }, 0]);
 });
@@ -300,6 +304,35 @@ test("a reset replaces the values, also by lower numbers", async () => {
   await sockets[1].receive(reset, stateFrame([], -800), value(-799, "b", 2), value(-798, "b", 3));
 
   assert.deepEqual(data(map), { b: 3 });
+});
+
+test("after a reset, lower numbers change the map also before it is loaded", async () => {
+  const { map, sockets, http } = await loaded(value(-90, "a", 1), value(-80, "b", 2));
+  http.answer = () => new Promise(() => {});
+  await sockets[0].end();
+  await pass(500);
+
+  const reset = { ...CONTINUED, state: undefined, epoch: "f", outcome: "reset", sequence_number: START - 800 };
+  await sockets[1].receive(reset, value(-799, "a", 5));
+
+  assert.deepEqual(data(map), { a: 5, b: 2 });
+});
+
+test("a request for values that was overtaken by those of the connection changes nothing", async () => {
+  const { map, sockets, http } = await opened();
+  let answer;
+  http.answer = () => new Promise((resolve) => (answer ??= resolve));
+  await sockets[0].receive(GREETING);
+  await pass(0);
+  await sockets[0].end();
+  await pass(500);
+
+  const lost = { ...CONTINUED, outcome: "gap", from: START + 1, to: START + 9 };
+  await sockets[1].receive(lost, stateFrame([value(-90, "a", 1)], 0), value(10, "b", 2));
+  answer(statePage([value(-90, "a", 1), value(-80, "deleted", 3)], 9));
+  await pass(0);
+
+  assert.deepEqual(data(map), { a: 1, b: 2 });
 });
 
 test("a topic that is not followed is followed, and then loaded", async () => {

@@ -114,9 +114,8 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
     deliverMessage(frame) {
       if (isClosed) return;
       const message = { ...frame, recovered: frame.sequence_number <= delivery.recoveredThrough };
-      if (!frame.sequence_number) {
-        if (!backlog) emitEvent(MESSAGE, message);
-      } else if (!snapshot.holds(/** @type {Message} */ (message))) delivery.deliverEvent(MESSAGE, message);
+      if (!frame.sequence_number) emitEvent(MESSAGE, message);
+      else if (!snapshot.holds(/** @type {Message} */ (message))) delivery.deliverEvent(MESSAGE, message);
     },
 
     /**
