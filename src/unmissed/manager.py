@@ -296,7 +296,7 @@ class ConnectionManager(Registration):
         self, message: Mapping[str, Any], *, idempotency_key: str | None, ephemeral: bool
     ) -> Message | None:
         publication = await self.running.publish_batch(
-            _marked([message], ephemeral=ephemeral), idempotency_key=idempotency_key
+            [_marked(message, ephemeral=ephemeral)], idempotency_key=idempotency_key
         )
         return publication.messages[0] if isinstance(publication, Publication) else None
 
@@ -333,7 +333,9 @@ class ConnectionManager(Registration):
         ``publish_seconds``.
         """
         publication = await self.running.publish_batch(
-            _marked(messages, ephemeral=ephemeral), idempotency_key=idempotency_key, publisher=publisher
+            (_marked(message, ephemeral=ephemeral) for message in messages),
+            idempotency_key=idempotency_key,
+            publisher=publisher,
         )
         return publication if isinstance(publication, Publication) else None
 
@@ -492,12 +494,12 @@ class ConnectionManager(Registration):
         await self.running.cluster.logouts.reconnect(connection_id)
 
 
-def _marked(messages: Iterable[Mapping[str, Any]], *, ephemeral: bool) -> Iterator[Mapping[str, Any]]:
-    """Yield the messages, with the field ``ephemeral`` if they are. What is returned for them must be known before."""
-    for message in messages:
-        if ephemeral and isinstance(message, Mapping):
-            yield {**message, "ephemeral": True}
-        elif isinstance(message, Mapping) and message.get("ephemeral"):
-            raise InvalidMessage("an ephemeral message is published with manager.publish(message, ephemeral=True)")
-        else:
-            yield message
+def _marked(message: Mapping[str, Any], *, ephemeral: bool) -> Mapping[str, Any]:
+    """Return a message, with the field ``ephemeral`` if it is. What is returned for it must be known before."""
+    if not isinstance(message, Mapping):
+        return message
+    if ephemeral:
+        return {**message, "ephemeral": True}
+    if message.get("ephemeral"):
+        raise InvalidMessage("an ephemeral message is published with manager.publish(message, ephemeral=True)")
+    return message
