@@ -496,10 +496,8 @@ class ConnectionManager(Registration):
 
 def _marked(message: Mapping[str, Any], *, ephemeral: bool) -> Mapping[str, Any]:
     """Return a message, with the field ``ephemeral`` if it is. What is returned for it must be known before."""
-    if not isinstance(message, Mapping):
-        return message
     if ephemeral:
-        return {**message, "ephemeral": True}
-    if message.get("ephemeral"):
+        return {**message, "ephemeral": True} if isinstance(message, Mapping) else message
+    if isinstance(message, dict | Mapping) and message.get("ephemeral"):
         raise InvalidMessage("an ephemeral message is published with manager.publish(message, ephemeral=True)")
     return message

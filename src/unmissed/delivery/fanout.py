@@ -178,7 +178,8 @@ class FanOut:
     def _greeting(self, connection: Connection, located: Located | None, *, state: bool) -> bytes:
         """Return the ``connected`` frame."""
         window = self.window
-        first_lost, last_lost = (None if located is None else located.lost) or (None, None)
+        lost = None if located is None else located.lost
+        first_lost, last_lost = lost or (None, None)
         return ConnectedFrame(
             connection_id=connection.id,
             epoch=window.epoch,
