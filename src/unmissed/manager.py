@@ -266,7 +266,7 @@ class ConnectionManager(Registration):
 
     async def _publish(self, message: Mapping[str, Any], options: PublishOptions, *, ephemeral: bool) -> Message | None:
         publication = await self.running.publish_batch(
-            _marked([published(message, options)], ephemeral=ephemeral), idempotency_key=options.get("idempotency_key")
+            [_marked(published(message, options), ephemeral=ephemeral)], idempotency_key=options.get("idempotency_key")
         )
         return publication.messages[0] if isinstance(publication, Publication) else None
 
@@ -303,7 +303,9 @@ class ConnectionManager(Registration):
         ``publish_seconds``.
         """
         publication = await self.running.publish_batch(
-            _marked(messages, ephemeral=ephemeral), idempotency_key=idempotency_key, publisher=publisher
+            (_marked(message, ephemeral=ephemeral) for message in messages),
+            idempotency_key=idempotency_key,
+            publisher=publisher,
         )
         return publication if isinstance(publication, Publication) else None
 
@@ -455,12 +457,10 @@ class ConnectionManager(Registration):
         await self.running.cluster.logouts.reconnect(connection_id)
 
 
-def _marked(messages: Iterable[Mapping[str, Any]], *, ephemeral: bool) -> Iterator[Mapping[str, Any]]:
-    """Yield the messages, with the field ``ephemeral`` if they are. What is returned for them must be known before."""
-    for message in messages:
-        if ephemeral and isinstance(message, Mapping):
-            yield {**message, "ephemeral": True}
-        elif isinstance(message, Mapping) and message.get("ephemeral"):
-            raise InvalidMessage("an ephemeral message is published with manager.publish(message, ephemeral=True)")
-        else:
-            yield message
+def _marked(message: Mapping[str, Any], *, ephemeral: bool) -> Mapping[str, Any]:
+    """Return a message, with the field ``ephemeral`` if it is. What is returned for it must be known before."""
+    if ephemeral:
+        return {**message, "ephemeral": True} if isinstance(message, Mapping) else message
+    if isinstance(message, dict | Mapping) and message.get("ephemeral"):
+        raise InvalidMessage("an ephemeral message is published with manager.publish(message, ephemeral=True)")
+    return message

@@ -121,16 +121,20 @@ class ConnectedFrame(ServerFrame):
 
     def encode(self) -> bytes:
         """Return the frame as compact JSON. Each handshake needs one: what is equal in all of them is encoded once."""
-        optional = {
-            "outcome": self.outcome,
-            "from": self.first_lost,
-            "to": self.last_lost,
-            "state": self.state or None,
-            "topics": self.topics and sorted(self.topics),
-            "expires_at": None if self.expires_at is None else short_seconds(self.expires_at),
-            "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
-        }
-        rest = to_json({name: value for name, value in optional.items() if value is not None})[1:]
+        optional: dict[str, Any] = {}
+        if self.outcome is not None:
+            optional["outcome"] = self.outcome
+        if self.first_lost is not None:
+            optional |= {"from": self.first_lost, "to": self.last_lost}
+        if self.state:
+            optional["state"] = True
+        if self.topics is not None:
+            optional["topics"] = sorted(self.topics)
+        if self.expires_at is not None and (at := short_seconds(self.expires_at)) is not None:
+            optional["expires_at"] = at
+        if self.expires_in is not None and (seconds := short_seconds(self.expires_in)) is not None:
+            optional["expires_in"] = seconds
+        rest = to_json(optional)[1:]
         return b'{"type":"connected","connection_id":%b,"oldest":%d,"latest":%d,"sequence_number":%d,%b%b%b' % (
             to_json(self.connection_id),
             self.oldest,

@@ -91,7 +91,8 @@ class FanOut:
             turn_over=Turns[Connection](lambda connection: for_each((connection,), Connection.deliver)).add,
             topics_changed=self.connections.index,
         )
-        self._live = WaitingMessages()
+        self._live: WaitingMessages | None = None
+        """Exists from the first ephemeral message on."""
         self._batch: LiveBatch | None = None
         """The ephemeral messages that a flush delivers, from its first slice to its last."""
         self._rest: Iterator[Connection] | None = None
@@ -177,7 +178,8 @@ class FanOut:
     def _greeting(self, connection: Connection, located: Located | None, *, state: bool) -> bytes:
         """Return the ``connected`` frame."""
         window = self.window
-        first_lost, last_lost = (None if located is None else located.lost) or (None, None)
+        lost = None if located is None else located.lost
+        first_lost, last_lost = lost or (None, None)
         return ConnectedFrame(
             connection_id=connection.id,
             epoch=window.epoch,
@@ -235,8 +237,8 @@ class FanOut:
         A message that is published between two slices reaches the connections of the later ones with this flush.
         """
         if self._rest is None:
-            if self._live.messages:
-                self._batch = self._next_batch()
+            if self._live is not None:
+                self._batch = self._next_batch(self._live)
             if self._batch is None and self._flushed.latest == self.window.latest:
                 return True
         started = self._clock()
@@ -287,11 +289,13 @@ class FanOut:
 
     def send_live(self, messages: Sequence[Ephemeral]) -> None:
         """Deliver ephemeral messages with the next flush for which this window has the messages before them."""
+        if self._live is None:
+            self._live = WaitingMessages()
         self.measures.ephemeral_dropped += self._live.add(messages)
         self._throttle.request()
 
-    def _next_batch(self) -> LiveBatch | None:
-        messages, dropped = self._live.take(self.window.latest, now=self._clock())
+    def _next_batch(self, live: WaitingMessages) -> LiveBatch | None:
+        messages, dropped = live.take(self.window.latest, now=self._clock())
         self.measures.ephemeral_dropped += dropped
         return LiveBatch(messages) if messages else None
 

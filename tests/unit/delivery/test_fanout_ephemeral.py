@@ -2,7 +2,7 @@
 
 import asyncio
 
-from support import ALICE, BOB, connect, flushed, managed, nth, pause_over, shape, until
+from support import ALICE, BOB, connect, flushed, managed, nth, shape, until
 from unmissed import ConnectionManager, Identity
 from unmissed.core.audience import EVERYONE
 from unmissed.core.ephemeral import Ephemeral
@@ -90,18 +90,21 @@ async def test_connections_of_later_slices_get_it_once_also_if_a_flush_must_be_f
     assert {("typing",)} == {tuple(kinds(socket)) for socket in sockets}
 
 
-async def test_a_client_whose_state_is_being_sent_is_not_up_to_date(manager: ConnectionManager) -> None:
+async def test_a_client_whose_state_is_being_sent_is_not_up_to_date(
+    manager: ConnectionManager, clock: ManualClock
+) -> None:
     for n in range(3):
         await manager.publish({"type": "m", "key": str(n), "data": "x" * 60_000})
     await flushed(manager)
-    await pause_over()
     live, (loading, _) = connect(manager)[0], connect(manager, state=True)
-    parts = len(kinds(loading))
 
-    await manager.emit("typing", ephemeral=True)
+    # Nothing is awaited in between: the state would go on.
+    manager.running._fan_out.send_live([Ephemeral(b'{"type":"typing"}', EVERYONE, nth(0), clock() + 1)])  # noqa: SLF001
+    manager.running._fan_out.flush()  # noqa: SLF001
+    parts = kinds(loading)
     await until(lambda: len(kinds(loading)) == 3)
 
-    assert parts < 3
+    assert ["state", "state"] == parts
     assert (["typing"], ["state"] * 3) == (kinds(live), kinds(loading))
 
 
