@@ -141,6 +141,9 @@ class Running:
             ended=lifecycle.ended,
         )
         self.connections = self._fan_out.connections
+        self._topics_changed = lifecycle.topics_changed
+        hooks.watch_topics = self._watch_topics
+        self._watch_topics()
         self.measures = self._fan_out.measures
         """Counters since the start of this run."""
         self.history = self._fan_out.history
@@ -177,6 +180,12 @@ class Running:
         # After the flushes and checks have ended: this flush is the last one, and waits for no client.
         self._fan_out.close()
         await asyncio.gather(self._hooks.finish(seconds=_STOP_SECONDS), self.cluster.nodes.stop(seconds=_STOP_SECONDS))
+
+    def _watch_topics(self) -> None:
+        """Report changes of topics to the hooks for them, if there are any."""
+        watchers = self.connections.watchers
+        if (self._hooks.on_follow or self._hooks.on_unfollow) and self._topics_changed not in watchers:
+            watchers.append(self._topics_changed)
 
     @property
     def is_own_loop(self) -> bool:

@@ -11,7 +11,7 @@ from itertools import islice
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
-from unmissed.core.reader import ClientReader
+from unmissed.core.reader import ClientReader, TopicChange
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Outcome, Window
 from unmissed.delivery.backpressure import Behind
@@ -128,8 +128,10 @@ class FanOut:
             reports=self._reports,
         )
         greeting = self._greeting(connection, outcome, start)
-        # Before the first write, which may end the connection.
+        # Before the first write, which may end the connection: that is reported after its beginning.
         self.connections.add(connection)
+        self._opened(connection)
+        self.connections.report(connection, TopicChange(added=connection.topics))
         connection.open(greeting, heartbeat=outcome is not None)
         # ``deliver`` reports changes only, and a reader is not up to date before its first delivery.
         if not connection.reader.up_to_date:
@@ -141,7 +143,6 @@ class FanOut:
                 self.history.recovered(
                     outcome, identity.user_id, since=since, window=self.window, connection=connection
                 )
-        self._opened(connection)
         return connection
 
     def start_of(self, wanted: Subscription) -> tuple[Outcome | None, int]:
@@ -192,6 +193,7 @@ class FanOut:
         if self.connections.remove(connection):
             self.measures.closes[code] += 1
             self.history.closed(connection, code, reason)
+            self.connections.report(connection, TopicChange(removed=connection.topics))
             self._ended(connection, code, reason)
 
     def _note_progress(self, connection: Connection) -> None:
