@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from unmissed.application.commands import Commands
 from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
 from unmissed.cluster.overview import OwnNode
+from unmissed.cluster.presence_messages import PresenceMessages, PresenceState
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.errors import (
@@ -41,7 +42,7 @@ from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
 from unmissed.security.access import Access, Subscription
 from unmissed.settings import Settings
-from unmissed.tasks import Pace
+from unmissed.tasks import Pace, end
 
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
 
@@ -156,6 +157,20 @@ class Running:
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
+        self._presence = (
+            PresenceMessages(
+                window,
+                self.connections,
+                nodes=self.cluster.nodes,
+                settings=settings,
+                publish=lambda draft, key: self._store([draft], key=key),
+                is_active=lambda: not self.draining,
+                clock=clocks.monotonic,
+            )
+            if settings.presence
+            else None
+        )
+        self._presenting: asyncio.Task[None] | None = None
         # After ``open``, which replays messages without a listener: each client reads them from its own position.
         log.subscribe(self._fan_out)
         self._checks = Checks(
@@ -171,12 +186,16 @@ class Running:
     async def start(self) -> None:
         """Join the cluster. On a shared log, wait for the logouts that the other nodes know: see ``Nodes.start``."""
         await self.cluster.nodes.start()
+        if self._presence is not None:
+            self._presenting = self.loop.create_task(self._presence.run())
 
     async def stop(self) -> None:
         """Close every connection with code 1012, and wait for hooks and for the other nodes, for a second."""
         # First: a publish that is waiting for readers holds this object, and must be refused when it continues.
         self._stopped = True
         self._checking.cancel()
+        if self._presenting is not None:
+            await end(self._presenting)
         self._requests.stop()
         # After the flushes and checks have ended: this flush is the last one, and waits for no client.
         self._fan_out.close()
@@ -263,7 +282,9 @@ class Running:
         """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
         self.check_accepting(_FROM_THREADS)
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
-        drafts = await self._drafts(messages)
+        return await self._store(await self._drafts(messages), key=key)
+
+    async def _store(self, drafts: Sequence[Draft], *, key: str | None) -> Publication:
         await self._fan_out.wait_for_readers()
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
@@ -274,6 +295,11 @@ class Running:
         if not publication.repeated:
             self.measures.published += len(publication.messages)
         return publication
+
+    async def set_presence(self, user_id: str, wanted: PresenceState) -> None:
+        """Publish the state of a user in a topic: see ``PresenceMessages.set_state``."""
+        if self._presence is not None:
+            await self._presence.set_state(user_id, wanted.topic, wanted.state)
 
     async def _drafts(self, messages: Iterable[Mapping[str, Any]], *, traceparent: str | None = None) -> list[Draft]:
         """Return the messages, checked and encoded. ``traceparent`` is added where the publisher has given none."""

@@ -78,6 +78,7 @@ class Nodes:
         self._timing = timing
         self._heard: dict[str, float] = {}
         """When each other node was last heard. Nodes that are starting are left out: they have no clients."""
+        self._listeners: dict[str, Callable[[Any], None]] = {}
         self._asked: dict[str, _Question] = {}
         self._introductions = Introductions()
         self._facts_sent = False
@@ -118,6 +119,17 @@ class Nodes:
         return frozenset(node for node, at in self._heard.items() if now - at < 3 * self._timing.hello_seconds)
 
     @property
+    def any_overdue(self) -> bool:
+        """Whether another node should have been heard by now: it may be gone, and its clients with it or elsewhere."""
+        now, latest = self._clock(), 1.5 * self._timing.hello_seconds
+        return any(now - self._heard[node] > latest for node in self.others)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the log has no other nodes."""
+        return self._channel is None
+
+    @property
     def problem(self) -> str | None:
         """Why this node cannot hear or reach the other nodes at the moment, or None."""
         reason = self._hearing.reason or self._sending.reason
@@ -147,6 +159,14 @@ class Nodes:
         finally:
             del self._asked[question_id]
         return question.answers
+
+    def listen(self, kind: str, listener: Callable[[Any], None]) -> None:
+        """Call a function with the content of each note of a kind that needs no answer, and is no fact."""
+        self._listeners[kind] = listener
+
+    async def send(self, kind: str, content: Any) -> None:
+        """Send a note that needs no answer to all other nodes. Raises LogUnavailable."""
+        await self._send(kind, content)
 
     async def _listen(self, channel: Channel) -> None:
         while True:
@@ -268,6 +288,8 @@ class Nodes:
             case "answer" if note["question"] in self._asked:
                 self._asked[note["question"]].answers[node] = content
                 self._settle(note["question"], node)
+            case _ if kind in self._listeners:
+                self._listeners[kind](content)
             case _ if kind in self._knowledge.handlers:
                 answer = self._knowledge.handlers[kind](content)
                 if isawaitable(answer):
