@@ -257,8 +257,7 @@ class PresenceMessages:
             self._attendance.begin()
             self._members.changed |= {*self._members.all()}
         while True:
-            position = max(self._position, window.evicted_through)
-            messages = [*islice(window.messages_after(position), _SLICE)]
+            messages = [*islice(window.messages_after(self._position), _SLICE)]
             if not messages:
                 return
             self._position = messages[-1].sequence_number
