@@ -112,7 +112,10 @@ async def test_without_the_setting_there_are_no_messages_and_the_name_of_the_com
     clock: ManualClock,
 ) -> None:
     manager, called = managed(clock), list[object]()
-    manager.command("presence")(lambda data: called.append(data))
+
+    @manager.command("presence")
+    async def own(data: object) -> None:
+        called.append(data)
 
     async with manager:
         alice = enter(manager, "alice")
@@ -134,7 +137,11 @@ def test_with_the_setting_the_name_of_the_command_is_taken(clock: ManualClock) -
 async def test_those_who_are_there_at_the_stop_and_come_back_after_it_are_no_message_on_a_log_that_lasts(
     clock: ManualClock, tmp_path: Any
 ) -> None:
-    settings = {"presence": "rooms.*", "log_url": f"sqlite:{tmp_path}/log.db", "presence_grace_seconds": 10.0}
+    settings: dict[str, Any] = {
+        "presence": "rooms.*",
+        "log_url": f"sqlite:{tmp_path}/log.db",
+        "presence_grace_seconds": 10.0,
+    }
     async with managed(clock, **settings) as manager:
         alice = enter(manager, "alice")
         enter(manager, "bob")
