@@ -9,8 +9,11 @@ from itertools import chain, count
 from unmissed.cluster.members import Member
 from unmissed.core.messages import Message
 
-COUNT_SECONDS = 1.0
-"""How long the number of connections of a member has differed. Most changes are a reconnect: over by then."""
+COUNT_SECONDS = 1.5
+"""How long the number of connections of a member has differed. Most changes are a reconnect: over by then.
+
+A silent node is overdue earlier, so that clients of a dead node may reconnect while their old connections still count.
+"""
 
 RETRY_SECONDS = 1.0
 """Seconds until a message is due again that was published by another node, or not at all."""

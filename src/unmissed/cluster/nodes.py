@@ -121,7 +121,7 @@ class Nodes:
     @property
     def any_overdue(self) -> bool:
         """Whether another node should have been heard by now: it may be gone, and its clients with it or elsewhere."""
-        now, latest = self._clock(), 1.5 * self._timing.hello_seconds
+        now, latest = self._clock(), 1.2 * self._timing.hello_seconds
         return any(now - self._heard[node] > latest for node in self.others)
 
     @property
