@@ -66,6 +66,6 @@ class NodeDouble:
     def listen(self, kind: str, listener: Callable[[Any], None]) -> None:
         self.listeners[kind] = listener
 
-    async def send(self, kind: str, content: Any) -> None:
+    async def announce(self, kind: str, content: Any) -> None:
         if self.id in self._notes.nodes:
             self._notes.carry(kind, content)

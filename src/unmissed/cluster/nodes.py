@@ -164,8 +164,8 @@ class Nodes:
         """Call a function with the content of each note of a kind that needs no answer, and is no fact."""
         self._listeners[kind] = listener
 
-    async def send(self, kind: str, content: Any) -> None:
-        """Send a note that needs no answer to all other nodes. Raises LogUnavailable."""
+    async def announce(self, kind: str, content: Any) -> None:
+        """Send a note to all other nodes, and wait for no answer. Raises LogUnavailable."""
         await self._send(kind, content)
 
     async def _listen(self, channel: Channel) -> None:

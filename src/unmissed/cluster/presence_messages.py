@@ -148,16 +148,16 @@ class PresenceMessages:
         if self._is_wanted:
             self._is_wanted = False
             for note in self._members.list_all(active=active):
-                await self._nodes.send("members", note)
+                await self._nodes.announce("members", note)
         for note in self._members.changes(active=active):
-            await self._nodes.send("members", note)
+            await self._nodes.announce("members", note)
         if beats:
             self._beat_at = now + BEAT_SECONDS
-            await self._nodes.send("members", self._members.beat(active=active))
+            await self._nodes.announce("members", self._members.beat(active=active))
             for node in self._incomplete(self._nodes.others):
                 if node in self._members.nodes and self._members.nodes[node].listing is not None:
                     continue
-                await self._nodes.send("members_wanted", node)
+                await self._nodes.announce("members_wanted", node)
 
     def _incomplete(self, others: frozenset[str]) -> list[str]:
         """Return the nodes whose members this node does not know exactly."""

@@ -442,7 +442,7 @@ async def test_a_note_for_a_listener_is_heard_by_all_nodes_and_answered_by_none(
     for node in nodes:
         node.listen("members", partial(note_heard, node.id))
 
-    await nodes[0].send("members", {"counts": 1})
+    await nodes[0].announce("members", {"counts": 1})
     await until(lambda: len(heard) == 2)
 
     assert [("b", {"counts": 1}), ("c", {"counts": 1})] == sorted(heard, key=lambda each: each[0])
