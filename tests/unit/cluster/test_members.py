@@ -110,6 +110,7 @@ def test_a_note_that_was_missed_is_noticed_by_the_next_and_a_list_replaces_what_
     send(here.notes(), there)
     assert not there.members.nodes["a"].complete
     assert {ALICE: 1, BOB: 1} == there.members.nodes["a"].counts
+    there.members.changed.clear()
     send(here.members.list_all(active=True), there)
     assert there.members.nodes["a"].complete
     assert {BOB: 1} == there.members.nodes["a"].counts

@@ -12,6 +12,7 @@ from support import FIRST
 from unmissed import Connection, Draft, Message, Publication, Retention, Settings
 from unmissed.cluster.presence_messages import PresenceMessages
 from unmissed.core.errors import CommandError, LogUnavailable
+from unmissed.core.receipts import key_of_presence
 from unmissed.delivery.registry import Registry
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import ManualClock
@@ -31,6 +32,7 @@ class Cluster:
         self.notes = Notes()
         self.nodes: dict[str, Node] = {}
         self.published: list[Message] = []
+        self.grace_seconds = 10.0
         self.silent: dict[str, float] = {}
         """When nodes were lost that the others have not missed yet."""
 
@@ -95,7 +97,7 @@ class Node:
             cluster.log_window,
             self.registry,
             nodes=cast("Nodes", self.double),
-            settings=Settings.load(presence="rooms.*,lobby"),
+            settings=Settings.load(presence="rooms.*,lobby", presence_grace_seconds=cluster.grace_seconds),
             publish=self._publish,
             is_active=lambda: self.active,
             clock=cluster.clock,
@@ -297,6 +299,65 @@ async def test_a_node_that_cannot_hear_the_others_lets_nobody_leave(cluster: Clu
     assert {f"user {number}": 1 for number in range(20)} == cluster.counts()
 
 
+async def test_a_node_that_does_not_know_the_members_of_the_others_lets_nobody_leave(cluster: Cluster) -> None:
+    """Its first notes are lost. Without a grace, nothing else would protect them."""
+    cluster.grace_seconds = 0.0
+    node = await cluster.start("a")
+    for number in range(20):
+        node.connect(f"user {number}")
+    await cluster.run(1)
+
+    cluster.notes.lost = lambda: True
+    await cluster.start("b")
+    await cluster.run(2)
+    cluster.notes.lost = lambda: False
+    await cluster.run(5)
+
+    assert {f"user {number}": 1 for number in range(20)} == cluster.counts()
+
+
+async def test_a_node_that_learns_late_that_it_is_deaf_lets_nobody_leave(cluster: Cluster) -> None:
+    """The leases of the other nodes end before it knows."""
+    cluster.grace_seconds = 1.0
+    nodes = [await cluster.start(name) for name in "ab"]
+    for number in range(20):
+        nodes[1].connect(f"user {number}")
+    await cluster.run(2)
+
+    for tenths in range(100):
+        nodes[0].double.problem = "deaf" if tenths > 5 else None
+        nodes[0].double.others = frozenset()
+        cluster.clock.advance(0.1)
+        await nodes[0].presence.step()
+    nodes[0].double.problem = None
+    await cluster.run(30)
+
+    assert {f"user {number}": 1 for number in range(20)} == cluster.counts()
+
+
+async def test_a_key_that_was_used_for_what_the_log_does_not_show_is_replaced(cluster: Cluster) -> None:
+    key = key_of_presence(ROOM, "alice", epoch=cluster.log_window.epoch, replaces=0, attempt=0)
+    other = Draft.of({"type": "other"}, max_bytes=1_000)
+    await cluster.log.publish([other], idempotency_key=key)
+    node = await cluster.start("a")
+
+    node.connect("alice")
+    await cluster.run(1.3)
+
+    assert connections(alice=1) == cluster.listed()
+
+
+async def test_another_value_with_the_key_of_a_user_says_nothing_about_the_user(cluster: Cluster) -> None:
+    node = await cluster.start("a")
+    profile = Draft.of({"type": "profile", "key": "alice", "topics": [ROOM], "data": {}}, max_bytes=1_000)
+    await cluster.log.publish([profile])
+
+    node.connect("alice")
+    await cluster.run(1)
+
+    assert connections(alice=1) == cluster.listed()
+
+
 async def test_a_node_that_shuts_down_leaves_the_messages_to_the_others(cluster: Cluster) -> None:
     nodes = [await cluster.start(name) for name in "ab"]
     joined = [nodes[number % 2].connect(f"user {number}") for number in range(40)]
@@ -411,6 +472,7 @@ async def test_the_state_does_not_survive_the_user(cluster: Cluster) -> None:
     await node.presence.set_state("alice", ROOM, "typing")
     node.end(alice)
     await cluster.run(11)
+    assert {"connections": 0} == cluster.messages()[-1].data
 
     node.connect("alice")
     await cluster.run(1)
