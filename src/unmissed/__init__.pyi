@@ -6,6 +6,8 @@ from unmissed.api.identity import get_identity as get_identity
 from unmissed.api.router import create_router as create_router
 from unmissed.application.hooks import Connected as Connected
 from unmissed.application.hooks import Disconnected as Disconnected
+from unmissed.application.hooks import Followed as Followed
+from unmissed.application.hooks import Unfollowed as Unfollowed
 from unmissed.core.audience import Identity as Identity
 from unmissed.core.chunks import Chunk as Chunk
 from unmissed.core.errors import AlreadyRunning as AlreadyRunning

@@ -14,11 +14,13 @@ from pydantic import BaseModel
 
 from unmissed.application.registration import Registration
 from unmissed.cluster.presence import Followers
+from unmissed.cluster.presence_messages import PresenceState
 from unmissed.core.audience import Identity, granted_topics, keys_of
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import AlreadyRunning, InvalidMessage, NotRunning, UnknownConnection, WrongThread
 from unmissed.core.messages import Message, PublishOptions, Recipients, published
 from unmissed.core.revocations import Revocations
+from unmissed.core.server_frames import PRESENCE_TYPE
 from unmissed.core.window import Page, Window
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.socket import STALL_STATE, Socket
@@ -92,6 +94,11 @@ class ConnectionManager(Registration):
         self._started = False
         """Set from the beginning of a start to the end of a stop."""
         self._running: Running | None = None
+        if self.settings.presence:
+            self.commands.add(PRESENCE_TYPE, self._set_presence)
+
+    async def _set_presence(self, wanted: PresenceState, identity: Identity) -> None:
+        await self.running.set_presence(identity.user_id, wanted)
 
     async def __aenter__(self) -> Self:
         """Open the log on the running event loop. Raises AlreadyRunning, or ConfigurationError if it cannot work.

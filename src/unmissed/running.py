@@ -14,6 +14,7 @@ from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
 from unmissed.cluster.live_notes import HOLD_SECONDS
 from unmissed.cluster.overview import OwnNode
+from unmissed.cluster.presence_messages import PresenceMessages, PresenceState
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
 from unmissed.core.ephemeral import Ephemeral
@@ -45,7 +46,7 @@ from unmissed.framework_names import server_stops
 from unmissed.logs.base import Log, Publication
 from unmissed.security.access import Access, Subscription
 from unmissed.settings import Settings
-from unmissed.tasks import Pace
+from unmissed.tasks import Pace, end
 
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
 
@@ -178,6 +179,9 @@ class Running:
             ended=lifecycle.ended,
         )
         self.connections = self._fan_out.connections
+        self._topics_changed = lifecycle.topics_changed
+        hooks.watch_topics = self._watch_topics
+        self._watch_topics()
         self.measures = self._fan_out.measures
         """Counters since the start of this run."""
         self.history = self._fan_out.history
@@ -190,6 +194,20 @@ class Running:
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
+        self._presence = (
+            PresenceMessages(
+                window,
+                self.connections,
+                nodes=self.cluster.nodes,
+                settings=settings,
+                publish=lambda draft, key: self._store([draft], key=key),
+                is_active=lambda: not self.draining,
+                clock=clocks.monotonic,
+            )
+            if settings.presence
+            else None
+        )
+        self._presenting: asyncio.Task[None] | None = None
         # After ``open``, which replays messages without a listener: each client reads them from its own position.
         log.subscribe(self._fan_out)
         self._checks = Checks(
@@ -205,16 +223,26 @@ class Running:
     async def start(self) -> None:
         """Join the cluster. On a shared log, wait for the logouts that the other nodes know: see ``Nodes.start``."""
         await self.cluster.nodes.start()
+        if self._presence is not None:
+            self._presenting = self.loop.create_task(self._presence.run())
 
     async def stop(self) -> None:
         """Close every connection with code 1012, and wait for hooks and for the other nodes, for a second."""
         # First: a publish that is waiting for readers holds this object, and must be refused when it continues.
         self._stopped = True
         self._checking.cancel()
+        if self._presenting is not None:
+            await end(self._presenting)
         self._requests.stop()
         # After the flushes and checks have ended: this flush is the last one, and waits for no client.
         self._fan_out.close()
         await asyncio.gather(self._hooks.finish(seconds=_STOP_SECONDS), self.cluster.nodes.stop(seconds=_STOP_SECONDS))
+
+    def _watch_topics(self) -> None:
+        """Report changes of topics to the hooks for them, if there are any."""
+        watchers = self.connections.watchers
+        if (self._hooks.on_follow or self._hooks.on_unfollow) and self._topics_changed not in watchers:
+            watchers.append(self._topics_changed)
 
     @property
     def is_own_loop(self) -> bool:
@@ -297,6 +325,9 @@ class Running:
         drafts = await self._drafts(messages)
         if any([draft.ephemeral for draft in drafts]):  # noqa: C419  # a list is faster than a generator for a few
             return await self._publish_live(drafts, idempotency_key=idempotency_key)
+        return await self._store(drafts, key=key)
+
+    async def _store(self, drafts: Sequence[Draft], *, key: str | None) -> Publication:
         await self._fan_out.wait_for_readers(drafts)
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
@@ -326,6 +357,11 @@ class Running:
         except TimeoutError:
             logger.debug("ephemeral messages have not reached the other nodes in time")
         return LivePublication(timestamp, len(messages))
+
+    async def set_presence(self, user_id: str, wanted: PresenceState) -> None:
+        """Publish the state of a user in a topic: see ``PresenceMessages.set_state``."""
+        if self._presence is not None:
+            await self._presence.set_state(user_id, wanted.topic, wanted.state)
 
     async def _drafts(self, messages: Iterable[Mapping[str, Any]], *, traceparent: str | None = None) -> list[Draft]:
         """Return the messages, checked and encoded. ``traceparent`` is added where the publisher has given none."""

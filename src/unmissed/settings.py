@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from unmissed.core.errors import ConfigurationError
+from unmissed.core.audience import checked_grant
+from unmissed.core.errors import ConfigurationError, InvalidTopic
 from unmissed.core.messages import MESSAGE_OVERHEAD, STAMP_BYTES
 from unmissed.core.retention import Retention, Rule, rules_from
 
@@ -94,6 +95,17 @@ class Settings(BaseSettings):
             "matches, for 7 days. @*=200/7d is for messages to one user. Others share MAX_MESSAGES and MAX_AGE."
         ),
     )
+    presence: Names = Field(
+        default=(),
+        description=(
+            "Comma-separated topics, or prefixes with a * at their end, whose followers are announced as messages: "
+            "who comes, and who leaves."
+        ),
+    )
+    presence_grace_seconds: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
+        default=10.0,
+        description="Seconds without a connection to any node after which a user has left a topic of PRESENCE.",
+    )
     max_message_bytes: Count = Field(default=65_536, description="Largest published message in bytes of JSON.")
     first_number: Literal["clock"] | FirstNumber = Field(
         default="clock",
@@ -169,7 +181,7 @@ class Settings(BaseSettings):
         """Treat an empty value as unset: compose files give one for a variable that is not set where they run."""
         return {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}
 
-    @field_validator("allowed_origins", "jwt_audience", "jwt_issuer", "scope_claim", mode="before")
+    @field_validator("allowed_origins", "jwt_audience", "jwt_issuer", "presence", "scope_claim", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -186,6 +198,14 @@ class Settings(BaseSettings):
             return Retention(rules=rules_from(value)).rules
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("presence")
+    @classmethod
+    def _check_presence(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(map(checked_grant, patterns))
+        except InvalidTopic as error:
+            raise ValueError(f"{error}; or a prefix with a * at its end, such as rooms.*") from None
 
     @field_validator("allowed_origins")
     @classmethod

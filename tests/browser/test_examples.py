@@ -93,7 +93,11 @@ def test_a_page_of_the_agent_that_loads_an_old_answer_from_a_cache_completes_it(
 
 
 @pytest.mark.long
-def test_what_somebody_says_in_the_chat_is_there_for_who_comes_later(chromium: "Browser") -> None:
+def test_the_chat_has_members_that_come_and_go_typing_and_history(
+    chromium: "Browser", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = chat.manager.settings.model_copy(update={"presence_grace_seconds": 0.1})
+    monkeypatch.setattr(chat.manager, "settings", settings)
     with LiveServer(chat.app, manager=chat.manager, **SOCKETS["native"]) as server, chromium.new_context() as context:
         pages = [context.new_page(), context.new_page()]
         for page, name in zip(pages, ("alice", "bob"), strict=True):
@@ -101,7 +105,18 @@ def test_what_somebody_says_in_the_chat_is_there_for_who_comes_later(chromium: "
             page.goto(server.url)
             page.get_by_label("Message").fill(f"I am {name}")
             page.get_by_role("button", name="Send").click()
+        alice, bob = pages
 
         for page in pages:
+            page.get_by_text("In the room: alice, bob").wait_for()
             page.get_by_text("bob: I am bob").wait_for()
-            assert "alice: I am alicebob: I am bob" == page.locator("p").text_content()
+            assert "alice: I am alicebob: I am bob" == page.locator("#messages").text_content()
+        alice.get_by_label("Message").press_sequentially("he")
+        bob.get_by_text("alice is typing...").wait_for()
+        assert "" == alice.get_by_role("status").text_content()
+        alice.get_by_role("button", name="Send").click()
+        bob.get_by_text("alice: he").wait_for()
+        assert "" == bob.get_by_role("status").text_content()
+        bob.close()
+        alice.get_by_text("In the room: alice", exact=True).wait_for()
+        assert {"said", "presence"} == {message.type for message in server.published()}

@@ -26,6 +26,7 @@ from unmissed import (
     Draft,
     Draining,
     Feed,
+    Followed,
     IdempotencyConflict,
     Identity,
     InvalidMessage,
@@ -50,6 +51,7 @@ from unmissed import (
     TokenRules,
     TokenVerifier,
     TooManyRequests,
+    Unfollowed,
     UnknownConnection,
     UnmissedError,
     Window,
@@ -200,6 +202,16 @@ async def came(event: Connected) -> None:
 @manager.on_disconnect
 def left(event: Disconnected) -> None:
     print(event.code, event.seconds)
+
+
+@manager.on_follow
+async def entered(event: Followed) -> None:
+    print(event.identity.user_id, event.topics)
+
+
+@manager.on_unfollow
+def went(event: Unfollowed) -> None:
+    print(event.identity.user_id, event.topics)
 
 
 async def publish() -> None:

@@ -1,4 +1,4 @@
-"""Hooks: functions of the application that are called when clients connect and disconnect, and the log of both."""
+"""Hooks: functions of the application that are called when clients connect, follow topics and disconnect."""
 
 import asyncio
 import inspect
@@ -12,6 +12,7 @@ from typing import Any
 from unmissed.application.threads import FairThreads
 from unmissed.core.audience import Identity
 from unmissed.core.errors import TooManyConnections
+from unmissed.core.reader import TopicChange
 from unmissed.delivery.connection import Connection
 from unmissed.security.redaction import redact
 from unmissed.tasks import is_being_cancelled
@@ -52,9 +53,48 @@ class Disconnected:
     """How many sequence numbers its position was behind the latest message."""
 
 
-HookEvent = Connected | Disconnected
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A client has begun to follow topics: when it connected, with ``follow``, or with another token."""
+
+    connection_id: str
+    identity: Identity
+    topics: frozenset[str]
+    """Those that are new. ``Connection.topics`` has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """A client has stopped following topics: with ``unfollow``, with another token, or because it has disconnected."""
+
+    connection_id: str
+    identity: Identity
+    topics: frozenset[str]
+
+
+@dataclass(slots=True)
+class TopicsChanged:
+    """What one connection has begun and stopped to follow since its last change that hooks were called for."""
+
+    connection_id: str
+    identity: Identity
+    added: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+
+    def merge(self, identity: Identity, change: TopicChange) -> None:
+        """Add a later change. What it takes back is no change."""
+        self.identity = identity
+        self.added, self.removed = (
+            (self.added - change.removed) | (change.added - self.removed),
+            (self.removed - change.added) | (change.removed - self.added),
+        )
+
+
+HookEvent = Connected | TopicsChanged | Disconnected
 ConnectHook = Callable[[Connected], object]
 DisconnectHook = Callable[[Disconnected], object]
+FollowHook = Callable[[Followed], object]
+UnfollowHook = Callable[[Unfollowed], object]
 
 
 class Hooks:
@@ -63,11 +103,17 @@ class Hooks:
     def __init__(self, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING) -> None:
         self.on_connect: list[ConnectHook] = []
         self.on_disconnect: list[DisconnectHook] = []
+        self.on_follow: list[FollowHook] = []
+        self.on_unfollow: list[UnfollowHook] = []
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._waiting = deque[HookEvent]()
         self._calling: dict[str, deque[HookEvent]] = {}
         """By id of each connection whose hooks run: its further events, in their order."""
+        self._changes: dict[str, TopicsChanged] = {}
+        """By id of its connection: each change of topics that waits, so that further ones are merged into it."""
+        self.watch_topics: Callable[[], None] = lambda: None
+        """Is called when a hook for topics is added."""
         self._workers = set[asyncio.Task[None]]()
         self._threads: FairThreads | None = None
 
@@ -84,12 +130,24 @@ class Hooks:
         """Call the hooks for the end of a connection."""
         self._add(event)
 
+    def topics_changed(self, connection_id: str, identity: Identity, change: TopicChange) -> None:
+        """Call the hooks for a change of the topics that a connection follows, or for several that wait as for one.
+
+        So a client that follows and unfollows topics all the time takes no more memory, however slow the hooks are.
+        """
+        waiting = self._changes.get(connection_id)
+        if waiting is None:
+            waiting = self._changes[connection_id] = TopicsChanged(connection_id, identity)
+            self._add(waiting)
+        waiting.merge(identity, change)
+
     async def finish(self, *, seconds: float) -> None:
         """Give the hooks ``seconds`` to run. Then cancel those that are running, and log how many did not run."""
         workers = tuple(self._workers)
         late = (await asyncio.wait(workers, timeout=seconds))[1] if workers else ()
         missed = len(self._waiting) + sum(map(len, self._calling.values()))
         self._waiting.clear()
+        self._changes.clear()
         for worker in late:
             worker.cancel()
         if late:
@@ -131,9 +189,23 @@ class Hooks:
             self._workers.discard(worker)
 
     async def _handle(self, event: HookEvent) -> None:
+        """Call the hooks for an event."""
+        match event:
+            case Connected():
+                await self._call_each(self.on_connect, event)
+            case Disconnected():
+                await self._call_each(self.on_disconnect, event)
+            case TopicsChanged(connection_id=connection_id):
+                # From now on, further changes are another event. This one holds no more than ``topics_changed`` merged.
+                self._changes.pop(connection_id, None)
+                if event.removed:
+                    await self._call_each(self.on_unfollow, Unfollowed(connection_id, event.identity, event.removed))
+                if event.added:
+                    await self._call_each(self.on_follow, Followed(connection_id, event.identity, event.added))
+
+    async def _call_each(self, hooks: list[Any], event: Connected | Followed | Unfollowed | Disconnected) -> None:
         """Call each hook. If one raises, log it and call the next."""
-        hooks: list[Any] = [*(self.on_connect if isinstance(event, Connected) else self.on_disconnect)]
-        for hook in hooks:
+        for hook in [*hooks]:
             try:
                 await self._call(hook, event)
             except (Exception, asyncio.CancelledError):
@@ -141,7 +213,7 @@ class Hooks:
                     raise
                 logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
 
-    async def _call(self, hook: Callable[..., Any], event: HookEvent) -> None:
+    async def _call(self, hook: Callable[..., Any], event: Connected | Followed | Unfollowed | Disconnected) -> None:
         """Run a hook: on the event loop if it is async, else in a thread, where it may block."""
         if inspect.iscoroutinefunction(hook):
             await hook(event)
@@ -154,7 +226,7 @@ class Hooks:
 
 
 class ConnectionLifecycle:
-    """Calls the hooks when a connection begins and ends, and logs each end. ``clock`` returns monotonic seconds."""
+    """Calls the hooks for what happens to connections, and logs each end. ``clock`` returns monotonic seconds."""
 
     def __init__(self, hooks: Hooks, *, clock: Callable[[], float]) -> None:
         self._hooks = hooks
@@ -164,6 +236,11 @@ class ConnectionLifecycle:
         """Call the hooks for a new connection."""
         if self._hooks.on_connect:
             self._hooks.connected(Connected(connection.id, connection.identity, connection.topics))
+
+    def topics_changed(self, connection: Connection, change: TopicChange) -> None:
+        """Call the hooks for the topics that a connection has begun and stopped to follow."""
+        if change.added or change.removed:
+            self._hooks.topics_changed(connection.id, connection.identity, change)
 
     def ended(self, connection: Connection, code: int, reason: str) -> None:
         """Log the end of a connection as one line, and call the hooks."""

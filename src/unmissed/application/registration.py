@@ -6,13 +6,15 @@ from typing import Any, TypeVar, overload
 from pydantic import BaseModel
 
 from unmissed.application.commands import Commands
-from unmissed.application.hooks import ConnectHook, DisconnectHook, Hooks
+from unmissed.application.hooks import ConnectHook, DisconnectHook, FollowHook, Hooks, UnfollowHook
 from unmissed.application.typed_messages import TypedMessages
 from unmissed.core.errors import ConfigurationError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _ConnectHook = TypeVar("_ConnectHook", bound=ConnectHook)
 _DisconnectHook = TypeVar("_DisconnectHook", bound=DisconnectHook)
+_FollowHook = TypeVar("_FollowHook", bound=FollowHook)
+_UnfollowHook = TypeVar("_UnfollowHook", bound=UnfollowHook)
 _Hook = TypeVar("_Hook")
 _Model = TypeVar("_Model", bound=type[BaseModel])
 
@@ -60,6 +62,25 @@ class Registration:
         Raises ConfigurationError.
         """
         self._hooks.on_disconnect.append(_checked_hook(hook, "on_disconnect"))
+        return hook
+
+    def on_follow(self, hook: _FollowHook) -> _FollowHook:
+        """Call a function, async or not, with a ``Followed`` when a client begins to follow topics.
+
+        That is also when it connects, after ``on_connect``. Write ``@manager.on_follow``. Raises ConfigurationError.
+        """
+        self._hooks.on_follow.append(_checked_hook(hook, "on_follow"))
+        self._hooks.watch_topics()
+        return hook
+
+    def on_unfollow(self, hook: _UnfollowHook) -> _UnfollowHook:
+        """Call a function, async or not, with an ``Unfollowed`` when a client no longer follows topics.
+
+        That is also when it has disconnected, before ``on_disconnect``. Write ``@manager.on_unfollow``. Raises
+        ConfigurationError.
+        """
+        self._hooks.on_unfollow.append(_checked_hook(hook, "on_unfollow"))
+        self._hooks.watch_topics()
         return hook
 
     @overload

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from unmissed.cluster import live_notes
 from unmissed.cluster.listing import Listing, UnixTime
 from unmissed.cluster.live_notes import LiveNotes
 from unmissed.cluster.logouts import Logouts, LogoutsHere
@@ -38,15 +37,14 @@ class ClusterNode:
         unix_time = self.unix_time = UnixTime(clock=clock, wall_clock=wall_clock)
         self.listing = Listing(connections, unix_time=unix_time, ask=self._ask)
         self.overview = Overview(own, unix_time=unix_time, ask=self._ask)
-        self.live = LiveNotes(deliver, nodes=lambda: self.nodes, clock=clock)
         answers = {**presence_answers(connections), **self.listing.answers, **self.overview.answers, **here.answers}
         knowledge = Knowledge(
-            handlers={**answers, live_notes.KIND: self.live.take},
+            handlers=answers,
             facts=here.notes,
             fingerprint=lambda: revocations.fingerprint,
-            passing=frozenset({live_notes.KIND}),
         )
         self.nodes = Nodes(channel, node_id=own.node_id, keys=keys, knowledge=knowledge, clock=clock)
+        self.live = LiveNotes(deliver, nodes=self.nodes, clock=clock)
         self.presence = Presence(connections, ask=self._ask)
         self.logouts = Logouts(here, nodes=self.nodes)
 

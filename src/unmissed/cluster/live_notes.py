@@ -24,27 +24,27 @@ class LiveNotes:
     """Sends ephemeral messages to the other nodes, and passes theirs to ``deliver``. ``clock``: monotonic seconds."""
 
     def __init__(
-        self, deliver: Callable[[Sequence[Ephemeral]], None], *, nodes: Callable[[], Nodes], clock: Callable[[], float]
+        self, deliver: Callable[[Sequence[Ephemeral]], None], *, nodes: Nodes, clock: Callable[[], float]
     ) -> None:
         self._deliver = deliver
         self._nodes = nodes
         self._clock = clock
+        nodes.listen(KIND, self._take)
 
     async def send(self, messages: Iterable[Ephemeral]) -> bool:
         """Send messages to the other nodes, if there are any, and return whether the notes have left."""
-        nodes = self._nodes()
-        if not nodes.others:
+        if not self._nodes.others:
             return True
         try:
             for block in _blocks(messages):
-                await nodes.announce(KIND, [_encoded(message) for message in block])
+                await self._nodes.announce(KIND, [_encoded(message) for message in block])
         except LogUnavailable as error:
             # They are delivered now or never: the publisher could only send them again, and twice to some.
             logger.debug("ephemeral messages have not reached the other nodes: %s", error.reason)
             return False
         return True
 
-    def take(self, content: Any) -> None:
+    def _take(self, content: Any) -> None:
         """Deliver messages of another node, as soon as this node has the messages before them."""
         ends_at = self._clock() + HOLD_SECONDS
         self._deliver([_decoded(each, ends_at=ends_at) for each in content])

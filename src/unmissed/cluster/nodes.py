@@ -30,8 +30,6 @@ class Knowledge:
     """Returns the notes that a newly started node needs, each a kind and its content."""
     fingerprint: Callable[[], int]
     """Returns a number that is equal on nodes with the same facts."""
-    passing: frozenset[str] = frozenset()
-    """Kinds of notes without an answer that are no facts: a node that starts does not wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +78,7 @@ class Nodes:
         self._timing = timing
         self._heard: dict[str, float] = {}
         """When each other node was last heard. Nodes that are starting are left out: they have no clients."""
+        self._listeners: dict[str, Callable[[Any], None]] = {}
         self._asked: dict[str, _Question] = {}
         self._introductions = Introductions()
         self._facts_sent = False
@@ -120,6 +119,17 @@ class Nodes:
         return frozenset(node for node, at in self._heard.items() if now - at < 3 * self._timing.hello_seconds)
 
     @property
+    def any_overdue(self) -> bool:
+        """Whether another node should have been heard by now: it may be gone, and its clients with it or elsewhere."""
+        now, latest = self._clock(), 1.2 * self._timing.hello_seconds
+        return any(now - self._heard[node] > latest for node in self.others)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the log has no other nodes."""
+        return self._channel is None
+
+    @property
     def problem(self) -> str | None:
         """Why this node cannot hear or reach the other nodes at the moment, or None."""
         reason = self._hearing.reason or self._sending.reason
@@ -149,6 +159,10 @@ class Nodes:
         finally:
             del self._asked[question_id]
         return question.answers
+
+    def listen(self, kind: str, listener: Callable[[Any], None]) -> None:
+        """Call a function with the content of each note of a kind that needs no answer, and is no fact."""
+        self._listeners[kind] = listener
 
     async def announce(self, kind: str, content: Any) -> None:
         """Send a note to all other nodes, and wait for no answer. Raises LogUnavailable."""
@@ -274,13 +288,15 @@ class Nodes:
             case "answer" if note["question"] in self._asked:
                 self._asked[note["question"]].answers[node] = content
                 self._settle(note["question"], node)
+            case _ if kind in self._listeners:
+                self._listeners[kind](content)
             case _ if kind in self._knowledge.handlers:
                 answer = self._knowledge.handlers[kind](content)
                 if isawaitable(answer):
                     answer = await answer
                 if "question" in note:
                     await self._send("answer", answer, question=note["question"])
-                elif kind not in self._knowledge.passing:
+                else:
                     self._introductions.facts += 1
             case _:
                 await self._meet(node, kind, content)

@@ -151,6 +151,11 @@ def key_of_user(user_id: str | None, key: str) -> str:
     return f"{owner}:{urlsafe_b64encode(_digest(key)).decode()}"
 
 
+def key_of_presence(topic: str, user_id: str, *, epoch: str, replaces: int, attempt: int) -> str:
+    """Return the key of the one message about a user in a topic that replaces this number. Its owner is the server."""
+    return f"presence:{urlsafe_b64encode(_digest(f'{epoch} {replaces} {attempt} {topic} {user_id}')).decode()}"
+
+
 def has_room(*, mine: int, used: int, total: int) -> bool:
     """Return whether an owner that has taken ``mine`` of all ``used`` places may take another one.
 

@@ -371,7 +371,10 @@ class _Layout:
 
 _LAYOUTS = {frame: _Layout.of(frame) for frame in SERVER_FRAMES}
 
-RESERVED_TYPES = frozenset(frame.type for frame in SERVER_FRAMES)
+PRESENCE_TYPE = "presence"
+"""The type of the messages that the server publishes about members of a topic."""
+
+RESERVED_TYPES = frozenset(frame.type for frame in SERVER_FRAMES) | {PRESENCE_TYPE}
 """The types of server frames; publishers may not use them."""
 
 PONG = PongFrame().encode()

@@ -14,7 +14,7 @@ from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.ephemeral import Ephemeral, LiveBatch, WaitingMessages
 from unmissed.core.messages import Draft, Message
-from unmissed.core.reader import ClientReader
+from unmissed.core.reader import ClientReader, TopicChange
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Located, Outcome, Window
 from unmissed.delivery.backpressure import Behind
@@ -137,8 +137,10 @@ class FanOut:
         )
         sends_state = subscription.state and (located is None or located.outcome is not Outcome.COMPLETE)
         greeting = self._greeting(connection, located, state=sends_state)
-        # Before the first write, which may end the connection.
+        # Before the first write, which may end the connection: that is reported after its beginning.
         self.connections.add(connection)
+        self._opened(connection)
+        self.connections.report(connection, TopicChange(added=connection.topics))
         connection.open(greeting, heartbeat=located is not None, state=sends_state)
         # ``deliver`` reports changes only, and a reader is not up to date before its first delivery.
         if not connection.reader.up_to_date:
@@ -150,7 +152,6 @@ class FanOut:
                 self.history.recovered(
                     located.outcome, identity.user_id, since=since, lost=located.lost, connection=connection
                 )
-        self._opened(connection)
         return connection
 
     def located(self, wanted: Subscription) -> Located | None:
@@ -206,6 +207,7 @@ class FanOut:
         if self.connections.remove(connection):
             self.measures.closes[code] += 1
             self.history.closed(connection, code, reason)
+            self.connections.report(connection, TopicChange(removed=connection.topics))
             self._ended(connection, code, reason)
 
     def _note_progress(self, connection: Connection) -> None:

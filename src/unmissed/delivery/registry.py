@@ -1,7 +1,7 @@
 """The open connections: found by id, user and topic, and limited in number."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from unmissed.core.audience import topic_key, topic_of, user_key
 from unmissed.core.errors import TooManyConnections, UnknownConnection
@@ -11,6 +11,9 @@ from unmissed.delivery.connection import Connection
 
 UNANSWERED_SECONDS = 2.0
 """Seconds after an unanswered ping until a new connection of the same user may replace the silent one."""
+
+
+TopicWatcher = Callable[[Connection, TopicChange], None]
 
 
 class Index:
@@ -63,6 +66,8 @@ class Registry:
         self._max_connections = max_connections
         self._max_per_user = max_per_user
         self.by_id: dict[str, Connection] = {}
+        self.watchers: list[TopicWatcher] = []
+        """Are called with each change of the topics of an open connection, from its beginning to its end."""
         self._by_key = Index()
 
     def __iter__(self) -> Iterator[Connection]:
@@ -110,6 +115,12 @@ class Registry:
         if connection.id in self.by_id:
             self._by_key.remove(map(topic_key, change.removed), connection)
             self._by_key.add(map(topic_key, change.added), connection)
+            self.report(connection, change)
+
+    def report(self, connection: Connection, change: TopicChange) -> None:
+        """Report a change of the topics that a connection follows to the watchers."""
+        for watcher in self.watchers:
+            watcher(connection, change)
 
     def of_user(self, user_id: str) -> tuple[Connection, ...]:
         """Return the connections of a user."""

@@ -1,4 +1,4 @@
-"""Hooks: called when clients connect and disconnect, and never able to break delivery."""
+"""Hooks: called for what clients do, and never able to break delivery."""
 
 import asyncio
 import functools
@@ -7,10 +7,13 @@ import threading
 import pytest
 
 from support import ALICE, BOB, connect, managed, until
-from unmissed import Connected, ConnectionManager, Disconnected, Identity
+from unmissed import Connected, ConnectionManager, Disconnected, Followed, Identity, Unfollowed
 from unmissed.application.hooks import Hooks
+from unmissed.core.chunks import Chunk
+from unmissed.core.encoding import encode_json
 from unmissed.core.errors import TooManyConnections
-from unmissed.testing import ManualClock
+from unmissed.security.access import Access
+from unmissed.testing import FakeSocket, ManualClock
 
 
 async def test_hooks_are_told_who_came_and_how_it_ended(clock: ManualClock) -> None:
@@ -271,3 +274,131 @@ async def test_an_event_that_is_added_when_all_others_have_just_ended_is_handled
 
     await until(lambda: "late" in handled)
     assert [*"abc", "late"] == handled
+
+
+async def test_hooks_are_called_with_the_topics_that_a_client_follows_from_its_beginning_to_its_end(
+    unstarted: ConnectionManager,
+) -> None:
+    events = list[object]()
+    for register in (unstarted.on_connect, unstarted.on_follow, unstarted.on_unfollow, unstarted.on_disconnect):
+        register(events.append)
+    renewed = Identity("carol", topics=frozenset({"sport", "rooms.1"}))
+
+    async def verify(_token: str) -> Identity:
+        return renewed
+
+    async with unstarted:
+        socket, connection = connect(unstarted, CAROL, access=Access(verify=verify))
+        await until(lambda: len(events) == 2)
+        socket.receive(frame("follow", "rooms.1", "rooms.2", "news"))
+        await until(lambda: len(events) == 3)
+        socket.receive(frame("unfollow", "rooms.2", "rooms.3"))
+        await until(lambda: len(events) == 4)
+        socket.receive(encode_json({"type": "authenticate", "token": "another"}).decode())
+        await until(lambda: len(events) == 5)
+        socket.drop()
+        await until(lambda: len(events) == 7)
+
+    def facts(*topics: str, identity: Identity = CAROL) -> tuple[str, Identity, frozenset[str]]:
+        return connection.id, identity, frozenset(topics)
+
+    assert [
+        Connected(*facts("news")),
+        Followed(*facts("news")),
+        Followed(*facts("rooms.1", "rooms.2")),
+        Unfollowed(*facts("rooms.2")),
+        Unfollowed(*facts("news", identity=renewed)),
+        Unfollowed(*facts("rooms.1", identity=renewed)),
+    ] == events[:-1]
+
+
+async def test_a_client_that_changes_no_topics_calls_no_hooks(unstarted: ConnectionManager) -> None:
+    events = list[object]()
+    unstarted.on_follow(events.append)
+    unstarted.on_unfollow(events.append)
+    unstarted.on_disconnect(events.append)
+
+    async with unstarted:
+        socket, _ = connect(unstarted, Identity("carol", topics=frozenset({"rooms.*"})))
+        socket.receive(frame("follow"))
+        socket.receive(frame("unfollow", "rooms.1"))
+        socket.drop()
+        await until(lambda: events)
+
+    assert [Disconnected] == [type(event) for event in events]
+
+
+async def test_the_end_of_a_client_that_does_not_survive_its_first_write_comes_after_its_beginning(
+    unstarted: ConnectionManager,
+) -> None:
+    class Broken(FakeSocket):
+        def write(self, chunk: Chunk) -> None:
+            del chunk
+            self.abort()
+
+    events = list[object]()
+    for register in (unstarted.on_connect, unstarted.on_follow, unstarted.on_unfollow, unstarted.on_disconnect):
+        register(events.append)
+
+    async with unstarted:
+        unstarted.connect(Broken(), identity=Identity("carol", topics=frozenset({"news"})))
+        await until(lambda: len(events) == 2)
+
+    assert [Connected, Disconnected] == [type(event) for event in events]
+
+
+async def test_a_frame_after_the_end_of_a_connection_calls_no_hooks(unstarted: ConnectionManager) -> None:
+    events = list[object]()
+    unstarted.on_follow(events.append)
+    unstarted.on_disconnect(events.append)
+
+    async with unstarted:
+        socket, connection = connect(unstarted, Identity("carol", topics=frozenset({"rooms.*"})))
+        unstarted.running.connections.remove(connection)
+        socket.receive(frame("follow", "rooms.1"))
+        connect(unstarted)[0].drop()
+        await until(lambda: events)
+
+    assert [Disconnected] == [type(event) for event in events]
+
+
+async def test_changes_of_topics_that_wait_for_a_slow_hook_are_merged(unstarted: ConnectionManager) -> None:
+    may_end, events = asyncio.Event(), list[object]()
+
+    @unstarted.on_follow
+    @unstarted.on_unfollow
+    async def changed(event: Followed | Unfollowed) -> None:
+        events.append(event.topics)
+        await may_end.wait()
+
+    async with unstarted:
+        socket, _ = connect(unstarted, CAROL)
+        await until(lambda: events)
+        for _ in range(3):
+            for kind in ("follow", "unfollow"):
+                socket.receive(frame(kind, "rooms.1", "rooms.2"))
+        socket.receive(frame("follow", "rooms.2"))
+        socket.receive(frame("unfollow", "news"))
+        may_end.set()
+        await until(lambda: len(events) == 3)
+
+    assert [{"news"}, {"news"}, {"rooms.2"}] == events[:3]
+
+
+async def test_a_hook_for_topics_that_is_added_while_the_manager_runs_is_called(manager: ConnectionManager) -> None:
+    events = list[object]()
+
+    manager.on_follow(events.append)
+    manager.on_unfollow(events.append)
+
+    connect(manager, CAROL)[0].drop()
+    connect(manager, CAROL)
+    await until(lambda: events)
+    assert [Followed] == [type(event) for event in events]
+
+
+CAROL = Identity("carol", topics=frozenset({"news", "rooms.*"}))
+
+
+def frame(kind: str, *topics: str) -> str:
+    return encode_json({"type": kind, "topics": topics}).decode()

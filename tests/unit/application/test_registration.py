@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from support import connect, until
-from unmissed import ConfigurationError, Connected, ConnectionManager, Disconnected
+from unmissed import ConfigurationError, Connected, ConnectionManager, Disconnected, Followed, Unfollowed
 
 
 class Shipped(BaseModel):
@@ -38,15 +38,21 @@ def test_every_decorator_returns_what_it_decorates(unstarted: ConnectionManager)
     def command() -> None: ...
     def came(event: Connected) -> None: ...
     def left(event: Disconnected) -> None: ...
+    def entered(event: Followed) -> None: ...
+    def went(event: Unfollowed) -> None: ...
 
     assert command is unstarted.command(command)
     assert came is unstarted.on_connect(came)
     assert left is unstarted.on_disconnect(left)
+    assert entered is unstarted.on_follow(entered)
+    assert went is unstarted.on_unfollow(went)
     assert Shipped is unstarted.event(Shipped)
-    assert (["command"], [came], [left], [("Shipped", Shipped)]) == (
+    assert (["command"], [came], [left], [entered], [went], [("Shipped", Shipped)]) == (
         [each.name for each in unstarted.commands],
         unstarted._hooks.on_connect,  # noqa: SLF001
         unstarted._hooks.on_disconnect,  # noqa: SLF001
+        unstarted._hooks.on_follow,  # noqa: SLF001
+        unstarted._hooks.on_unfollow,  # noqa: SLF001
         [*unstarted.events],
     )
 
@@ -72,7 +78,7 @@ def test_what_is_no_model_is_no_event(unstarted: ConnectionManager, model: Any) 
     assert [] == [*unstarted.events]
 
 
-@pytest.mark.parametrize("decorator", ["on_connect", "on_disconnect"])
+@pytest.mark.parametrize("decorator", ["on_connect", "on_disconnect", "on_follow", "on_unfollow"])
 def test_what_is_no_function_is_no_hook(unstarted: ConnectionManager, decorator: str) -> None:
     with pytest.raises(ConfigurationError, match=f"write @manager.{decorator} above it"):
         getattr(unstarted, decorator)("came")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -410,3 +411,39 @@ async def test_nodes_hear_each_other_in_each_step_of_a_rotation(
 
     assert {"2": 10} == await one.ask("double", 5)
     assert {"1": 10} == await two.ask("double", 5)
+
+
+async def test_a_node_that_has_missed_a_hello_is_overdue_before_it_is_gone(air: Air) -> None:
+    """Its clients may be connected to other nodes already."""
+    now = 1_000.0
+    node = Nodes(air, node_id="a", keys=[KEY], knowledge=Knowledge({}, list, fingerprint=lambda: 0), clock=lambda: now)
+    listening = asyncio.create_task(node.start())
+    await until(lambda: air.notes)
+    await air.say("b", 1, "hello", {"new": False})
+    await until(lambda: node.others)
+    found = []
+
+    for seconds in (1.1, 0.2, 1.6, 0.2):
+        now += seconds
+        found.append((node.any_overdue, {*node.others}))
+
+    assert [(False, {"b"}), (True, {"b"}), (True, {"b"}), (False, set())] == found
+    listening.cancel()
+    await node.stop(seconds=1.0)
+
+
+async def test_a_note_for_a_listener_is_heard_by_all_nodes_and_answered_by_none(air: Air, start: Start) -> None:
+    heard: list[tuple[str, object]] = []
+
+    def note_heard(name: str, content: object) -> None:
+        heard.append((name, content))
+
+    nodes = [await start(name) for name in ("a", "b", "c")]
+    for node in nodes:
+        node.listen("members", partial(note_heard, node.id))
+
+    await nodes[0].announce("members", {"counts": 1})
+    await until(lambda: len(heard) == 2)
+
+    assert [("b", {"counts": 1}), ("c", {"counts": 1})] == sorted(heard, key=lambda each: each[0])
+    assert "answer" not in air.kinds

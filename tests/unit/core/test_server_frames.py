@@ -121,9 +121,9 @@ def test_pong_has_no_fields() -> None:
     assert b'{"type":"pong"}' == PONG
 
 
-def test_the_reserved_types_are_those_of_all_frames() -> None:
+def test_the_reserved_types_are_those_of_all_frames_and_of_messages_of_the_server() -> None:
     assert {type(frame) for frame, _ in FRAMES} < {*SERVER_FRAMES}
-    assert {json.loads(text)["type"] for _, text in FRAMES} | {"pong"} == RESERVED_TYPES
+    assert {json.loads(text)["type"] for _, text in FRAMES} | {"pong", "presence"} == RESERVED_TYPES
 
 
 @pytest.mark.parametrize("name", ["heartbeat_seconds", "max_age", "expires_at", "expires_in"])
