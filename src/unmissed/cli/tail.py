@@ -29,11 +29,12 @@ _PUBLISH_SECONDS = 5.0
 
 @dataclass
 class Tally:
-    """The counts of one run."""
+    """The counts of one run. Of each gap, one message is certainly lost; how many is not known."""
 
     received: int = 0
     recovered: int = 0
     lost: int = 0
+    gaps: int = 0
     duplicates: int = 0
     resets: int = 0
     last: int = 0
@@ -46,9 +47,9 @@ class Tally:
                 self.recovered += recovered
                 self.duplicates += number <= self.last
                 self.last = max(self.last, number)
-            case Gap(first=first, last=last):
-                self.lost += last - first + 1
-                self.last = last
+            case Gap():
+                self.lost += 1
+                self.gaps += 1
             case Unreadable(sequence_number=number):
                 self.lost += 1
                 self.last = number or self.last
@@ -58,9 +59,9 @@ class Tally:
 
     def __str__(self) -> str:
         resets = f", resets {self.resets}" if self.resets else ""
+        lost = f"at least {self.lost}" if self.gaps else self.lost
         return (
-            f"received {self.received}, recovered {self.recovered}, "
-            f"lost {self.lost}, duplicates {self.duplicates}{resets}"
+            f"received {self.received}, recovered {self.recovered}, lost {lost}, duplicates {self.duplicates}{resets}"
         )
 
 
@@ -218,9 +219,9 @@ def may_publish(asked: bool | None, url: str) -> bool:  # noqa: FBT001  # the va
 def _line(event: Event) -> str:
     match event:
         case Gap(first=first, last=last):
-            return f"-- gap: {first} to {last} are lost"
+            return f"-- gap: of {first} to {last}, some are lost"
         case Reset(epoch=epoch):
-            return f"-- reset: the server's log has a new epoch, {epoch}"
+            return f"-- reset: the position is not one of the server's log, whose epoch is {epoch}"
         case Unreadable(sequence_number=number, detail=detail):
             return f"-- unreadable: {'a frame' if number is None else number} is lost: {detail}"
         case ReceivedMessage():

@@ -67,7 +67,9 @@ class Stream:
         self._unconfirmed = False
         """Whether the position is the number of a snapshot that the server has not answered yet."""
         self._lost = range(0)
-        """The positions in the last gap: from each but the last, the server would declare the rest of it again."""
+        """The positions in the gaps that were reported: from each but the last, the server declares the rest again."""
+        self._contained = 0
+        """The number of the last snapshot: messages up to it are not delivered."""
         self._recovered_through = 0
         self._first = 0
         """The first number of the epoch, or 0 if the server has not sent it."""
@@ -181,46 +183,50 @@ class Stream:
         self._events.extend(self._read(text))
 
     async def _continue_after(self, number: int) -> None:
-        """Continue after the number of a snapshot, with a new connection unless the present one is at this position."""
+        """Continue after the number of a snapshot, with a new connection unless the present one leads there."""
         if type(number) is not int or not 0 <= number <= MAX_SEQUENCE_NUMBER:
             raise ConfigurationError(
                 f"the snapshot returned {number!r}: return the sequence number that the loaded state contains, or 0"
             )
         number = max(number, self._first - 1)
-        # Without this, the server would declare the same gap again, and the snapshot would be loaded for ever.
-        if number in self._lost[:-1]:
+        position, self._stale = self.position, False
+        is_too_old = number in self._lost[:-1]
+        if is_too_old:
             lost = (number + 1, self._lost[-1])
-            logger.warning("%s: the snapshot does not contain %d to %d, which are lost", self._shown_url, *lost)
-            number = self._lost[-1]
-        self._stale = False
-        if number != self.position:
-            self.position, self._unconfirmed = number, True
+            logger.warning("%s: the snapshot does not contain %d to %d, of which some are lost", self._shown_url, *lost)
+        self.position = self._contained = number
+        # The present connection delivers what is retained of a gap. A new one after a state that stays too old would
+        # begin with a gap, which ends later each time if much is published: the state would be loaded for ever.
+        if position != number and (position is None or position > number or not is_too_old):
+            self._unconfirmed = True
             await self._link.continue_after(Place(number, self.epoch))
 
     def _read(self, text: bytes) -> Iterator[Event]:
         try:
             frame = frame_of(text)
         except ValueError as error:
-            yield self._unreadable(text, detail=str(error))
+            yield from self._unreadable(text, detail=str(error))
         else:
             yield from self._take(frame)
 
-    def _unreadable(self, text: bytes, *, detail: str) -> Unreadable:
+    def _unreadable(self, text: bytes, *, detail: str) -> Iterator[Unreadable]:
         """Move past a frame, if its number can be read, so that a reconnect does not deliver it again."""
         number = stamped_number(text)
+        if number is None or number > self._contained:
+            logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
+            yield Unreadable(number, detail)
         if number is not None:
             self._reach(number)
-        logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
-        return Unreadable(number, detail)
 
     def _take(self, frame: dict[str, Any]) -> Iterator[Event]:
         match frame:
             case {"type": ConnectedFrame.type}:
                 yield from self._take_connected(frame)
             case {"type": GapFrame.type, "from": first, "to": last}:
-                yield self._gap(first, last)
-            case {"timestamp": _, "sequence_number": _}:
-                yield ReceivedMessage.of(frame, recovered_through=self._recovered_through)
+                yield from self._gap(first, last)
+            case {"timestamp": _, "sequence_number": number}:
+                if number > self._contained:
+                    yield ReceivedMessage.of(frame, recovered_through=self._recovered_through)
             case _:  # Heartbeats, answers to client frames, and types that a later version of the server adds.
                 pass
         if "sequence_number" in frame:
@@ -231,26 +237,33 @@ class Stream:
         self.position = max(number, self.position or 0)
 
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
+        number = frame["sequence_number"]
         self._first = frame.get("first", 0)
         if frame.get("outcome") == Outcome.RESET:
             yield self._reset(frame["epoch"])
         elif frame.get("outcome") == Outcome.GAP and self.position is not None:
-            yield self._gap(max(self.position + 1, self._first), frame["sequence_number"])
+            # A server without both fields continues behind the gap.
+            yield from self._gap(frame.get("from", max(self.position + 1, self._first)), frame.get("to", number))
         self._unconfirmed = False
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
         # Last: a gap is counted from the position before, and a reset compares the epoch before.
-        self.epoch, self.position = frame["epoch"], frame["sequence_number"]
+        self.epoch, self.position = frame["epoch"], max(number, self._contained)
 
     def _reset(self, epoch: str) -> Reset:
         # If this epoch is known already, the snapshot belongs to another one: loading it could be repeated for ever.
         self._stale = self._snapshot is not None and not (self._unconfirmed and epoch == self.epoch)
-        self._lost = range(0)
+        self._lost, self._contained = range(0), 0
         return Reset(epoch)
 
-    def _gap(self, first: int, last: int) -> Gap:
+    def _gap(self, first: int, last: int) -> Iterator[Gap]:
+        """Report a gap, unless it is the rest of one that was reported, which a reconnect declares again."""
+        known, lost = self._lost, range(first - 1, last + 1)
+        is_known = first - 1 in known
+        if is_known and last in known:
+            return
         self._stale = self._snapshot is not None
-        self._lost = range(first - 1, last + 1)
-        return Gap(first, last)
+        self._lost = range(known.start, lost.stop) if is_known else lost
+        yield Gap(first, last)
 
 
 @asynccontextmanager
@@ -275,10 +288,10 @@ async def connect(
     ``snapshot`` is for state that messages change: an async function that loads this state, and returns the sequence
     number of the last message in it (0 for none). It is called before the first connection, unless ``since`` is
     given, and after every Gap and Reset, when the next event is awaited. The stream continues after the number: the
-    state may be older or newer than the connection, for example from a cache or a read replica. Messages after it that
-    are no longer retained are a Gap. If the next snapshot does not contain the messages of this gap either, the stream
-    continues behind it, and logs a warning. An exception of ``snapshot`` is raised where the stream is opened, or the
-    next event is awaited. Awaiting another event calls it again.
+    state may be older or newer than the connection, for example from a cache or a read replica. If messages after it
+    are lost, this is a Gap. If the next snapshot does not contain all messages of this gap either, the stream logs a
+    warning, and continues with those that are retained. An exception of ``snapshot`` is raised where the stream is
+    opened, or the next event is awaited. Awaiting another event calls it again.
     """
     stream = Stream(
         url,

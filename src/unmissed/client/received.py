@@ -42,7 +42,10 @@ class ReceivedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The messages ``first`` to ``last`` are lost for this client: reload the state that they change."""
+    """Messages are lost for this client: reload the state that they change.
+
+    Of ``first`` to ``last``, at least the one numbered ``last`` is lost. Those that are retained follow.
+    """
 
     first: int
     last: int
@@ -50,7 +53,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The server's log has a new epoch: what was missed in the previous epoch is unknown."""
+    """The position is not one of the server's log, which has lost messages or has a new epoch.
+
+    What was missed is unknown: reload the state. All retained messages follow.
+    """
 
     epoch: str
 
