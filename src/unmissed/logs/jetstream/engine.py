@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
