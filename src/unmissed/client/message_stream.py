@@ -4,26 +4,44 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 from uuid import uuid4
 
 from unmissed.client.connecting import TokenProvider
+from unmissed.client.kept_values import KeptValue, KeptValues, TopicState
 from unmissed.client.link import CLOSE_SECONDS, Link, Place, Status
 from unmissed.client.pending_requests import MAX_PENDING, PendingRequests
-from unmissed.client.received import Event, Gap, ReceivedMessage, Reset, Unreadable, frame_of, stamped_number
+from unmissed.client.received import (
+    STATE_TYPE,
+    Event,
+    Gap,
+    ReceivedMessage,
+    Reset,
+    StateLoaded,
+    Unreadable,
+    frame_of,
+    stamped_number,
+)
 from unmissed.client.request_sender import RequestSender
 from unmissed.core.audience import checked_topic
 from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_request_id
 from unmissed.core.errors import ConfigurationError, InvalidMessage, one_string
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.messages import addressed
-from unmissed.core.server_frames import ConnectedFrame, GapFrame
+from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, FollowingFrame, GapFrame
 from unmissed.core.window import Outcome
 
 logger = logging.getLogger("unmissed.client")
 
 Snapshot = Callable[[], Awaitable[int]]
 """Loads the state that the messages change, and returns the number of the last message in it."""
+
+
+class StreamLimits(TypedDict, total=False):
+    """How many requests may wait for their answers, and how many seconds closing waits for the server."""
+
+    limit: int
+    close_seconds: float
 
 
 class Stream:
@@ -44,11 +62,15 @@ class Stream:
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
         snapshot: Snapshot | None = None,
-        limit: int = MAX_PENDING,
-        close_seconds: float = CLOSE_SECONDS,
+        state: bool = False,
+        **limits: Unpack[StreamLimits],
     ) -> None:
         if isinstance(topics, str):
             raise ConfigurationError(one_string("topics", topics))
+        if state and (since is not None or snapshot is not None):
+            raise ConfigurationError(
+                "with state=True, the stream begins with the values by key as they are: leave out since and snapshot"
+            )
         self.position = since
         self.epoch = epoch
         self._link = Link(
@@ -56,11 +78,17 @@ class Stream:
             token=token,
             place=Place(since, epoch),
             topics=topics,
-            sender=RequestSender(PendingRequests(limit=limit)),
-            close_seconds=close_seconds,
+            sender=RequestSender(PendingRequests(limit=limits.get("limit", MAX_PENDING))),
+            state=state,
+            close_seconds=limits.get("close_seconds", CLOSE_SECONDS),
         )
         self._shown_url = self._link.shown_url
         self._events: deque[Event] = deque()
+        self._values = KeptValues() if state else None
+        self._followed: dict[str, tuple[str, ...]] = {}
+        """The topics whose values are requested, by the id of the request."""
+        self._reload = False
+        """Whether values may be wrong: a new connection after the position begins with all of them."""
         self._snapshot = snapshot
         self._stale = snapshot is not None and since is None
         """Whether the state must be loaded before anything else is received."""
@@ -106,6 +134,8 @@ class Stream:
         if self._stale:
             await self._advance()
         await self._advance()
+        while self._values is not None and not self._values.loaded:
+            await self._advance()
 
     async def close(self) -> None:
         """Close the connection and discard unread frames. Wait at most half a second for the server's answer.
@@ -121,7 +151,41 @@ class Stream:
         """
         return self._link.drop(down)
 
+    def state(self, topic: str | None = None) -> Mapping[str, KeptValue]:
+        """Return the values of a topic by key, or of the messages without topics: to everyone, and to this user.
+
+        It changes as the iterator returns messages. Raises ConfigurationError unless the stream was opened with
+        ``state=True``.
+        """
+        if self._values is None:
+            raise ConfigurationError("this stream keeps no values: open it with connect(..., state=True)")
+        return TopicState(self._values, topic)
+
     # Requests
+
+    @overload
+    async def publish(
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+        key: str | None = None,
+        append: bool = False,
+        deleted: bool = False,
+        ephemeral: Literal[False] = False,
+        idempotency_key: str | None = None,
+    ) -> int: ...
+
+    @overload
+    async def publish(
+        self,
+        message: Mapping[str, Any],
+        *,
+        users: Iterable[str] | None = None,
+        topics: Iterable[str] | None = None,
+        ephemeral: Literal[True],
+    ) -> None: ...
 
     async def publish(
         self,
@@ -129,17 +193,30 @@ class Stream:
         *,
         users: Iterable[str] | None = None,
         topics: Iterable[str] | None = None,
+        key: str | None = None,
+        append: bool = False,
+        deleted: bool = False,
+        ephemeral: bool = False,
         idempotency_key: str | None = None,
-    ) -> int:
+    ) -> int | None:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone, and return its sequence number.
 
-        Both recipients may also be in the message. The token needs the scope ``messages:publish``. A key that repeats
-        one of this user, also of an earlier process, returns the first number, and publishes nothing. Raises
-        RequestRefused, which states the reason of the server, RequestUnanswered, ConnectionRefused, InvalidMessage,
-        or TooManyRequests if ``limit`` requests are waiting.
+        Recipients and the arguments up to ``ephemeral`` may also be in the message. With a ``key``, it replaces the
+        value of this key for these recipients; with ``append`` it adds a piece to it, and with ``deleted`` it ends it.
+        An ``ephemeral`` message is not stored: it reaches those who are connected, and has no number (None). The token
+        needs the scope ``messages:publish``. An idempotency key that repeats one of this user, also of an earlier
+        process, returns the first number, and publishes nothing. Raises RequestRefused, which states the reason of the
+        server, RequestUnanswered, ConnectionRefused, InvalidMessage, or TooManyRequests if ``limit`` requests are
+        waiting.
         """
-        addressed_message = addressed(message, users=users, topics=topics)
-        number: int = await self._request(Publish.type, idempotency_key, message=addressed_message)
+        given = {"key": key, "append": append or None, "deleted": deleted or None, "ephemeral": ephemeral or None}
+        given = {name: each for name, each in given.items() if each is not None}
+        full = {**addressed(message, users=users, topics=topics), **given}
+        if full.get("ephemeral") and idempotency_key is not None:
+            raise InvalidMessage(
+                "an ephemeral message is not stored, so it cannot be recognised: leave out the idempotency key"
+            )
+        number: int | None = await self._request(Publish.type, idempotency_key, message=full)
         return number
 
     async def command(self, name: str, data: object = ..., *, idempotency_key: str | None = None) -> Any:
@@ -153,16 +230,22 @@ class Stream:
     async def follow(self, *topics: str) -> list[str]:
         """Follow these topics, too, from now on and after each reconnect. Return all that are followed.
 
-        Raises InvalidTopic, and what ``publish`` raises: RequestRefused for a topic that is not granted.
+        With ``state=True``, their values are loaded before their messages arrive. Raises InvalidTopic, and what
+        ``publish`` raises: RequestRefused for a topic that is not granted.
         """
-        return await self._change(Follow.type, topics)
+        if self._values is None:
+            return await self._change(Follow.type, topics)
+        request_id = uuid4().hex
+        # Until it is answered, also if the caller no longer waits: the values arrive all the same.
+        self._followed[request_id] = topics
+        return await self._change(Follow.type, topics, key=request_id, state=True)
 
     async def unfollow(self, *topics: str) -> list[str]:
         """Stop following these topics. Return all that are still followed. Raises what ``follow`` raises."""
         return await self._change(Unfollow.type, topics)
 
-    async def _change(self, kind: str, topics: Iterable[str]) -> list[str]:
-        followed: list[str] = await self._request(kind, None, topics=[*map(checked_topic, topics)])
+    async def _change(self, kind: str, topics: Iterable[str], *, key: str | None = None, **fields: Any) -> list[str]:
+        followed: list[str] = await self._request(kind, key, topics=[*map(checked_topic, topics)], **fields)
         return followed
 
     async def _request(self, kind: str, key: str | None, **fields: Any) -> Any:
@@ -181,6 +264,9 @@ class Stream:
         if text is None:
             raise StopAsyncIteration
         self._events.extend(self._read(text))
+        if self._reload:
+            self._reload = False
+            await self._link.continue_after(Place(self.position, self.epoch))
 
     async def _continue_after(self, number: int) -> None:
         """Continue after the number of a snapshot, with a new connection unless the present one leads there."""
@@ -224,13 +310,35 @@ class Stream:
                 yield from self._take_connected(frame)
             case {"type": GapFrame.type, "from": first, "to": last}:
                 yield from self._gap(first, last)
-            case {"timestamp": _, "sequence_number": number}:
-                if number > self._contained:
-                    yield ReceivedMessage.of(frame, recovered_through=self._recovered_through)
+                self._reload = self._values is not None
+            case {"type": type, "values": values} if type == STATE_TYPE and self._values is not None:
+                yield from self._take_state(frame, values, self._values)
+            case {"type": FollowingFrame.type | AuthenticatedFrame.type, "removed": removed} if (
+                self._values is not None
+            ):
+                self._values.forget(removed)
+            case {"timestamp": _}:
+                yield from self._take_message(ReceivedMessage.of(frame, recovered_through=self._recovered_through))
             case _:  # Heartbeats, answers to client frames, and types that a later version of the server adds.
                 pass
         if "sequence_number" in frame:
             self._reach(frame["sequence_number"])
+
+    def _take_message(self, message: ReceivedMessage) -> Iterator[ReceivedMessage]:
+        number = message.sequence_number
+        if number is not None and number <= self._contained:
+            return
+        if self._values is not None and message.key is not None:
+            self._values.take(message)
+        yield message
+
+    def _take_state(self, frame: dict[str, Any], found: list[Any], values: KeptValues) -> Iterator[StateLoaded]:
+        request_id = frame.get("id")
+        values.collect((ReceivedMessage.of(each, recovered_through=0) for each in found), request_id=request_id)
+        if not frame.get("has_more"):
+            topics = None if request_id is None else self._followed.get(request_id, ())
+            values.finish(frame["sequence_number"], topics=topics, request_id=request_id)
+            yield StateLoaded(topics)
 
     def _reach(self, number: int) -> None:
         """Move the position, which only ``connected`` sets back."""
@@ -239,6 +347,8 @@ class Stream:
     def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
         number = frame["sequence_number"]
         self._first = frame.get("first", 0)
+        if self._values is not None:
+            self._expect_state(frame, self._values)
         if frame.get("outcome") == Outcome.RESET:
             yield self._reset(frame["epoch"])
         elif frame.get("outcome") == Outcome.GAP and self.position is not None:
@@ -248,6 +358,15 @@ class Stream:
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
         # Last: a gap is counted from the position before, and a reset compares the epoch before.
         self.epoch, self.position = frame["epoch"], max(number, self._contained)
+
+    def _expect_state(self, frame: dict[str, Any], values: KeptValues) -> None:
+        """Begin the state that follows ``connected``, unless nothing was missed since the last one."""
+        outcome = frame.get("outcome")
+        if outcome != Outcome.COMPLETE and not frame.get("state"):
+            raise ConfigurationError(
+                f"{self._shown_url} sends no values by key: leave out state=True, or update the server"
+            )
+        values.begin(clear=outcome == Outcome.RESET)
 
     def _reset(self, epoch: str) -> Reset:
         # If this epoch is known already, the snapshot belongs to another one: loading it could be repeated for ever.
@@ -275,15 +394,20 @@ async def connect(
     epoch: str | None = None,
     topics: Iterable[str] | None = None,
     snapshot: Snapshot | None = None,
-    limit: int = MAX_PENDING,
-    close_seconds: float = CLOSE_SECONDS,
+    state: bool = False,
+    **limits: Unpack[StreamLimits],
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection, and before it
     expires. The stream starts after ``since``, or with the next message, and follows ``topics``, by default all that
-    the token grants by name. Closing waits at most ``close_seconds`` for the close frame of the server. Raises
-    ConnectionRefused, or ConfigurationError for a bad URL or token, and for one string as ``topics``.
+    the token grants by name. Closing waits at most ``close_seconds`` (0.5) for the close frame of the server, and at
+    most ``limit`` (1,000) requests wait for their answers. Raises ConnectionRefused, or ConfigurationError for a bad
+    URL or token, and for one string as ``topics``.
+
+    With ``state``, the stream begins with the values by key that this client sees, as ``stream.state(topic)``, and
+    continues after them. They change with the messages that the iterator returns, and are loaded again after every Gap
+    and Reset. StateLoaded is the first event, and comes whenever they were loaded.
 
     ``snapshot`` is for state that messages change: an async function that loads this state, and returns the sequence
     number of the last message in it (0 for none). It is called before the first connection, unless ``since`` is
@@ -300,8 +424,8 @@ async def connect(
         epoch=epoch,
         topics=topics,
         snapshot=snapshot,
-        limit=limit,
-        close_seconds=close_seconds,
+        state=state,
+        **limits,
     )
     try:
         await stream.open()

@@ -473,6 +473,35 @@ def test_publish_keeps_data_that_is_null(server: LiveServer) -> None:
     assert None is published(server, stamp)["data"]
 
 
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["--key", "cart"], {"key": "cart"}),
+        (["--key", "cart", "--append"], {"key": "cart", "append": True}),
+        (["--key", "cart", "--deleted"], {"key": "cart", "deleted": True}),
+    ],
+)
+def test_publish_changes_the_value_of_a_key(server: LiveServer, options: list[str], fields: dict[str, object]) -> None:
+    stamp = json.loads(run("publish", "changed", "1", *options, "--url", server.url, "--token", server.token()))
+
+    assert {"type": "changed", "data": 1, **fields}.items() <= published(server, stamp).items()
+
+
+def test_publish_says_what_is_wrong_with_a_key(server: LiveServer) -> None:
+    refusal = refusal_of("publish", "changed", "--key", "", "--url", server.url, "--token", server.token())
+
+    assert "answered 422: a key is a text of 1 to 200 bytes" in refusal
+
+
+@pytest.mark.live
+def test_publish_prints_the_time_of_an_ephemeral_message() -> None:
+    answer = b'{"timestamp":"2026-01-31T12:00:00.000Z"}'
+    with answering(202, answer) as url:
+        printed = run("publish", "typing", "--ephemeral", "--url", url, "--token", "x")
+
+    assert answer.decode() == printed.strip()
+
+
 def test_publish_takes_a_token_from_a_file_with_a_line_break(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -686,6 +715,46 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
     assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")
     assert "-- received 0, recovered 0, lost 2, duplicates 0" == lines[2]
     assert (2, nth(1)) == (tally.lost, tally.last)
+
+
+async def test_tail_shows_values_changes_and_ephemeral_messages() -> None:
+    def stamped_value(number: int, **fields: object) -> dict[str, object]:
+        stamp = {"sequence_number": nth(number), "timestamp": "2026-01-31T12:00:00.000Z"}
+        return {"type": "cart", **stamp, "topics": ["a", "b"], "key": "x y", **fields}
+
+    greeting = json.loads(CONNECTED) | {"state": True, "topics": ["a", "b"]}
+    state = {"type": "state", "has_more": False, "sequence_number": nth(4)}
+    frames = [
+        greeting,
+        {**state, "values": [stamped_value(1, data=1), stamped_value(3, append=True, data=2)]},
+        stamped_value(5, deleted=True),
+        {"type": "typing", "timestamp": "2026-01-31T12:00:00.000Z", "data": {}},
+    ]
+    lines: list[str] = []
+    async with scripted(*map(json.dumps, frames)) as url:
+        tailing = asyncio.create_task(
+            run_tail(
+                url, token="x", since=None, topics=None, state=True, drops=None, stop_after=None, show=lines.append
+            )
+        )
+        await until(lambda: len(lines) == 5)
+        tailing.cancel()
+        await tailing
+
+    assert [
+        "-- state: 2 messages by key",
+        f'={nth(1)}  2026-01-31T12:00:00.000Z  cart  key="x y"  1',
+        f'={nth(3)}  2026-01-31T12:00:00.000Z  cart  key="x y" append  2',
+        f' {nth(5)}  2026-01-31T12:00:00.000Z  cart  key="x y" deleted  null',
+        f"~{' ' * 16}  2026-01-31T12:00:00.000Z  typing  {{}}",
+        "-- received 1, recovered 0, lost 0, duplicates 0, ephemeral 1",
+    ] == lines
+
+
+def test_tail_starts_with_a_position_or_with_the_state() -> None:
+    misuse = misuse_of("tail", "--since", "5", "--state", "--url", NOWHERE, "--token", "x")
+
+    assert "use either --since or --state" in misuse
 
 
 def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:

@@ -7,15 +7,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
+from scripts import Script, gap_frame, greeting, performed, stamped
 from support import CONNECTED, FIRST, nth, nths, scripted, until
 from unmissed import Connection
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, clean_token, connect
@@ -61,7 +60,8 @@ async def publish(server: LiveServer, count: int = 1) -> None:
 
 def numbers(events: list[Event]) -> list[int]:
     """Return the numbers of the messages; anything else makes them incomparable."""
-    return [event.sequence_number if isinstance(event, ReceivedMessage) else -1 for event in events]
+    found = (event.sequence_number if isinstance(event, ReceivedMessage) else None for event in events)
+    return [-1 if number is None else number for number in found]
 
 
 async def test_a_stream_without_a_position_starts_with_what_is_published_next(server: LiveServer) -> None:
@@ -702,10 +702,6 @@ async def test_a_reconnect_is_logged_with_its_outcome(server: LiveServer, caplog
 DEEP = "[" * 200_000 + "]" * 200_000
 
 
-def stamped(number: int, rest: str = ',"data":1', *, type: str = "chat") -> str:
-    return f'{{"type":"{type}","sequence_number":{number},"timestamp":"2026-01-31T12:00:00.000Z"{rest}}}'
-
-
 async def taken(url: str, count: int) -> tuple[list[Event], Stream]:
     """Return the first events of a server, and the stream."""
     async with asyncio.timeout(PATIENCE), connect(url, token="x") as stream:
@@ -791,56 +787,10 @@ async def test_frames_mean_the_same_as_in_a_browser(case: dict[str, Any]) -> Non
     assert (case["position"], case["epoch"]) == (stream.position, stream.epoch)
 
 
-def greeting(
-    start: int, outcome: str, *, latest: int, to: int | None = None, epoch: str = "e", first: int = FIRST
-) -> str:
-    """Return the greeting of a connection on which what is retained after ``start`` follows: a gap lasts to ``to``."""
-    lost = {} if to is None else {"from": start + 1, "to": to}
-    numbers = {"first": first, "oldest": first, "latest": latest, "sequence_number": start}
-    return json.dumps(
-        {"type": "connected", "connection_id": "c", "epoch": epoch, **numbers, "outcome": outcome, **lost}
-    )
-
-
-def gap_frame(position: int, to: int) -> str:
-    """Return the frame that declares a gap on a connection."""
-    return json.dumps({"type": "gap", "from": position + 1, "to": to, "sequence_number": position})
-
-
-@dataclass
-class Script:
-    """What a server sends on one connection after the other, and what it was asked."""
-
-    connections: list[list[str]]
-    url: str = ""
-
-    def __post_init__(self) -> None:
-        self.asked: list[tuple[int, str | None]] = []
-
-    async def answer(self, websocket: ServerConnection) -> None:
-        """Send the frames of the next connection."""
-        assert websocket.request is not None
-        query = dict(parse_qsl(urlsplit(websocket.request.path).query))
-        frames = self.connections[len(self.asked)]
-        self.asked.append((int(query["since"]), query.get("epoch")))
-        for frame in frames:
-            await websocket.send(frame)
-        await websocket.wait_closed()
-
-
-@asynccontextmanager
-async def performed(script: Script) -> AsyncIterator[Script]:
-    """Run a server that follows this script."""
-    async with serve_websockets(script.answer, "127.0.0.1", 0, close_timeout=0.1) as other:
-        [socket] = other.sockets
-        script.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
-        yield script
-
-
 BEFORE = FIRST - 1_000
 """A number of an earlier epoch."""
 
-SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tuple[int, str | None]]]] = {
+SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tuple[int | None, str | None]]]] = {
     "an older state than the connection is recovered from its own number": (
         [FIRST + 2],
         [[greeting(FIRST + 2, "complete", latest=FIRST + 4), stamped(FIRST + 3), stamped(FIRST + 5)]],
