@@ -20,17 +20,19 @@ from unmissed.core.errors import (
     NODE_FAILS,
     Draining,
     InvalidMessage,
+    InvalidPosition,
     LogUnavailable,
     MessageTooLarge,
     NotRunning,
     UnknownConnection,
     WrongThread,
 )
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import key_of_user
 from unmissed.core.retention import Retention
 from unmissed.core.revocations import Revocations
-from unmissed.core.window import Page, Window
+from unmissed.core.state_reading import StateReading
+from unmissed.core.window import PAGE_BYTES, Page, Window
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
@@ -44,6 +46,8 @@ from unmissed.settings import Settings
 from unmissed.tasks import Pace
 
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
+
+OTHER_STATE = "through is no number of this epoch: ask for the state again, without after and through"
 
 _STOP_SECONDS = 1.0
 """The longest wait for running hooks, and for the other nodes, at the end of a run."""
@@ -77,6 +81,28 @@ class RestQuery:
     since: int | None = None
     epoch: str | None = None
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateQuery:
+    """What a client asks for of a state: the values that it sees after one number, by default all, cut at another.
+
+    Without ``through``, the state is cut at the latest number.
+    """
+
+    user_id: str
+    topics: frozenset[str]
+    after: int | None = None
+    through: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatePage:
+    """Values in order, and the number at which the state is cut. ``has_more``: whether further ones may follow."""
+
+    values: list[Message]
+    sequence_number: int
+    has_more: bool
 
 
 class Running:
@@ -305,8 +331,32 @@ class Running:
         )
         if since is not None:
             self.measures.recoveries["rest", page.outcome.value] += 1
-            self.history.recovered(page.outcome, query.user_id, since=since, window=window)
+            self.history.recovered(page.outcome, query.user_id, since=since, lost=page.lost)
         return page
+
+    async def state(self, query: StateQuery) -> StatePage:
+        """Return up to 1 MiB of the retained values by key that a client sees, in bounded steps.
+
+        Waits until this node has reached the number at which the state is cut. Raises LogUnavailable if it has not in
+        time, and InvalidPosition if the number is of another epoch, also if one begins while this reads.
+        """
+        window = self.window
+        await self.catch_up(query.through)
+        before_all = window.first_number - 1
+        through = window.latest if query.through is None else query.through
+        keys = keys_of(query.user_id, query.topics)
+        reading = StateReading(max(query.after or 0, before_all), through, keys)
+        values, room, pace = list[Message](), PAGE_BYTES, Pace()
+        window.expire(self._clocks.monotonic())
+        while True:
+            if not window.first_number - 1 <= through <= window.latest:
+                raise InvalidPosition(OTHER_STATE)
+            found = reading.step(window, room=room, whatever=not values)
+            values += found
+            room -= sum(len(message.payload) for message in found)
+            if reading.complete or reading.full:
+                return StatePage(values, through, not reading.complete)
+            await pace.keep()
 
     async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
         """Return the result of the log. Raises LogUnavailable after ``publish_seconds``, with the log's own reason."""

@@ -431,7 +431,7 @@ async def test_an_entry_that_replaced_a_message_in_redis_is_a_gap_and_logged_onc
         await log.publish(drafts(1, of="after "))
 
         assert ["2", "after 0"] == visible(window)
-        assert Outcome.GAP is window.locate(number - 1)[0]
-        assert Outcome.COMPLETE is window.locate(number)[0]
+        assert Outcome.GAP is window.locate(number - 1).outcome
+        assert Outcome.COMPLETE is window.locate(number).outcome
         assert 1 == sum("cannot be read: skipped" in record.message for record in caplog.records)
         await place.close_all()

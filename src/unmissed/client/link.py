@@ -24,7 +24,7 @@ from unmissed.client.connecting import (
     one_line,
     websocket_url,
 )
-from unmissed.client.received import STATE_TYPE, frame_of, is_ephemeral, stamped_number
+from unmissed.client.received import frame_of, is_ephemeral, stamped_number
 from unmissed.client.request_sender import RequestSender
 from unmissed.core.client_frames import Authenticate
 from unmissed.core.close_codes import CloseCode, Reaction, reaction_to
@@ -38,6 +38,7 @@ from unmissed.core.server_frames import (
     PublishedFrame,
     ReconnectFrame,
     ResultFrame,
+    StateFrame,
 )
 from unmissed.retrying import Backoff
 from unmissed.security.redaction import redact, shown_url
@@ -279,7 +280,7 @@ class Link:
             return
         self._obey(frame, websocket)
         number = frame.get("sequence_number")
-        if frame["type"] == STATE_TYPE:
+        if frame["type"] == StateFrame.type:
             # Also without room: after a reconnect, nothing would be missing, and no state would come again.
             self._add(text)
             self._number = self._number if self._dropping or number is None else max(number, self._number or 0)

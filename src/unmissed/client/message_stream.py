@@ -12,7 +12,6 @@ from unmissed.client.kept_values import KeptValue, KeptValues, TopicState
 from unmissed.client.link import CLOSE_SECONDS, Link, Place, Status
 from unmissed.client.pending_requests import MAX_PENDING, PendingRequests
 from unmissed.client.received import (
-    STATE_TYPE,
     Event,
     Gap,
     ReceivedMessage,
@@ -28,7 +27,7 @@ from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_r
 from unmissed.core.errors import ConfigurationError, InvalidMessage, one_string
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.messages import addressed
-from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, FollowingFrame, GapFrame
+from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, FollowingFrame, GapFrame, StateFrame
 from unmissed.core.window import Outcome
 
 logger = logging.getLogger("unmissed.client")
@@ -311,7 +310,7 @@ class Stream:
             case {"type": GapFrame.type, "from": first, "to": last}:
                 yield from self._gap(first, last)
                 self._reload = self._values is not None
-            case {"type": type, "values": values} if type == STATE_TYPE and self._values is not None:
+            case {"type": StateFrame.type, "values": values} if self._values is not None:
                 yield from self._take_state(frame, values, self._values)
             case {"type": FollowingFrame.type | AuthenticatedFrame.type, "removed": removed} if (
                 self._values is not None

@@ -7,9 +7,6 @@ from typing import Any
 
 from unmissed.core.encoding import decode_json
 
-STATE_TYPE = "state"
-"""The type of the frames that contain values by key."""
-
 _STAMPED_HEAD = re.compile(rb'\{"type":"(?:[^"\\]|\\.)*","sequence_number":([0-9]{1,16}),"timestamp":"')
 """The start of every message: the server writes the stamp right after the type."""
 

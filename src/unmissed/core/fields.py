@@ -68,7 +68,11 @@ TEXT = Content({"type": "string"})
 INTEGER = Content({"type": "integer"})
 NUMBER = Content({"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER})
 """A sequence number, or the position 0."""
+BOOLEAN = Content({"type": "boolean"})
+TRUE = Content({"type": "boolean"}, lambda value: value or None)
+"""A flag, which is sent only if it is true."""
 SECONDS = Content({"type": "number"}, short_seconds)
+MESSAGES = Content({"type": "array", "items": {"type": "object"}})
 REQUEST_ID = Content({"type": "string", "pattern": REQUEST_ID_PATTERN})
 # The values of ``window.Outcome``. The window imports messages, and those import the reserved types of frames.
 OUTCOME = Content({"enum": ["complete", "gap", "reset"]})

@@ -84,7 +84,7 @@ async def test_a_new_log_is_available_and_empty(place: Place) -> None:
     assert log.unavailable is None
     assert 0 == len(window)
     assert window.first_number == window.oldest == window.latest + 1
-    assert Outcome.COMPLETE is window.locate(window.latest)[0]
+    assert Outcome.COMPLETE is window.locate(window.latest).outcome
 
 
 async def test_numbers_are_contiguous_from_the_first(place: Place) -> None:
@@ -126,7 +126,7 @@ async def test_the_window_evicts_what_exceeds_the_retention(place: Place) -> Non
         await log.publish(drafts(1))
 
     assert 3 == len(window)
-    assert Outcome.GAP is window.locate(window.first_number)[0]
+    assert Outcome.GAP is window.locate(window.first_number).outcome
 
 
 async def test_messages_older_than_the_retention_expire(place: Place) -> None:
@@ -361,7 +361,7 @@ async def test_a_closed_log_begins_another_epoch_or_goes_on(place: Place) -> Non
         assert before.latest + 1 == after.latest
     else:
         assert before.latest < after.first_number - 1
-        assert Outcome.RESET is after.locate(before.latest)[0]
+        assert Outcome.RESET is after.locate(before.latest).outcome
 
 
 @lasting
@@ -419,8 +419,8 @@ async def test_a_lasting_log_declares_what_it_does_not_retain(place: Place) -> N
 
     assert before.latest == after.latest
     assert [*range(after.latest - 9, after.latest + 1)] == numbers([*after.messages_after(after.evicted_through)])
-    assert Outcome.GAP is after.locate(after.latest - 11)[0]
-    assert Outcome.COMPLETE is after.locate(after.latest - 10)[0]
+    assert Outcome.GAP is after.locate(after.latest - 11).outcome
+    assert Outcome.COMPLETE is after.locate(after.latest - 10).outcome
 
 
 @lasting
@@ -437,8 +437,8 @@ async def test_a_lasting_log_does_not_return_messages_that_have_expired(place: P
     log.expire()
 
     assert [after.latest] == numbers([*after.messages_after(after.evicted_through)])
-    assert Outcome.GAP is after.locate(after.latest - 2)[0]
-    assert Outcome.COMPLETE is after.locate(after.latest - 1)[0]
+    assert Outcome.GAP is after.locate(after.latest - 2).outcome
+    assert Outcome.COMPLETE is after.locate(after.latest - 1).outcome
 
 
 @pytest.mark.parametrize("jump", [3_600.0, -3_600.0], ids=["forward", "back"])
@@ -479,7 +479,7 @@ async def test_a_jump_of_the_wall_clock_is_no_gap_after_a_restart(place: Place, 
 
     assert payloads(before) == payloads(after)
     assert first.receipt == again.receipt
-    assert Outcome.COMPLETE is after.locate(after.first_number - 1)[0]
+    assert Outcome.COMPLETE is after.locate(after.first_number - 1).outcome
 
 
 @shared
@@ -519,7 +519,7 @@ async def test_a_message_that_cannot_be_read_is_skipped_and_logged_once(
     assert before.epoch == after.epoch
     assert before.latest < later.receipt.first == after.latest - 1
     assert payloads(after)[-2:] == [message.payload for message in later.messages]
-    assert Outcome.COMPLETE is after.locate(later.receipt.first - 1)[0]
+    assert Outcome.COMPLETE is after.locate(later.receipt.first - 1).outcome
     assert log.unavailable is None
     assert 1 == len([record for record in caplog.records if record.levelname == "WARNING"])
 
@@ -536,7 +536,7 @@ async def test_a_message_that_cannot_be_read_stops_no_node_and_hides_nothing(pla
         await until_reached(second, later.receipt.first)
 
     assert payloads(first) == payloads(second)
-    assert [Outcome.COMPLETE] * 2 == [window.locate(start)[0] for window in (first, second)]
+    assert [Outcome.COMPLETE] * 2 == [window.locate(start).outcome for window in (first, second)]
     assert (None, None) == (one.unavailable, two.unavailable)
 
 

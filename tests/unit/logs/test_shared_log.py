@@ -317,8 +317,8 @@ async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngi
 
         assert states < engine.states
         assert nths(6, 7) == in_window(window)
-        assert (Outcome.GAP, nth(5)) == window.locate(nth(3))
-        assert (Outcome.COMPLETE, nth(5)) == window.locate(nth(5))
+        assert (nth(4), nth(5)) == window.locate(nth(3)).lost
+        assert Outcome.COMPLETE is window.locate(nth(5)).outcome
         assert "restart" not in listener.calls
 
 
@@ -328,7 +328,7 @@ async def test_a_hole_among_the_messages_is_declared_as_a_gap(engine: FakeEngine
 
     async with opened(engine) as (log, window):
         assert nths(5, 6) == in_window(window)
-        assert Outcome.GAP is window.locate(nth(3))[0]
+        assert Outcome.GAP is window.locate(nth(3)).outcome
         assert None is log.unavailable
         assert nth(7) == (await log.publish(drafts(1))).receipt.first
 
@@ -358,7 +358,7 @@ async def test_a_new_epoch_is_told_once_before_it_begins(engine: FakeEngine) -> 
 
         assert [f"restart of life at {nth(3)}", "wait", "appended"] == listener.calls
         assert ("next", nth(20), nths(20)) == (window.epoch, window.first_number, in_window(window))
-        assert Outcome.RESET is window.locate(nth(3))[0]
+        assert Outcome.RESET is window.locate(nth(3)).outcome
         assert "next" == (await log.publish(drafts(1))).receipt.epoch
 
 

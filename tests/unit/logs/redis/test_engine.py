@@ -98,7 +98,7 @@ async def test_a_restart_that_lost_everything_begins_an_epoch_with_higher_number
     assert "restart" in listener.calls
     assert epoch != window.epoch == publication.receipt.epoch
     assert latest + 1 < window.first_number == publication.receipt.first
-    assert Outcome.RESET is window.locate(latest)[0]
+    assert Outcome.RESET is window.locate(latest).outcome
     assert [publication.messages[0].payload] == payloads(window)
 
 
@@ -139,7 +139,7 @@ async def test_an_old_copy_that_takes_over_uses_no_number_again(server: RedisSer
     assert ahead.epoch == behind.epoch == publication.receipt.epoch
     assert payloads(ahead) == payloads(behind)
     for window in (ahead, behind):
-        assert Outcome.RESET is window.locate(lost)[0]
+        assert Outcome.RESET is window.locate(lost).outcome
 
 
 async def test_a_new_epoch_in_which_nothing_is_published_reaches_every_node(
@@ -221,7 +221,7 @@ async def test_a_node_that_fell_behind_the_stored_messages_declares_the_gap(
 
     assert ahead.latest == behind.latest
     assert payloads(ahead) == payloads(behind)
-    assert Outcome.GAP is behind.locate(behind.first_number)[0]
+    assert Outcome.GAP is behind.locate(behind.first_number).outcome
 
 
 async def test_holes_of_a_damaged_stream_are_skipped(server: RedisServer, places: list[Place]) -> None:
@@ -236,8 +236,8 @@ async def test_holes_of_a_damaged_stream_are_skipped(server: RedisServer, places
     await log.publish(drafts(1))
 
     assert [first + 5, first + 6] == numbers([*window.messages_after(window.evicted_through)])
-    assert Outcome.GAP is window.locate(first)[0]
-    assert Outcome.COMPLETE is window.locate(first + 4)[0]
+    assert Outcome.GAP is window.locate(first).outcome
+    assert Outcome.COMPLETE is window.locate(first + 4).outcome
 
 
 async def test_a_server_that_is_away_is_told_without_its_password(server: RedisServer, places: list[Place]) -> None:
