@@ -114,6 +114,8 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
         self._websocket: ClientConnection | None = None
+        self._sends = False
+        """Whether requests are sent on the present connection."""
         self._beside: set[asyncio.Task[None]] = set()
         """The tasks that end with the present connection."""
         self._renewal: asyncio.Task[None] | None = None
@@ -283,7 +285,9 @@ class Link:
         if frame["type"] == StateFrame.type:
             # Also without room: after a reconnect, nothing would be missing, and no state would come again.
             self._add(text)
-            self._number = self._number if self._dropping or number is None else max(number, self._number or 0)
+            if number is not None:
+                self._number = self._number if self._dropping else max(number, self._number or 0)
+                self._start_sending(websocket)
         elif is_ephemeral(frame):
             if self._has_room:
                 self._add(text)
@@ -330,7 +334,7 @@ class Link:
                 self._renew_before_end(frame, websocket)
             case {"type": FollowingFrame.type, "added": added, "removed": removed}:
                 self._follow(added, removed)
-                self._chosen = list(self.topics)
+                self._chosen = list(self.topics) if added or removed else self._chosen
                 self._sender.settle(frame, list(self.topics))
             case {"type": PublishedFrame.type}:
                 # An ephemeral message has no number.
@@ -354,7 +358,15 @@ class Link:
         self.topics = tuple(frame.get("topics", ()))
         self._requests.connected(frame, now=time.monotonic())
         self._renew_before_end(frame, websocket)
-        self._beside.add(asyncio.create_task(self._sender.run(websocket)))
+        self._sends = False
+        if not frame.get("state"):
+            self._start_sending(websocket)
+
+    def _start_sending(self, websocket: ClientConnection) -> None:
+        """Send requests, after the state: while it is sent, the server refuses to send that of other topics."""
+        if not self._sends:
+            self._sends = True
+            self._beside.add(asyncio.create_task(self._sender.run(websocket)))
 
     def _follow(self, added: Iterable[str], removed: Iterable[str]) -> None:
         self.topics = tuple(sorted({*self.topics, *added} - {*removed}))

@@ -1,8 +1,9 @@
 """The stream of a client: messages in order and once, reports of losses, and requests to the server."""
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Self, TypedDict, Unpack, overload
 from uuid import uuid4
@@ -24,7 +25,7 @@ from unmissed.client.received import (
 from unmissed.client.request_sender import RequestSender
 from unmissed.core.audience import checked_topic
 from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_request_id
-from unmissed.core.errors import ConfigurationError, InvalidMessage, one_string
+from unmissed.core.errors import ConfigurationError, InvalidMessage, UnmissedError, one_string
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.messages import addressed
 from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, FollowingFrame, GapFrame, StateFrame
@@ -86,6 +87,8 @@ class Stream:
         self._values = KeptValues() if state else None
         self._followed: dict[str, tuple[str, ...]] = {}
         """The topics whose values are requested, by the id of the request."""
+        self._following = asyncio.Lock()
+        self._loading: set[asyncio.Task[None]] = set()
         self._reload = False
         """Whether values may be wrong: a new connection after the position begins with all of them."""
         self._snapshot = snapshot
@@ -235,9 +238,11 @@ class Stream:
         if self._values is None:
             return await self._change(Follow.type, topics)
         request_id = uuid4().hex
-        # Until it is answered, also if the caller no longer waits: the values arrive all the same.
-        self._followed[request_id] = topics
-        return await self._change(Follow.type, topics, key=request_id, state=True)
+        # The server refuses a second one while it sends the values of the first.
+        async with self._following:
+            # Until it is answered, also if the caller no longer waits: the values arrive all the same.
+            self._followed[request_id] = topics
+            return await self._change(Follow.type, topics, key=request_id, state=True)
 
     async def unfollow(self, *topics: str) -> list[str]:
         """Stop following these topics. Return all that are still followed. Raises what ``follow`` raises."""
@@ -312,10 +317,12 @@ class Stream:
                 self._reload = self._values is not None
             case {"type": StateFrame.type, "values": values} if self._values is not None:
                 yield from self._take_state(frame, values, self._values)
-            case {"type": FollowingFrame.type | AuthenticatedFrame.type, "removed": removed} if (
-                self._values is not None
-            ):
+            case {"type": FollowingFrame.type, "removed": removed} if self._values is not None:
                 self._values.forget(removed)
+                self._followed.pop(frame.get("id", ""), None)
+            case {"type": AuthenticatedFrame.type, "added": added, "removed": removed} if self._values is not None:
+                self._values.forget(removed)
+                self._load_values(added)
             case {"timestamp": _}:
                 yield from self._take_message(ReceivedMessage.of(frame, recovered_through=self._recovered_through))
             case _:  # Heartbeats, answers to client frames, and types that a later version of the server adds.
@@ -338,6 +345,19 @@ class Stream:
             topics = None if request_id is None else self._followed.get(request_id, ())
             values.finish(frame["sequence_number"], topics=topics, request_id=request_id)
             yield StateLoaded(topics)
+
+    def _load_values(self, topics: Collection[str]) -> None:
+        """Request the values of topics that a renewed token has added."""
+        if topics:
+            task = asyncio.create_task(self._load_in_background(topics))
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
+
+    async def _load_in_background(self, topics: Iterable[str]) -> None:
+        try:
+            await self.follow(*topics)
+        except UnmissedError as error:
+            logger.warning("%s: the values of further topics cannot be loaded: %s", self._shown_url, error)
 
     def _reach(self, number: int) -> None:
         """Move the position, which only ``connected`` sets back."""

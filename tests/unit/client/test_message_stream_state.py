@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
 
 from scripts import Script, gap_frame, greeting, performed, stamped
-from support import CONNECTED, nth, scripted, until
+from support import CONNECTED, Serve, nth, scripted, until
 from unmissed.client import Event, ReceivedMessage, Reset, StateLoaded, Stream, connect
 from unmissed.core.errors import ConfigurationError, InvalidMessage
+from unmissed.testing import LiveServer
 
 PATIENCE = 20.0
 WITH_STATE = json.dumps(json.loads(CONNECTED) | {"sequence_number": nth(9), "latest": nth(9), "state": True})
@@ -254,6 +257,59 @@ async def test_topics_that_are_followed_later_come_with_their_values() -> None:
     assert ({"cart": [10]}, {"cart": [4], "name": [5]}) == states
 
 
+async def test_requests_wait_for_the_end_of_a_state_and_for_that_of_topics() -> None:
+    """The server refuses to send a state during another one."""
+    received: list[str] = []
+
+    def answer(frame: dict[str, Any]) -> list[str]:
+        received.extend(frame["topics"])
+        return [last_part(value(4, topic=frame["topics"][0]), through=9, id=frame["id"]), following(frame)]
+
+    async def serve(websocket: ServerConnection) -> None:
+        await websocket.send(WITH_STATE)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await websocket.recv()
+        await websocket.send(last_part(value(2), through=9))
+        for _ in range(2):
+            frame = json.loads(await websocket.recv())
+            # Nothing further before the answer.
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await websocket.recv()
+            for text in answer(frame):
+                await websocket.send(text)
+        await websocket.wait_closed()
+
+    async with serve_websockets(serve, "127.0.0.1", 0, close_timeout=0.1) as other, asyncio.timeout(PATIENCE):
+        stream = Stream(f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}", token="x", state=True)
+        opening = asyncio.create_task(stream.open())
+        await asyncio.gather(stream.follow("rooms.1"), stream.follow("rooms.2"), opening)
+        await stream.close()
+
+    assert ["rooms.1", "rooms.2"] == received
+
+
+async def test_the_values_of_topics_that_a_renewed_token_adds_are_loaded() -> None:
+    authenticated = {"type": "authenticated", "added": ["rooms.1"], "removed": ["users.42"], "sequence_number": nth(9)}
+
+    def answer(frame: dict[str, Any]) -> list[str]:
+        state = last_part(value(4, topic="rooms.1"), through=9, id=frame["id"])
+        return [state, following({**frame, "topics": []}), message(10, topic="rooms.1", append=True)]
+
+    frames = [WITH_STATE, last_part(value(2), through=9), json.dumps(authenticated), answer]
+    async with opened(frames, [greeting(nth(10), "complete", latest=nth(10)), ephemeral()]) as (stream, script):
+        events = await take(stream, 3)
+        states = shown(stream), shown(stream, "rooms.1")
+        stream.drop()
+        await take(stream, 1)
+
+    assert [StateLoaded(None), StateLoaded(("rooms.1",))] == events[:2]
+    assert ({}, {"cart": [4, 10]}) == states
+    # The client chose no topics: a later token may grant others.
+    assert "topics" not in script.queries[1]
+
+
 async def test_topics_that_are_no_longer_followed_have_no_values() -> None:
     def answer(frame: dict[str, Any]) -> list[str]:
         added = {"added": [], "removed": ["users.42"], "sequence_number": nth(9), "id": frame["id"]}
@@ -365,3 +421,60 @@ async def test_an_ephemeral_message_with_an_idempotency_key_is_refused() -> None
     async with scripted(CONNECTED) as url, connect(url, token="x") as stream:
         with pytest.raises(InvalidMessage, match="leave out the idempotency key"):
             await stream.publish({"type": "typing", "ephemeral": True}, idempotency_key="1")
+
+
+# With a live server
+
+
+async def publish(server: LiveServer, data: int, *, topic: str = "users.42", **fields: Any) -> None:
+    changed = {"type": "changed", "data": data, "topics": [topic], **fields}
+    await asyncio.to_thread(server.manager.publish_threadsafe, changed)
+
+
+@asynccontextmanager
+async def watching(server: LiveServer, *topics: str) -> AsyncIterator[Stream]:
+    token = server.token(topics=["*"])
+    async with asyncio.timeout(PATIENCE), connect(server.url, token=token, topics=topics, state=True) as stream:
+        yield stream
+
+
+async def test_values_are_right_at_the_start_after_a_drop_and_after_a_gap(serve: Serve) -> None:
+    server = serve(max_messages=10)
+    await publish(server, 1, key="name")
+    await publish(server, 2, key="cart")
+    await publish(server, 3, key="cart", append=True)
+    async with watching(server, "users.42") as stream:
+        states = [shown(stream)]
+        await take(stream, 1)
+        for lost in (0, 20):
+            await asyncio.to_thread(server.drop)
+            await publish(server, 4, key="name", deleted=True)
+            await publish(server, 5 + lost, key="cart")
+            for number in range(lost):
+                await publish(server, number)
+            await publish(server, 6, key="end")
+            events = await take(stream, 1)
+            while not (isinstance(events[-1], ReceivedMessage) and events[-1].key == "end"):
+                events += await take(stream, 1)
+            states.append(shown(stream))
+
+    assert [
+        {"name": [1], "cart": [2, 3]},
+        {"cart": [5], "end": [6]},
+        {"cart": [25], "end": [6]},
+    ] == states
+    assert ["Gap", "StateLoaded", "ReceivedMessage"] == kinds(events)[:3]
+
+
+async def test_values_of_topics_that_are_followed_together_are_loaded(serve: Serve) -> None:
+    server = serve()
+    for number in range(3):
+        await publish(server, number, topic=f"rooms.{number}", key="name")
+    async with watching(server, "rooms.0") as stream:
+        [followed, *_] = await asyncio.gather(stream.follow("rooms.1"), stream.follow("rooms.2", "rooms.0"))
+        events = await take(stream, 3)
+        states = [shown(stream, f"rooms.{number}") for number in range(3)]
+
+    assert ["rooms.0", "rooms.1"] == followed
+    assert [StateLoaded(None), StateLoaded(("rooms.1",)), StateLoaded(("rooms.2", "rooms.0"))] == events
+    assert [{"name": [0]}, {"name": [1]}, {"name": [2]}] == states
