@@ -274,7 +274,8 @@ async def test_a_redis_endpoint_that_moved_is_followed_although_the_old_server_s
 
         with Redis(port=replica.port) as redis:
             assert str(second.receipt.first).encode() == redis.hget("{unmissed}:life", "latest")
-        assert (first.receipt.epoch, first.receipt.first + 3) == (second.receipt.epoch, second.receipt.first)
+        assert first.receipt.epoch == second.receipt.epoch
+        assert first.receipt.first + 3 < second.receipt.first
         assert payloads(window) == payloads(reading)
         await places[0].close_all()
         await places[1].close_all()

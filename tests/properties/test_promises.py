@@ -9,7 +9,7 @@ continue after them. Several nodes may share the log.
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from places import LASTING, SHARED, new_url
-from unmissed import Access, ConnectionManager, Identity, Settings
+from unmissed import Access, ConnectionManager, Draft, Identity, Message, Settings
 from unmissed.cluster.nodes import Nodes, Timing
 from unmissed.logs.base import WindowListener
 from unmissed.testing import FakeSocket, ManualClock
@@ -122,15 +122,15 @@ class HeldListener:
         self._listener = listener
         self._passing = passing
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        self._listener.make_room(messages=messages, size=size)
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        self._listener.make_room(messages)
 
     def appended(self) -> None:
         self._listener.appended()
 
-    async def wait_for_readers(self) -> None:
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
         await self._passing.wait()
-        await self._listener.wait_for_readers()
+        await self._listener.wait_for_readers(messages)
 
     def before_restart(self) -> None:
         self._listener.before_restart()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http.client import responses
 
 from unmissed.core.encoding import encode_json
-from unmissed.core.fields import short_seconds
+from unmissed.core.server_frames import short_seconds
 
 BEARER_SUBPROTOCOL = "unmissed.bearer"
 """Offered by a browser together with its token: ``new WebSocket(url, ["unmissed.bearer", token])``."""

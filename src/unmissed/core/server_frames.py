@@ -6,6 +6,7 @@ The first line of a docstring is the summary of its frame in the AsyncAPI docume
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -22,13 +23,11 @@ from unmissed.core.fields import (
     NUMBER,
     OUTCOME,
     REQUEST_ID,
-    SECONDS,
     TEXT,
     TOPICS,
     TRUE,
     Content,
     fields_of,
-    short_seconds,
 )
 
 MAX_DETAIL_BYTES = 1_000
@@ -45,7 +44,15 @@ def error_detail(text: str) -> str:
     return encoded[: MAX_DETAIL_BYTES - 3].decode(errors="ignore") + "..."
 
 
+def short_seconds(seconds: float) -> float | None:
+    """Return whole seconds as an integer, as in tokens, and None for a time that never ends."""
+    if not isfinite(seconds):
+        return None
+    return int(seconds) if int(seconds) == seconds else seconds
+
+
 _DETAIL = Content(TEXT.schema, error_detail)
+SECONDS = Content({"type": "number"}, short_seconds)
 _UNIX_TIME = SECONDS.described("Unix time in seconds.")
 _SECONDS_LEFT = SECONDS.described("Seconds until the token expires, by the clock of the server.")
 

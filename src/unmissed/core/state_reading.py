@@ -6,9 +6,12 @@ from unmissed.core.messages import Message
 from unmissed.core.window import Window
 
 
-def is_of_state(message: Message) -> bool:
-    """Return whether a message is a value, or a piece of one. A tombstone is not: where a value ended, none is left."""
-    return message.value is not None and not message.value.deleted
+def is_of_state(message: Message, window: Window) -> bool:
+    """Return whether a message is a value, or a piece of one of which all parts are retained.
+
+    A tombstone is neither: where a value has ended, a state has none.
+    """
+    return message.value is not None and not message.value.deleted and window.is_whole(message)
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class StateReading:
         for message in messages:
             if message.sequence_number > self.until:
                 break
-            if is_of_state(message):
+            if is_of_state(message, window):
                 room -= len(message.payload)
                 self.full = room < 0 and (bool(found) or not whatever)
                 if self.full:

@@ -6,12 +6,11 @@ from enum import StrEnum
 from itertools import islice, takewhile
 
 from unmissed.core.audience import EVERYONE, Audience, visible
-from unmissed.core.audience_index import AudienceIndex
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Draft, Message, Value, fact
-from unmissed.core.ordered import Ordered
+from unmissed.core.ordered import AudienceIndex, Ordered, Shelf
 from unmissed.core.retention import Retention
-from unmissed.core.shelves import Shelf, ShelfFacts, Shelves
+from unmissed.core.shelves import ShelfFacts, Shelves
 from unmissed.core.values import Values
 
 PAGE_BYTES = 1_048_576
@@ -172,7 +171,7 @@ class Window:
         if audience.keys is not None or not self._addressed.is_trivial:
             self._addressed.add(message)
         self._messages.append(message)
-        shelf = self._shelves.of(audience)
+        shelf = self._shelves.of(audience) if self._shelves.has_rules else self._shelves.others
         shelf.add(message, size=size)
         self._size += size
         self.appended_bytes += size
@@ -191,7 +190,7 @@ class Window:
 
     def _make_room(self) -> None:
         """Evict the oldest message of the rule that takes the most bytes."""
-        largest = self._shelves.largest()
+        largest = self._shelves.largest() if self._shelves.has_rules else self._shelves.others
         oldest = largest.order.first
         if oldest is not None:
             self._remove(oldest, largest)
@@ -216,7 +215,7 @@ class Window:
 
     def expire(self, now: float) -> None:
         """Evict messages that are as old as their rule allows at ``now`` (monotonic seconds)."""
-        for shelf in self._shelves:
+        for shelf in self._shelves if self._shelves.has_rules else (self._shelves.others,):
             while (oldest := shelf.too_old(now)) is not None:
                 self._remove(oldest, shelf)
 
@@ -273,6 +272,9 @@ class Window:
 
         With a larger ``share``, only 1/share of what each rule keeps counts as room. Bytes are not looked at.
         """
+        # Without a look at their topics: this many fit, whatever these are.
+        if self.latest - after + len(drafts) <= self._shelves.least // share:
+            return True
         return self._shelves.room(drafts, after=after, share=share)
 
     # Values

@@ -4,13 +4,14 @@ import asyncio
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
+from unmissed.core.messages import Draft, Message
 from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
 from unmissed.core.window import Located, Outcome, Window
@@ -289,31 +290,34 @@ class FanOut:
 
     # Backpressure, and what the log reports
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        """Flush at once what would be evicted by appending so many messages, which take ``size`` bytes in the log."""
-        retention = self.window.retention
-        unflushed = self.window.latest - self._flushed.latest
-        unflushed_bytes = self.window.appended_bytes - self._flushed.appended_bytes
-        if unflushed and (
-            unflushed + messages > retention.max_messages or unflushed_bytes + size > retention.max_bytes
-        ):
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        """Flush at once what would be evicted by appending these messages."""
+        if self.window.latest != self._flushed.latest and not self._fit(messages, after=self._flushed):
             self._throttle.flush_now()
 
-    async def wait_for_readers(self) -> None:
-        """Backpressure: after each quarter of the window, flush, and wait until active readers have received it."""
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
+        """Backpressure: after each quarter of what a rule keeps, flush, and wait until active readers have received it.
+
+        ``messages`` are those that come next: only the rules of their topics are looked at.
+        """
         # One after another, so that publishes keep the order in which they were begun.
         async with self._turnstile:
-            window, before = self.window, self._waited_at
-            if (
-                window.latest - before.latest <= window.retention.max_messages // 4
-                and window.appended_bytes - before.appended_bytes <= window.retention.max_bytes // 4
-            ):
+            before = self._waited_at
+            if self.window.latest == before.latest or self._fit(messages, after=before, share=4):
                 return
-            waited_at = self._waited_at = _Mark.of(window)
+            waited_at = self._waited_at = _Mark.of(self.window)
             self._throttle.flush_now()
             # A turn of the event loop, in which sockets may accept data again.
             await asyncio.sleep(0)
             await self.behind.catch_up(waited_at.latest, served_through=before.latest)
+
+    def _fit(self, messages: Sequence[Draft | Message], *, after: "_Mark", share: int = 1) -> bool:
+        """Return whether these messages, with all after a mark, fit into 1/``share`` of what is retained."""
+        window = self.window
+        size = window.appended_bytes - after.appended_bytes + sum([each.size_in_log for each in messages])
+        return size <= window.retention.max_bytes // share and window.has_room(
+            messages, after=after.latest, share=share
+        )
 
     def appended(self) -> None:
         """Flush soon."""

@@ -1,7 +1,7 @@
 """The contract of an engine, which stores the messages of a shared log."""
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from unmissed.core.errors import UnmissedError
@@ -29,6 +29,10 @@ class State:
     ``oldest`` is the lowest number that the node can still read. If it is above the node's next number, the messages in
     between are lost, and reading continues at ``oldest``. It is ``latest + 1`` when no message is stored.
     ``log_ms`` is the present time on the clock of the log.
+
+    Messages numbered up to ``lost`` may be lost for every client, because the engine has lost its newest messages, and
+    no node knows which. Those that are stored are still read. The engine continues above ``lost``, so the numbers
+    before that are missing: if ``oldest - 1`` is at most ``lost``, the node keeps what it has, and reads on.
     """
 
     epoch: str
@@ -36,6 +40,22 @@ class State:
     oldest: int
     latest: int
     log_ms: float
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What rules and keys retain below the tail, in ascending order, and what may be missing from it.
+
+    ``lost`` has the number through which messages may be lost for a key of an audience (``#topic``, ``@user``) that has
+    a rule, and ``everyone`` that number for messages to everyone. Messages for keys without a rule count as lost up to
+    the tail. ``unknown`` is the number through which messages may be lost for every client.
+    """
+
+    records: Sequence[Record] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+    everyone: int = 0
+    unknown: int = 0
 
 
 class Engine(Channel, Protocol):
@@ -56,8 +76,17 @@ class Engine(Channel, Protocol):
     def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield an empty block as soon as reading works, the messages after a number, and new ones as they are stored.
 
-        Numbers may have holes. The caller asks for the state again after a hole, and after each further empty block: an
-        engine that cannot detect a new epoch yields one every second.
+        Numbers may have holes. They are losses, unless ``Record.after`` covers them. The caller asks for the state
+        again after such a loss, and after each further empty block: an engine that cannot detect a new epoch yields one
+        every second.
+        """
+        ...
+
+    async def archive(self, *, before: int) -> Archive:
+        """Return what is retained below a number, the lowest of the tail.
+
+        Only a node that starts, or that has fallen out of the tail, asks for it. An engine that does not know what it
+        has lost returns ``unknown=before - 1``.
         """
         ...
 

@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.window import Window
+from unmissed.core.window import Earlier, Window
 from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
@@ -20,12 +21,18 @@ class Record:
     """A stamped message as a log stores it. ``unix_ms`` is the time of the stamp, in milliseconds since 1970.
 
     ``log_ms`` is that time on the clock of the log, whose differences are ages: it does not jump with the wall clock.
+    ``after`` is the number before this one, if the log has skipped numbers that it never used: they are no loss.
     """
 
     number: int
     unix_ms: int
     log_ms: int
     draft: Draft
+    after: int | None = None
+
+    def continues(self, latest: int) -> bool:
+        """Return whether nothing is missing between ``latest`` and this message."""
+        return latest < self.number and latest >= (self.number - 1 if self.after is None else self.after)
 
     def message(self, *, appended_at: float) -> Message:
         """Return the message, whose bytes depend on the record alone, appended at a monotonic time in seconds."""
@@ -44,17 +51,20 @@ class Feed:
     """A window and its listener, once there is one. ``clock`` returns monotonic seconds, for the ages of messages.
 
     No message is evicted before connections were offered it: the listener makes room for each one. Records are appended
-    in blocks of at most a quarter of the retention, in messages and in bytes, between which active readers catch up.
+    in blocks of at most a quarter of what each rule retains, and of all bytes, between which active readers catch up.
     """
 
     def __init__(self, window: Window, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = window
         self._clock = clock
-        self._block_messages = max(1, window.retention.max_messages // 4)
+        rules = window.retention.rules
+        self._block_messages = max(1, min([window.retention.max_messages, *(rule.max_messages for rule in rules)]) // 4)
         self._block_bytes = window.retention.max_bytes // 4
         self._listener: WindowListener | None = None
         self._awaited: dict[int, list[asyncio.Future[None]]] = {}
         """Futures by the number that each is waiting for."""
+        self._awaited_order: list[int] = []
+        """A heap of these numbers. It may still have some that are not awaited any longer."""
 
     def subscribe(self, listener: WindowListener) -> None:
         """Call this listener about every change from now on."""
@@ -66,29 +76,27 @@ class Feed:
         They count as new, unless ``log_ms`` is given, the present time on the clock of the log.
         """
         for block in self._blocks(records):
-            await self.wait_for_readers()
+            await self.wait_for_readers([record.draft for record in block])
             # A client may have caught up in between: that can begin another epoch, or skip messages that are lost.
-            if block[0].number != self.window.latest + 1:
+            if not block[0].continues(self.window.latest):
                 return
             now = self._clock()
             ages = [0.0 if log_ms is None else max(0.0, log_ms - record.log_ms) / 1000 for record in block]
             self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
 
-    async def wait_for_readers(self) -> None:
-        """Backpressure: wait until active readers have received what was appended before, for at most 200 ms."""
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
+        """Backpressure: wait until active readers have received what these messages may evict, for at most 200 ms."""
         if self._listener is not None:
-            await self._listener.wait_for_readers()
+            await self._listener.wait_for_readers(messages)
 
     def extend(self, messages: Iterable[Message]) -> None:
         """Append messages that continue the window, and call the listener. Never yields."""
         window, listener = self.window, self._listener
         for message in messages:
             if listener is not None:
-                listener.make_room(messages=1, size=message.size_in_log)
+                listener.make_room((message,))
             window.append(message)
-            if self._awaited:
-                # The publisher continues in a later turn of the event loop, when the rest of its block is appended.
-                self._release(message.sequence_number)
+        self._release_passed()
         self._appended()
 
     def _appended(self) -> None:
@@ -112,6 +120,12 @@ class Feed:
         self._release_passed()
         self._appended()
 
+    def restore(self, past: Earlier) -> None:
+        """Hold what the log has retained before its tail, and nothing else: this window has fallen out of the tail."""
+        self.window.restore(past)
+        self._release_passed()
+        self._appended()
+
     def restart(self, *, epoch: str, first_number: int) -> None:
         """Begin another epoch, after the listener has delivered the rest of this one."""
         # First: the restart removes the messages that the listener still has to deliver.
@@ -125,22 +139,22 @@ class Feed:
         if number <= self.window.latest:
             return
         future = asyncio.get_running_loop().create_future()
+        if number not in self._awaited:
+            heappush(self._awaited_order, number)
         waiting = self._awaited.setdefault(number, [])
         waiting.append(future)
         try:
             await future
         finally:
             waiting.remove(future)
-            # ``_release`` may have removed the list, and another call may have begun a new one for the same number.
+            # ``_release_passed`` may have removed the list, and another call may have begun a new one for this number.
             if not waiting and self._awaited.get(number) is waiting:
                 del self._awaited[number]
 
-    def _release(self, number: int) -> None:
-        for future in self._awaited.pop(number, ()):
-            if not future.done():
-                future.set_result(None)
-
     def _release_passed(self) -> None:
-        """Stop waiting for numbers that the window has passed without appending them."""
-        for number in [number for number in self._awaited if number <= self.window.latest]:
-            self._release(number)
+        """Stop waiting for all numbers that the window has passed, whether it has appended or skipped them."""
+        order, latest = self._awaited_order, self.window.latest
+        while order and order[0] <= latest:
+            for future in self._awaited.pop(heappop(order), ()):
+                if not future.done():
+                    future.set_result(None)

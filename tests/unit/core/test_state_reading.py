@@ -11,7 +11,7 @@ from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame
 from unmissed.core.messages import Message, Value
 from unmissed.core.reader import ClientReader, ReadCounts
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule
 from unmissed.core.state_reading import StateReading
 from unmissed.core.window import SCAN, Window
 
@@ -89,7 +89,7 @@ def test_what_is_newer_than_the_state_follows_as_messages() -> None:
     window = window_of(("all", A), ("all", B))
 
     reader = reader_of(window, start=nth(1), state=True)
-    value(window, "all", A)
+    value(window, "all", Value("c"))
 
     frames = read(reader)
     assert ["connected", "state", "m", "m"] == kinds(frames)
@@ -99,7 +99,7 @@ def test_what_is_newer_than_the_state_follows_as_messages() -> None:
 
 
 def test_a_large_state_comes_in_bounded_frames_of_which_the_last_has_the_number() -> None:
-    window = window_of(*[("all", A)] * 3, size=LARGE)
+    window = window_of(("all", A), ("all", B), ("all", Value("c")), size=LARGE)
 
     frames = read(reader_of(window, start=nth(3), state=True))[1:]
 
@@ -168,17 +168,51 @@ def test_no_state_is_sent_if_the_past_of_the_topics_is_complete() -> None:
     assert ["m", "following"] == kinds(read(reader))
 
 
+RULES = (Rule("news", 10, 1e6), Rule("sport", 10, 1e6))
+
+
+def window_with_a_gap() -> Window:
+    """Return a window of values 1 for ``#sport`` and 2 for ``#news``, and 11 messages, of which 3 was evicted."""
+    window = Window(Retention(max_age=1e6, rules=RULES), epoch="e", first_number=FIRST)
+    for audience in ("#sport", "#news"):
+        value(window, audience, A)
+    for _ in range(11):
+        value(window, "#news", None)
+    return window
+
+
 def test_after_a_gap_the_state_is_cut_where_the_past_begins() -> None:
-    window = window_of(("#news", None), ("#news", A), ("#news", B), ("all", None), max_messages=3)
-    reader = reader_of(window, start=nth(4))
+    window = window_with_a_gap()
+    reader = reader_of(window, start=window.latest)
     read(reader)
 
-    reader.follow(frozenset({"news"}), since=0, state=True)
+    reader.follow(frozenset({"news"}), since=nth(2), state=True)
 
     frames = read(reader)
-    assert ["state", "m", "m", "following"] == kinds(frames)
-    assert ([], nth(0)) == (state_of(frames), frames[0]["sequence_number"])
-    assert ("gap", nth(1), nth(1)) == tuple(frames[-1][name] for name in ("outcome", "from", "to"))
+    assert ["state", *["m"] * 10, "following"] == kinds(frames)
+    assert (nths(2), nth(2)) == (state_of(frames), frames[0]["sequence_number"])
+    assert ("gap", nth(3), nth(3)) == tuple(frames[-1][name] for name in ("outcome", "from", "to"))
+
+
+def test_after_a_gap_the_state_leaves_out_topics_that_were_followed_before() -> None:
+    """Their messages after ``since`` were delivered, and do not come again."""
+    window = window_with_a_gap()
+    reader = reader_of(window, "sport", start=window.latest)
+    read(reader)
+
+    reader.follow(frozenset({"news", "sport"}), since=nth(2), state=True)
+
+    assert nths(2) == state_of(read(reader))
+
+
+def test_the_state_has_only_the_newest_of_each_key_and_what_is_whole() -> None:
+    window = window_of(("all", A), ("all", PIECE), ("all", A), max_messages=10)
+    for _ in range(10):
+        value(window, "all", Value("c", append=True))
+
+    frames = read(reader_of(window, start=window.latest, state=True))
+
+    assert nths(3) == state_of(frames), "the first piece was evicted"
 
 
 def test_a_state_does_not_contain_topics_that_were_unfollowed_while_it_was_sent() -> None:
@@ -192,7 +226,7 @@ def test_a_state_does_not_contain_topics_that_were_unfollowed_while_it_was_sent(
 
 
 def test_another_state_is_refused_until_the_first_is_complete() -> None:
-    window = window_of(*[("all", A)] * 3, size=LARGE)
+    window = window_of(("all", A), ("all", B), ("all", Value("c")), size=LARGE)
     reader = reader_of(window, start=nth(3), state=True)
     reader.next_chunk()
 

@@ -1,11 +1,13 @@
 """The way into a window."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from support import FIRST, nth, nths
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message
 from unmissed.core.retention import Retention
 from unmissed.core.window import Window
 from unmissed.logs.feed import Feed, Record
@@ -24,7 +26,7 @@ def feed_of(*, max_messages: int = 500, max_bytes: int = 1_000_000, clock: Manua
 
 
 def ages(feed: Feed, now: float) -> list[float]:
-    return [now - message.appended_at for message in feed.window.messages_after(feed.window.evicted_through)]
+    return [now - message.appended_at for message in feed.window]
 
 
 class WatchingListener:
@@ -36,13 +38,13 @@ class WatchingListener:
         self.room: list[tuple[int, int, int]] = []
         """The latest number, and for how many messages and bytes room was made then."""
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        self.room.append((self.window.latest, messages, size))
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        self.room.append((self.window.latest, len(messages), sum(each.size_in_log for each in messages)))
 
     def appended(self) -> None:
         self._record("appended")
 
-    async def wait_for_readers(self) -> None:
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
         self._record("wait")
 
     def before_restart(self) -> None:
@@ -272,3 +274,24 @@ async def test_one_who_gives_up_just_before_the_release_disturbs_nobody() -> Non
     assert [True, True] == await released(impatient, patient)
     assert not patient.cancelled()
     assert None is patient.exception()
+
+
+@pytest.mark.parametrize(
+    ("after", "latest", "expected"),
+    [
+        (None, 6, True),
+        (None, 5, False),
+        (None, 7, False),
+        (3, 2, False),
+        (3, 3, True),
+        (3, 6, True),
+        (3, 7, False),
+    ],
+)
+def test_a_record_continues_the_number_before_it_or_what_the_log_has_skipped_since(
+    after: int | None, latest: int, *, expected: bool
+) -> None:
+    [record] = records(7)
+    record = replace(record, after=None if after is None else nth(after))
+
+    assert expected is record.continues(nth(latest))

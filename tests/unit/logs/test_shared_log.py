@@ -15,8 +15,8 @@ from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUna
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.retention import Retention
-from unmissed.core.window import Outcome, Window
-from unmissed.logs.engine import Seen, State
+from unmissed.core.window import Located, Outcome, Window
+from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.writer import Stored, Write
@@ -74,6 +74,10 @@ class FakeEngine:
                 yield found
             else:
                 await self._changed.wait()
+
+    async def archive(self, *, before: int) -> Archive:
+        self._check()
+        return Archive(unknown=before - 1)
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | IdempotencyConflict]:
         self._check()
@@ -161,7 +165,7 @@ def engine() -> FakeEngine:
 
 
 def in_window(window: Window) -> list[int]:
-    return numbers([*window.messages_after(window.evicted_through)])
+    return numbers([*window])
 
 
 async def test_an_open_log_has_what_the_engine_retains(engine: FakeEngine) -> None:
@@ -234,7 +238,7 @@ async def test_what_is_not_in_the_window_any_more_is_returned_as_it_was_publishe
     async with opened(BusyEngine(then), max_messages=2) as (log, window):
         publication = await log.publish(drafts(2))
 
-        assert [] == [each for each in publication.messages if each in window.messages_after(window.evicted_through)]
+        assert [] == [each for each in publication.messages if each in window]
         assert ("life", nth(1)) == (publication.receipt.epoch, publication.receipt.first)
     assert [(nth(1), "0"), (nth(2), "1")] == [
         (each.sequence_number, each.as_dict()["data"]) for each in publication.messages
@@ -317,8 +321,8 @@ async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngi
 
         assert states < engine.states
         assert nths(6, 7) == in_window(window)
-        assert (nth(4), nth(5)) == window.locate(nth(3)).lost
-        assert Outcome.COMPLETE is window.locate(nth(5)).outcome
+        assert Located(Outcome.GAP, nth(3), nth(5)) == window.locate(nth(3))
+        assert Located(Outcome.COMPLETE, nth(5), nth(5)) == window.locate(nth(5))
         assert "restart" not in listener.calls
 
 

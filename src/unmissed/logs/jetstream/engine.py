@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.retention import Retention
-from unmissed.logs.engine import Seen, State
+from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.consumer import StreamConsumer
@@ -157,6 +157,10 @@ class JetStreamEngine:
             raise LogUnavailable("notes arrive faster than this node handles them")
         finally:
             await unsubscribe()
+
+    async def archive(self, *, before: int) -> Archive:
+        """Return an archive that retains nothing below the tail."""
+        return Archive(unknown=before - 1)
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.
