@@ -268,6 +268,36 @@ def test_check_reports_a_stream_that_allows_less_than_this_node_retains(
 
 
 @pytest.mark.usefixtures("_secret")
+def test_check_shows_what_each_rule_keeps_and_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNMISSED_RETENTION", "rooms.*=100/7d, @*=20/1h")
+    in_memory = run("check")
+    monkeypatch.setenv("UNMISSED_LOG_URL", f"sqlite:{tmp_path}/log.db")
+    with LiveServer(settings=Settings.load(jwt_secret=SECRET)) as server:
+        for number in range(3):
+            server.publish("chat", topics=[f"rooms.{number % 2}"])
+        server.manager.publish_threadsafe({"type": "cart", "key": "cart", "topics": ["rooms.1"]})
+        server.publish("news")
+    stored = run("check")
+
+    assert "ok       UNMISSED_RETENTION = rooms.*=100/7d,@*=20/1h\n" in in_memory
+    assert "ok       rule rooms.*=100/7d: the newest 100 messages of each topic\n" in in_memory
+    assert "rule rooms.*=100/7d: the newest 100 messages of each topic; the log holds 4 messages of 2 topics" in stored
+    assert ", of which 1 are values by key, in " in stored
+    assert "rule @*=20/1h: the newest 20 messages of each topic; the log holds 0 messages" in stored
+    assert "no rule: 500 messages; the log holds 1 messages" in stored
+    assert "note " not in in_memory + stored
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_says_which_rule_has_too_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_RETENTION", "rooms.*=100/7d, runs.*=2000/1h")
+
+    [note] = [line for line in run("check").splitlines() if line.startswith("note ")]
+
+    assert note.startswith("note     rule runs.*=2000/1h: 2000 messages of UNMISSED_MAX_MESSAGE_BYTES take more than")
+
+
+@pytest.mark.usefixtures("_secret")
 def test_check_creates_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNMISSED_LOG_URL", f"sqlite:{tmp_path / 'new.db'}?synchronous=normal")
 

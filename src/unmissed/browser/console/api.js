@@ -50,7 +50,17 @@
  * @property {boolean | null} draining
  * @property {string | null} problem
  */
-/** @typedef {{messages: number, bytes: number, reach_seconds: number, max_messages: number, max_bytes: number, max_age: number}} LogFill */
+/**
+ * @typedef {object} Rule `pattern` is null for the messages without a rule
+ * @property {string | null} pattern
+ * @property {number} max_messages
+ * @property {number} max_age
+ * @property {number} messages
+ * @property {number} values
+ * @property {number} topics
+ * @property {number} bytes
+ */
+/** @typedef {{messages: number, values: number, bytes: number, reach_seconds: number, max_messages: number, max_bytes: number, max_age: number, rules: Rule[]}} LogFill */
 /** @typedef {Record<string, unknown> & {problem: string | null, latest: number, epoch: string, log: LogFill}} Status */
 /** @typedef {Record<string, string | number>} Query */
 
