@@ -356,7 +356,6 @@ def test_what_each_rule_keeps_is_shown(start: Callable[..., LiveServer], opened:
     assert "100 messages of each for 7 d" in rows
 
 
-
 # What is out of date, and what is not allowed
 
 
