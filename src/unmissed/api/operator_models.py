@@ -52,6 +52,8 @@ class StatusBody(BaseModel):
     connections: int = Field(description="The open connections to this node.")
     published: int = Field(description="Messages of this epoch, by any node.")
     delivered: int = Field(description="Messages written to connections.")
+    ephemeral_delivered: int = Field(description="Ephemeral messages written to connections.")
+    ephemeral_dropped: int = Field(description="Ephemeral messages that this node dropped for all connections.")
     evicted: int = Field(description="Messages that the log of this node has evicted.")
     replaced: int = Field(description="Messages that later ones with their key have replaced or deleted.")
     gaps: int = Field(description="Gaps that were declared to connected clients.")

@@ -95,6 +95,8 @@ def _body(manager: ConnectionManager) -> StatusBody:
         connections=len(manager.connections),
         published=window.latest - window.first_number + 1,
         delivered=measures.delivered,
+        ephemeral_delivered=measures.ephemeral_delivered,
+        ephemeral_dropped=measures.ephemeral_dropped,
         evicted=window.evicted_messages,
         replaced=window.replaced_messages,
         gaps=measures.gaps,

@@ -336,7 +336,7 @@ def test_everything_of_the_status_is_shown(server: LiveServer, opened: OpenConso
 
     node = server.manager.running.node_id
     assert [] == [text for text in (node, server.manager.window.epoch, "15 min", "500", "34 MB") if text not in facts]
-    assert 18 == page.page.locator("#status-facts dt").count()
+    assert 20 == page.page.locator("#status-facts dt").count()
     assert node in page.names("nodes")[0]
     assert "ready" in page.text("#nodes-rows")
 

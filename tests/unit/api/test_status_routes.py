@@ -27,6 +27,7 @@ async def test_it_tells_how_full_the_log_is_and_what_was_done(
     await manager.emit("a")
     clock.advance(2.5)
     await manager.emit("b")
+    await manager.emit("typing", ephemeral=True)
     await flushed(manager)
 
     body = (await admin.get(PATH)).json()
@@ -54,6 +55,8 @@ async def test_it_tells_how_full_the_log_is_and_what_was_done(
         "connections": 1,
         "published": 2,
         "delivered": 2,
+        "ephemeral_delivered": 1,
+        "ephemeral_dropped": 0,
         "evicted": 0,
         "replaced": 0,
         "gaps": 0,

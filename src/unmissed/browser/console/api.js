@@ -3,7 +3,17 @@
 /** @typedef {{type: string, data?: unknown, topics?: string[], users?: string[]}} Draft */
 /** @typedef {{sequence_number: number, timestamp: string}} Stamp */
 /** @typedef {Stamp & {type: string, data?: unknown, topics?: string[]}} Message */
-/** @typedef {{messages: Message[], epoch: string, oldest: number, latest: number, outcome: string, has_more: boolean}} Page */
+/**
+ * @typedef {object} Page of what the log lists. With the outcome gap, `to` is the number of the last message that is lost
+ * @property {Message[]} messages
+ * @property {string} epoch
+ * @property {number} oldest
+ * @property {number} latest
+ * @property {string} outcome
+ * @property {boolean} has_more
+ * @property {number} sequence_number the position to ask again with
+ * @property {number} [to]
+ */
 /**
  * @typedef {object} Connection
  * @property {string} connection_id

@@ -18,6 +18,8 @@ const LABELS = {
   connections: ["Connections to this node", count],
   published: ["Published in this epoch", count],
   delivered: ["Delivered by this node", count],
+  ephemeral_delivered: ["Ephemeral messages delivered", count],
+  ephemeral_dropped: ["Ephemeral messages dropped", count],
   evicted: ["Evicted by this node", count],
   replaced: ["Replaced by later values", count],
   gaps: ["Gaps", count],
@@ -96,13 +98,12 @@ function labelled([name, value]) {
 
 /** @param {Record<string, unknown>} facts @param {string} [prefix] @returns {[string, unknown][]} */
 function flat(facts, prefix = "") {
-  return Object.entries(facts).flatMap(([name, value]) =>
-    Array.isArray(value)
-      ? []
-      : typeof value === "object" && value !== null
-        ? flat(/** @type {Record<string, unknown>} */ (value), `${prefix}${name}.`)
-        : [/** @type {[string, unknown]} */ ([prefix + name, value])],
-  );
+  return Object.entries(facts).flatMap(([name, value]) => {
+    // Lists have a table of their own.
+    if (Array.isArray(value)) return [];
+    if (typeof value !== "object" || value === null) return [/** @type {[string, unknown]} */ ([prefix + name, value])];
+    return flat(/** @type {Record<string, unknown>} */ (value), `${prefix}${name}.`);
+  });
 }
 
 class RuleRow {
