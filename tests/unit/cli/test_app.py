@@ -523,13 +523,17 @@ def test_publish_says_what_is_wrong_with_a_key(server: LiveServer) -> None:
     assert "answered 422: a key is a text of 1 to 200 bytes" in refusal
 
 
-@pytest.mark.live
-def test_publish_prints_the_time_of_an_ephemeral_message() -> None:
-    answer = b'{"timestamp":"2026-01-31T12:00:00.000Z"}'
-    with answering(202, answer) as url:
-        printed = run("publish", "typing", "--ephemeral", "--url", url, "--token", "x")
+def test_publish_prints_the_time_of_an_ephemeral_message(server: LiveServer) -> None:
+    printed = json.loads(run("publish", "typing", "--ephemeral", "--url", server.url, "--token", server.token()))
 
-    assert answer.decode() == printed.strip()
+    assert ["timestamp"] == [*printed]
+    assert "typing" not in [message.type for message in server.published()]
+
+
+def test_publish_refuses_a_key_for_what_is_not_stored(server: LiveServer) -> None:
+    options = ["--ephemeral", "--key", "cart", "--url", server.url, "--token", server.token()]
+
+    assert "answered 422: " in refusal_of("publish", "typing", *options)
 
 
 def test_publish_takes_a_token_from_a_file_with_a_line_break(

@@ -427,8 +427,7 @@ async def test_an_ephemeral_message_with_an_idempotency_key_is_refused() -> None
 
 
 async def publish(server: LiveServer, data: int, *, topic: str = "users.42", **fields: Any) -> None:
-    changed = {"type": "changed", "data": data, "topics": [topic], **fields}
-    await asyncio.to_thread(server.manager.publish_threadsafe, changed)
+    await asyncio.to_thread(server.publish, "changed", data, topics=[topic], **fields)
 
 
 @asynccontextmanager
@@ -478,3 +477,25 @@ async def test_values_of_topics_that_are_followed_together_are_loaded(serve: Ser
     assert ["rooms.0", "rooms.1"] == followed
     assert [StateLoaded(None), StateLoaded(("rooms.1",)), StateLoaded(("rooms.2", "rooms.0"))] == events
     assert [{"name": [0]}, {"name": [1]}, {"name": [2]}] == states
+
+
+async def test_ephemeral_messages_are_exchanged_by_clients(serve: Serve) -> None:
+    server = serve()
+    token = server.token(topics=["*"])
+    async with (
+        asyncio.timeout(PATIENCE),
+        connect(server.url, token=token, topics=["rooms.1"]) as first,
+        connect(server.url, token=token, topics=["rooms.1"]) as second,
+    ):
+        before = second.position
+        await first.publish({"type": "typing", "data": "first"}, topics=["rooms.1"], ephemeral=True)
+        [typing] = await take(second, 1)
+        after = second.position
+        number = await first.publish({"type": "chat"}, topics=["rooms.1"], key="last")
+        [chat] = await take(second, 1)
+
+    assert isinstance(typing, ReceivedMessage)
+    assert isinstance(chat, ReceivedMessage)
+    assert (None, "first", ["rooms.1"]) == (typing.sequence_number, typing.data, typing.topics)
+    assert before == after
+    assert (number, "last") == (chat.sequence_number, chat.key)
