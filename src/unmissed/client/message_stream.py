@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Self, TypedDict, Unpack, overload
 from uuid import uuid4
@@ -12,24 +12,13 @@ from unmissed.client.connecting import TokenProvider
 from unmissed.client.kept_values import KeptValue, KeptValues, TopicState
 from unmissed.client.link import CLOSE_SECONDS, Link, Place, Status
 from unmissed.client.pending_requests import MAX_PENDING, PendingRequests
-from unmissed.client.received import (
-    Event,
-    Gap,
-    ReceivedMessage,
-    Reset,
-    StateLoaded,
-    Unreadable,
-    frame_of,
-    stamped_number,
-)
+from unmissed.client.progress import Progress
+from unmissed.client.received import Event
 from unmissed.client.request_sender import RequestSender
 from unmissed.core.audience import checked_topic
 from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_request_id
 from unmissed.core.errors import ConfigurationError, InvalidMessage, UnmissedError, one_string
-from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.messages import addressed
-from unmissed.core.server_frames import AuthenticatedFrame, ConnectedFrame, FollowingFrame, GapFrame, StateFrame
-from unmissed.core.window import Outcome
 
 logger = logging.getLogger("unmissed.client")
 
@@ -71,8 +60,6 @@ class Stream:
             raise ConfigurationError(
                 "with state=True, the stream begins with the values by key as they are: leave out since and snapshot"
             )
-        self.position = since
-        self.epoch = epoch
         self._link = Link(
             url,
             token=token,
@@ -82,27 +69,27 @@ class Stream:
             state=state,
             close_seconds=limits.get("close_seconds", CLOSE_SECONDS),
         )
-        self._shown_url = self._link.shown_url
-        self._events: deque[Event] = deque()
         self._values = KeptValues() if state else None
-        self._followed: dict[str, tuple[str, ...]] = {}
-        """The topics whose values are requested, by the id of the request."""
+        self._progress = Progress(
+            Place(since, epoch),
+            shown_url=self._link.shown_url,
+            values=self._values,
+            has_snapshot=snapshot is not None,
+        )
+        self._events: deque[Event] = deque()
+        self._snapshot = snapshot
         self._following = asyncio.Lock()
         self._loading: set[asyncio.Task[None]] = set()
-        self._reload = False
-        """Whether values may be wrong: a new connection after the position begins with all of them."""
-        self._snapshot = snapshot
-        self._stale = snapshot is not None and since is None
-        """Whether the state must be loaded before anything else is received."""
-        self._unconfirmed = False
-        """Whether the position is the number of a snapshot that the server has not answered yet."""
-        self._lost = range(0)
-        """The positions in the gaps that were reported: from each but the last, the server declares the rest again."""
-        self._contained = 0
-        """The number of the last snapshot: messages up to it are not delivered."""
-        self._recovered_through = 0
-        self._first = 0
-        """The first number of the epoch, or 0 if the server has not sent it."""
+
+    @property
+    def position(self) -> int | None:
+        """The position of the iterator, or None if the server has not confirmed where it starts."""
+        return self._progress.position
+
+    @property
+    def epoch(self) -> str | None:
+        """The epoch of the server's log."""
+        return self._progress.epoch
 
     @property
     def status(self) -> Status:
@@ -133,7 +120,7 @@ class Stream:
 
     async def open(self) -> None:
         """Load the state and connect, and retry until the server has confirmed where this stream starts."""
-        if self._stale:
+        if self._progress.is_stale:
             await self._advance()
         await self._advance()
         while self._values is not None and not self._values.loaded:
@@ -241,7 +228,7 @@ class Stream:
         # The server refuses a second one while it sends the values of the first.
         async with self._following:
             # Until it is answered, also if the caller no longer waits: the values arrive all the same.
-            self._followed[request_id] = topics
+            self._progress.followed[request_id] = topics
             return await self._change(Follow.type, topics, key=request_id, state=True)
 
     async def unfollow(self, *topics: str) -> list[str]:
@@ -261,147 +248,33 @@ class Stream:
 
     async def _advance(self) -> None:
         """Load the state, or else read one frame."""
-        if self._stale and self._snapshot is not None:
-            await self._continue_after(await self._snapshot())
+        progress = self._progress
+        if progress.is_stale and self._snapshot is not None:
+            if progress.loaded(await self._snapshot()):
+                await self._link.continue_after(progress.place)
             return
         text = await self._link.next_frame()
         if text is None:
             raise StopAsyncIteration
-        self._events.extend(self._read(text))
-        if self._reload:
-            self._reload = False
-            await self._link.continue_after(Place(self.position, self.epoch))
+        self._events.extend(progress.read(text))
+        if progress.added_topics:
+            topics, progress.added_topics = progress.added_topics, []
+            self._load_values(topics)
+        if progress.needs_values:
+            progress.needs_values = False
+            await self._link.continue_after(progress.place)
 
-    async def _continue_after(self, number: int) -> None:
-        """Continue after the number of a snapshot, with a new connection unless the present one leads there."""
-        if type(number) is not int or not 0 <= number <= MAX_SEQUENCE_NUMBER:
-            raise ConfigurationError(
-                f"the snapshot returned {number!r}: return the sequence number that the loaded state contains, or 0"
-            )
-        number = max(number, self._first - 1)
-        position, self._stale = self.position, False
-        is_too_old = number in self._lost[:-1]
-        if is_too_old:
-            lost = (number + 1, self._lost[-1])
-            logger.warning("%s: the snapshot does not contain %d to %d, of which some are lost", self._shown_url, *lost)
-        self.position = self._contained = number
-        # The present connection delivers what is retained of a gap. A new one after a state that stays too old would
-        # begin with a gap, which ends later each time if much is published: the state would be loaded for ever.
-        if position != number and (position is None or position > number or not is_too_old):
-            self._unconfirmed = True
-            await self._link.continue_after(Place(number, self.epoch))
-
-    def _read(self, text: bytes) -> Iterator[Event]:
-        try:
-            frame = frame_of(text)
-        except ValueError as error:
-            yield from self._unreadable(text, detail=str(error))
-        else:
-            yield from self._take(frame)
-
-    def _unreadable(self, text: bytes, *, detail: str) -> Iterator[Unreadable]:
-        """Move past a frame, if its number can be read, so that a reconnect does not deliver it again."""
-        number = stamped_number(text)
-        if number is None or number > self._contained:
-            logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
-            yield Unreadable(number, detail)
-        if number is not None:
-            self._reach(number)
-
-    def _take(self, frame: dict[str, Any]) -> Iterator[Event]:
-        match frame:
-            case {"type": ConnectedFrame.type}:
-                yield from self._take_connected(frame)
-            case {"type": GapFrame.type, "from": first, "to": last}:
-                yield from self._gap(first, last)
-                self._reload = self._values is not None
-            case {"type": StateFrame.type, "values": values} if self._values is not None:
-                yield from self._take_state(frame, values, self._values)
-            case {"type": FollowingFrame.type, "removed": removed} if self._values is not None:
-                self._values.forget(removed)
-                self._followed.pop(frame.get("id", ""), None)
-            case {"type": AuthenticatedFrame.type, "added": added, "removed": removed} if self._values is not None:
-                self._values.forget(removed)
-                self._load_values(added)
-            case {"timestamp": _}:
-                yield from self._take_message(ReceivedMessage.of(frame, recovered_through=self._recovered_through))
-            case _:  # Heartbeats, answers to client frames, and types that a later version of the server adds.
-                pass
-        if "sequence_number" in frame:
-            self._reach(frame["sequence_number"])
-
-    def _take_message(self, message: ReceivedMessage) -> Iterator[ReceivedMessage]:
-        number = message.sequence_number
-        if number is not None and number <= self._contained:
-            return
-        if self._values is not None and message.key is not None:
-            self._values.take(message)
-        yield message
-
-    def _take_state(self, frame: dict[str, Any], found: list[Any], values: KeptValues) -> Iterator[StateLoaded]:
-        request_id = frame.get("id")
-        values.collect((ReceivedMessage.of(each, recovered_through=0) for each in found), request_id=request_id)
-        if not frame.get("has_more"):
-            topics = None if request_id is None else self._followed.get(request_id, ())
-            values.finish(frame["sequence_number"], topics=topics, request_id=request_id)
-            yield StateLoaded(topics)
-
-    def _load_values(self, topics: Collection[str]) -> None:
+    def _load_values(self, topics: Iterable[str]) -> None:
         """Request the values of topics that a renewed token has added."""
-        if topics:
-            task = asyncio.create_task(self._load_in_background(topics))
-            self._loading.add(task)
-            task.add_done_callback(self._loading.discard)
+        task = asyncio.create_task(self._load_in_background(topics))
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
 
     async def _load_in_background(self, topics: Iterable[str]) -> None:
         try:
             await self.follow(*topics)
         except UnmissedError as error:
-            logger.warning("%s: the values of further topics cannot be loaded: %s", self._shown_url, error)
-
-    def _reach(self, number: int) -> None:
-        """Move the position, which only ``connected`` sets back."""
-        self.position = max(number, self.position or 0)
-
-    def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
-        number = frame["sequence_number"]
-        self._first = frame.get("first", 0)
-        if self._values is not None:
-            self._expect_state(frame, self._values)
-        if frame.get("outcome") == Outcome.RESET:
-            yield self._reset(frame["epoch"])
-        elif frame.get("outcome") == Outcome.GAP and self.position is not None:
-            # A server without both fields continues behind the gap.
-            yield from self._gap(frame.get("from", max(self.position + 1, self._first)), frame.get("to", number))
-        self._unconfirmed = False
-        self._recovered_through = frame["latest"] if "outcome" in frame else 0
-        # Last: a gap is counted from the position before, and a reset compares the epoch before.
-        self.epoch, self.position = frame["epoch"], max(number, self._contained)
-
-    def _expect_state(self, frame: dict[str, Any], values: KeptValues) -> None:
-        """Begin the state that follows ``connected``, unless nothing was missed since the last one."""
-        outcome = frame.get("outcome")
-        if outcome != Outcome.COMPLETE and not frame.get("state"):
-            raise ConfigurationError(
-                f"{self._shown_url} sends no values by key: leave out state=True, or update the server"
-            )
-        values.begin(clear=outcome == Outcome.RESET)
-
-    def _reset(self, epoch: str) -> Reset:
-        # If this epoch is known already, the snapshot belongs to another one: loading it could be repeated for ever.
-        self._stale = self._snapshot is not None and not (self._unconfirmed and epoch == self.epoch)
-        self._lost, self._contained = range(0), 0
-        return Reset(epoch)
-
-    def _gap(self, first: int, last: int) -> Iterator[Gap]:
-        """Report a gap, unless it is the rest of one that was reported, which a reconnect declares again."""
-        known, lost = self._lost, range(first - 1, last + 1)
-        is_known = first - 1 in known
-        if is_known and last in known:
-            return
-        self._stale = self._snapshot is not None
-        self._lost = range(known.start, lost.stop) if is_known else lost
-        yield Gap(first, last)
+            logger.warning("%s: the values of further topics cannot be loaded: %s", self._link.shown_url, error)
 
 
 @asynccontextmanager
