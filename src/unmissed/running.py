@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -302,8 +301,6 @@ class Running:
         await self._fan_out.wait_for_readers(drafts)
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
-        # No await from here to the append of a log in memory: what is published in between could be evicted unflushed.
-        self._fan_out.make_room(drafts)
         publishing = self._log.publish(drafts, idempotency_key=key)
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
         if not publication.repeated:
@@ -502,7 +499,7 @@ async def drafts_of(
 ) -> list[Draft]:
     """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
     drafts, size, pace = list[Draft](), 0, None
-    counts = Counter[str]()
+    counts: dict[str, int] = {}
     for message in messages:
         if drafts:
             pace = pace or Pace()
@@ -521,13 +518,13 @@ async def drafts_of(
     return drafts
 
 
-def _check_count(draft: Draft, counts: Counter[str], retention: Retention) -> None:
+def _check_count(draft: Draft, counts: dict[str, int], retention: Retention) -> None:
     """Count a draft of a batch. Raises InvalidMessage if they are more than the rule of their first topic retains."""
     first = draft.audience.first
     rule = retention.rule_of(first)
     if rule is None or first is None or (draft.value is not None and draft.value.is_full):
         return
-    counts[first] += 1
+    counts[first] = counts.get(first, 0) + 1
     if counts[first] > rule.max_messages:
         raise InvalidMessage(
             f"a batch has at most {rule.max_messages} messages for {first[1:]!r}, as many as {rule.pattern!r} retains: "

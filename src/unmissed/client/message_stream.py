@@ -18,7 +18,7 @@ from unmissed.client.request_sender import RequestSender
 from unmissed.core.audience import checked_topic
 from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_request_id
 from unmissed.core.errors import ConfigurationError, InvalidMessage, UnmissedError, one_string
-from unmissed.core.messages import addressed
+from unmissed.core.messages import PublishOptions, Recipients, published
 
 logger = logging.getLogger("unmissed.client")
 
@@ -154,53 +154,30 @@ class Stream:
 
     @overload
     async def publish(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        key: str | None = None,
-        append: bool = False,
-        deleted: bool = False,
-        ephemeral: Literal[False] = False,
-        idempotency_key: str | None = None,
+        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[PublishOptions]
     ) -> int: ...
 
     @overload
     async def publish(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        ephemeral: Literal[True],
+        self, message: Mapping[str, Any], *, ephemeral: Literal[True], **options: Unpack[Recipients]
     ) -> None: ...
 
     async def publish(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        key: str | None = None,
-        append: bool = False,
-        deleted: bool = False,
-        ephemeral: bool = False,
-        idempotency_key: str | None = None,
+        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[PublishOptions]
     ) -> int | None:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone, and return its sequence number.
 
-        Recipients and the arguments up to ``ephemeral`` may also be in the message. With a ``key``, it replaces the
-        value of this key for these recipients; with ``append`` it adds a piece to it, and with ``deleted`` it ends it.
-        An ``ephemeral`` message is not stored: it reaches those who are connected, and has no number (None). The token
+        All options but ``idempotency_key`` may also be in the message. With a ``key``, it replaces the value of that
+        key for these recipients; with ``append`` it adds a piece to it, and with ``deleted`` it ends it. An
+        ``ephemeral`` message is not stored: it reaches those who are connected, and has no number (None). The token
         needs the scope ``messages:publish``. An idempotency key that repeats one of this user, also of an earlier
         process, returns the first number, and publishes nothing. Raises RequestRefused, which states the reason of the
         server, RequestUnanswered, ConnectionRefused, InvalidMessage, or TooManyRequests if ``limit`` requests are
         waiting.
         """
-        given = {"key": key, "append": append or None, "deleted": deleted or None, "ephemeral": ephemeral or None}
-        given = {name: each for name, each in given.items() if each is not None}
-        full = {**addressed(message, users=users, topics=topics), **given}
+        idempotency_key, full = options.get("idempotency_key"), published(message, options)
+        if ephemeral:
+            full = {**full, "ephemeral": True}
         if full.get("ephemeral") and idempotency_key is not None:
             raise InvalidMessage(
                 "an ephemeral message is not stored, so it cannot be recognised: leave out the idempotency key"

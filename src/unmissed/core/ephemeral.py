@@ -55,33 +55,30 @@ class WaitingMessages:
     def __init__(self, *, most: int = MAX_WAITING, most_bytes: int = MAX_WAITING_BYTES) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._messages: deque[Ephemeral] = deque()
+        self.messages: deque[Ephemeral] = deque()
         self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._messages)
 
     def add(self, messages: Iterable[Ephemeral]) -> int:
         """Add messages, and return how many of the oldest ones were dropped to make room."""
         dropped = 0
         for message in messages:
-            self._messages.append(message)
+            self.messages.append(message)
             self._bytes += len(message.payload)
-            while len(self._messages) > self._most or (self._bytes > self._most_bytes and len(self._messages) > 1):
-                self._bytes -= len(self._messages.popleft().payload)
+            while len(self.messages) > self._most or (self._bytes > self._most_bytes and len(self.messages) > 1):
+                self._bytes -= len(self.messages.popleft().payload)
                 dropped += 1
         return dropped
 
     def take(self, latest: int, *, now: float) -> tuple[list[Ephemeral], int]:
         """Return the messages that nothing after ``latest`` comes before, and how many others are too old by now."""
         found, rest, dropped = list[Ephemeral](), deque[Ephemeral](), 0
-        for message in self._messages:
+        for message in self.messages:
             if message.after <= latest:
                 found.append(message)
             elif now < message.ends_at:
                 rest.append(message)
             else:
                 dropped += 1
-        self._messages = rest
+        self.messages = rest
         self._bytes = sum(len(message.payload) for message in rest)
         return found, dropped

@@ -235,7 +235,7 @@ class FanOut:
         A message that is published between two slices reaches the connections of the later ones with this flush.
         """
         if self._rest is None:
-            if self._live:
+            if self._live.messages:
                 self._batch = self._next_batch()
             if self._batch is None and self._flushed.latest == self.window.latest:
                 return True
@@ -330,7 +330,9 @@ class FanOut:
 
         ``messages`` are those that come next: only the rules of their topics are looked at.
         """
-        # One after another, so that publishes keep the order in which they were begun.
+        # None overtakes another one that waits: publishes keep the order in which they were begun.
+        if not self._turnstile.locked() and self._fit(messages, after=self._waited_at, share=4):
+            return
         async with self._turnstile:
             before = self._waited_at
             if self.window.latest == before.latest or self._fit(messages, after=before, share=4):
@@ -344,10 +346,12 @@ class FanOut:
     def _fit(self, messages: Sequence[Draft | Message], *, after: "_Mark", share: int = 1) -> bool:
         """Return whether these messages, with all after a mark, fit into 1/``share`` of what is retained."""
         window = self.window
-        size = window.appended_bytes - after.appended_bytes + sum([each.size_in_log for each in messages])
-        return size <= window.retention.max_bytes // share and window.has_room(
-            messages, after=after.latest, share=share
-        )
+        size = window.appended_bytes - after.appended_bytes
+        for message in messages:
+            size += message.size_in_log
+        if size > window.retention.max_bytes // share:
+            return False
+        return window.has_room(messages, after=after.latest, share=share)
 
     def appended(self) -> None:
         """Flush soon."""

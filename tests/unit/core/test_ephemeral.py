@@ -50,7 +50,7 @@ def test_what_waits_for_earlier_messages_is_taken_when_they_are_there_or_dropped
     assert [([b"1"], 0), ([b"2"], 0), ([], 0), ([], 1)] == [
         ([each.payload for each in found], dropped) for found, dropped in taken
     ]
-    assert 0 == len(waiting)
+    assert 0 == len(waiting.messages)
 
 
 def test_the_oldest_are_dropped_when_too_many_or_too_much_waits() -> None:
