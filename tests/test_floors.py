@@ -104,7 +104,7 @@ REPEATED_FILES = {"__init__.py", "__main__.py", "engine.py", "log.py"}
 ENTRY_POINTS = {"__init__.py", "__main__.py", "pytest_plugin.py", "tutorial.py"}
 """Files that Python and pytest look for. They may be as short as they like."""
 
-COMMANDS = {"bench", "serve", "verify"}
+COMMANDS = {"bench", "publish", "serve", "tail", "verify"}
 """Functions in ``cli``: each of their parameters is an option of the command line."""
 
 LEAST_LINES = 40

@@ -291,7 +291,8 @@ class Running:
         """Return what this node has measured, for itself and for other nodes."""
         window, lags = self.window, [connection.lag for connection in self.connections]
         return self.measures.report(
-            counters={"evicted": window.evicted_messages},
+            counters={"evicted": window.evicted_messages, "replaced": window.replaced_messages},
+            rules=window.shelves(),
             gauges={
                 "connections": len(lags),
                 "connections_behind": sum(lag > 0 for lag in lags),
@@ -304,7 +305,7 @@ class Running:
 
     @property
     def log_reach(self) -> float:
-        """Age in seconds of the oldest message in the log."""
+        """Age in seconds of the oldest message in the log that has no rule."""
         return self.window.reach(self._clocks.monotonic())
 
     # Messages

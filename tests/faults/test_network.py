@@ -75,6 +75,7 @@ async def listen(server: LiveServer, proxy: FaultProxy) -> Received:
         received = Received(stream.position)
         async for event in stream:
             assert isinstance(event, client.ReceivedMessage), "P4: a gap that is none"
+            assert event.sequence_number is not None
             if event.type == "end":
                 break
             received.messages.append((event.sequence_number, event.data))
@@ -91,6 +92,7 @@ async def listen_forgetfully(server: LiveServer, proxy: FaultProxy) -> Received:
             while not stream.reconnects:
                 event = await anext(stream)
                 assert isinstance(event, client.ReceivedMessage)
+                assert event.sequence_number is not None
                 if event.type == "end":
                     return received
                 received.messages.append((event.sequence_number, event.data))

@@ -44,7 +44,7 @@ class Page:
     def take(self, event: Event) -> None:
         """Change what is shown as an event says."""
         match event:
-            case ReceivedMessage(sequence_number=number):
+            case ReceivedMessage(sequence_number=int(number)):
                 assert number not in self.shown, f"{number} came twice"
                 self.shown.add(number)
             case Gap(first=first, last=last):

@@ -30,6 +30,7 @@ _COUNTERS = {
         "Ephemeral messages that this process has dropped: too many waited, or the messages before them did not come",
     ),
     "evicted": ("unmissed_messages_evicted", "Messages evicted from the log of this process"),
+    "replaced": ("unmissed_messages_replaced", "Messages that later ones with their key have replaced or deleted"),
     "gaps": ("unmissed_gaps", "Gaps that were declared to connected clients"),
     "stalls": ("unmissed_stalls", "Connections dropped because their client read nothing"),
 }
@@ -39,7 +40,13 @@ _GAUGES = {
     "lag_messages": "Sequence numbers that the slowest connection is behind",
     "log_messages": "Messages in the log",
     "log_bytes": "Bytes of the messages in the log",
-    "log_reach_seconds": "Age of the oldest message in the log",
+    "log_reach_seconds": "Age of the oldest message in the log that has no rule of retention",
+}
+_BY_RULE = {
+    "messages": "Messages that a rule of retention keeps, including values by key",
+    "values": "Values by key that a rule of retention keeps",
+    "topics": "Topics or users whose messages a rule of retention counts",
+    "bytes": "Bytes of the messages that a rule of retention keeps",
 }
 _HISTOGRAMS = {
     "flush_seconds": "Time of one step of a flush",
@@ -92,6 +99,7 @@ class _Collector:
         yield from self._counters()
         yield from self._by_code()
         yield from self._gauges()
+        yield from self._by_rule()
         yield from self._histograms()
 
     def _counters(self) -> Iterator["Metric"]:
@@ -133,6 +141,16 @@ class _Collector:
             family = GaugeMetricFamily(f"unmissed_{key}", text, labels=[_NODE])
             for node, measures in self._nodes.items():
                 family.add_metric([node], measures.gauges[key])
+            yield family
+
+    def _by_rule(self) -> Iterator["Metric"]:
+        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415  # an extra
+
+        for key, text in _BY_RULE.items():
+            family = GaugeMetricFamily(f"unmissed_rule_{key}", text, labels=[_NODE, "rule"])
+            for node, measures in self._nodes.items():
+                for pattern, figures in measures.rules:
+                    family.add_metric([node, pattern], figures[key])
             yield family
 
     def _histograms(self) -> Iterator["Metric"]:

@@ -10,15 +10,34 @@ from unmissed.delivery.history import HistoryKind
 _Rfc3339 = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-01-31T12:00:00.000Z"])]
 
 
+class RuleBody(BaseModel):
+    """What a rule of retention keeps, and its limits."""
+
+    pattern: str | None = Field(
+        description="The topics or users that the rule is for; null for all messages without a rule.",
+        examples=["rooms.*"],
+    )
+    max_messages: int = Field(description="The most messages of each topic, or of all without a rule.", examples=[100])
+    max_age: float = Field(description="Seconds that a message is retained.", examples=[604_800])
+    messages: int = Field(description="The retained messages, including values.", examples=[1_240])
+    values: int = Field(
+        description="How many of them are values by key, which do not count for max_messages.", examples=[40]
+    )
+    topics: int = Field(description="How many topics or users have messages that count.", examples=[12])
+    bytes: int = Field(description="Bytes that the messages take.", examples=[450_000])
+
+
 class LogBody(BaseModel):
     """How full the log is, and its limits."""
 
-    messages: int
+    messages: int = Field(description="The retained messages of all rules, including values.")
+    values: int = Field(description="How many of them are values by key.")
     bytes: int
-    reach_seconds: float = Field(description="The age of the oldest message.")
-    max_messages: int
+    reach_seconds: float = Field(description="The age of the oldest message without a rule.")
+    max_messages: int = Field(description="The most messages without a rule, apart from values.")
     max_bytes: int
-    max_age: float = Field(description="Seconds that a message is retained.")
+    max_age: float = Field(description="Seconds that a message without a rule is retained.")
+    rules: list[RuleBody] = Field(description="First what is retained without a rule, then by each rule.")
 
 
 class StatusBody(BaseModel):
@@ -27,12 +46,16 @@ class StatusBody(BaseModel):
     node_id: str = Field(description="The ids of the connections to this node begin with it.", examples=["5kVt0p3y"])
     problem: str | None = Field(description="What fails on this node, if anything.", examples=[None])
     epoch: str = Field(examples=["k3J9x0aQ_2fM"])
-    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
+    oldest: int = Field(description="The lowest number that is retained, or the next one.", examples=[1795409482123469])
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
     log: LogBody
     connections: int = Field(description="The open connections to this node.")
     published: int = Field(description="Messages of this epoch, by any node.")
     delivered: int = Field(description="Messages written to connections.")
+    ephemeral_delivered: int = Field(description="Ephemeral messages written to connections.")
+    ephemeral_dropped: int = Field(description="Ephemeral messages that this node dropped for all connections.")
+    evicted: int = Field(description="Messages that the log of this node has evicted.")
+    replaced: int = Field(description="Messages that later ones with their key have replaced or deleted.")
     gaps: int = Field(description="Gaps that were declared to connected clients.")
     stalls: int = Field(description="Connections that were dropped because their client took nothing.")
 
@@ -122,7 +145,7 @@ class HistoryBody(BaseModel):
     request: str | None = Field(description="Method and path of what was refused.", examples=["WebSocket /ws"])
     first: int | None = Field(
         serialization_alias="from",
-        description="Of a gap: the first number that is lost; of a reset: the position of the client.",
+        description="Of a gap: the first number that may be lost; of a reset: the position of the client.",
     )
     last: int | None = Field(serialization_alias="to", description="Of a gap: the last number that is lost.")
     count: int = Field(description="How often the same client was refused for the same reason.", examples=[1])
@@ -171,5 +194,5 @@ class LogPageBody(BaseModel):
         description="Request older messages with this value of before, also if this page is empty; null at the end."
     )
     epoch: str = Field(examples=["k3J9x0aQ_2fM"])
-    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
+    oldest: int = Field(description="The lowest number that is retained, or the next one.", examples=[1795409482123469])
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])

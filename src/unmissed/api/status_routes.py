@@ -1,6 +1,7 @@
 """The state of this node: probes for an orchestrator, and figures of its log and its deliveries for operators."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
 from unmissed.api.identity import Bearer, checked
-from unmissed.api.operator_models import LogBody, StatusBody
+from unmissed.api.operator_models import LogBody, RuleBody, StatusBody
 from unmissed.api.problems import ProblemResponse, add_options_route, documented
 from unmissed.core.audience import ADMIN_SCOPE, Identity
 from unmissed.manager import ConnectionManager
@@ -74,7 +75,7 @@ def add_status_route(router: APIRouter, manager: ConnectionManager, *, authentic
 
 def _body(manager: ConnectionManager) -> StatusBody:
     running = manager.running
-    window, measures = running.window, running.measures
+    window, measures, shelves = running.window, running.measures, running.window.shelves()
     return StatusBody(
         node_id=running.node_id,
         problem=running.detailed_problem,
@@ -83,15 +84,21 @@ def _body(manager: ConnectionManager) -> StatusBody:
         latest=window.latest,
         log=LogBody(
             messages=len(window),
+            values=sum(shelf.values for shelf in shelves),
             bytes=window.size,
             reach_seconds=running.log_reach,
             max_messages=window.retention.max_messages,
             max_bytes=window.retention.max_bytes,
             max_age=window.retention.max_age,
+            rules=[RuleBody(**asdict(shelf)) for shelf in shelves],
         ),
         connections=len(manager.connections),
         published=window.latest - window.first_number + 1,
         delivered=measures.delivered,
+        ephemeral_delivered=measures.ephemeral_delivered,
+        ephemeral_dropped=measures.ephemeral_dropped,
+        evicted=window.evicted_messages,
+        replaced=window.replaced_messages,
         gaps=measures.gaps,
         stalls=measures.stalls,
     )

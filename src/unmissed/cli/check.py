@@ -6,6 +6,8 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
@@ -13,7 +15,9 @@ import uvicorn
 
 from unmissed.cli.options import seconds
 from unmissed.core.errors import ConfigurationError, UnmissedError
+from unmissed.core.messages import Message
 from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.logs.base import Log
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import file_of, is_shared, log_from_url
@@ -41,7 +45,8 @@ def check(
         _try_token(settings)
         for name, value in settings:
             typer.echo(f"ok       UNMISSED_{name.upper()} = {_shown(name, value)}")
-        _try_log(settings, wait=wait)
+        for line in _rules(settings, _try_log(settings, wait=wait)):
+            typer.echo(line)
     except UnmissedError as error:
         problems += 1
         typer.echo(f"problem  {error}")
@@ -62,7 +67,7 @@ def _shown(name: str, value: object) -> object:
     if name == "log_url":
         return without_login(str(value))
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return "" if value is None else value
 
 
@@ -79,8 +84,11 @@ def _try_token(settings: Settings) -> None:
         verifier.verify(issue_token_under(settings, user_id="check", expires_in=_TOKEN_SECONDS))
 
 
-def _try_log(settings: Settings, *, wait: float) -> None:
-    """Open the log, as a server does, and close it. Raises ConfigurationError. No file is created."""
+def _try_log(settings: Settings, *, wait: float) -> Window | None:
+    """Open the log, as a server does, and close it. Return what it holds. Raises ConfigurationError.
+
+    No file is created. A log in memory holds nothing.
+    """
     file = file_of(settings.log_url)
     log = log_from_url(
         settings.log_url,
@@ -98,16 +106,59 @@ def _try_log(settings: Settings, *, wait: float) -> None:
                 f"UNMISSED_LOG_URL: a file cannot be created in {file.parent}: choose another path"
             )
     elif file is not None or is_shared(settings.log_url):
-        asyncio.run(_open(log, seconds=wait))
+        return asyncio.run(_open(log, seconds=wait))
+    return None
 
 
-async def _open(log: Log, *, seconds: float) -> None:
+async def _open(log: Log, *, seconds: float) -> Window:
     try:
         async with asyncio.timeout(seconds):
-            await log.open()
+            window = await log.open()
             await log.close()
+            return window
     except TimeoutError:
         raise ConfigurationError(f"UNMISSED_LOG_URL: no answer within {seconds:g} seconds") from None
+
+
+def _rules(settings: Settings, window: Window | None) -> Iterator[str]:
+    """Yield what each rule of retention keeps and holds, and which ones cannot keep what they promise."""
+    retention = settings.log_retention()
+    held = {rule: Holding() for rule in (None, *retention.rules)}
+    for message in window or ():
+        held[retention.rule_of(message.audience.first)].add(message)
+    for rule, holding in held.items():
+        name = "no rule" if rule is None else f"rule {rule}"
+        limits = (
+            f"the newest {rule.max_messages} messages of each topic" if rule else f"{retention.max_messages} messages"
+        )
+        yield f"ok       {name}: {limits}{'' if window is None else f'; the log holds {holding}'}"
+        most = retention.max_messages if rule is None else rule.max_messages
+        if most * settings.max_message_bytes > retention.max_bytes:
+            yield (
+                f"note     {name}: {most} messages of UNMISSED_MAX_MESSAGE_BYTES take more than UNMISSED_MAX_BYTES, "
+                "and then fewer are kept: raise it, unless your messages are smaller"
+            )
+
+
+@dataclass
+class Holding:
+    """What a log holds of one rule."""
+
+    messages: int = 0
+    values: int = 0
+    bytes: int = 0
+    topics: set[str | None] = field(default_factory=set)
+
+    def add(self, message: Message) -> None:
+        """Count a message."""
+        self.messages += 1
+        self.values += message.value is not None and message.value.is_full
+        self.bytes += message.size_in_log
+        self.topics.add(message.audience.first)
+
+    def __str__(self) -> str:
+        of_topics = f" of {len(self.topics)} topics or users" if self.topics else ""
+        return f"{self.messages} messages{of_topics}, of which {self.values} are values by key, in {self.bytes} bytes"
 
 
 def _open_files() -> int | None:

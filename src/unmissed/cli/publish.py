@@ -23,15 +23,28 @@ def publish(
     topic: Annotated[
         list[str] | None, typer.Option(help="Publish to the followers of this topic. May be repeated.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The message is the value of this key, and replaces the one before it.")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add a piece to the value of the key.")] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="End the value of the key.")] = False,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Do not store the message: it reaches those who are connected.")
+    ] = False,
     url: UrlOption = "http://127.0.0.1:8000",
     token: TokenOption = None,
 ) -> None:
     """Publish one message, and print its stamp."""
-    message: dict[str, Any] = {"type": type}
-    if user:
-        message["users"] = user
-    if topic:
-        message["topics"] = topic
+    fields = {
+        "users": user,
+        "topics": topic,
+        "key": key,
+        "append": append,
+        "deleted": deleted,
+        "ephemeral": ephemeral,
+    }
+    # Not an empty key: the server says what is wrong with it.
+    message: dict[str, Any] = {"type": type, **{name: each for name, each in fields.items() if each or each == ""}}
     try:
         if data is not None:
             message["data"] = decode_json(data)
@@ -44,7 +57,7 @@ def publish(
         )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise UnmissedError(f"{shown_url(url)} cannot be reached: {redact(str(error))}") from None
-    if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED):
+    if response.status_code not in (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED):
         raise UnmissedError(f"{shown_url(url)} answered {response.status_code}: {detail_of(response)}")
     typer.echo(printable(response.text))
 

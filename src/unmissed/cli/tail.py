@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import count
@@ -17,7 +17,7 @@ import typer
 from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.cli.options import TokenOption, UrlOption, seconds, token_or_own
 from unmissed.cli.publish import detail_of, json_headers
-from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, Unreadable, connect, websocket_url
+from unmissed.client import Event, Gap, ReceivedMessage, Reset, StateLoaded, Stream, Unreadable, connect, websocket_url
 from unmissed.core.encoding import encode_json
 from unmissed.security.origins import is_loopback
 from unmissed.security.redaction import printable, redact
@@ -29,26 +29,30 @@ _PUBLISH_SECONDS = 5.0
 
 @dataclass
 class Tally:
-    """The counts of one run."""
+    """The counts of one run. Of each gap, one message is certainly lost; how many is not known."""
 
     received: int = 0
     recovered: int = 0
     lost: int = 0
+    gaps: int = 0
     duplicates: int = 0
     resets: int = 0
+    ephemeral: int = 0
     last: int = 0
 
     def count(self, event: Event) -> None:
         """Count one event."""
         match event:
-            case ReceivedMessage(sequence_number=number, recovered=recovered):
+            case ReceivedMessage(sequence_number=None):
+                self.ephemeral += 1
+            case ReceivedMessage(sequence_number=int(number), recovered=recovered):
                 self.received += 1
                 self.recovered += recovered
                 self.duplicates += number <= self.last
                 self.last = max(self.last, number)
-            case Gap(first=first, last=last):
-                self.lost += last - first + 1
-                self.last = last
+            case Gap():
+                self.lost += 1
+                self.gaps += 1
             case Unreadable(sequence_number=number):
                 self.lost += 1
                 self.last = number or self.last
@@ -57,11 +61,10 @@ class Tally:
                 self.last = 0
 
     def __str__(self) -> str:
-        resets = f", resets {self.resets}" if self.resets else ""
-        return (
-            f"received {self.received}, recovered {self.recovered}, "
-            f"lost {self.lost}, duplicates {self.duplicates}{resets}"
-        )
+        lost = f"at least {self.lost}" if self.gaps else self.lost
+        counts = f"received {self.received}, recovered {self.recovered}, lost {lost}, duplicates {self.duplicates}"
+        rare = {"resets": self.resets, "ephemeral": self.ephemeral}
+        return counts + "".join(f", {name} {count}" for name, count in rare.items() if count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ def tail(
         typer.Option(help="Follow this topic. May be repeated. Default: all that the token grants by name."),
     ] = None,
     since: Annotated[int | None, typer.Option(help="Start after this number. Default: new messages.", min=0)] = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="Show the values by key first, with =, and continue after them.")
+    ] = False,
     drop_every: Annotated[
         float | None, typer.Option(parser=seconds, metavar="DURATION", help="Drop the connection at this interval.")
     ] = None,
@@ -99,13 +105,24 @@ def tail(
     url: UrlOption = "http://127.0.0.1:8000",
     token: TokenOption = None,
 ) -> None:
-    """Show messages as they arrive (+ marks recovered ones), and count recovered, lost and duplicate messages."""
+    """Show messages as they arrive (+ marks recovered ones, ~ ephemeral ones), and count what was recovered or lost."""
+    if state and since is not None:
+        raise typer.BadParameter("use either --since or --state, which starts with the values as they are")
     drops = None
     bearer = token_or_own(token)
     if drop_every:
         drops = Drops(drop_every, down, publish_to=messages_url(url) if may_publish(publish, url) else None)
     asyncio.run(
-        run_tail(url, token=bearer, since=since, topics=topic, drops=drops, stop_after=stop_after, show=typer.echo)
+        run_tail(
+            url,
+            token=bearer,
+            since=since,
+            topics=topic,
+            state=state,
+            drops=drops,
+            stop_after=stop_after,
+            show=typer.echo,
+        )
     )
 
 
@@ -115,6 +132,7 @@ async def run_tail(
     token: str,
     since: int | None,
     topics: list[str] | None,
+    state: bool = False,
     drops: Drops | None,
     stop_after: float | None,
     show: Callable[[str], None],
@@ -134,12 +152,16 @@ async def run_tail(
             contextlib.suppress(asyncio.CancelledError, TimeoutError),
             cancelled_by_sigterm(),
         ):
-            async with asyncio.timeout(stop_after), connect(url, token=token, since=since, topics=topics) as stream:
+            async with (
+                asyncio.timeout(stop_after),
+                connect(url, token=token, since=since, topics=topics, state=state) as stream,
+            ):
                 dropping = asyncio.create_task(_drop(stream, drops, token, tally, show_escaped)) if drops else None
                 try:
                     async for event in stream:
                         tally.count(event)
-                        show_escaped(_line(event))
+                        for line in _lines(event, stream):
+                            show_escaped(line)
                 finally:
                     if dropping:
                         dropping.cancel()
@@ -215,17 +237,48 @@ def may_publish(asked: bool | None, url: str) -> bool:  # noqa: FBT001  # the va
     return is_loopback(urlsplit(websocket_url(url)).hostname or "") if asked is None else asked
 
 
-def _line(event: Event) -> str:
+def _lines(event: Event, stream: Stream) -> Iterator[str]:
     match event:
         case Gap(first=first, last=last):
-            return f"-- gap: {first} to {last} are lost"
+            yield f"-- gap: of {first} to {last}, some are lost"
         case Reset(epoch=epoch):
-            return f"-- reset: the server's log has a new epoch, {epoch}"
+            yield f"-- reset: the position is not one of the server's log, whose epoch is {epoch}"
         case Unreadable(sequence_number=number, detail=detail):
-            return f"-- unreadable: {'a frame' if number is None else number} is lost: {detail}"
+            yield f"-- unreadable: {'a frame' if number is None else number} is lost: {detail}"
+        case StateLoaded(topics=topics):
+            messages = _kept(stream, topics)
+            yield f"-- state: {len(messages)} messages by key"
+            yield from (_line("=", message) for message in messages)
+        case ReceivedMessage(sequence_number=None):
+            yield _line("~", event)
         case ReceivedMessage():
-            mark = "+" if event.recovered else " "
-            return f"{mark}{event.sequence_number:>16}  {event.timestamp}  {event.type}  {_shown(event.data)}"
+            yield _line("+" if event.recovered else " ", event)
+
+
+def _kept(stream: Stream, topics: Iterable[str] | None) -> list[ReceivedMessage]:
+    """Return the messages of the values of these topics, by default all that are visible, in their order."""
+    places = [None, *stream.topics] if topics is None else topics
+    # A message to several topics is in the state of each.
+    found = {
+        each.sequence_number or 0: each
+        for place in places
+        for value in stream.state(place).values()
+        for each in value.messages
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def _line(mark: str, message: ReceivedMessage) -> str:
+    number = "" if message.sequence_number is None else message.sequence_number
+    return f"{mark}{number:>16}  {message.timestamp}  {message.type}  {_value(message)}{_shown(message.data)}"
+
+
+def _value(message: ReceivedMessage) -> str:
+    """Return the key of a message, and what it does to the value."""
+    if message.key is None:
+        return ""
+    change = " deleted" if message.deleted else " append" if message.append else ""
+    return f"key={_shown(message.key)}{change}  "
 
 
 def _shown(data: object) -> str:

@@ -30,12 +30,19 @@ def websocket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
-def connection_url(url: str, *, since: int | None, epoch: str | None, topics: Iterable[str] | None) -> str:
+def connection_url(
+    url: str, *, since: int | None, epoch: str | None, topics: Iterable[str] | None, state: bool = False
+) -> str:
     """Return the address of a connection that starts after a position. What is None is left to the server.
 
-    An empty list of topics follows none.
+    An empty list of topics follows none. ``state`` requests the values by key unless nothing is lost after ``since``.
     """
-    wanted = {"since": since, "epoch": epoch, "topics": None if topics is None else ",".join(topics)}
+    wanted = {
+        "since": since,
+        "epoch": epoch,
+        "topics": None if topics is None else ",".join(topics),
+        "state": "true" if state else None,
+    }
     query = urlencode({name: value for name, value in wanted.items() if value is not None})
     return f"{url}?{query}" if query else url
 

@@ -24,7 +24,7 @@ from unmissed.client.connecting import (
     one_line,
     websocket_url,
 )
-from unmissed.client.received import frame_of, stamped_number
+from unmissed.client.received import frame_of, is_ephemeral, stamped_number
 from unmissed.client.request_sender import RequestSender
 from unmissed.core.client_frames import Authenticate
 from unmissed.core.close_codes import CloseCode, Reaction, reaction_to
@@ -38,6 +38,7 @@ from unmissed.core.server_frames import (
     PublishedFrame,
     ReconnectFrame,
     ResultFrame,
+    StateFrame,
 )
 from unmissed.retrying import Backoff
 from unmissed.security.redaction import redact, shown_url
@@ -84,6 +85,7 @@ class Link:
         place: Place,
         topics: Iterable[str] | None,
         sender: RequestSender,
+        state: bool = False,
         close_seconds: float = CLOSE_SECONDS,
         unread_bytes: int = _UNREAD_BYTES,
     ) -> None:
@@ -97,6 +99,7 @@ class Link:
         self._number, self._epoch = place.number, place.epoch
         """The position behind the frames that are kept. Reconnects continue there."""
         self._chosen = None if topics is None else list(topics)
+        self._state = state
         self._sender = sender
         self._requests = sender.requests
         self._close_seconds = close_seconds
@@ -111,6 +114,8 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
         self._websocket: ClientConnection | None = None
+        self._sends = False
+        """Whether requests are sent on the present connection."""
         self._beside: set[asyncio.Task[None]] = set()
         """The tasks that end with the present connection."""
         self._renewal: asyncio.Task[None] | None = None
@@ -233,7 +238,7 @@ class Link:
 
     async def _connect(self) -> ClientConnection:
         return await open_websocket(
-            connection_url(self._url, since=self._number, epoch=self._epoch, topics=self._chosen),
+            connection_url(self._url, since=self._number, epoch=self._epoch, topics=self._chosen, state=self._state),
             additional_headers={"Authorization": f"Bearer {await self._token.fresh()}"},
             # No limit: a message over it would end the connection, and come again after each reconnect.
             max_size=None,
@@ -277,20 +282,42 @@ class Link:
             return
         self._obey(frame, websocket)
         number = frame.get("sequence_number")
-        if number is not None and self._keep(text):
-            if frame["type"] == ConnectedFrame.type:
-                self._number, self._epoch = number, frame["epoch"]
-            else:
-                self._number = max(number, self._number or 0)
+        if frame["type"] == StateFrame.type:
+            # Also without room: after a reconnect, nothing would be missing, and no state would come again.
+            self._add(text)
+            if number is not None:
+                self._number = self._number if self._dropping else max(number, self._number or 0)
+                self._start_sending(websocket)
+        elif is_ephemeral(frame):
+            if self._has_room:
+                self._add(text)
+        elif number is not None and self._keep(text):
+            self._move(frame, number)
+
+    def _move(self, frame: Mapping[str, Any], number: int) -> None:
+        if frame["type"] != ConnectedFrame.type:
+            self._number = max(number, self._number or 0)
+        elif frame.get("state") and "outcome" not in frame:
+            # Until the whole state has arrived, reconnects begin with it again.
+            self._number, self._epoch = None, frame["epoch"]
+        else:
+            self._number, self._epoch = number, frame["epoch"]
 
     def _keep(self, text: bytes) -> bool:
         """Keep a frame for the stream if there is room, and return whether there is."""
-        self._dropping = self._dropping or self._unread_bytes >= self._most_unread
+        self._dropping = not self._has_room
         if not self._dropping:
-            self._unread.append(text)
-            self._unread_bytes += len(text) + _FRAME_BYTES
-            self._arrived.set()
+            self._add(text)
         return not self._dropping
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._dropping and self._unread_bytes < self._most_unread
+
+    def _add(self, text: bytes) -> None:
+        self._unread.append(text)
+        self._unread_bytes += len(text) + _FRAME_BYTES
+        self._arrived.set()
 
     def _obey(self, frame: Mapping[str, Any], websocket: ClientConnection) -> None:
         """Do what a frame asks of the connection. What it means for the position is up to the stream."""
@@ -307,10 +334,11 @@ class Link:
                 self._renew_before_end(frame, websocket)
             case {"type": FollowingFrame.type, "added": added, "removed": removed}:
                 self._follow(added, removed)
-                self._chosen = list(self.topics)
+                self._chosen = list(self.topics) if added or removed else self._chosen
                 self._sender.settle(frame, list(self.topics))
-            case {"type": PublishedFrame.type, "sequence_number": number}:
-                self._sender.settle(frame, number)
+            case {"type": PublishedFrame.type}:
+                # An ephemeral message has no number.
+                self._sender.settle(frame, frame.get("sequence_number"))
             case {"type": ResultFrame.type}:
                 self._sender.settle(frame, frame.get("data"))
             case {"type": ErrorFrame.type, "id": str(request_id), "code": int(code), "detail": str(detail)}:
@@ -330,7 +358,15 @@ class Link:
         self.topics = tuple(frame.get("topics", ()))
         self._requests.connected(frame, now=time.monotonic())
         self._renew_before_end(frame, websocket)
-        self._beside.add(asyncio.create_task(self._sender.run(websocket)))
+        self._sends = False
+        if not frame.get("state"):
+            self._start_sending(websocket)
+
+    def _start_sending(self, websocket: ClientConnection) -> None:
+        """Send requests, after the state: while it is sent, the server refuses to send that of other topics."""
+        if not self._sends:
+            self._sends = True
+            self._beside.add(asyncio.create_task(self._sender.run(websocket)))
 
     def _follow(self, added: Iterable[str], removed: Iterable[str]) -> None:
         self.topics = tuple(sorted({*self.topics, *added} - {*removed}))

@@ -1,29 +1,36 @@
 """The stream of a client: messages in order and once, reports of losses, and requests to the server."""
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 from uuid import uuid4
 
 from unmissed.client.connecting import TokenProvider
+from unmissed.client.kept_values import KeptValue, KeptValues, TopicState
 from unmissed.client.link import CLOSE_SECONDS, Link, Place, Status
 from unmissed.client.pending_requests import MAX_PENDING, PendingRequests
-from unmissed.client.received import Event, Gap, ReceivedMessage, Reset, Unreadable, frame_of, stamped_number
+from unmissed.client.progress import Progress
+from unmissed.client.received import Event
 from unmissed.client.request_sender import RequestSender
 from unmissed.core.audience import checked_topic
 from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_request_id
-from unmissed.core.errors import ConfigurationError, InvalidMessage, one_string
-from unmissed.core.fields import MAX_SEQUENCE_NUMBER
-from unmissed.core.messages import PublishOptions, published
-from unmissed.core.server_frames import ConnectedFrame, GapFrame
-from unmissed.core.window import Outcome
+from unmissed.core.errors import ConfigurationError, InvalidMessage, UnmissedError, one_string
+from unmissed.core.messages import PublishOptions, Recipients, published
 
 logger = logging.getLogger("unmissed.client")
 
 Snapshot = Callable[[], Awaitable[int]]
 """Loads the state that the messages change, and returns the number of the last message in it."""
+
+
+class StreamLimits(TypedDict, total=False):
+    """How many requests may wait for their answers, and how many seconds closing waits for the server."""
+
+    limit: int
+    close_seconds: float
 
 
 class Stream:
@@ -44,33 +51,45 @@ class Stream:
         epoch: str | None = None,
         topics: Iterable[str] | None = None,
         snapshot: Snapshot | None = None,
-        limit: int = MAX_PENDING,
-        close_seconds: float = CLOSE_SECONDS,
+        state: bool = False,
+        **limits: Unpack[StreamLimits],
     ) -> None:
         if isinstance(topics, str):
             raise ConfigurationError(one_string("topics", topics))
-        self.position = since
-        self.epoch = epoch
+        if state and (since is not None or snapshot is not None):
+            raise ConfigurationError(
+                "with state=True, the stream begins with the values by key as they are: leave out since and snapshot"
+            )
         self._link = Link(
             url,
             token=token,
             place=Place(since, epoch),
             topics=topics,
-            sender=RequestSender(PendingRequests(limit=limit)),
-            close_seconds=close_seconds,
+            sender=RequestSender(PendingRequests(limit=limits.get("limit", MAX_PENDING))),
+            state=state,
+            close_seconds=limits.get("close_seconds", CLOSE_SECONDS),
         )
-        self._shown_url = self._link.shown_url
+        self._values = KeptValues() if state else None
+        self._progress = Progress(
+            Place(since, epoch),
+            shown_url=self._link.shown_url,
+            values=self._values,
+            has_snapshot=snapshot is not None,
+        )
         self._events: deque[Event] = deque()
         self._snapshot = snapshot
-        self._stale = snapshot is not None and since is None
-        """Whether the state must be loaded before anything else is received."""
-        self._unconfirmed = False
-        """Whether the position is the number of a snapshot that the server has not answered yet."""
-        self._lost = range(0)
-        """The positions in the last gap: from each but the last, the server would declare the rest of it again."""
-        self._recovered_through = 0
-        self._first = 0
-        """The first number of the epoch, or 0 if the server has not sent it."""
+        self._following = asyncio.Lock()
+        self._loading: set[asyncio.Task[None]] = set()
+
+    @property
+    def position(self) -> int | None:
+        """The position of the iterator, or None if the server has not confirmed where it starts."""
+        return self._progress.position
+
+    @property
+    def epoch(self) -> str | None:
+        """The epoch of the server's log."""
+        return self._progress.epoch
 
     @property
     def status(self) -> Status:
@@ -101,9 +120,11 @@ class Stream:
 
     async def open(self) -> None:
         """Load the state and connect, and retry until the server has confirmed where this stream starts."""
-        if self._stale:
+        if self._progress.is_stale:
             await self._advance()
         await self._advance()
+        while self._values is not None and not self._values.loaded:
+            await self._advance()
 
     async def close(self) -> None:
         """Close the connection and discard unread frames. Wait at most half a second for the server's answer.
@@ -119,25 +140,49 @@ class Stream:
         """
         return self._link.drop(down)
 
+    def state(self, topic: str | None = None) -> Mapping[str, KeptValue]:
+        """Return the values of a topic by key, or of the messages without topics: to everyone, and to this user.
+
+        It changes as the iterator returns messages. Raises ConfigurationError unless the stream was opened with
+        ``state=True``.
+        """
+        if self._values is None:
+            raise ConfigurationError("this stream keeps no values: open it with connect(..., state=True)")
+        return TopicState(self._values, topic)
+
     # Requests
 
+    @overload
     async def publish(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        idempotency_key: str | None = None,
-    ) -> int:
+        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[PublishOptions]
+    ) -> int: ...
+
+    @overload
+    async def publish(
+        self, message: Mapping[str, Any], *, ephemeral: Literal[True], **options: Unpack[Recipients]
+    ) -> None: ...
+
+    async def publish(
+        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[PublishOptions]
+    ) -> int | None:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone, and return its sequence number.
 
-        Both recipients may also be in the message. The token needs the scope ``messages:publish``. A key that repeats
-        one of this user, also of an earlier process, returns the first number, and publishes nothing. Raises
-        RequestRefused, which states the reason of the server, RequestUnanswered, ConnectionRefused, InvalidMessage,
-        or TooManyRequests if ``limit`` requests are waiting.
+        All options but ``idempotency_key`` may also be in the message. With a ``key``, it replaces the value of that
+        key for these recipients; with ``append`` it adds a piece to it, and with ``deleted`` it ends it. An
+        ``ephemeral`` message is not stored: it reaches those who are connected, and has no number (None). The token
+        needs the scope ``messages:publish``. An idempotency key that repeats one of this user, also of an earlier
+        process, returns the first number, and publishes nothing. Raises RequestRefused, which states the reason of the
+        server, RequestUnanswered, ConnectionRefused, InvalidMessage, or TooManyRequests if ``limit`` requests are
+        waiting.
         """
-        addressed_message = published(message, PublishOptions(users=users, topics=topics))
-        number: int = await self._request(Publish.type, idempotency_key, message=addressed_message)
+        idempotency_key, full = options.get("idempotency_key"), published(message, options)
+        if ephemeral:
+            full = {**full, "ephemeral": True}
+        if full.get("ephemeral") and idempotency_key is not None:
+            raise InvalidMessage(
+                "an ephemeral message is not stored, so it cannot be recognised: leave out the idempotency key"
+            )
+        number: int | None = await self._request(Publish.type, idempotency_key, message=full)
         return number
 
     async def command(self, name: str, data: object = ..., *, idempotency_key: str | None = None) -> Any:
@@ -151,16 +196,24 @@ class Stream:
     async def follow(self, *topics: str) -> list[str]:
         """Follow these topics, too, from now on and after each reconnect. Return all that are followed.
 
-        Raises InvalidTopic, and what ``publish`` raises: RequestRefused for a topic that is not granted.
+        With ``state=True``, their values are loaded before their messages arrive. Raises InvalidTopic, and what
+        ``publish`` raises: RequestRefused for a topic that is not granted.
         """
-        return await self._change(Follow.type, topics)
+        if self._values is None:
+            return await self._change(Follow.type, topics)
+        request_id = uuid4().hex
+        # The server refuses a second one while it sends the values of the first.
+        async with self._following:
+            # Until it is answered, also if the caller no longer waits: the values arrive all the same.
+            self._progress.followed[request_id] = topics
+            return await self._change(Follow.type, topics, key=request_id, state=True)
 
     async def unfollow(self, *topics: str) -> list[str]:
         """Stop following these topics. Return all that are still followed. Raises what ``follow`` raises."""
         return await self._change(Unfollow.type, topics)
 
-    async def _change(self, kind: str, topics: Iterable[str]) -> list[str]:
-        followed: list[str] = await self._request(kind, None, topics=[*map(checked_topic, topics)])
+    async def _change(self, kind: str, topics: Iterable[str], *, key: str | None = None, **fields: Any) -> list[str]:
+        followed: list[str] = await self._request(kind, key, topics=[*map(checked_topic, topics)], **fields)
         return followed
 
     async def _request(self, kind: str, key: str | None, **fields: Any) -> Any:
@@ -172,86 +225,33 @@ class Stream:
 
     async def _advance(self) -> None:
         """Load the state, or else read one frame."""
-        if self._stale and self._snapshot is not None:
-            await self._continue_after(await self._snapshot())
+        progress = self._progress
+        if progress.is_stale and self._snapshot is not None:
+            if progress.loaded(await self._snapshot()):
+                await self._link.continue_after(progress.place)
             return
         text = await self._link.next_frame()
         if text is None:
             raise StopAsyncIteration
-        self._events.extend(self._read(text))
+        self._events.extend(progress.read(text))
+        if progress.added_topics:
+            topics, progress.added_topics = progress.added_topics, []
+            self._load_values(topics)
+        if progress.needs_values:
+            progress.needs_values = False
+            await self._link.continue_after(progress.place)
 
-    async def _continue_after(self, number: int) -> None:
-        """Continue after the number of a snapshot, with a new connection unless the present one is at this position."""
-        if type(number) is not int or not 0 <= number <= MAX_SEQUENCE_NUMBER:
-            raise ConfigurationError(
-                f"the snapshot returned {number!r}: return the sequence number that the loaded state contains, or 0"
-            )
-        number = max(number, self._first - 1)
-        # Without this, the server would declare the same gap again, and the snapshot would be loaded for ever.
-        if number in self._lost[:-1]:
-            lost = (number + 1, self._lost[-1])
-            logger.warning("%s: the snapshot does not contain %d to %d, which are lost", self._shown_url, *lost)
-            number = self._lost[-1]
-        self._stale = False
-        if number != self.position:
-            self.position, self._unconfirmed = number, True
-            await self._link.continue_after(Place(number, self.epoch))
+    def _load_values(self, topics: Iterable[str]) -> None:
+        """Request the values of topics that a renewed token has added."""
+        task = asyncio.create_task(self._load_in_background(topics))
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
 
-    def _read(self, text: bytes) -> Iterator[Event]:
+    async def _load_in_background(self, topics: Iterable[str]) -> None:
         try:
-            frame = frame_of(text)
-        except ValueError as error:
-            yield self._unreadable(text, detail=str(error))
-        else:
-            yield from self._take(frame)
-
-    def _unreadable(self, text: bytes, *, detail: str) -> Unreadable:
-        """Move past a frame, if its number can be read, so that a reconnect does not deliver it again."""
-        number = stamped_number(text)
-        if number is not None:
-            self._reach(number)
-        logger.error("%s: message %s cannot be read: %s", self._shown_url, number, detail)
-        return Unreadable(number, detail)
-
-    def _take(self, frame: dict[str, Any]) -> Iterator[Event]:
-        match frame:
-            case {"type": ConnectedFrame.type}:
-                yield from self._take_connected(frame)
-            case {"type": GapFrame.type, "from": first, "to": last}:
-                yield self._gap(first, last)
-            case {"timestamp": _, "sequence_number": _}:
-                yield ReceivedMessage.of(frame, recovered_through=self._recovered_through)
-            case _:  # Heartbeats, answers to client frames, and types that a later version of the server adds.
-                pass
-        if "sequence_number" in frame:
-            self._reach(frame["sequence_number"])
-
-    def _reach(self, number: int) -> None:
-        """Move the position, which only ``connected`` sets back."""
-        self.position = max(number, self.position or 0)
-
-    def _take_connected(self, frame: dict[str, Any]) -> Iterator[Event]:
-        self._first = frame.get("first", 0)
-        if frame.get("outcome") == Outcome.RESET:
-            yield self._reset(frame["epoch"])
-        elif frame.get("outcome") == Outcome.GAP and self.position is not None:
-            first = frame.get("from", max(self.position + 1, self._first))
-            yield self._gap(first, frame.get("to", frame["sequence_number"]))
-        self._unconfirmed = False
-        self._recovered_through = frame["latest"] if "outcome" in frame else 0
-        # Last: a gap is counted from the position before, and a reset compares the epoch before.
-        self.epoch, self.position = frame["epoch"], frame["sequence_number"]
-
-    def _reset(self, epoch: str) -> Reset:
-        # If this epoch is known already, the snapshot belongs to another one: loading it could be repeated for ever.
-        self._stale = self._snapshot is not None and not (self._unconfirmed and epoch == self.epoch)
-        self._lost = range(0)
-        return Reset(epoch)
-
-    def _gap(self, first: int, last: int) -> Gap:
-        self._stale = self._snapshot is not None
-        self._lost = range(first - 1, last + 1)
-        return Gap(first, last)
+            await self.follow(*topics)
+        except UnmissedError as error:
+            logger.warning("%s: the values of further topics cannot be loaded: %s", self._link.shown_url, error)
 
 
 @asynccontextmanager
@@ -263,23 +263,28 @@ async def connect(
     epoch: str | None = None,
     topics: Iterable[str] | None = None,
     snapshot: Snapshot | None = None,
-    limit: int = MAX_PENDING,
-    close_seconds: float = CLOSE_SECONDS,
+    state: bool = False,
+    **limits: Unpack[StreamLimits],
 ) -> AsyncIterator[Stream]:
     """Open a stream of events from a server such as ``http://127.0.0.1:8000`` or ``wss://example.com/ws``.
 
     ``token`` is a JWT, or a function, async or not, that returns a fresh one for each connection, and before it
     expires. The stream starts after ``since``, or with the next message, and follows ``topics``, by default all that
-    the token grants by name. Closing waits at most ``close_seconds`` for the close frame of the server. Raises
-    ConnectionRefused, or ConfigurationError for a bad URL or token, and for one string as ``topics``.
+    the token grants by name. Closing waits at most ``close_seconds`` (0.5) for the close frame of the server, and at
+    most ``limit`` (1,000) requests wait for their answers. Raises ConnectionRefused, or ConfigurationError for a bad
+    URL or token, and for one string as ``topics``.
+
+    With ``state``, the stream begins with the values by key that this client sees, as ``stream.state(topic)``, and
+    continues after them. They change with the messages that the iterator returns, and are loaded again after every Gap
+    and Reset. StateLoaded is the first event, and comes whenever they were loaded.
 
     ``snapshot`` is for state that messages change: an async function that loads this state, and returns the sequence
     number of the last message in it (0 for none). It is called before the first connection, unless ``since`` is
     given, and after every Gap and Reset, when the next event is awaited. The stream continues after the number: the
-    state may be older or newer than the connection, for example from a cache or a read replica. Messages after it that
-    are no longer retained are a Gap. If the next snapshot does not contain the messages of this gap either, the stream
-    continues behind it, and logs a warning. An exception of ``snapshot`` is raised where the stream is opened, or the
-    next event is awaited. Awaiting another event calls it again.
+    state may be older or newer than the connection, for example from a cache or a read replica. If messages after it
+    are lost, this is a Gap. If the next snapshot does not contain all messages of this gap either, the stream logs a
+    warning, and continues with those that are retained. An exception of ``snapshot`` is raised where the stream is
+    opened, or the next event is awaited. Awaiting another event calls it again.
     """
     stream = Stream(
         url,
@@ -288,8 +293,8 @@ async def connect(
         epoch=epoch,
         topics=topics,
         snapshot=snapshot,
-        limit=limit,
-        close_seconds=close_seconds,
+        state=state,
+        **limits,
     )
     try:
         await stream.open()

@@ -2,14 +2,21 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from unmissed.core.close_codes import KNOWN_CODES
 from unmissed.core.reader import ReadCounts
+from unmissed.core.shelves import ShelfFacts
 
 BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histograms' buckets, in seconds."""
+
+NO_RULE = "(none)"
+"""What stands for the messages without a rule, where each rule has its pattern: no topic has such a name."""
+
+RULE_FIGURES = ("messages", "values", "topics", "bytes")
+"""What is measured for each rule of retention: the fields of ``ShelfFacts`` that change."""
 
 
 class Histogram:
@@ -52,8 +59,10 @@ class Measures(ReadCounts):
         self.publish_to_write_seconds = Histogram()
         """From the append of each message to the end of the flush that wrote it."""
 
-    def report(self, *, counters: Mapping[str, int], gauges: Mapping[str, float]) -> "NodeMeasures":
-        """Return what is measured now, with these counters and gauges of other parts of the node."""
+    def report(
+        self, *, counters: Mapping[str, int], gauges: Mapping[str, float], rules: Iterable[ShelfFacts]
+    ) -> "NodeMeasures":
+        """Return what is measured now, with the counters, gauges and rules of other parts of the node."""
         return NodeMeasures(
             counters={
                 "published": self.published,
@@ -66,6 +75,13 @@ class Measures(ReadCounts):
                 **counters,
             },
             gauges=gauges,
+            rules=[
+                (
+                    NO_RULE if rule.pattern is None else rule.pattern,
+                    {name: getattr(rule, name) for name in RULE_FIGURES},
+                )
+                for rule in rules
+            ],
             recoveries=[(transport, outcome, count) for (transport, outcome), count in self.recoveries.items()],
             closes=_by_known_code(self.closes),
             refusals=_by_known_code(self.refusals),
@@ -85,6 +101,8 @@ class NodeMeasures:
 
     counters: Mapping[str, int]
     gauges: Mapping[str, float]
+    rules: list[tuple[str, Mapping[str, int]]]
+    """Pattern, and RULE_FIGURES."""
     recoveries: list[tuple[str, str, int]]
     """Transport, outcome, and how many."""
     closes: Mapping[str, int]

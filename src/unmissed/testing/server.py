@@ -143,9 +143,13 @@ class LiveServer:
         users: list[str] | None = None,
         topics: list[str] | None = None,
         idempotency_key: str | None = None,
+        **fields: Any,
     ) -> Message:
-        """Publish a message from this thread, and return it stamped. Without ``data`` it has none."""
-        message = {"type": type} if data is ... else {"type": type, "data": data}
+        """Publish a message from this thread, and return it stamped. Without ``data`` it has none.
+
+        Other fields of the message are further arguments, such as ``key="cart"``.
+        """
+        message = {"type": type, **fields} if data is ... else {"type": type, "data": data, **fields}
         return self.manager.publish_threadsafe(message, users=users, topics=topics, idempotency_key=idempotency_key)
 
     def published(self, type: str | None = None) -> list[Message]:

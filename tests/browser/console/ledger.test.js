@@ -63,7 +63,7 @@ test("a gap is not exact if the log was not listed in time", () => {
   const late = ledgerAfter(0, 1);
   const behind = ledgerAfter(0, 1);
 
-  list(late, [8, 9], { oldest: 8 });
+  list(late, [8, 9], { oldest: 8, lost: 7 });
   list(behind, [1, 2]);
 
   assert.equal(false, late.gap({ from: 2, to: 7 }).exact);
@@ -121,4 +121,57 @@ test("a reset loses what was missed, and a new epoch may begin below", () => {
 
   assert.deepEqual([true], receive(ledger, 6));
   assert.deepEqual([5, 1, 0], [ledger.since, ledger.lost, ledger.duplicates]);
+});
+
+test("what is retained in a gap arrives after it, and is not lost", () => {
+  const ledger = ledgerAfter(0, 1);
+  list(ledger, [1, 2, 5, 9]);
+
+  ledger.gap({ from: 2, to: 6 });
+  receive(ledger, 5, 9);
+
+  assert.deepEqual([], ledger.pass(9));
+  assert.deepEqual([1, 0, 0, 3], [ledger.lost, ledger.unannounced, ledger.missed, ledger.compared]);
+});
+
+test("a gap that ends in what was never listed is not counted exactly", () => {
+  const ledger = ledgerAfter(0, 1);
+  list(ledger, [7, 9], { oldest: 1, lost: 6 });
+
+  const gap = ledger.gap({ from: 2, to: 6 });
+
+  assert.deepEqual({ lost: [], exact: false }, gap);
+});
+
+const valued = (number, fields) => ({ ...stamp(number), key: "cart", topics: ["b", "a"], ...fields });
+
+for (const fields of [{}, { deleted: true }, { topics: ["a", "b"] }]) {
+  test(`a value that was replaced is not lost: ${JSON.stringify(fields)}`, () => {
+    const ledger = ledgerAfter(0);
+    ledger.list([valued(1), valued(2, { append: true })], { through: 2, oldest: 1 });
+
+    ledger.receive({ ...valued(3, fields), recovered: true });
+
+    assert.deepEqual([], ledger.pass(3));
+    assert.deepEqual([0, 0], [ledger.lost, ledger.missed]);
+  });
+}
+
+for (const fields of [{ append: true }, { key: "name" }, { topics: ["a"] }]) {
+  test(`a message that replaces nothing leaves the others missed: ${JSON.stringify(fields)}`, () => {
+    const ledger = ledgerAfter(0);
+    ledger.list([valued(1)], { through: 1, oldest: 1 });
+
+    ledger.receive({ ...valued(3, fields), recovered: true });
+
+    assert.deepEqual(["at 1"], ledger.pass(3));
+  });
+}
+
+test("a listed message that replaces a listed one is missed alone", () => {
+  const ledger = ledgerAfter(0);
+
+  ledger.list([valued(1), valued(2)], { through: 2, oldest: 1 });
+
+  assert.equal(1, ledger.missed);
 });

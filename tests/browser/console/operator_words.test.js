@@ -27,7 +27,7 @@ test("an event says what happened, how often, and why", () => {
   const refused = { ...ENTRY, kind: "refused", request: "WebSocket /ws", status: 401, count: 1_200 };
 
   assert.deepEqual(
-    ["Gap: up to 290 lost", "the log had evicted the numbers 11 to 300"],
+    ["Gap: up to 290 lost", "of the numbers 11 to 300, the log had evicted some"],
     [entryWords(gap), reasonWords(gap)],
   );
   assert.equal("Refused WebSocket /ws (401), 1,200 times", entryWords(refused));

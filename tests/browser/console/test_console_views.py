@@ -322,7 +322,7 @@ def test_the_last_hour_has_what_happened_to_clients(start: Callable[..., LiveSer
 
     assert {"Gaps 1", "Closes 1", "Stalls 0"} <= {chip.strip() for chip in chips}
     assert "Gaps 1" in chart
-    assert f"the log had evicted the numbers {nth(4)} to {nth(20)}" in reason
+    assert f"of the numbers {nth(4)} to {nth(20)}, the log had evicted some" in reason
 
 
 def test_everything_of_the_status_is_shown(server: LiveServer, opened: OpenConsole) -> None:
@@ -336,9 +336,24 @@ def test_everything_of_the_status_is_shown(server: LiveServer, opened: OpenConso
 
     node = server.manager.running.node_id
     assert [] == [text for text in (node, server.manager.window.epoch, "15 min", "500", "34 MB") if text not in facts]
-    assert 15 == page.page.locator("#status-facts dt").count()
+    assert 20 == page.page.locator("#status-facts dt").count()
     assert node in page.names("nodes")[0]
     assert "ready" in page.text("#nodes-rows")
+
+
+def test_what_each_rule_keeps_is_shown(start: Callable[..., LiveServer], opened: OpenConsole) -> None:
+    server = start(retention="rooms.*=100/7d")
+    page = opened(server)
+    for _ in range(12):
+        server.publish("chat", topics=["rooms.1"])
+    server.manager.publish_threadsafe({"type": "cart", "key": "cart", "topics": ["rooms.2"]})
+    page.view("server")
+    page.page.locator("#rules-rows tr", has_text="rooms.*").wait_for()
+    rows = page.text("#rules-rows")
+
+    assert "no rule" in rows
+    assert "13\t1\t1" in rows
+    assert "100 messages of each for 7 d" in rows
 
 
 # What is out of date, and what is not allowed

@@ -70,6 +70,30 @@ async def test_messages_and_connections_are_counted(
     assert (1, 1_010) == (after["gaps_total"], after["messages_delivered_total"])
 
 
+async def test_what_each_rule_keeps_is_measured() -> None:
+    app = create_app(Settings.load(jwt_secret=SECRET, retention="rooms.*=10/7d"))
+    transport: Any = httpx.ASGITransport(app)
+    async with app.state.manager as manager, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for _ in range(12):
+            await manager.publish({"type": "chat"}, topics=["rooms.1"])
+            await manager.publish({"type": "cart", "key": "cart"}, topics=["rooms.2"])
+        await manager.publish({"type": "news"})
+
+        found = await figures(client)
+
+    assert {
+        "rule_messages rooms.*": 11,
+        "rule_values rooms.*": 1,
+        "rule_topics rooms.*": 1,
+        "rule_messages (none)": 1,
+        "rule_values (none)": 0,
+        "messages_evicted_total": 2,
+        "messages_replaced_total": 11,
+        "log_messages": 12,
+    }.items() <= found.items()
+    assert found["log_bytes"] == found["rule_bytes rooms.*"] + found["rule_bytes (none)"]
+
+
 async def test_recoveries_and_ends_are_counted_without_labels_that_clients_choose(
     client: httpx.AsyncClient, manager: ConnectionManager, clock: ManualClock
 ) -> None:
@@ -175,9 +199,9 @@ async def test_no_label_has_a_value_that_clients_choose(client: httpx.AsyncClien
     families = [*text_string_to_metric_families((await client.get("/metrics", headers=bearer())).text)]
 
     labels = [label for family in families for sample in family.samples for label in sample.labels.items()]
-    assert {"node", "transport", "outcome", "code", "le"} == {name for name, _ in labels}
+    assert {"node", "transport", "outcome", "code", "le", "rule"} == {name for name, _ in labels}
     values = {value for name, value in labels if name != "le"}
-    assert {manager.running.node_id, "websocket", "complete", "other"} == values
+    assert {manager.running.node_id, "websocket", "complete", "other", "(none)"} == values
 
 
 async def test_a_token_is_required(client: httpx.AsyncClient) -> None:

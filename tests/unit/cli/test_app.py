@@ -26,7 +26,8 @@ from support import CONNECTED, nth, scripted, until
 from unmissed import ConnectionManager, Page
 from unmissed.cli.app import app, main
 from unmissed.cli.options import seconds
-from unmissed.cli.tail import may_publish, messages_url, run_tail
+from unmissed.cli.tail import Tally, may_publish, messages_url, run_tail
+from unmissed.client import Gap, ReceivedMessage
 from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import ConnectionRefused, UnmissedError
 from unmissed.security.claims import TokenRules
@@ -267,6 +268,36 @@ def test_check_reports_a_stream_that_allows_less_than_this_node_retains(
 
 
 @pytest.mark.usefixtures("_secret")
+def test_check_shows_what_each_rule_keeps_and_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNMISSED_RETENTION", "rooms.*=100/7d, @*=20/1h")
+    in_memory = run("check")
+    monkeypatch.setenv("UNMISSED_LOG_URL", f"sqlite:{tmp_path}/log.db")
+    with LiveServer(settings=Settings.load(jwt_secret=SECRET)) as server:
+        for number in range(3):
+            server.publish("chat", topics=[f"rooms.{number % 2}"])
+        server.manager.publish_threadsafe({"type": "cart", "key": "cart", "topics": ["rooms.1"]})
+        server.publish("news")
+    stored = run("check")
+
+    assert "ok       UNMISSED_RETENTION = rooms.*=100/7d,@*=20/1h\n" in in_memory
+    assert "ok       rule rooms.*=100/7d: the newest 100 messages of each topic\n" in in_memory
+    assert "rule rooms.*=100/7d: the newest 100 messages of each topic; the log holds 4 messages of 2 topics" in stored
+    assert ", of which 1 are values by key, in " in stored
+    assert "rule @*=20/1h: the newest 20 messages of each topic; the log holds 0 messages" in stored
+    assert "no rule: 500 messages; the log holds 1 messages" in stored
+    assert "note " not in in_memory + stored
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_says_which_rule_has_too_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMISSED_RETENTION", "rooms.*=100/7d, runs.*=2000/1h")
+
+    [note] = [line for line in run("check").splitlines() if line.startswith("note ")]
+
+    assert note.startswith("note     rule runs.*=2000/1h: 2000 messages of UNMISSED_MAX_MESSAGE_BYTES take more than")
+
+
+@pytest.mark.usefixtures("_secret")
 def test_check_creates_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNMISSED_LOG_URL", f"sqlite:{tmp_path / 'new.db'}?synchronous=normal")
 
@@ -472,6 +503,39 @@ def test_publish_keeps_data_that_is_null(server: LiveServer) -> None:
     assert None is published(server, stamp)["data"]
 
 
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["--key", "cart"], {"key": "cart"}),
+        (["--key", "cart", "--append"], {"key": "cart", "append": True}),
+        (["--key", "cart", "--deleted"], {"key": "cart", "deleted": True}),
+    ],
+)
+def test_publish_changes_the_value_of_a_key(server: LiveServer, options: list[str], fields: dict[str, object]) -> None:
+    stamp = json.loads(run("publish", "changed", "1", *options, "--url", server.url, "--token", server.token()))
+
+    assert {"type": "changed", "data": 1, **fields}.items() <= published(server, stamp).items()
+
+
+def test_publish_says_what_is_wrong_with_a_key(server: LiveServer) -> None:
+    refusal = refusal_of("publish", "changed", "--key", "", "--url", server.url, "--token", server.token())
+
+    assert "answered 422: a key is a text of 1 to 200 bytes" in refusal
+
+
+def test_publish_prints_the_time_of_an_ephemeral_message(server: LiveServer) -> None:
+    printed = json.loads(run("publish", "typing", "--ephemeral", "--url", server.url, "--token", server.token()))
+
+    assert ["timestamp"] == [*printed]
+    assert "typing" not in [message.type for message in server.published()]
+
+
+def test_publish_refuses_a_key_for_what_is_not_stored(server: LiveServer) -> None:
+    options = ["--ephemeral", "--key", "cart", "--url", server.url, "--token", server.token()]
+
+    assert "answered 422: " in refusal_of("publish", "typing", *options)
+
+
 def test_publish_takes_a_token_from_a_file_with_a_line_break(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -638,7 +702,7 @@ def test_every_form_of_the_address_leads_to_the_messages(url: str, expected: str
 
 
 @pytest.mark.live
-def test_tail_shows_a_gap_and_counts_the_lost() -> None:
+def test_tail_shows_a_gap_and_that_something_is_lost() -> None:
     with LiveServer(settings=Settings.load(jwt_secret=SECRET, max_messages=2)) as small:
         for number in range(5):
             small.publish("chat", number)
@@ -646,8 +710,16 @@ def test_tail_shows_a_gap_and_counts_the_lost() -> None:
 
         lines = run("tail", *arguments).splitlines()
 
-    assert f"-- gap: {nth(2)} to {nth(3)} are lost" == lines[0]
-    assert "-- received 2, recovered 2, lost 2, duplicates 0" == lines[-1]
+    assert f"-- gap: of {nth(2)} to {nth(3)}, some are lost" == lines[0]
+    assert "-- received 2, recovered 2, lost at least 1, duplicates 0" == lines[-1]
+
+
+def test_what_is_retained_within_a_gap_is_no_duplicate() -> None:
+    tally = Tally()
+    for event in (Gap(nth(2), nth(9)), ReceivedMessage("chat", nth(5), "", None), Gap(nth(6), nth(12))):
+        tally.count(event)
+
+    assert "received 1, recovered 0, lost at least 2, duplicates 0" == str(tally)
 
 
 @pytest.mark.live
@@ -657,7 +729,8 @@ def test_tail_shows_a_reset_and_counts_it() -> None:
 
         lines = run("tail", *arguments).splitlines()
 
-        assert f"-- reset: the server's log has a new epoch, {fresh.manager.window.epoch}" == lines[0]
+        epoch = fresh.manager.window.epoch
+        assert f"-- reset: the position is not one of the server's log, whose epoch is {epoch}" == lines[0]
     assert "-- received 0, recovered 0, lost 0, duplicates 0, resets 1" == lines[-1]
 
 
@@ -676,6 +749,46 @@ async def test_tail_shows_a_message_that_it_cannot_read_and_counts_it_as_lost() 
     assert lines[1].startswith("-- unreadable: a frame is lost: Expecting value")
     assert "-- received 0, recovered 0, lost 2, duplicates 0" == lines[2]
     assert (2, nth(1)) == (tally.lost, tally.last)
+
+
+async def test_tail_shows_values_changes_and_ephemeral_messages() -> None:
+    def stamped_value(number: int, **fields: object) -> dict[str, object]:
+        stamp = {"sequence_number": nth(number), "timestamp": "2026-01-31T12:00:00.000Z"}
+        return {"type": "cart", **stamp, "topics": ["a", "b"], "key": "x y", **fields}
+
+    greeting = json.loads(CONNECTED) | {"state": True, "topics": ["a", "b"]}
+    state = {"type": "state", "has_more": False, "sequence_number": nth(4)}
+    frames = [
+        greeting,
+        {**state, "values": [stamped_value(1, data=1), stamped_value(3, append=True, data=2)]},
+        stamped_value(5, deleted=True),
+        {"type": "typing", "timestamp": "2026-01-31T12:00:00.000Z", "data": {}},
+    ]
+    lines: list[str] = []
+    async with scripted(*map(json.dumps, frames)) as url:
+        tailing = asyncio.create_task(
+            run_tail(
+                url, token="x", since=None, topics=None, state=True, drops=None, stop_after=None, show=lines.append
+            )
+        )
+        await until(lambda: len(lines) == 5)
+        tailing.cancel()
+        await tailing
+
+    assert [
+        "-- state: 2 messages by key",
+        f'={nth(1)}  2026-01-31T12:00:00.000Z  cart  key="x y"  1',
+        f'={nth(3)}  2026-01-31T12:00:00.000Z  cart  key="x y" append  2',
+        f' {nth(5)}  2026-01-31T12:00:00.000Z  cart  key="x y" deleted  null',
+        f"~{' ' * 16}  2026-01-31T12:00:00.000Z  typing  {{}}",
+        "-- received 1, recovered 0, lost 0, duplicates 0, ephemeral 1",
+    ] == lines
+
+
+def test_tail_starts_with_a_position_or_with_the_state() -> None:
+    misuse = misuse_of("tail", "--since", "5", "--state", "--url", NOWHERE, "--token", "x")
+
+    assert "use either --since or --state" in misuse
 
 
 def test_tail_ends_when_its_token_is_refused(server: LiveServer) -> None:

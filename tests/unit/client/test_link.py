@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
+from scripts import Script, greeting, performed, stamped
 from support import CONNECTED, FIRST, nth, until
 from unmissed.client.link import Link, Place
 from unmissed.client.pending_requests import PendingRequests
@@ -220,3 +221,50 @@ async def test_a_server_that_is_asked_nothing_is_not_pinged() -> None:
         assert not silent.received[0]
 
     assert [[]] == silent.received
+
+
+def ephemeral(number: int) -> str:
+    return json.dumps({"type": "typing", "timestamp": "2026-01-31T12:00:00.000Z", "data": f"{number} {'x' * 100}"})
+
+
+def published(frame: dict[str, Any]) -> list[str]:
+    return [json.dumps({"type": "published", "id": frame["id"]})]
+
+
+async def types(link: Link, *, through: str) -> list[str]:
+    """Return the types of the frames that are read up to the first of one type."""
+    read: list[str] = []
+    while not read or read[-1] != through:
+        read.append(json.loads(await link.next_frame() or "")["type"])
+    return read
+
+
+async def test_ephemeral_messages_without_room_are_dropped_and_cause_no_reconnect() -> None:
+    """What is never requested again must not keep anything from arriving."""
+    script = Script([[CONNECTED, *map(ephemeral, range(100)), published, stamped(nth(2))]])
+    async with performed(script), linked(script.url) as link:
+        await link.request(publish("1"))
+        read = await types(link, through="chat")
+
+    assert ({"connected", "typing", "chat"}, 1) == ({*read}, len(script.queries))
+    assert 10 < read.count("typing") < 30
+
+
+async def test_a_state_is_kept_although_messages_before_it_are_dropped() -> None:
+    """It does not come again, and what was dropped comes on the next connection."""
+    state = {"type": "state", "values": [], "has_more": False, "sequence_number": nth(60), "id": "f"}
+    many = [stamped(nth(number), f',"data":"{"x" * 100}"') for number in range(1, 61)]
+    script = Script(
+        [
+            [CONNECTED, *many, json.dumps(state), published],
+            [greeting(nth(20), "complete", latest=nth(60)), stamped(nth(60))],
+        ]
+    )
+    async with performed(script), linked(script.url, state=True) as link:
+        await link.request(publish("1"))
+        before = await types(link, through="state")
+        after = await types(link, through="chat")
+
+    kept = before.count("chat")
+    assert (["connected", "chat"], 10 < kept < 30) == (after, True)
+    assert [None, nth(kept)] == [since for since, _ in script.asked]

@@ -7,15 +7,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
+from scripts import Script, gap_frame, greeting, performed, stamped
 from support import CONNECTED, FIRST, nth, nths, scripted, until
 from unmissed import Connection
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, clean_token, connect
@@ -61,7 +60,8 @@ async def publish(server: LiveServer, count: int = 1) -> None:
 
 def numbers(events: list[Event]) -> list[int]:
     """Return the numbers of the messages; anything else makes them incomparable."""
-    return [event.sequence_number if isinstance(event, ReceivedMessage) else -1 for event in events]
+    found = (event.sequence_number if isinstance(event, ReceivedMessage) else None for event in events)
+    return [-1 if number is None else number for number in found]
 
 
 async def test_a_stream_without_a_position_starts_with_what_is_published_next(server: LiveServer) -> None:
@@ -374,7 +374,7 @@ async def test_a_gap_after_position_0_counts_from_the_first_number_of_the_epoch(
     assert [FIRST + 1] == numbers([message])
 
 
-async def test_a_gap_of_a_server_that_does_not_say_its_first_number_counts_from_the_position() -> None:
+async def test_a_gap_of_a_server_that_continues_behind_it_counts_from_the_position() -> None:
     greeting = json.loads(CONNECTED) | {"latest": FIRST + 9, "oldest": FIRST + 5, "outcome": "gap"}
     async with (
         scripted(json.dumps(greeting | {"sequence_number": FIRST + 4})) as url,
@@ -383,6 +383,89 @@ async def test_a_gap_of_a_server_that_does_not_say_its_first_number_counts_from_
         [gap] = await take(stream, 1)
 
     assert Gap(first=FIRST + 1, last=FIRST + 4) == gap
+
+
+async def test_a_gap_leaves_the_position_and_what_is_retained_in_it_follows() -> None:
+    frames = [greeting(nth(5), "gap", to=nth(20), latest=nth(30)), stamped(nth(8)), stamped(nth(25))]
+    async with scripted(*frames) as url, connect(url, token="x", since=nth(5)) as stream:
+        gap = await anext(stream)
+        position = stream.position
+        rest = await take(stream, 2)
+
+    assert (Gap(nth(6), nth(20)), nth(5)) == (gap, position)
+    assert nths(8, 25) == numbers(rest)
+
+
+async def test_a_gap_is_reported_once_however_often_the_connection_is_lost_within_it() -> None:
+    connections = [
+        [greeting(nth(5), "gap", to=nth(20), latest=nth(30)), stamped(nth(8))],
+        [greeting(nth(8), "gap", to=nth(20), latest=nth(30)), stamped(nth(12))],
+        [greeting(nth(12), "gap", to=nth(26), latest=nth(30)), stamped(nth(28))],
+        [greeting(nth(28), "complete", latest=nth(30)), gap_frame(nth(28), nth(29)), stamped(nth(30))],
+    ]
+    events: list[Event] = []
+    async with (
+        performed(Script(connections)) as script,
+        asyncio.timeout(PATIENCE),
+        connect(script.url, token="x", since=nth(5)) as stream,
+    ):
+        for count in (2, 1, 2, 2):
+            events += await take(stream, count)
+            stream.drop()
+
+    expected = [
+        ["gap", nth(6), nth(20)],
+        ["message", nth(8), True],
+        ["message", nth(12), True],
+        ["gap", nth(13), nth(26)],
+        ["message", nth(28), True],
+        ["gap", nth(29), nth(29)],
+        ["message", nth(30), True],
+    ]
+    assert expected == [shape(event) for event in events]
+    assert [nth(5), nth(8), nth(12), nth(28)] == [since for since, _ in script.asked]
+
+
+async def test_a_reset_within_the_same_epoch_sets_the_position_back() -> None:
+    connections = [
+        [greeting(nth(50), "complete", latest=nth(50))],
+        [greeting(nth(9), "reset", latest=nth(30)), stamped(nth(10))],
+        [greeting(nth(10), "complete", latest=nth(30)), stamped(nth(30))],
+    ]
+    async with (
+        performed(Script(connections)) as script,
+        asyncio.timeout(PATIENCE),
+        connect(script.url, token="x", since=nth(50), epoch="e") as stream,
+    ):
+        stream.drop()
+        events = await take(stream, 2)
+        position = stream.position
+        stream.drop()
+        events += await take(stream, 1)
+
+    assert [["reset", "e"], ["message", nth(10), True], ["message", nth(30), True]] == [*map(shape, events)]
+    assert nth(10) == position
+    assert [(nth(50), "e"), (nth(50), "e"), (nth(10), "e")] == script.asked
+
+
+async def test_after_a_reset_a_gap_that_was_reported_before_it_is_reported_again() -> None:
+    """Its numbers may be those of other messages."""
+    connections = [
+        [greeting(nth(5), "gap", to=nth(20), latest=nth(30))],
+        [greeting(nth(5), "reset", latest=nth(30), epoch="f")],
+        [greeting(nth(5), "gap", to=nth(20), latest=nth(30), epoch="f")],
+    ]
+    events: list[Event] = []
+    async with (
+        performed(Script(connections)) as script,
+        asyncio.timeout(PATIENCE),
+        connect(script.url, token="x", since=nth(5)) as stream,
+    ):
+        for _ in connections:
+            events += await take(stream, 1)
+            stream.drop()
+
+    assert [["gap", nth(6), nth(20)], ["reset", "f"], ["gap", nth(6), nth(20)]] == [*map(shape, events)]
 
 
 async def test_an_answer_with_an_earlier_number_does_not_set_the_position_back() -> None:
@@ -619,10 +702,6 @@ async def test_a_reconnect_is_logged_with_its_outcome(server: LiveServer, caplog
 DEEP = "[" * 200_000 + "]" * 200_000
 
 
-def stamped(number: int, rest: str = ',"data":1', *, type: str = "chat") -> str:
-    return f'{{"type":"{type}","sequence_number":{number},"timestamp":"2026-01-31T12:00:00.000Z"{rest}}}'
-
-
 async def taken(url: str, count: int) -> tuple[list[Event], Stream]:
     """Return the first events of a server, and the stream."""
     async with asyncio.timeout(PATIENCE), connect(url, token="x") as stream:
@@ -708,47 +787,10 @@ async def test_frames_mean_the_same_as_in_a_browser(case: dict[str, Any]) -> Non
     assert (case["position"], case["epoch"]) == (stream.position, stream.epoch)
 
 
-def greeting(start: int, outcome: str, *, latest: int, epoch: str = "e", first: int = FIRST) -> str:
-    """Return the greeting of a connection on which everything after ``start`` follows."""
-    oldest = first if outcome == "complete" else start + 1
-    numbers = {"first": first, "oldest": oldest, "latest": latest, "sequence_number": start}
-    return json.dumps({"type": "connected", "connection_id": "c", "epoch": epoch, **numbers, "outcome": outcome})
-
-
-@dataclass
-class Script:
-    """What a server sends on one connection after the other, and what it was asked."""
-
-    connections: list[list[str]]
-    url: str = ""
-
-    def __post_init__(self) -> None:
-        self.asked: list[tuple[int, str | None]] = []
-
-    async def answer(self, websocket: ServerConnection) -> None:
-        """Send the frames of the next connection."""
-        assert websocket.request is not None
-        query = dict(parse_qsl(urlsplit(websocket.request.path).query))
-        frames = self.connections[len(self.asked)]
-        self.asked.append((int(query["since"]), query.get("epoch")))
-        for frame in frames:
-            await websocket.send(frame)
-        await websocket.wait_closed()
-
-
-@asynccontextmanager
-async def performed(script: Script) -> AsyncIterator[Script]:
-    """Run a server that follows this script."""
-    async with serve_websockets(script.answer, "127.0.0.1", 0, close_timeout=0.1) as other:
-        [socket] = other.sockets
-        script.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
-        yield script
-
-
 BEFORE = FIRST - 1_000
 """A number of an earlier epoch."""
 
-SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tuple[int, str | None]]]] = {
+SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tuple[int | None, str | None]]]] = {
     "an older state than the connection is recovered from its own number": (
         [FIRST + 2],
         [[greeting(FIRST + 2, "complete", latest=FIRST + 4), stamped(FIRST + 3), stamped(FIRST + 5)]],
@@ -764,47 +806,70 @@ SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tup
     "after a gap, the number of a new state counts": (
         [FIRST, FIRST + 9],
         [
-            [greeting(FIRST + 5, "gap", latest=FIRST + 8), stamped(FIRST + 6), stamped(FIRST + 8)],
+            [greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 8), stamped(FIRST + 3), stamped(FIRST + 8)],
             [greeting(FIRST + 9, "complete", latest=FIRST + 9), stamped(FIRST + 10)],
         ],
         [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 10, False]],
         [(FIRST, None), (FIRST + 9, "e")],
     ),
-    "a state that is as old as the end of the gap needs no other connection": (
+    "a state that is as old as the end of the gap contains what is retained within it": (
         [FIRST, FIRST + 5],
-        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [
+            [greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 3), stamped(FIRST + 6)],
+            [greeting(FIRST + 5, "complete", latest=FIRST + 6), stamped(FIRST + 6)],
+        ],
         [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
-        [(FIRST, None)],
+        [(FIRST, None), (FIRST + 5, "e")],
     ),
-    "a state that stays old is one gap": (
+    "a state that stays old is one gap, and then what is retained within it": (
         [FIRST, FIRST],
-        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
-        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+        [[greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 3), stamped(FIRST + 6)]],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 3, True], ["message", FIRST + 6, True]],
         [(FIRST, None)],
     ),
-    "a state that stays behind what is retained is one gap": (
-        [FIRST, FIRST + 4],
-        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
-        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 6, True]],
+    "a state that ends within a gap is followed by what is retained behind it": (
+        [FIRST, FIRST + 3],
+        [
+            [
+                greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6),
+                *map(stamped, [FIRST + 2, FIRST + 3, FIRST + 4, FIRST + 6]),
+            ]
+        ],
+        [["gap", FIRST + 1, FIRST + 5], ["message", FIRST + 4, True], ["message", FIRST + 6, True]],
         [(FIRST, None)],
     ),
     "a state that stays empty is one gap": (
         [0, 0],
-        [[greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]],
+        [[greeting(FIRST - 1, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 6)]],
         [["gap", FIRST, FIRST + 5], ["message", FIRST + 6, True]],
         [(0, None)],
     ),
     "a state that goes back behind a gap while connected is a larger gap, once": (
         [FIRST + 4, FIRST, FIRST],
         [
-            [
-                greeting(FIRST + 4, "complete", latest=FIRST + 4),
-                json.dumps({"type": "gap", "from": FIRST + 5, "to": FIRST + 7, "sequence_number": FIRST + 7}),
-            ],
-            [greeting(FIRST + 7, "gap", latest=FIRST + 8), stamped(FIRST + 8)],
+            [greeting(FIRST + 4, "complete", latest=FIRST + 4), gap_frame(FIRST + 4, FIRST + 7)],
+            [greeting(FIRST, "gap", to=FIRST + 7, latest=FIRST + 8), stamped(FIRST + 8)],
         ],
         [["gap", FIRST + 5, FIRST + 7], ["gap", FIRST + 1, FIRST + 7], ["message", FIRST + 8, True]],
         [(FIRST + 4, None), (FIRST, "e")],
+    ),
+    "a state that goes back within a gap is requested again, without a second gap": (
+        [FIRST, FIRST + 2, FIRST + 1],
+        [
+            [
+                greeting(FIRST, "gap", to=FIRST + 3, latest=FIRST + 9),
+                gap_frame(FIRST + 2, FIRST + 7),
+                stamped(FIRST + 4),
+            ],
+            [greeting(FIRST + 1, "gap", to=FIRST + 7, latest=FIRST + 9), stamped(FIRST + 4), stamped(FIRST + 8)],
+        ],
+        [
+            ["gap", FIRST + 1, FIRST + 3],
+            ["gap", FIRST + 3, FIRST + 7],
+            ["message", FIRST + 4, True],
+            ["message", FIRST + 8, True],
+        ],
+        [(FIRST, None), (FIRST + 1, "e")],
     ),
     "a state of an earlier epoch is a reset, and the next one counts": (
         [BEFORE, FIRST + 3],
@@ -825,7 +890,7 @@ SNAPSHOTS: dict[str, tuple[list[int], list[list[str]], list[list[Any]], list[tup
         [BEFORE, BEFORE, BEFORE],
         [
             [greeting(FIRST + 2, "reset", latest=FIRST + 3), stamped(FIRST + 3)],
-            [greeting(FIRST + 2, "gap", latest=FIRST + 3), stamped(FIRST + 3)],
+            [greeting(FIRST - 1, "gap", to=FIRST + 2, latest=FIRST + 3), stamped(FIRST + 3)],
         ],
         [["reset", "e"], ["gap", FIRST, FIRST + 2], ["message", FIRST + 3, True]],
         [(BEFORE, None), (FIRST - 1, "e")],
@@ -878,9 +943,12 @@ async def test_a_stream_with_a_position_loads_a_state_only_after_a_loss() -> Non
         loads.append(FIRST + 5)
         return FIRST + 5
 
-    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    connections = [
+        [greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 6)],
+        [greeting(FIRST + 5, "complete", latest=FIRST + 6), stamped(FIRST + 6)],
+    ]
     async with (
-        performed(Script([frames])) as script,
+        performed(Script(connections)) as script,
         connect(script.url, token="x", since=FIRST, snapshot=load) as stream,
     ):
         gap = await anext(stream)
@@ -902,7 +970,7 @@ async def test_an_exception_of_a_snapshot_reaches_the_application_and_the_next_c
 
     script = Script(
         [
-            [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)],
+            [greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 6)],
             [greeting(FIRST + 9, "complete", latest=FIRST + 9), stamped(FIRST + 10)],
         ]
     )
@@ -936,15 +1004,54 @@ async def test_a_snapshot_that_returns_no_number_is_refused(number: Any) -> None
             pass
 
 
+async def test_a_connection_that_is_lost_within_a_state_does_not_lead_back_behind_it() -> None:
+    numbers = [FIRST, FIRST + 3]
+
+    async def load() -> int:
+        return numbers.pop(0)
+
+    start = greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6)
+    connections = [[start], [start, "nonsense", *map(stamped, [FIRST + 2, FIRST + 3, FIRST + 4])]]
+    async with (
+        performed(Script(connections)) as script,
+        asyncio.timeout(PATIENCE),
+        connect(script.url, token="x", snapshot=load) as stream,
+    ):
+        await take(stream, 1)
+        reading = asyncio.create_task(anext(stream))
+        await until(lambda: not numbers)
+        stream.drop()
+        events = [await reading]
+        position = stream.position
+        events += await take(stream, 1)
+
+    assert [["unreadable"], ["message", FIRST + 4, True]] == [*map(shape, events)]
+    assert FIRST + 3 == position
+
+
+async def test_what_cannot_be_read_and_is_in_the_state_is_not_reported() -> None:
+    numbers = [FIRST, FIRST + 3]
+
+    async def load() -> int:
+        return numbers.pop(0)
+
+    unreadable = [stamped(number, ',"data":NaN') for number in (FIRST + 2, FIRST + 4)]
+    frames = [greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6), *unreadable]
+    async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
+        _, event = await take(stream, 2)
+
+    assert Unreadable(FIRST + 4, "NaN is not JSON") == event
+
+
 async def test_a_snapshot_without_what_was_lost_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def load() -> int:
         return FIRST
 
-    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    frames = [greeting(FIRST, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 6)]
     async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
         await take(stream, 2)
 
-    assert f"the snapshot does not contain {FIRST + 1} to {FIRST + 5}, which are lost" in caplog.messages[0]
+    assert f"does not contain {FIRST + 1} to {FIRST + 5}, of which some are lost" in caplog.messages[0]
 
 
 async def test_a_load_that_is_cancelled_is_repeated() -> None:
@@ -957,7 +1064,7 @@ async def test_a_load_that_is_cancelled_is_repeated() -> None:
             await asyncio.Event().wait()
         return FIRST + len(loads)
 
-    frames = [greeting(FIRST + 5, "gap", latest=FIRST + 6), stamped(FIRST + 6)]
+    frames = [greeting(FIRST + 1, "gap", to=FIRST + 5, latest=FIRST + 6), stamped(FIRST + 6)]
     async with performed(Script([frames])) as script, connect(script.url, token="x", snapshot=load) as stream:
         await anext(stream)
         reading = asyncio.create_task(anext(stream))

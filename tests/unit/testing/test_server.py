@@ -70,6 +70,13 @@ def test_what_an_application_has_published_can_be_read_by_type() -> None:
         assert [second] == server.published("order.paid")
 
 
+def test_other_arguments_are_fields_of_the_message() -> None:
+    with LiveServer() as server:
+        message = server.publish("cart", 1, topics=["users.42"], key="cart", deleted=True, note="empty")
+
+    assert ("cart", True, "empty") == (message.key, message.as_dict()["deleted"], message.as_dict()["note"])
+
+
 def test_a_repeated_key_publishes_nothing() -> None:
     with LiveServer() as server:
         first = server.publish("order.paid", idempotency_key="order-42")

@@ -3,7 +3,17 @@
 /** @typedef {{type: string, data?: unknown, topics?: string[], users?: string[]}} Draft */
 /** @typedef {{sequence_number: number, timestamp: string}} Stamp */
 /** @typedef {Stamp & {type: string, data?: unknown, topics?: string[]}} Message */
-/** @typedef {{messages: Message[], epoch: string, oldest: number, latest: number, outcome: string, has_more: boolean}} Page */
+/**
+ * @typedef {object} Page of what the log lists. With the outcome gap, `to` is the number of the last message that is lost
+ * @property {Message[]} messages
+ * @property {string} epoch
+ * @property {number} oldest
+ * @property {number} latest
+ * @property {string} outcome
+ * @property {boolean} has_more
+ * @property {number} sequence_number the position to ask again with
+ * @property {number} [to]
+ */
 /**
  * @typedef {object} Connection
  * @property {string} connection_id
@@ -50,7 +60,17 @@
  * @property {boolean | null} draining
  * @property {string | null} problem
  */
-/** @typedef {{messages: number, bytes: number, reach_seconds: number, max_messages: number, max_bytes: number, max_age: number}} LogFill */
+/**
+ * @typedef {object} Rule `pattern` is null for the messages without a rule
+ * @property {string | null} pattern
+ * @property {number} max_messages
+ * @property {number} max_age
+ * @property {number} messages
+ * @property {number} values
+ * @property {number} topics
+ * @property {number} bytes
+ */
+/** @typedef {{messages: number, values: number, bytes: number, reach_seconds: number, max_messages: number, max_bytes: number, max_age: number, rules: Rule[]}} LogFill */
 /** @typedef {Record<string, unknown> & {problem: string | null, latest: number, epoch: string, log: LogFill}} Status */
 /** @typedef {Record<string, string | number>} Query */
 

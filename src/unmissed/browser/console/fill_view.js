@@ -10,10 +10,18 @@ import { reachWords } from "./words.js";
 export function showFill(figures) {
   const { log } = figures;
   if (log === null) return;
-  showMeter("log-messages", { value: log.messages, most: log.max_messages, format: count });
+  showMeter("log-messages", { value: counted(log), most: log.max_messages, format: count });
   showMeter("log-bytes", { value: log.bytes, most: log.max_bytes, format: bytes });
   setText(element("log-reach", HTMLElement), `reaches ${duration(figures.reach)} back`);
   setText(element("forecast", HTMLElement), reachWords(figures));
+}
+
+/**
+ * Return how many messages count for the limit: those without a rule that are no values.
+ * @param {import("./log_figures.js").Log} log
+ */
+function counted(log) {
+  return log.rules[0].messages - log.rules[0].values;
 }
 
 /** @param {string} id @param {{value: number, most: number, format: (number: number) => string}} figure */

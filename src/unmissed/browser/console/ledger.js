@@ -4,9 +4,18 @@
  * Numbers have holes, because messages for other users take numbers, too. So a hole proves nothing. What is compared
  * is what the stream delivered, and what `GET /websocket/messages` lists for the same user. A listed message that has
  * not arrived is missed while the log holds it, and lost when the log has evicted it or when the stream has passed it.
+ * A value that a later message with its key has replaced is neither.
  */
 
-/** @typedef {{sequence_number: number, timestamp: string}} Stamp */
+/**
+ * @typedef {object} Stamp
+ * @property {number} sequence_number
+ * @property {string} timestamp
+ * @property {string} [key]
+ * @property {boolean} [append]
+ * @property {string[]} [topics]
+ */
+/** @typedef {{timestamp: string, value: string | undefined}} Listed `value` names the value of which it is a part. */
 
 export class Ledger {
   received = 0;
@@ -27,8 +36,10 @@ export class Ledger {
   #unlistedThrough = 0;
   /** @type {Set<number>} Received, and not listed yet. */
   #unlisted = new Set();
-  /** @type {Map<number, string>} Listed and not received: the timestamp by number, in the order of the numbers. */
+  /** @type {Map<number, Listed>} Listed and not received, by number and in the order of the numbers. */
   #missing = new Map();
+  /** @type {Set<number>} Counted as lost in a gap. What the log has retained of it arrives all the same. */
+  #lostInGaps = new Set();
 
   /** The number after which to list the log. */
   get since() {
@@ -50,7 +61,7 @@ export class Ledger {
    * @returns {Generator<[string, "missed" | "lost"]>}
    */
   *missing() {
-    for (const [number, timestamp] of this.#missing) yield [timestamp, number < this.#oldest ? "lost" : "missed"];
+    for (const [number, { timestamp }] of this.#missing) yield [timestamp, number < this.#oldest ? "lost" : "missed"];
   }
 
   /** Start, or start again in a new epoch, after this position. @param {number} position */
@@ -59,13 +70,15 @@ export class Ledger {
     this.#oldest = 0;
     this.#unlisted.clear();
     this.#missing.clear();
+    this.#lostInGaps.clear();
   }
 
   /**
    * Count a message that the stream delivered, and return whether it is new.
    * @param {Stamp & {recovered: boolean}} message
    */
-  receive({ sequence_number: number, recovered }) {
+  receive({ recovered, ...message }) {
+    const number = message.sequence_number;
     if (number <= this.#highest) {
       this.duplicates++;
       return false;
@@ -73,21 +86,25 @@ export class Ledger {
     this.#highest = number;
     this.received++;
     if (recovered) this.recovered++;
-    if (this.#missing.delete(number)) this.compared++;
+    if (this.#missing.delete(number) || this.#find(number)) this.compared++;
     else if (number > this.#listedThrough) this.#unlisted.add(number);
+    this.#replace(message);
     return true;
   }
 
   /**
-   * Compare with what the log lists after `since`. `oldest` is the lowest number that it still holds.
+   * Compare with what the log lists after `since`. `oldest` is the lowest number that it still holds, and `lost` the
+   * end of a gap after `since`.
    * @param {Stamp[]} messages
-   * @param {{through: number, oldest: number}} bounds
+   * @param {{through: number, oldest: number, lost?: number}} bounds
    */
-  list(messages, { through, oldest }) {
-    if (oldest > this.#listedThrough + 1) this.#unlistedThrough = oldest - 1;
-    for (const { sequence_number: number, timestamp } of messages) {
+  list(messages, { through, oldest, lost = 0 }) {
+    this.#unlistedThrough = Math.max(this.#unlistedThrough, lost);
+    for (const message of messages) {
+      const { sequence_number: number, timestamp } = message;
+      this.#replace(message);
       if (this.#unlisted.delete(number)) this.compared++;
-      else this.#missing.set(number, timestamp);
+      else this.#missing.set(number, { timestamp, value: valueOf(message) });
     }
     [this.#listedThrough, this.#oldest] = [through, oldest];
     // What was evicted before it was listed can no longer be compared.
@@ -103,6 +120,7 @@ export class Ledger {
   gap({ from, to }) {
     const exact = from > this.#unlistedThrough && to <= this.#listedThrough;
     this.exact &&= exact;
+    for (const number of this.#missing.keys()) if (number <= to) this.#lostInGaps.add(number);
     return { lost: this.#lose(to), exact };
   }
 
@@ -121,6 +139,22 @@ export class Ledger {
     return lost;
   }
 
+  /** Count a message that has arrived after all as not lost, and return whether it is one. @param {number} number */
+  #find(number) {
+    if (!this.#lostInGaps.delete(number)) return false;
+    this.#lost--;
+    return true;
+  }
+
+  /** Miss no earlier message of a value that this one replaces or ends. @param {Stamp} message */
+  #replace(message) {
+    const value = valueOf(message);
+    if (value === undefined || message.append) return;
+    for (const [number, listed] of this.#missing) {
+      if (listed.value === value && number < message.sequence_number) this.#missing.delete(number);
+    }
+  }
+
   get #evicted() {
     let evicted = 0;
     for (const number of this.#missing.keys()) {
@@ -135,6 +169,11 @@ export class Ledger {
     const lost = [...this.#missing].filter(([number]) => number <= through);
     for (const [number] of lost) this.#missing.delete(number);
     this.#lost += lost.length;
-    return lost.map(([, timestamp]) => timestamp);
+    return lost.map(([, { timestamp }]) => timestamp);
   }
+}
+
+/** Return what names the value of a key, as far as a client knows it. @param {Stamp} message */
+function valueOf({ key, topics = [] }) {
+  return key === undefined ? undefined : JSON.stringify([key, ...topics.toSorted()]);
 }

@@ -112,8 +112,9 @@ function messageRow({ sequence_number: number, timestamp, type, data, recovered 
   return row;
 }
 
-/** The last digits are those that change. @param {number} number */
+/** The last digits are those that change. Ephemeral messages have no number. @param {number | undefined} number */
 function numberCell(number) {
+  if (number === undefined) return create("span", "number", "ephemeral");
   const digits = String(number);
   return create("span", "number", create("span", "head", digits.slice(0, -LAST_DIGITS)), digits.slice(-LAST_DIGITS));
 }

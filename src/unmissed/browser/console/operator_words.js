@@ -57,7 +57,9 @@ export function entryWords({ kind, from, to, status, request, count: times }) {
 
 /** Return why it has happened, as far as that is known. @param {import("./api.js").Entry} entry */
 export function reasonWords({ kind, from, to, reason, code }) {
-  if (kind === "gap" && from !== null && to !== null) return `the log had evicted the numbers ${from} to ${to}`;
+  if (kind === "gap" && from !== null && to !== null) {
+    return `of the numbers ${from} to ${to}, the log had evicted some`;
+  }
   if (kind === "reset" && from !== null) return `the client came with the position ${from}`;
   return reason || codeWords(code);
 }

@@ -89,18 +89,19 @@ export class Receiver extends EventTarget {
       const page = await this.api.messages(since);
       // After a restart of the server, the stream is going to say so.
       if (page.outcome === "reset" || this.ledger.since !== since) return;
-      const last = page.messages.at(-1)?.sequence_number;
-      more = page.has_more && last !== undefined;
-      this.ledger.list(page.messages, {
-        through: more ? /** @type {number} */ (last) : page.latest,
-        oldest: page.oldest,
-      });
+      more = page.has_more;
+      this.ledger.list(page.messages, { through: page.sequence_number, oldest: page.oldest, lost: page.to });
     }
     this.#pass();
   }
 
   /** @param {Message} message */
   #receive(message) {
+    // An ephemeral message has no number, and the log does not list it.
+    if (message.sequence_number === undefined) {
+      this.#dispatch("message", message);
+      return;
+    }
     this.#begin(message.sequence_number - 1);
     if (this.ledger.receive(message)) this.seconds.add(message.timestamp, message.recovered ? "recovered" : "live");
     this.#dispatch("message", message);

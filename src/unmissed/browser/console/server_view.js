@@ -1,4 +1,4 @@
-/** The view of the server: everything of its status, and the nodes that share its log. */
+/** The view of the server: everything of its status, what its rules keep, and the nodes that share its log. */
 
 import { create, element, setText } from "./elements.js";
 import { Feed } from "./feed.js";
@@ -8,6 +8,7 @@ import { cell, Rows, showEmpty } from "./table.js";
 
 /** @typedef {import("./api.js").Api} Api */
 /** @typedef {import("./api.js").Node} NodeFacts */
+/** @typedef {import("./api.js").Rule} Rule */
 /** @typedef {import("./api.js").Status} Status */
 
 /** @type {Record<string, [label: string, format: (value: any) => string]>} */
@@ -17,29 +18,38 @@ const LABELS = {
   connections: ["Connections to this node", count],
   published: ["Published in this epoch", count],
   delivered: ["Delivered by this node", count],
+  ephemeral_delivered: ["Ephemeral messages delivered", count],
+  ephemeral_dropped: ["Ephemeral messages dropped", count],
+  evicted: ["Evicted by this node", count],
+  replaced: ["Replaced by later values", count],
   gaps: ["Gaps", count],
   stalls: ["Stalls", count],
   oldest: ["Oldest number", String],
   latest: ["Newest number", String],
   "log.messages": ["Messages in the log", count],
-  "log.max_messages": ["Most messages", count],
+  "log.values": ["Values by key", count],
+  "log.max_messages": ["Most without a rule", count],
   "log.bytes": ["Size of the log", bytes],
   "log.max_bytes": ["Largest size", bytes],
-  "log.reach_seconds": ["Oldest message", (seconds) => `${duration(seconds)} ago`],
-  "log.max_age": ["Longest retention", duration],
+  "log.reach_seconds": ["Oldest without a rule", (seconds) => `${duration(seconds)} ago`],
+  "log.max_age": ["Retention without a rule", duration],
 };
-/** Shown above the others. */
-const ABOVE = ["problem"];
+/** Shown elsewhere. */
+const ELSEWHERE = ["problem"];
 
 export class ServerView {
   #status;
   #nodes;
   #nodesRoot = element("nodes-panel", HTMLElement);
   #rows = new Rows(element("nodes-rows", HTMLElement), () => new NodeRow());
+  #rules = new Rows(element("rules-rows", HTMLElement), () => new RuleRow());
 
   /** @param {Api} api */
   constructor(api) {
-    this.#status = new Feed(element("status", HTMLElement), { ask: () => api.status(), show: showStatus });
+    this.#status = new Feed(element("status", HTMLElement), {
+      ask: () => api.status(),
+      show: (status) => this.#showStatus(status),
+    });
     this.#nodes = new Feed(this.#nodesRoot, { ask: () => api.nodes(), show: ({ nodes }) => this.#showNodes(nodes) });
   }
 
@@ -53,6 +63,12 @@ export class ServerView {
     this.#nodes.stop();
   }
 
+  /** @param {Status} status */
+  #showStatus(status) {
+    showFacts(status);
+    this.#rules.show(status.log.rules, ({ pattern }) => pattern ?? "");
+  }
+
   /** @param {NodeFacts[]} nodes */
   #showNodes(nodes) {
     setText(element("nodes-total", HTMLElement), count(nodes.length));
@@ -62,11 +78,11 @@ export class ServerView {
 }
 
 /** @param {Status} status */
-function showStatus(status) {
+function showFacts(status) {
   const problem = element("status-problem", HTMLElement);
   problem.className = status.problem === null ? "good" : "bad";
   setText(problem, status.problem ?? "No problem.");
-  const facts = flat(status).filter(([name]) => !ABOVE.includes(name));
+  const facts = flat(status).filter(([name]) => !ELSEWHERE.includes(name));
   // In the order of the labels. What a newer server knows comes last, with its own name.
   const order = Object.keys(LABELS);
   const place = (/** @type {string} */ name) => (order.includes(name) ? order.indexOf(name) : order.length);
@@ -82,11 +98,39 @@ function labelled([name, value]) {
 
 /** @param {Record<string, unknown>} facts @param {string} [prefix] @returns {[string, unknown][]} */
 function flat(facts, prefix = "") {
-  return Object.entries(facts).flatMap(([name, value]) =>
-    typeof value === "object" && value !== null
-      ? flat(/** @type {Record<string, unknown>} */ (value), `${prefix}${name}.`)
-      : [/** @type {[string, unknown]} */ ([prefix + name, value])],
-  );
+  return Object.entries(facts).flatMap(([name, value]) => {
+    // Lists have a table of their own.
+    if (Array.isArray(value)) return [];
+    if (typeof value !== "object" || value === null) return [/** @type {[string, unknown]} */ ([prefix + name, value])];
+    return flat(/** @type {Record<string, unknown>} */ (value), `${prefix}${name}.`);
+  });
+}
+
+class RuleRow {
+  element = create("tr", "");
+  #pattern = create("span", "code");
+  #messages = cell("Messages", "figure");
+  #values = cell("Values", "figure");
+  #topics = cell("Topics", "figure");
+  #bytes = cell("Size", "figure");
+  #limits = cell("Keeps", "reason");
+
+  constructor() {
+    const title = create("th", "", this.#pattern);
+    title.scope = "row";
+    this.element.append(title, this.#messages, this.#values, this.#topics, this.#bytes, this.#limits);
+  }
+
+  /** @param {Rule} rule */
+  show(rule) {
+    const most = count(rule.max_messages);
+    setText(this.#pattern, rule.pattern ?? "no rule");
+    setText(this.#messages, count(rule.messages));
+    setText(this.#values, count(rule.values));
+    setText(this.#topics, rule.pattern === null ? "–" : count(rule.topics));
+    setText(this.#bytes, bytes(rule.bytes));
+    setText(this.#limits, `${most} messages${rule.pattern === null ? "" : " of each"} for ${duration(rule.max_age)}`);
+  }
 }
 
 class NodeRow {
