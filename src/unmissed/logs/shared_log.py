@@ -115,7 +115,7 @@ class SharedLog:
         """Return the messages of a receipt that is reached: those of the window, which are stamped and encoded."""
         before = receipt.first - 1
         found = tuple(self._feed.window.messages_after(before, through=before + receipt.count))
-        # They may be evicted or replaced by now, or skipped, or of an epoch that has ended: the next has higher numbers.
+        # They may be evicted or replaced by now, or skipped, or of an epoch that has ended, below the present numbers.
         return found if len(found) == receipt.count else stamped(drafts, receipt, appended_at=self._clock())
 
     async def _fresh_state(self) -> State:
