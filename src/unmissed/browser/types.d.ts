@@ -275,8 +275,9 @@ export type Frame = { type: string; [field: string]: any };
 
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
- * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
- * follow any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
+ * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, with `from` and
+ * `to` as in the frame `gap` if it is a gap. With `state`, the frames `state` follow. There are `topics` if you follow
+ * any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
  * Requests beyond `rate` and `burst` are refused.
  */
 export interface ConnectedFrame {
@@ -297,6 +298,9 @@ export interface ConnectedFrame {
   /** Requests that you may send at once. */
   burst: number;
   outcome?: "complete" | "gap" | "reset";
+  from?: number;
+  to?: number;
+  state?: boolean;
   topics?: string[];
   /** Unix time in seconds. */
   expires_at?: number;
@@ -314,14 +318,30 @@ export interface HeartbeatFrame {
 }
 
 /**
- * Messages that are lost. You were too slow: the log evicted `from` to `to` before you had read them. `sequence_number`
- * is `to`.
+ * A message that you would have seen is lost. Of the messages `from` to `to`, at least the one numbered `to` was
+ * evicted before you had read it. Those that are retained follow; whatever else you would have seen in this range is
+ * lost, or was replaced. `sequence_number` is your position, which a gap does not move. Each loss is declared once on a
+ * connection.
  */
 export interface GapFrame {
   type: "gap";
   from: number;
   to: number;
   sequence_number: number;
+}
+
+/**
+ * A part of the retained values by key that you see, in order. `values` are messages with a `key`: the newest of each,
+ * and the pieces with `append`. The last part has `has_more` false and a `sequence_number`, at which the state is cut:
+ * what is newer follows as ordinary messages. With the last part, replace all that you kept for these topics. If you
+ * are cut before it, ask for the state again. `id` is that of the request, if it had one.
+ */
+export interface StateFrame {
+  type: "state";
+  values: { [name: string]: unknown }[];
+  has_more: boolean;
+  sequence_number?: number;
+  id?: string;
 }
 
 /** The server restarts: reconnect after a delay. `after_ms` is in milliseconds. */
@@ -364,7 +384,8 @@ export interface AuthenticatedFrame {
 /**
  * The answer to follow and unfollow: the topics that it added or removed. `added` are those that you did not follow
  * before, and `removed` those that you no longer follow. `sequence_number` is your position. There is an `outcome` if
- * the request had `since`.
+ * the request had `since`: it is a gap if messages of the new topics after it were evicted, with `from` and `to` as in
+ * the frame `gap`.
  */
 export interface FollowingFrame {
   type: "following";
@@ -372,6 +393,8 @@ export interface FollowingFrame {
   removed: string[];
   sequence_number: number;
   outcome?: "complete" | "gap" | "reset";
+  from?: number;
+  to?: number;
   id?: string;
 }
 
@@ -408,13 +431,15 @@ export interface AuthenticateFrame {
  * Follow topics, too. You receive their messages from your position on. With `since`, their messages after it come
  * first, except those that you have seen, and then `following` with the `outcome`; their numbers are at or below your
  * position. If `since` is ahead of your node, the frame waits until the node has caught up, or is answered with an
- * `error`.
+ * `error`. With `state`, the values of these topics come before all that in frames `state`, unless the messages after
+ * `since` are complete.
  */
 export interface FollowFrame {
   type: "follow";
   topics: string[];
   since?: number;
   epoch?: string;
+  state?: boolean;
   id?: string;
 }
 
@@ -451,6 +476,7 @@ export type ServerFrame =
   | ConnectedFrame
   | HeartbeatFrame
   | GapFrame
+  | StateFrame
   | ReconnectFrame
   | ErrorFrame
   | PongFrame

@@ -1,13 +1,14 @@
 """Chunks: payloads that are framed and written together, encoded once and shared by all connections at one position."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_json
 from unmissed.core.messages import Message
-from unmissed.core.server_frames import ErrorFrame
+from unmissed.core.server_frames import ConnectedFrame, ErrorFrame
 from unmissed.core.window import Window
 
 COMMENT = b":\n\n"
@@ -52,7 +53,15 @@ def event(payload: bytes, number: int | None) -> bytes:
 
 def events(payloads: Iterable[bytes]) -> bytes:
     """Return one event for each frame, joined. Frames are decoded for their sequence number."""
-    return b"".join([event(payload, decode_json(payload).get("sequence_number")) for payload in payloads])
+    return b"".join([event(payload, _number_of(decode_json(payload))) for payload in payloads])
+
+
+def _number_of(frame: Mapping[str, Any]) -> int | None:
+    """Return the id of the event for a frame, if it has one.
+
+    ``connected`` has none if a state follows: a browser that is cut before its end repeats the id from before.
+    """
+    return None if frame.get("type") == ConnectedFrame.type and frame.get("state") else frame.get("sequence_number")
 
 
 def last_event(code: int, reason: str) -> bytes:
@@ -126,7 +135,7 @@ class JoinedChunk(Chunk):
 
 
 class MessageChunk(Chunk):
-    """Consecutive messages of the log. ``last`` is the position after them."""
+    """Consecutive messages of the log, which may be none. ``last`` is the position after them."""
 
     def __init__(self, messages: tuple[Message, ...], *, last: int) -> None:
         super().__init__(*(message.payload for message in messages))
@@ -154,14 +163,18 @@ class Chunks:
         self.window = window
         self.flushed_through = window.latest
         """The number through which every connection that is up to date has been served."""
-        self._latest = window.latest
+        self._changes = window.changes
         self._cache: dict[int, MessageChunk] = {}
 
     def after(self, position: int) -> MessageChunk:
-        """Return up to CHUNK_BYTES of messages, but at least one message. The position must be below ``latest``."""
-        # A chunk from before the latest append may lack messages that still fit into it.
-        if self._latest != self.window.latest or len(self._cache) >= _CACHED_CHUNKS:
-            self._latest = self.window.latest
+        """Return up to CHUNK_BYTES of messages, but at least one if any is retained after the position.
+
+        The position must be below ``latest``, which is where a chunk without further messages ends.
+        """
+        # A chunk from before the latest append may lack messages that still fit into it, and one from before a removal
+        # would deliver what was replaced.
+        if self._changes != self.window.changes or len(self._cache) >= _CACHED_CHUNKS:
+            self._changes = self.window.changes
             self._cache.clear()
         found = self._cache.get(position)
         if found is None:
@@ -189,6 +202,7 @@ class Chunks:
         for message in self.window.messages_after(position):
             size += len(message.payload)
             if messages and size > CHUNK_BYTES:
-                break
+                return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
             messages.append(message)
-        return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
+        # Not the number of the last message: what had the numbers up to ``latest`` is no longer retained.
+        return MessageChunk(tuple(messages), last=self.window.latest)

@@ -13,7 +13,8 @@ from unmissed.core.audience import check_topics, keys_of, topic_key
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
-from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, HeartbeatFrame
+from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, HeartbeatFrame, StateFrame
+from unmissed.core.state_reading import StateReading
 from unmissed.core.window import Outcome, Window
 
 # A client that wakes after a long time must not hold up the event loop. To pass so many numbers takes 0.2 ms in chunks
@@ -63,10 +64,13 @@ class Backfill:
     """Backfill of newly followed topics: messages for ``keys`` in (position, until], except those already delivered.
 
     ``delivered_from[key]`` is the number after which messages for a key that was followed before were delivered.
+    Without an ``outcome``, there is nothing to send but the answer.
     """
 
-    outcome: Outcome
+    outcome: Outcome | None
     position: int
+    told: int
+    """The highest number that counts as declared lost for these topics."""
     until: int
     keys: frozenset[str]
     delivered_from: Mapping[str, int]
@@ -74,6 +78,8 @@ class Backfill:
     """The topics, for the answer that comes after their messages."""
     request_id: str | None = None
     """The id of the frame that requested this."""
+    lost: tuple[int, int] | None = None
+    """The range of a gap."""
 
     @property
     def complete(self) -> bool:
@@ -85,12 +91,10 @@ class Backfill:
 
         One call looks at a bounded number of messages, however many of them were delivered before.
         """
-        evicted = window.evicted_through
-        if self.position < evicted and self.position < window.lost_through(self.keys, everyone=False):
-            self.outcome = Outcome.GAP
+        self.note_loss(window)
         payloads: list[bytes] = []
         size = 0
-        through, messages = window.next_visible(max(self.position, evicted), self.keys, everyone=False)
+        through, messages = window.next_visible(self.position, self.keys, everyone=False)
         for message in messages:
             if message.sequence_number > self.until:
                 break
@@ -103,6 +107,15 @@ class Backfill:
         self.position = min(through, self.until)
         return Chunk(*payloads)
 
+    def note_loss(self, window: Window) -> None:
+        """Extend the gap if messages that would follow were evicted. A reset stays one: it says more than a gap."""
+        known = max(self.position, self.told)
+        if known < window.evicted_through and known < (lost := window.lost_through(self.keys, everyone=False)):
+            self.told = lost
+            if self.outcome is not None and self.outcome is not Outcome.RESET:
+                self.outcome = Outcome.GAP
+                self.lost = (self.position + 1 if self.lost is None else self.lost[0], lost)
+
     def _was_delivered(self, message: Message) -> bool:
         number = message.sequence_number
         # A key that was not followed before has no entry, and then the comparison is false.
@@ -112,9 +125,11 @@ class Backfill:
 class Outbox:
     """What is due on one connection besides the messages after its position: frames, a backfill, and a heartbeat."""
 
-    __slots__ = ("_after", "_before", "backfill", "heartbeat", "size")
+    __slots__ = ("_after", "_before", "backfill", "heartbeat", "size", "state")
 
     def __init__(self) -> None:
+        self.state: StateReading | None = None
+        """Values by key. No messages are sent until it is complete."""
         self.backfill: Backfill | None = None
         """Messages of topics that are followed now. No other messages are sent until it is complete."""
         self.heartbeat = False
@@ -125,7 +140,12 @@ class Outbox:
         self._after: list[tuple[int, bytes]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._before or self._after or self.heartbeat or self.backfill is not None)
+        return bool(self._before or self._after or self.heartbeat or self.is_backfilling)
+
+    @property
+    def is_backfilling(self) -> bool:
+        """Whether a state or a backfill comes before the next messages."""
+        return self.state is not None or self.backfill is not None
 
     def add(self, payload: bytes, *, after: int | None = None) -> None:
         """Send a frame before the next messages, or when all messages up to the number ``after`` have been sent."""
@@ -165,7 +185,8 @@ class Outbox:
 class ClientReader:
     """The reader of a client that begins at the position ``start``. ``chose_topics``: whether its client chose them.
 
-    ``counts`` is shared by all readers of a window, as ``chunks`` is.
+    ``told`` is the highest number that its first frame declares lost, if any. ``counts`` is shared by all readers of a
+    window, as ``chunks`` is.
     """
 
     __slots__ = (
@@ -176,6 +197,7 @@ class ClientReader:
         "_last",
         "_position",
         "_start",
+        "_told",
         "_turn_start",
         "_user_id",
         "chose_topics",
@@ -194,6 +216,7 @@ class ClientReader:
         topics: frozenset[str],
         chose_topics: bool,
         start: int,
+        told: int = 0,
     ) -> None:
         self.topics = topics
         self.chose_topics = chose_topics
@@ -207,6 +230,8 @@ class ClientReader:
         self._counts = counts
         self._user_id = user_id
         self._start = self._position = start
+        self._told = told
+        """The last number of the last gap that was declared. Only a frame raises it: see ``_gap``."""
         self._turn_start: int | None = None
         """The position at which this turn began; None between two turns."""
         self._last: int | None = None
@@ -217,7 +242,7 @@ class ClientReader:
 
     @property
     def position(self) -> int:
-        """The last sequence number returned, or skipped because it was evicted or is not visible.
+        """The last sequence number returned, or skipped because it is not retained or not visible.
 
         Flushes skip connections that see none of the new messages: an up-to-date reader takes its position from them.
         """
@@ -259,13 +284,12 @@ class ClientReader:
         last = window.latest if self._last is None else self._last
         was_backfilling = False
         if self.outbox is not None:
-            was_backfilling = self.outbox.backfill is not None
+            was_backfilling = self.outbox.is_backfilling
             chunk = self._next_with_frames(self.outbox, last)
         elif self._position >= last:
             # Before the gap: what is evicted after the end of a connection is no loss of its client.
             chunk = _NOTHING
-        elif self._position < window.evicted_through:
-            # In this order: the gap moves the position to where the rest begins.
+        elif self._position < window.evicted_through > self._told:
             chunk = JoinedChunk(*self._gap(), *self._rest(last))
         else:
             chunk = self._next_messages(last)
@@ -302,7 +326,9 @@ class ClientReader:
     def _next_with_frames(self, outbox: Outbox, last: int) -> Chunk:
         """Return the next messages, with the frames that belong before and after them."""
         parts = [Chunk(*outbox.take_before())]
-        if outbox.backfill is not None:
+        if outbox.state is not None:
+            parts.append(self._next_of_state(outbox, outbox.state))
+        elif outbox.backfill is not None:
             parts.append(self._next_of_backfill(outbox, outbox.backfill))
         else:
             parts += self._gap()
@@ -316,19 +342,40 @@ class ClientReader:
         return JoinedChunk(*parts)
 
     def _gap(self) -> Iterator[Chunk]:
-        """Yield a ``gap`` frame if messages after the position that the client would have seen were evicted."""
-        window = self._chunks.window
-        if self._position < window.evicted_through:
-            if self._position < (lost := window.lost_through(self.keys)):
-                self._counts.gaps += 1
-                self.declared_gap = (self._position + 1, lost)
-                yield Chunk(GapFrame(first=self._position + 1, last=lost).encode())
-            self._position = window.evicted_through
+        """Yield a ``gap`` frame if the client has lost a message after its position, and has not been sent this gap.
+
+        The position stays: what is retained in the range follows. A message in the range that is evicted later is part
+        of the same gap.
+        """
+        window, position = self._chunks.window, self._position
+        known = max(position, self._told)
+        # ``told`` becomes what was lost for this client, not the highest evicted number: a lower one that is evicted
+        # later would be lost in silence.
+        if known < window.evicted_through and known < (lost := window.lost_through(self.keys)):
+            self._told = lost
+            self._counts.gaps += 1
+            self.declared_gap = (position + 1, lost)
+            yield Chunk(GapFrame(first=position + 1, last=lost, sequence_number=position).encode())
 
     def _rest(self, last: int) -> Iterator[Chunk]:
         """Yield the next messages, if any are left."""
         if self._position < last:
             yield self._next_messages(last)
+
+    def _next_of_state(self, outbox: Outbox, state: StateReading) -> Chunk:
+        """Return the next values of a state in a frame, or nothing if a bounded look has found none."""
+        values = state.step(self._chunks.window, room=CHUNK_BYTES)
+        if state.complete:
+            outbox.state = None
+        elif not values:
+            return _NOTHING
+        frame = StateFrame(
+            values=[message.payload for message in values],
+            has_more=not state.complete,
+            sequence_number=state.until if state.complete else None,
+            id=state.request_id,
+        )
+        return Chunk(frame.encode())
 
     def _next_of_backfill(self, outbox: Outbox, backfill: Backfill) -> Chunk:
         """Return the next messages of a backfill, and at its end the ``following`` frame."""
@@ -338,18 +385,28 @@ class ClientReader:
         outbox.backfill = None
         # Some of them may have been unfollowed in the meantime, which was answered before this.
         added = backfill.topics & self.topics
+        first_lost, last_lost = backfill.lost or (None, None)
         answer = FollowingFrame(
-            added=added, removed=(), sequence_number=self._position, outcome=backfill.outcome, id=backfill.request_id
+            added=added,
+            removed=(),
+            sequence_number=self._position,
+            outcome=backfill.outcome,
+            first_lost=first_lost,
+            last_lost=last_lost,
+            id=backfill.request_id,
         )
         return JoinedChunk(chunk, Chunk(answer.encode()))
 
     # Frames
 
-    def greet(self, greeting: bytes, *, heartbeat: bool) -> None:
-        """Begin with the ``connected`` frame, and with a heartbeat after the missed messages if requested."""
+    def greet(self, greeting: bytes, *, heartbeat: bool, state: bool = False) -> None:
+        """Begin with the ``connected`` frame, and with the state, and a heartbeat after the messages, if requested."""
         outbox = self.outbox = Outbox()
         outbox.add(greeting)
         outbox.heartbeat = heartbeat
+        if state:
+            before_all = self._chunks.window.first_number - 1
+            outbox.state = StateReading(before_all, self._start, self.keys)
 
     def send(self, payload: bytes, *, after: int | None = None) -> None:
         """Send a frame before the next messages, or not before all messages up to the number ``after``."""
@@ -377,8 +434,8 @@ class ClientReader:
 
     @property
     def is_backfilling(self) -> bool:
-        """Whether messages of newly followed topics come before all others."""
-        return self.outbox is not None and self.outbox.backfill is not None
+        """Whether a state, or messages of newly followed topics, come before all other messages."""
+        return self.outbox is not None and self.outbox.is_backfilling
 
     def follow(
         self,
@@ -386,26 +443,38 @@ class ClientReader:
         *,
         since: int | None = None,
         epoch: str | None = None,
+        state: bool = False,
         request_id: str | None = None,
     ) -> TopicChange:
         """Follow these topics, too, from the position on, or first their messages after ``since``.
 
-        Answers with a ``following`` frame. Raises InvalidTopic, and InvalidFrame during another backfill; nothing
+        Unless these are complete, the ``state`` of the topics comes before them, cut where the messages begin. Answers
+        with a ``following`` frame. Raises InvalidTopic, and InvalidFrame during another backfill or state; nothing
         changes then.
         """
-        if self.is_backfilling:
-            raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        if self.outbox is not None and (self.outbox.backfill is not None or (state and self.outbox.state is not None)):
+            raise InvalidFrame("the past of other topics is being sent: wait for the frame that ends it")
         # The keys from before the change: what was delivered for them is not part of the backfill.
         keys, followed = self.keys, self.topics | topics
         check_topics(followed)
         change = self._change(followed)
-        if since is None:
+        if since is None and not state:
             answer = FollowingFrame(added=change.added, removed=(), sequence_number=self.position, id=request_id)
             self.send(answer.encode())
-        else:
-            backfill = self._backfill(change.added, keys_before=keys, since=since, epoch=epoch)
-            backfill.request_id = request_id
-            self._outbox.backfill = backfill
+            return change
+        backfill = self._backfill(change.added, keys_before=keys, since=since, epoch=epoch)
+        backfill.request_id = request_id
+        self._outbox.backfill = backfill
+        if state and backfill.outcome is not Outcome.COMPLETE:
+            # Without those that were followed before: their messages after ``since`` do not come again.
+            covered = topics if since is None else change.added
+            self._outbox.state = StateReading(
+                self._chunks.window.first_number - 1,
+                backfill.position,
+                frozenset(map(topic_key, covered)),
+                everyone=False,
+                request_id=request_id,
+            )
         return change
 
     def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> TopicChange:
@@ -441,9 +510,11 @@ class ClientReader:
         """Follow these topics instead, those that are new from the position on."""
         change = TopicChange(topics - self.topics, self.topics - topics)
         removed = frozenset(map(topic_key, change.removed))
-        if self.outbox is not None and self.outbox.backfill is not None:
+        if self.outbox is not None:
             # The answer to ``unfollow`` comes before the rest of the backfill: none of their messages may follow it.
-            self.outbox.backfill.keys -= removed
+            for reading in (self.outbox.state, self.outbox.backfill):
+                if reading is not None:
+                    reading.keys -= removed
         delivered_from = self._delivered_from or {}
         for key in removed:
             delivered_from.pop(key, None)
@@ -454,18 +525,23 @@ class ClientReader:
         return change
 
     def _backfill(
-        self, topics: frozenset[str], *, keys_before: frozenset[str], since: int, epoch: str | None
+        self, topics: frozenset[str], *, keys_before: frozenset[str], since: int | None, epoch: str | None
     ) -> Backfill:
         """Return the backfill of new topics after ``since``, without what was delivered for the keys before."""
-        known = self._delivered_from or {}
+        position, known = self.position, self._delivered_from or {}
+        if since is None:
+            return Backfill(None, position, position, position, frozenset(), {}, topics)
         delivered_from = {key: known.get(key, self._start) for key in keys_before}
-        outcome, start = self._chunks.window.locate(since, epoch=epoch)
+        located = self._chunks.window.locate(since, epoch=epoch)
+        outcome, told = located.outcome, located.lost_through
         if outcome is Outcome.GAP:
-            # What was evicted may not have been for the new topics. Position 0 means the start of this epoch.
-            outcome, start = Outcome.COMPLETE, max(since, self._chunks.window.first_number - 1)
+            # What was evicted may not have been for the new topics: ``note_loss`` looks at theirs.
+            outcome, told = Outcome.COMPLETE, located.start
         new = frozenset(map(topic_key, topics))
-        self._delivered_from = {**known, **dict.fromkeys(new, start)} or None
-        return Backfill(outcome, start, self.position, new, delivered_from, topics)
+        self._delivered_from = {**known, **dict.fromkeys(new, located.start)} or None
+        backfill = Backfill(outcome, located.start, told, position, new, delivered_from, topics)
+        backfill.note_loss(self._chunks.window)
+        return backfill
 
     @property
     def _outbox(self) -> Outbox:

@@ -6,6 +6,7 @@ The first line of a docstring is the summary of its frame in the AsyncAPI docume
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -16,16 +17,17 @@ from unmissed.core.encoding import encode_json
 from unmissed.core.errors import UnmissedError, public_text
 from unmissed.core.fields import (
     ANY,
+    BOOLEAN,
     INTEGER,
+    MESSAGES,
     NUMBER,
     OUTCOME,
     REQUEST_ID,
-    SECONDS,
     TEXT,
     TOPICS,
+    TRUE,
     Content,
     fields_of,
-    short_seconds,
 )
 
 MAX_DETAIL_BYTES = 1_000
@@ -42,7 +44,15 @@ def error_detail(text: str) -> str:
     return encoded[: MAX_DETAIL_BYTES - 3].decode(errors="ignore") + "..."
 
 
+def short_seconds(seconds: float) -> float | None:
+    """Return whole seconds as an integer, as in tokens, and None for a time that never ends."""
+    if not isfinite(seconds):
+        return None
+    return int(seconds) if int(seconds) == seconds else seconds
+
+
 _DETAIL = Content(TEXT.schema, error_detail)
+SECONDS = Content({"type": "number"}, short_seconds)
 _UNIX_TIME = SECONDS.described("Unix time in seconds.")
 _SECONDS_LEFT = SECONDS.described("Seconds until the token expires, by the clock of the server.")
 
@@ -83,8 +93,10 @@ class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
     ``oldest`` and ``latest`` are as over REST, and ``sequence_number`` is the position from which you start. There is
-    an ``outcome`` if you sent ``since``, ``topics`` if you follow any, and ``expires_at`` and ``expires_in`` if your
-    token expires. Use ``expires_in`` where your clock may be wrong. Requests beyond ``rate`` and ``burst`` are refused.
+    an ``outcome`` if you sent ``since``, with ``from`` and ``to`` as in the frame ``gap`` if it is a gap. With
+    ``state``, the frames ``state`` follow. There are ``topics`` if you follow any, and ``expires_at`` and
+    ``expires_in`` if your token expires. Use ``expires_in`` where your clock may be wrong. Requests beyond ``rate`` and
+    ``burst`` are refused.
     """
 
     type: ClassVar[str] = "connected"
@@ -100,6 +112,9 @@ class ConnectedFrame(ServerFrame):
     rate: Annotated[float, SECONDS.described("Requests a second that you may send on average.")]
     burst: Annotated[int, INTEGER.described("Requests that you may send at once.")]
     outcome: Annotated[str | None, OUTCOME] = None
+    first_lost: Annotated[int | None, NUMBER.named("from")] = None
+    last_lost: Annotated[int | None, NUMBER.named("to")] = None
+    state: Annotated[bool, TRUE] = False
     topics: Annotated[Collection[str] | None, TOPICS] = None
     expires_at: Annotated[float | None, _UNIX_TIME] = None
     expires_in: Annotated[float | None, _SECONDS_LEFT] = None
@@ -108,6 +123,9 @@ class ConnectedFrame(ServerFrame):
         """Return the frame as compact JSON. Each handshake needs one: what is equal in all of them is encoded once."""
         optional = {
             "outcome": self.outcome,
+            "from": self.first_lost,
+            "to": self.last_lost,
+            "state": self.state or None,
             "topics": self.topics and sorted(self.topics),
             "expires_at": None if self.expires_at is None else short_seconds(self.expires_at),
             "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
@@ -158,19 +176,48 @@ class HeartbeatFrame(ServerFrame):
 
 @_frame
 class GapFrame(ServerFrame):
-    """Messages that are lost.
+    """A message that you would have seen is lost.
 
-    You were too slow: the log evicted ``from`` to ``to`` before you had read them. ``sequence_number`` is ``to``.
+    Of the messages ``from`` to ``to``, at least the one numbered ``to`` was evicted before you had read it. Those that
+    are retained follow; whatever else you would have seen in this range is lost, or was replaced. ``sequence_number``
+    is your position, which a gap does not move. Each loss is declared once on a connection.
     """
 
     type: ClassVar[str] = "gap"
 
     first: Annotated[int, NUMBER.named("from")]
-    last: Annotated[int, NUMBER.named("to", "sequence_number")]
+    last: Annotated[int, NUMBER.named("to")]
+    sequence_number: Annotated[int, NUMBER]
 
     def encode(self) -> bytes:
         """Return the frame as compact JSON."""
-        return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (self.first, self.last, self.last)
+        return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (self.first, self.last, self.sequence_number)
+
+
+@_frame
+class StateFrame(ServerFrame):
+    """A part of the retained values by key that you see, in order.
+
+    ``values`` are messages with a ``key``: the newest of each, and the pieces with ``append``. The last part has
+    ``has_more`` false and a ``sequence_number``, at which the state is cut: what is newer follows as ordinary messages.
+    With the last part, replace all that you kept for these topics. If you are cut before it, ask for the state again.
+    ``id`` is that of the request, if it had one.
+    """
+
+    type: ClassVar[str] = "state"
+
+    values: Annotated[Collection[bytes], MESSAGES]
+    has_more: Annotated[bool, BOOLEAN]
+    sequence_number: Annotated[int | None, NUMBER] = None
+    id: Annotated[str | None, REQUEST_ID] = None
+
+    def encode(self) -> bytes:
+        """Return the frame as compact JSON. Its values are the bytes of messages, which are included unchanged."""
+        rest = {"has_more": self.has_more, "sequence_number": self.sequence_number, "id": self.id}
+        return b'{"type":"state","values":[%b],%b' % (
+            b",".join(self.values),
+            to_json({name: value for name, value in rest.items() if value is not None})[1:],
+        )
 
 
 @_frame
@@ -241,7 +288,8 @@ class FollowingFrame(ServerFrame):
     """The answer to follow and unfollow: the topics that it added or removed.
 
     ``added`` are those that you did not follow before, and ``removed`` those that you no longer follow.
-    ``sequence_number`` is your position. There is an ``outcome`` if the request had ``since``.
+    ``sequence_number`` is your position. There is an ``outcome`` if the request had ``since``: it is a gap if messages
+    of the new topics after it were evicted, with ``from`` and ``to`` as in the frame ``gap``.
     """
 
     type: ClassVar[str] = "following"
@@ -251,6 +299,8 @@ class FollowingFrame(ServerFrame):
     removed: Annotated[Collection[str], TOPICS]
     sequence_number: Annotated[int, NUMBER]
     outcome: Annotated[str | None, OUTCOME] = None
+    first_lost: Annotated[int | None, NUMBER.named("from")] = None
+    last_lost: Annotated[int | None, NUMBER.named("to")] = None
     id: Annotated[str | None, REQUEST_ID] = None
 
 
@@ -285,6 +335,7 @@ SERVER_FRAMES: tuple[type[ServerFrame], ...] = (
     ConnectedFrame,
     HeartbeatFrame,
     GapFrame,
+    StateFrame,
     ReconnectFrame,
     ErrorFrame,
     PongFrame,

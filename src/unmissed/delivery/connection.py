@@ -120,7 +120,7 @@ class Connection:
 
     @property
     def position(self) -> int:
-        """The last sequence number written to the socket, or skipped because it was evicted or is not visible."""
+        """The last sequence number written to the socket, or skipped because it is not retained or not visible."""
         return self.reader.position
 
     @property
@@ -144,9 +144,9 @@ class Connection:
 
     # Out
 
-    def open(self, greeting: bytes, *, heartbeat: bool) -> None:
-        """Send the ``connected`` frame and every message after the position, then a heartbeat if requested."""
-        self.reader.greet(greeting, heartbeat=heartbeat)
+    def open(self, greeting: bytes, *, heartbeat: bool, state: bool) -> None:
+        """Send the ``connected`` frame, the state if requested, every message after the position, and a heartbeat."""
+        self.reader.greet(greeting, heartbeat=heartbeat, state=state)
         self._socket.attach(self)
         self._write()
 

@@ -15,7 +15,7 @@ from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
 from unmissed.core.reader import TURN, ClientReader, ReadCounts, TopicChange, Turn
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Window
 
 LARGE = CHUNK_BYTES * 2 // 3
@@ -37,15 +37,23 @@ def chunks_of(*audiences: str, max_messages: int = 10_000, size: int = 0) -> Chu
 def append(window: Window, audience: str, *, size: int = 0) -> Message:
     number = window.latest + 1
     payload = b'{"type":"m","sequence_number":%d,"timestamp":"","data":"%b"}' % (number, b"x" * size)
-    addressed = EVERYONE if audience == "all" else Audience(frozenset(audience.split()))
+    addressed = EVERYONE if audience == "all" else Audience.with_keys(audience.split())
     message = Message(number, "", payload, addressed, appended_at=float(number - FIRST))
     window.append(message)
     return message
 
 
-def reader_of(chunks: Chunks, *topics: str, start: int = nth(0), counts: ReadCounts | None = None) -> ClientReader:
+def reader_of(
+    chunks: Chunks, *topics: str, start: int = nth(0), told: int = 0, counts: ReadCounts | None = None
+) -> ClientReader:
     return ClientReader(
-        chunks, counts or ReadCounts(), user_id="alice", topics=frozenset(topics), chose_topics=True, start=start
+        chunks,
+        counts or ReadCounts(),
+        user_id="alice",
+        topics=frozenset(topics),
+        chose_topics=True,
+        start=start,
+        told=told,
     )
 
 
@@ -109,9 +117,9 @@ def test_live_delivery_and_recovery_return_the_same(
 
 
 GAPS = {
-    "what is lost was visible": (["all", "all", "all"], 0, [("gap", nth(2)), ("m", nth(3))]),
+    "what is lost was visible": (["all", "all", "all"], 0, [("gap", nth(0)), ("m", nth(3))]),
     "it was seen before": (["all", "all", "all"], 2, [("m", nth(3))]),
-    "only a part of it was visible": (["all", "@bob", "@alice"], 0, [("gap", nth(1)), ("m", nth(3))]),
+    "only a part of it was visible": (["all", "@bob", "@alice"], 0, [("gap", nth(0)), ("m", nth(3))]),
     "all of it was for others": (["@bob", "#news", "all"], 0, [("m", nth(3))]),
 }
 
@@ -137,8 +145,152 @@ def test_a_gap_that_is_behind_everything_ends_the_read() -> None:
     reader = reader_of(chunks)
     chunks.window.expire(2 * AGE)
 
-    assert [("gap", nth(2))] == shape(read(reader))
+    [gap] = read(reader)
+    assert {"type": "gap", "from": nth(1), "to": nth(2), "sequence_number": nth(0)} == gap
     assert (True, nth(2)) == (reader.up_to_date, reader.position)
+
+
+def test_a_gap_is_declared_once_and_again_when_more_is_lost() -> None:
+    chunks = chunks_of("all", "all", max_messages=1, size=LARGE)
+    reader = reader_of(chunks)
+    append(chunks.window, "all", size=LARGE)
+    assert [("gap", nth(0)), ("m", nth(3))] == shape(step(reader))
+    append(chunks.window, "all", size=LARGE)
+    append(chunks.window, "all", size=LARGE)
+
+    again = read(reader)
+
+    assert [("gap", nth(3)), ("m", nth(5))] == shape(again)
+    assert (nth(4), nth(4)) == (again[0]["from"], again[0]["to"])
+
+
+def window_with_rules() -> Window:
+    """Return a window that retains 10 messages of each of ``#few`` and ``#rare``."""
+    rules = (Rule("few", 10, AGE), Rule("rare", 10, AGE))
+    return Window(Retention(max_messages=10_000, max_age=AGE, rules=rules), epoch="e", first_number=FIRST)
+
+
+def test_a_loss_below_a_later_eviction_for_others_is_declared() -> None:
+    """A reader that took the highest evicted number for declared would pass a lower one that is evicted later."""
+    window = window_with_rules()
+    append(window, "#rare")
+    for _ in range(11):
+        append(window, "#few")
+    reader = reader_of(Chunks(window), "rare", start=nth(0))
+    reader.send(b'{"type":"pong","sequence_number":0}')
+    reader.pause()
+    for _ in range(10):
+        append(window, "#rare")
+
+    frames = read(reader)
+
+    [gap] = [frame for frame in frames if frame["type"] == "gap"]
+    assert nth(2) == window.evicted_through
+    assert {"type": "gap", "from": nth(1), "to": nth(1), "sequence_number": nth(0)} == gap
+
+
+def test_a_check_that_finds_no_loss_declares_nothing_to_the_reader() -> None:
+    """The same, with a check between the two evictions."""
+    window = window_with_rules()
+    append(window, "all", size=2 * CHUNK_BYTES)
+    append(window, "#rare")
+    for _ in range(12):
+        append(window, "#few")
+    reader = reader_of(Chunks(window), "rare", start=nth(0))
+    assert messages(1) == shape(step(reader))
+    assert nth(4) == window.evicted_through
+
+    for _ in range(10):
+        append(window, "#rare")
+
+    assert ("gap", nth(1)) == shape(step(reader))[0]
+
+
+def test_a_gap_declares_no_more_than_this_client_has_lost() -> None:
+    """The highest evicted number is that of others, and a message below it is lost later."""
+    window = window_with_rules()
+    append(window, "#rare")
+    append(window, "all", size=2 * CHUNK_BYTES)
+    append(window, "#rare")
+    for _ in range(12):
+        append(window, "#few")
+    for _ in range(9):
+        append(window, "#rare")
+    reader = reader_of(Chunks(window), "rare", start=nth(0))
+    assert [("gap", nth(0)), *messages(2)] == shape(step(reader))
+    assert nth(5) == window.evicted_through
+
+    append(window, "#rare")
+
+    again = step(reader)[0]
+    assert {"type": "gap", "from": nth(3), "to": nth(3), "sequence_number": nth(2)} == again
+
+
+def test_what_is_retained_in_a_gap_follows_and_the_gap_is_declared_once() -> None:
+    window = window_with_rules()
+    append(window, "#few", size=LARGE)
+    append(window, "#rare", size=LARGE)
+    append(window, "all", size=LARGE)
+    for _ in range(11):
+        append(window, "#few", size=LARGE)
+    reader = reader_of(Chunks(window), "few", "rare", start=nth(0))
+    reader.send_heartbeat()
+
+    frames = read(reader)
+
+    assert [("gap", nth(0)), *messages(2, 3, *range(5, 15)), ("heartbeat", nth(14))] == shape(frames)
+    assert (nth(1), nth(4)) == (frames[0]["from"], frames[0]["to"])
+
+
+def test_numbers_without_a_message_are_passed() -> None:
+    """What had the last numbers was replaced or evicted, and the position ends at the latest number all the same."""
+    window = window_with_rules()
+    for _ in range(3):
+        append(window, "all")
+    reader = reader_of(Chunks(window), start=nth(1))
+    append(window, "#few")
+    window.expire(2 * AGE)
+    window.skip(nth(9))
+
+    frames = read(reader)
+
+    assert ["gap"] == [frame["type"] for frame in frames]
+    assert (True, nth(9)) == (reader.up_to_date, reader.position)
+
+
+def test_a_reset_begins_below_the_oldest_retained_message() -> None:
+    window = window_with_rules()
+    append(window, "#few")
+    append(window, "#rare")
+    for _ in range(12):
+        append(window, "#few")
+    located = window.locate(nth(500))
+
+    reader = reader_of(Chunks(window), "few", "rare", start=located.start, told=located.lost_through)
+
+    assert (nth(1), nth(4)) == (located.start, located.lost_through)
+    assert messages(2, *range(5, 15)) == shape(read(reader))
+
+
+def test_a_gap_that_the_first_frame_has_declared_is_not_declared_again() -> None:
+    chunks = chunks_of("all", "all", "all", max_messages=1)
+    located = chunks.window.locate(nth(0))
+
+    reader = reader_of(chunks, start=located.start, told=located.lost_through)
+
+    assert messages(3) == shape(read(reader))
+
+
+def test_a_loss_after_the_one_that_the_first_frame_has_declared_is_declared() -> None:
+    chunks = chunks_of("all", "all", "all", max_messages=1)
+    located = chunks.window.locate(nth(0))
+    reader = reader_of(chunks, start=located.start, told=located.lost_through)
+
+    append(chunks.window, "all")
+
+    [gap, message] = read(reader)
+    assert (nth(1), nth(3), nth(0)) == (gap["from"], gap["to"], gap["sequence_number"])
+    assert nth(4) == message["sequence_number"]
 
 
 # Turns
@@ -343,6 +495,44 @@ def test_too_many_topics_are_refused_and_change_nothing() -> None:
     assert [] == read(reader)
 
 
+def test_a_backfill_whose_beginning_was_evicted_has_the_range_of_its_gap() -> None:
+    chunks = chunks_of("#news", "#news", "#news", "all", max_messages=2)
+    reader = reader_of(chunks, start=nth(4))
+
+    reader.follow(frozenset({"news"}), since=nth(1))
+
+    message, following = read(reader)
+    assert nth(3) == message["sequence_number"]
+    assert ("gap", nth(2), nth(2)) == (following["outcome"], following["from"], following["to"])
+    assert nth(4) == following["sequence_number"]
+
+
+def test_what_a_backfill_loses_while_it_is_read_extends_its_gap() -> None:
+    chunks = chunks_of(*["#news"] * 4, max_messages=3, size=CHUNK_BYTES)
+    reader = reader_of(chunks, start=nth(4))
+    reader.follow(frozenset({"news"}), since=0)
+    assert messages(2) == shape(step(reader))
+    for _ in range(2):
+        append(chunks.window, "@bob")
+
+    message, following = read(reader)
+
+    assert nth(4) == message["sequence_number"]
+    assert ("gap", nth(1), nth(3)) == (following["outcome"], following["from"], following["to"])
+
+
+def test_a_backfill_from_another_epoch_is_a_reset_with_everything_that_is_retained() -> None:
+    chunks = chunks_of(*["#news"] * 4, max_messages=2)
+    reader = reader_of(chunks, start=nth(4))
+
+    reader.follow(frozenset({"news"}), since=nth(2), epoch="another")
+
+    frames = read(reader)
+    assert messages(3, 4) == shape(frames[:-1])
+    assert "reset" == frames[-1]["outcome"]
+    assert not {"from", "to"} & set(frames[-1])
+
+
 def test_another_backfill_is_refused_until_the_first_is_complete() -> None:
     reader = reader_of(chunks_of(*["#news"] * 3, size=LARGE))
     read(reader)
@@ -420,11 +610,15 @@ class Reading(RuleBasedStateMachine):
         self.reader = reader_of(self.chunks)
         self.published: list[Message] = []
         self.position = nth(0)
+        self.told = nth(0)
+        """The last number of the last gap that was declared."""
         self.topics: set[str] = set()
         self.seen: dict[int, set[str]] = {}
         """The numbers that were delivered, and the keys followed ever since that made each visible."""
         self.backfill: tuple[set[str], int, int] | None = None
         """The topics that are still followed, the position, and the end."""
+        self.seen_before: set[int] = set()
+        """The numbers that were delivered before the backfill, also for topics that are unfollowed during it."""
 
     @property
     def keys(self) -> set[str]:
@@ -446,7 +640,9 @@ class Reading(RuleBasedStateMachine):
         return [
             each.sequence_number
             for each in self.published
-            if after < each.sequence_number <= through and (each.audience.keys or set()) & wanted
+            if after < each.sequence_number <= through
+            and (each.audience.keys or set()) & wanted
+            and each.sequence_number not in self.seen_before
         ]
 
     # What happens
@@ -471,7 +667,7 @@ class Reading(RuleBasedStateMachine):
         for frame in step(self.reader):
             self.take(frame)
         if self.reader.up_to_date:
-            assert [] == self.visible(self.position, self.window.latest), "silent loss"
+            self.move_to(self.window.latest)
 
     @rule()
     def read_all(self) -> None:
@@ -495,6 +691,7 @@ class Reading(RuleBasedStateMachine):
         assert TopicChange(added=frozenset(new)) == change
         if since is not None:
             self.backfill = new, since, self.position
+            self.seen_before = {number for number, keys in self.seen.items() if keys}
 
     @rule(topic=st.sampled_from(TOPICS))
     def unfollow(self, topic: str) -> None:
@@ -525,12 +722,15 @@ class Reading(RuleBasedStateMachine):
                 self.see(number, self.keys)
             case {"type": "m", "sequence_number": number}:
                 self.take_of_backfill(number)
-            case {"type": "gap", "from": first, "to": last}:
-                self.move_to(first - 1)
+            case {"type": "gap", "from": first, "to": last, "sequence_number": number}:
+                self.move_to(number)
                 assert self.position + 1 == first
+                assert last > self.told, "declared before"
                 lost = self.visible(self.position, self.window.evicted_through)
                 assert last == lost[-1], "a false gap, or not all of it"
-                self.position = last
+                self.told = last
+            case {"type": "following", "outcome": "gap", "from": first, "to": last}:
+                self.end_backfill("gap", first, last)
             case {"type": "following", "outcome": outcome}:
                 self.end_backfill(outcome)
             case {"type": "published", "sequence_number": number}:
@@ -544,7 +744,9 @@ class Reading(RuleBasedStateMachine):
     def move_to(self, number: int) -> None:
         """Move the position, past nothing that the client is to see."""
         if number > self.position:
-            assert [] == self.visible(self.position, number), "silent loss"
+            assert [] == self.visible(max(self.position, self.told), number), "silent loss"
+            passed = self.visible(self.position, number)
+            assert all(each <= self.window.evicted_through for each in passed), "lost, although it is retained"
             self.position = number
 
     def see(self, number: int, keys: set[str]) -> None:
@@ -562,12 +764,13 @@ class Reading(RuleBasedStateMachine):
         self.backfill = topics, number, until
         self.see(number, self.keys)
 
-    def end_backfill(self, outcome: str) -> None:
+    def end_backfill(self, outcome: str, first: int = 0, last: int = 0) -> None:
         assert self.backfill
         _, position, until = self.backfill
         missing = [each for each in self.of_backfill(position, until) if not self.seen.get(each)]
         assert all(each <= self.window.evicted_through for each in missing), "silent loss"
-        assert not missing or outcome == "gap"
+        assert not missing or (outcome == "gap" and first <= missing[0] and missing[-1] <= last)
+        assert last <= self.window.evicted_through, "a false gap"
         self.backfill = None
 
     def teardown(self) -> None:

@@ -43,12 +43,12 @@ class RecordingListener:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def make_room(self, *, messages: int, size: int) -> None: ...
+    def make_room(self, messages: Sequence[Draft | Message]) -> None: ...
 
     def appended(self) -> None:
         self.calls.append("appended")
 
-    async def wait_for_readers(self) -> None:
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
         self.calls.append("wait")
 
     def before_restart(self) -> None:
@@ -64,11 +64,12 @@ class OfferingListener(RecordingListener):
         self._window = window
         self._offered, self._offered_bytes = window.latest, window.appended_bytes
 
-    def make_room(self, *, messages: int, size: int) -> None:
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
         self._count_lost()
         retention = self._window.retention
         waiting, waiting_bytes = self._window.latest - self._offered, self._window.appended_bytes - self._offered_bytes
-        if waiting and (waiting + messages > retention.max_messages or waiting_bytes + size > retention.max_bytes):
+        size = sum(each.size_in_log for each in messages)
+        if waiting and (waiting + len(messages) > retention.max_messages or waiting_bytes + size > retention.max_bytes):
             self.offers += 1
             self._offered, self._offered_bytes = self._window.latest, self._window.appended_bytes
 
@@ -586,7 +587,7 @@ async def test_a_node_that_reads_nothing_for_a_while_does_not_stop_the_others(pl
             super().__init__()
             self.ready = asyncio.Event()
 
-        async def wait_for_readers(self) -> None:
+        async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
             await self.ready.wait()
 
     (slow, behind), (fast, ahead) = await place.open(), await place.open()
