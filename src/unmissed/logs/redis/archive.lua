@@ -28,6 +28,7 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
   local values, pieces, bytes = prefix .. ':values', prefix .. ':pieces', prefix .. ':bytes'
   local shelves, lost, mark = prefix .. ':shelves', prefix .. ':lost', 'e' .. epoch
   local checked, touched, newest, kept = {}, {}, latest, 0
+  local losses, growth = {}, {}
 
   local function shelf_of(pattern)
     return prefix .. ':shelf:' .. pattern
@@ -52,7 +53,7 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
     for _, hash in ipairs({values, pieces, shelves}) do redis.call('HSET', hash, mark, 0) end
     redis.call('ZADD', lost, '+inf', mark)
     -- Also what this call has kept so far.
-    archive.unknown, checked = newest, {}
+    archive.unknown, checked, losses, growth = newest, {}, {}, {}
   end
 
   -- If a part of the archive is missing, anything in it may be lost.
@@ -78,24 +79,39 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
     end
   end
 
+  -- Written at the end, once for each key and shelf.
   local function lose(key, number)
-    redis.call('ZADD', lost, 'GT', text(number), key)
-    if redis.call('ZCARD', lost) > MAX_MEMBERS then
-      archive.unknown = math.max(archive.unknown, tonumber(redis.call('ZPOPMIN', lost)[2]))
-    end
+    losses[key] = math.max(losses[key] or 0, number)
   end
 
   local function grow(pattern, member, size)
     if size == 0 then return end
-    redis.call('HINCRBY', bytes, member, size)
-    redis.call('HINCRBY', shelves, 's' .. pattern, size)
+    redis.call('HINCRBY', bytes, member, text(size))
+    growth[pattern] = (growth[pattern] or 0) + size
+  end
+
+  local function write_growth()
+    for pattern, size in pairs(growth) do
+      redis.call('HINCRBY', shelves, 's' .. pattern, text(size))
+    end
+    growth = {}
+  end
+
+  local function write_losses()
+    local has_new = false
+    for key, number in pairs(losses) do
+      has_new = redis.call('ZADD', lost, 'GT', text(number), key) == 1 or has_new
+    end
+    for _ = 1, has_new and redis.call('ZCARD', lost) - MAX_MEMBERS or 0 do
+      archive.unknown = math.max(archive.unknown, tonumber(redis.call('ZPOPMIN', lost)[2]))
+    end
   end
 
   local function remove(pattern, member)
     redis.call('ZREM', shelf_of(pattern), member)
     local size = redis.call('HGET', bytes, member)
     if size then
-      redis.call('HINCRBY', shelves, 's' .. pattern, -tonumber(size))
+      growth[pattern] = (growth[pattern] or 0) - tonumber(size)
       redis.call('HDEL', bytes, member)
     end
   end
@@ -198,6 +214,7 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
   -- The message is governed by the rule of another key, or by none.
   function archive.lose(key, number)
     check()
+    newest = math.max(newest, number)
     lose(key, number)
   end
 
@@ -214,6 +231,7 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
     end
     if not checked[0] then return end
     for _ = 1, STEPS + kept do
+      write_growth()
       local held, total, largest, most = redis.call('HGETALL', shelves), 0, nil, 0
       for index = 1, #held, 2 do
         local size = tonumber(held[index + 1])
@@ -225,6 +243,8 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
       if not member then break end
       drop(largest, member, number)
     end
+    write_growth()
+    write_losses()
   end
 
   return archive
