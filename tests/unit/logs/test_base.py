@@ -608,7 +608,9 @@ RULES = Retention(max_messages=20, rules=(Rule("rooms.*", 10, 3_600.0), Rule("@*
 RULED = [{"#rooms.a"}, {"#rooms.b"}, {"@alice"}, {"@bob", "#rooms.b"}, {"@carol"}]
 """Keys of clients that have a rule."""
 
-archiving = pytest.mark.parametrize("place", [pytest.param("redis", marks=pytest.mark.live)], indirect=True)
+archiving = pytest.mark.parametrize(
+    "place", ["sqlite", "sqlite-normal", pytest.param("redis", marks=pytest.mark.live)], indirect=True
+)
 
 
 def about(number: int, **fields: Any) -> Draft:
@@ -684,6 +686,7 @@ async def test_a_message_to_everyone_that_is_lost_is_a_gap_for_every_client(plac
     start = (await log.publish([about(1, topics=["rooms.a"])])).receipt.first
     broadcast = (await log.publish([about(2)])).receipt.first
     await publish_others(log)
+    await log.publish([about(3)])
     await place.close(log)
 
     _, after = await place.open(retention=RULES)
@@ -776,3 +779,37 @@ async def test_a_value_that_lacks_a_piece_is_not_restored_as_if_it_were_whole(pl
 
     assert [] == [message for message in after if message.key is not None and after.is_whole(message)]
     assert [Outcome.GAP, Outcome.COMPLETE] == verdicts(after, [start, start + 1], {"@alice"})
+
+
+@archiving
+async def test_a_rule_that_is_added_declares_what_was_published_without_it(place: Place) -> None:
+    log, _ = await place.open(retention=RULES)
+    start = (await log.publish([about(1, topics=["rooms.a"]), about(2, topics=["hall"])])).receipt.first
+    await publish_others(log)
+    await place.close(log)
+    more = replace(RULES, rules=(*RULES.rules, Rule("hall", 10, 3_600.0)))
+
+    log, first = await place.open(retention=more)
+    later = (await log.publish([about(3, topics=["hall"])])).receipt.first
+    for number in range(300):
+        await log.publish([about(number, topics=["rooms.a"])])
+    await place.close(log)
+    _, second = await place.open(retention=more)
+
+    assert [Outcome.GAP] == verdicts(first, [start], {"#hall"})
+    assert [Outcome.GAP, Outcome.COMPLETE] == verdicts(second, [start, later - 1], {"#hall"})
+
+
+@archiving
+async def test_a_value_that_was_deleted_stays_deleted(place: Place) -> None:
+    log, _ = await place.open(retention=RULES)
+    cart = {"users": ["alice"], "key": "cart"}
+    await log.publish([about(1, **cart), about(2, deleted=True, **cart)])
+    for number in range(10):
+        await log.publish([about(number, users=["alice"])])
+    await publish_others(log)
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    assert [*range(10)] == [message.as_dict()["data"] for message in after if message.audience.first == "@alice"]

@@ -14,7 +14,7 @@ from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable, NotRunning
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Located, Outcome, Window
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
@@ -598,3 +598,136 @@ async def test_a_log_that_is_opened_again_continues_the_epoch(engine: FakeEngine
 
     assert (before.epoch, before.latest + 1) == (after.epoch, after.latest)
     await log.close()
+
+
+class ArchivingEngine(FakeEngine):
+    """An engine that keeps messages below its tail, which begins at the oldest that it can read."""
+
+    def __init__(self, *, count: int) -> None:
+        super().__init__(count=count)
+        self.lost = 0
+        self.archived: list[Record] = []
+        self.reads: list[int] = []
+        """The number before which the archive was read, each time."""
+
+    async def state(self, seen: Seen | None) -> State:
+        return replace(await super().state(seen), lost=self.lost)
+
+    async def archive(self, *, before: int) -> Archive:
+        self.reads.append(before)
+        return Archive(self.archived, {"#rooms.a": nth(1)}, everyone=0, unknown=0)
+
+    def trim(self, *ns: int) -> None:
+        """Move some messages from the tail to the archive."""
+        numbers = nths(*ns)
+        self.archived += [record for record in self._records if record.number in numbers]
+        self.lose(*range(self._records[0].number, max(numbers) + 1))
+
+    def jump(self, number: int, *, is_lost: bool) -> None:
+        """Go on after a number: what was stored before may be lost, or the numbers were not used."""
+        after, self.latest = self.latest, number
+        first = self.store(drafts(1, of="after "))
+        if is_lost:
+            self.lost = number
+        else:
+            self._records[-1] = replace(self._records[-1], after=after)
+        assert first == number + 1
+
+
+ROOM = frozenset({"#rooms.a"})
+RULES = Retention(max_messages=100, rules=(Rule("rooms.*", 10, 3_600.0),))
+
+
+def room_drafts(count: int) -> list[Draft]:
+    return [Draft.of({"type": "a", "topics": ["rooms.a"], "data": n}, max_bytes=1_000) for n in range(count)]
+
+
+@asynccontextmanager
+async def ruled(engine: FakeEngine) -> AsyncIterator[tuple[SharedLog, Window]]:
+    log = SharedLog(engine, retention=RULES, clock=ManualClock(50.0))
+    window = await log.open()
+    yield log, window
+    await log.close()
+
+
+async def test_a_node_that_starts_has_the_archive_below_the_tail() -> None:
+    engine = ArchivingEngine(count=0)
+    engine.store(room_drafts(5))
+    engine.store_ms += 10_000
+    engine.trim(2, 4)
+    engine.store(drafts(2))
+
+    async with ruled(engine) as (log, window):
+        assert [nth(5)] == engine.reads
+        assert nths(2, 4, 5, 6, 7) == in_window(window)
+        assert [40.0, 40.0, 40.0, 50.0, 50.0] == [message.appended_at for message in window]
+        assert [Outcome.GAP, Outcome.COMPLETE] == [window.locate(nth(n), keys=ROOM).outcome for n in (0, 1)]
+        assert nth(4) == window.lost_through(frozenset({"#lobby"}))
+        assert nth(8) == (await log.publish(drafts(1))).receipt.first
+
+
+async def test_a_node_whose_engine_has_everything_reads_no_archive() -> None:
+    engine = ArchivingEngine(count=3)
+
+    async with ruled(engine) as (_, window):
+        assert ([], nths(1, 2, 3)) == (engine.reads, in_window(window))
+
+
+async def test_a_node_that_has_fallen_out_of_the_tail_reads_the_archive() -> None:
+    engine = ArchivingEngine(count=0)
+    engine.store(room_drafts(2))
+    async with ruled(engine) as (log, window):
+        listener = RecordingListener()
+        log.subscribe(listener)
+        engine.leave()
+        engine.store(room_drafts(3))
+        engine.trim(1, 2, 4)
+        engine.store(drafts(2))
+        waiting = asyncio.create_task(log.publish(drafts(1)))
+        engine.come_back()
+        await waiting
+
+        assert [nth(5)] == engine.reads
+        assert nths(1, 2, 4, 5, 6, 7, 8) == in_window(window)
+        assert Outcome.COMPLETE is window.locate(nth(1), keys=ROOM).outcome
+        assert "restart" not in listener.calls
+
+
+async def test_numbers_that_the_engine_has_lost_leave_what_is_retained() -> None:
+    engine = ArchivingEngine(count=3)
+    async with ruled(engine) as (log, window):
+        engine.jump(nth(1_000), is_lost=True)
+        await until(lambda: window.latest == nth(1_001))
+
+        assert nths(1, 2, 3, 1_001) == in_window(window)
+        assert [] == engine.reads
+        for keys in (ROOM, frozenset({"@alice"})):
+            assert Outcome.GAP is window.locate(nth(3), keys=keys).outcome
+            assert Outcome.COMPLETE is window.locate(nth(1_000), keys=keys).outcome
+        assert nth(1_002) == (await log.publish(drafts(1))).receipt.first
+
+
+async def test_numbers_that_were_lost_are_declared_by_a_node_that_starts_later() -> None:
+    engine = ArchivingEngine(count=3)
+    engine.jump(nth(1_000), is_lost=True)
+
+    async with ruled(engine) as (_, window):
+        assert nths(1, 2, 3, 1_001) == in_window(window)
+        assert Outcome.GAP is window.locate(nth(3), keys=ROOM).outcome
+
+    engine.trim(1, 2, 3)
+    async with ruled(engine) as (_, window):
+        assert nths(1, 2, 3, 1_001) == in_window(window)
+        assert Outcome.GAP is window.locate(nth(3), keys=ROOM).outcome
+
+
+async def test_numbers_that_were_never_used_are_no_loss() -> None:
+    engine = ArchivingEngine(count=3)
+    async with ruled(engine) as (log, window):
+        reached = asyncio.create_task(log.catch_up(nth(500)))
+        engine.jump(nth(1_000), is_lost=False)
+        await until(lambda: window.latest == nth(1_001))
+        await reached
+
+        assert nths(1, 2, 3, 1_001) == in_window(window)
+        assert Outcome.COMPLETE is window.locate(nth(0)).outcome

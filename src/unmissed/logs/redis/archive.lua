@@ -10,7 +10,7 @@
 --   :lost             a sorted set of keys of audiences, by the number through which messages for them may be lost
 -- Those from which a loss would not be seen have a mark of the epoch: another program or the server may remove them.
 
-local MAX_MEMBERS, MAX_STEPS = 10000, 8
+local MAX_MEMBERS, STEPS = 10000, 8
 
 local function text(number)
   return string.format('%.0f', number)
@@ -27,7 +27,8 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
   local archive = {unknown = 0, gone = 0}
   local values, pieces, bytes = prefix .. ':values', prefix .. ':pieces', prefix .. ':bytes'
   local shelves, lost, mark = prefix .. ':shelves', prefix .. ':lost', 'e' .. epoch
-  local checked, touched = {}, {}
+  local checked, touched, newest, kept = {}, {}, latest, 0
+  local losses, growth = {}, {}
 
   local function shelf_of(pattern)
     return prefix .. ':shelf:' .. pattern
@@ -37,18 +38,22 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
     return prefix .. ':bucket:' .. key
   end
 
+  local function clear(pattern)
+    for _, member in ipairs(redis.call('ZRANGE', shelf_of(pattern), 0, -1)) do
+      if string.sub(member, 1, 1) == 'b' then redis.call('UNLINK', bucket_of(string.sub(member, 2))) end
+    end
+    redis.call('UNLINK', shelf_of(pattern))
+  end
+
   local function begin()
     for _, field in ipairs(redis.call('HKEYS', shelves)) do
-      local shelf = shelf_of(string.sub(field, 2))
-      for _, member in ipairs(redis.call('ZRANGE', shelf, 0, -1)) do
-        if string.sub(member, 1, 1) == 'b' then redis.call('UNLINK', bucket_of(string.sub(member, 2))) end
-      end
-      redis.call('UNLINK', shelf)
+      if string.sub(field, 1, 1) == 's' then clear(string.sub(field, 2)) end
     end
     redis.call('UNLINK', values, pieces, bytes, shelves, lost)
     for _, hash in ipairs({values, pieces, shelves}) do redis.call('HSET', hash, mark, 0) end
     redis.call('ZADD', lost, '+inf', mark)
-    archive.unknown, checked = latest, {}
+    -- Also what this call has kept so far.
+    archive.unknown, checked, losses, growth = newest, {}, {}, {}
   end
 
   -- If a part of the archive is missing, anything in it may be lost.
@@ -62,33 +67,53 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
       checked[0] = true
     end
     if pattern and not checked[pattern] then
-      local shelf = shelf_of(pattern)
-      if not redis.call('ZSCORE', shelf, mark) then
-        if redis.call('HEXISTS', shelves, 's' .. pattern) == 1 then begin() end
+      local is_known = redis.call('HEXISTS', shelves, 's' .. pattern) == 1
+      if not is_known or not redis.call('ZSCORE', shelf_of(pattern), mark) then
+        if is_known then begin() end
+        -- It may be of an earlier epoch.
+        clear(pattern)
         redis.call('HSET', shelves, 's' .. pattern, 0)
-        redis.call('ZADD', shelf, '+inf', mark)
+        redis.call('ZADD', shelf_of(pattern), '+inf', mark)
       end
       checked[0], checked[pattern] = true, true
     end
   end
 
+  -- Written at the end, once for each key and shelf.
   local function lose(key, number)
-    redis.call('ZADD', lost, 'GT', text(number), key)
-    if redis.call('ZCARD', lost) > MAX_MEMBERS then
-      archive.unknown = math.max(archive.unknown, tonumber(redis.call('ZPOPMIN', lost)[2]))
-    end
+    losses[key] = math.max(losses[key] or 0, number)
   end
 
   local function grow(pattern, member, size)
     if size == 0 then return end
-    redis.call('HINCRBY', bytes, member, size)
-    redis.call('HINCRBY', shelves, 's' .. pattern, size)
+    redis.call('HINCRBY', bytes, member, text(size))
+    growth[pattern] = (growth[pattern] or 0) + size
+  end
+
+  local function write_growth()
+    for pattern, size in pairs(growth) do
+      redis.call('HINCRBY', shelves, 's' .. pattern, text(size))
+    end
+    growth = {}
+  end
+
+  local function write_losses()
+    local has_new = false
+    for key, number in pairs(losses) do
+      has_new = redis.call('ZADD', lost, 'GT', text(number), key) == 1 or has_new
+    end
+    for _ = 1, has_new and redis.call('ZCARD', lost) - MAX_MEMBERS or 0 do
+      archive.unknown = math.max(archive.unknown, tonumber(redis.call('ZPOPMIN', lost)[2]))
+    end
   end
 
   local function remove(pattern, member)
     redis.call('ZREM', shelf_of(pattern), member)
-    redis.call('HINCRBY', shelves, 's' .. pattern, -tonumber(redis.call('HGET', bytes, member) or 0))
-    redis.call('HDEL', bytes, member)
+    local size = redis.call('HGET', bytes, member)
+    if size then
+      growth[pattern] = (growth[pattern] or 0) - tonumber(size)
+      redis.call('HDEL', bytes, member)
+    end
   end
 
   -- The time of the newest entry, or nil if there is none.
@@ -167,7 +192,7 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
   -- or user with a rule; for values without a rule, the first key of the audience, and an empty text for everyone.
   function archive.keep(number, now_ms, draft, kind, key, pattern, count, age_ms, id)
     check(pattern)
-    touched[pattern] = age_ms
+    touched[pattern], newest, kept = age_ms, number, kept + 1
     if kind == 'v' or kind == 'd' then
       if redis.call('HDEL', pieces, id) == 1 then remove(pattern, 'p' .. id) end
     end
@@ -189,13 +214,14 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
   -- The message is governed by the rule of another key, or by none.
   function archive.lose(key, number)
     check()
+    newest = math.max(newest, number)
     lose(key, number)
   end
 
-  -- In bounded steps: what is too old, and what exceeds the number of members or bytes. The largest shelf makes room.
+  -- In a few steps for each message that was kept: what is too old, and what exceeds the number of members or bytes. The largest shelf makes room.
   function archive.trim()
     for pattern, age_ms in pairs(touched) do
-      for _ = 1, MAX_STEPS do
+      for _ = 1, STEPS + kept do
         local member, number = lowest(pattern)
         if not member then break end
         local time = time_of(member)
@@ -204,7 +230,8 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
       end
     end
     if not checked[0] then return end
-    for _ = 1, MAX_STEPS do
+    for _ = 1, STEPS + kept do
+      write_growth()
       local held, total, largest, most = redis.call('HGETALL', shelves), 0, nil, 0
       for index = 1, #held, 2 do
         local size = tonumber(held[index + 1])
@@ -216,6 +243,8 @@ local function archive_of(prefix, epoch, latest, log_ms, margin_ms, max_bytes)
       if not member then break end
       drop(largest, member, number)
     end
+    write_growth()
+    write_losses()
   end
 
   return archive

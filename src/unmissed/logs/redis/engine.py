@@ -91,7 +91,8 @@ class RedisEngine:
     """The keys ``{name}:*`` in a Redis or Valkey server.
 
     ``connect`` returns new clients, and ``shown`` is its address without a password. ``first_number`` replaces the
-    time on the server's clock as the first number of the first epoch. ``clock`` returns monotonic seconds.
+    time on the server's clock as the first number of the first epoch. ``clock`` returns monotonic seconds. Nothing is
+    stored for ``settle_ms`` after a restart or a failover.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class RedisEngine:
         retention: Retention,
         first_number: int | None,
         clock: Callable[[], float] = time.monotonic,
+        settle_ms: int = SETTLE_MS,
     ) -> None:
         self._new_clients = connect
         self._shown = shown
@@ -110,6 +112,7 @@ class RedisEngine:
         self._retention = retention
         self._first_number = first_number
         self._clock = clock
+        self._settle_ms = settle_ms
         self._log_ahead_ms: float | None = None
         """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
         self._clients: RedisClients | None = None
@@ -249,7 +252,7 @@ class RedisEngine:
         arguments: list[Argument] = [
             *(seen.epoch, seen.latest, seen.unix_ms),
             *(secrets.token_urlsafe(9), self._first_number or 0),
-            *(self._retention.max_messages, max_age_ms + 2 * slice_ms + _JUMP_MS, SETTLE_MS, log_ms),
+            *(self._retention.max_messages, max_age_ms + 2 * slice_ms + _JUMP_MS, self._settle_ms, log_ms),
             *(self._retention.max_keys, slice_ms, _RETRY_MS),
             *(self._run_id, int(self._durability.keeps_all), self._durability.hold_ms),
             *(self._channel_name if closing else "", rules_text(self._retention)),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -125,8 +126,9 @@ class ArchiveReader:
             return Archive(unknown=before - 1)
         if life.get(b"rules", b"").decode() != rules_text(retention):
             found.unknown = before - 1
+        first = int(life[b"first"])  # A part that was lost and found again may have messages of an earlier epoch.
         return Archive(
-            [found.records[number] for number in sorted(found.records)],
+            [found.records[number] for number in sorted(found.records) if number >= first],
             {key: number for key, number in found.lost.items() if retention.rule_of(key) is not None},
             everyone=min(before - 1, max(_last_broadcast(life, before), int(life.get(b"gone", 0)))),
             unknown=min(before - 1, max(found.unknown, int(life.get(b"unknown", 0)))),
@@ -174,7 +176,7 @@ class ArchiveReader:
     async def _scored(self, name: str | bytes) -> AsyncIterator[tuple[bytes, int]]:
         """Yield the members of a sorted set with their numbers."""
         async for member, score in self._redis.zscan_iter(name, count=_VALUES):
-            if member != self._mark:
+            if score != math.inf:  # Not a mark.
                 yield member, int(score)
 
     async def _life(self) -> dict[bytes, bytes]:

@@ -62,8 +62,12 @@ local run, vouched, lost, skip = held[4], held[9], tonumber(held[10] or 0), held
 local closed, kept_all = held[12], held[13] or '0'
 local unknown, gone = tonumber(held[15] or 0), tonumber(held[16] or 0)
 local broadcast, earlier, segment = tonumber(held[17] or 0), tonumber(held[18] or 0), tonumber(held[19] or 0)
--- Not later than this, in case the clock of the server was set back.
-local settle_until = math.min(tonumber(held[5] or 0), now_ms + math.max(settle_ms, hold_ms))
+local settle_until, longest_ms = tonumber(held[5] or 0), math.max(settle_ms, hold_ms)
+if settle_until > now_ms + longest_ms then
+  -- The clock of the server was set back.
+  settle_until = now_ms + longest_ms
+  redis.call('HSET', life, 'settle_until', text(settle_until))
+end
 
 -- The clock of the log, whose differences are ages, advances with the monotonic clocks of the nodes. Only a node that has
 -- just started has no time of it, and adds the time on the wall clock since the last call: seconds, if other nodes run.
