@@ -5,12 +5,14 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.feed import VOID, Record
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import Body, Packet, api_request, decode_body, error_code, error_text
+from unmissed.logs.jetstream.stream import StreamInfo
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -38,12 +40,11 @@ class StreamConsumer:
     The server ends each pull after ``pull_seconds``, a whole number.
     """
 
-    def __init__(
-        self, connection: NatsConnection, *, stream: str, subjects: str, pull_seconds: int = _PULL_SECONDS
-    ) -> None:
+    def __init__(self, connection: NatsConnection, *, stream: StreamInfo, pull_seconds: int = _PULL_SECONDS) -> None:
         self._connection = connection
-        self._stream = stream
-        self._subjects = subjects
+        self._stream = stream.name
+        self._subjects = stream.subjects
+        self._numbering = stream.numbering
         self._pull_seconds = pull_seconds
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
@@ -60,7 +61,7 @@ class StreamConsumer:
         """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
         self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
         try:
-            await self._create_consumer(number + 1)
+            await self._create_consumer(self._numbering.sequence_after(number))
             yield []
             while True:
                 if not self._expected:
@@ -126,15 +127,17 @@ class StreamConsumer:
                 self._take_status(message)
                 continue
             self._expected -= 1
-            number = _number(message.reply)
-            if not message.subject.startswith(self._subjects):
-                raise LogUnavailable(f"the stream {self._stream} has begun another epoch")
+            sequence = _sequence(message.reply)
+            number = self._numbering.number(sequence)
+            if not self._is_expected(message.subject, number - sequence):
+                raise LogUnavailable(f"the stream {self._stream} has begun another epoch, or has other numbers")
+            after = self._numbering.skipped_from(sequence)
             try:
-                self._take(number, decode_body(message.data), records)
+                self._take(number, decode_body(message.data), records, after=after)
             except ValueError:
                 # The server gave this number to a message of another program, so no message of unmissed is missing.
                 self._end_part(records)
-                records.append(Record(number, 0, 0, VOID))
+                records.append(Record(number, 0, 0, VOID, after))
                 foreign.append(number)
         if foreign:
             logger.warning(
@@ -142,6 +145,10 @@ class StreamConsumer:
                 *(self._stream, len(foreign), foreign[0]),
             )
         return records
+
+    def _is_expected(self, subject: str, offset: int) -> bool:
+        """Return whether the sender of a message has expected the number that it has."""
+        return subject.startswith(self._subjects) and subject.split(".", 4)[3:4] == [str(offset)]
 
     def _take_status(self, message: "Msg") -> None:
         """Record the end of a pull. Raises LogUnavailable at the end of the consumer."""
@@ -155,11 +162,11 @@ class StreamConsumer:
         if message.subject == f"{self._inbox}.{self._pulls}":
             self._expected = 0
 
-    def _take(self, number: int, body: Body, records: list[Record]) -> None:
+    def _take(self, number: int, body: Body, records: list[Record], *, after: int | None) -> None:
         """Add a message to the records, with the ones before it in its batch, or hold it back until the batch ends."""
         if self._batch and (number, body.place) != (self._batch[-1].number + 1, self._place + 1):
             self._end_part(records)
-        record = Record(number, body.unix_ms, body.log_ms, body.draft)
+        record = Record(number, body.unix_ms, body.log_ms, body.draft, after)
         if not body.is_last:
             self._batch.append(record)
             self._place = body.place
@@ -181,7 +188,7 @@ class StreamConsumer:
                 "numbers %d to %d of the stream %s are a part of a batch that was never published: skipped",
                 *(first, last, self._stream),
             )
-            records += [Record(part.number, part.unix_ms, part.log_ms, VOID) for part in self._batch]
+            records += [replace(part, draft=VOID) for part in self._batch]
             self._batch.clear()
 
 
@@ -198,8 +205,8 @@ def _consumer(name: str, first: int) -> dict[str, Any]:
     }
 
 
-def _number(reply: str) -> int:
-    """Return the number in ``$JS.ACK.<stream>.<consumer>.<delivered>.<number>...``.
+def _sequence(reply: str) -> int:
+    """Return the sequence in ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>...``.
 
     Servers with a domain put it and an account before the stream.
     """

@@ -62,6 +62,11 @@ class NatsConnection:
             return 0, 0
 
     @property
+    def server_id(self) -> str:
+        """The name that the server has chosen when it started. After a restart, it has another one."""
+        return str(self._client._server_info["server_id"])  # noqa: SLF001
+
+    @property
     def max_payload(self) -> int:
         """The most bytes of headers and body in one message."""
         return self._client.max_payload

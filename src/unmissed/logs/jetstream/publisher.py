@@ -13,6 +13,8 @@ from unmissed.core.receipts import Receipt
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import (
     LINE_BYTES,
+    NO_MESSAGE,
+    OTHER_LAST_NUMBER,
     Packet,
     api_request,
     encode_body,
@@ -24,11 +26,8 @@ from unmissed.logs.jetstream.packets import (
 from unmissed.logs.jetstream.stream import StreamInfo
 from unmissed.logs.writer import Stored, Write
 
-_OTHER_LAST_NUMBER = 10071
-"""The subject already has a message."""
 _BEING_WRITTEN = 10164
 """Another message on this subject is being replicated."""
-_NO_MESSAGE = 10037
 
 _MAX_BATCH = 1_000
 """The most messages in an atomic batch that a server accepts by default."""
@@ -54,8 +53,10 @@ class _Publishing:
 
     write: Write
     subject: str
-    last_number: int = 0
-    """The number that the last message on the subject is expected to have; 0 for none."""
+    every_subject: str
+    """Matches each subject that this publish may have: the messages before it may have another offset."""
+    last_sequence: int = 0
+    """The sequence that the last message on these subjects is expected to have; 0 for none."""
     result: Stored | InvalidMessage | None = None
 
     def packets(self, *, unix_ms: int, log_ms: int) -> list[Packet]:
@@ -66,9 +67,10 @@ class _Publishing:
         for index, draft in enumerate(drafts, start=1):
             is_last = index == len(drafts)
             headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
-            # Once: all messages of a batch have the same subject.
+            # Once: the first message of a batch changes what the others would find.
             if index == 1:
-                headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(self.last_sequence)
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = self.every_subject
             if is_last and batch:
                 headers["Nats-Batch-Commit"] = "1"
             receipt = encode_receipt(self.write) if is_last else None
@@ -99,7 +101,7 @@ class StreamPublisher:
 
         Writes with the same subject are sent one after another.
         """
-        publishes = [_Publishing(write, self._stream.subjects + _last_part(write)) for write in _fitting(writes)]
+        publishes = [self._publishing(write) for write in _fitting(writes)]
         for publish in publishes:
             publish.result = self._refusal(publish.write)
         before = len(publishes) + 1
@@ -121,6 +123,10 @@ class StreamPublisher:
             raise LogUnavailable("JetStream does not finish writing a message with the same key")
         return results
 
+    def _publishing(self, write: Write) -> _Publishing:
+        part = write.id if write.key is None else subject_part(write.key)
+        return _Publishing(write, self._stream.subject(part), self._stream.every_subject(part))
+
     def _refusal(self, write: Write) -> InvalidMessage | None:
         """Return why the server can never store this write, or None. It would close the connection."""
         if len(write.drafts) > _MAX_BATCH:
@@ -141,7 +147,7 @@ class StreamPublisher:
             code = error_code(answer)
             if code is None:
                 publish.result = self._stored(publish.write, answer["seq"])
-            elif code == _OTHER_LAST_NUMBER:
+            elif code == OTHER_LAST_NUMBER:
                 known.append(publish)
             elif code != _BEING_WRITTEN:
                 raise LogUnavailable(error_text(answer))
@@ -151,14 +157,15 @@ class StreamPublisher:
     async def _look_up(self, publishes: Sequence[_Publishing]) -> None:
         """Set the results of publishes whose subjects already have messages."""
         requests = [
-            api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.subject}) for each in publishes
+            api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.every_subject})
+            for each in publishes
         ]
         for publish, answer in zip(publishes, await self._connection.exchange(requests), strict=True):
             code = error_code(answer)
             if code is None:
                 self._take(publish, answer["message"])
-            elif code == _NO_MESSAGE:
-                publish.last_number = 0
+            elif code == NO_MESSAGE:
+                publish.last_sequence = 0
             else:
                 raise LogUnavailable(error_text(answer))
 
@@ -168,7 +175,7 @@ class StreamPublisher:
         if stored is None or not stored.is_last:
             # A part of a batch, which every reader skips. Other messages may follow it, so it cannot be completed with
             # contiguous numbers: store the whole batch again.
-            publish.last_number = message["seq"]
+            publish.last_sequence = message["seq"]
         elif stored.is_of(publish.write):
             publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
         elif stored.has_drafts_of(publish.write):
@@ -176,29 +183,26 @@ class StreamPublisher:
         else:
             publish.result = IdempotencyConflict()
 
-    def _stored(self, write: Write, last: int) -> Stored:
+    def _stored(self, write: Write, sequence: int) -> Stored:
         # The number was used before, so the server has lost messages since the stream was checked.
-        if last <= self._above:
+        if self._stream.numbering.number(sequence) <= self._above:
             raise LogUnavailable(f"the stream {self._stream.name} has lost messages")
-        return self._receipt(last, len(write.drafts), self._unix_ms, new=True)
+        return self._receipt(sequence, len(write.drafts), self._unix_ms, new=True)
 
-    def _receipt(self, last: int, count: int, unix_ms: int, *, new: bool) -> Stored:
+    def _receipt(self, sequence: int, count: int, unix_ms: int, *, new: bool) -> Stored:
+        last = self._stream.numbering.number(sequence)
         return Stored(Receipt(last - count + 1, count, self._stream.epoch, rfc3339(unix_ms / 1000)), new)
 
 
 def subject_part(key: str) -> str:
-    """Return the last part of the subject for an idempotency key: its digest, since a key may have any characters."""
+    """Return the part of a subject for an idempotency key: its digest, since a key may have any characters."""
     return sha256(key.encode()).hexdigest()
-
-
-def _last_part(write: Write) -> str:
-    return write.id if write.key is None else subject_part(write.key)
 
 
 def _first_of_each_subject(publishes: Sequence[_Publishing]) -> list[_Publishing]:
     first: dict[str, _Publishing] = {}
     for publish in publishes:
-        first.setdefault(publish.subject, publish)
+        first.setdefault(publish.every_subject, publish)
     return [*first.values()]
 
 
