@@ -11,7 +11,8 @@ import nats
 import pytest
 from redis.asyncio import Redis
 
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.logs.base import Log
 from unmissed.logs.urls import log_from_url
 

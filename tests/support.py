@@ -19,7 +19,8 @@ from unmissed import Access, Connection, ConnectionManager, Draft, Identity, Pub
 from unmissed.core.audience import granted_topics
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.delivery.throttle import MAX_PAUSE
 from unmissed.logs.base import Channel, Log, WindowListener
 from unmissed.logs.feed import Feed, stamped

@@ -29,9 +29,10 @@ from unmissed.core.messages import Draft as Draft
 from unmissed.core.messages import Message as Message
 from unmissed.core.messages import rfc3339 as rfc3339
 from unmissed.core.receipts import Receipt as Receipt
+from unmissed.core.retention import Retention as Retention
+from unmissed.core.retention import Rule as Rule
 from unmissed.core.window import Outcome as Outcome
 from unmissed.core.window import Page as Page
-from unmissed.core.window import Retention as Retention
 from unmissed.core.window import Window as Window
 from unmissed.delivery.connection import Connection as Connection
 from unmissed.delivery.portable import AsgiWebSocket as AsgiWebSocket

@@ -81,7 +81,7 @@ class ConnectionManager(Registration):
         self._unused_settings = frozenset[str]() if log is None else LOG_SETTINGS
         self._log: Log = log or log_from_url(
             self.settings.log_url,
-            retention=self.settings.retention(),
+            retention=self.settings.log_retention(),
             first_number=None if self.settings.first_number == "clock" else self.settings.first_number,
             clock=clock,
             wall_clock=wall_clock,

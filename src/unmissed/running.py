@@ -28,8 +28,9 @@ from unmissed.core.errors import (
 )
 from unmissed.core.messages import Draft
 from unmissed.core.receipts import key_of_user
+from unmissed.core.retention import Retention
 from unmissed.core.revocations import Revocations
-from unmissed.core.window import Page, Retention, Window
+from unmissed.core.window import Page, Window
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import MESSAGE_OVERHEAD, STAMP_BYTES
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention, Rule, rules_from
 
 PREFIX = "UNMISSED_"
 CLIENT_VARIABLES = frozenset({"UNMISSED_URL", "UNMISSED_TOKEN"})
@@ -87,6 +87,13 @@ class Settings(BaseSettings):
     max_messages: Count = Field(default=500, description="Number of messages that the log retains.")
     max_age: Positive = Field(default=900.0, description="Seconds for which the log retains a message.")
     max_bytes: Count = Field(default=33_554_432, description="Bytes that the log retains.")
+    retention: Annotated[tuple[Rule, ...], NoDecode] = Field(
+        default=(),
+        description=(
+            "Comma-separated rules for topics, such as rooms.*=100/7d: the newest 100 messages of each topic that "
+            "matches, for 7 days. @*=200/7d is for messages to one user. Others share MAX_MESSAGES and MAX_AGE."
+        ),
+    )
     max_message_bytes: Count = Field(default=65_536, description="Largest published message in bytes of JSON.")
     first_number: Literal["clock"] | FirstNumber = Field(
         default="clock",
@@ -167,6 +174,19 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _read_rules(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            value = [f"{pattern}={limits}" for pattern, limits in value.items()]
+        if not isinstance(value, str | list | tuple) or not all(isinstance(each, str) for each in value):
+            return value
+        try:
+            # Two rules for one pattern are refused with all others in mind.
+            return Retention(rules=rules_from(value)).rules
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("allowed_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -243,9 +263,11 @@ class Settings(BaseSettings):
         values = {name: getattr(self, name) for name in names}
         return {f"{PREFIX}{name.upper()}": _as_variable(value) for name, value in values.items() if value is not None}
 
-    def retention(self) -> Retention:
+    def log_retention(self) -> Retention:
         """Return how much the log retains."""
-        return Retention(max_messages=self.max_messages, max_age=self.max_age, max_bytes=self.max_bytes)
+        return Retention(
+            max_messages=self.max_messages, max_age=self.max_age, max_bytes=self.max_bytes, rules=self.retention
+        )
 
     @property
     def has_keys(self) -> bool:
@@ -306,7 +328,7 @@ def _checked(name: str, secret: str) -> str:
 def _as_variable(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _explain(error: ValidationError) -> str:

@@ -31,8 +31,9 @@ from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_items, decode_json
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
+from unmissed.core.retention import Retention
 from unmissed.core.revocations import MAX_REVOKED, Revocations, Token
-from unmissed.core.window import Outcome, Retention, Window
+from unmissed.core.window import Outcome, Window
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.history import MINUTES, History
 from unmissed.logs import writer

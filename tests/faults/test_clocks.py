@@ -12,7 +12,8 @@ from redis import Redis
 from engines import NatsServer, RedisServer
 from places import Place
 from unit.logs.test_base import drafts, payloads
-from unmissed.core.window import Outcome, Retention
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome
 from unmissed.logs.jetstream.packets import encode_body
 
 pytestmark = pytest.mark.live

@@ -17,7 +17,8 @@ from support import until
 from unit.logs.test_base import drafts, payloads, until_reached
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, LogUnavailable
-from unmissed.core.window import Outcome, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome, Window
 from unmissed.lab.process import free_ports
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from support import next_frame, until
 from unmissed import Connected, ConnectionManager, Identity, Settings, create_router
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.memory import MemoryLog
 from unmissed.server import HttpProtocol, WebSocketProtocol
 from unmissed.testing import SECRET, LiveServer

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.settings import Settings, unknown_variables
 from unmissed.testing import SECRET
 
@@ -27,7 +27,7 @@ def refusal_of_key(**values: object) -> str:
 def test_defaults_need_no_environment() -> None:
     settings = Settings.load()
 
-    assert Retention(max_messages=500, max_age=900.0, max_bytes=33_554_432) == settings.retention()
+    assert Retention(max_messages=500, max_age=900.0, max_bytes=33_554_432) == settings.log_retention()
     assert "HS256" == settings.jwt_algorithm
     assert () == settings.allowed_origins
     assert None is settings.max_connections

@@ -13,7 +13,7 @@ import uvicorn
 
 from unmissed.cli.options import seconds
 from unmissed.core.errors import ConfigurationError, UnmissedError
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.one_process import refuse_several_workers
 from unmissed.logs.urls import file_of, is_shared, log_from_url
@@ -86,7 +86,7 @@ def _try_log(settings: Settings, *, wait: float) -> None:
         settings.log_url,
         # The server may retain more than this environment configures: opening its file must delete nothing. Opening an
         # engine deletes nothing, but its stream in NATS must allow what this node retains, and may be created here.
-        retention=settings.retention() if file is None else _EVERYTHING,
+        retention=settings.log_retention() if file is None else _EVERYTHING,
         first_number=None if settings.first_number == "clock" else settings.first_number,
         clock=time.monotonic,
         wall_clock=time.time,

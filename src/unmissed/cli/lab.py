@@ -66,7 +66,7 @@ def verify(
         Setup(log, nodes, engine_nodes, engine_persistence=engine_persistence),
         urls=url or [],
         token=clean_token(token) if token and token.strip() else None,
-        retention=Settings.load().retention(),
+        retention=Settings.load().log_retention(),
         plot=plot,
     )
     raise typer.Exit(code)

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from unmissed.core.encoding import encode_text
@@ -194,6 +194,11 @@ class Audience:
     """The recipients of a message: everyone when ``keys`` is None, else all who have one of these keys."""
 
     keys: frozenset[str] | None = None
+    first: str | None = field(default=None, compare=False)
+    """The key that decides about the retention of a message: that of its first topic, or of its only recipient.
+
+    None for everyone, and for several users.
+    """
     size: int = field(init=False, compare=False, repr=False)
     """Bytes of the names as UTF-8; 0 for everyone."""
     size_in_log: int = field(init=False, compare=False, repr=False)
@@ -225,7 +230,18 @@ class Audience:
         """
         if users is None and topics is None:
             return EVERYONE
-        return cls(frozenset([*map(user_key, users or ()), *map(topic_key, topics or ())]))
+        return cls.with_keys([*map(topic_key, topics or ()), *map(user_key, users or ())])
+
+    @classmethod
+    def with_keys(cls, keys: Sequence[str]) -> "Audience":
+        """Return the audience with these keys, in the order in which they were given, topics before users."""
+        first = keys[0] if keys and (len(keys) == 1 or keys[0].startswith("#")) else None
+        return cls(frozenset(keys), first)
+
+    @property
+    def keys_in_order(self) -> list[str]:
+        """The keys in the order that ``with_keys`` takes: the first one, then the others, topics before users."""
+        return sorted(self.keys or (), key=lambda key: (key != self.first, key))
 
 
 def user_key(user_id: str) -> str:

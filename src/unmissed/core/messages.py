@@ -18,11 +18,35 @@ STAMP_BYTES = 80
 MESSAGE_OVERHEAD = 256
 """Bytes that a retained message takes besides its payload: tracemalloc counts 242 on CPython 3.11."""
 
+VALUE_OVERHEAD = 600
+"""Bytes that a message with a key takes in addition, for the index of values."""
+
 STAMPED_KEYS = ("sequence_number", "timestamp")
 """Keys that the server assigns; publishers may not use them."""
 
+MAX_KEY_BYTES = 200
+"""The longest ``key`` of a value in bytes of UTF-8."""
+
 
 _MOST_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a message says about the value of a key, which is one for each audience.
+
+    The message is the value and replaces the earlier one; or, with ``append``, it adds a piece to it; or, with
+    ``deleted``, there is no value from then on.
+    """
+
+    key: str
+    append: bool = False
+    deleted: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the message is the whole value, which is retained until it is replaced, deleted or too old."""
+        return not self.append and not self.deleted
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -40,6 +64,8 @@ class Message:
     audience: Audience
     appended_at: float = field(compare=False)
     """Time of the append in seconds, on the log's monotonic clock."""
+    value: Value | None = None
+    """What it says about the value of a key; None for a message without ``key``."""
 
     def __repr__(self) -> str:
         # Also of a payload that cannot be decoded: what a failed test shows must not fail.
@@ -74,9 +100,15 @@ class Message:
         return self.audience.users
 
     @property
+    def key(self) -> str | None:
+        """The key whose value this message is, changes or deletes; None if it has none."""
+        return None if self.value is None else self.value.key
+
+    @property
     def size_in_log(self) -> int:
         """Bytes that the message takes in the log."""
-        return len(self.payload) + self.audience.size_in_log + MESSAGE_OVERHEAD
+        size = len(self.payload) + self.audience.size_in_log + MESSAGE_OVERHEAD
+        return size if self.value is None else size + VALUE_OVERHEAD
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as clients see it: with ``topics``, and without ``users``."""
@@ -97,19 +129,26 @@ class Draft:
     audience: Audience
     trace: bytes = b""
     """The JSON of a ``traceparent`` that the server adds, after a comma. It differs when the publish is repeated."""
+    value: Value | None = None
+    ephemeral: bool = False
+    """Whether the message is delivered now or never: it gets no number, and no log stores it."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], *, max_bytes: int, traceparent: str | None = None) -> "Draft":
-        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], "topics"?: [str], ...}``.
+        """Check and encode ``{"type": str, "data"?: any, "users"?: [str], "topics"?: [str], "key"?: str, ...}``.
 
-        Other keys are kept unchanged. Clients see the topics, and not the users. ``traceparent`` is added unless the
-        publisher has given one. Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON and audience.
+        ``append`` and ``deleted`` say what the message does to the value of its key, and ``ephemeral`` that it is not
+        stored. Other keys are kept unchanged. Clients see the topics, and not the users. ``traceparent`` is added
+        unless the publisher has given one. Raises InvalidMessage, or MessageTooLarge over ``max_bytes`` of JSON and
+        audience.
         """
         rest = _checked(fields)
         message_type = rest.pop("type")
         users, topics = _checked_users(rest.pop("users", None)), _checked_topics(rest.pop("topics", None))
-        if topics is not None:
-            rest = {"topics": topics, **rest}
+        ephemeral, value = _flag(rest, "ephemeral"), _checked_value(rest)
+        if ephemeral and value is not None:
+            raise InvalidMessage("an ephemeral message is not stored, so it has no key: leave out key or ephemeral")
+        rest = {**_shown(topics, value), **rest}
         if "data" in rest:
             rest = {"data": rest.pop("data"), **rest}
         try:
@@ -120,7 +159,8 @@ class Draft:
         # The type comes first, and the stamp right after it: there, a client finds the number of a message that it
         # cannot decode.
         trace = b"" if traceparent is None or "traceparent" in rest else b',"traceparent":' + encode_json(traceparent)
-        draft = cls(b'{"type":' + type_json, b"," + rest_json[1:] if rest else b"}", audience, trace)
+        tail = b"," + rest_json[1:] if rest else b"}"
+        draft = cls(b'{"type":' + type_json, tail, audience, trace, value, ephemeral)
         if draft.size > max_bytes:
             raise MessageTooLarge("the message with its audience" if audience.size else "the message", limit=max_bytes)
         return draft
@@ -140,6 +180,7 @@ class Draft:
             + STAMP_BYTES
             + MESSAGE_OVERHEAD
             + self.audience.size_in_log
+            + (0 if self.value is None else VALUE_OVERHEAD)
         )
 
     def stamp(self, sequence_number: int, *, timestamp: str, now: float) -> Message:
@@ -151,7 +192,11 @@ class Draft:
             self.trace,
             self.tail,
         )
-        return Message(sequence_number, timestamp, payload, self.audience, now)
+        return Message(sequence_number, timestamp, payload, self.audience, now, self.value)
+
+    def unnumbered(self, *, timestamp: str) -> bytes:
+        """Return the JSON of an ephemeral message, which has no number."""
+        return b'%b,"timestamp":"%b"%b%b' % (self.head, timestamp.encode(), self.trace, self.tail)
 
 
 def addressed(
@@ -219,6 +264,38 @@ def _checked_topics(topics: object) -> list[str] | None:
             f"a message addresses at most {MAX_TOPICS} topics, and this one {len(topics)}: publish several messages"
         )
     try:
-        return list(dict.fromkeys(map(checked_topic, topics)))
+        names = list(dict.fromkeys(map(checked_topic, topics)))
     except InvalidTopic as error:
         raise InvalidMessage(str(error)) from None
+    # The first topic decides about the retention of the message, and a set has no first.
+    return sorted(names) if isinstance(topics, set | frozenset) else names
+
+
+def _checked_value(rest: dict[str, Any]) -> Value | None:
+    """Take ``key``, ``append`` and ``deleted`` out of the fields of a message."""
+    key, append, deleted = rest.pop("key", None), _flag(rest, "append"), _flag(rest, "deleted")
+    if key is None:
+        if append or deleted:
+            raise InvalidMessage('append and deleted are about the value of a key: add one, such as "key": "cart"')
+        return None
+    if not isinstance(key, str) or not 0 < len(key.encode(errors="replace")) <= MAX_KEY_BYTES:
+        raise InvalidMessage(f'a key is a text of 1 to {MAX_KEY_BYTES} bytes, such as "cart": others belong into data')
+    if append and deleted:
+        raise InvalidMessage("a message with deleted removes the value, and append adds to it: leave one out")
+    return Value(key, append, deleted)
+
+
+def _flag(rest: dict[str, Any], name: str) -> bool:
+    given = rest.pop(name, False)
+    if not isinstance(given, bool):
+        raise InvalidMessage(f"{name} must be true or false: keep your own {name} inside data")
+    return given
+
+
+def _shown(topics: list[str] | None, value: Value | None) -> dict[str, Any]:
+    """Return the fields that clients see of the topics and the value; flags only if they are true."""
+    shown: dict[str, Any] = {} if topics is None else {"topics": topics}
+    if value is not None:
+        shown["key"] = value.key
+        shown |= {name: True for name in ("append", "deleted") if getattr(value, name)}
+    return shown

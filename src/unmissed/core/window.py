@@ -9,7 +9,7 @@ from itertools import islice
 from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.audience_index import AudienceIndex, Evictions
 from unmissed.core.messages import Message
-from unmissed.core.receipts import MAX_KEYS
+from unmissed.core.retention import Retention
 
 PAGE_BYTES = 1_048_576
 """The most bytes of messages in one page, unless a single message is larger."""
@@ -33,20 +33,6 @@ class Outcome(StrEnum):
     """Some messages after the position were evicted; the rest follow."""
     RESET = "reset"
     """The position belongs to another epoch of the log; all retained messages follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How much is kept: the newest ``max_messages``, at most ``max_bytes``, each younger than ``max_age`` seconds.
-
-    Idempotency keys are known for ``max_age`` seconds, at most ``max_keys`` of them; ``has_room`` defines the share of
-    each publisher.
-    """
-
-    max_messages: int = 500
-    max_age: float = 900.0
-    max_bytes: int = 33_554_432
-    max_keys: int = MAX_KEYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,38 @@
-"""How logs store messages: lines of text, of which the first has the keys of the audience."""
+"""How logs store messages: lines of text, of which the first has the keys of the audience, and the key of a value."""
 
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.encoding import decode_json, encode_json
-from unmissed.core.messages import Draft, Message, rfc3339
+from unmissed.core.messages import Draft, Message, Value, rfc3339
 
 _YEAR_10000_MS = 253_402_300_800_000
 
 
 def encode_draft(draft: Draft) -> bytes:
     """Return a draft as bytes: its audience, and the JSON around the stamp. JSON escapes line breaks."""
-    return b"%b\n%b\n%b%b" % (_encode_audience(draft.audience), draft.head, draft.trace, draft.tail)
+    return b"%b\n%b\n%b%b" % (_encode_head(draft), draft.head, draft.trace, draft.tail)
 
 
 def decode_draft(stored: bytes) -> Draft:
     """Return the draft that was encoded. Raises ValueError for other bytes."""
-    keys, head, tail = stored.split(b"\n")
+    first, head, tail = stored.split(b"\n")
     if not head.startswith(b'{"type":'):
         raise ValueError("it is no message with a type")
-    return Draft(head, tail, _decode_audience(keys))
+    audience, value = _decode_head(first)
+    return Draft(head, tail, audience, value=value)
 
 
 def encode_message(message: Message) -> bytes:
     """Return the audience and the payload of a message as bytes."""
-    return b"%b\n%b" % (_encode_audience(message.audience), message.payload)
+    return b"%b\n%b" % (_encode_head(message), message.payload)
 
 
 def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: float) -> Message:
     """Return the message that was encoded, stamped at ``unix_ms``. Raises ValueError for other bytes."""
-    keys, payload = stored.split(b"\n")
+    first, payload = stored.split(b"\n")
     if b'"sequence_number":%d,' % number not in payload:
         raise ValueError("it has another number, or none")
-    return Message(number, rfc3339(unix_ms / 1000), payload, _decode_audience(keys), appended_at)
+    audience, value = _decode_head(first)
+    return Message(number, rfc3339(unix_ms / 1000), payload, audience, appended_at, value)
 
 
 def decode_ms(text: bytes) -> int:
@@ -41,14 +43,28 @@ def decode_ms(text: bytes) -> int:
     return unix_ms
 
 
-def _encode_audience(audience: Audience) -> bytes:
-    return b"" if audience.keys is None else encode_json(sorted(audience.keys))
+def _encode_head(message: Draft | Message) -> bytes:
+    """Return the keys of the audience as a list, nothing for everyone; with a value, both in an object."""
+    audience, value = message.audience, message.value
+    keys = None if audience.keys is None else audience.keys_in_order
+    if value is None:
+        return b"" if keys is None else encode_json(keys)
+    return encode_json({"keys": keys, "key": value.key, "append": value.append, "deleted": value.deleted})
 
 
-def _decode_audience(stored: bytes) -> Audience:
+def _decode_head(stored: bytes) -> tuple[Audience, Value | None]:
     if not stored:
+        return EVERYONE, None
+    match decode_json(stored):
+        case {"keys": keys, "key": str(key), "append": bool(append), "deleted": bool(deleted)}:
+            return _audience(keys), Value(key, append, deleted)
+        case keys:
+            return _audience(keys), None
+
+
+def _audience(keys: object) -> Audience:
+    if keys is None:
         return EVERYONE
-    try:
-        return Audience(frozenset(decode_json(stored)))
-    except TypeError:
-        raise ValueError("an audience is a list of keys") from None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("an audience is a list of keys")
+    return Audience.with_keys(keys)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt, Receipts, fingerprint_of
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.logs.base import Publication, WindowListener
 from unmissed.logs.feed import Feed, stamped
 from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import Receipt
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.logs.base import Channel, Publication, WindowListener
 from unmissed.logs.engine import Engine, Seen, State
 from unmissed.logs.feed import Feed, Record, stamped

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.engine import JetStreamEngine

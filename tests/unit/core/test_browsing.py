@@ -8,7 +8,8 @@ import pytest
 from support import FIRST, nth, nths
 from unmissed import Draft
 from unmissed.core.browsing import SCAN_BYTES, MessageFilter, read_backwards
-from unmissed.core.window import SCAN, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import SCAN, Window
 from unmissed.logs.feed import VOID
 
 EVERYTHING = MessageFilter()

@@ -4,8 +4,9 @@ from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk, http_chunk
 from unmissed.core.messages import Message
+from unmissed.core.retention import Retention
 from unmissed.core.server_frames import HeartbeatFrame
-from unmissed.core.window import Retention, Window
+from unmissed.core.window import Window
 
 ALICE, BOB = keys_of("alice"), keys_of("bob")
 

@@ -15,7 +15,8 @@ from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
 from unmissed.core.reader import TURN, ClientReader, ReadCounts, TopicChange, Turn
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 
 LARGE = CHUNK_BYTES * 2 // 3
 """Bytes of a message of which one chunk holds one."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
-from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Window
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:

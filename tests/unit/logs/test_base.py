@@ -11,7 +11,8 @@ from support import until
 from unmissed.core.audience import Audience
 from unmissed.core.errors import IdempotencyConflict, TooManyRequests
 from unmissed.core.messages import Draft, Message
-from unmissed.core.window import Outcome, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome, Window
 from unmissed.logs.base import Log
 from unmissed.testing import ManualClock
 

@@ -7,7 +7,8 @@ import pytest
 
 from support import FIRST, nth, nths
 from unmissed.core.messages import Draft
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.logs.feed import Feed, Record
 from unmissed.testing import ManualClock
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support import FIRST, nth, nths
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.messages import Draft
-from unmissed.core.window import Outcome, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome, Window
 from unmissed.logs.memory import MemoryLog
 from unmissed.testing import ManualClock
 

@@ -14,7 +14,8 @@ from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUnavailable, NotRunning
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.window import Outcome, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome, Window
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog

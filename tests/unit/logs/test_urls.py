@@ -6,7 +6,7 @@ import time
 import pytest
 
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.base import Log
 from unmissed.logs.memory import MemoryLog
 from unmissed.logs.shared_log import SharedLog

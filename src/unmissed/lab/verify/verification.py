@@ -13,7 +13,7 @@ import httpx
 from rich.console import Console
 
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.lab.faults import drawn, planned
 from unmissed.lab.proxy import FaultProxy
 from unmissed.lab.verify.chaos import carry_out

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.life import Life, LifeRecord

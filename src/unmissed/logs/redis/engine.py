@@ -30,7 +30,7 @@ from unmissed.core.errors import (
 )
 from unmissed.core.messages import rfc3339
 from unmissed.core.receipts import Receipt, owner_of
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record

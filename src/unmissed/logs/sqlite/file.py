@@ -22,7 +22,7 @@ from unmissed.core.errors import (
 )
 from unmissed.core.messages import Message, rfc3339
 from unmissed.core.receipts import Receipt, has_room, owner_of
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.base import Publication
 from unmissed.logs.codec import decode_message, encode_message
 from unmissed.logs.feed import stamped

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from unmissed.core.errors import UnmissedError
 from unmissed.core.messages import Draft
-from unmissed.core.window import Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Window
 from unmissed.logs.base import Publication, WindowListener
 from unmissed.logs.feed import Feed
 from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers

@@ -28,7 +28,8 @@ from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, un
 from unmissed.core.audience import EVERYONE
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable, MessageTooLarge
 from unmissed.core.messages import Draft
-from unmissed.core.window import Outcome, Retention, Window
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome, Window
 from unmissed.lab.process import free_ports
 from unmissed.logs.base import Publication
 from unmissed.logs.engine import Seen

@@ -14,7 +14,8 @@ from places import Place
 from support import until
 from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, until_reached
 from unmissed.core.errors import ConfigurationError
-from unmissed.core.window import Outcome, Retention
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome
 from unmissed.logs.base import Log
 from unmissed.logs.redis.engine import RedisEngine
 from unmissed.logs.redis.redis_clients import client_factory

@@ -18,7 +18,8 @@ from places import Place
 from support import until
 from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
 from unmissed.core.errors import ConfigurationError, NotRunning
-from unmissed.core.window import Outcome, Retention
+from unmissed.core.retention import Retention
+from unmissed.core.window import Outcome
 from unmissed.logs.base import Log
 from unmissed.logs.sqlite import file
 from unmissed.logs.sqlite.log import SqliteLog
