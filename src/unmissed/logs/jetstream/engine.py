@@ -87,7 +87,7 @@ class JetStreamEngine:
         """Connect, and create the stream if it does not exist."""
         async with self._lock:
             try:
-                await self._keeper.found(await self._connected(), None)
+                await self._keeper.usable(await self._connected(), None)
             except ConfigurationError:
                 await self.close()
                 raise
@@ -241,13 +241,12 @@ class JetStreamEngine:
             return self._connection
         if self._connection is not None:
             await self._connection.close()
-        # What the last connection has found may be wrong: this one may lead to a server with an older copy.
         self._stream = None
-        self._keeper.connected()
         self._connection = NatsConnection(self._address)
         await self._connection.open()
         try:
             await self._require_jetstream(self._connection)
+            await self._keeper.connected(self._connection)
         except ConfigurationError:
             await self._connection.close()
             raise

@@ -67,9 +67,13 @@ class StreamKeeper:
         self._opened: tuple[str, str] | None = None
         """The epoch and the run of the server for which this node has written the record, on the present connection."""
 
-    def connected(self) -> None:
-        """Forget what was found on an earlier connection: this one may lead to a server with an older copy."""
+    async def connected(self, connection: NatsConnection) -> None:
+        """Report to other nodes on a new connection, and forget what was found on an earlier one.
+
+        It may lead to a server with an older copy of the stream.
+        """
         self._created = self._opened = None
+        await self._witnesses.join(connection)
 
     def has_read(self, seen: Seen) -> None:
         """Keep how far this node has read, for nodes that ask, and for the next look at the stream."""
@@ -142,12 +146,9 @@ class StreamKeeper:
             stream = await self._intact(connection, witness)
             is_whole = witness is not None
         numbering = stream.numbering if is_whole else self._ahead(stream, lossy=not closed_in_order)
-        # Before the record is written: from then on, no other node may close as the last one.
-        await self._witnesses.join(connection)
         run = _run(connection, stream)
         changes = {"epoch": stream.epoch, "run": run, "numbering": numbering.text, "closed": None}
         if not await self._record.replace(connection, life, **changes):
-            await self._witnesses.leave()
             return None
         self._opened = stream.epoch, run
         if numbering.lost != stream.numbering.lost:

@@ -4,13 +4,14 @@ import asyncio
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
 
 from engines import NatsServer
 from unit.logs.test_base import drafts
+from unmissed.core.errors import LogUnavailable
 from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
@@ -61,6 +62,20 @@ class Node:
                 if records and records[-1].number >= through:
                     break
         return records
+
+    async def look_again(self) -> State:
+        """Return the state after a restart of the server, which the first attempt may find."""
+        while True:
+            with suppress(LogUnavailable):
+                return await self.engine.state(self.seen)
+
+    async def listen_again(self) -> None:
+        """Connect again for notes, without a look at the stream."""
+        while True:
+            with suppress(LogUnavailable):
+                async with aclosing(self.engine.receive()) as notes:
+                    assert b"" == await anext(notes)
+                    return
 
     async def close(self) -> None:
         """Close in order, if the server is running."""
@@ -144,7 +159,7 @@ async def test_an_orderly_restart_of_the_server_below_running_nodes_is_no_loss(s
     first = await Node.start(server.url)
     await first.publish()
     await restart(server)
-    state = await first.engine.state(first.seen)
+    state = await first.look_again()
     stored = await first.publish()
     await first.close()
     await restart(server)
@@ -256,7 +271,7 @@ async def test_a_running_node_vouches_for_what_it_has_seen(server: NatsServer) -
     stored = await running.publish()
     server.kill()
     server.start()
-    await running.engine.state(running.seen)
+    await running.look_again()
 
     node = await Node.start(server.url)
 
@@ -275,14 +290,12 @@ async def test_a_node_that_starts_finds_by_a_running_one_that_the_store_is_older
     stored = await running.publish()
     await running.read(running.state.latest, through=stored.receipt.first)
     roll_back(server, copy)
-    notes = running.engine.receive()
-    await anext(notes)
+    await running.listen_again()
 
     node = await Node.start(server.url)
 
     assert running.state.epoch != node.state.epoch
     assert stored.receipt.first < node.state.first_number
-    await notes.aclose()
     for each in (node, running):
         await each.close()
 
@@ -324,7 +337,7 @@ async def test_a_node_that_expects_other_numbers_cannot_write(server: NatsServer
     server.start()
     node = await Node.start(server.url)
 
-    state = await crashed.engine.state(crashed.seen)
+    state = await crashed.look_again()
     stored = await crashed.publish()
 
     assert state.lost == node.state.lost < stored.receipt.first
