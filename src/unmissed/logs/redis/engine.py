@@ -1,5 +1,6 @@
 """RedisEngine: one Lua script in Redis or Valkey stamps and stores, and every node reads the stream that it fills."""
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -7,6 +8,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -34,6 +36,8 @@ from unmissed.core.retention import Retention
 from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
+from unmissed.logs.redis.durability import Durability, durability_of, save
+from unmissed.logs.redis.redis_archive import Argument, ArchiveReader, arguments_of, rules_text
 from unmissed.logs.redis.redis_clients import RedisClients
 from unmissed.logs.writer import Stored, Write
 
@@ -42,6 +46,13 @@ logger = logging.getLogger("unmissed")
 _OLDEST_VERSION = (6, 2)
 SETTLE_MS = 1_500
 """How long nothing is stored after a restart of Redis, or after a failover, so that all nodes can connect first."""
+
+_CLOSE_SECONDS = 1.0
+"""The most that is waited for the mark of an orderly close."""
+
+_CLOSE_TRIES = 5
+_CLOSE_TRY_SECONDS = 0.05
+"""Attempts to leave the mark, and the pause between them: the server learns late that this node no longer listens."""
 
 _RETRY_MS = 60_000
 """How long a retry of a publish without an idempotency key is recognised."""
@@ -63,7 +74,17 @@ _CLUSTER = (
     "Sentinels to survive its loss, or nats://"
 )
 _NOTHING_SEEN = Seen("", 0, 0)
-_SCRIPT = resources.files(__package__).joinpath("script.lua").read_text()
+_SCRIPT = "".join(resources.files(__package__).joinpath(name).read_text() for name in ("archive.lua", "script.lua"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the script returns. ``wait_ms`` are the milliseconds until it stores messages."""
+
+    wait_ms: int
+    state: State
+    results: list[Any]
+    has_changed_mark: bool
 
 
 class RedisEngine:
@@ -94,6 +115,10 @@ class RedisEngine:
         self._clients: RedisClients | None = None
         self._errors = 0
         """The number of errors of the server and the network so far."""
+        self._durability = Durability()
+        self._run_id = ""
+        """The run of the server that answered last. It changes with a restart, and with a failover."""
+        self._epoch = ""
         self._latest = 0
         """The latest number that the script has reported."""
         self._unreadable = 0
@@ -116,10 +141,19 @@ class RedisEngine:
         if info.get("cluster_enabled"):
             raise ConfigurationError(f"UNMISSED_LOG_URL: {self._shown} {_CLUSTER}")
         _warn_about_evictions(info)
+        async with self._server() as redis:
+            self._durability = await durability_of(redis)
 
     async def state(self, seen: Seen | None) -> State:
-        """Return what Redis holds. It begins an epoch if it has none, or if messages that were seen are missing."""
-        return (await self._run([], seen or _NOTHING_SEEN))[1]
+        """Return what Redis holds. It begins an epoch if it has none, or if messages that were seen are missing.
+
+        A node that starts waits until it is known whether a restart of Redis has lost messages.
+        """
+        answer = await self._run([], seen or _NOTHING_SEEN)
+        while seen is None and answer.wait_ms:
+            await asyncio.sleep(answer.wait_ms / 1000)
+            answer = await self._run([], _NOTHING_SEEN)
+        return answer.state
 
     async def read(self, after: int) -> AsyncGenerator[Sequence[Record]]:
         """Yield the messages after a number, and new ones for as long as Redis can be reached."""
@@ -142,17 +176,19 @@ class RedisEngine:
                 after = records[-1].number
 
     async def archive(self, *, before: int) -> Archive:
-        """Return an archive that retains nothing below the tail."""
-        return Archive(unknown=before - 1)
+        """Return what rules and keys retain below a number."""
+        async with self._server() as redis:
+            reader = ArchiveReader(redis, prefix=self._prefix, epoch=self._epoch)
+            return await reader.read(self._retention, before=before)
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | UnmissedError]:
         """Store these publishes in one call of the script."""
-        status, _, results = await self._run(writes, seen)
-        if status == "settling":
+        answer = await self._run(writes, seen)
+        if answer.wait_ms:
             raise LogUnavailable(f"{self._shown} was restarted or replaced: its nodes report what they have seen")
         return [
             _result(write, outcome, receipt)
-            for write, outcome, receipt in zip(writes, results[::2], results[1::2], strict=True)
+            for write, outcome, receipt in zip(writes, answer.results[::2], answer.results[1::2], strict=True)
         ]
 
     async def send(self, note: bytes) -> None:
@@ -178,43 +214,79 @@ class RedisEngine:
         raise LogUnavailable(f"{self._shown}: the connections are renewed")
 
     async def close(self) -> None:
-        """Disconnect."""
-        if self._clients is not None:
+        """Disconnect, and leave a mark of an orderly close if no other node runs."""
+        if self._clients is None:
+            return
+        try:
+            if self._durability.can_mark and self._epoch:
+                with contextlib.suppress(LogUnavailable, TimeoutError):
+                    async with asyncio.timeout(_CLOSE_SECONDS):
+                        await self._leave_mark()
+        finally:
             await self._clients.close()
             self._clients = None
 
-    async def _run(self, writes: Sequence[Write], seen: Seen) -> tuple[str, State, list[Any]]:
+    async def _leave_mark(self) -> None:
+        """Mark the latest number as the last one. Without the mark, a later restart of Redis counts as a loss."""
+        seen = Seen(self._epoch, 0, 0)
+        for _ in range(_CLOSE_TRIES):
+            answer = await self._run([], seen, closing=True)
+            if answer.has_changed_mark:
+                break
+            await asyncio.sleep(_CLOSE_TRY_SECONDS)
+        # The mark must be removed from the disk later, which takes as long, and may be forbidden.
+        if answer.has_changed_mark and self._durability.saves:
+            async with self._server() as redis:
+                if not await save(redis, seconds=_CLOSE_SECONDS / 2):
+                    await redis.hdel(f"{self._prefix}:life", "closed")
+
+    async def _run(self, writes: Sequence[Write], seen: Seen, *, closing: bool = False) -> _Answer:
         """Call the script."""
         max_age_ms = round(self._retention.max_age * 1000)
         slice_ms = max(1, math.ceil(max_age_ms / _SLICES))
         log_ms = -1 if self._log_ahead_ms is None else int(self._clock() * 1000 + self._log_ahead_ms)
         keys = [f"{self._prefix}:life", f"{self._prefix}:messages", f"{self._prefix}:keys:"]
-        arguments: list[str | bytes | int] = [
+        arguments: list[Argument] = [
             *(seen.epoch, seen.latest, seen.unix_ms),
             *(secrets.token_urlsafe(9), self._first_number or 0),
             *(self._retention.max_messages, max_age_ms + 2 * slice_ms + _JUMP_MS, SETTLE_MS, log_ms),
             *(self._retention.max_keys, slice_ms, _RETRY_MS),
+            *(self._run_id, int(self._durability.keeps_all), self._durability.hold_ms),
+            *(self._channel_name if closing else "", rules_text(self._retention)),
+            *(self._prefix, self._retention.max_bytes),
         ]
         for write in writes:
             keys.append(f"{self._prefix}:receipt:{write.id}")
             key = write.key or ""
-            arguments += [_fingerprint(write), key, owner_of(key), len(write.drafts)]
-            arguments += map(encode_draft, write.drafts)
+            drafts: list[Argument] = []
+            for draft in write.drafts:
+                drafts += [encode_draft(draft), *arguments_of(draft, self._retention)]
+            arguments += [_fingerprint(write), key, owner_of(key), len(write.drafts), len(drafts), *drafts]
         async with self._server() as redis:
             answer = await self._script(keys=keys, args=arguments, client=redis)
-        status, epoch, first, oldest, latest, log_time = (value.decode() for value in answer[:6])
-        if answer[6]:
+        wait_ms, epoch, first, oldest, latest, log_time, lost, run_id = (value.decode() for value in answer[:8])
+        if answer[8]:
             logger.warning("%s had messages in %s that unmissed did not write: removed", self._shown, keys[1])
-        self._latest = int(latest)
+        self._epoch, self._latest = epoch, int(latest)
         # Only forward: each answer is late by its time on the network, and would set the clock back by that.
         ahead_ms = float(log_time) - self._clock() * 1000
         if self._log_ahead_ms is None or ahead_ms > self._log_ahead_ms:
             self._log_ahead_ms = ahead_ms
-        kept = max(int(oldest), self._latest + 1 - self._retention.max_messages)
+        kept = int(oldest)
         # The message cannot be read: without this, the node would stop before it for ever.
         if kept == self._unreadable:
             kept += 1
-        return status, State(epoch, int(first), kept, self._latest, float(log_time)), answer[7:]
+        state = State(epoch, int(first), kept, self._latest, float(log_time), int(lost))
+        has_changed_mark = bool(answer[9])
+        if run_id != self._run_id:
+            self._run_id = run_id
+            async with self._server() as redis:
+                self._durability = await durability_of(redis)
+        if has_changed_mark and not closing and self._durability.saves:
+            # No message is stored before this ends, or before the time that it may take is over.
+            async with self._server() as redis:
+                await save(redis, seconds=self._durability.hold_ms / 1000)
+        return _Answer(int(wait_ms), state, answer[10:], has_changed_mark)
 
     def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]], *, latest: int) -> list[Record]:
         """Return the messages in these entries, up to the first that is no message: the caller then reads the state.
@@ -226,7 +298,8 @@ class RedisEngine:
             number, *_ = entry_id.partition(b"-")
             try:
                 unix_ms, log_ms = decode_ms(fields[b"ms"]), decode_ms(fields[b"log"])
-                records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"])))
+                after = int(fields[b"after"]) if b"after" in fields else None
+                records.append(Record(int(number), unix_ms, log_ms, decode_draft(fields[b"draft"]), after))
             except (KeyError, ValueError):
                 # Above the latest number, the script removes the entry. Otherwise, it is in place of a message.
                 if latest >= int(number) != self._unreadable:

@@ -6,26 +6,33 @@
 --       a name for a new epoch, the first number of the first epoch (0 for the time), the number of messages to keep,
 --       the milliseconds after which Redis deletes them, the milliseconds that nodes have to report what they have seen,
 --       the time on the clock of the log as the caller knows it, or -1, the number of idempotency keys to keep for all
---       owners, an eighth of the milliseconds to keep them, and the milliseconds to recognise a publish without a key.
+--       owners, an eighth of the milliseconds to keep them, the milliseconds to recognise a publish without a key, the
+--       run of the server that answered the caller last (or an empty text), 1 if the server loses nothing that it has
+--       answered or else 0, the milliseconds until a change is on the disk, and the channel of the nodes if the caller
+--       closes the log (or an empty text), the patterns of the rules as one text, the prefix of all keys, and the bytes
+--       of the archive.
 --       Then for each publish: its fingerprint, its idempotency key and the owner of that (or two empty texts), the
---       number of messages, and them.
--- Returns "ok" or "settling", epoch, first number, oldest stored after what was seen, latest, time of the log,
---         1 if messages of another program were removed or else 0, and for each publish 1 if it was stored now, 0 if it
---         was before, and its receipt: first number, count, milliseconds, epoch, fingerprint; or 2 if its key could not
---         be remembered, and the milliseconds until others are forgotten.
+--       number of messages, and the number of arguments for them. For each message: its text, and what the archive does
+--       with it: "" for nothing, "*" if it is for everyone, or one of "m", "v", "a" and "d" as in archive.lua, with the
+--       key of the bucket, the pattern of its rule, the number and the milliseconds to keep, the digest of a value, the
+--       number of other keys that have a rule, and them. A count of 0 keeps it in no bucket.
+-- Returns the milliseconds until publishes are stored again, epoch, first number, oldest stored after what was seen,
+--         latest, time of the log, the number through which messages may be lost, the run of the server, 1 if messages
+--         of another program were removed or else 0, 1 if the mark of an orderly close was set or removed or else 0,
+--         and for each publish 1 if it was stored now, 0 if it was before, and its receipt: first number, count,
+--         milliseconds, epoch, fingerprint; or 2 if its key could not be remembered, and the milliseconds until others
+--         are forgotten.
 
 local life, messages = KEYS[1], KEYS[2]
 local seen_epoch, seen_latest, seen_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local new_epoch, first_number = ARGV[4], tonumber(ARGV[5])
-local max_messages, keep_ms, settle_ms, caller_ms = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local max_messages, keep_ms, settle_ms, caller_ms = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local max_keys, slice_ms, retry_ms = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local seen_run, keeps_all, hold_ms, closing = ARGV[13], ARGV[14], tonumber(ARGV[15]), ARGV[16]
+local rules, prefix, max_bytes = ARGV[17], ARGV[18], tonumber(ARGV[19])
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
-
-local function text(number)
-  return string.format('%.0f', number)
-end
 
 -- The id of this run of the server. It changes with a restart, and when another server takes over.
 local function server_run()
@@ -41,9 +48,22 @@ if #KEYS == 3 then
   end
 end
 
-local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock', 'keys')
+-- Whether another server was replaced by this one, a replica that may not have had everything.
+local function was_promoted()
+  local replication = redis.pcall('INFO', 'replication')
+  local other = type(replication) == 'string' and string.match(replication, 'master_replid2:(%w+)')
+  return not other or string.find(other, '[^0]') ~= nil
+end
+
+local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock', 'keys',
+  'vouched', 'lost', 'skip', 'closed', 'keeps_all', 'rules', 'unknown', 'gone', 'broadcast', 'earlier', 'segment')
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
-local run, settle_until = held[4], tonumber(held[5] or 0)
+local run, vouched, lost, skip = held[4], held[9], tonumber(held[10] or 0), held[11] == '1'
+local closed, kept_all = held[12], held[13] or '0'
+local unknown, gone = tonumber(held[15] or 0), tonumber(held[16] or 0)
+local broadcast, earlier, segment = tonumber(held[17] or 0), tonumber(held[18] or 0), tonumber(held[19] or 0)
+-- Not later than this, in case the clock of the server was set back.
+local settle_until = math.min(tonumber(held[5] or 0), now_ms + math.max(settle_ms, hold_ms))
 
 -- The clock of the log, whose differences are ages, advances with the monotonic clocks of the nodes. Only a node that has
 -- just started has no time of it, and adds the time on the wall clock since the last call: seconds, if other nodes run.
@@ -63,21 +83,62 @@ local function has_lost_messages()
   if seen_latest > latest then return true end
   if seen_ms == '0' then return false end
   local entry = redis.call('XRANGE', messages, text(seen_latest) .. '-0', text(seen_latest) .. '-0')[1]
-  return entry ~= nil and entry[2][2] ~= seen_ms
+  if entry then return entry[2][2] ~= seen_ms end
+  -- It was trimmed, it is among those that are reported as lost, or its number was skipped after it was lost.
+  local oldest = seen_latest > lost and redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+  return oldest and tonumber(string.match(oldest[1], '^%d+')) < seen_latest
 end
 
+local this_run = server_run()
 if not epoch or has_lost_messages() then
   epoch = new_epoch
   -- At least one number is skipped, so that a reader always notices the new epoch.
   first = math.max(now_us + 1, latest + 2, seen_latest + 2)
   if first_number > 0 and seen_epoch == '' and not held[1] then first = first_number end
-  latest, run, settle_until = first - 1, server_run(), 0
+  latest, run, vouched, settle_until, lost, skip, closed = first - 1, this_run, this_run, 0, 0, false, false
+  unknown, gone, broadcast, earlier, segment = 0, 0, 0, 0, 0
   redis.call('DEL', messages)
-  redis.call('HSET', life, 'epoch', epoch, 'first', text(first), 'latest', text(latest), 'run', run, 'settle_until', 0)
-elseif run ~= server_run() then
+  redis.call('HDEL', life, 'lost', 'skip', 'closed', 'unknown', 'gone', 'broadcast', 'earlier', 'segment')
+  redis.call('HSET', life, 'epoch', epoch, 'first', text(first), 'latest', text(latest), 'run', run, 'vouched', run,
+    'settle_until', 0)
+elseif run ~= this_run then
   -- This copy may be an old one. Before a number is used, nodes that have seen more get time to report it.
-  settle_until = now_ms + settle_ms
-  redis.call('HSET', life, 'run', server_run(), 'settle_until', text(settle_until))
+  run, settle_until = this_run, now_ms + settle_ms
+  redis.call('HSET', life, 'run', run, 'settle_until', text(settle_until))
+end
+
+-- The server was restarted or replaced, and may have lost its newest messages. It has not if a node that had this epoch
+-- before finds all that it has seen, if the last node has closed the log, or if the server keeps all that it answers.
+-- In any case, the numbers go on at the wall clock, above all that can have been used.
+if vouched ~= run then
+  if seen_run ~= '' and seen_run ~= run and seen_epoch == epoch or closed == text(latest) then
+    vouched, skip = run, true
+  elseif now_ms >= settle_until then
+    vouched, skip = run, kept_all == '1' and not was_promoted()
+    if not skip then
+      latest = math.max(now_us, latest + 1)
+      lost = latest
+    end
+  end
+  if vouched == run then
+    redis.call('HSET', life, 'vouched', run, 'skip', skip and 1 or 0, 'latest', text(latest), 'lost', text(lost))
+  end
+end
+
+-- The mark of an orderly close must be gone from the disk before a message follows that could be lost. So no message is
+-- stored until then, and only the last node leaves a mark: it would delay the other ones.
+local has_changed_mark = 0
+if closing == '' and closed then
+  settle_until = math.max(settle_until, now_ms + hold_ms)
+  redis.call('HDEL', life, 'closed')
+  redis.call('HSET', life, 'settle_until', text(settle_until))
+  has_changed_mark = 1
+elseif closing ~= '' and seen_epoch == epoch and vouched == run and now_ms >= settle_until then
+  local listening = redis.pcall('PUBSUB', 'NUMSUB', closing)
+  if listening[2] == 0 then
+    redis.call('HSET', life, 'closed', text(latest))
+    has_changed_mark = 1
+  end
 end
 
 -- Idempotency keys are forgotten together, in hashes of an eighth of their time on their own clock: the expiry of Redis
@@ -142,9 +203,12 @@ local function remove_foreign()
   has_removed = 1
 end
 
-local function store(draft)
-  local entry = {messages, 'MAXLEN', '~', max_messages, text(latest + 1) .. '-0', 'ms', text(now_ms),
+local function store(draft, skipped_after)
+  local entry = {messages, 'MAXLEN', '~', ARGV[6], text(latest + 1) .. '-0', 'ms', text(now_ms),
     'log', text(log_ms), 'draft', draft}
+  if skipped_after then
+    entry[#entry + 1], entry[#entry + 2] = 'after', text(skipped_after)
+  end
   local reply = redis.pcall('XADD', unpack(entry))
   if reply.err then
     if string.find(reply.err, 'equal or smaller') then remove_foreign() end
@@ -157,19 +221,53 @@ if #KEYS == 3 and redis.call('XRANGE', messages, '(' .. text(latest) .. '-0', '+
   remove_foreign()
 end
 
-local results = {}
-local next_argument, stored = 13, false
+local results, before = {}, latest
+local next_argument, stored = 20, false
+local archive = archive_of(prefix, epoch, latest, log_ms, tonumber(keep_ms), max_bytes)
+
+-- The last message to everyone below the oldest one in the stream is known if it is the newest of all, or if the newest
+-- ones began at a number that is in the stream.
+local function count_broadcast(number)
+  if number >= segment + max_messages then segment, earlier = number, broadcast end
+  broadcast = number
+end
+
+-- Archive a message whose arguments begin at ``index``, and return the index of the next one.
+local function keep(number, index)
+  local kind = ARGV[index + 1]
+  if kind == '' then return index + 2 end
+  if kind == '*' then
+    count_broadcast(number)
+    return index + 2
+  end
+  local key, pattern, id = ARGV[index + 2], ARGV[index + 3], ARGV[index + 6]
+  local count, age_ms, others = tonumber(ARGV[index + 4]), tonumber(ARGV[index + 5]), tonumber(ARGV[index + 7])
+  if count > 0 or kind ~= 'm' then
+    archive.keep(number, now_ms, ARGV[index], kind, key, pattern, count, age_ms, id)
+  end
+  if key == '' and kind ~= 'v' and kind ~= 'm' then count_broadcast(number) end
+  for each = 1, others do archive.lose(ARGV[index + 7 + each], number) end
+  return index + 8 + others
+end
+
 if now_ms >= settle_until then
   for index = 4, #KEYS do
     local fingerprint, key, owner = ARGV[next_argument], ARGV[next_argument + 1], ARGV[next_argument + 2]
-    local count, has_key = tonumber(ARGV[next_argument + 3]), key ~= ''
+    local count, size = tonumber(ARGV[next_argument + 3]), tonumber(ARGV[next_argument + 4])
+    local has_key = key ~= ''
     local receipt, outcome = has_key and receipt_of(key) or not has_key and redis.call('GET', KEYS[index]), 0
     if not receipt and has_key and not has_room(owner) then
       receipt, outcome = text((slice + 1) * slice_ms - keys_ms), 2
     elseif not receipt then
+      local skipped_after
+      if skip then skip, skipped_after, latest = false, latest, math.max(now_us, latest + 1) end
       receipt = table.concat({text(latest + 1), text(count), text(now_ms), epoch, fingerprint}, ' ')
       outcome, stored = 1, true
-      for offset = 1, count do store(ARGV[next_argument + 3 + offset]) end
+      local argument = next_argument + 5
+      for offset = 1, count do
+        store(ARGV[argument], offset == 1 and skipped_after)
+        argument = keep(latest, argument)
+      end
       if has_key then
         remember(key, owner, receipt)
       else
@@ -178,22 +276,30 @@ if now_ms >= settle_until then
     end
     results[#results + 1] = outcome
     results[#results + 1] = receipt
-    next_argument = next_argument + 4 + count
+    next_argument = next_argument + 5 + size
   end
 end
 if stored or caller_ms < 0 or math.abs(now_ms - clock_ms) > 5000 then
   redis.call('HSET', life, 'log', text(log_ms), 'clock', text(now_ms), 'keys', text(keys_ms))
 end
 if stored then
-  redis.call('HSET', life, 'latest', text(latest))
+  archive.trim()
+  -- Earlier messages were kept by other rules.
+  if rules ~= held[14] then archive.unknown = math.max(archive.unknown, before) end
+  redis.call('HSET', life, 'latest', text(latest), 'skip', skip and 1 or 0, 'rules', rules,
+    'unknown', text(math.max(unknown, archive.unknown)), 'gone', text(math.max(gone, archive.gone)),
+    'broadcast', text(broadcast), 'earlier', text(earlier), 'segment', text(segment))
   redis.call('PEXPIRE', messages, keep_ms)
+  if keeps_all ~= kept_all then redis.call('HSET', life, 'keeps_all', keeps_all) end
 end
 
--- A damaged stream may have holes: the caller continues after the one that follows what it has seen.
-local start = text(seen_epoch == epoch and seen_latest + 1 or first)
-local oldest = redis.call('XRANGE', messages, start, '+', 'COUNT', 1)[1]
+-- A damaged stream may have holes: the caller continues after the one that follows what it has seen. Numbers that were
+-- skipped are none.
+local start = seen_epoch == epoch and seen_latest + 1 or first
+local entry = redis.call('XRANGE', messages, text(start), '+', 'COUNT', 1)[1]
+local oldest = entry and tonumber(string.match(entry[1], '^%d+')) or latest + 1
+if entry and (tonumber(entry[2][8]) or start) < start then oldest = start end
 return {
-  now_ms >= settle_until and 'ok' or 'settling', epoch, text(first),
-  oldest and string.match(oldest[1], '^%d+') or text(latest + 1), text(latest), text(log_ms),
-  has_removed, unpack(results)
+  text(math.max(0, settle_until - now_ms)), epoch, text(first), text(oldest), text(latest), text(log_ms), text(lost),
+  run, has_removed, has_changed_mark, unpack(results)
 }
