@@ -1,15 +1,18 @@
-"""The retained messages: bounded by count, bytes and age, and read by position."""
+"""The retained messages: each stays as long as its rule says, and is read by position."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 
-from unmissed.core.audience import EVERYONE, visible
-from unmissed.core.audience_index import AudienceIndex, Evictions
-from unmissed.core.messages import Message
+from unmissed.core.audience import EVERYONE, Audience, visible
+from unmissed.core.audience_index import AudienceIndex
+from unmissed.core.evictions import Evictions
+from unmissed.core.messages import Draft, Message, Value, fact
+from unmissed.core.ordered import Ordered
 from unmissed.core.retention import Retention
+from unmissed.core.shelves import Shelf, ShelfFacts, Shelves
+from unmissed.core.values import Values
 
 PAGE_BYTES = 1_048_576
 """The most bytes of messages in one page, unless a single message is larger."""
@@ -28,26 +31,70 @@ class Outcome(StrEnum):
     """How completely a position can be recovered."""
 
     COMPLETE = "complete"
-    """Every message after the position is retained."""
+    """Every message after the position is retained, or was replaced by a later one that is."""
     GAP = "gap"
     """Some messages after the position were evicted; the rest follow."""
     RESET = "reset"
     """The position belongs to another epoch of the log; all retained messages follow."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
+class Located:
+    """How completely a position can be recovered, and the position ``start`` after which delivery begins.
+
+    ``lost_through`` is the highest number that the client has lost, if it is above ``start``.
+    """
+
+    outcome: Outcome
+    start: int
+    lost_through: int
+
+    @property
+    def lost(self) -> tuple[int, int] | None:
+        """The first and the last number of the range in which messages are lost, for a gap."""
+        return (self.start + 1, self.lost_through) if self.outcome is Outcome.GAP else None
+
+
+@fact
 class Page:
-    """The first messages after a position that one user sees. ``has_more``: whether further ones follow."""
+    """The first messages after a position that one user sees. ``has_more``: whether further ones follow.
+
+    ``sequence_number`` is the position after them, with which the client asks again.
+    """
 
     outcome: Outcome
     oldest: int
     latest: int
     messages: tuple[Message, ...]
     has_more: bool
+    sequence_number: int
+    lost: tuple[int, int] | None = None
+    """The first and the last number of the range in which messages are lost, for a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a log knows about the time before its contiguous tail, which begins after the number ``through``.
+
+    ``messages`` are those that rules and keys retain, in ascending order. The other numbers say through which one
+    messages may be lost: ``lost`` for keys that a rule is about, ``everyone`` for broadcasts, ``others`` for all keys
+    without a rule, and ``unknown`` for every client.
+    """
+
+    through: int
+    messages: Sequence[Message] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+    everyone: int = 0
+    others: int = 0
+    unknown: int = 0
 
 
 class Window:
-    """The newest messages of one epoch of a log, in order and with contiguous numbers.
+    """The retained messages of one epoch of a log, in ascending order. Their numbers may have holes.
+
+    A message leaves the window when it is *evicted*, by the count or the age of its rule or for lack of room: then it
+    is lost for clients that have not seen it. Or it is *replaced* by a later message with the same key and audience,
+    which loses nothing.
 
     ``epoch`` is a random identifier, and ``first_number`` the number of the first message. No number is used in two
     epochs, so a number alone shows whether a position belongs to this one.
@@ -55,75 +102,189 @@ class Window:
 
     def __init__(self, retention: Retention, *, epoch: str, first_number: int) -> None:
         self.retention = retention
+        self.evicted_messages = 0
+        """How many messages have been evicted, in all epochs."""
+        self.replaced_messages = 0
+        """How many messages have been replaced or deleted by later ones with their key, in all epochs."""
+        self.appended_bytes = 0
+        """Bytes ever appended, including those of evicted messages."""
+        self.changes = 0
+        """Increases with each message that is added or removed."""
+        self.latest = 0
+        self._begin(epoch, first_number)
+
+    def _begin(self, epoch: str, first_number: int) -> None:
         self.epoch = epoch
         self.first_number = first_number
         self.latest = first_number - 1
-        """The highest number appended so far; ``first_number - 1`` before the first."""
+        """The highest number so far; ``first_number - 1`` before the first."""
         self.evicted_through = first_number - 1
-        """The highest number evicted so far. Gaps are derived from this number only."""
-        self.evicted_messages = 0
-        """How many messages have been evicted, in all epochs."""
-        self.appended_bytes = 0
-        """Bytes ever appended, including those of evicted messages."""
-        self._messages: deque[Message] = deque()
-        self._bytes = 0
-        self._addressed = AudienceIndex()
-        self._evictions = Evictions(first_number - 1)
+        """The highest number that was evicted for any client."""
+        self._evictions = Evictions(first_number - 1, retention=self.retention)
+        self._empty()
+
+    def _empty(self) -> None:
+        self._messages = Ordered()
+        self._size = 0
+        self._addressed = AudienceIndex(self._messages)
+        self._shelves = Shelves(self.retention, self._messages)
+        self._values = Values()
+        self.changes += 1
 
     @property
     def oldest(self) -> int:
-        """The lowest number that is not evicted, even if no message is retained."""
-        return self.evicted_through + 1
+        """The lowest number that is retained, or the next one if no message is."""
+        first = self._messages.first
+        return self.latest + 1 if first is None else first.sequence_number
 
     @property
     def size(self) -> int:
         """Bytes that the retained messages take."""
-        return self._bytes
+        return self._size
+
+    def shelves(self) -> list[ShelfFacts]:
+        """Return what is retained without a rule, and then by each rule."""
+        return self._shelves.facts()
 
     def reach(self, now: float) -> float:
-        """Return the age of the oldest retained message at ``now`` (monotonic seconds), or 0 without one."""
-        return now - self._messages[0].appended_at if self._messages else 0.0
+        """Return the age of the oldest message without a rule at ``now`` (monotonic seconds), or 0 without one."""
+        first = self._shelves.others.order.first
+        return 0.0 if first is None else now - first.appended_at
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return self._messages.count
 
     def __iter__(self) -> Iterator[Message]:
         """Iterate over the messages that are retained now, whoever may see them, oldest first."""
-        return iter(tuple(self._messages))
+        return iter(tuple(self._messages.after(-1)))
 
-    def append(self, message: Message) -> None:
-        """Add the message numbered ``latest + 1`` and evict what no longer fits."""
-        size = message.size_in_log
+    # Appending and evicting
+
+    def append(self, message: Message, *, whole: bool = True) -> None:
+        """Add a message with a number above ``latest``, remove what it replaces, and evict what no longer fits.
+
+        ``whole`` is false if a value that the message may be a piece of may lack earlier parts.
+        """
+        audience, value, size = message.audience, message.value, message.size_in_log
+        if value is not None:
+            self._replace(message, value, whole=whole)
+        # Before the list of all messages, which the index may copy.
+        if audience.keys is not None or not self._addressed.is_trivial:
+            self._addressed.add(message)
         self._messages.append(message)
-        self._addressed.add(message)
-        self._bytes += size
+        shelf = self._shelves.of(audience)
+        shelf.add(message, size=size)
+        self._size += size
         self.appended_bytes += size
         self.latest = message.sequence_number
-        self.expire(message.appended_at)
-        while len(self._messages) > self.retention.max_messages or self._bytes > self.retention.max_bytes:
-            self._evict()
+        self.changes += 1
+        while (overdue := shelf.overdue(audience, message.appended_at)) is not None:
+            self._remove(overdue, shelf)
+        while self._size > self.retention.max_bytes:
+            self._make_room()
+
+    def _replace(self, message: Message, value: Value, *, whole: bool) -> None:
+        for each in self._values.add(message, value, whole=whole):
+            # The order of topics may differ, and with it the rule.
+            self._remove(each, self._shelves.of(each.audience), is_lost=False)
+            self.replaced_messages += 1
+
+    def _make_room(self) -> None:
+        """Evict the oldest message of the rule that takes the most bytes."""
+        largest = self._shelves.largest()
+        oldest = largest.order.first
+        if oldest is not None:
+            self._remove(oldest, largest)
+
+    def _remove(self, message: Message, shelf: Shelf, *, is_lost: bool = True) -> None:
+        """Remove a message, which is lost for clients that have not seen it unless another one has replaced it."""
+        number, size = message.sequence_number, message.size_in_log
+        self._messages.remove(number)
+        if message.audience.keys is not None or not self._addressed.is_trivial:
+            self._addressed.remove(message)
+        shelf.remove(message, size=size)
+        self._size -= size
+        self.changes += 1
+        if is_lost:
+            self.evicted_messages += 1
+            # A third of the time of ``max``, in what each publish does.
+            if number > self.evicted_through:  # noqa: PLR1730
+                self.evicted_through = number
+            self._evictions.add(message)
+            if message.value is not None:
+                self._values.evicted(message, message.value)
+
+    def expire(self, now: float) -> None:
+        """Evict messages that are as old as their rule allows at ``now`` (monotonic seconds)."""
+        for shelf in self._shelves:
+            while (oldest := shelf.too_old(now)) is not None:
+                self._remove(oldest, shelf)
 
     def skip(self, number: int) -> None:
-        """Continue after ``number``: the log has lost or trimmed messages before this window held them.
+        """Continue after ``number``: the log may have lost messages before this window held them.
 
-        They and all earlier ones count as evicted for every client, since their audience is unknown.
+        Everything through this number counts as lost for every client, since its audience is unknown. What is retained
+        stays.
         """
-        self._clear()
         self.latest = self.evicted_through = number
         self._evictions.forget(number)
 
+    def restore(self, past: Past) -> None:
+        """Hold what a log has retained before its tail, and nothing else. The tail is appended next.
+
+        At the start of a node, or if it was away for so long that the tail has left it behind.
+        """
+        self.evicted_messages += len(self)
+        self._empty()
+        self._evictions = self._marks(past)
+        marks = (past.everyone, past.others, past.unknown, *past.lost.values())
+        self.evicted_through = max(self.first_number - 1, *marks)
+        for message in past.messages:
+            self.append(message, whole=not self._may_lack_earlier(message))
+        self.latest = max(past.through, self.first_number - 1)
+
+    def _may_lack_earlier(self, message: Message) -> bool:
+        """Return whether messages may be lost since the value that a piece was added to, or ever without one."""
+        base = None if message.value is None else self._values.of(message.audience, message.value.key)
+        start = self.first_number - 1 if base is None else base.sequence_number
+        keys = message.audience.keys
+        return self._evictions.highest(keys or (), everyone=keys is None) > start
+
+    def _marks(self, past: Past) -> Evictions:
+        none = self.first_number - 1
+        evictions = Evictions(none, retention=self.retention)
+        if past.unknown > none:
+            evictions.forget(past.unknown)
+        evictions.mark_everyone(past.everyone)
+        if past.others > none:
+            evictions.mark_others(past.others)
+        for key, number in past.lost.items():
+            evictions.mark(key, number)
+        return evictions
+
     def restart(self, *, epoch: str, first_number: int) -> None:
         """Begin another epoch, empty. Its first number must be above ``latest``, since no number is used twice."""
-        self._clear()
-        self.epoch = epoch
-        self.first_number = first_number
-        self.latest = self.evicted_through = first_number - 1
-        self._evictions = Evictions(first_number - 1)
+        self.evicted_messages += len(self)
+        self._begin(epoch, first_number)
 
-    def expire(self, now: float) -> None:
-        """Evict messages that are at least ``max_age`` seconds old at ``now`` (monotonic seconds)."""
-        while self._messages and now - self._messages[0].appended_at >= self.retention.max_age:
-            self._evict()
+    def has_room(self, drafts: Sequence[Draft | Message], *, after: int, share: int = 1) -> bool:
+        """Return whether appending these drafts keeps all that was appended after a number.
+
+        With a larger ``share``, only 1/share of what each rule keeps counts as room. Bytes are not looked at.
+        """
+        return self._shelves.room(drafts, after=after, share=share)
+
+    # Values
+
+    def value_of(self, audience: Audience, key: str) -> Message | None:
+        """Return the newest value of a key with this audience, or its tombstone, without the pieces after it."""
+        return self._values.of(audience, key)
+
+    def is_whole(self, message: Message) -> bool:
+        """Return whether all parts of the value that a retained message with a key belongs to are retained."""
+        return self._values.is_whole(message)
+
+    # Reading
 
     def lost_through(self, keys: frozenset[str] | None, *, everyone: bool = True) -> int:
         """Return the highest evicted number that a client with these keys may have missed, or, for None, any client.
@@ -132,10 +293,8 @@ class Window:
         """
         return self.evicted_through if keys is None else self._evictions.highest(keys, everyone=everyone)
 
-    def locate(
-        self, position: int, *, epoch: str | None = None, keys: frozenset[str] | None = None
-    ) -> tuple[Outcome, int]:
-        """Return the outcome for a position, and where delivery continues.
+    def locate(self, position: int, *, epoch: str | None = None, keys: frozenset[str] | None = None) -> Located:
+        """Return how completely a position can be recovered, and where delivery begins.
 
         Position 0 means the start of this epoch. Without ``epoch``, only the number is checked. Evicted messages count
         if a client with these keys would have seen them; without ``keys``, all of them count.
@@ -143,12 +302,11 @@ class Window:
         start = self.first_number - 1
         if position == 0:
             position = start
+        lost = self.lost_through(keys)
         if epoch not in (None, self.epoch) or not start <= position <= self.latest:
-            return Outcome.RESET, self.evicted_through
-        if position < self.lost_through(keys):
-            return Outcome.GAP, self.evicted_through
-        # The position may be below ``evicted_through``: what was evicted in between was for others.
-        return Outcome.COMPLETE, position
+            return Located(Outcome.RESET, self.oldest - 1, lost)
+        # The position does not move: what is retained of the range follows.
+        return Located(Outcome.GAP if position < lost else Outcome.COMPLETE, position, lost)
 
     def page(
         self,
@@ -165,75 +323,65 @@ class Window:
         some thousand messages after the first visible one: the next page has the rest.
         """
         self.expire(now)
-        outcome, start = self.locate(position, epoch=epoch, keys=keys)
-        # A complete position may be below what was evicted for others: reading begins with what is retained.
-        start = max(start, self.evicted_through)
-        if max_messages is None and self._bytes <= PAGE_BYTES:
+        located = self.locate(position, epoch=epoch, keys=keys)
+        if max_messages is None and self._size <= PAGE_BYTES:
             # Everything that is retained fits into one page, so nothing has to be counted or cut.
-            _, seen = self.next_visible(start, keys, most=len(self))
-            return Page(outcome, self.oldest, self.latest, tuple(seen), has_more=False)
-        through, seen = self.next_visible(start, keys, most=_PAGE_SCAN)
-        messages, has_more = _cut(seen, max_messages=max_messages)
-        if not has_more and through < self.latest:
+            _, seen = self.next_visible(located.start, keys, most=len(self))
+            return self._page(located, tuple(seen), through=self.latest)
+        through, seen = self.next_visible(located.start, keys, most=_PAGE_SCAN)
+        messages, is_cut = _cut(seen, max_messages=max_messages)
+        if is_cut:
+            through = messages[-1].sequence_number
+        elif through < self.latest and self._addressed.first_after(through, keys, everyone=True) is None:
             # Only some were examined. Without this look into the index, a client would be sent to an empty next page.
-            has_more = self._addressed.first_after(through, keys, everyone=True) is not None
-        return Page(outcome, self.oldest, self.latest, messages, has_more)
+            through = self.latest
+        return self._page(located, messages, through=through)
 
-    def messages_after(self, position: int, *, through: int | None = None) -> Iterable[Message]:
-        """Return the messages after a position that is not below ``evicted_through``, oldest first.
+    def _page(self, located: Located, messages: tuple[Message, ...], *, through: int) -> Page:
+        has_more = through < self.latest
+        return Page(located.outcome, self.oldest, self.latest, messages, has_more, through, located.lost)
 
-        Read them before the next append or expiry. ``through`` is the last of them, by default ``latest``.
+    def messages_after(self, position: int, *, through: int | None = None) -> Iterator[Message]:
+        """Return the messages after a position, oldest first. Read them before the next append or expiry.
+
+        ``through`` is the number of the last of them, by default ``latest``.
         """
-        after = self.latest - position
-        left = 0 if through is None else self.latest - through
-        before = len(self._messages) - after
-        # A deque is iterated from either end. From the back, the messages are also copied, to reverse them.
-        if before < left or before < after - left:
-            return islice(self._messages, before, len(self._messages) - left)
-        return reversed(tuple(islice(reversed(self._messages), left, after)))
+        messages = self._messages.after(position)
+        return messages if through is None else takewhile(lambda each: each.sequence_number <= through, messages)
 
     def messages_before(self, number: int, *, most: int) -> tuple[Message, ...]:
         """Return the newest ``most`` of the retained messages below a number, the newest first."""
-        newer = max(0, self.latest - number + 1)
-        return tuple(islice(reversed(self._messages), newer, newer + most))
+        return tuple(islice(self._messages.before(number), most))
 
     def next_visible(
         self, position: int, keys: frozenset[str], *, everyone: bool = True, most: int = SCAN
     ) -> tuple[int, Iterator[Message]]:
         """Return a later position, and the messages between the two that these keys make visible.
 
-        The position must not be below ``evicted_through``. Without ``everyone``, only messages that are addressed to
-        one of the keys are returned. The index skips everything before the first of them; from there, at most ``most``
-        messages are examined. If nothing is visible, the later position is ``latest``. Read the messages before the
-        next append or expiry.
+        Without ``everyone``, only messages that are addressed to one of the keys are returned. The index skips
+        everything before the first of them; from there, about ``most`` messages are examined. If nothing is visible,
+        the later position is ``latest``. Read the messages before the next append or expiry.
         """
-        limit = min((self.latest - position) // _SCAN_FACTOR, most)
-        numbers = self._addressed.after(position, keys, everyone=everyone, limit=limit)
-        if numbers is None:
-            first = self._addressed.first_after(position, keys, everyone=everyone) or position + 1
-            through = min(first - 1 + most, self.latest)
-            candidates: Iterable[Message] = self.messages_after(first - 1, through=through)
-        else:
-            through = self.latest
-            candidates = (self._messages[number - self.oldest] for number in numbers)
+        if everyone and self._addressed.is_trivial:
+            # The usual case without topics and users: every message is visible.
+            through = self._messages.through(position, most=most)
+            return self.latest if through is None else through, self.messages_after(position, through=through)
+        limit = min(self._messages.count_after(position, limit=_SCAN_FACTOR * most) // _SCAN_FACTOR, most)
+        found = self._addressed.after(position, keys, everyone=everyone, limit=limit)
+        if found is not None:
+            return self.latest, iter(found)
+        first = self._addressed.first_after(position, keys, everyone=everyone)
+        if first is None:
+            return self.latest, iter(())
+        before = first.sequence_number - 1
+        through = self._messages.through(before, most=most)
+        candidates = self.messages_after(before, through=through)
         # Most messages are for everyone. Calling ``visible`` for them would double the time of a large page.
         if everyone:
-            return through, (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
-        return through, (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
-
-    def _clear(self) -> None:
-        self.evicted_messages += len(self._messages)
-        self._messages.clear()
-        self._bytes = 0
-        self._addressed = AudienceIndex()
-
-    def _evict(self) -> None:
-        message = self._messages.popleft()
-        self.evicted_messages += 1
-        self._addressed.remove(message)
-        self._bytes -= message.size_in_log
-        self.evicted_through = message.sequence_number
-        self._evictions.add(message)
+            seen = (each for each in candidates if each.audience is EVERYONE or visible(each.audience, keys))
+        else:
+            seen = (each for each in candidates if each.audience.keys is not None and visible(each.audience, keys))
+        return self.latest if through is None else through, seen
 
 
 def _cut(messages: Iterable[Message], *, max_messages: int | None) -> tuple[tuple[Message, ...], bool]:

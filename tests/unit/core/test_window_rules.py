@@ -1,0 +1,267 @@
+"""The window with rules and values, against a plain list of everything that was ever appended."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support import FIRST, nth
+from unmissed.core.audience import EVERYONE, Audience, keys_of, visible
+from unmissed.core.messages import MESSAGE_OVERHEAD, Message, Value
+from unmissed.core.retention import Retention, Rule, rules_from
+from unmissed.core.window import Outcome, Past, Window
+
+RULES = "a.*=10/80s, a.b*=11/20s, @*=10/60s"
+RETENTION = Retention(max_messages=12, max_age=50.0, max_bytes=40 * (MESSAGE_OVERHEAD + 900), rules=rules_from(RULES))
+AUDIENCES = [
+    EVERYONE,
+    Audience.of(topics=["a.1"]),
+    Audience.of(topics=["a.b2"]),
+    Audience.of(topics=["c", "a.1"]),
+    Audience.of(topics=["a.1", "c"]),
+    Audience.of(users=["alice"]),
+    Audience.of(users=["alice", "bob"]),
+]
+CLIENTS = [
+    keys_of("alice"),
+    keys_of("bob", ["a.1"]),
+    keys_of("carol", ["a.b2", "c"]),
+    keys_of("dave", ["a.1", "a.b2", "c"]),
+]
+VALUES = [None, None, Value("k"), Value("k", append=True), Value("k", deleted=True), Value("l")]
+
+Identity = tuple[frozenset[str] | None, str]
+
+
+class Fate(Enum):
+    """What became of a message."""
+
+    RETAINED = auto()
+    EVICTED = auto()
+    REPLACED = auto()
+
+
+@dataclass
+class Model:
+    """All messages in order, and what became of each."""
+
+    retention: Retention = RETENTION
+    fates: dict[int, Fate] = field(default_factory=dict[int, Fate])
+    messages: dict[int, Message] = field(default_factory=dict[int, Message])
+
+    def append(self, message: Message) -> None:
+        if message.value is not None and not message.value.append:
+            for each in self.retained():
+                if _identity(each) == _identity(message):
+                    self.fates[each.sequence_number] = Fate.REPLACED
+        self.messages[message.sequence_number] = message
+        self.fates[message.sequence_number] = Fate.RETAINED
+        rule = self.rule_of(message)
+        self.expire(message.appended_at, rules=[rule])
+        counted = [each for each in self.retained() if self._place(each) == self._place(message) and not _is_full(each)]
+        limit = self.retention.max_messages if rule is None else rule.max_messages
+        self._evict(counted[: max(0, len(counted) - limit)])
+        while sum(each.size_in_log for each in self.retained()) > self.retention.max_bytes:
+            self._evict([self._of_largest_rule()[0]])
+
+    def expire(self, now: float, *, rules: Iterable[Rule | None] | None = None) -> None:
+        for each in self.retained():
+            rule = self.rule_of(each)
+            age = self.retention.max_age if rule is None else rule.max_age
+            if now - each.appended_at >= age and (rules is None or rule in rules):
+                self._evict([each])
+
+    def retained(self) -> list[Message]:
+        return [self.messages[number] for number, fate in self.fates.items() if fate is Fate.RETAINED]
+
+    def seen_after(self, position: int, keys: frozenset[str], *fates: Fate) -> list[Message]:
+        return [
+            each
+            for number, each in self.messages.items()
+            if number > position and self.fates[number] in fates and visible(each.audience, keys)
+        ]
+
+    def lost_through(self, keys: frozenset[str]) -> int:
+        return max((each.sequence_number for each in self.seen_after(0, keys, Fate.EVICTED)), default=nth(0))
+
+    def rule_of(self, message: Message) -> Rule | None:
+        return self.retention.rule_of(message.audience.first)
+
+    def _place(self, message: Message) -> tuple[Rule | None, str | None]:
+        rule = self.rule_of(message)
+        return rule, None if rule is None else message.audience.first
+
+    def _of_largest_rule(self) -> list[Message]:
+        retained = self.retained()
+        rules = [None, *self.retention.rules]
+        by_rule = [[each for each in retained if self.rule_of(each) == rule] for rule in rules]
+        return max(by_rule, key=lambda found: sum(each.size_in_log for each in found))
+
+    def _evict(self, messages: Iterable[Message]) -> None:
+        for each in messages:
+            self.fates[each.sequence_number] = Fate.EVICTED
+
+
+def _identity(message: Message) -> Identity | None:
+    return None if message.value is None else (message.audience.keys, message.value.key)
+
+
+def _is_full(message: Message) -> bool:
+    return message.value is not None and message.value.is_full
+
+
+def fold(messages: Iterable[Message]) -> dict[Identity, list[int]]:
+    """Return the state that a client has after these messages: the numbers of the parts of each value."""
+    state: dict[Identity, list[int]] = {}
+    for each in messages:
+        identity = _identity(each)
+        if identity is None or each.value is None:
+            continue
+        if each.value.append:
+            state.setdefault(identity, []).append(each.sequence_number)
+        elif each.value.deleted:
+            state.pop(identity, None)
+        else:
+            state[identity] = [each.sequence_number]
+    return state
+
+
+def seen(window: Window, position: int, keys: frozenset[str]) -> list[Message]:
+    """Return what a client reads after its position, step by step."""
+    found: list[Message] = []
+    while position < window.latest:
+        position, messages = window.next_visible(position, keys, most=3)
+        found += messages
+    return found
+
+
+Step = tuple[Audience, Value | None, float, int]
+
+PAUSES = [0.0, 0.0, 1.0, 7.0]
+steps = st.lists(
+    st.tuples(st.sampled_from(AUDIENCES), st.sampled_from(VALUES), st.sampled_from(PAUSES), st.integers(1, 900)),
+    min_size=40,
+    max_size=90,
+)
+
+
+def published(steps: Iterable[Step]) -> list[Message]:
+    """Return one message for each step, a pause after the one before."""
+    now, found = 0.0, list[Message]()
+    for n, (audience, value, pause, size) in enumerate(steps, start=1):
+        now += pause
+        found.append(Message(nth(n), "2026-01-31T12:00:00.000Z", b"x" * size, audience, now, value))
+    return found
+
+
+def filled(messages: Iterable[Message]) -> tuple[Window, Model]:
+    """Return a window and the model of it, both with these messages."""
+    window, model = Window(RETENTION, epoch="life", first_number=FIRST), Model()
+    for each in messages:
+        window.append(each)
+        model.append(each)
+    return window, model
+
+
+@settings(max_examples=150)
+@given(steps, st.integers(0, 90), st.sampled_from([0.0, 15.0]))
+def test_a_window_with_rules_retains_and_loses_what_the_rules_say(
+    steps: list[Step], position: int, later: float
+) -> None:
+    window, model = filled(published(steps))
+    now = later + sum(pause for _, _, pause, _ in steps)
+    window.expire(now)
+    model.expire(now)
+
+    assert model.retained() == list(window)
+    assert sum(each.size_in_log for each in model.retained()) == window.size
+    assert window.size == sum(shelf.bytes for shelf in window.shelves())
+    assert len(window) == sum(shelf.messages for shelf in window.shelves())
+    assert window.evicted_messages == [*model.fates.values()].count(Fate.EVICTED)
+    assert window.replaced_messages == [*model.fates.values()].count(Fate.REPLACED)
+    since = nth(min(position, len(steps)))
+    for keys in CLIENTS:
+        assert model.lost_through(keys) == window.lost_through(keys)
+        assert model.seen_after(since, keys, Fate.RETAINED) == seen(window, since, keys)
+        assert model.seen_after(since, keys, Fate.RETAINED) == [
+            each for each in window.messages_after(since) if visible(each.audience, keys)
+        ]
+        _check_recovery(window, model, since, keys)
+
+
+def _check_recovery(window: Window, model: Model, since: int, keys: frozenset[str]) -> None:
+    """A client without a gap knows the truth: all messages without a key, and the state of all keys."""
+    everything = model.seen_after(0, keys, *Fate)
+    had = [each for each in everything if each.sequence_number <= since]
+    got = [*had, *seen(window, since, keys)]
+    lost = [each for each in everything if each.sequence_number > since and each not in got]
+    outcome = window.locate(since, keys=keys).outcome
+    assert (
+        Outcome.GAP if any(model.fates[each.sequence_number] is Fate.EVICTED for each in lost) else Outcome.COMPLETE
+    ) == outcome
+    if outcome is Outcome.COMPLETE:
+        assert fold(everything) == fold(got)
+        assert all(each.value is not None for each in lost)
+
+
+@settings(max_examples=150)
+@given(steps)
+def test_the_state_is_whole_or_left_out(steps: list[Step]) -> None:
+    everything = published(steps)
+    window, _ = filled(everything)
+
+    state = fold(each for each in window if each.value is not None and window.is_whole(each))
+
+    truth = fold(everything)
+    # A value whose parts were all evicted has ended: pieces after that begin another one.
+    assert all(truth[identity][-len(parts) :] == parts for identity, parts in state.items())
+    retained = {each.sequence_number for each in window}
+    for identity, parts in truth.items():
+        if retained.issuperset(parts):
+            assert parts == state[identity]
+
+
+@settings(max_examples=100)
+@given(steps, st.integers(0, 40))
+def test_a_restored_window_declares_what_may_be_lost(steps: list[Step], tail: int) -> None:
+    """A node that starts again has the archive of rules and keys, and after it the tail."""
+    window, model = filled(published(steps))
+    again = Window(RETENTION, epoch="life", first_number=FIRST)
+    through = max(window.latest - tail, nth(0))
+    again.restore(past_of(model, through))
+    for each in [*model.messages.values()]:
+        if each.sequence_number > through:
+            again.append(each)
+
+    for keys in CLIENTS:
+        for since in range(nth(0), window.latest + 1):
+            got = {each.sequence_number for each in seen(again, since, keys)}
+            missing = [each for each in model.seen_after(since, keys, *Fate) if each.sequence_number not in got]
+            lost = [each for each in missing if model.fates[each.sequence_number] is Fate.EVICTED]
+            # A false gap is possible after the start of a node, a silent loss is not.
+            assert Outcome.GAP is again.locate(since, keys=keys).outcome or not lost
+        assert again.lost_through(keys) >= model.lost_through(keys)
+
+
+def past_of(model: Model, through: int) -> Past:
+    """Return what an engine has in its archives: what rules and keys retain, and marks of what they do not."""
+    kept = [
+        each
+        for each in model.retained()
+        if each.sequence_number <= through and (model.rule_of(each) is not None or _is_full(each))
+    ]
+    gone = [
+        each
+        for number, each in model.messages.items()
+        if number <= through and each not in kept and model.fates[number] is not Fate.REPLACED
+    ]
+    ruled = [
+        (key, each) for each in gone for key in each.audience.keys or () if model.retention.rule_of(key) is not None
+    ]
+    lost: dict[str, int] = {}
+    for key, each in ruled:
+        lost[key] = max(lost.get(key, 0), each.sequence_number)
+    everyone = max((each.sequence_number for each in gone if each.audience.keys is None), default=0)
+    return Past(through=through, messages=kept, lost=lost, everyone=everyone, others=through)
