@@ -10,7 +10,7 @@ import time
 from itertools import count
 
 from unmissed import Draft, Log, Window
-from unmissed.core.window import Retention
+from unmissed.core.retention import Retention
 from unmissed.logs.urls import log_from_url
 
 PAUSE_SECONDS = 0.005

@@ -68,7 +68,7 @@ async def test_a_jump_of_the_clock_of_redis_is_no_gap_and_forgets_no_key(
     assert first.receipt == again.receipt
     assert first.receipt.first + 2 == later.receipt.first
     assert payloads(window) == payloads(other)
-    assert Outcome.COMPLETE is other.locate(other.first_number - 1)[0]
+    assert Outcome.COMPLETE is other.locate(other.first_number - 1).outcome
 
 
 @on_redis
@@ -86,8 +86,8 @@ async def test_a_jump_of_the_clock_of_redis_while_no_node_runs_is_a_gap_and_forg
     again = await log.publish(drafts(2), idempotency_key="key")
 
     assert first.receipt == again.receipt
-    assert (0, Outcome.GAP) == (len(window), window.locate(first.receipt.first)[0])
-    assert Outcome.COMPLETE is window.locate(first.receipt.first + 1)[0]
+    assert (0, Outcome.GAP) == (len(window), window.locate(first.receipt.first).outcome)
+    assert Outcome.COMPLETE is window.locate(first.receipt.first + 1).outcome
 
 
 @on_redis
@@ -129,4 +129,4 @@ async def test_messages_from_before_a_jump_of_the_clock_of_nats_are_no_gap(place
     log.expire()
 
     assert 3 == len(window)
-    assert Outcome.COMPLETE is window.locate(window.first_number - 1)[0]
+    assert Outcome.COMPLETE is window.locate(window.first_number - 1).outcome

@@ -46,11 +46,7 @@ def at(url: str, places: list[Place]) -> Place:
 
 def visible(window: Window) -> list[str]:
     """Return the data of what everyone sees."""
-    return [
-        message.as_dict()["data"]
-        for message in window.messages_after(window.evicted_through)
-        if message.audience is EVERYONE
-    ]
+    return [message.as_dict()["data"] for message in window if message.audience is EVERYONE]
 
 
 async def store(url: str, *, messages: int, key: str) -> None:
@@ -274,7 +270,8 @@ async def test_a_redis_endpoint_that_moved_is_followed_although_the_old_server_s
 
         with Redis(port=replica.port) as redis:
             assert str(second.receipt.first).encode() == redis.hget("{unmissed}:life", "latest")
-        assert (first.receipt.epoch, first.receipt.first + 3) == (second.receipt.epoch, second.receipt.first)
+        assert first.receipt.epoch == second.receipt.epoch
+        assert first.receipt.first + 3 < second.receipt.first
         assert payloads(window) == payloads(reading)
         await places[0].close_all()
         await places[1].close_all()
@@ -431,7 +428,7 @@ async def test_an_entry_that_replaced_a_message_in_redis_is_a_gap_and_logged_onc
         await log.publish(drafts(1, of="after "))
 
         assert ["2", "after 0"] == visible(window)
-        assert Outcome.GAP is window.locate(number - 1)[0]
-        assert Outcome.COMPLETE is window.locate(number)[0]
+        assert Outcome.GAP is window.locate(number - 1).outcome
+        assert Outcome.COMPLETE is window.locate(number).outcome
         assert 1 == sum("cannot be read: skipped" in record.message for record in caplog.records)
         await place.close_all()

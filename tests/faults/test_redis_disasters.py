@@ -70,7 +70,7 @@ class History:
             assert data == self.messages.setdefault(number, data), f"{number} was used twice"
         lost = {number for number in self.acknowledged if number >= window.first_number} - {*retained}
         for position in sorted(self.acknowledged)[-2_000:]:
-            if Outcome.COMPLETE is window.locate(position)[0]:
+            if Outcome.COMPLETE is window.locate(position).outcome:
                 assert not [number for number in lost if number > position], f"lost silently after {position}"
         newest = max(retained, default=0)
         return len([number for number in self.acknowledged if number > newest])
@@ -84,6 +84,12 @@ async def nodes_of(url: str, folder: Path, history: History) -> AsyncIterator[li
         yield nodes
     for node in nodes:
         history.add(node)
+
+
+async def more_from(node: RecordingNode) -> None:
+    """Wait until a node has published again."""
+    before = len(node.journal())
+    await until(lambda: len(node.journal()) > before)
 
 
 @asynccontextmanager
@@ -146,10 +152,7 @@ async def test_an_orderly_restart_of_everything_is_complete(options: list[str], 
                 if restart == "Redis, then nodes":
                     await server.terminate()
                     server.start()
-                    counts = [len(each.journal()) for each in nodes]
-                    await until(
-                        lambda: all(len(each.journal()) > before for each, before in zip(nodes, counts, strict=True))
-                    )
+                    await asyncio.gather(*(more_from(each) for each in nodes))
                 await asyncio.gather(*(each.terminate() for each in nodes))
             if restart == "nodes, then Redis":
                 await server.terminate()
@@ -159,7 +162,7 @@ async def test_an_orderly_restart_of_everything_is_complete(options: list[str], 
             place = Place(server.url)
             log, window = await place.open()
             assert 5.0 > time.monotonic() - started
-            assert Outcome.COMPLETE is window.locate(min(message.sequence_number for message in window))[0]
+            assert Outcome.COMPLETE is window.locate(min(message.sequence_number for message in window)).outcome
             assert 0 == history.losses(window), restart
             await place.close(log)
         epochs = {window.epoch}

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.window import Window
+from unmissed.core.window import Past, Window
 from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
@@ -116,6 +116,12 @@ class Feed:
     def skip(self, number: int) -> None:
         """Continue after a number that is above the latest: the log no longer has the messages before it."""
         self.window.skip(number)
+        self._release_passed()
+        self._appended()
+
+    def restore(self, past: Past) -> None:
+        """Hold what the log has retained before its tail, and nothing else: this window has fallen out of the tail."""
+        self.window.restore(past)
         self._release_passed()
         self._appended()
 

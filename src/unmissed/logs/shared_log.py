@@ -10,7 +10,7 @@ from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedErr
 from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import Receipt
 from unmissed.core.retention import Retention
-from unmissed.core.window import Window
+from unmissed.core.window import Past, Window
 from unmissed.logs.base import Channel, Publication, WindowListener
 from unmissed.logs.engine import Engine, Seen, State
 from unmissed.logs.feed import Feed, Record, stamped
@@ -22,6 +22,8 @@ logger = logging.getLogger("unmissed")
 
 _OPEN_SECONDS = 10.0
 _UNEXPECTED_SECONDS = 1.0
+_MESSAGES_AT_ONCE = 200
+"""Archived messages that are stamped in one step."""
 
 
 class SharedLog:
@@ -68,7 +70,7 @@ class SharedLog:
             try:
                 async with asyncio.timeout(self._open_seconds):
                     state = await self._first_state()
-                    self._begin(state)
+                    await self._begin(state)
                     stack.push_async_callback(self._end)
                     await self._feed.reached(state.latest)
             except TimeoutError:
@@ -98,7 +100,7 @@ class SharedLog:
         """
         if number > self._feed.window.latest:
             state = await self._fresh_state()
-            self._adopt(state)
+            await self._adopt(state)
             # A number that is not stored, such as one that a client has made up, would never arrive.
             await self._feed.reached(min(number, state.latest))
 
@@ -111,11 +113,10 @@ class SharedLog:
 
     def _stamped(self, drafts: Sequence[Draft], receipt: Receipt) -> tuple[Message, ...]:
         """Return the messages of a receipt that is reached: those of the window, which are stamped and encoded."""
-        window, before = self._feed.window, receipt.first - 1
-        # They may be evicted by now, or skipped, or of an epoch that has ended: the next one has higher numbers.
-        if window.evicted_through <= before:
-            return tuple(window.messages_after(before, through=before + receipt.count))
-        return stamped(drafts, receipt, appended_at=self._clock())
+        before = receipt.first - 1
+        found = tuple(self._feed.window.messages_after(before, through=before + receipt.count))
+        # They may be evicted or replaced by now, or skipped, or of an epoch that has ended: the next has higher numbers.
+        return found if len(found) == receipt.count else stamped(drafts, receipt, appended_at=self._clock())
 
     async def _fresh_state(self) -> State:
         """Return a state that was requested after this call. Concurrent callers share one request."""
@@ -129,11 +130,13 @@ class SharedLog:
                 self._answered = asked, state
             return state
 
-    def _begin(self, state: State) -> None:
+    async def _begin(self, state: State) -> None:
         """Follow the engine from its state on."""
         window = Window(self._retention, epoch=state.epoch, first_number=state.first_number)
         self._feed = Feed(window, clock=self._clock)
-        self._seen = Seen(state.epoch, state.first_number - 1, 0)
+        if state.oldest > state.first_number:
+            self._feed.restore(await self._past(state))
+        self._seen = Seen(state.epoch, window.latest, 0)
         self._writer = Writer(self._write)
         self._writer.start()
         self._following = asyncio.create_task(self._follow())
@@ -157,7 +160,7 @@ class SharedLog:
         while True:
             try:
                 state = await self._engine.state(self._seen)
-                self._adopt(state)
+                await self._adopt(state)
                 await self._read(state)
             except LogUnavailable as error:
                 await asyncio.sleep(self._reading.failed(error.reason))
@@ -166,17 +169,44 @@ class SharedLog:
                 self._reading.failed(f"an unexpected error: {error!r}")
                 await asyncio.sleep(_UNEXPECTED_SECONDS)
 
-    def _adopt(self, state: State) -> None:
-        """Begin another epoch if the engine has, and skip messages that it no longer stores."""
+    async def _adopt(self, state: State) -> None:
+        """Begin another epoch if the engine has, and continue after messages that the tail has no longer."""
         window = self._feed.window
         if state.epoch != window.epoch:
             if state.first_number <= window.latest:
                 return  # An outdated answer: every new epoch has higher numbers.
             self._feed.restart(epoch=state.epoch, first_number=state.first_number)
             self._seen = Seen(state.epoch, window.latest, 0)
-        if state.oldest - 1 > window.latest:
+        if not self._lacks_numbers_before(state):
+            return
+        if state.oldest - 1 <= state.lost:
+            # The engine went on at a higher number, and what is retained stays.
             self._feed.skip(state.oldest - 1)
-            self._seen = Seen(state.epoch, window.latest, 0)
+        else:
+            past = await self._past(state)
+            # Another task may have done the same in between.
+            if not self._lacks_numbers_before(state):
+                return
+            self._feed.restore(past)
+        self._seen = Seen(state.epoch, window.latest, 0)
+
+    def _lacks_numbers_before(self, state: State) -> bool:
+        window = self._feed.window
+        return state.epoch == window.epoch and state.oldest - 1 > window.latest
+
+    async def _past(self, state: State) -> Past:
+        """Return what the engine retains below its tail."""
+        archive = await self._engine.archive(before=state.oldest)
+        messages: list[Message] = []
+        now = self._clock()
+        for record in archive.records:
+            age = max(0.0, state.log_ms - record.log_ms) / 1000
+            messages.append(record.message(appended_at=now - age))
+            if len(messages) % _MESSAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        through = state.oldest - 1
+        unknown = max(archive.unknown, min(state.lost, through))
+        return Past(through, messages, archive.lost, archive.everyone, others=through, unknown=unknown)
 
     async def _read(self, state: State) -> None:
         """Append what the engine yields, until a number is missing, or it yields nothing."""

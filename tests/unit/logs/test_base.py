@@ -29,7 +29,7 @@ def numbers(messages: Sequence[Message]) -> list[int]:
 
 
 def payloads(window: Window) -> list[bytes]:
-    return [message.payload for message in window.messages_after(window.evicted_through)]
+    return [message.payload for message in window]
 
 
 async def until_reached(window: Window, number: int) -> None:
@@ -84,7 +84,7 @@ async def test_a_new_log_is_available_and_empty(place: Place) -> None:
     assert log.unavailable is None
     assert 0 == len(window)
     assert window.first_number == window.oldest == window.latest + 1
-    assert Outcome.COMPLETE is window.locate(window.latest)[0]
+    assert Outcome.COMPLETE is window.locate(window.latest).outcome
 
 
 async def test_numbers_are_contiguous_from_the_first(place: Place) -> None:
@@ -105,7 +105,7 @@ async def test_what_is_published_is_in_the_window_with_the_same_bytes(place: Pla
 
     assert [message.payload for message in publication.messages] == payloads(window)
     assert {publication.receipt.timestamp} == {message.timestamp for message in publication.messages}
-    assert ["0", "1", "2"] == [message.as_dict()["data"] for message in window.messages_after(window.evicted_through)]
+    assert ["0", "1", "2"] == [message.as_dict()["data"] for message in window]
 
 
 async def test_an_audience_reaches_the_window(place: Place) -> None:
@@ -114,7 +114,7 @@ async def test_an_audience_reaches_the_window(place: Place) -> None:
 
     await log.publish([draft])
 
-    [message] = window.messages_after(window.evicted_through)
+    [message] = window
     assert Audience.of(users=["ä b\n"], topics=["t"]) == message.audience
     assert "x\ny" == message.as_dict()["data"]
 
@@ -126,7 +126,7 @@ async def test_the_window_evicts_what_exceeds_the_retention(place: Place) -> Non
         await log.publish(drafts(1))
 
     assert 3 == len(window)
-    assert Outcome.GAP is window.locate(window.first_number)[0]
+    assert Outcome.GAP is window.locate(window.first_number).outcome
 
 
 async def test_messages_older_than_the_retention_expire(place: Place) -> None:
@@ -301,8 +301,7 @@ async def test_a_batch_as_large_as_the_retention_is_published_as_a_whole(place: 
     await log.publish(drafts(500))
 
     assert [f'"{number}"' for number in range(500)] == [
-        message.payload.rsplit(b":")[-1].decode().removesuffix("}")
-        for message in window.messages_after(window.evicted_through)
+        message.payload.rsplit(b":")[-1].decode().removesuffix("}") for message in window
     ]
 
 
@@ -317,7 +316,7 @@ async def test_a_publish_that_is_cancelled_leaves_the_log_in_order(place: Place)
     publication = await log.publish(drafts(1, of="after"))
 
     assert window.latest == publication.receipt.first
-    assert [*range(window.first_number, window.latest + 1)] == numbers([*window.messages_after(window.evicted_through)])
+    assert [*range(window.first_number, window.latest + 1)] == numbers([*window])
 
 
 async def test_a_listener_is_called_after_each_publish(place: Place) -> None:
@@ -361,7 +360,7 @@ async def test_a_closed_log_begins_another_epoch_or_goes_on(place: Place) -> Non
         assert before.latest + 1 == after.latest
     else:
         assert before.latest < after.first_number - 1
-        assert Outcome.RESET is after.locate(before.latest)[0]
+        assert Outcome.RESET is after.locate(before.latest).outcome
 
 
 @lasting
@@ -375,9 +374,7 @@ async def test_a_lasting_log_goes_on_with_the_same_bytes(place: Place) -> None:
 
     assert (before.epoch, before.first_number, before.latest) == (after.epoch, after.first_number, after.latest)
     assert payloads(before) == payloads(after)
-    assert [each.audience for each in before.messages_after(before.evicted_through)] == [
-        each.audience for each in after.messages_after(after.evicted_through)
-    ]
+    assert [each.audience for each in before] == [each.audience for each in after]
 
 
 @lasting
@@ -418,9 +415,9 @@ async def test_a_lasting_log_declares_what_it_does_not_retain(place: Place) -> N
     _, after = await place.open(retention=Retention(max_messages=10))
 
     assert before.latest == after.latest
-    assert [*range(after.latest - 9, after.latest + 1)] == numbers([*after.messages_after(after.evicted_through)])
-    assert Outcome.GAP is after.locate(after.latest - 11)[0]
-    assert Outcome.COMPLETE is after.locate(after.latest - 10)[0]
+    assert [*range(after.latest - 9, after.latest + 1)] == numbers([*after])
+    assert Outcome.GAP is after.locate(after.latest - 11).outcome
+    assert Outcome.COMPLETE is after.locate(after.latest - 10).outcome
 
 
 @lasting
@@ -436,9 +433,9 @@ async def test_a_lasting_log_does_not_return_messages_that_have_expired(place: P
     log, after = await place.open(retention=Retention(max_age=600.0), **clocks)
     log.expire()
 
-    assert [after.latest] == numbers([*after.messages_after(after.evicted_through)])
-    assert Outcome.GAP is after.locate(after.latest - 2)[0]
-    assert Outcome.COMPLETE is after.locate(after.latest - 1)[0]
+    assert [after.latest] == numbers([*after])
+    assert Outcome.GAP is after.locate(after.latest - 2).outcome
+    assert Outcome.COMPLETE is after.locate(after.latest - 1).outcome
 
 
 @pytest.mark.parametrize("jump", [3_600.0, -3_600.0], ids=["forward", "back"])
@@ -479,7 +476,7 @@ async def test_a_jump_of_the_wall_clock_is_no_gap_after_a_restart(place: Place, 
 
     assert payloads(before) == payloads(after)
     assert first.receipt == again.receipt
-    assert Outcome.COMPLETE is after.locate(after.first_number - 1)[0]
+    assert Outcome.COMPLETE is after.locate(after.first_number - 1).outcome
 
 
 @shared
@@ -519,7 +516,7 @@ async def test_a_message_that_cannot_be_read_is_skipped_and_logged_once(
     assert before.epoch == after.epoch
     assert before.latest < later.receipt.first == after.latest - 1
     assert payloads(after)[-2:] == [message.payload for message in later.messages]
-    assert Outcome.COMPLETE is after.locate(later.receipt.first - 1)[0]
+    assert Outcome.COMPLETE is after.locate(later.receipt.first - 1).outcome
     assert log.unavailable is None
     assert 1 == len([record for record in caplog.records if record.levelname == "WARNING"])
 
@@ -536,7 +533,7 @@ async def test_a_message_that_cannot_be_read_stops_no_node_and_hides_nothing(pla
         await until_reached(second, later.receipt.first)
 
     assert payloads(first) == payloads(second)
-    assert [Outcome.COMPLETE] * 2 == [window.locate(start)[0] for window in (first, second)]
+    assert [Outcome.COMPLETE] * 2 == [window.locate(start).outcome for window in (first, second)]
     assert (None, None) == (one.unavailable, two.unavailable)
 
 

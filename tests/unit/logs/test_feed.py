@@ -25,7 +25,7 @@ def feed_of(*, max_messages: int = 500, max_bytes: int = 1_000_000, clock: Manua
 
 
 def ages(feed: Feed, now: float) -> list[float]:
-    return [now - message.appended_at for message in feed.window.messages_after(feed.window.evicted_through)]
+    return [now - message.appended_at for message in feed.window]
 
 
 class WatchingListener:

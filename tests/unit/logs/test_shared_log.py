@@ -15,7 +15,7 @@ from unmissed.core.errors import ConfigurationError, IdempotencyConflict, LogUna
 from unmissed.core.messages import Draft, rfc3339
 from unmissed.core.receipts import Receipt
 from unmissed.core.retention import Retention
-from unmissed.core.window import Outcome, Window
+from unmissed.core.window import Located, Outcome, Window
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.shared_log import SharedLog
@@ -165,7 +165,7 @@ def engine() -> FakeEngine:
 
 
 def in_window(window: Window) -> list[int]:
-    return numbers([*window.messages_after(window.evicted_through)])
+    return numbers([*window])
 
 
 async def test_an_open_log_has_what_the_engine_retains(engine: FakeEngine) -> None:
@@ -238,7 +238,7 @@ async def test_what_is_not_in_the_window_any_more_is_returned_as_it_was_publishe
     async with opened(BusyEngine(then), max_messages=2) as (log, window):
         publication = await log.publish(drafts(2))
 
-        assert [] == [each for each in publication.messages if each in window.messages_after(window.evicted_through)]
+        assert [] == [each for each in publication.messages if each in window]
         assert ("life", nth(1)) == (publication.receipt.epoch, publication.receipt.first)
     assert [(nth(1), "0"), (nth(2), "1")] == [
         (each.sequence_number, each.as_dict()["data"]) for each in publication.messages
@@ -321,8 +321,8 @@ async def test_numbers_that_are_missing_lead_to_the_state_again(engine: FakeEngi
 
         assert states < engine.states
         assert nths(6, 7) == in_window(window)
-        assert (Outcome.GAP, nth(5)) == window.locate(nth(3))
-        assert (Outcome.COMPLETE, nth(5)) == window.locate(nth(5))
+        assert Located(Outcome.GAP, nth(3), nth(5)) == window.locate(nth(3))
+        assert Located(Outcome.COMPLETE, nth(5), nth(5)) == window.locate(nth(5))
         assert "restart" not in listener.calls
 
 
@@ -332,7 +332,7 @@ async def test_a_hole_among_the_messages_is_declared_as_a_gap(engine: FakeEngine
 
     async with opened(engine) as (log, window):
         assert nths(5, 6) == in_window(window)
-        assert Outcome.GAP is window.locate(nth(3))[0]
+        assert Outcome.GAP is window.locate(nth(3)).outcome
         assert None is log.unavailable
         assert nth(7) == (await log.publish(drafts(1))).receipt.first
 
@@ -362,7 +362,7 @@ async def test_a_new_epoch_is_told_once_before_it_begins(engine: FakeEngine) -> 
 
         assert [f"restart of life at {nth(3)}", "wait", "appended"] == listener.calls
         assert ("next", nth(20), nths(20)) == (window.epoch, window.first_number, in_window(window))
-        assert Outcome.RESET is window.locate(nth(3))[0]
+        assert Outcome.RESET is window.locate(nth(3)).outcome
         assert "next" == (await log.publish(drafts(1))).receipt.epoch
 
 

@@ -49,6 +49,9 @@ class StreamConsumer:
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
         self._wake = asyncio.Event()
+        self._sequence = 0
+        """That of the newest message that has arrived."""
+        self._lossy_from = stream.numbering.last.first if stream.numbering.last.lossy else None
         self._pulls = 0
         self._expected = 0
         """How many messages the current pull may still return."""
@@ -68,6 +71,10 @@ class StreamConsumer:
                     await self._pull()
                 if records := self._records(await self._next()):
                     yield records
+                if self._sequence + 1 == self._lossy_from:
+                    # The numbers before the next message are lost: the caller asks for the state again.
+                    self._lossy_from = None
+                    yield []
         finally:
             await unsubscribe()
             # Raising here would replace a cancellation.
@@ -139,6 +146,9 @@ class StreamConsumer:
                 self._end_part(records)
                 records.append(Record(number, 0, 0, VOID, after))
                 foreign.append(number)
+            self._sequence = sequence
+            if sequence + 1 == self._lossy_from:
+                self._end_part(records)
         if foreign:
             logger.warning(
                 "the stream %s has %d messages that unmissed did not write, from number %d: skipped",

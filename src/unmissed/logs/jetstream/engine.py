@@ -305,9 +305,15 @@ class JetStreamEngine:
         numbering = stream.numbering
         first = max(stream.first_sequence, stream.last_sequence - self._retention.max_messages + 1)
         oldest = min(numbering.number(first), latest + 1)
-        if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
+        if seen is None or seen.epoch != stream.epoch or oldest > seen.latest + 1:
+            return oldest
+        following = numbering.sequence_after(seen.latest)
+        if numbering.number(following) <= numbering.lost + 1:
+            # Usually the next number. Otherwise, those in between are lost.
+            return numbering.number(following)
+        if not stream.deleted or seen.latest >= stream.latest:
             return oldest
         # A damaged store has holes: continue after the hole that follows the seen messages.
-        request = {"seq": numbering.sequence_after(seen.latest), "next_by_subj": f"{stream.subjects}>"}
+        request = {"seq": following, "next_by_subj": f"{stream.subjects}>"}
         answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
         return oldest if error_code(answer) is not None else max(oldest, numbering.number(answer["message"]["seq"]))

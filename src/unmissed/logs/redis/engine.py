@@ -37,7 +37,7 @@ from unmissed.logs.codec import decode_draft, decode_ms, encode_draft
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.redis.durability import Durability, durability_of, save
-from unmissed.logs.redis.redis_archive import Argument, ArchiveReader, arguments_of, rules_text
+from unmissed.logs.redis.redis_archive import ArchiveReader, Argument, arguments_of, rules_text
 from unmissed.logs.redis.redis_clients import RedisClients
 from unmissed.logs.writer import Stored, Write
 
@@ -78,7 +78,7 @@ _SCRIPT = "".join(resources.files(__package__).joinpath(name).read_text() for na
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _ScriptAnswer:
     """What the script returns. ``wait_ms`` are the milliseconds until it stores messages."""
 
     wait_ms: int
@@ -240,7 +240,7 @@ class RedisEngine:
                 if not await save(redis, seconds=_CLOSE_SECONDS / 2):
                     await redis.hdel(f"{self._prefix}:life", "closed")
 
-    async def _run(self, writes: Sequence[Write], seen: Seen, *, closing: bool = False) -> _Answer:
+    async def _run(self, writes: Sequence[Write], seen: Seen, *, closing: bool = False) -> _ScriptAnswer:
         """Call the script."""
         max_age_ms = round(self._retention.max_age * 1000)
         slice_ms = max(1, math.ceil(max_age_ms / _SLICES))
@@ -286,7 +286,7 @@ class RedisEngine:
             # No message is stored before this ends, or before the time that it may take is over.
             async with self._server() as redis:
                 await save(redis, seconds=self._durability.hold_ms / 1000)
-        return _Answer(int(wait_ms), state, answer[10:], has_changed_mark)
+        return _ScriptAnswer(int(wait_ms), state, answer[10:], has_changed_mark)
 
     def _records(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]], *, latest: int) -> list[Record]:
         """Return the messages in these entries, up to the first that is no message: the caller then reads the state.

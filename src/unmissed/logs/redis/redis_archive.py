@@ -41,11 +41,7 @@ def arguments_of(draft: Draft, retention: Retention) -> list[Argument]:
     if value is None and rule is None and not others:
         return ["*" if audience.keys is None else ""]
     first = audience.keys_in_order[0] if audience.keys else ""
-    limits = (
-        ("", 0, retention.max_age)
-        if rule is None
-        else (rule.key_pattern, rule.max_messages, rule.max_age)
-    )
+    limits = ("", 0, retention.max_age) if rule is None else (rule.key_pattern, rule.max_messages, rule.max_age)
     pattern, count, age = limits
     digest = "" if value is None else _digest(audience.keys, value.key)
     return [_kind(value), first, pattern, count, round(age * 1000), digest, len(others), *others]
@@ -117,7 +113,8 @@ class ArchiveReader:
     async def read(self, retention: Retention, *, before: int) -> Archive:
         """Return what is retained below a number. Nodes may publish at the same time."""
         found = _Found(before)
-        shelves = [name[1:] for name in await self._redis.hkeys(f"{self._prefix}:shelves") if name[:1] == b"s"]
+        fields: Any = await self._redis.hkeys(f"{self._prefix}:shelves")
+        shelves: list[bytes] = [name[1:] for name in fields if name[:1] == b"s"]
         for shelf in shelves:
             await self._read_shelf(shelf, found)
         # After the messages: what was removed in between is reported as lost.
@@ -162,8 +159,8 @@ class ArchiveReader:
                 found.lose(key.decode(), newest)
 
     async def _read_values(self, digests: Sequence[bytes], found: _Found) -> None:
-        entries = await self._redis.hmget(f"{self._prefix}:values", digests)
-        pieces = await self._redis.hmget(f"{self._prefix}:pieces", digests)
+        entries: Any = await self._redis.hmget(f"{self._prefix}:values", digests)
+        pieces: Any = await self._redis.hmget(f"{self._prefix}:pieces", digests)
         for entry, piece in zip(entries, pieces, strict=True):
             if entry is None:
                 continue  # It was replaced or removed since.
@@ -181,16 +178,17 @@ class ArchiveReader:
                 yield member, int(score)
 
     async def _life(self) -> dict[bytes, bytes]:
-        life: dict[bytes, bytes] = await self._redis.hgetall(f"{self._prefix}:life")
+        life: Any = await self._redis.hgetall(f"{self._prefix}:life")
         return {b"epoch": b"", **life}
 
     async def _is_whole(self, shelves: Iterable[bytes]) -> bool:
         """Return whether all parts have the mark of this epoch."""
         pipeline = self._redis.pipeline(transaction=False)
-        for name in ("values", "pieces", "shelves"):
-            pipeline.hexists(f"{self._prefix}:{name}", self._mark)
+        prefix = self._prefix.encode()
+        for name in (b"values", b"pieces", b"shelves"):
+            pipeline.hexists(b"%b:%b" % (prefix, name), self._mark)
         for name in (b"lost", *(b"shelf:%b" % shelf for shelf in shelves)):
-            pipeline.zscore(b"%b:%b" % (self._prefix.encode(), name), self._mark)
+            pipeline.zscore(b"%b:%b" % (prefix, name), self._mark)
         marks: list[Any] = await pipeline.execute()
         return all(marks)
 

@@ -527,7 +527,7 @@ async def test_part_of_a_batch_is_shown_to_nobody_and_its_repetition_stores_the_
         assert first.receipt == again.receipt
         assert ["0", "1", "2"] == visible_data(window) == visible_data(second)
         assert payloads(window) == payloads(second)
-        assert (Outcome.COMPLETE, window.first_number - 1) == window.locate(window.first_number - 1)
+        assert Outcome.COMPLETE is window.locate(window.first_number - 1).outcome
 
 
 async def test_parts_of_batches_at_the_end_stop_no_node_and_are_not_reported_as_stored(url: str) -> None:
@@ -547,7 +547,7 @@ async def test_parts_of_batches_at_the_end_stop_no_node_and_are_not_reported_as_
 
             assert start + 7 == publication.receipt.first
             assert ["whole 0", "later 0"] == visible_data(window) == visible_data(second)
-            assert Outcome.COMPLETE is second.locate(start, keys=frozenset())[0]
+            assert Outcome.COMPLETE is second.locate(start, keys=frozenset()).outcome
 
 
 async def test_part_of_a_batch_makes_no_gap_when_it_is_evicted(url: str) -> None:
@@ -559,7 +559,7 @@ async def test_part_of_a_batch_makes_no_gap_when_it_is_evicted(url: str) -> None
             await log.publish(drafts(1))
 
         assert start + 3 == window.evicted_through
-        assert Outcome.COMPLETE is window.locate(start, keys=frozenset())[0]
+        assert Outcome.COMPLETE is window.locate(start, keys=frozenset()).outcome
 
 
 async def test_a_batch_whose_first_messages_are_discarded_is_no_part(url: str) -> None:
@@ -620,7 +620,7 @@ async def test_a_message_of_another_program_is_skipped_by_every_node_and_logged_
             assert before.receipt.first + 2 == after.receipt.first
             assert ["before 0", "after 0", "after 1"] == visible_data(window) == visible_data(second)
             assert (None, None) == (log.unavailable, other.unavailable)
-            assert Outcome.COMPLETE is window.locate(before.receipt.first)[0]
+            assert Outcome.COMPLETE is window.locate(before.receipt.first).outcome
     assert 1 == len(foreign)
 
 
@@ -721,7 +721,7 @@ async def test_the_last_position_of_a_lost_epoch_is_a_reset_also_if_the_clock_is
     await node.close()
 
     window = Window(Retention(), epoch=state.epoch, first_number=state.first_number)
-    assert Outcome.RESET is window.locate(lost.latest)[0]
+    assert Outcome.RESET is window.locate(lost.latest).outcome
 
 
 async def test_nodes_that_find_the_same_loss_begin_one_epoch(url: str) -> None:
