@@ -3,12 +3,13 @@
 import asyncio
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from engines import NatsServer, nats_cluster
-from faults.test_redis_disasters import DISASTERS, History, copied_every_second, nodes_of
+from faults.test_redis_disasters import DISASTERS, History, RecordingNode, copied_every_second, nodes_of
 from places import Place
 from support import until
 from unmissed.core.window import Outcome, Window
@@ -65,9 +66,16 @@ async def test_old_copies_of_a_whole_cluster_use_no_number_again(tmp_path: Path)
             for server, copy in zip(cluster.servers, copies, strict=True):
                 roll_back(server, copy)
             await asyncio.gather(*(server.launch() for server in cluster.servers))
+            await until(lambda: asyncio.to_thread(cluster.leader))
             losses.append((await opened(cluster.url, history))[1])
 
     assert all(losses), losses
+
+
+async def until_published_again(nodes: Sequence[RecordingNode]) -> None:
+    """Wait until each node has published something more."""
+    counts = [len(each.journal()) for each in nodes]
+    await until(lambda: all(len(each.journal()) > before for each, before in zip(nodes, counts, strict=True)))
 
 
 async def test_an_orderly_restart_of_everything_is_complete(tmp_path: Path) -> None:
@@ -79,10 +87,7 @@ async def test_an_orderly_restart_of_everything_is_complete(tmp_path: Path) -> N
                 if restart == "NATS, then nodes":
                     await server.terminate()
                     server.start()
-                    counts = [len(each.journal()) for each in nodes]
-                    await until(
-                        lambda: all(len(each.journal()) > before for each, before in zip(nodes, counts, strict=True))
-                    )
+                    await until_published_again(nodes)
                 await asyncio.gather(*(each.terminate() for each in nodes))
             if restart == "nodes, then NATS":
                 await server.terminate()

@@ -46,6 +46,7 @@ class RecordingNode(ManagedProcess):
     def journal(self) -> list[tuple[str, int, str]]:
         """Return what it has written: "acknowledged" or "seen", the number, and the data of a message."""
         lines = [line.split() for line in self.output.splitlines() if line.endswith(tuple("0123456789"))]
+        lines = [parts for parts in lines if len(parts) == 3]
         return [(kind, int(number), data) for kind, number, data in lines if kind in ("acknowledged", "seen")]
 
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.feed import VOID, Record
@@ -49,9 +49,8 @@ class StreamConsumer:
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
         self._wake = asyncio.Event()
-        self._sequence = 0
-        """That of the newest message that has arrived."""
-        self._lossy_from = stream.numbering.last.first if stream.numbering.last.lossy else None
+        self._position = _Position(0, 0)
+        """Where the newest message is that has arrived."""
         self._pulls = 0
         self._expected = 0
         """How many messages the current pull may still return."""
@@ -64,17 +63,18 @@ class StreamConsumer:
         """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
         self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
         try:
-            await self._create_consumer(self._numbering.sequence_after(number))
+            first = self._numbering.sequence_after(number)
+            self._position = _Position(first - 1, number)
+            await self._create_consumer(first)
             yield []
             while True:
                 if not self._expected:
                     await self._pull()
                 if records := self._records(await self._next()):
                     yield records
-                if self._sequence + 1 == self._lossy_from:
-                    # The numbers before the next message are lost: the caller asks for the state again.
-                    self._lossy_from = None
-                    yield []
+                    if records[-1].number < self._numbering.lost and not self._position.following:
+                        # The numbers before the next message are lost: the caller asks for the state again.
+                        yield []
         finally:
             await unsubscribe()
             # Raising here would replace a cancellation.
@@ -134,21 +134,20 @@ class StreamConsumer:
                 self._take_status(message)
                 continue
             self._expected -= 1
-            sequence = _sequence(message.reply)
-            number = self._numbering.number(sequence)
-            if not self._is_expected(message.subject, number - sequence):
-                raise LogUnavailable(f"the stream {self._stream} has begun another epoch, or has other numbers")
-            after = self._numbering.skipped_from(sequence)
+            after, here = self._position, self._positioned(message)
+            self._position = here
+            if here.number <= after.number:
+                continue  # The numbers have skipped, and the server counts on: it was read before.
+            skipped_from = self._skipped_from(after)
             try:
-                self._take(number, decode_body(message.data), records, after=after)
+                self._take(here.number, decode_body(message.data), records, after=skipped_from)
             except ValueError:
                 # The server gave this number to a message of another program, so no message of unmissed is missing.
                 self._end_part(records)
-                records.append(Record(number, 0, 0, VOID, after))
-                foreign.append(number)
-            self._sequence = sequence
-            if sequence + 1 == self._lossy_from:
-                self._end_part(records)
+                records.append(Record(here.number, 0, 0, VOID, skipped_from))
+                foreign.append(here.number)
+            if here.number < self._numbering.lost and not here.following:
+                self._end_part(records)  # What follows has other numbers.
         if foreign:
             logger.warning(
                 "the stream %s has %d messages that unmissed did not write, from number %d: skipped",
@@ -156,9 +155,22 @@ class StreamConsumer:
             )
         return records
 
-    def _is_expected(self, subject: str, offset: int) -> bool:
-        """Return whether the sender of a message has expected the number that it has."""
-        return subject.startswith(self._subjects) and subject.split(".", 4)[3:4] == [str(offset)]
+    def _positioned(self, message: "Msg") -> "_Position":
+        """Return where a message is. Its subject has the offset that its publisher has expected."""
+        parts = message.subject.split(".", 4)
+        offset = int(parts[3]) if message.subject.startswith(self._subjects) and len(parts) > 3 else None
+        if offset not in self._numbering.offsets:
+            raise LogUnavailable(f"the stream {self._stream} has begun another epoch, or has other numbers")
+        sequence, following = _sequence_and_following(message.reply)
+        return _Position(sequence, sequence + offset, following)
+
+    def _skipped_from(self, after: "_Position") -> int | None:
+        """Return the number before the newest message, if none that was ever used is between the two, or None."""
+        here = self._position
+        is_next = here.sequence == after.sequence + 1
+        if is_next and here.number > after.number + 1 and here.number - here.sequence not in self._numbering.lossy:
+            return after.number
+        return None
 
     def _take_status(self, message: "Msg") -> None:
         """Record the end of a pull. Raises LogUnavailable at the end of the consumer."""
@@ -215,10 +227,19 @@ def _consumer(name: str, first: int) -> dict[str, Any]:
     }
 
 
-def _sequence(reply: str) -> int:
-    """Return the sequence in ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>...``.
+class _Position(NamedTuple):
+    """The sequence and the number of a message, and how many messages the server has after it."""
+
+    sequence: int
+    number: int
+    following: int = 0
+
+
+def _sequence_and_following(reply: str) -> tuple[int, int]:
+    """Return two numbers of ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<delivered>.<time>.<following>``.
 
     Servers with a domain put it and an account before the stream.
     """
     parts = reply.split(".")
-    return int(parts[5] if len(parts) == 9 else parts[7])
+    own = parts if len(parts) == 9 else parts[2:]
+    return int(own[5]), int(own[8])

@@ -278,7 +278,7 @@ class JetStreamEngine:
         self._set_log_clock(body.log_ms + max(0.0, idle_ms))
         if body.is_last:
             return stream.latest
-        return max(stream.numbering.number(stream.last_sequence) - body.place, stream.oldest - 1, stream.numbering.lost)
+        return max(stream.newest - body.place, stream.oldest - 1, stream.numbering.lost)
 
     def _log_ms(self, stream: StreamInfo) -> float:
         """Return the present time on the clock of the log.
@@ -302,18 +302,15 @@ class JetStreamEngine:
         """Return the oldest number to read: the window has room for no more messages than are retained."""
         if stream.is_empty:
             return latest + 1
-        numbering = stream.numbering
-        first = max(stream.first_sequence, stream.last_sequence - self._retention.max_messages + 1)
-        oldest = min(numbering.number(first), latest + 1)
-        if seen is None or seen.epoch != stream.epoch or oldest > seen.latest + 1:
+        first = stream.last_sequence - self._retention.max_messages + 1
+        oldest = stream.oldest if first <= stream.first_sequence else min(stream.numbering.number(first), latest + 1)
+        if seen is None or seen.epoch != stream.epoch or oldest > seen.latest + 1 or seen.latest >= stream.latest:
             return oldest
-        following = numbering.sequence_after(seen.latest)
-        if numbering.number(following) <= numbering.lost + 1:
-            # Usually the next number. Otherwise, those in between are lost.
-            return numbering.number(following)
-        if not stream.deleted or seen.latest >= stream.latest:
+        if not stream.deleted and seen.latest >= stream.numbering.lost:
             return oldest
-        # A damaged store has holes: continue after the hole that follows the seen messages.
-        request = {"seq": following, "next_by_subj": f"{stream.subjects}>"}
+        # A damaged store has holes, and so have numbers that have skipped ahead: continue after the hole.
+        request = {"seq": stream.numbering.sequence_after(seen.latest), "next_by_subj": f"{stream.subjects}>"}
         answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
-        return oldest if error_code(answer) is not None else max(oldest, numbering.number(answer["message"]["seq"]))
+        if error_code(answer) is None:
+            return max(oldest, stream.number_of(answer["message"]))
+        return max(oldest, stream.numbering.lost + 1)

@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
@@ -90,7 +91,7 @@ class StreamKeeper:
                 stream = StreamInfo.of(answer, self._address, self._retention)
                 if answer.get("did_create"):
                     self._created = stream.epoch
-                return stream
+                return await self._with_offsets(connection, stream)
             if error_code(answer) in _NEVER:
                 raise ConfigurationError(f"UNMISSED_LOG_URL: {error_text(answer)}")
             if error_code(answer) != _STREAM_EXISTS:
@@ -232,14 +233,27 @@ class StreamKeeper:
 
     async def _stored_ms(self, connection: NatsConnection, stream: StreamInfo, number: int) -> int | None:
         """Return when the message with this number was stamped: 0 for one of another program, and None without one."""
-        sequence = stream.numbering.sequence_after(number - 1)
-        if stream.numbering.number(sequence) != number:
-            return None
-        answer = await stored_message(connection, stream, sequence)
-        if error_code(answer) is not None:
+        answer = await stored_message(connection, stream, stream.numbering.sequence_after(number - 1))
+        if error_code(answer) is not None or stream.number_of(answer["message"]) != number:
             return None
         body = stored_body(answer["message"])
         return 0 if body is None else body.unix_ms
+
+    async def _with_offsets(self, connection: NatsConnection, stream: StreamInfo) -> StreamInfo:
+        """Return the stream with the offsets of its oldest and its newest message, which may differ from the plan."""
+        if len(stream.numbering.segments) == 1 or stream.is_empty:
+            return stream
+        first = await self._offset(connection, stream, stream.first_sequence)
+        last = await self._offset(connection, stream, stream.last_sequence)
+        return replace(
+            stream,
+            first_offset=stream.first_offset if first is None else first,
+            last_offset=stream.last_offset if last is None else last,
+        )
+
+    async def _offset(self, connection: NatsConnection, stream: StreamInfo, sequence: int) -> int | None:
+        answer = await stored_message(connection, stream, sequence)
+        return None if error_code(answer) is not None else stream.number_of(answer["message"]) - sequence
 
 
 async def stored_message(connection: NatsConnection, stream: StreamInfo, sequence: int) -> dict[str, Any]:

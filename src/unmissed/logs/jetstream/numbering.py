@@ -1,4 +1,8 @@
-"""Which numbers the messages of a stream have: sequences are contiguous, and numbers may skip ahead."""
+"""Which numbers the messages of a stream have: sequences are contiguous, and numbers may skip ahead.
+
+Each message has its offset in its subject. In a cluster, the segments may begin a few messages earlier or later than
+planned, because a new leader may have other messages at the end of its log.
+"""
 
 from dataclasses import dataclass
 from itertools import takewhile
@@ -49,12 +53,22 @@ class Numbering:
         """The number through which messages may be lost for every client, or 0."""
         return max((segment.base - 1 for segment in self.segments if segment.lossy), default=0)
 
+    @property
+    def offsets(self) -> frozenset[int]:
+        """The offsets of all segments."""
+        return frozenset(segment.offset for segment in self.segments)
+
+    @property
+    def lossy(self) -> frozenset[int]:
+        """The offsets of segments before which messages may be lost."""
+        return frozenset(segment.offset for segment in self.segments if segment.lossy)
+
     def number(self, sequence: int) -> int:
-        """Return the number of a message in the stream."""
+        """Return the number of a message in the stream, by the plan."""
         return sequence + self._segment(sequence).offset
 
     def sequence_after(self, number: int) -> int:
-        """Return the sequence of the first message with a higher number."""
+        """Return the sequence of the first message with a higher number, by the plan."""
         begun = [*takewhile(lambda segment: segment.base <= number + 1, self.segments)]
         if not begun:
             return self.segments[0].first
@@ -62,13 +76,6 @@ class Numbering:
         # The number is one that was skipped: the next segment begins before the sequence that it would have.
         following = self.segments[len(begun) :]
         return min(sequence, following[0].first) if following else sequence
-
-    def skipped_from(self, sequence: int) -> int | None:
-        """Return the number before this message, if the numbers between the two were never used, or None."""
-        segment = self._segment(sequence)
-        if sequence != segment.first or segment is self.segments[0] or segment.lossy:
-            return None
-        return self.number(sequence - 1)
 
     def continued(self, sequence: int, *, number: int, lossy: bool, oldest: int) -> "Numbering":
         """Return the numbering in which this sequence and the ones after it have numbers from ``number`` on.

@@ -146,7 +146,7 @@ class StreamPublisher:
         for publish, answer in zip(publishes, answers, strict=True):
             code = error_code(answer)
             if code is None:
-                publish.result = self._stored(publish.write, answer["seq"])
+                publish.result = self._stored(publish.write, answer["seq"] + self._stream.numbering.last.offset)
             elif code == OTHER_LAST_NUMBER:
                 known.append(publish)
             elif code != _BEING_WRITTEN:
@@ -177,20 +177,19 @@ class StreamPublisher:
             # contiguous numbers: store the whole batch again.
             publish.last_sequence = message["seq"]
         elif stored.is_of(publish.write):
-            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
+            publish.result = self._receipt(self._stream.number_of(message), stored.place, stored.unix_ms, new=True)
         elif stored.has_drafts_of(publish.write):
-            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=False)
+            publish.result = self._receipt(self._stream.number_of(message), stored.place, stored.unix_ms, new=False)
         else:
             publish.result = IdempotencyConflict()
 
-    def _stored(self, write: Write, sequence: int) -> Stored:
+    def _stored(self, write: Write, last: int) -> Stored:
         # The number was used before, so the server has lost messages since the stream was checked.
-        if self._stream.numbering.number(sequence) <= self._above:
+        if last <= self._above:
             raise LogUnavailable(f"the stream {self._stream.name} has lost messages")
-        return self._receipt(sequence, len(write.drafts), self._unix_ms, new=True)
+        return self._receipt(last, len(write.drafts), self._unix_ms, new=True)
 
-    def _receipt(self, sequence: int, count: int, unix_ms: int, *, new: bool) -> Stored:
-        last = self._stream.numbering.number(sequence)
+    def _receipt(self, last: int, count: int, unix_ms: int, *, new: bool) -> Stored:
         return Stored(Receipt(last - count + 1, count, self._stream.epoch, rfc3339(unix_ms / 1000)), new)
 
 

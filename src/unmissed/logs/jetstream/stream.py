@@ -96,7 +96,10 @@ class StreamInfo:
     first_number: int
     numbering: Numbering
     first_sequence: int
+    first_offset: int
     last_sequence: int
+    last_offset: int
+    """The offsets between the sequences and the numbers of the oldest and of the newest message."""
     deleted: int
     """How many messages between the oldest and the latest are missing."""
     server_ms: float
@@ -122,7 +125,9 @@ class StreamInfo:
             first_number=config.get("first_seq", 1),
             numbering=numbering,
             first_sequence=state["first_seq"],
+            first_offset=numbering.number(state["first_seq"]) - state["first_seq"],
             last_sequence=state["last_seq"],
+            last_offset=numbering.number(state["last_seq"]) - state["last_seq"],
             deleted=state.get("num_deleted", 0),
             server_ms=unix_ms_of(info["ts"]),
             leader_is_certain=_has_majority(config["num_replicas"], cluster.get("replicas") or ()),
@@ -137,14 +142,19 @@ class StreamInfo:
         return self.last_sequence < self.first_sequence
 
     @property
+    def newest(self) -> int:
+        """The number of the newest message that is stored, or was."""
+        return self.last_sequence + self.last_offset
+
+    @property
     def latest(self) -> int:
         """The highest number that is used, or that is passed because messages are lost."""
-        return max(self.numbering.number(self.last_sequence), self.numbering.lost, self.first_number - 1)
+        return max(self.newest, self.numbering.lost, self.first_number - 1)
 
     @property
     def oldest(self) -> int:
         """The number of the oldest message that is stored, or ``latest + 1``."""
-        return self.latest + 1 if self.is_empty else self.numbering.number(self.first_sequence)
+        return self.latest + 1 if self.is_empty else self.first_sequence + self.first_offset
 
     @property
     def subjects(self) -> str:
@@ -154,6 +164,10 @@ class StreamInfo:
     def subject(self, part: str) -> str:
         """Return the subject of a new message. ``part`` is that of its publish."""
         return f"{self.subjects}{part}.{self.numbering.last.offset}"
+
+    def number_of(self, message: Mapping[str, Any]) -> int:
+        """Return the number of the message in an answer to ``STREAM.MSG.GET``."""
+        return int(message["seq"]) + int(message["subject"].split(".", 4)[3])
 
     def every_subject(self, part: str) -> str:
         """Return what matches the subjects of a publish, also before the numbers have skipped ahead."""

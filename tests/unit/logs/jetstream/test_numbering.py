@@ -18,7 +18,6 @@ def test_numbers_are_the_sequences_until_they_skip() -> None:
     assert nth(7) == numbering.number(nth(7))
     assert nth(8) == numbering.sequence_after(nth(7))
     assert 0 == numbering.lost
-    assert None is numbering.skipped_from(nth(7))
 
 
 def test_new_messages_continue_at_the_number_and_earlier_ones_keep_theirs() -> None:
@@ -39,11 +38,9 @@ def test_numbers_are_lost_only_before_a_lossy_segment() -> None:
     assert 0 == skipped(lossy=False).lost
 
 
-def test_only_the_first_message_of_a_whole_segment_follows_numbers_that_were_never_used() -> None:
-    numbering = skipped(lossy=False)
-
-    assert [None, nth(10), None] == [numbering.skipped_from(nth(sequence)) for sequence in (10, 11, 12)]
-    assert None is skipped(lossy=True).skipped_from(nth(11))
+def test_segments_are_known_by_their_offsets() -> None:
+    assert (frozenset({0, 4_989}), frozenset({4_989})) == (skipped(lossy=True).offsets, skipped(lossy=True).lossy)
+    assert (frozenset({0, 4_989}), frozenset()) == (skipped(lossy=False).offsets, skipped(lossy=False).lossy)
 
 
 def test_segments_without_messages_are_left_out() -> None:
