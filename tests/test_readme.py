@@ -286,7 +286,7 @@ def test_the_browser_example_gives_up_when_a_fresh_token_is_refused_too(browser:
 def test_the_json_of_the_protocol_is_what_openapi_says() -> None:
     page, refusal = blocks("json", DOCS["protocol.md"])
 
-    assert json.loads(page) == RecoveryBody.model_validate_json(page).model_dump(mode="json")
+    assert json.loads(page) == RecoveryBody.model_validate_json(page).model_dump(mode="json", by_alias=True)
     assert json.loads(refusal) == Problem.model_validate_json(refusal).model_dump(mode="json")
 
 

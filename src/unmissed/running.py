@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -255,11 +256,11 @@ class Running:
         self.check_accepting(_FROM_THREADS)
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         drafts = await self._drafts(messages)
-        await self._fan_out.wait_for_readers()
+        await self._fan_out.wait_for_readers(drafts)
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
         # No await from here to the append of a log in memory: what is published in between could be evicted unflushed.
-        self._fan_out.make_room(messages=len(drafts), size=sum(draft.size_in_log for draft in drafts))
+        self._fan_out.make_room(drafts)
         publishing = self._log.publish(drafts, idempotency_key=key)
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
         if not publication.repeated:
@@ -305,7 +306,7 @@ class Running:
         )
         if since is not None:
             self.measures.recoveries["rest", page.outcome.value] += 1
-            self.history.recovered(page.outcome, query.user_id, since=since, window=window)
+            self.history.recovered(page.outcome, query.user_id, since=since, lost=page.lost)
         return page
 
     async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
@@ -413,12 +414,14 @@ async def drafts_of(
 ) -> list[Draft]:
     """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
     drafts, size, pace = list[Draft](), 0, None
+    counts = Counter[str]()
     for message in messages:
         if drafts:
             pace = pace or Pace()
             await pace.keep()
         drafts.append(Draft.of(message, max_bytes=max_message_bytes, traceparent=traceparent))
         size += drafts[-1].size_in_log
+        _check_count(drafts[-1], counts, retention)
         # As soon as the batch is too large: the rest may be an iterator, whose messages are decoded one by one.
         if size > retention.max_bytes:
             raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
@@ -427,6 +430,20 @@ async def drafts_of(
     if not 0 < len(drafts) <= retention.max_messages:
         raise InvalidMessage(f"a batch has 1 to {retention.max_messages} messages, as many as the log retains")
     return drafts
+
+
+def _check_count(draft: Draft, counts: Counter[str], retention: Retention) -> None:
+    """Count a draft of a batch. Raises InvalidMessage if they are more than the rule of their first topic retains."""
+    first = draft.audience.first
+    rule = retention.rule_of(first)
+    if rule is None or first is None or (draft.value is not None and draft.value.is_full):
+        return
+    counts[first] += 1
+    if counts[first] > rule.max_messages:
+        raise InvalidMessage(
+            f"a batch has at most {rule.max_messages} messages for {first[1:]!r}, as many as {rule.pattern!r} retains: "
+            "publish them in several batches"
+        )
 
 
 def _note_keys(settings: Settings, *, shared: bool) -> tuple[bytes, ...]:

@@ -140,10 +140,12 @@ class TracedRun(Running):
             return super().connect(socket, subscription, **options)
         transport = options.get("transport", "websocket")
         with self._tracer.recovery(transport=transport, since=subscription.since) as span:
-            outcome, _ = self._fan_out.start_of(subscription)
+            located = self._fan_out.located(subscription)
             before = self.measures.delivered
             connection = super().connect(socket, subscription, **options)
-            span.set_attributes(_result_of(outcome, self.measures.delivered - before))
+            span.set_attributes(
+                _result_of(None if located is None else located.outcome, self.measures.delivered - before)
+            )
             # The client receives the rest when it has read these.
             span.set_attribute("unmissed.lag", connection.lag)
             return connection

@@ -22,13 +22,12 @@ from support import FIRST, Serve, managed, next_frame, until
 from unmissed import Access, ConnectionManager, Disconnected, Identity, Settings
 from unmissed.application import hooks, results
 from unmissed.cluster import notes
-from unmissed.core import audience_index as evictions
 from unmissed.core import rate, receipts
 from unmissed.core.audience import EVERYONE, Audience
-from unmissed.core.audience_index import Evictions
 from unmissed.core.chunks import Chunk, Chunks
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_items, decode_json
+from unmissed.core.evictions import MAX_EVICTED_KEYS, Evictions
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
 from unmissed.core.retention import Retention
@@ -357,8 +356,8 @@ def logged_out() -> object:
 
 
 def evicted() -> object:
-    found = Evictions(FIRST - 1)
-    for number in range(evictions.MAX_EVICTED_KEYS):
+    found = Evictions(FIRST - 1, retention=Retention())
+    for number in range(MAX_EVICTED_KEYS):
         # Not topics, which are interned: Python's table of all interned strings may grow now.
         found.add(Message(FIRST + number, "", b"", Audience.of(users=[f"{number:0200}"]), 0.0))
     return found
@@ -368,7 +367,6 @@ def last_hour() -> object:
     """Events of every kind and code, in every minute, with the longest texts. A short text of a client is a copy."""
     clock = ManualClock()
     history = History(clock=clock)
-    window = Window(Retention(), epoch="e", first_number=FIRST)
     worst = "\U0001f600" * 1_000
     for minute in range(2 * MINUTES):
         clock.advance(60)
@@ -381,7 +379,7 @@ def last_hour() -> object:
             text = f"{minute}.{number}.{worst}"
             history.lost(text, FIRST, FIRST + minute)
             history.stalled(ended(text), text)
-            history.recovered(Outcome.RESET, text, since=FIRST, window=window)
+            history.recovered(Outcome.RESET, text, since=FIRST, lost=None)
     return history
 
 

@@ -34,7 +34,7 @@ def roll_back(server: AnyNatsServer, copy: Path) -> None:
 
 
 async def test_an_old_copy_without_a_living_node_uses_no_number_again(tmp_path: Path) -> None:
-    history, seed, losses = History(), random.Random(7), []
+    history, seed, losses = History(), random.Random(7), list[int]()
     with NatsServer(tmp_path) as server:
         for _ in range(DISASTERS):
             async with nodes_of(server.url, tmp_path, history) as nodes:
@@ -50,7 +50,7 @@ async def test_an_old_copy_without_a_living_node_uses_no_number_again(tmp_path: 
 
 
 async def test_old_copies_of_a_whole_cluster_use_no_number_again(tmp_path: Path) -> None:
-    history, seed, losses = History(), random.Random(7), []
+    history, seed, losses = History(), random.Random(7), list[int]()
     async with nats_cluster(tmp_path) as cluster:
         for _ in range(3):
             async with nodes_of(cluster.url, tmp_path, history) as nodes:

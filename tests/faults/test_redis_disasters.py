@@ -45,9 +45,9 @@ class RecordingNode(ManagedProcess):
 
     def journal(self) -> list[tuple[str, int, str]]:
         """Return what it has written: "acknowledged" or "seen", the number, and the data of a message."""
-        lines = [line.split() for line in self.output.splitlines() if line.endswith(tuple("0123456789"))]
-        lines = [parts for parts in lines if len(parts) == 3]
-        return [(kind, int(number), data) for kind, number, data in lines if kind in ("acknowledged", "seen")]
+        lines, _, _ = self.output.rpartition("\n")
+        entries = [line.split() for line in lines.splitlines() if line.startswith(("acknowledged ", "seen "))]
+        return [(kind, int(number), data) for kind, number, data in entries]
 
 
 @dataclass

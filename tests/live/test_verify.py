@@ -16,11 +16,11 @@ from typer.testing import CliRunner, Result
 from support import nths, portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
-from unmissed.core.audience_index import Evictions
 from unmissed.core.chunks import Chunk
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
+from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message
-from unmissed.core.window import Outcome, Window
+from unmissed.core.window import Located, Outcome, Window
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.lab.verify import participants
 from unmissed.lab.verify.websocket_clients import WebSocketClient
@@ -109,10 +109,10 @@ def hides_the_loss_of_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """Off by one at the oldest edge: a position just before it counts as complete."""
     locate = Window.locate
 
-    def wrong(self: Window, position: int, **options: Any) -> tuple[Outcome, int]:
-        outcome, start = locate(self, position, **options)
-        complete = outcome is Outcome.GAP and position == self.evicted_through - 1
-        return (Outcome.COMPLETE, position) if complete else (outcome, start)
+    def wrong(self: Window, position: int, **options: Any) -> Located:
+        located = locate(self, position, **options)
+        complete = located.outcome is Outcome.GAP and position == self.evicted_through - 1
+        return Located(Outcome.COMPLETE, position, position) if complete else located
 
     monkeypatch.setattr(Window, "locate", wrong)
     monkeypatch.setattr(Window, "lost_through", lambda self, *_, **__: self.evicted_through - 1)
@@ -122,9 +122,9 @@ def declares_a_gap_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Off by one at the oldest edge, the other way: a position right at it counts as a gap."""
     locate = Window.locate
 
-    def wrong(self: Window, position: int, **options: Any) -> tuple[Outcome, int]:
-        outcome, start = locate(self, position, **options)
-        return (Outcome.GAP if position == self.evicted_through else outcome, start)
+    def wrong(self: Window, position: int, **options: Any) -> Located:
+        located = locate(self, position, **options)
+        return Located(Outcome.GAP, position, position + 1) if position == self.evicted_through else located
 
     monkeypatch.setattr(Window, "locate", wrong)
 
@@ -176,8 +176,9 @@ def uses_a_number_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 def resets_without_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     locate = Window.locate
 
-    def wrong(self: Window, position: int, **options: Any) -> tuple[Outcome, int]:
-        return (Outcome.RESET, self.evicted_through) if position % 3 else locate(self, position, **options)
+    def wrong(self: Window, position: int, **options: Any) -> Located:
+        reset = Located(Outcome.RESET, self.oldest - 1, self.evicted_through)
+        return reset if position % 3 else locate(self, position, **options)
 
     monkeypatch.setattr(Window, "locate", wrong)
 

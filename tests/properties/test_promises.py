@@ -9,7 +9,7 @@ continue after them. Several nodes may share the log.
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from places import LASTING, SHARED, new_url
-from unmissed import Access, ConnectionManager, Identity, Settings
+from unmissed import Access, ConnectionManager, Draft, Identity, Message, Settings
 from unmissed.cluster.nodes import Nodes, Timing
 from unmissed.logs.base import WindowListener
 from unmissed.testing import FakeSocket, ManualClock
@@ -90,7 +90,9 @@ class Client:
     epoch_before: str | None = None
     seen: dict[tuple[str, int], bytes] = field(default_factory=dict)
     lost: list[tuple[int, int]] = field(default_factory=list)
-    """The gaps in this epoch that were declared."""
+    """The gaps in this epoch that were declared, and what a reset has declared lost."""
+    told: int = 0
+    """The last number of the last gap that was declared on this connection."""
     loaded: int | None = None
     """What its state contains, apart from messages: those of this epoch up to this number. None if it loaded none."""
     node: int = 0
@@ -120,15 +122,15 @@ class HeldListener:
         self._listener = listener
         self._passing = passing
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        self._listener.make_room(messages=messages, size=size)
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        self._listener.make_room(messages)
 
     def appended(self) -> None:
         self._listener.appended()
 
-    async def wait_for_readers(self) -> None:
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
         await self._passing.wait()
-        await self._listener.wait_for_readers()
+        await self._listener.wait_for_readers(messages)
 
     def before_restart(self) -> None:
         self._listener.before_restart()
@@ -378,8 +380,8 @@ class Promises(RuleBasedStateMachine):
             assert client.position is not None
             match frame["type"]:
                 case "gap":
-                    assert frame["from"] > client.position
-                    self.nothing_is_missing(client, client.position, frame["from"] - 1)
+                    assert frame["from"] == number + 1 > client.position
+                    self.nothing_is_missing(client, client.position, number)
                     self.take_gap(client, frame["from"], frame["to"])
                 case "m":
                     assert (client.epoch, number) not in client.seen, "P1: duplicate"
@@ -396,7 +398,7 @@ class Promises(RuleBasedStateMachine):
 
     def take_connected(self, client: Client, frame: dict[str, Any]) -> None:
         before, epoch = client.epoch_before, frame["epoch"]
-        client.topics = set(frame.get("topics", ()))
+        client.topics, client.told = set(frame.get("topics", ())), 0
         if before is not None:
             assert client.position is not None
             assert (frame["outcome"] == "reset") == (before != epoch), "P6: reset after a restart, and only then"
@@ -407,19 +409,21 @@ class Promises(RuleBasedStateMachine):
                 self.nothing_is_missing(client, client.position, frame["sequence_number"])
             case "gap":
                 assert client.position is not None
-                self.take_gap(client, max(client.position + 1, frame["first"]), frame["sequence_number"])
+                assert frame["sequence_number"] == max(client.position, frame["first"] - 1) == frame["from"] - 1
+                self.take_gap(client, frame["from"], frame["to"])
             case "reset":
                 client.loaded = None
+                client.lost.append((frame["sequence_number"] + 1, frame["latest"]))
 
     def take_gap(self, client: Client, first: int, last: int) -> None:
+        assert client.told < last, "P4: declared twice"
         assert first <= last
         assert self.model.evicted(last, now=self.clock()), "P4: declared lost, but held"
-        lost = [
-            each for each in self.model.published if each.epoch == self.model.epoch and first <= each.number <= last
-        ]
-        known = first > self.model.unknown_through.get(client.node, 0)
-        assert not known or any(each.is_for(client) for each in lost), "P4: declared lost, but meant for others"
+        [lost] = [each for each in self.model.published if each.epoch == self.model.epoch and each.number == last]
+        known = last > self.model.unknown_through.get(client.node, 0)
+        assert not known or lost.is_for(client), "P4: declared lost, but meant for others"
         client.lost.append((first, last))
+        client.told = last
 
     @invariant()
     def every_promise_holds(self) -> None:
@@ -436,7 +440,10 @@ class Promises(RuleBasedStateMachine):
         for published in self.model.published:
             if published.epoch == client.epoch and after < published.number <= through:
                 seen = (published.epoch, published.number) in client.seen
-                assert seen or not published.is_for(client), "P3: silent loss"
+                lost = any(first <= published.number <= last for first, last in client.lost)
+                assert seen or lost or not published.is_for(client), "P3: silent loss"
+                held = not self.model.evicted(published.number, now=self.clock())
+                assert seen or not (held and lost and published.is_for(client)), "P3: declared lost, but held"
                 assert not seen or published.is_for(client), "P8: shown to somebody else"
 
     @invariant()

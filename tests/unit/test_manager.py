@@ -305,8 +305,9 @@ async def test_a_position_before_the_window_is_a_gap(clock: ManualClock) -> None
 
         socket, _ = connect(manager, since=nth(1))
 
-    assert [("connected", nth(3)), ("a", nth(4)), ("a", nth(5)), ("heartbeat", nth(5))] == shape(socket)
-    assert "gap" == socket.frames[0]["outcome"]
+    assert [("connected", nth(1)), ("a", nth(4)), ("a", nth(5)), ("heartbeat", nth(5))] == shape(socket)
+    greeting = socket.frames[0]
+    assert ("gap", nth(2), nth(3)) == (greeting["outcome"], greeting["from"], greeting["to"])
 
 
 async def test_a_quiet_log_forgets_on_the_heartbeat(manager: ConnectionManager, clock: ManualClock) -> None:

@@ -55,6 +55,8 @@ def add_message_routes(
             latest=page.latest,
             outcome=page.outcome,
             has_more=page.has_more,
+            sequence_number=page.sequence_number,
+            lost=page.lost,
             topics=topics,
             heartbeat_seconds=manager.settings.heartbeat_seconds,
             max_age=manager.window.retention.max_age,

@@ -36,13 +36,32 @@ class RecoveryBody(BaseModel):
         description="The number with which this epoch began. What is lost after position 0 is lost from here.",
         examples=[1795409482121000],
     )
-    oldest: int = Field(description="The lowest number that is not evicted.", examples=[1795409482123469])
+    oldest: int = Field(
+        description="The lowest retained number, latest + 1 if no message is retained. Later ones may be evicted.",
+        examples=[1795409482123469],
+    )
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
     outcome: Outcome = Field(
-        description="complete: nothing is missing; gap: some messages are lost; reset: since is from another epoch."
+        description="complete: nothing is missing; gap: some messages are lost, and what is retained follows; "
+        "reset: since is from another epoch, and all that is retained follows."
     )
     has_more: bool = Field(
-        description="Whether limit or 1 MiB truncated the list. Request the rest with the last number."
+        description="Whether limit or 1 MiB truncated the list. Request the rest with sequence_number."
+    )
+    sequence_number: int = Field(
+        description="Your position after this page: send it as since in the next request.", examples=[1795409482123968]
+    )
+    lost_from: int | None = Field(
+        default=None,
+        alias="from",
+        description="Only with a gap: of the messages from..to, at least the one numbered to is lost.",
+        examples=[1795409482123400],
+    )
+    lost_to: int | None = Field(
+        default=None,
+        alias="to",
+        description="Only with a gap. While you page through it, the next page may declare it again.",
+        examples=[1795409482123468],
     )
     topics: list[str] = Field(description="The topics whose messages are included.", examples=[["orders.42"]])
     heartbeat_seconds: float = Field(description="Seconds between two heartbeats of a connection.", examples=[25])

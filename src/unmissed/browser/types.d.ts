@@ -275,9 +275,9 @@ export type Frame = { type: string; [field: string]: any };
 
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
- * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, `topics` if you
- * follow any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
- * Requests beyond `rate` and `burst` are refused.
+ * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, with `from` and
+ * `to` as in the frame `gap` if it is a gap. There are `topics` if you follow any, and `expires_at` and `expires_in` if
+ * your token expires. Use `expires_in` where your clock may be wrong. Requests beyond `rate` and `burst` are refused.
  */
 export interface ConnectedFrame {
   type: "connected";
@@ -297,6 +297,8 @@ export interface ConnectedFrame {
   /** Requests that you may send at once. */
   burst: number;
   outcome?: "complete" | "gap" | "reset";
+  from?: number;
+  to?: number;
   topics?: string[];
   /** Unix time in seconds. */
   expires_at?: number;
@@ -314,8 +316,10 @@ export interface HeartbeatFrame {
 }
 
 /**
- * Messages that are lost. You were too slow: the log evicted `from` to `to` before you had read them. `sequence_number`
- * is `to`.
+ * A message that you would have seen is lost. Of the messages `from` to `to`, at least the one numbered `to` was
+ * evicted before you had read it. Those that are retained follow; whatever else you would have seen in this range is
+ * lost, or was replaced. `sequence_number` is your position, which a gap does not move. Each loss is declared once on a
+ * connection.
  */
 export interface GapFrame {
   type: "gap";
@@ -364,7 +368,8 @@ export interface AuthenticatedFrame {
 /**
  * The answer to follow and unfollow: the topics that it added or removed. `added` are those that you did not follow
  * before, and `removed` those that you no longer follow. `sequence_number` is your position. There is an `outcome` if
- * the request had `since`.
+ * the request had `since`: it is a gap if messages of the new topics after it were evicted, with `from` and `to` as in
+ * the frame `gap`.
  */
 export interface FollowingFrame {
   type: "following";
@@ -372,6 +377,8 @@ export interface FollowingFrame {
   removed: string[];
   sequence_number: number;
   outcome?: "complete" | "gap" | "reset";
+  from?: number;
+  to?: number;
   id?: string;
 }
 

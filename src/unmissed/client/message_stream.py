@@ -235,7 +235,8 @@ class Stream:
         if frame.get("outcome") == Outcome.RESET:
             yield self._reset(frame["epoch"])
         elif frame.get("outcome") == Outcome.GAP and self.position is not None:
-            yield self._gap(max(self.position + 1, self._first), frame["sequence_number"])
+            first = frame.get("from", max(self.position + 1, self._first))
+            yield self._gap(first, frame.get("to", frame["sequence_number"]))
         self._unconfirmed = False
         self._recovered_through = frame["latest"] if "outcome" in frame else 0
         # Last: a gap is counted from the position before, and a reset compares the epoch before.

@@ -126,7 +126,7 @@ class JoinedChunk(Chunk):
 
 
 class MessageChunk(Chunk):
-    """Consecutive messages of the log. ``last`` is the position after them."""
+    """Consecutive messages of the log, which may be none. ``last`` is the position after them."""
 
     def __init__(self, messages: tuple[Message, ...], *, last: int) -> None:
         super().__init__(*(message.payload for message in messages))
@@ -154,14 +154,18 @@ class Chunks:
         self.window = window
         self.flushed_through = window.latest
         """The number through which every connection that is up to date has been served."""
-        self._latest = window.latest
+        self._changes = window.changes
         self._cache: dict[int, MessageChunk] = {}
 
     def after(self, position: int) -> MessageChunk:
-        """Return up to CHUNK_BYTES of messages, but at least one message. The position must be below ``latest``."""
-        # A chunk from before the latest append may lack messages that still fit into it.
-        if self._latest != self.window.latest or len(self._cache) >= _CACHED_CHUNKS:
-            self._latest = self.window.latest
+        """Return up to CHUNK_BYTES of messages, but at least one if any is retained after the position.
+
+        The position must be below ``latest``, which is where a chunk without further messages ends.
+        """
+        # A chunk from before the latest append may lack messages that still fit into it, and one from before a removal
+        # would deliver what was replaced.
+        if self._changes != self.window.changes or len(self._cache) >= _CACHED_CHUNKS:
+            self._changes = self.window.changes
             self._cache.clear()
         found = self._cache.get(position)
         if found is None:
@@ -189,6 +193,7 @@ class Chunks:
         for message in self.window.messages_after(position):
             size += len(message.payload)
             if messages and size > CHUNK_BYTES:
-                break
+                return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
             messages.append(message)
-        return MessageChunk(tuple(messages), last=messages[-1].sequence_number)
+        # Not the number of the last message: what had the numbers up to ``latest`` is no longer retained.
+        return MessageChunk(tuple(messages), last=self.window.latest)

@@ -67,6 +67,8 @@ class Backfill:
 
     outcome: Outcome
     position: int
+    told: int
+    """The highest number that counts as declared lost for these topics."""
     until: int
     keys: frozenset[str]
     delivered_from: Mapping[str, int]
@@ -74,6 +76,8 @@ class Backfill:
     """The topics, for the answer that comes after their messages."""
     request_id: str | None = None
     """The id of the frame that requested this."""
+    lost: tuple[int, int] | None = None
+    """The range of a gap."""
 
     @property
     def complete(self) -> bool:
@@ -85,12 +89,10 @@ class Backfill:
 
         One call looks at a bounded number of messages, however many of them were delivered before.
         """
-        evicted = window.evicted_through
-        if self.position < evicted and self.position < window.lost_through(self.keys, everyone=False):
-            self.outcome = Outcome.GAP
+        self._note_loss(window)
         payloads: list[bytes] = []
         size = 0
-        through, messages = window.next_visible(max(self.position, evicted), self.keys, everyone=False)
+        through, messages = window.next_visible(self.position, self.keys, everyone=False)
         for message in messages:
             if message.sequence_number > self.until:
                 break
@@ -102,6 +104,15 @@ class Backfill:
                 return Chunk(*payloads)
         self.position = min(through, self.until)
         return Chunk(*payloads)
+
+    def _note_loss(self, window: Window) -> None:
+        """Extend the gap if messages that would follow were evicted. A reset stays one: it says more than a gap."""
+        known = max(self.position, self.told)
+        if known < window.evicted_through and known < (lost := window.lost_through(self.keys, everyone=False)):
+            self.told = lost
+            if self.outcome is not Outcome.RESET:
+                self.outcome = Outcome.GAP
+                self.lost = (self.position + 1 if self.lost is None else self.lost[0], lost)
 
     def _was_delivered(self, message: Message) -> bool:
         number = message.sequence_number
@@ -165,7 +176,8 @@ class Outbox:
 class ClientReader:
     """The reader of a client that begins at the position ``start``. ``chose_topics``: whether its client chose them.
 
-    ``counts`` is shared by all readers of a window, as ``chunks`` is.
+    ``told`` is the highest number that its first frame declares lost, if any. ``counts`` is shared by all readers of a
+    window, as ``chunks`` is.
     """
 
     __slots__ = (
@@ -176,6 +188,7 @@ class ClientReader:
         "_last",
         "_position",
         "_start",
+        "_told",
         "_turn_start",
         "_user_id",
         "chose_topics",
@@ -194,6 +207,7 @@ class ClientReader:
         topics: frozenset[str],
         chose_topics: bool,
         start: int,
+        told: int = 0,
     ) -> None:
         self.topics = topics
         self.chose_topics = chose_topics
@@ -207,6 +221,8 @@ class ClientReader:
         self._counts = counts
         self._user_id = user_id
         self._start = self._position = start
+        self._told = told
+        """The last number of the last gap that was declared. Only a frame raises it: see ``_gap``."""
         self._turn_start: int | None = None
         """The position at which this turn began; None between two turns."""
         self._last: int | None = None
@@ -217,7 +233,7 @@ class ClientReader:
 
     @property
     def position(self) -> int:
-        """The last sequence number returned, or skipped because it was evicted or is not visible.
+        """The last sequence number returned, or skipped because it is not retained or not visible.
 
         Flushes skip connections that see none of the new messages: an up-to-date reader takes its position from them.
         """
@@ -264,8 +280,7 @@ class ClientReader:
         elif self._position >= last:
             # Before the gap: what is evicted after the end of a connection is no loss of its client.
             chunk = _NOTHING
-        elif self._position < window.evicted_through:
-            # In this order: the gap moves the position to where the rest begins.
+        elif self._position < window.evicted_through > self._told:
             chunk = JoinedChunk(*self._gap(), *self._rest(last))
         else:
             chunk = self._next_messages(last)
@@ -316,14 +331,20 @@ class ClientReader:
         return JoinedChunk(*parts)
 
     def _gap(self) -> Iterator[Chunk]:
-        """Yield a ``gap`` frame if messages after the position that the client would have seen were evicted."""
-        window = self._chunks.window
-        if self._position < window.evicted_through:
-            if self._position < (lost := window.lost_through(self.keys)):
-                self._counts.gaps += 1
-                self.declared_gap = (self._position + 1, lost)
-                yield Chunk(GapFrame(first=self._position + 1, last=lost).encode())
-            self._position = window.evicted_through
+        """Yield a ``gap`` frame if the client has lost a message after its position, and has not been sent this gap.
+
+        The position stays: what is retained in the range follows. A message in the range that is evicted later is part
+        of the same gap.
+        """
+        window, position = self._chunks.window, self._position
+        known = max(position, self._told)
+        # ``told`` becomes what was lost for this client, not the highest evicted number: a lower one that is evicted
+        # later would be lost in silence.
+        if known < window.evicted_through and known < (lost := window.lost_through(self.keys)):
+            self._told = lost
+            self._counts.gaps += 1
+            self.declared_gap = (position + 1, lost)
+            yield Chunk(GapFrame(first=position + 1, last=lost, sequence_number=position).encode())
 
     def _rest(self, last: int) -> Iterator[Chunk]:
         """Yield the next messages, if any are left."""
@@ -338,8 +359,15 @@ class ClientReader:
         outbox.backfill = None
         # Some of them may have been unfollowed in the meantime, which was answered before this.
         added = backfill.topics & self.topics
+        first_lost, last_lost = backfill.lost or (None, None)
         answer = FollowingFrame(
-            added=added, removed=(), sequence_number=self._position, outcome=backfill.outcome, id=backfill.request_id
+            added=added,
+            removed=(),
+            sequence_number=self._position,
+            outcome=backfill.outcome,
+            first_lost=first_lost,
+            last_lost=last_lost,
+            id=backfill.request_id,
         )
         return JoinedChunk(chunk, Chunk(answer.encode()))
 
@@ -459,13 +487,14 @@ class ClientReader:
         """Return the backfill of new topics after ``since``, without what was delivered for the keys before."""
         known = self._delivered_from or {}
         delivered_from = {key: known.get(key, self._start) for key in keys_before}
-        outcome, start = self._chunks.window.locate(since, epoch=epoch)
+        located = self._chunks.window.locate(since, epoch=epoch)
+        outcome, told = located.outcome, located.lost_through
         if outcome is Outcome.GAP:
-            # What was evicted may not have been for the new topics. Position 0 means the start of this epoch.
-            outcome, start = Outcome.COMPLETE, max(since, self._chunks.window.first_number - 1)
+            # What was evicted may not have been for the new topics: ``next_chunk`` looks at theirs.
+            outcome, told = Outcome.COMPLETE, located.start
         new = frozenset(map(topic_key, topics))
-        self._delivered_from = {**known, **dict.fromkeys(new, start)} or None
-        return Backfill(outcome, start, self.position, new, delivered_from, topics)
+        self._delivered_from = {**known, **dict.fromkeys(new, located.start)} or None
+        return Backfill(outcome, located.start, told, self.position, new, delivered_from, topics)
 
     @property
     def _outbox(self) -> Outbox:

@@ -60,6 +60,9 @@ class RecoveryAnswer:
     latest: int
     outcome: str
     has_more: bool
+    sequence_number: int
+    lost: tuple[int, int] | None
+    """The range of a gap."""
     heartbeat_seconds: float
     max_age: float
     rate: float
@@ -69,7 +72,10 @@ class RecoveryAnswer:
 
     def encode(self) -> bytes:
         """Return the body as JSON."""
+        first_lost, last_lost = self.lost or (None, None)
         facts = {
+            "from": first_lost,
+            "to": last_lost,
             "heartbeat_seconds": short_seconds(self.heartbeat_seconds),
             "max_age": short_seconds(self.max_age),
             "rate": short_seconds(self.rate),
@@ -77,15 +83,19 @@ class RecoveryAnswer:
             "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
         }
         rest = {"topics": sorted(self.topics), **{name: value for name, value in facts.items() if value is not None}}
-        return b'{"messages":[%b],"epoch":"%b","first":%d,"oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,%b' % (
-            b",".join(self.payloads),
-            self.epoch.encode(),
-            self.first,
-            self.oldest,
-            self.latest,
-            self.outcome.encode(),
-            b"true" if self.has_more else b"false",
-            encode_json(rest)[1:],
+        return (
+            b'{"messages":[%b],"epoch":"%b","first":%d,"oldest":%d,"latest":%d,"outcome":"%b","has_more":%b,"sequence_number":%d,%b'
+            % (
+                b",".join(self.payloads),
+                self.epoch.encode(),
+                self.first,
+                self.oldest,
+                self.latest,
+                self.outcome.encode(),
+                b"true" if self.has_more else b"false",
+                self.sequence_number,
+                encode_json(rest)[1:],
+            )
         )
 
 

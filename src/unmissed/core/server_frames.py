@@ -83,8 +83,9 @@ class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
     ``oldest`` and ``latest`` are as over REST, and ``sequence_number`` is the position from which you start. There is
-    an ``outcome`` if you sent ``since``, ``topics`` if you follow any, and ``expires_at`` and ``expires_in`` if your
-    token expires. Use ``expires_in`` where your clock may be wrong. Requests beyond ``rate`` and ``burst`` are refused.
+    an ``outcome`` if you sent ``since``, with ``from`` and ``to`` as in the frame ``gap`` if it is a gap. There are
+    ``topics`` if you follow any, and ``expires_at`` and ``expires_in`` if your token expires. Use ``expires_in`` where
+    your clock may be wrong. Requests beyond ``rate`` and ``burst`` are refused.
     """
 
     type: ClassVar[str] = "connected"
@@ -100,6 +101,8 @@ class ConnectedFrame(ServerFrame):
     rate: Annotated[float, SECONDS.described("Requests a second that you may send on average.")]
     burst: Annotated[int, INTEGER.described("Requests that you may send at once.")]
     outcome: Annotated[str | None, OUTCOME] = None
+    first_lost: Annotated[int | None, NUMBER.named("from")] = None
+    last_lost: Annotated[int | None, NUMBER.named("to")] = None
     topics: Annotated[Collection[str] | None, TOPICS] = None
     expires_at: Annotated[float | None, _UNIX_TIME] = None
     expires_in: Annotated[float | None, _SECONDS_LEFT] = None
@@ -108,6 +111,8 @@ class ConnectedFrame(ServerFrame):
         """Return the frame as compact JSON. Each handshake needs one: what is equal in all of them is encoded once."""
         optional = {
             "outcome": self.outcome,
+            "from": self.first_lost,
+            "to": self.last_lost,
             "topics": self.topics and sorted(self.topics),
             "expires_at": None if self.expires_at is None else short_seconds(self.expires_at),
             "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
@@ -158,19 +163,22 @@ class HeartbeatFrame(ServerFrame):
 
 @_frame
 class GapFrame(ServerFrame):
-    """Messages that are lost.
+    """A message that you would have seen is lost.
 
-    You were too slow: the log evicted ``from`` to ``to`` before you had read them. ``sequence_number`` is ``to``.
+    Of the messages ``from`` to ``to``, at least the one numbered ``to`` was evicted before you had read it. Those that
+    are retained follow; whatever else you would have seen in this range is lost, or was replaced. ``sequence_number``
+    is your position, which a gap does not move. Each loss is declared once on a connection.
     """
 
     type: ClassVar[str] = "gap"
 
     first: Annotated[int, NUMBER.named("from")]
-    last: Annotated[int, NUMBER.named("to", "sequence_number")]
+    last: Annotated[int, NUMBER.named("to")]
+    sequence_number: Annotated[int, NUMBER]
 
     def encode(self) -> bytes:
         """Return the frame as compact JSON."""
-        return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (self.first, self.last, self.last)
+        return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (self.first, self.last, self.sequence_number)
 
 
 @_frame
@@ -241,7 +249,8 @@ class FollowingFrame(ServerFrame):
     """The answer to follow and unfollow: the topics that it added or removed.
 
     ``added`` are those that you did not follow before, and ``removed`` those that you no longer follow.
-    ``sequence_number`` is your position. There is an ``outcome`` if the request had ``since``.
+    ``sequence_number`` is your position. There is an ``outcome`` if the request had ``since``: it is a gap if messages
+    of the new topics after it were evicted, with ``from`` and ``to`` as in the frame ``gap``.
     """
 
     type: ClassVar[str] = "following"
@@ -251,6 +260,8 @@ class FollowingFrame(ServerFrame):
     removed: Annotated[Collection[str], TOPICS]
     sequence_number: Annotated[int, NUMBER]
     outcome: Annotated[str | None, OUTCOME] = None
+    first_lost: Annotated[int | None, NUMBER.named("from")] = None
+    last_lost: Annotated[int | None, NUMBER.named("to")] = None
     id: Annotated[str | None, REQUEST_ID] = None
 
 

@@ -141,6 +141,8 @@ class Shelves:
         )
         """The shelf of messages without a rule."""
         self._rules = {rule: RuleShelf(rule) for rule in retention.rules}
+        self.least = min([retention.max_messages, *(rule.max_messages for rule in retention.rules)])
+        """The fewest messages that any rule keeps."""
         self._of_topic: dict[str, Shelf] = {}
         """The shelves of topics and recipients that were looked up, since comparing with each pattern takes longer."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Message, Value
 
-_Identity = tuple[frozenset[str] | None, str]
+_ValueId = tuple[frozenset[str] | None, str]
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Values:
     """
 
     def __init__(self) -> None:
-        self._known: dict[_Identity, Message | _Pieces] = {}
+        self._known: dict[_ValueId, Message | _Pieces] = {}
         """Most values have no pieces: the message alone takes less memory."""
 
     def __len__(self) -> int:

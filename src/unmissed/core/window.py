@@ -40,9 +40,9 @@ class Outcome(StrEnum):
 
 @fact
 class Located:
-    """How completely a position can be recovered, and the position ``start`` after which delivery begins.
+    """Where delivery continues for a position, after the number ``start``, and how complete it is.
 
-    ``lost_through`` is the highest number that the client has lost, if it is above ``start``.
+    ``lost_through`` is the highest number that the outcome declares lost; ``start`` or less if it declares none.
     """
 
     outcome: Outcome
@@ -51,8 +51,8 @@ class Located:
 
     @property
     def lost(self) -> tuple[int, int] | None:
-        """The first and the last number of the range in which messages are lost, for a gap."""
-        return (self.start + 1, self.lost_through) if self.outcome is Outcome.GAP else None
+        """The declared range: of the messages from the first to the last number, at least the last one is lost."""
+        return (self.start + 1, self.lost_through) if self.lost_through > self.start else None
 
 
 @fact
@@ -69,11 +69,11 @@ class Page:
     has_more: bool
     sequence_number: int
     lost: tuple[int, int] | None = None
-    """The first and the last number of the range in which messages are lost, for a gap."""
+    """The first and the last number of the range in which messages are lost."""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Earlier:
     """What a log knows about the time before its contiguous tail, which begins after the number ``through``.
 
     ``messages`` are those that rules and keys retain, in ascending order. The other numbers say through which one
@@ -228,20 +228,21 @@ class Window:
         """
         self.latest = self.evicted_through = number
         self._evictions.forget(number)
+        self.changes += 1
 
-    def restore(self, past: Past) -> None:
+    def restore(self, earlier: Earlier) -> None:
         """Hold what a log has retained before its tail, and nothing else. The tail is appended next.
 
         At the start of a node, or if it was away for so long that the tail has left it behind.
         """
         self.evicted_messages += len(self)
         self._empty()
-        self._evictions = self._marks(past)
-        marks = (past.everyone, past.others, past.unknown, *past.lost.values())
+        self._evictions = self._marks(earlier)
+        marks = (earlier.everyone, earlier.others, earlier.unknown, *earlier.lost.values())
         self.evicted_through = max(self.first_number - 1, *marks)
-        for message in past.messages:
+        for message in earlier.messages:
             self.append(message, whole=not self._may_lack_earlier(message))
-        self.latest = max(past.through, self.first_number - 1)
+        self.latest = max(earlier.through, self.first_number - 1)
 
     def _may_lack_earlier(self, message: Message) -> bool:
         """Return whether messages may be lost since the value that a piece was added to, or ever without one."""
@@ -250,15 +251,15 @@ class Window:
         keys = message.audience.keys
         return self._evictions.highest(keys or (), everyone=keys is None) > start
 
-    def _marks(self, past: Past) -> Evictions:
+    def _marks(self, earlier: Earlier) -> Evictions:
         none = self.first_number - 1
         evictions = Evictions(none, retention=self.retention)
-        if past.unknown > none:
-            evictions.forget(past.unknown)
-        evictions.mark_everyone(past.everyone)
-        if past.others > none:
-            evictions.mark_others(past.others)
-        for key, number in past.lost.items():
+        if earlier.unknown > none:
+            evictions.forget(earlier.unknown)
+        evictions.mark_everyone(earlier.everyone)
+        if earlier.others > none:
+            evictions.mark_others(earlier.others)
+        for key, number in earlier.lost.items():
             evictions.mark(key, number)
         return evictions
 
@@ -272,6 +273,9 @@ class Window:
 
         With a larger ``share``, only 1/share of what each rule keeps counts as room. Bytes are not looked at.
         """
+        # Without a look at their topics: this many fit, whatever these are.
+        if self.latest - after + len(drafts) <= self._shelves.least // share:
+            return True
         return self._shelves.room(drafts, after=after, share=share)
 
     # Values
@@ -304,8 +308,9 @@ class Window:
             position = start
         lost = self.lost_through(keys)
         if epoch not in (None, self.epoch) or not start <= position <= self.latest:
+            # Below the lowest retained number: everything that is retained follows.
             return Located(Outcome.RESET, self.oldest - 1, lost)
-        # The position does not move: what is retained of the range follows.
+        # A gap does not move the position: what is retained between it and the lost message follows.
         return Located(Outcome.GAP if position < lost else Outcome.COMPLETE, position, lost)
 
     def page(
@@ -326,7 +331,7 @@ class Window:
         located = self.locate(position, epoch=epoch, keys=keys)
         if max_messages is None and self._size <= PAGE_BYTES:
             # Everything that is retained fits into one page, so nothing has to be counted or cut.
-            _, seen = self.next_visible(located.start, keys, most=len(self))
+            _, seen = self.next_visible(located.start, keys, most=len(self) + 1)
             return self._page(located, tuple(seen), through=self.latest)
         through, seen = self.next_visible(located.start, keys, most=_PAGE_SCAN)
         messages, is_cut = _cut(seen, max_messages=max_messages)

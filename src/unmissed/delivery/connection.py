@@ -120,7 +120,7 @@ class Connection:
 
     @property
     def position(self) -> int:
-        """The last sequence number written to the socket, or skipped because it was evicted or is not visible."""
+        """The last sequence number written to the socket, or skipped because it is not retained or not visible."""
         return self.reader.position
 
     @property

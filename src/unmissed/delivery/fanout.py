@@ -4,16 +4,17 @@ import asyncio
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
+from unmissed.core.messages import Draft, Message
 from unmissed.core.reader import ClientReader
 from unmissed.core.server_frames import ConnectedFrame
-from unmissed.core.window import Outcome, Window
+from unmissed.core.window import Located, Outcome, Window
 from unmissed.delivery.backpressure import Behind
 from unmissed.delivery.connection import SHUTTING_DOWN, Connection, Reports, Schedule, for_each, reconnect_all
 from unmissed.delivery.history import History
@@ -109,7 +110,7 @@ class FanOut:
         """Deliver to this socket the messages after a position, or only new ones. Raises TooManyConnections."""
         now, identity = self._clock(), subscription.identity
         self.connections.check_limits(identity.user_id, now=now)
-        outcome, start = self.start_of(subscription)
+        located = self.located(subscription)
         connection = Connection(
             f"{self._node_id}.{secrets.token_urlsafe(9)}",
             subscription,
@@ -121,38 +122,39 @@ class FanOut:
                 user_id=identity.user_id,
                 topics=subscription.topics,
                 chose_topics=subscription.chose_topics,
-                start=start,
+                start=self.window.latest if located is None else located.start,
+                told=0 if located is None else located.lost_through,
             ),
             access=access,
             schedule=self._schedule(now, expires_at=expires_at, max_seconds=max_seconds),
             reports=self._reports,
         )
-        greeting = self._greeting(connection, outcome, start)
+        greeting = self._greeting(connection, located)
         # Before the first write, which may end the connection.
         self.connections.add(connection)
-        connection.open(greeting, heartbeat=outcome is not None)
+        connection.open(greeting, heartbeat=located is not None)
         # ``deliver`` reports changes only, and a reader is not up to date before its first delivery.
         if not connection.reader.up_to_date:
             self._note_progress(connection)
-        if outcome is not None:
-            self.measures.recoveries[transport, outcome.value] += 1
-            if outcome is not Outcome.COMPLETE:
+        if located is not None:
+            self.measures.recoveries[transport, located.outcome.value] += 1
+            if located.outcome is not Outcome.COMPLETE:
                 since = subscription.since or 0
                 self.history.recovered(
-                    outcome, identity.user_id, since=since, window=self.window, connection=connection
+                    located.outcome, identity.user_id, since=since, lost=located.lost, connection=connection
                 )
         self._opened(connection)
         return connection
 
-    def start_of(self, wanted: Subscription) -> tuple[Outcome | None, int]:
-        """Return the outcome for a client that sent a position, and the number after which it continues."""
+    def located(self, wanted: Subscription) -> Located | None:
+        """Return how complete the position of a client is, and where it continues; None if it sent no position."""
         if wanted.since is None:
-            return None, self.window.latest
+            return None
         # Without keys first: the keys of a thousand topics are created only if something after the position was
         # evicted, which may have been for others. Most clients that come back have no gap of either kind.
-        outcome, start = self.window.locate(wanted.since, epoch=wanted.epoch)
-        if outcome is not Outcome.GAP:
-            return outcome, start
+        located = self.window.locate(wanted.since, epoch=wanted.epoch)
+        if located.outcome is not Outcome.GAP:
+            return located
         keys = keys_of(wanted.identity.user_id, wanted.topics)
         return self.window.locate(wanted.since, epoch=wanted.epoch, keys=keys)
 
@@ -166,17 +168,20 @@ class FanOut:
             ping_at=now + PING_SECONDS * random.random(),
         )
 
-    def _greeting(self, connection: Connection, outcome: Outcome | None, start: int) -> bytes:
+    def _greeting(self, connection: Connection, located: Located | None) -> bytes:
         """Return the ``connected`` frame."""
         window = self.window
+        first_lost, last_lost = (None if located is None else located.lost) or (None, None)
         return ConnectedFrame(
             connection_id=connection.id,
             epoch=window.epoch,
             first=window.first_number,
             oldest=window.oldest,
             latest=window.latest,
-            outcome=outcome,
-            sequence_number=start,
+            outcome=None if located is None else located.outcome,
+            first_lost=first_lost,
+            last_lost=last_lost,
+            sequence_number=connection.position,
             heartbeat_seconds=self._limits.heartbeat_seconds,
             max_age=window.retention.max_age,
             rate=self._limits.client_rate,
@@ -242,7 +247,8 @@ class FanOut:
 
     def _measure_writes(self, now: float) -> None:
         """Measure how long the messages of this flush have waited."""
-        for message in self.window.messages_after(max(self._flushed.latest, self.window.evicted_through)):
+        # A mark from before a restart is below the first number of the new epoch.
+        for message in self.window.messages_after(max(self._flushed.latest, self.window.first_number - 1)):
             if message.sequence_number > self._flushing.latest:
                 return
             self.measures.publish_to_write_seconds.observe(now - message.appended_at)
@@ -282,31 +288,34 @@ class FanOut:
 
     # Backpressure, and what the log reports
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        """Flush at once what would be evicted by appending so many messages, which take ``size`` bytes in the log."""
-        retention = self.window.retention
-        unflushed = self.window.latest - self._flushed.latest
-        unflushed_bytes = self.window.appended_bytes - self._flushed.appended_bytes
-        if unflushed and (
-            unflushed + messages > retention.max_messages or unflushed_bytes + size > retention.max_bytes
-        ):
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        """Flush at once what would be evicted by appending these messages."""
+        if self.window.latest != self._flushed.latest and not self._fit(messages, after=self._flushed):
             self._throttle.flush_now()
 
-    async def wait_for_readers(self) -> None:
-        """Backpressure: after each quarter of the window, flush, and wait until active readers have received it."""
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
+        """Backpressure: after each quarter of what a rule keeps, flush, and wait until active readers have received it.
+
+        ``messages`` are those that come next: only the rules of their topics are looked at.
+        """
         # One after another, so that publishes keep the order in which they were begun.
         async with self._turnstile:
-            window, before = self.window, self._waited_at
-            if (
-                window.latest - before.latest <= window.retention.max_messages // 4
-                and window.appended_bytes - before.appended_bytes <= window.retention.max_bytes // 4
-            ):
+            before = self._waited_at
+            if self.window.latest == before.latest or self._fit(messages, after=before, share=4):
                 return
-            waited_at = self._waited_at = _Mark.of(window)
+            waited_at = self._waited_at = _Mark.of(self.window)
             self._throttle.flush_now()
             # A turn of the event loop, in which sockets may accept data again.
             await asyncio.sleep(0)
             await self.behind.catch_up(waited_at.latest, served_through=before.latest)
+
+    def _fit(self, messages: Sequence[Draft | Message], *, after: "_Mark", share: int = 1) -> bool:
+        """Return whether these messages, with all after a mark, fit into 1/``share`` of what is retained."""
+        window = self.window
+        size = window.appended_bytes - after.appended_bytes + sum([each.size_in_log for each in messages])
+        return size <= window.retention.max_bytes // share and window.has_room(
+            messages, after=after.latest, share=share
+        )
 
     def appended(self) -> None:
         """Flush soon."""

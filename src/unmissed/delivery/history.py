@@ -7,7 +7,7 @@ from itertools import chain, count
 from typing import NamedTuple
 
 from unmissed.core.close_codes import KNOWN_CODES
-from unmissed.core.window import Outcome, Window
+from unmissed.core.window import Outcome
 from unmissed.delivery.connection import Connection
 from unmissed.security.redaction import redact
 
@@ -87,14 +87,19 @@ class History:
         self._add(HistoryKind.GAP, user_id, connection, first=first, last=last)
 
     def recovered(
-        self, outcome: Outcome, user_id: str, *, since: int, window: Window, connection: Connection | None = None
+        self,
+        outcome: Outcome,
+        user_id: str,
+        *,
+        since: int,
+        lost: tuple[int, int] | None,
+        connection: Connection | None = None,
     ) -> None:
-        """Record what a client that came with a position has lost, unless its recovery is complete."""
-        if outcome is Outcome.GAP:
-            # As the client computes it: position 0 means the start of this epoch.
-            self.lost(user_id, max(since + 1, window.first_number), window.evicted_through, connection=connection)
-        elif outcome is Outcome.RESET:
+        """Record what a client that came with a position has lost: the range of its gap, or a reset."""
+        if outcome is Outcome.RESET:
             self._add(HistoryKind.RESET, user_id, connection, first=since)
+        elif lost is not None:
+            self.lost(user_id, *lost, connection=connection)
 
     def stalled(self, connection: Connection, reason: str) -> None:
         """Record that a connection is dropped because its client takes nothing."""

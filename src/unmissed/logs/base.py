@@ -26,16 +26,16 @@ class WindowListener(Protocol):
     calls ``make_room`` before each of them, and waits for readers in between.
     """
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        """Flush at once what would be evicted by appending so many messages, which take ``size`` bytes in the log."""
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        """Flush at once what would be evicted by appending these messages."""
         ...
 
     def appended(self) -> None:
         """Deliver what has been appended."""
         ...
 
-    async def wait_for_readers(self) -> None:
-        """Wait until active readers have received what has been appended, for at most 0.2 seconds."""
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
+        """Wait until active readers have received what appending these messages may evict, for at most 0.2 seconds."""
         ...
 
     def before_restart(self) -> None:

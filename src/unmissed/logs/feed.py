@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import Receipt
-from unmissed.core.window import Past, Window
+from unmissed.core.window import Earlier, Window
 from unmissed.logs.base import WindowListener
 
 VOID = Draft(b'{"type":""', b"}", Audience(frozenset()))
@@ -51,13 +51,14 @@ class Feed:
     """A window and its listener, once there is one. ``clock`` returns monotonic seconds, for the ages of messages.
 
     No message is evicted before connections were offered it: the listener makes room for each one. Records are appended
-    in blocks of at most a quarter of the retention, in messages and in bytes, between which active readers catch up.
+    in blocks of at most a quarter of what each rule retains, and of all bytes, between which active readers catch up.
     """
 
     def __init__(self, window: Window, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = window
         self._clock = clock
-        self._block_messages = max(1, window.retention.max_messages // 4)
+        rules = window.retention.rules
+        self._block_messages = max(1, min([window.retention.max_messages, *(rule.max_messages for rule in rules)]) // 4)
         self._block_bytes = window.retention.max_bytes // 4
         self._listener: WindowListener | None = None
         self._awaited: dict[int, list[asyncio.Future[None]]] = {}
@@ -75,7 +76,7 @@ class Feed:
         They count as new, unless ``log_ms`` is given, the present time on the clock of the log.
         """
         for block in self._blocks(records):
-            await self.wait_for_readers()
+            await self.wait_for_readers([record.draft for record in block])
             # A client may have caught up in between: that can begin another epoch, or skip messages that are lost.
             if not block[0].continues(self.window.latest):
                 return
@@ -83,17 +84,17 @@ class Feed:
             ages = [0.0 if log_ms is None else max(0.0, log_ms - record.log_ms) / 1000 for record in block]
             self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
 
-    async def wait_for_readers(self) -> None:
-        """Backpressure: wait until active readers have received what was appended before, for at most 200 ms."""
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
+        """Backpressure: wait until active readers have received what these messages may evict, for at most 200 ms."""
         if self._listener is not None:
-            await self._listener.wait_for_readers()
+            await self._listener.wait_for_readers(messages)
 
     def extend(self, messages: Iterable[Message]) -> None:
         """Append messages that continue the window, and call the listener. Never yields."""
         window, listener = self.window, self._listener
         for message in messages:
             if listener is not None:
-                listener.make_room(messages=1, size=message.size_in_log)
+                listener.make_room((message,))
             window.append(message)
         self._release_passed()
         self._appended()
@@ -119,7 +120,7 @@ class Feed:
         self._release_passed()
         self._appended()
 
-    def restore(self, past: Past) -> None:
+    def restore(self, past: Earlier) -> None:
         """Hold what the log has retained before its tail, and nothing else: this window has fallen out of the tail."""
         self.window.restore(past)
         self._release_passed()

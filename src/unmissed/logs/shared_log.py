@@ -10,7 +10,7 @@ from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedErr
 from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import Receipt
 from unmissed.core.retention import Retention
-from unmissed.core.window import Past, Window
+from unmissed.core.window import Earlier, Window
 from unmissed.logs.base import Channel, Publication, WindowListener
 from unmissed.logs.engine import Engine, Seen, State
 from unmissed.logs.feed import Feed, Record, stamped
@@ -115,7 +115,7 @@ class SharedLog:
         """Return the messages of a receipt that is reached: those of the window, which are stamped and encoded."""
         before = receipt.first - 1
         found = tuple(self._feed.window.messages_after(before, through=before + receipt.count))
-        # They may be evicted or replaced by now, or skipped, or of an epoch that has ended: the next has higher numbers.
+        # They may be evicted or replaced by now, or of an epoch that has ended: the next one has higher numbers.
         return found if len(found) == receipt.count else stamped(drafts, receipt, appended_at=self._clock())
 
     async def _fresh_state(self) -> State:
@@ -194,7 +194,7 @@ class SharedLog:
         window = self._feed.window
         return state.epoch == window.epoch and state.oldest - 1 > window.latest
 
-    async def _past(self, state: State) -> Past:
+    async def _past(self, state: State) -> Earlier:
         """Return what the engine retains below its tail."""
         archive = await self._engine.archive(before=state.oldest)
         messages: list[Message] = []
@@ -206,7 +206,7 @@ class SharedLog:
                 await asyncio.sleep(0)
         through = state.oldest - 1
         unknown = max(archive.unknown, min(state.lost, through))
-        return Past(through, messages, archive.lost, archive.everyone, others=through, unknown=unknown)
+        return Earlier(through, messages, archive.lost, archive.everyone, others=through, unknown=unknown)
 
     async def _read(self, state: State) -> None:
         """Append what the engine yields, until a number is missing, or it yields nothing."""

@@ -95,7 +95,8 @@ async def test_what_is_dropped_and_evicted_meanwhile_is_a_gap() -> None:
 
     read = [frame["sequence_number"] for frame in frames[:-1] if "timestamp" in frame]
     assert [*range(FIRST, FIRST + len(read))] == read
-    assert ("gap", nth(301)) == (frames[-1]["outcome"], frames[-1]["sequence_number"])
+    assert ("gap", read[-1]) == (frames[-1]["outcome"], frames[-1]["sequence_number"])
+    assert (read[-1] + 1, nth(301)) == (frames[-1]["from"], frames[-1]["to"])
 
 
 async def test_a_link_that_is_full_notices_that_its_connection_was_lost(server: LiveServer) -> None:

@@ -1,6 +1,6 @@
 """Finding the messages of one user or topic among many others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.audience_index import AudienceIndex
 from unmissed.core.messages import Message
+from unmissed.core.ordered import Ordered
 
 KEYS = ["@alice", "@bob", "#news"]
 AUDIENCES = st.one_of(
@@ -19,11 +20,32 @@ def message(number: int, audience: Audience) -> Message:
     return Message(number, "2026-01-31T12:00:00.000Z", b"{}", audience, 0.0)
 
 
-def addressed(*audiences: Audience) -> AudienceIndex:
-    index = AudienceIndex()
-    for number, audience in enumerate(audiences, start=1):
-        index.add(message(number, audience))
-    return index
+class Indexed:
+    """An index with messages, which answers with numbers."""
+
+    def __init__(self, *audiences: Audience) -> None:
+        self.messages = Ordered()
+        self.index = AudienceIndex(self.messages)
+        for number, audience in enumerate(audiences, start=1):
+            added = message(number, audience)
+            self.index.add(added)
+            self.messages.append(added)
+
+    def remove(self, removed: Message) -> None:
+        self.messages.remove(removed.sequence_number)
+        self.index.remove(removed)
+
+    def after(self, position: int, keys: Iterable[str], *, everyone: bool, limit: int) -> list[int] | None:
+        found = self.index.after(position, keys, everyone=everyone, limit=limit)
+        return None if found is None else [each.sequence_number for each in found]
+
+    def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> int | None:
+        found = self.index.first_after(position, keys, everyone=everyone)
+        return None if found is None else found.sequence_number
+
+
+def addressed(*audiences: Audience) -> Indexed:
+    return Indexed(*audiences)
 
 
 ALICE, BOTH = Audience(frozenset({"@alice"})), Audience(frozenset({"@alice", "#news"}))
@@ -63,6 +85,7 @@ def test_the_first_is_the_lowest_of_all_that_are_found(
     for position in range(len(audiences) + 1):
         found = index.after(position, keys, everyone=everyone, limit=1_000)
 
+        assert found is not None
         assert (found[0] if found else None) == index.first_after(position, keys, everyone=everyone)
 
 
@@ -82,19 +105,21 @@ def test_a_message_for_many_keys_costs_no_more_than_the_limit() -> None:
     assert 4 == len(asked)
 
 
-@given(audiences=st.lists(AUDIENCES, max_size=40), evicted=st.integers(0, 40), position=st.integers(0, 40))
+@given(audiences=st.lists(AUDIENCES, max_size=40), removed=st.sets(st.integers(0, 39)), position=st.integers(0, 40))
 def test_exactly_the_messages_after_the_position_for_a_key_are_found(
-    audiences: list[Audience], evicted: int, position: int
+    audiences: list[Audience], removed: set[int], position: int
 ) -> None:
     messages = [message(number, audience) for number, audience in enumerate(audiences, start=1)]
     index = addressed(*audiences)
-    for each in messages[:evicted]:
-        index.remove(each)
+    for place in removed & {*range(len(messages))}:
+        index.remove(messages[place])
 
     found = index.after(position, ["@alice", "#news"], everyone=True, limit=80)
 
     assert found == [
         each.sequence_number
-        for each in messages[evicted:]
-        if each.sequence_number > position and (each.audience.keys is None or each.audience.keys & {"@alice", "#news"})
+        for place, each in enumerate(messages)
+        if place not in removed
+        and each.sequence_number > position
+        and (each.audience.keys is None or each.audience.keys & {"@alice", "#news"})
     ]

@@ -40,6 +40,27 @@ def test_a_chunk_is_built_again_when_the_window_has_grown() -> None:
     assert (b"a", b"b") == chunks.after(nth(0)).payloads
 
 
+def test_a_chunk_is_built_again_when_a_message_was_removed() -> None:
+    window = window_of(b"a", b"b")
+    chunks = Chunks(window)
+    before = chunks.after(nth(0))
+    window.expire(Retention().max_age)
+
+    assert (b"a", b"b") == before.payloads
+    assert () == chunks.after(nth(0)).payloads
+
+
+def test_a_chunk_after_which_nothing_is_retained_is_empty_and_ends_at_the_latest_number() -> None:
+    window = window_of(b"a", b"b")
+    window.expire(Retention().max_age)
+    window.skip(nth(7))
+
+    chunk = Chunks(window).after(nth(1))
+
+    assert ((), nth(7)) == (chunk.payloads, chunk.last)
+    assert ((), nth(5)) == (chunk.through(nth(5)).payloads, chunk.through(nth(5)).last)
+
+
 def test_a_chunk_ends_before_it_is_too_large_but_has_at_least_one_message() -> None:
     half, large = b"x" * (CHUNK_BYTES // 2), b"x" * (CHUNK_BYTES + 1)
     chunks = Chunks(window_of(half, half, b"x", large))

@@ -91,13 +91,13 @@ def test_every_frame_with_a_sequence_number_has_an_id() -> None:
         for frame in (
             HeartbeatFrame(sequence_number=nth(7)),
             ReconnectFrame(after_ms=5),
-            GapFrame(first=nth(8), last=nth(9)),
+            GapFrame(first=nth(9), last=nth(9), sequence_number=nth(8)),
         )
     ]
 
     lines = events(frames).decode().splitlines()
 
-    assert [f"id: {nth(7)}", f"id: {nth(9)}"] == [line for line in lines if line.startswith("id")]
+    assert [f"id: {nth(7)}", f"id: {nth(8)}"] == [line for line in lines if line.startswith("id")]
     assert frames == [line.removeprefix("data: ").encode() for line in lines if line.startswith("data")]
 
 

@@ -43,9 +43,17 @@ def append(window: Window, audience: str, *, size: int = 0) -> Message:
     return message
 
 
-def reader_of(chunks: Chunks, *topics: str, start: int = nth(0), counts: ReadCounts | None = None) -> ClientReader:
+def reader_of(
+    chunks: Chunks, *topics: str, start: int = nth(0), told: int = 0, counts: ReadCounts | None = None
+) -> ClientReader:
     return ClientReader(
-        chunks, counts or ReadCounts(), user_id="alice", topics=frozenset(topics), chose_topics=True, start=start
+        chunks,
+        counts or ReadCounts(),
+        user_id="alice",
+        topics=frozenset(topics),
+        chose_topics=True,
+        start=start,
+        told=told,
     )
 
 
@@ -109,9 +117,9 @@ def test_live_delivery_and_recovery_return_the_same(
 
 
 GAPS = {
-    "what is lost was visible": (["all", "all", "all"], 0, [("gap", nth(2)), ("m", nth(3))]),
+    "what is lost was visible": (["all", "all", "all"], 0, [("gap", nth(0)), ("m", nth(3))]),
     "it was seen before": (["all", "all", "all"], 2, [("m", nth(3))]),
-    "only a part of it was visible": (["all", "@bob", "@alice"], 0, [("gap", nth(1)), ("m", nth(3))]),
+    "only a part of it was visible": (["all", "@bob", "@alice"], 0, [("gap", nth(0)), ("m", nth(3))]),
     "all of it was for others": (["@bob", "#news", "all"], 0, [("m", nth(3))]),
 }
 
@@ -137,8 +145,44 @@ def test_a_gap_that_is_behind_everything_ends_the_read() -> None:
     reader = reader_of(chunks)
     chunks.window.expire(2 * AGE)
 
-    assert [("gap", nth(2))] == shape(read(reader))
+    [gap] = read(reader)
+    assert {"type": "gap", "from": nth(1), "to": nth(2), "sequence_number": nth(0)} == gap
     assert (True, nth(2)) == (reader.up_to_date, reader.position)
+
+
+def test_a_gap_is_declared_once_and_again_when_more_is_lost() -> None:
+    chunks = chunks_of("all", "all", max_messages=1, size=LARGE)
+    reader = reader_of(chunks)
+    append(chunks.window, "all", size=LARGE)
+    assert [("gap", nth(0)), ("m", nth(3))] == shape(step(reader))
+    append(chunks.window, "all", size=LARGE)
+    append(chunks.window, "all", size=LARGE)
+
+    again = read(reader)
+
+    assert [("gap", nth(3)), ("m", nth(5))] == shape(again)
+    assert (nth(4), nth(4)) == (again[0]["from"], again[0]["to"])
+
+
+def test_a_gap_that_the_first_frame_has_declared_is_not_declared_again() -> None:
+    chunks = chunks_of("all", "all", "all", max_messages=1)
+    located = chunks.window.locate(nth(0))
+
+    reader = reader_of(chunks, start=located.start, told=located.lost_through)
+
+    assert messages(3) == shape(read(reader))
+
+
+def test_a_loss_after_the_one_that_the_first_frame_has_declared_is_declared() -> None:
+    chunks = chunks_of("all", "all", "all", max_messages=1)
+    located = chunks.window.locate(nth(0))
+    reader = reader_of(chunks, start=located.start, told=located.lost_through)
+
+    append(chunks.window, "all")
+
+    [gap, message] = read(reader)
+    assert (nth(1), nth(3), nth(0)) == (gap["from"], gap["to"], gap["sequence_number"])
+    assert nth(4) == message["sequence_number"]
 
 
 # Turns
@@ -343,6 +387,44 @@ def test_too_many_topics_are_refused_and_change_nothing() -> None:
     assert [] == read(reader)
 
 
+def test_a_backfill_whose_beginning_was_evicted_has_the_range_of_its_gap() -> None:
+    chunks = chunks_of("#news", "#news", "#news", "all", max_messages=2)
+    reader = reader_of(chunks, start=nth(4))
+
+    reader.follow(frozenset({"news"}), since=nth(1))
+
+    message, following = read(reader)
+    assert nth(3) == message["sequence_number"]
+    assert ("gap", nth(2), nth(2)) == (following["outcome"], following["from"], following["to"])
+    assert nth(4) == following["sequence_number"]
+
+
+def test_what_a_backfill_loses_while_it_is_read_extends_its_gap() -> None:
+    chunks = chunks_of(*["#news"] * 4, max_messages=3, size=CHUNK_BYTES)
+    reader = reader_of(chunks, start=nth(4))
+    reader.follow(frozenset({"news"}), since=0)
+    assert messages(2) == shape(step(reader))
+    for _ in range(2):
+        append(chunks.window, "@bob")
+
+    message, following = read(reader)
+
+    assert nth(4) == message["sequence_number"]
+    assert ("gap", nth(1), nth(3)) == (following["outcome"], following["from"], following["to"])
+
+
+def test_a_backfill_from_another_epoch_is_a_reset_with_everything_that_is_retained() -> None:
+    chunks = chunks_of(*["#news"] * 4, max_messages=2)
+    reader = reader_of(chunks, start=nth(4))
+
+    reader.follow(frozenset({"news"}), since=nth(2), epoch="another")
+
+    frames = read(reader)
+    assert messages(3, 4) == shape(frames[:-1])
+    assert "reset" == frames[-1]["outcome"]
+    assert not {"from", "to"} & set(frames[-1])
+
+
 def test_another_backfill_is_refused_until_the_first_is_complete() -> None:
     reader = reader_of(chunks_of(*["#news"] * 3, size=LARGE))
     read(reader)
@@ -420,11 +502,15 @@ class Reading(RuleBasedStateMachine):
         self.reader = reader_of(self.chunks)
         self.published: list[Message] = []
         self.position = nth(0)
+        self.told = nth(0)
+        """The last number of the last gap that was declared."""
         self.topics: set[str] = set()
         self.seen: dict[int, set[str]] = {}
         """The numbers that were delivered, and the keys followed ever since that made each visible."""
         self.backfill: tuple[set[str], int, int] | None = None
         """The topics that are still followed, the position, and the end."""
+        self.seen_before: set[int] = set()
+        """The numbers that were delivered before the backfill, also for topics that are unfollowed during it."""
 
     @property
     def keys(self) -> set[str]:
@@ -446,7 +532,9 @@ class Reading(RuleBasedStateMachine):
         return [
             each.sequence_number
             for each in self.published
-            if after < each.sequence_number <= through and (each.audience.keys or set()) & wanted
+            if after < each.sequence_number <= through
+            and (each.audience.keys or set()) & wanted
+            and each.sequence_number not in self.seen_before
         ]
 
     # What happens
@@ -471,7 +559,7 @@ class Reading(RuleBasedStateMachine):
         for frame in step(self.reader):
             self.take(frame)
         if self.reader.up_to_date:
-            assert [] == self.visible(self.position, self.window.latest), "silent loss"
+            self.move_to(self.window.latest)
 
     @rule()
     def read_all(self) -> None:
@@ -495,6 +583,7 @@ class Reading(RuleBasedStateMachine):
         assert TopicChange(added=frozenset(new)) == change
         if since is not None:
             self.backfill = new, since, self.position
+            self.seen_before = {number for number, keys in self.seen.items() if keys}
 
     @rule(topic=st.sampled_from(TOPICS))
     def unfollow(self, topic: str) -> None:
@@ -525,12 +614,15 @@ class Reading(RuleBasedStateMachine):
                 self.see(number, self.keys)
             case {"type": "m", "sequence_number": number}:
                 self.take_of_backfill(number)
-            case {"type": "gap", "from": first, "to": last}:
-                self.move_to(first - 1)
+            case {"type": "gap", "from": first, "to": last, "sequence_number": number}:
+                self.move_to(number)
                 assert self.position + 1 == first
+                assert last > self.told, "declared before"
                 lost = self.visible(self.position, self.window.evicted_through)
                 assert last == lost[-1], "a false gap, or not all of it"
-                self.position = last
+                self.told = last
+            case {"type": "following", "outcome": "gap", "from": first, "to": last}:
+                self.end_backfill("gap", first, last)
             case {"type": "following", "outcome": outcome}:
                 self.end_backfill(outcome)
             case {"type": "published", "sequence_number": number}:
@@ -544,7 +636,9 @@ class Reading(RuleBasedStateMachine):
     def move_to(self, number: int) -> None:
         """Move the position, past nothing that the client is to see."""
         if number > self.position:
-            assert [] == self.visible(self.position, number), "silent loss"
+            assert [] == self.visible(max(self.position, self.told), number), "silent loss"
+            passed = self.visible(self.position, number)
+            assert all(each <= self.window.evicted_through for each in passed), "lost, although it is retained"
             self.position = number
 
     def see(self, number: int, keys: set[str]) -> None:
@@ -562,12 +656,13 @@ class Reading(RuleBasedStateMachine):
         self.backfill = topics, number, until
         self.see(number, self.keys)
 
-    def end_backfill(self, outcome: str) -> None:
+    def end_backfill(self, outcome: str, first: int = 0, last: int = 0) -> None:
         assert self.backfill
         _, position, until = self.backfill
         missing = [each for each in self.of_backfill(position, until) if not self.seen.get(each)]
         assert all(each <= self.window.evicted_through for each in missing), "silent loss"
-        assert not missing or outcome == "gap"
+        assert not missing or (outcome == "gap" and first <= missing[0] and missing[-1] <= last)
+        assert last <= self.window.evicted_through, "a false gap"
         self.backfill = None
 
     def teardown(self) -> None:

@@ -48,12 +48,24 @@ FRAMES = [
     (ConnectedFrame(**GREETING), GREETING_TEXT + "}"),
     (
         ConnectedFrame(
-            **GREETING, outcome="gap", topics=frozenset({"b", "a"}), expires_at=1_796_000_000.5, expires_in=3_600.0
+            **GREETING,
+            outcome="gap",
+            first_lost=nth(3),
+            last_lost=nth(9),
+            topics=frozenset({"b", "a"}),
+            expires_at=1_796_000_000.5,
+            expires_in=3_600.0,
         ),
-        GREETING_TEXT + ',"outcome":"gap","topics":["a","b"],"expires_at":1796000000.5,"expires_in":3600}',
+        (
+            f'{GREETING_TEXT},"outcome":"gap","from":{nth(3)},"to":{nth(9)},"topics":["a","b"],'
+            '"expires_at":1796000000.5,"expires_in":3600}'
+        ),
     ),
     (HeartbeatFrame(sequence_number=nth(7)), f'{{"type":"heartbeat","sequence_number":{nth(7)}}}'),
-    (GapFrame(first=nth(3), last=nth(9)), f'{{"type":"gap","from":{nth(3)},"to":{nth(9)},"sequence_number":{nth(9)}}}'),
+    (
+        GapFrame(first=nth(3), last=nth(9), sequence_number=nth(2)),
+        f'{{"type":"gap","from":{nth(3)},"to":{nth(9)},"sequence_number":{nth(2)}}}',
+    ),
     (ReconnectFrame(after_ms=250), '{"type":"reconnect","after_ms":250}'),
     (ErrorFrame(code=4400, detail='no "é"'), '{"type":"error","code":4400,"detail":"no \\"é\\""}'),
     (ErrorFrame(code=4400, detail="no", id="c1"), '{"type":"error","id":"c1","code":4400,"detail":"no"}'),

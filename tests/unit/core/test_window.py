@@ -11,7 +11,7 @@ from support import FIRST, nth, nths
 from unmissed.core.audience import EVERYONE, Audience, keys_of
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message
 from unmissed.core.retention import Retention
-from unmissed.core.window import PAGE_BYTES, SCAN, Outcome, Page, Window
+from unmissed.core.window import PAGE_BYTES, SCAN, Earlier, Located, Outcome, Page, Window
 
 
 def message(number: int, *, payload: bytes = b"{}", at: float = 0.0) -> Message:
@@ -42,8 +42,9 @@ class Recovery:
 
 def recover(window: Window, position: int, *, now: float, epoch: str | None = None) -> Recovery:
     window.expire(now)
-    outcome, start = window.locate(position, epoch=epoch)
-    return Recovery(outcome, start, window.oldest, window.latest, tuple(window.messages_after(start)))
+    located = window.locate(position, epoch=epoch)
+    messages = tuple(window.messages_after(located.start))
+    return Recovery(located.outcome, located.start, window.oldest, window.latest, messages)
 
 
 def numbers(recovery: Recovery) -> list[int]:
@@ -73,8 +74,46 @@ def test_eviction_makes_the_recovery_a_gap() -> None:
     recovery = recover(window_of(5, retention=Retention(max_messages=2)), nth(2), now=0.0)
 
     assert Outcome.GAP is recovery.outcome
-    assert nth(3) == recovery.start
+    assert nth(2) == recovery.start
     assert nths(4, 5) == numbers(recovery)
+
+
+def test_a_gap_has_the_range_up_to_the_last_message_that_was_lost() -> None:
+    window = window_of(5, retention=Retention(max_messages=2))
+
+    assert Located(Outcome.GAP, start=nth(1), lost_through=nth(3)) == window.locate(nth(1))
+    assert (nth(2), nth(3)) == window.locate(nth(1)).lost
+    assert window.locate(nth(3)).lost is None
+    assert window.locate(nth(6)).lost is None
+
+
+def test_a_reset_counts_everything_evicted_so_far_as_lost() -> None:
+    window = window_of(5, retention=Retention(max_messages=2))
+
+    assert Located(Outcome.RESET, start=nth(3), lost_through=nth(3)) == window.locate(nth(6))
+
+
+def test_appends_and_removals_are_changes() -> None:
+    window = window_of(2, retention=Retention(max_age=10.0))
+    before = window.changes
+    window.append(message(nth(3)))
+    appended = window.changes
+    window.expire(9.0)
+    unchanged = window.changes
+    window.expire(10.0)
+    removed = window.changes
+    window.skip(nth(3))
+
+    assert before < appended == unchanged < removed < window.changes
+
+
+@pytest.mark.parametrize("position", nths(0, 1, 3))
+def test_reading_may_begin_below_what_was_evicted(position: int) -> None:
+    window = window_of(5, retention=Retention(max_messages=2))
+
+    assert nths(4, 5) == [each.sequence_number for each in window.messages_after(position)]
+    assert (window.latest, nths(4, 5)) == _numbered(window.next_visible(position, keys_of("alice")))
+    assert (window.latest, []) == _numbered(window.next_visible(position, keys_of("alice"), everyone=False))
 
 
 def test_a_position_at_the_edge_has_no_gap() -> None:
@@ -112,7 +151,7 @@ def test_the_position_of_the_last_evicted_message_is_complete_even_when_nothing_
 def test_a_window_emptied_by_age_is_a_gap_below_its_latest() -> None:
     recovery = recover(window_of(3, retention=Retention(max_age=10.0)), nth(2), now=10.0)
 
-    assert Recovery(Outcome.GAP, start=nth(3), oldest=nth(4), latest=nth(3), messages=()) == recovery
+    assert Recovery(Outcome.GAP, start=nth(2), oldest=nth(4), latest=nth(3), messages=()) == recovery
 
 
 def test_numbers_go_on_after_a_window_emptied_by_age() -> None:
@@ -150,7 +189,7 @@ def test_reading_evicts_what_is_too_old_by_then() -> None:
     recovery = recover(window, 0, now=12.0)
 
     young = message(nth(2), at=5.0)
-    assert Recovery(Outcome.GAP, start=nth(1), oldest=nth(2), latest=nth(2), messages=(young,)) == recovery
+    assert Recovery(Outcome.GAP, start=nth(0), oldest=nth(2), latest=nth(2), messages=(young,)) == recovery
 
 
 def test_appending_evicts_what_is_too_old_by_then() -> None:
@@ -257,7 +296,7 @@ def test_a_window_answers_as_a_list_of_everything_would(retention: Retention, st
             expected = outcome_of_model(published, held, position)
             assert expected is recovery.outcome
             assert (recovery.oldest, recovery.latest) == (window.oldest, window.latest)
-            after = (position or nth(0)) if expected is Outcome.COMPLETE else window.evicted_through
+            after = window.evicted_through if expected is Outcome.RESET else position or nth(0)
             assert after == recovery.start
             assert [each for each in held if each.sequence_number > after] == list(recovery.messages)
 
@@ -271,18 +310,18 @@ def life_from(first_number: int, *, count: int, max_messages: int = 500) -> Wind
 
 
 def test_a_life_is_complete_from_the_position_before_its_first_number() -> None:
-    assert (Outcome.COMPLETE, nth(100)) == life_from(nth(101), count=3).locate(nth(100))
+    assert Located(Outcome.COMPLETE, nth(100), nth(100)) == life_from(nth(101), count=3).locate(nth(100))
 
 
 @pytest.mark.parametrize("position", [1, 50, *nths(99, 104), nth(10_000)])
 def test_a_position_outside_of_this_life_is_a_reset(position: int) -> None:
-    assert (Outcome.RESET, nth(100)) == life_from(nth(101), count=3).locate(position)
+    assert Located(Outcome.RESET, nth(100), nth(100)) == life_from(nth(101), count=3).locate(position)
 
 
 def test_zero_stands_for_the_start_of_this_life() -> None:
-    assert (Outcome.COMPLETE, nth(100)) == life_from(nth(101), count=3).locate(0)
-    assert (Outcome.GAP, nth(102)) == life_from(nth(101), count=4, max_messages=2).locate(0)
-    assert (Outcome.RESET, nth(100)) == life_from(nth(101), count=3).locate(0, epoch="another")
+    assert Located(Outcome.COMPLETE, nth(100), nth(100)) == life_from(nth(101), count=3).locate(0)
+    assert Located(Outcome.GAP, nth(100), nth(102)) == life_from(nth(101), count=4, max_messages=2).locate(0)
+    assert Located(Outcome.RESET, nth(100), nth(100)) == life_from(nth(101), count=3).locate(0, epoch="another")
 
 
 def test_appended_bytes_include_what_was_evicted() -> None:
@@ -316,10 +355,33 @@ def test_a_page_tells_what_a_recovery_tells() -> None:
     page = window.page(nth(2), keys=keys_of("alice"), now=0.0)
 
     assert (
-        Page(Outcome.GAP, oldest=nth(4), latest=nth(5), messages=(message(nth(4)), message(nth(5))), has_more=False)
+        Page(
+            Outcome.GAP,
+            oldest=nth(4),
+            latest=nth(5),
+            messages=(message(nth(4)), message(nth(5))),
+            has_more=False,
+            sequence_number=nth(5),
+            lost=(nth(3), nth(3)),
+        )
         == page
     )
-    assert Outcome.RESET is window.page(nth(2), keys=keys_of("alice"), now=0.0, epoch="another").outcome
+    reset = window.page(nth(2), keys=keys_of("alice"), now=0.0, epoch="another")
+    assert (Outcome.RESET, None) == (reset.outcome, reset.lost)
+
+
+def test_a_page_has_the_position_to_ask_again_with() -> None:
+    """Without it, a client that only counts messages would be sent the same gap until something follows."""
+    window = paged(1, 1, 1, bob=(3,))
+
+    pages = [window.page(nth(0), keys=keys_of("alice"), now=0.0, max_messages=1)]
+    pages.append(window.page(pages[0].sequence_number, keys=keys_of("alice"), now=0.0, max_messages=1))
+
+    assert [(nth(1), True), (nth(3), False)] == [(page.sequence_number, page.has_more) for page in pages]
+    window.expire(1_000.0)
+    lost = window.page(nth(0), keys=keys_of("alice"), now=0.0)
+    assert (Outcome.GAP, (nth(1), nth(2)), nth(3)) == (lost.outcome, lost.lost, lost.sequence_number)
+    assert Outcome.COMPLETE is window.page(lost.sequence_number, keys=keys_of("alice"), now=0.0).outcome
 
 
 def test_a_page_evicts_what_is_too_old() -> None:
@@ -432,6 +494,10 @@ def _listed(step: tuple[int, Iterable[Message]]) -> tuple[int, list[Message]]:
     return step[0], [*step[1]]
 
 
+def _numbered(step: tuple[int, Iterable[Message]]) -> tuple[int, list[int]]:
+    return step[0], [each.sequence_number for each in step[1]]
+
+
 def test_a_page_of_a_user_who_sees_little_ends_early_and_the_next_one_continues() -> None:
     window = sparse_and_then_dense(sparse=30_000, dense=9_000)
 
@@ -449,25 +515,25 @@ def skipped_to(number: int) -> Window:
     return window
 
 
-def test_a_skip_loses_everything_up_to_its_number() -> None:
+def test_a_skip_keeps_what_is_retained() -> None:
     window = skipped_to(nth(7))
 
-    assert (0, 0) == (len(window), window.size)
-    assert (nth(8), nth(7), nth(7)) == (window.oldest, window.latest, window.evicted_through)
+    assert nths(1, 2, 3) == [each.sequence_number for each in window]
+    assert (nth(1), nth(7), nth(7)) == (window.oldest, window.latest, window.evicted_through)
     assert ("life", FIRST) == (window.epoch, window.first_number)
 
 
 @pytest.mark.parametrize(
     ("position", "expected"),
     [
-        (0, (Outcome.GAP, nth(7))),
-        (nth(3), (Outcome.GAP, nth(7))),
-        (nth(6), (Outcome.GAP, nth(7))),
-        (nth(7), (Outcome.COMPLETE, nth(7))),
-        (nth(8), (Outcome.RESET, nth(7))),
+        (0, Located(Outcome.GAP, nth(0), nth(7))),
+        (nth(3), Located(Outcome.GAP, nth(3), nth(7))),
+        (nth(6), Located(Outcome.GAP, nth(6), nth(7))),
+        (nth(7), Located(Outcome.COMPLETE, nth(7), nth(7))),
+        (nth(8), Located(Outcome.RESET, nth(0), nth(7))),
     ],
 )
-def test_what_was_skipped_is_a_gap_for_everybody(position: int, expected: tuple[Outcome, int]) -> None:
+def test_what_was_skipped_is_a_gap_for_everybody(position: int, expected: Located) -> None:
     """Nothing tells whom the messages were for."""
     window = skipped_to(nth(7))
 
@@ -476,21 +542,21 @@ def test_what_was_skipped_is_a_gap_for_everybody(position: int, expected: tuple[
     assert expected == window.locate(position, keys=frozenset())
 
 
-def test_a_skip_to_the_latest_number_loses_what_is_retained() -> None:
+def test_a_skip_to_the_latest_number_may_have_lost_messages_up_to_it() -> None:
     window = skipped_to(nth(3))
 
-    assert (Outcome.GAP, nth(3)) == window.locate(nth(2))
-    assert (Outcome.COMPLETE, nth(3)) == window.locate(nth(3))
+    assert Located(Outcome.GAP, nth(2), nth(3)) == window.locate(nth(2))
+    assert Located(Outcome.COMPLETE, nth(3), nth(3)) == window.locate(nth(3))
 
 
 def test_messages_are_counted_as_evicted_however_they_leave() -> None:
     window = window_of(5, retention=Retention(max_messages=3))
 
     window.expire(1_000.0)
-    window.append(message(6, at=1_000.0))
-    window.skip(1_796_000_000_000_000)
-    window.append(message(1_796_000_000_000_001, at=1_000.0))
-    window.restart(epoch="next", first_number=1_796_000_000_000_010)
+    window.append(message(nth(6), at=1_000.0))
+    window.restore(Earlier(through=nth(10)))
+    window.append(message(nth(11), at=1_000.0))
+    window.restart(epoch="next", first_number=nth(20))
 
     assert 7 == window.evicted_messages
 
@@ -501,9 +567,10 @@ def test_messages_follow_after_what_was_skipped() -> None:
     window.append(Message(nth(8), "2026-01-31T12:00:00.000Z", b"{}", Audience.of(users=["bob"]), 0.0))
     window.append(message(nth(9)))
 
-    assert nths(8, 9) == numbers(recover(window, nth(2), now=0.0))
+    assert nths(3, 8, 9) == numbers(recover(window, nth(2), now=0.0))
     assert nths(9) == [each.sequence_number for each in window.next_visible(nth(7), keys_of("alice"))[1]]
-    assert nths(8, 9) == [each.sequence_number for each in window.page(0, keys=keys_of("bob"), now=0.0).messages]
+    page = window.page(0, keys=keys_of("bob"), now=0.0)
+    assert nths(1, 2, 3, 8, 9) == [each.sequence_number for each in page.messages]
 
 
 def test_what_is_evicted_after_a_skip_is_lost_for_those_who_could_see_it() -> None:
@@ -512,10 +579,10 @@ def test_what_is_evicted_after_a_skip_is_lost_for_those_who_could_see_it() -> No
     for number, user in ((nth(8), "bob"), (nth(9), "alice"), (nth(10), "alice")):
         window.append(Message(number, "", b"{}", Audience.of(users=[user]), 0.0))
 
-    assert Outcome.GAP is window.locate(nth(6), keys=keys_of("carol"))[0]
-    assert Outcome.COMPLETE is window.locate(nth(7), keys=keys_of("carol"))[0]
-    assert Outcome.COMPLETE is window.locate(nth(8), keys=keys_of("bob"))[0]
-    assert Outcome.GAP is window.locate(nth(8), keys=keys_of("alice"))[0]
+    assert Outcome.GAP is window.locate(nth(6), keys=keys_of("carol")).outcome
+    assert Outcome.COMPLETE is window.locate(nth(7), keys=keys_of("carol")).outcome
+    assert Outcome.COMPLETE is window.locate(nth(8), keys=keys_of("bob")).outcome
+    assert Outcome.GAP is window.locate(nth(8), keys=keys_of("alice")).outcome
 
 
 def restarted_at(first_number: int) -> Window:
@@ -537,8 +604,8 @@ def test_a_restart_begins_another_epoch_that_is_empty() -> None:
 def test_every_position_before_a_restart_is_a_reset(position: int) -> None:
     window = restarted_at(nth(101))
 
-    assert (Outcome.RESET, nth(100)) == window.locate(position)
-    assert (Outcome.RESET, nth(100)) == window.locate(position, epoch="life", keys=keys_of("alice"))
+    assert Located(Outcome.RESET, nth(100), nth(100)) == window.locate(position)
+    assert Located(Outcome.RESET, nth(100), nth(100)) == window.locate(position, epoch="life", keys=keys_of("alice"))
 
 
 def test_an_epoch_is_complete_from_its_start_although_the_last_one_lost_messages() -> None:
@@ -547,9 +614,9 @@ def test_an_epoch_is_complete_from_its_start_although_the_last_one_lost_messages
 
     window.restart(epoch="next", first_number=nth(10))
 
-    assert (Outcome.COMPLETE, nth(9)) == window.locate(0, epoch="next")
-    assert (Outcome.COMPLETE, nth(9)) == window.locate(nth(9), epoch="next", keys=keys_of("alice"))
-    assert (Outcome.RESET, nth(9)) == window.locate(nth(9), epoch="life")
+    assert Located(Outcome.COMPLETE, nth(9), nth(9)) == window.locate(0, epoch="next")
+    assert Located(Outcome.COMPLETE, nth(9), nth(9)) == window.locate(nth(9), epoch="next", keys=keys_of("alice"))
+    assert Located(Outcome.RESET, nth(9), nth(9)) == window.locate(nth(9), epoch="life")
 
 
 def test_messages_follow_after_a_restart() -> None:
@@ -606,5 +673,5 @@ def test_a_window_never_calls_a_position_complete_that_has_missed_messages(
             recovery = recover(window, position, now=now, epoch=str(epoch))
             missed = [number for number in numbered if number > position]
             assert (Outcome.COMPLETE is recovery.outcome) == (missed == numbers(recovery))
-            assert missed[len(missed) - len(recovery.messages) :] == numbers(recovery)
-        assert Outcome.RESET is window.locate(window.latest, epoch=str(epoch - 1))[0]
+            assert {*missed}.issuperset(numbers(recovery))
+        assert Outcome.RESET is window.locate(window.latest, epoch=str(epoch - 1)).outcome

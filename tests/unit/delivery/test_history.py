@@ -191,7 +191,7 @@ async def test_a_recovery_over_rest_has_a_user_and_no_connection(manager: Connec
         await manager.emit("a")
     page = manager.get_messages_since(nth(0), user_id=ALICE.user_id)
 
-    manager.running.history.recovered(page.outcome, ALICE.user_id, since=nth(0), window=manager.window)
+    manager.running.history.recovered(page.outcome, ALICE.user_id, since=nth(0), lost=page.lost)
 
     [entry] = manager.running.history.entries(limit=9)
     assert (HistoryKind.GAP, "alice", nth(1), nth(1)) == facts(entry)

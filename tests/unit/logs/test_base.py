@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from support import until
 from unmissed.core.audience import Audience
 from unmissed.core.errors import IdempotencyConflict, TooManyRequests
 from unmissed.core.messages import Draft, Message
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Outcome, Window
 from unmissed.logs.base import Log
 from unmissed.testing import ManualClock
@@ -42,12 +43,12 @@ class RecordingListener:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def make_room(self, *, messages: int, size: int) -> None: ...
+    def make_room(self, messages: Sequence[Draft | Message]) -> None: ...
 
     def appended(self) -> None:
         self.calls.append("appended")
 
-    async def wait_for_readers(self) -> None:
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
         self.calls.append("wait")
 
     def before_restart(self) -> None:
@@ -63,11 +64,12 @@ class OfferingListener(RecordingListener):
         self._window = window
         self._offered, self._offered_bytes = window.latest, window.appended_bytes
 
-    def make_room(self, *, messages: int, size: int) -> None:
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
         self._count_lost()
         retention = self._window.retention
         waiting, waiting_bytes = self._window.latest - self._offered, self._window.appended_bytes - self._offered_bytes
-        if waiting and (waiting + messages > retention.max_messages or waiting_bytes + size > retention.max_bytes):
+        size = sum(each.size_in_log for each in messages)
+        if waiting and (waiting + len(messages) > retention.max_messages or waiting_bytes + size > retention.max_bytes):
             self.offers += 1
             self._offered, self._offered_bytes = self._window.latest, self._window.appended_bytes
 
@@ -585,7 +587,7 @@ async def test_a_node_that_reads_nothing_for_a_while_does_not_stop_the_others(pl
             super().__init__()
             self.ready = asyncio.Event()
 
-        async def wait_for_readers(self) -> None:
+        async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
             await self.ready.wait()
 
     (slow, behind), (fast, ahead) = await place.open(), await place.open()
@@ -600,3 +602,177 @@ async def test_a_node_that_reads_nothing_for_a_while_does_not_stop_the_others(pl
     listener.ready.set()
     await until_reached(behind, ahead.latest)
     assert payloads(ahead) == payloads(behind)
+
+
+RULES = Retention(max_messages=20, rules=(Rule("rooms.*", 10, 3_600.0), Rule("@*", 10, 3_600.0)))
+RULED = [{"#rooms.a"}, {"#rooms.b"}, {"@alice"}, {"@bob", "#rooms.b"}, {"@carol"}]
+"""Keys of clients that have a rule."""
+
+archiving = pytest.mark.parametrize("place", [pytest.param("redis", marks=pytest.mark.live)], indirect=True)
+
+
+def about(number: int, **fields: Any) -> Draft:
+    return Draft.of({"type": "chat", "data": number, **fields}, max_bytes=1_000)
+
+
+async def publish_others(log: Log, count: int = 300) -> None:
+    """Publish messages without a rule: so many that no log has the earlier ones in its tail."""
+    for first in range(0, count, 100):
+        await log.publish([about(number, topics=["lobby"]) for number in range(first, first + 100)])
+
+
+def ruled(window: Window) -> list[bytes]:
+    """Return the messages that a rule or a key retains."""
+    return [
+        message.payload
+        for message in window
+        if message.value is not None or window.retention.rule_of(message.audience.first) is not None
+    ]
+
+
+def verdicts(window: Window, positions: Sequence[int], keys: set[str]) -> list[Outcome]:
+    return [window.locate(position, keys=frozenset(keys)).outcome for position in positions]
+
+
+@archiving
+async def test_a_node_that_starts_has_what_rules_and_keys_retain_and_the_same_verdicts(place: Place) -> None:
+    log, before = await place.open(retention=RULES)
+    firsts = [before.latest]
+
+    async def publish(*drafts: Draft) -> None:
+        firsts.append((await log.publish(drafts)).receipt.first)
+
+    for number in range(25):
+        await publish(about(number, topics=["rooms.a"]), about(number, users=["alice"]))
+        await publish(about(number, topics=["rooms.b"], key="cart"), about(number, users=["bob"], key="name"))
+        if number < 5:
+            await publish(about(number, users=["carol"]), about(number, topics=["rooms.c"]))
+    await publish(about(1, topics=["rooms.b"], key="text"), about(2, topics=["rooms.b"], key="text", append=True))
+    await publish(about(3, users=["bob"], key="name", deleted=True), about(4, topics=["lobby"], key="topic"))
+    await publish(about(5, key="banner"), about(6, key="banner"))
+    await publish_others(log)
+    await publish(about(7, topics=["rooms.a"]), about(8, topics=["rooms.b"], key="text", append=True))
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    assert (before.epoch, before.latest) == (after.epoch, after.latest)
+    assert ruled(before) == ruled(after)
+    assert 10 + 10 + 5 + 5 < len(ruled(after))
+    for keys in RULED:
+        assert verdicts(before, firsts, keys) == verdicts(after, firsts, keys), keys
+    assert {Outcome.COMPLETE, Outcome.GAP} == {*verdicts(after, firsts, {"#rooms.a"})}
+    assert [Outcome.COMPLETE] == [*{*verdicts(after, firsts, {"@carol"})}]
+
+
+@archiving
+async def test_what_nobody_keeps_is_lost_for_clients_without_a_rule_alone(place: Place) -> None:
+    log, _ = await place.open(retention=RULES)
+    start = (await log.publish([about(1, topics=["rooms.a"])])).receipt.first - 1
+    await publish_others(log)
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    assert Outcome.COMPLETE is after.locate(start, keys=frozenset({"#rooms.a", "@alice"})).outcome
+    assert Outcome.GAP is after.locate(start, keys=frozenset({"#lobby"})).outcome
+
+
+@archiving
+async def test_a_message_to_everyone_that_is_lost_is_a_gap_for_every_client(place: Place) -> None:
+    log, _ = await place.open(retention=RULES)
+    start = (await log.publish([about(1, topics=["rooms.a"])])).receipt.first
+    broadcast = (await log.publish([about(2)])).receipt.first
+    await publish_others(log)
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    keys = frozenset({"#rooms.a", "@alice"})
+    assert (Outcome.GAP, broadcast) == (after.locate(start, keys=keys).outcome, after.lost_through(keys))
+    assert Outcome.COMPLETE is after.locate(broadcast, keys=keys).outcome
+
+
+@archiving
+async def test_a_message_that_another_topic_decides_about_is_a_gap_for_the_followers_of_the_rest(place: Place) -> None:
+    """It is kept in the room of its first topic, if any, and counted there."""
+    log, _ = await place.open(retention=RULES)
+    start = (await log.publish([about(1, topics=["rooms.b"])])).receipt.first
+    mixed = (await log.publish([about(2, topics=["lobby", "rooms.b"], users=["alice"])])).receipt.first
+    await publish_others(log)
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    for keys in ({"#rooms.b"}, {"@alice"}):
+        assert [Outcome.GAP, Outcome.COMPLETE] == verdicts(after, [start, mixed], keys)
+    assert [Outcome.COMPLETE] == verdicts(after, [start], {"#rooms.a"})
+
+
+@archiving
+async def test_messages_of_a_room_that_are_too_old_are_lost_for_its_followers_alone(place: Place) -> None:
+    clocks = {"clock": ManualClock(5_000.0), "wall_clock": ManualClock(1_796_000_000.0)}
+    log, _ = await place.open(retention=RULES, **clocks)
+    first = (await log.publish([about(1, topics=["rooms.a"]), about(2, users=["alice"], key="cart")])).receipt.first
+    for clock in clocks.values():
+        clock.advance(3_601.0)
+    await log.publish([about(3, topics=["rooms.b"])])
+    await publish_others(log)
+    await place.close(log)
+
+    log, after = await place.open(retention=RULES, **clocks)
+    log.expire()
+
+    assert ["3"] == [str(message.as_dict()["data"]) for message in after if message.audience.first == "#rooms.b"]
+    assert [] == [message for message in after if message.audience.first in ("#rooms.a", "@alice")]
+    for keys, lost in (({"#rooms.a"}, True), ({"@alice"}, True), ({"#rooms.b"}, False), ({"@carol"}, False)):
+        assert [Outcome.GAP if lost else Outcome.COMPLETE] == verdicts(after, [first - 1], keys)
+
+
+@archiving
+async def test_a_node_whose_rules_are_new_declares_what_was_published_before_them(place: Place) -> None:
+    log, _ = await place.open(retention=Retention(max_messages=20))
+    start = (await log.publish([about(1, topics=["rooms.a"])])).receipt.first - 1
+    await publish_others(log)
+    await place.close(log)
+
+    log, first = await place.open(retention=RULES)
+    later = (await log.publish([about(2, topics=["rooms.a"])])).receipt.first
+    await publish_others(log)
+    await place.close(log)
+    _, second = await place.open(retention=RULES)
+
+    assert [Outcome.GAP] == verdicts(first, [start], {"#rooms.a"})
+    assert [Outcome.GAP, Outcome.COMPLETE] == verdicts(second, [start, later - 1], {"#rooms.a"})
+    assert ["2"] == [str(message.as_dict()["data"]) for message in second if message.audience.first == "#rooms.a"]
+
+
+@archiving
+async def test_values_that_were_replaced_a_thousand_times_are_restored_once(place: Place) -> None:
+    log, before = await place.open(retention=RULES)
+    start = before.latest
+    for round_ in range(20):
+        await log.publish([about(round_, users=["alice"], key=f"key-{number}") for number in range(200)])
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    assert [19] * 200 == [message.as_dict()["data"] for message in after]
+    assert payloads(before) == payloads(after)
+    assert [Outcome.COMPLETE] == verdicts(after, [start], {"@alice"})
+
+
+@archiving
+async def test_a_value_that_lacks_a_piece_is_not_restored_as_if_it_were_whole(place: Place) -> None:
+    log, _ = await place.open(retention=RULES)
+    text = {"users": ["alice"], "key": "text"}
+    start = (await log.publish([about(1, **text), about(2, append=True, **text)])).receipt.first
+    for number in range(10):
+        await log.publish([about(number, users=["alice"])])
+    await publish_others(log)
+    await place.close(log)
+
+    _, after = await place.open(retention=RULES)
+
+    assert [] == [message for message in after if message.key is not None and after.is_whole(message)]
+    assert [Outcome.GAP, Outcome.COMPLETE] == verdicts(after, [start, start + 1], {"@alice"})

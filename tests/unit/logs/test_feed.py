@@ -1,12 +1,13 @@
 """The way into a window."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from support import FIRST, nth, nths
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message
 from unmissed.core.retention import Retention
 from unmissed.core.window import Window
 from unmissed.logs.feed import Feed, Record
@@ -37,13 +38,13 @@ class WatchingListener:
         self.room: list[tuple[int, int, int]] = []
         """The latest number, and for how many messages and bytes room was made then."""
 
-    def make_room(self, *, messages: int, size: int) -> None:
-        self.room.append((self.window.latest, messages, size))
+    def make_room(self, messages: Sequence[Draft | Message]) -> None:
+        self.room.append((self.window.latest, len(messages), sum(each.size_in_log for each in messages)))
 
     def appended(self) -> None:
         self._record("appended")
 
-    async def wait_for_readers(self) -> None:
+    async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
         self._record("wait")
 
     def before_restart(self) -> None:

@@ -55,7 +55,7 @@ async def test_no_number_is_used_in_two_lives_whatever_the_wall_clock_does(
 
     assert second_life.first_number > first_life.latest + 1
     for position in range(first_life.first_number, first_life.latest + 1):
-        assert Outcome.RESET is second_life.locate(position)[0]
+        assert Outcome.RESET is second_life.locate(position).outcome
 
 
 async def test_a_batch_has_one_timestamp_of_the_wall_clock_and_one_age_of_the_other() -> None:

@@ -50,7 +50,7 @@ class Acknowledged:
 class Joined:
     """A client was answered: ``connected``, or the head of a page. Delivery continues after ``position``.
 
-    ``since`` and ``outcome`` are None if the client asked for new messages only.
+    ``since`` and ``outcome`` are None if the client asked for new messages only. ``lost`` is the range of a gap.
     """
 
     at: float
@@ -61,6 +61,7 @@ class Joined:
     outcome: str | None
     oldest: int
     latest: int
+    lost: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class GapDeclared:
-    """A client received a ``gap`` frame: these messages are lost."""
+    """A client received a ``gap`` frame: of these messages, at least the last one is lost."""
 
     at: float
     client: str

@@ -92,8 +92,8 @@ class Testimony:
         else:
             # What the client claims to have, then what the server declares lost: the gap begins after the claim.
             stretch.reach(fact.since)
-            if fact.outcome == "gap":
-                self._declare(index, fact, fact.since + 1, fact.position)
+            if fact.lost is not None:
+                self._declare(index, fact, *fact.lost)
             stretch.reach(fact.position)
 
     def _begin(self, fact: Joined) -> None:
@@ -113,22 +113,21 @@ class Testimony:
 
     def _declare(self, index: int, fact: Joined | GapDeclared, first: int, last: int) -> None:
         stretch = self.stretches[-1]
-        if self._must_retain(fact, first):
-            self._violate(Promise.NO_FALSE_GAP, f"{first} to {last} must still have been retained", index, first)
+        if self._must_retain(fact, last):
+            self._violate(Promise.NO_FALSE_GAP, f"{first} to {last}: the last must still be retained", index, last)
         stretch.gaps.append((first, last))
-        stretch.reach(last)
 
-    def _must_retain(self, fact: Joined | GapDeclared, first: int) -> bool:
+    def _must_retain(self, fact: Joined | GapDeclared, number: int) -> bool:
         """Return whether the server must still have this number, by its own answer or by its settings."""
         rules, numbers = self._rules, self._numbers
         latest = numbers.latest_at(fact.epoch, fact.at + rules.margin)
         if isinstance(fact, Joined):
-            if first >= fact.oldest:
+            if number >= fact.oldest:
                 return True
             latest = min(latest, fact.latest)
-        given_after = numbers.given_after(fact.epoch, first)
+        given_after = numbers.given_after(fact.epoch, number)
         young = given_after is not None and fact.at - given_after < rules.max_age - rules.margin
-        return young and latest - first < rules.max_messages
+        return young and latest - number < rules.max_messages
 
     def _losses(self) -> Iterator[Violation]:
         for stretch in self.stretches:
@@ -199,6 +198,6 @@ def _number_of(fact: ClientFact) -> int:
         case Joined():
             return fact.position
         case GapDeclared():
-            return fact.last
+            return fact.first - 1
         case _:
             return fact.number

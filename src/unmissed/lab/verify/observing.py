@@ -38,20 +38,20 @@ class SeenPage:
     outcome: str
     has_more: bool
     messages: tuple[SeenMessage, ...]
+    reached: int
+    """The position after this page: the number up to which a client has everything that is retained."""
+    lost: tuple[int, int] | None
+    """The range of a gap."""
 
     def start(self, since: int | None) -> int:
         """Return where delivery continues for a client that asked for messages after ``since``."""
-        return self.oldest - 1 if since is None or self.outcome != "complete" else since
-
-    @property
-    def reached(self) -> int:
-        """The number up to which a client has everything with this page."""
-        return self.messages[-1].number if self.has_more else self.latest
+        return self.oldest - 1 if since is None or self.outcome == "reset" else since
 
     def facts(self, client: str, *, since: int | None, at: float) -> Iterator[Joined | Delivered | Reached]:
         """Yield the facts in this page, for a client that asked for messages after ``since``."""
         outcome = None if since is None else self.outcome
-        yield Joined(at, client, self.epoch, since, self.start(since), outcome, self.oldest, self.latest)
+        lost = None if since is None else self.lost
+        yield Joined(at, client, self.epoch, since, self.start(since), outcome, self.oldest, self.latest, lost)
         for each in self.messages:
             yield Delivered(at, client, self.epoch, each.number, each.digest, each.message_id, each.content)
         if not self.has_more:
@@ -116,6 +116,8 @@ def page_of(text: str) -> SeenPage:
         latest=page["latest"],
         outcome=page["outcome"],
         has_more=page["has_more"],
+        reached=page["sequence_number"],
+        lost=(page["from"], page["to"]) if page["outcome"] == "gap" else None,
         messages=tuple(_messages(text, count=len(page["messages"]))),
     )
 

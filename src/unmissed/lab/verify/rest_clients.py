@@ -80,7 +80,7 @@ class Poller(Observer):
         for fact in page.facts(self.witness.name, since=self.position, at=self.recorder.clock()):
             self.recorder.add(fact)
         self.epoch, self._reached = page.epoch, page.reached
-        self.position = page.messages[-1].number if page.messages else page.start(self.position)
+        self.position = page.reached
         return page.has_more
 
 

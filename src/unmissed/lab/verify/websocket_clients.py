@@ -113,6 +113,7 @@ class WebSocketClient(Observer):
             frame.get("outcome"),
             frame["oldest"],
             frame["latest"],
+            (frame["from"], frame["to"]) if frame.get("outcome") == "gap" else None,
         )
         self.recorder.add(fact)
         # After the fact, which has the position that was sent.

@@ -114,7 +114,7 @@ class SqliteLog:
             if isinstance(result, Publication) and not result.repeated:
                 # Again, although the manager waits before each publish: many may be committed together, each of which
                 # found room in the window as it was before.
-                await self._feed.wait_for_readers()
+                await self._feed.wait_for_readers(result.messages)
                 self._feed.extend(result.messages)
         return results
 

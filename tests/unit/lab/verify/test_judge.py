@@ -57,8 +57,9 @@ def joined(
     oldest: int = 1,
     latest: int = 100,
     at: float = 40.0,
+    lost: tuple[int, int] | None = None,
 ) -> Joined:
-    return Joined(at, client, epoch, since, position, outcome, oldest, latest)
+    return Joined(at, client, epoch, since, position, outcome, oldest, latest, lost)
 
 
 def ended(number: int, *, client: str = "a", epoch: str = "e") -> Ended:
@@ -95,8 +96,16 @@ CLEAN: dict[str, list[Fact]] = {
         *published(*range(1, 21)),
         joined(0),
         *received(1, 2),
-        joined(10, since=2, outcome="gap", oldest=11, latest=20),
+        joined(2, since=2, outcome="gap", lost=(3, 10), oldest=11, latest=20),
         *received(*range(11, 21)),
+        ended(20),
+    ],
+    "a gap in which a part is retained": [
+        *published(*range(1, 21)),
+        joined(0),
+        *received(1, 2),
+        joined(2, since=2, outcome="gap", lost=(3, 10), oldest=11, latest=20),
+        *received(5, 7, *range(11, 21)),
         ended(20),
     ],
     "a gap on a slow connection": [
@@ -259,7 +268,7 @@ def test_what_only_a_broken_client_lost_is_not_forgotten_by_the_server() -> None
     assert [Promise.NO_SILENT_LOSS] == [each.promise for each in found]
 
 
-def test_a_gap_whose_first_message_was_retained_is_false() -> None:
+def test_a_gap_whose_last_message_was_retained_is_false() -> None:
     history = [
         *published(*range(1, 11)),
         joined(0, latest=0),
@@ -268,14 +277,14 @@ def test_a_gap_whose_first_message_was_retained_is_false() -> None:
         ended(10),
     ]
 
-    assert [(Promise.NO_FALSE_GAP, (1,))] == broken(history)
+    assert [(Promise.NO_FALSE_GAP, (3,))] == broken(history)
 
 
-def test_a_gap_that_begins_at_the_oldest_number_is_false() -> None:
+def test_a_gap_that_ends_at_the_oldest_number_is_false() -> None:
     history = [
         *published(*range(1, 21)),
         joined(10),
-        joined(10, since=10, outcome="gap", oldest=11, latest=20),
+        joined(10, since=10, outcome="gap", lost=(11, 11), oldest=11, latest=20),
         *received(*range(11, 21)),
         ended(20),
     ]

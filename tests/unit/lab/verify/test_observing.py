@@ -31,6 +31,8 @@ def test_a_message_has_the_same_digest_in_a_page() -> None:
         latest=9,
         outcome="complete",
         has_more=True,
+        sequence_number=8,
+        lost=None,
         heartbeat_seconds=25.0,
         max_age=900.0,
         rate=10.0,
@@ -41,6 +43,29 @@ def test_a_message_has_the_same_digest_in_a_page() -> None:
 
     assert [message_of(raw, decoded(raw)) for raw in (RAW, OTHER)] == [*page.messages]
     assert ("e", 7, 9, "complete", True) == (page.epoch, page.oldest, page.latest, page.outcome, page.has_more)
+    assert (8, None) == (page.reached, page.lost)
+
+
+def test_a_page_with_a_gap_has_its_range_and_does_not_move_the_start() -> None:
+    answer = RecoveryAnswer(
+        payloads=[RAW],
+        epoch="e",
+        first=1,
+        oldest=7,
+        latest=9,
+        outcome="gap",
+        has_more=False,
+        sequence_number=9,
+        lost=(4, 6),
+        heartbeat_seconds=25.0,
+        max_age=900.0,
+        rate=10.0,
+        burst=20,
+    )
+
+    page = page_of(answer.encode().decode())
+
+    assert (3, (4, 6), 9) == (page.start(3), page.lost, page.reached)
 
 
 def test_one_other_byte_is_another_digest() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from places import Place
 from support import until
 from unit.logs.test_base import RecordingListener, drafts, numbers, payloads, until_reached
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.messages import Draft, Message
 from unmissed.core.retention import Retention
 from unmissed.core.window import Outcome
 from unmissed.logs.base import Log
@@ -212,7 +213,7 @@ async def test_a_node_that_fell_behind_the_stored_messages_declares_the_gap(
     ready = asyncio.Event()
 
     class SlowListener(RecordingListener):
-        async def wait_for_readers(self) -> None:
+        async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:  # noqa: ARG002
             await ready.wait()
 
     slow_log.subscribe(SlowListener())

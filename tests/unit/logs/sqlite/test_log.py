@@ -110,7 +110,7 @@ async def test_another_boot_after_an_unclean_end_begins_an_epoch_if_commits_were
 
     assert before + 1 < window.first_number
     assert 0 == len(window)
-    assert Outcome.RESET is window.locate(before)[0]
+    assert Outcome.RESET is window.locate(before).outcome
 
 
 @pytest.mark.parametrize("end", ["closed", "killed"])
@@ -278,8 +278,8 @@ async def test_what_is_before_a_damaged_or_missing_message_is_a_gap(tmp_path: Pa
     await log.publish(drafts(1))
 
     assert [number + 1, number + 2, number + 3] == numbers([*window.messages_after(window.evicted_through)])
-    assert Outcome.GAP is window.locate(number - 1)[0]
-    assert Outcome.COMPLETE is window.locate(number)[0]
+    assert Outcome.GAP is window.locate(number - 1).outcome
+    assert Outcome.COMPLETE is window.locate(number).outcome
 
 
 async def test_a_file_without_its_newest_message_continues_after_it(tmp_path: Path, place: Place) -> None:
@@ -293,7 +293,7 @@ async def test_a_file_without_its_newest_message_continues_after_it(tmp_path: Pa
     await log.publish(drafts(1))
 
     assert [latest + 1] == numbers([*window.messages_after(window.evicted_through)])
-    assert Outcome.GAP is window.locate(latest - 1)[0]
+    assert Outcome.GAP is window.locate(latest - 1).outcome
 
 
 async def test_a_row_above_the_latest_number_does_not_stop_publishing(tmp_path: Path, place: Place) -> None:
