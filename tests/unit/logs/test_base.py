@@ -608,7 +608,7 @@ RULES = Retention(max_messages=20, rules=(Rule("rooms.*", 10, 3_600.0), Rule("@*
 RULED = [{"#rooms.a"}, {"#rooms.b"}, {"@alice"}, {"@bob", "#rooms.b"}, {"@carol"}]
 """Keys of clients that have a rule."""
 
-archiving = pytest.mark.parametrize("place", [pytest.param("redis", marks=pytest.mark.live)], indirect=True)
+archiving = shared
 
 
 def about(number: int, **fields: Any) -> Draft:

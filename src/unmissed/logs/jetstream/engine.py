@@ -12,6 +12,7 @@ from unmissed.core.retention import Retention
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.archive_reader import ArchiveReader
 from unmissed.logs.jetstream.consumer import StreamConsumer
 from unmissed.logs.jetstream.keeper import SETTLE_SECONDS, StreamKeeper, stored_message
 from unmissed.logs.jetstream.nats_connection import NatsConnection
@@ -170,8 +171,11 @@ class JetStreamEngine:
             await unsubscribe()
 
     async def archive(self, *, before: int) -> Archive:
-        """Return an archive that retains nothing below the tail."""
-        return Archive(unknown=before - 1)
+        """Return what the server keeps below the tail. See ``Engine.archive``."""
+        connection, stream = self._connection, self._stream
+        if connection is None or stream is None:
+            raise LogUnavailable("the state of the stream is not known")
+        return await ArchiveReader(connection, stream, self._address, self._retention, before=before).read()
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +12,17 @@ from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.archive_streams import arrange
+from unmissed.logs.jetstream.filing import Filing
 from unmissed.logs.jetstream.life import Life, LifeRecord
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.numbering import Numbering
-from unmissed.logs.jetstream.packets import NO_STREAM, api_request, error_code, error_text, stored_body
-from unmissed.logs.jetstream.stream import StreamInfo, numbered, settings
+from unmissed.logs.jetstream.packets import NO_STREAM, STREAM_EXISTS, api_request, error_code, error_text, stored_body
+from unmissed.logs.jetstream.stream import StreamInfo, addressed, settings
 from unmissed.logs.jetstream.witnesses import Witnesses, furthest
 
 logger = logging.getLogger("unmissed")
 
-_STREAM_EXISTS = 10058
 _NEVER = (10052, 10065, 10074)
 """Invalid settings, subjects of another stream, and replicas without a cluster."""
 
@@ -37,6 +38,9 @@ _LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
 
 _ASK_SECONDS = 0.25
 """How long one question waits for its answers."""
+
+_UNKNOWN = 2**53 - 1
+"""Above all numbers."""
 
 SETTLE_SECONDS = 1.5
 """How long a node that starts waits for reports of running ones, if nothing else vouches for the stream."""
@@ -94,7 +98,7 @@ class StreamKeeper:
                 return await self._with_offsets(connection, stream)
             if error_code(answer) in _NEVER:
                 raise ConfigurationError(f"UNMISSED_LOG_URL: {error_text(answer)}")
-            if error_code(answer) != _STREAM_EXISTS:
+            if error_code(answer) != STREAM_EXISTS:
                 break
         raise LogUnavailable(error_text(answer))
 
@@ -134,6 +138,9 @@ class StreamKeeper:
         A node that starts relies on what vouches for the end of the stream: the same run of the server, another node
         that is running, or the record of the last one that has closed.
         """
+        if seen is None:
+            # Before messages are filed by these rules, and only at the start: other nodes may still have other rules.
+            await arrange(connection, self._address, self._retention, before=stream.filing.rules)
         life = await self._record.read(connection)
         if life.is_of(stream, _run(connection, stream)):
             # Usually the same. Otherwise, the node that has decided it has ended before it could do it.
@@ -157,7 +164,20 @@ class StreamKeeper:
                 "the stream %s may have lost messages: its numbers continue at %d, and clients receive a gap",
                 *(stream.name, numbering.last.base),
             )
-        return await self._renumbered(connection, stream, numbering)
+        stream = await self._renumbered(connection, stream, numbering)
+        return stream if seen is not None else await self._filed(connection, stream)
+
+    async def _filed(self, connection: NatsConnection, stream: StreamInfo) -> StreamInfo:
+        """Return the stream, after it has begun to take messages that are filed by the rules of this node."""
+        filing = Filing(self._retention.rules)
+        if filing.name == stream.filing.name and stream.filed_since < _UNKNOWN:
+            return stream
+        # Other nodes may write until the server refuses what is filed otherwise. Then it is known what they wrote.
+        for filed_since in (_UNKNOWN, None):
+            since = stream.latest if filed_since is None else filed_since
+            changes = addressed(stream.name, stream.epoch, stream.numbering, filing, filed_since=since)
+            stream = await self._changed(connection, stream, changes)
+        return stream
 
     async def _settled(self, connection: NatsConnection, stream: StreamInfo, life: Life) -> Seen | None:
         """Return the furthest that a running node has read, after it had the time to connect again.
@@ -186,8 +206,12 @@ class StreamKeeper:
         """Return the stream, after the server has begun to give new messages these numbers."""
         if numbering == stream.numbering:
             return stream
-        config = {**stream.config, **numbered(stream.name, stream.epoch, numbering)}
-        answer = await connection.ask(api_request(f"STREAM.UPDATE.{stream.name}", config))
+        filed_since = stream.filed_since
+        changes = addressed(stream.name, stream.epoch, numbering, stream.filing, filed_since=filed_since)
+        return await self._changed(connection, stream, changes)
+
+    async def _changed(self, connection: NatsConnection, stream: StreamInfo, changes: Mapping[str, Any]) -> StreamInfo:
+        answer = await connection.ask(api_request(f"STREAM.UPDATE.{stream.name}", {**stream.config, **changes}))
         if error_code(answer) is not None:
             raise LogUnavailable(error_text(answer))
         return await self.found(connection, None)

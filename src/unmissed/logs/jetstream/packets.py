@@ -14,6 +14,7 @@ NO_RESPONDERS = 503
 """In place of an error code: no subscriber answers requests to this subject."""
 
 NO_STREAM = 10059
+STREAM_EXISTS = 10058
 NO_MESSAGE = 10037
 OTHER_LAST_NUMBER = 10071
 """A subject has another last message than the sender has expected."""

@@ -52,9 +52,10 @@ class _Publishing:
     """A write on its way into the stream."""
 
     write: Write
-    subject: str
+    subjects: Sequence[str]
+    """Those of the messages."""
     every_subject: str
-    """Matches each subject that this publish may have: the messages before it may have another offset."""
+    """Matches each subject that this publish may have: an earlier attempt may have another offset, or other rules."""
     last_sequence: int = 0
     """The sequence that the last message on these subjects is expected to have; 0 for none."""
     result: Stored | InvalidMessage | None = None
@@ -64,7 +65,7 @@ class _Publishing:
         drafts = self.write.drafts
         batch = {"Nats-Batch-Id": secrets.token_urlsafe(6)} if len(drafts) > 1 else {}
         packets = []
-        for index, draft in enumerate(drafts, start=1):
+        for index, (draft, subject) in enumerate(zip(drafts, self.subjects, strict=True), start=1):
             is_last = index == len(drafts)
             headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
             # Once: the first message of a batch changes what the others would find.
@@ -75,7 +76,7 @@ class _Publishing:
                 headers["Nats-Batch-Commit"] = "1"
             receipt = encode_receipt(self.write) if is_last else None
             body = encode_body(draft, unix_ms=unix_ms, log_ms=log_ms, place=index, receipt=receipt)
-            packets.append(Packet(self.subject, body, headers, answered=is_last))
+            packets.append(Packet(subject, body, headers, answered=is_last))
         return packets
 
 
@@ -125,7 +126,8 @@ class StreamPublisher:
 
     def _publishing(self, write: Write) -> _Publishing:
         part = write.id if write.key is None else subject_part(write.key)
-        return _Publishing(write, self._stream.subject(part), self._stream.every_subject(part))
+        subjects = [self._stream.subject(part, draft) for draft in write.drafts]
+        return _Publishing(write, subjects, self._stream.every_subject(part))
 
     def _refusal(self, write: Write) -> InvalidMessage | None:
         """Return why the server can never store this write, or None. It would close the connection."""

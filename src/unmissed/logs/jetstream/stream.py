@@ -6,15 +6,19 @@ from datetime import datetime
 from typing import Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
+from unmissed.core.messages import Draft
 from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.filing import Filing
 from unmissed.logs.jetstream.numbering import Numbering
 
 _FORMAT = "3"
 _EPOCH_KEY = "unmissed-epoch"
 _FORMAT_KEY = "unmissed-format"
 _NUMBERING_KEY = "unmissed-numbers"
+_RULES_KEY = "unmissed-rules"
+_FILED_SINCE_KEY = "unmissed-filed-since"
 
 _LEAST_MESSAGES = 10_000
 """Messages are also the receipts of their keys, so a stream holds more of them than a window."""
@@ -72,18 +76,25 @@ def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_
         "first_seq": first_number,
         # Deleting a single message would leave a hole in the numbers.
         "deny_delete": True,
-        **numbered(address.name, epoch, Numbering()),
+        **addressed(address.name, epoch, Numbering(), Filing(retention.rules), filed_since=first_number - 1),
     }
 
 
-def numbered(name: str, epoch: str, numbering: Numbering) -> dict[str, Any]:
-    """Return the settings that depend on the numbers of new messages.
+def addressed(name: str, epoch: str, numbering: Numbering, filing: Filing, *, filed_since: int) -> dict[str, Any]:
+    """Return the settings that depend on the numbers of new messages, and on the rules by which they are filed.
 
-    Epoch and offset are parts of the subjects: the server refuses a message of a node that expects other numbers.
+    Epoch, offset and rules are parts of the subjects: the server refuses a message of a node that expects others.
+    Messages up to the number ``filed_since`` may have been filed by other rules.
     """
     return {
-        "subjects": [f"{name}.{epoch}.*.{numbering.last.offset}"],
-        "metadata": {_EPOCH_KEY: epoch, _FORMAT_KEY: _FORMAT, _NUMBERING_KEY: numbering.text},
+        "subjects": [f"{name}.{epoch}.*.{numbering.last.offset}.{filing.name}.>"],
+        "metadata": {
+            _EPOCH_KEY: epoch,
+            _FORMAT_KEY: _FORMAT,
+            _NUMBERING_KEY: numbering.text,
+            _RULES_KEY: filing.text,
+            _FILED_SINCE_KEY: str(filed_since),
+        },
     }
 
 
@@ -95,6 +106,9 @@ class StreamInfo:
     epoch: str
     first_number: int
     numbering: Numbering
+    filing: Filing
+    filed_since: int
+    """Messages up to this number may have been filed by other rules."""
     first_sequence: int
     first_offset: int
     last_sequence: int
@@ -116,14 +130,18 @@ class StreamInfo:
         config, state, cluster = info["config"], info["state"], info.get("cluster") or {}
         if info.get("cluster") is not None and not cluster.get("leader"):
             raise LogUnavailable(f"the stream {address.name} has no leader at the moment")
-        epoch, numbering = _epoch(config, address.name)
+        metadata = _metadata(config, address.name)
+        epoch, numbering = metadata[_EPOCH_KEY], Numbering.of(metadata[_NUMBERING_KEY])
+        filing, filed_since = Filing.of(metadata[_RULES_KEY]), int(metadata[_FILED_SINCE_KEY])
         wanted = settings(address, retention, epoch=epoch, first_number=0)
-        _check(config, wanted | numbered(address.name, epoch, numbering))
+        _check(config, wanted | addressed(address.name, epoch, numbering, filing, filed_since=filed_since))
         return cls(
             name=address.name,
             epoch=epoch,
             first_number=config.get("first_seq", 1),
             numbering=numbering,
+            filing=filing,
+            filed_since=filed_since,
             first_sequence=state["first_seq"],
             first_offset=numbering.number(state["first_seq"]) - state["first_seq"],
             last_sequence=state["last_seq"],
@@ -161,9 +179,9 @@ class StreamInfo:
         """What the subjects of this epoch begin with."""
         return f"{self.name}.{self.epoch}."
 
-    def subject(self, part: str) -> str:
+    def subject(self, part: str, draft: Draft) -> str:
         """Return the subject of a new message. ``part`` is that of its publish."""
-        return f"{self.subjects}{part}.{self.numbering.last.offset}"
+        return f"{self.subjects}{part}.{self.numbering.last.offset}.{self.filing.name}.{self.filing.parts(draft)}"
 
     def number_of(self, message: Mapping[str, Any]) -> int:
         """Return the number of the message in an answer to ``STREAM.MSG.GET``."""
@@ -185,8 +203,8 @@ class StreamInfo:
         return seen.unix_ms != 0 and stored_ms not in (None, seen.unix_ms)
 
 
-def _epoch(config: Mapping[str, Any], name: str) -> tuple[str, Numbering]:
-    metadata = config.get("metadata") or {}
+def _metadata(config: Mapping[str, Any], name: str) -> Mapping[str, str]:
+    metadata: Mapping[str, str] = config.get("metadata") or {}
     if _EPOCH_KEY not in metadata:
         raise ConfigurationError(
             f"UNMISSED_LOG_URL: the stream {name} belongs to another application: choose another ?name="
@@ -196,7 +214,7 @@ def _epoch(config: Mapping[str, Any], name: str) -> tuple[str, Numbering]:
             f"UNMISSED_LOG_URL: the stream {name} was created by another version, in format "
             f"{metadata.get(_FORMAT_KEY)} instead of {_FORMAT}: choose another ?name="
         )
-    return metadata[_EPOCH_KEY], Numbering.of(metadata[_NUMBERING_KEY])
+    return metadata
 
 
 def _check(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
