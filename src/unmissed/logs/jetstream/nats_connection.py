@@ -279,7 +279,7 @@ def _new_client() -> "Client":
             if headers is None:
                 return None
             if not headers.startswith(b"NATS/1.0 "):
-                # The server adds it as the last one. A publisher cannot set it: the server removes that.
+                # The last one, which the server has added: a publisher may have set another.
                 _, found, source = headers.rpartition(b"\r\nNats-Stream-Source: ")
                 return {SOURCE: source.split(b"\r\n", 1)[0].decode(errors="replace")} if found else None
             try:
