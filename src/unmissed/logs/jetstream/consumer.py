@@ -45,6 +45,8 @@ class StreamConsumer:
         self._stream = stream.name
         self._subjects = stream.subjects
         self._numbering = stream.numbering
+        # Of each message, these are asked.
+        self._offsets, self._lossy, self._lost = stream.numbering.offsets, stream.numbering.lossy, stream.numbering.lost
         self._pull_seconds = pull_seconds
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
@@ -72,7 +74,7 @@ class StreamConsumer:
                     await self._pull()
                 if records := self._records(await self._next()):
                     yield records
-                    if records[-1].number < self._numbering.lost and not self._position.following:
+                    if records[-1].number < self._lost and not self._position.following:
                         # The numbers before the next message are lost: the caller asks for the state again.
                         yield []
         finally:
@@ -135,9 +137,11 @@ class StreamConsumer:
                 continue
             self._expected -= 1
             after, here = self._position, self._positioned(message)
-            self._position = here
             if here.number <= after.number:
-                continue  # The numbers have skipped, and the server counts on: it was read before.
+                # It was read before: the sequence to begin with was only that of the plan.
+                self._position = after._replace(sequence=here.sequence)
+                continue
+            self._position = here
             skipped_from = self._skipped_from(after)
             try:
                 self._take(here.number, decode_body(message.data), records, after=skipped_from)
@@ -146,7 +150,7 @@ class StreamConsumer:
                 self._end_part(records)
                 records.append(Record(here.number, 0, 0, VOID, skipped_from))
                 foreign.append(here.number)
-            if here.number < self._numbering.lost and not here.following:
+            if here.number < self._lost and not here.following:
                 self._end_part(records)  # What follows has other numbers.
         if foreign:
             logger.warning(
@@ -157,9 +161,9 @@ class StreamConsumer:
 
     def _positioned(self, message: "Msg") -> "_Position":
         """Return where a message is. Its subject has the offset that its publisher has expected."""
-        parts = message.subject.split(".", 4)
-        offset = int(parts[3]) if message.subject.startswith(self._subjects) and len(parts) > 3 else None
-        if offset not in self._numbering.offsets:
+        parts = message.subject.removeprefix(self._subjects).split(".", 2)
+        offset = int(parts[1]) if len(parts) > 2 and parts[1].isdecimal() else None
+        if offset not in self._offsets:
             raise LogUnavailable(f"the stream {self._stream} has begun another epoch, or has other numbers")
         sequence, following = _sequence_and_following(message.reply)
         return _Position(sequence, sequence + offset, following)
@@ -167,10 +171,9 @@ class StreamConsumer:
     def _skipped_from(self, after: "_Position") -> int | None:
         """Return the number before the newest message, if none that was ever used is between the two, or None."""
         here = self._position
-        is_next = here.sequence == after.sequence + 1
-        if is_next and here.number > after.number + 1 and here.number - here.sequence not in self._numbering.lossy:
-            return after.number
-        return None
+        if here.number == after.number + 1 or here.sequence != after.sequence + 1:
+            return None
+        return after.number if here.number - here.sequence not in self._lossy else None
 
     def _take_status(self, message: "Msg") -> None:
         """Record the end of a pull. Raises LogUnavailable at the end of the consumer."""

@@ -12,7 +12,6 @@ from unmissed.core.retention import Retention
 from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
-from unmissed.logs.jetstream.archive_reader import ArchiveReader
 from unmissed.logs.jetstream.consumer import StreamConsumer
 from unmissed.logs.jetstream.keeper import SETTLE_SECONDS, StreamKeeper, stored_message
 from unmissed.logs.jetstream.nats_connection import NatsConnection
@@ -26,6 +25,7 @@ from unmissed.logs.jetstream.packets import (
 )
 from unmissed.logs.jetstream.publisher import StreamPublisher
 from unmissed.logs.jetstream.stream import StreamInfo, unix_ms_of
+from unmissed.logs.jetstream.stream_archives import StreamArchives
 from unmissed.logs.writer import Stored, Write
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class JetStreamEngine:
         connection, stream = self._connection, self._stream
         if connection is None or stream is None:
             raise LogUnavailable("the state of the stream is not known")
-        return await ArchiveReader(connection, stream, self._address, self._retention, before=before).read()
+        return await StreamArchives(connection, stream, self._address, self._retention, before=before).read()
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.

@@ -16,8 +16,8 @@ from unmissed.logs.jetstream.archive_streams import arrange
 from unmissed.logs.jetstream.filing import Filing
 from unmissed.logs.jetstream.life import Life, LifeRecord
 from unmissed.logs.jetstream.nats_connection import NatsConnection
-from unmissed.logs.jetstream.numbering import Numbering
 from unmissed.logs.jetstream.packets import NO_STREAM, STREAM_EXISTS, api_request, error_code, error_text, stored_body
+from unmissed.logs.jetstream.segments import Numbering
 from unmissed.logs.jetstream.stream import StreamInfo, addressed, settings
 from unmissed.logs.jetstream.witnesses import Witnesses, furthest
 

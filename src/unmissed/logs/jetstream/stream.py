@@ -11,7 +11,7 @@ from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.filing import Filing
-from unmissed.logs.jetstream.numbering import Numbering
+from unmissed.logs.jetstream.segments import Numbering
 
 _FORMAT = "3"
 _EPOCH_KEY = "unmissed-epoch"

@@ -39,7 +39,7 @@ class _Kept:
     record: Record
 
 
-class ArchiveReader:
+class StreamArchives:
     """Reads the archives of one stream, as far as they are below the number ``before``."""
 
     def __init__(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import nth
-from unmissed.logs.jetstream.numbering import Numbering, Segment
+from unmissed.logs.jetstream.segments import Numbering, Segment
 
 
 def skipped(*, lossy: bool) -> Numbering:
