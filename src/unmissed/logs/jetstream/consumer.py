@@ -46,7 +46,8 @@ class StreamConsumer:
         self._subjects = stream.subjects
         self._numbering = stream.numbering
         # Of each message, these are asked.
-        self._offsets, self._lossy, self._lost = stream.numbering.offsets, stream.numbering.lossy, stream.numbering.lost
+        self._offsets = {str(offset): offset for offset in stream.numbering.offsets}
+        self._lossy, self._lost = stream.numbering.lossy, stream.numbering.lost
         self._pull_seconds = pull_seconds
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
@@ -74,7 +75,7 @@ class StreamConsumer:
                     await self._pull()
                 if records := self._records(await self._next()):
                     yield records
-                    if records[-1].number < self._lost and not self._position.following:
+                    if self._position.before_loss:
                         # The numbers before the next message are lost: the caller asks for the state again.
                         yield []
         finally:
@@ -150,7 +151,7 @@ class StreamConsumer:
                 self._end_part(records)
                 records.append(Record(here.number, 0, 0, VOID, skipped_from))
                 foreign.append(here.number)
-            if here.number < self._lost and not here.following:
+            if here.before_loss:
                 self._end_part(records)  # What follows has other numbers.
         if foreign:
             logger.warning(
@@ -161,12 +162,13 @@ class StreamConsumer:
 
     def _positioned(self, message: "Msg") -> "_Position":
         """Return where a message is. Its subject has the offset that its publisher has expected."""
-        parts = message.subject.removeprefix(self._subjects).split(".", 2)
-        offset = int(parts[1]) if len(parts) > 2 and parts[1].isdecimal() else None
-        if offset not in self._offsets:
+        parts = message.subject.split(".", 4)
+        offset = self._offsets.get(parts[3]) if len(parts) > 4 and message.subject.startswith(self._subjects) else None
+        if offset is None:
             raise LogUnavailable(f"the stream {self._stream} has begun another epoch, or has other numbers")
-        sequence, following = _sequence_and_following(message.reply)
-        return _Position(sequence, sequence + offset, following)
+        sequence = _sequence(message.reply)
+        number = sequence + offset
+        return _Position(sequence, number, number < self._lost and _is_last(message.reply))
 
     def _skipped_from(self, after: "_Position") -> int | None:
         """Return the number before the newest message, if none that was ever used is between the two, or None."""
@@ -231,18 +233,23 @@ def _consumer(name: str, first: int) -> dict[str, Any]:
 
 
 class _Position(NamedTuple):
-    """The sequence and the number of a message, and how many messages the server has after it."""
+    """The sequence and the number of a message, and whether only lost numbers follow: the server has none after it."""
 
     sequence: int
     number: int
-    following: int = 0
+    before_loss: bool = False
 
 
-def _sequence_and_following(reply: str) -> tuple[int, int]:
-    """Return two numbers of ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<delivered>.<time>.<following>``.
+def _sequence(reply: str) -> int:
+    """Return the sequence in ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<delivered>.<time>.<following>``.
 
     Servers with a domain put it and an account before the stream.
     """
     parts = reply.split(".")
-    own = parts if len(parts) == 9 else parts[2:]
-    return int(own[5]), int(own[8])
+    return int(parts[5] if len(parts) == 9 else parts[7])
+
+
+def _is_last(reply: str) -> bool:
+    """Return whether the server had no message after this one."""
+    parts = reply.split(".")
+    return (parts[8] if len(parts) == 9 else parts[10]) == "0"

@@ -92,6 +92,8 @@ class StreamPublisher:
     ) -> None:
         self._connection = connection
         self._stream = stream
+        self._subjects, self._filing = stream.subjects, stream.filing
+        self._numbered = f".{stream.numbering.last.offset}.{stream.filing.name}."
         self._above = above
         """Numbers up to this one are known to be used."""
         self._unix_ms = unix_ms
@@ -126,8 +128,9 @@ class StreamPublisher:
 
     def _publishing(self, write: Write) -> _Publishing:
         part = write.id if write.key is None else subject_part(write.key)
-        subjects = [self._stream.subject(part, draft) for draft in write.drafts]
-        return _Publishing(write, subjects, self._stream.every_subject(part))
+        own = self._subjects + part
+        subjects = [own + self._numbered + self._filing.parts(draft) for draft in write.drafts]
+        return _Publishing(write, subjects, f"{own}.>")
 
     def _refusal(self, write: Write) -> InvalidMessage | None:
         """Return why the server can never store this write, or None. It would close the connection."""

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from unmissed.core.errors import ConfigurationError, LogUnavailable
-from unmissed.core.messages import Draft
 from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
@@ -179,17 +178,9 @@ class StreamInfo:
         """What the subjects of this epoch begin with."""
         return f"{self.name}.{self.epoch}."
 
-    def subject(self, part: str, draft: Draft) -> str:
-        """Return the subject of a new message. ``part`` is that of its publish."""
-        return f"{self.subjects}{part}.{self.numbering.last.offset}.{self.filing.name}.{self.filing.parts(draft)}"
-
     def number_of(self, message: Mapping[str, Any]) -> int:
         """Return the number of the message in an answer to ``STREAM.MSG.GET``."""
         return int(message["seq"]) + int(message["subject"].split(".", 4)[3])
-
-    def every_subject(self, part: str) -> str:
-        """Return what matches the subjects of a publish, also before the numbers have skipped ahead."""
-        return f"{self.subjects}{part}.>"
 
     def has_lost(self, seen: Seen, *, stored_ms: int | None) -> bool:
         """Return whether a message that was seen is lost, or its number would be used again.
