@@ -66,7 +66,7 @@ class StreamConsumer:
         """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
         self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
         try:
-            first = self._numbering.sequence_after(number)
+            first = self._numbering.begin_after(number)
             self._position = _Position(first - 1, number)
             await self._create_consumer(first)
             yield []

@@ -7,6 +7,9 @@ planned, because a new leader may have other messages at the end of its log.
 from dataclasses import dataclass
 from itertools import takewhile
 
+_SLACK = 1_000
+"""By how many messages a segment may begin earlier than planned, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -76,6 +79,13 @@ class Numbering:
         # The number is one that was skipped: the next segment begins before the sequence that it would have.
         following = self.segments[len(begun) :]
         return min(sequence, following[0].first) if following else sequence
+
+    def begin_after(self, number: int) -> int:
+        """Return a sequence at or before the first message with a higher number, whatever the plan says."""
+        sequence = self.sequence_after(number)
+        begins = [segment.first for segment in self.segments[1:] if segment.base > number + 1]
+        # Where the number is exact, only its own segment counts.
+        return max(1, sequence - _SLACK) if sequence in begins else sequence
 
     def continued(self, sequence: int, *, number: int, lossy: bool, oldest: int) -> "Numbering":
         """Return the numbering in which this sequence and the ones after it have numbers from ``number`` on.

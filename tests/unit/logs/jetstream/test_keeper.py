@@ -17,6 +17,8 @@ from unmissed.logs.engine import Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.engine import JetStreamEngine
+from unmissed.logs.jetstream.nats_connection import NatsConnection
+from unmissed.logs.jetstream.packets import api_request
 from unmissed.logs.writer import Stored, Write
 
 pytestmark = pytest.mark.live
@@ -358,4 +360,38 @@ async def test_nodes_that_start_at_the_same_time_after_a_loss_use_one_numbering(
     first = nodes[0].state.lost + 1
     assert [*range(first, first + 6)] == sorted(each.receipt.first for each in stored)
     for each in (*nodes, crashed):
+        await each.close()
+
+
+@pytest.mark.parametrize("shift", [-2, 2])
+async def test_messages_keep_their_numbers_if_segments_begin_elsewhere_than_planned(
+    server: NatsServer, shift: int
+) -> None:
+    """As in a cluster whose new leader has more or fewer messages than the one that was asked."""
+    crashed = await Node.start(server.url)
+    first = (await crashed.publish(4)).receipt.first
+    server.kill()
+    server.start()
+    node = await Node.start(server.url)
+    later = (await node.publish(4)).receipt.first
+    connection = NatsConnection(StreamAddress.of(server.url))
+    await connection.open()
+    config = (await connection.ask(api_request("STREAM.INFO.unmissed")))["config"]
+    begin, end = (f"{sequence}:{later - first - 4}:lossy" for sequence in (first + 4, first + 4 + shift))
+    numbers_before = config["metadata"]["unmissed-numbers"]
+    config["metadata"]["unmissed-numbers"] = numbers_before.replace(begin, end)
+    await connection.ask(api_request("STREAM.UPDATE.unmissed", config))
+    await connection.close()
+
+    state = await node.look_again()
+    everything = await node.read(first - 1, through=later + 3)
+    rest = [await node.read(number, through=later + 3) for number in (first + 1, first + 3, later, later + 2)]
+
+    assert begin in numbers_before
+    assert later + 3 == state.latest
+    assert [*range(first, first + 4), *range(later, later + 4)] == numbers(everything)
+    assert [[first + 2, first + 3], [], [later + 1, later + 2, later + 3], [later + 3]] == [
+        [number for number in numbers(each) if number < later or index > 1] for index, each in enumerate(rest)
+    ]
+    for each in (node, crashed):
         await each.close()

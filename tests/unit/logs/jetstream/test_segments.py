@@ -33,6 +33,13 @@ def test_the_sequence_after_a_skipped_number_is_the_first_that_follows() -> None
     assert [nth(10), *[nth(11)] * 4, nth(12)] == [numbering.sequence_after(position) for position in positions]
 
 
+def test_reading_begins_earlier_where_a_segment_may_have_begun_earlier_than_planned() -> None:
+    numbering = skipped(lossy=True)
+
+    positions = (nth(8), nth(300), nth(4_999), nth(5_000))
+    assert [nth(9), nth(-989), nth(11), nth(12)] == [numbering.begin_after(position) for position in positions]
+
+
 def test_numbers_are_lost_only_before_a_lossy_segment() -> None:
     assert nth(4_999) == skipped(lossy=True).lost
     assert 0 == skipped(lossy=False).lost
