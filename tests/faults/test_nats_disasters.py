@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from engines import NatsServer, nats_cluster
 from faults.test_redis_disasters import DISASTERS, History, RecordingNode, copied_every_second, nodes_of
 from places import Place
 from support import until
+from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Outcome, Window
 from unmissed.lab.engine_servers import NatsServer as AnyNatsServer
 
@@ -21,7 +23,12 @@ pytestmark = [pytest.mark.live, pytest.mark.long]
 async def opened(url: str, history: History) -> tuple[Window, int]:
     """Return the window of a node that starts alone, and how many of the newest messages are lost."""
     place = Place(url)
-    _, window = await place.open()
+    async with asyncio.timeout(60):
+        while True:
+            # A cluster may need longer to start than a node waits.
+            with suppress(ConfigurationError):
+                _, window = await place.open()
+                break
     losses = history.losses(window)
     await place.close_all()
     return window, losses

@@ -39,7 +39,7 @@ def archive_streams(address: StreamAddress, retention: Retention) -> Iterator[di
         )
     for rule in retention.rules:
         part = rule_part(rule)
-        # One more than the rule keeps shows what was evicted last.
+        # One more than the rule keeps: a node that starts evicts it, and so knows what was evicted last.
         yield _stream(
             address, retention, f"rule-{part}", rule.max_messages + 1, source(name, "{epoch}.{bucket}", rule=part)
         )

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import secrets
 from base64 import b64decode
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,9 +68,9 @@ class StreamArchives:
         read = {part: await self._read(config) for part, config in self._configs.items()}
         records: dict[int, Record] = {}
         lost: dict[str, int] = {}
-        for part, config in self._configs.items():
+        for part, messages in read.items():
             if part.startswith("rule-"):
-                self._take_rule(read[part], config["max_msgs_per_subject"], records, lost)
+                records.update({kept.record.number: kept.record for kept in messages})
         records |= {kept.record.number: kept.record for kept in self._whole_values(read["values"], records)}
         everyone, unknown = 0, max(self._full, self._stream.filed_since, min(self._firsts) - 1 if self._is_old else 0)
         if "marks" in read:
@@ -89,17 +88,6 @@ class StreamArchives:
             everyone=min(everyone, below),
             unknown=min(unknown, below),
         )
-
-    def _take_rule(self, kept: Sequence[_Kept], most: int, records: dict[int, Record], lost: dict[str, int]) -> None:
-        """Add the messages of a rule. Of a topic that has as many as the server keeps, earlier ones may be lost."""
-        buckets = defaultdict[tuple[str, ...], list[Record]](list)
-        for each in kept:
-            buckets[each.place].append(each.record)
-        for bucket in buckets.values():
-            records.update({record.number: record for record in bucket})
-            first = bucket[0].draft.audience.first
-            if len(bucket) >= most and first is not None:
-                lost[first] = max(lost.get(first, 0), bucket[0].number - 1)
 
     def _whole_values(self, kept: Sequence[_Kept], records: dict[int, Record]) -> Iterator[_Kept]:
         """Yield the values, except those whose last piece is not retained. A tombstone is a message of its rule."""

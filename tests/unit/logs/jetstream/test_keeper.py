@@ -273,7 +273,7 @@ async def test_a_running_node_vouches_for_what_it_has_seen(server: NatsServer) -
     stored = await running.publish()
     server.kill()
     server.start()
-    await running.look_again()
+    await running.listen_again()
 
     node = await Node.start(server.url)
 
