@@ -32,6 +32,9 @@ async def test_messages_of_an_earlier_epoch_are_not_read(place: Place) -> None:
     await log.publish([about(1, topics=["rooms.a"]), about(2, topics=["rooms.a"], key="cart")])
     await publish_others(log)
     await place.close(log)
+    # A node that starts waits until the archives are filled.
+    log, filled = await place.open(retention=RULES)
+    await place.close(log)
     address = StreamAddress.of(place.url)
     connection = NatsConnection(address)
     await connection.open()
@@ -43,6 +46,7 @@ async def test_messages_of_an_earlier_epoch_are_not_read(place: Place) -> None:
     await place.close(log)
     _, third = await place.open(retention=RULES)
 
+    assert {"#lobby", "#rooms.a"} == {message.audience.first for message in filled}
     assert first.epoch != second.epoch == third.epoch
     assert {"#lobby"} == {message.audience.first for message in third}
     await place.close_all()
