@@ -90,7 +90,8 @@ def _example(frame: Frame) -> str:
 
 
 def _value(schema: Mapping[str, Any]) -> str:
-    return {"string": '"..."', "integer": "N", "array": "[...]", "object": "{...}"}.get(schema.get("type", ""), "any")
+    values = {"string": '"..."', "integer": "N", "boolean": "true", "array": "[...]", "object": "{...}"}
+    return values.get(schema.get("type", ""), "any")
 
 
 # TypeScript

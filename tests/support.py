@@ -138,6 +138,7 @@ def connect(
     topics: Iterable[str] | None = None,
     since: int | None = None,
     epoch: str | None = None,
+    state: bool = False,
     client: str | None = None,
     **options: Any,
 ) -> tuple[FakeSocket, Connection]:
@@ -148,6 +149,7 @@ def connect(
         chose_topics=topics is not None,
         since=since,
         epoch=epoch,
+        state=state,
         client=client,
     )
     socket = FakeSocket()

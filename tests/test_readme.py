@@ -21,7 +21,7 @@ from jose import jwt
 from unmissed import JwtVerifier, LogUnavailable, Settings
 from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.message_routes import PATH
-from unmissed.api.models import RecoveryBody
+from unmissed.api.models import RecoveryBody, StateBody
 from unmissed.api.problems import Problem
 from unmissed.api.websocket_endpoint import MAX_AUTHENTICATING
 from unmissed.cli.app import app as cli
@@ -284,9 +284,10 @@ def test_the_browser_example_gives_up_when_a_fresh_token_is_refused_too(browser:
 
 
 def test_the_json_of_the_protocol_is_what_openapi_says() -> None:
-    page, refusal = blocks("json", DOCS["protocol.md"])
+    page, state, refusal = blocks("json", DOCS["protocol.md"])
 
     assert json.loads(page) == RecoveryBody.model_validate_json(page).model_dump(mode="json", by_alias=True)
+    assert json.loads(state) == StateBody.model_validate_json(state).model_dump(mode="json")
     assert json.loads(refusal) == Problem.model_validate_json(refusal).model_dump(mode="json")
 
 

@@ -4,8 +4,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,25 +12,29 @@ from unmissed.application.client_requests import ClientRequests
 from unmissed.application.commands import Commands
 from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
+from unmissed.cluster.live_notes import HOLD_SECONDS
 from unmissed.cluster.overview import OwnNode
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
+from unmissed.core.ephemeral import Ephemeral
 from unmissed.core.errors import (
     LOG_UNAVAILABLE,
     NODE_FAILS,
     Draining,
     InvalidMessage,
+    InvalidPosition,
     LogUnavailable,
     MessageTooLarge,
     NotRunning,
     UnknownConnection,
     WrongThread,
 )
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import key_of_user
 from unmissed.core.retention import Retention
 from unmissed.core.revocations import Revocations
-from unmissed.core.window import Page, Window
+from unmissed.core.state_reading import StateReading
+from unmissed.core.window import PAGE_BYTES, Page, Window
 from unmissed.delivery.checks import Checks
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.fanout import FanOut, Limits
@@ -45,6 +48,8 @@ from unmissed.settings import Settings
 from unmissed.tasks import Pace
 
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
+
+OTHER_STATE = "through is no number of this epoch: ask for the state again, without after and through"
 
 _STOP_SECONDS = 1.0
 """The longest wait for running hooks, and for the other nodes, at the end of a run."""
@@ -78,6 +83,36 @@ class RestQuery:
     since: int | None = None
     epoch: str | None = None
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LivePublication:
+    """The result of publishing ephemeral messages: how many there were, and the timestamp of all."""
+
+    timestamp: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateQuery:
+    """What a client asks for of a state: the values that it sees after one number, by default all, cut at another.
+
+    Without ``through``, the state is cut at the latest number.
+    """
+
+    user_id: str
+    topics: frozenset[str]
+    after: int | None = None
+    through: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatePage:
+    """Values in order, and the number at which the state is cut. ``has_more``: whether further ones may follow."""
+
+    values: list[Message]
+    sequence_number: int
+    has_more: bool
 
 
 class Running:
@@ -151,6 +186,7 @@ class Running:
             revocations,
             channel=log.channel,
             keys=_note_keys(settings, shared=log.channel is not None),
+            deliver=self._fan_out.send_live,
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
@@ -251,21 +287,45 @@ class Running:
         *,
         idempotency_key: str | None = None,
         publisher: str | None = None,
-    ) -> Publication:
-        """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
+    ) -> Publication | LivePublication:
+        """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``.
+
+        If all of them have ``"ephemeral": true``, they are delivered live, and not stored.
+        """
         self.check_accepting(_FROM_THREADS)
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
         drafts = await self._drafts(messages)
+        if any([draft.ephemeral for draft in drafts]):  # noqa: C419  # a list is faster than a generator for a few
+            return await self._publish_live(drafts, idempotency_key=idempotency_key)
         await self._fan_out.wait_for_readers(drafts)
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
-        # No await from here to the append of a log in memory: what is published in between could be evicted unflushed.
-        self._fan_out.make_room(drafts)
         publishing = self._log.publish(drafts, idempotency_key=key)
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
         if not publication.repeated:
             self.measures.published += len(publication.messages)
         return publication
+
+    async def _publish_live(self, drafts: Sequence[Draft], *, idempotency_key: str | None) -> LivePublication:
+        """Deliver ephemeral messages here, and send them to the other nodes."""
+        self.check_accepting(_FROM_THREADS)
+        if not all(draft.ephemeral for draft in drafts):
+            raise InvalidMessage("a batch is ephemeral as a whole, or not at all: publish two batches")
+        if idempotency_key is not None:
+            raise InvalidMessage("an ephemeral message has no Idempotency-Key: nothing remembers that it was published")
+        timestamp = rfc3339(self._clocks.wall())
+        after, ends_at = self.window.latest, self._clocks.monotonic() + HOLD_SECONDS
+        messages = [
+            Ephemeral(draft.unnumbered(timestamp=timestamp), draft.audience, after, ends_at) for draft in drafts
+        ]
+        self.measures.ephemeral_published += len(messages)
+        self._fan_out.send_live(messages)
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await self.cluster.live.send(messages)
+        except TimeoutError:
+            logger.debug("ephemeral messages have not reached the other nodes in time")
+        return LivePublication(timestamp, len(messages))
 
     async def _drafts(self, messages: Iterable[Mapping[str, Any]], *, traceparent: str | None = None) -> list[Draft]:
         """Return the messages, checked and encoded. ``traceparent`` is added where the publisher has given none."""
@@ -308,6 +368,30 @@ class Running:
             self.measures.recoveries["rest", page.outcome.value] += 1
             self.history.recovered(page.outcome, query.user_id, since=since, lost=page.lost)
         return page
+
+    async def state(self, query: StateQuery) -> StatePage:
+        """Return up to 1 MiB of the retained values by key that a client sees, in bounded steps.
+
+        Waits until this node has reached the number at which the state is cut. Raises LogUnavailable if it has not in
+        time, and InvalidPosition if the number is of another epoch, also if one begins while this reads.
+        """
+        window = self.window
+        await self.catch_up(query.through)
+        before_all = window.first_number - 1
+        through = window.latest if query.through is None else query.through
+        keys = keys_of(query.user_id, query.topics)
+        reading = StateReading(max(query.after or 0, before_all), through, keys)
+        values, room, pace = list[Message](), PAGE_BYTES, Pace()
+        window.expire(self._clocks.monotonic())
+        while True:
+            if not window.first_number - 1 <= through <= window.latest:
+                raise InvalidPosition(OTHER_STATE)
+            found = reading.step(window, room=room, whatever=not values)
+            values += found
+            room -= sum(len(message.payload) for message in found)
+            if reading.complete or reading.full:
+                return StatePage(values, through, not reading.complete)
+            await pace.keep()
 
     async def _in_time(self, work: Awaitable[_Result], *, otherwise: str) -> _Result:
         """Return the result of the log. Raises LogUnavailable after ``publish_seconds``, with the log's own reason."""
@@ -414,14 +498,15 @@ async def drafts_of(
 ) -> list[Draft]:
     """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
     drafts, size, pace = list[Draft](), 0, None
-    counts = Counter[str]()
+    counts: dict[str, int] = {}
     for message in messages:
         if drafts:
             pace = pace or Pace()
             await pace.keep()
         drafts.append(Draft.of(message, max_bytes=max_message_bytes, traceparent=traceparent))
         size += drafts[-1].size_in_log
-        _check_count(drafts[-1], counts, retention)
+        if retention.rules:
+            _check_count(drafts[-1], counts, retention)
         # As soon as the batch is too large: the rest may be an iterator, whose messages are decoded one by one.
         if size > retention.max_bytes:
             raise MessageTooLarge("the batch, which must fit in the log,", limit=retention.max_bytes)
@@ -432,13 +517,13 @@ async def drafts_of(
     return drafts
 
 
-def _check_count(draft: Draft, counts: Counter[str], retention: Retention) -> None:
+def _check_count(draft: Draft, counts: dict[str, int], retention: Retention) -> None:
     """Count a draft of a batch. Raises InvalidMessage if they are more than the rule of their first topic retains."""
     first = draft.audience.first
     rule = retention.rule_of(first)
     if rule is None or first is None or (draft.value is not None and draft.value.is_full):
         return
-    counts[first] += 1
+    counts[first] = counts.get(first, 0) + 1
     if counts[first] > rule.max_messages:
         raise InvalidMessage(
             f"a batch has at most {rule.max_messages} messages for {first[1:]!r}, as many as {rule.pattern!r} retains: "

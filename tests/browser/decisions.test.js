@@ -37,28 +37,48 @@ test("the position does not move back within an epoch", () => {
   );
 });
 
-test("a gap that was filled already is none", () => {
-  const place = { position: 20, epoch: "e" };
+const FIRST = 1_796_000_000_000_001;
+const gap = (from, to) => ({ type: "gap", from, to, sequence_number: from - 1 });
 
-  assert.ok(!placeAfter(place, { type: "gap", from: 9, to: 20, sequence_number: 20 }).loss);
-  assert.ok(!placeAfter(place, { type: "connected", epoch: "e", outcome: "gap", sequence_number: 15 }).loss);
+test("a gap leaves the position, so that what is retained in its range follows", () => {
+  const { loss, ...place } = placeAfter({ position: FIRST + 5, epoch: "e" }, gap(FIRST + 6, FIRST + 90));
+
+  assert.deepEqual(place, { position: FIRST + 5, epoch: "e", declared: FIRST + 90 });
+  assert.deepEqual(loss, { type: "gap", from: FIRST + 6, to: FIRST + 90 });
 });
 
-test("a gap begins with the first number of the epoch at the earliest", () => {
-  const first = 1_796_000_000_000_001;
-  const gap = { type: "connected", epoch: "e", outcome: "gap", sequence_number: first + 9 };
+test("a gap that was filled or declared already is none", () => {
+  const place = { position: FIRST + 20, epoch: "e", declared: FIRST + 40 };
+  const connected = { type: "connected", epoch: "e", outcome: "gap", sequence_number: FIRST + 20, from: FIRST + 21 };
 
-  assert.equal(placeAfter({ position: 0 }, { ...gap, first }).loss.from, first);
-  assert.equal(placeAfter({ position: first + 4 }, { ...gap, first }).loss.from, first + 5);
-  assert.equal(placeAfter({ position: 4 }, gap).loss.from, 5);
+  assert.ok(!placeAfter({ ...place, declared: 0 }, gap(FIRST + 9, FIRST + 20)).loss);
+  assert.ok(!placeAfter(place, gap(FIRST + 21, FIRST + 40)).loss);
+  assert.ok(!placeAfter(place, { ...connected, to: FIRST + 40 }).loss);
+  assert.deepEqual(placeAfter(place, { ...connected, to: FIRST + 41 }).loss.to, FIRST + 41);
 });
 
-test("a reset that was noticed already is none", () => {
-  const reset = { type: "connected", epoch: "f", outcome: "reset", sequence_number: 3 };
+test("a gap begins after the position, and with the first number of the epoch at the earliest", () => {
+  const connected = { type: "connected", epoch: "e", outcome: "gap", to: FIRST + 9 };
 
-  const { position, loss } = placeAfter({ position: 5, epoch: "f" }, reset);
+  assert.equal(placeAfter({ position: 0 }, { ...connected, from: FIRST, sequence_number: FIRST - 1 }).loss.from, FIRST);
+  assert.equal(placeAfter({ position: FIRST + 4 }, gap(FIRST + 2, FIRST + 9)).loss.from, FIRST + 5);
+});
 
-  assert.deepEqual([position, Boolean(loss)], [5, false]);
+for (const epoch of ["e", "f"]) {
+  test(`a reset replaces the position, also by a lower one: from epoch e to ${epoch}`, () => {
+    const reset = { type: "connected", epoch, outcome: "reset", sequence_number: FIRST + 3 };
+
+    const { loss, ...place } = placeAfter({ position: FIRST + 900, epoch: "e", declared: FIRST + 400 }, reset);
+
+    assert.deepEqual(place, { position: FIRST + 3, epoch, declared: 0 });
+    assert.deepEqual(loss, { type: "reset", epoch });
+  });
+}
+
+test("a message of the type reset is none", () => {
+  const message = { type: "reset", sequence_number: FIRST + 3, timestamp: "2026-01-31T12:00:00.000Z" };
+
+  assert.ok(!placeAfter({ position: FIRST, epoch: "e" }, message).loss);
 });
 
 test("pauses are random up to twice as long after every failure, and at most 4 seconds, or 30 after many", () => {

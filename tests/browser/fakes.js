@@ -187,9 +187,10 @@ class FakeEvents {
  */
 export function fakeHttp(answer = () => new Error("blocked")) {
   const http = { requests: [], events: [], answer };
-  setGlobal("fetch", async (url, { method, headers, body, signal, credentials }) => {
+  setGlobal("fetch", async (input, init = input) => {
+    const { method, headers, body, signal, credentials } = init;
     signal.throwIfAborted();
-    const { pathname, searchParams } = new URL(url);
+    const { pathname, searchParams } = new URL(input.url ?? input);
     const query = Object.fromEntries(searchParams);
     const request = { path: pathname, query, method, headers, body: body && JSON.parse(body), signal, credentials };
     http.requests.push(request);
@@ -205,42 +206,65 @@ export function fakeHttp(answer = () => new Error("blocked")) {
 /** A log in memory: answers GET requests of messages, opens streams of events, and greets connections. */
 export class FakeLog {
   epoch = "e";
-  first = 1;
-  oldest = 1;
   messages = [];
   limit = Infinity;
   events = true;
   topics = [];
+  /** The highest number that was evicted, or 0. */
+  #lost = 0;
+  #latest;
+
+  /** Begins with this number. */
+  constructor(first = 1) {
+    this.first = first;
+    this.#latest = first - 1;
+  }
+
+  get oldest() {
+    return this.messages[0]?.sequence_number ?? this.latest + 1;
+  }
 
   get latest() {
-    return this.messages.at(-1)?.sequence_number ?? this.oldest - 1;
+    return this.#latest;
   }
 
   add(...numbers) {
     this.messages.push(...numbers.map((number) => message(number)));
+    this.#latest = numbers.at(-1);
   }
 
-  /** Forgets the messages up to a number. */
-  evict(number) {
-    this.messages = this.messages.filter(({ sequence_number }) => sequence_number > number);
-    this.oldest = number + 1;
+  /** Evicts the messages up to a number, except those that their rules keep. */
+  evict(number, ...kept) {
+    this.messages = this.messages.filter(({ sequence_number: each }) => each > number || kept.includes(each));
+    this.#lost = number;
+    this.#latest = Math.max(this.#latest, number);
+  }
+
+  /** Begins another life of the log, with this first number. */
+  restart(first, epoch = "f") {
+    Object.assign(this, { epoch, first, messages: [] });
+    this.#lost = 0;
+    this.#latest = first - 1;
   }
 
   answer = ({ path, query, method }) => {
     if (path === "/websocket/events") return this.events ? "events" : new Error("blocked");
     if (method !== "GET") return problem(404, "no such command");
     if (query.topics?.includes("secret")) return problem(403, "the topic secret is not granted");
-    const { start, outcome } = this.#locate(query);
+    const { start, ...verdict } = this.#locate(query);
     const rest = this.#after(start);
     const limit = Number(query.limit ?? this.limit);
+    const messages = rest.slice(0, limit);
+    const hasMore = rest.length > limit;
     return {
-      messages: rest.slice(0, limit),
+      messages,
       epoch: this.epoch,
       first: this.first,
       oldest: this.oldest,
       latest: this.latest,
-      outcome,
-      has_more: rest.length > limit,
+      sequence_number: hasMore ? messages.at(-1).sequence_number : this.latest,
+      ...verdict,
+      has_more: hasMore,
       topics: query.topics?.split(",") ?? this.topics,
     };
   };
@@ -248,20 +272,21 @@ export class FakeLog {
   /** Returns the frames with which a connection to this URL begins. */
   greeting(url) {
     const query = Object.fromEntries(new URL(url, "http://server.test").searchParams);
-    const { start, outcome } = query.since ? this.#locate(query) : { start: this.latest };
+    const { start, ...verdict } = query.since ? this.#locate(query) : { start: this.latest };
     const { epoch, first, oldest, latest } = this;
-    const connected = { ...CONNECTED, epoch, first, oldest, latest, outcome, sequence_number: start };
+    const connected = { ...CONNECTED, epoch, first, oldest, latest, ...verdict, sequence_number: start };
     const missed = this.#after(start);
-    return [connected, ...missed, ...(outcome ? [{ type: "heartbeat", sequence_number: latest }] : [])];
+    return [connected, ...missed, ...(verdict.outcome ? [{ type: "heartbeat", sequence_number: latest }] : [])];
   }
 
+  /** Returns the position from which delivery starts, and the verdict. */
   #locate({ since = 0, epoch = this.epoch }) {
-    const position = Number(since) || this.first - 1;
-    if (epoch !== this.epoch || position < this.first - 1 || position > this.latest) {
+    const start = Number(since) || this.first - 1;
+    if (epoch !== this.epoch || start < this.first - 1 || start > this.latest) {
       return { start: this.oldest - 1, outcome: "reset" };
     }
-    const evicted = position < this.oldest - 1;
-    return { start: Math.max(position, this.oldest - 1), outcome: evicted ? "gap" : "complete" };
+    if (start >= this.#lost) return { start, outcome: "complete" };
+    return { start, outcome: "gap", from: start + 1, to: this.#lost };
   }
 
   #after(position) {

@@ -314,23 +314,100 @@ test("polling tells gaps and resets", async () => {
   log.add(1, 2);
   const { events } = await opened({ ...onPolling, since: 2 }, { log });
 
-  log.messages = [];
-  log.oldest = 10;
+  log.evict(9);
   log.add(10);
   await pass(5000);
-  log.epoch = "f";
-  log.messages = [];
-  log.oldest = 1;
+  log.restart(1);
   log.add(1);
   await pass(5000);
 
   assert.deepEqual(events, [
     ["gap", 3, 9],
-    ["message", 10, true],
+    ["message", 10, false],
     ["reset", "f"],
     ["message", 1, true],
   ]);
 });
+
+test("a recovery in pages declares a gap once, and receives what is retained in its range", async () => {
+  const log = new FakeLog();
+  log.add(1, 2, 3, 4, 5, 6, 7, 8, 9);
+  log.evict(8, 3, 5, 6);
+  log.limit = 2;
+
+  const { events, http } = await opened({ ...onPolling, since: 2, epoch: "e" }, { log });
+
+  assert.deepEqual(
+    events.map(([type, number]) => [type, number]),
+    [
+      ["gap", 3],
+      ["message", 3],
+      ["message", 5],
+      ["message", 6],
+      ["message", 9],
+    ],
+  );
+  assert.deepEqual(
+    http.requests.map(({ query }) => query.since),
+    ["2", "5"],
+  );
+});
+
+test("a page that ends with messages for others moves the position, and only the last one is live", async () => {
+  const pages = [
+    { messages: [], sequence_number: 40, has_more: true },
+    { messages: [message(41)], sequence_number: 50, has_more: true },
+    { messages: [], sequence_number: 60, has_more: false },
+  ];
+  const log = new FakeLog();
+  let goOn;
+  const second = new Promise((resolve) => (goOn = resolve));
+  log.answer = async () => {
+    if (pages.length === 2) await second;
+    return { epoch: "e", first: 1, oldest: 1, latest: 60, outcome: "complete", ...pages.shift() };
+  };
+
+  const { stream, http } = await opened({ ...onPolling, since: 2, epoch: "e" }, { log });
+  assert.deepEqual([stream.status, stream.position], ["recovering", 40]);
+  goOn();
+  await settled();
+
+  assert.deepEqual(
+    http.requests.map(({ query }) => query.since),
+    ["2", "40", "50"],
+  );
+  assert.deepEqual([stream.status, stream.position], ["live", 60]);
+});
+
+test("a poll that comes after the number of another one asks from the position that the server names", async () => {
+  const log = new FakeLog();
+  log.add(1, 2);
+  const { http, stream } = await opened({ ...onPolling, since: 2 }, { log });
+  log.evict(9);
+  const others = http.answer;
+  http.answer = (request) => ({ ...others(request), oldest: 4, latest: 20, sequence_number: 20 });
+
+  await pass(5000);
+  await pass(5000);
+
+  assert.equal(stream.position, 20);
+  assert.equal(http.requests.at(-1).query.since, "20");
+});
+
+for (const retained of [[12, 14], []]) {
+  test(`a reset over polling goes back to the numbers of the log, also within an epoch: ${retained.length} retained`, async () => {
+    const log = new FakeLog(10);
+    const { events, stream } = await opened({ ...onPolling, since: 900, epoch: "e" }, { log });
+    log.add(...retained, 15);
+    await pass(5000);
+
+    assert.deepEqual(
+      events.map(([type, number]) => [type, number]),
+      [["reset", "e"], ...[...retained, 15].map((number) => ["message", number])],
+    );
+    assert.equal(stream.position, 15);
+  });
+}
 
 test("polling stops with the stream", async () => {
   const { stream, http } = await opened(onPolling);
@@ -570,12 +647,12 @@ test("a connection that is lost is replaced by one of the same kind", async () =
   assert.equal(http.events.length, 2);
 });
 
-test("a gap while a WebSocket is tried again leaves no second attempt", async () => {
+test("a reset while a WebSocket is tried again leaves no second attempt", async () => {
   const log = new FakeLog();
   log.events = false;
   const { stream, sockets } = await opened({ transports: ["websocket", "polling"] }, { log, attempts: 2 });
   await pass(0);
-  log.oldest = 20;
+  log.restart(20);
   log.add(20);
   await pass(6000);
 

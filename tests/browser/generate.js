@@ -31,7 +31,7 @@ async function bundle() {
   const { code, map } = await minify(text, {
     module: true,
     compress: { passes: 5, pure_getters: true, unsafe: true, unsafe_arrows: true, unsafe_methods: true },
-    mangle: { properties: { regex: new RegExp(`^(${INTERNAL.join("|")})$`) } },
+    mangle: { properties: { builtins: true, regex: new RegExp(`^(${INTERNAL.join("|")})$`) } },
     sourceMap: { content: sourceMap.text, filename: "unmissed.min.js", url: SOURCE_MAP, includeSources: true },
   });
   writeFileSync(join(PACKAGE, "unmissed.min.js"), `${code}\n`);

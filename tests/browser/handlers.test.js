@@ -150,8 +150,8 @@ test("a reconnect in between leaves nothing out, and doubles nothing", async () 
 
 test("losses wait in their place", async () => {
   const { stream, sockets } = await opened(2);
-  const gap = { type: "gap", from: START + 3, to: START + 5, sequence_number: START + 5 };
-  await sockets[0].receive(gap, ...messages(6, 6));
+  const gap = { type: "gap", from: START + 3, to: START + 5, sequence_number: START + 2 };
+  await sockets[0].receive(gap, ...messages(4, 4), ...messages(6, 6));
 
   const events = record(stream);
   await settled();
@@ -160,6 +160,7 @@ test("losses wait in their place", async () => {
     ["message", START + 1, false],
     ["message", START + 2, false],
     ["gap", START + 3, START + 5],
+    ["message", START + 4, false],
     ["message", START + 6, false],
   ]);
 });
@@ -192,13 +193,30 @@ test("what came too early and was lost by the server is declared", async () => {
 
   const events = record(stream);
   await settled();
-  const lost = { ...EARLY, outcome: "gap", oldest: START + 16, sequence_number: START + 15 };
-  await sockets[1].receive(lost, ...messages(16, 20));
+  const lost = { ...EARLY, outcome: "gap", from: START + 11, to: START + 15, sequence_number: START + 10 };
+  await sockets[1].receive(lost, ...messages(13, 13), ...messages(16, 20));
 
   assert.deepEqual(events[10], ["gap", START + 11, START + 15]);
   assert.deepEqual(
     events.filter(([type]) => type === "message").map(([, number]) => number),
-    [...numbers(1, 10), ...numbers(16, 20)],
+    [...numbers(1, 10), START + 13, ...numbers(16, 20)],
+  );
+});
+
+test("a gap that waited for the first handler is not declared again when the server sends the rest again", async () => {
+  const { stream, sockets } = await opened(2, { limit: 5 });
+  const gap = { type: "gap", from: START + 3, to: START + 90, sequence_number: START + 2 };
+  await sockets[0].receive(gap, ...messages(20, 30), ...messages(91, 91));
+
+  const events = record(stream);
+  await settled();
+  const again = { ...EARLY, outcome: "gap", from: START + 22, to: START + 90, sequence_number: START + 21 };
+  await sockets[1].receive(again, ...messages(22, 30), ...messages(91, 91));
+
+  assert.equal(new URL(sockets[1].url).searchParams.get("since"), `${START + 21}`);
+  assert.deepEqual(
+    events.map(([, number]) => number),
+    [START + 1, START + 2, START + 3, ...numbers(20, 30), START + 91],
   );
 });
 
@@ -244,9 +262,9 @@ test("a snapshot that is older than what waits goes back, and nothing comes twic
 test("a gap that needs another snapshot makes what waits void", async () => {
   const answers = [START, START + 9];
   const { stream, sockets } = await opened(3, { snapshot: async () => answers.shift() });
-  await sockets[0].receive({ type: "gap", from: START + 4, to: START + 8, sequence_number: START + 8 });
+  await sockets[0].receive({ type: "gap", from: START + 4, to: START + 8, sequence_number: START + 3 });
   await pass(0);
-  await sockets[0].receive(...messages(9, 10));
+  await sockets[0].receive(...messages(6, 6), ...messages(9, 10));
 
   const events = record(stream);
   await settled();
@@ -259,7 +277,7 @@ test("a gap that needs another snapshot makes what waits void", async () => {
 
 test("a tab without a handler fills no hole twice, and delivers all later", async () => {
   fakeTabs();
-  const log = Object.assign(new FakeLog(), { first: START + 1, oldest: START + 1 });
+  const log = new FakeLog(START + 1);
   const http = fakeHttp(log.answer);
   const { sockets } = await opened(0, { shared: true, onMessage() {} });
   const tab = connect("http://server.test", { token: "t", shared: true });

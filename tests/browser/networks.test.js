@@ -31,7 +31,7 @@ afterEach(() => {
 
 /** A network: `websocket` gets every new socket, and `http` every request. Both work, unless a test replaces them. */
 class Network {
-  log = Object.assign(new FakeLog(), { first: FIRST, oldest: FIRST });
+  log = new FakeLog(FIRST);
   #seen = new Set();
 
   constructor() {

@@ -6,7 +6,15 @@ import test, { afterEach, beforeEach } from "node:test";
 import { StrictMode, createElement } from "react";
 import { renderToString } from "react-dom/server";
 import { act, create } from "react-test-renderer";
-import { UnmissedProvider, createUnmissed, useMessages, useStatus, useStream } from "unmissed/react";
+import {
+  UnmissedProvider,
+  createUnmissed,
+  useMembers,
+  useMessages,
+  useStatus,
+  useStream,
+  useValues,
+} from "unmissed/react";
 
 import { CONNECTED, fakeSockets, message, pass, restoreGlobals, setGlobal, settled } from "./fakes.js";
 
@@ -203,7 +211,7 @@ test("functions among the options are those of the last render", async () => {
   await receive(sockets[0], CONNECTED);
   await act(() => pass(0));
   await render(provider({}));
-  await receive(sockets[0], { type: "gap", from: 8, to: 9, sequence_number: 9 }, message(10));
+  await receive(sockets[0], { type: "gap", from: 8, to: 9, sequence_number: 7 }, message(10));
   await act(() => pass(0));
 
   assert.deepEqual(loaded, ["second"]);
@@ -227,10 +235,33 @@ test("the stream is for requests, and exists after the first effect", async () =
   );
 });
 
+test("values and members render, and again after each change", async () => {
+  const topics = ["rooms.1"];
+  const seen = [];
+  const Component = () => {
+    const values = useValues("rooms.1");
+    const members = useMembers("rooms.1");
+    seen.push(values);
+    return JSON.stringify([[...values].map(([key, { data }]) => [key, data]), [...members]]);
+  };
+  const of = (number, key, data, type) => message(number, { topics, key, data, type });
+  await render(provider({ topics }, createElement(Component)));
+  assert.equal(view.toJSON(), "[[],[]]");
+
+  const values = [of(5, "title", "Tea", "note"), of(6, "alice", { connections: 1 }, "presence")];
+  const state = { type: "state", values, has_more: false, sequence_number: 7 };
+  await receive(sockets[0], { ...CONNECTED, topics, state: true }, state);
+  assert.equal(view.toJSON(), '[[["title","Tea"]],[["alice",{"connections":1}]]]');
+  await receive(sockets[0], of(8, "title", "Milk", "note"), of(9, "bob", { connections: 2 }, "presence"));
+
+  assert.equal(view.toJSON(), '[[["title","Milk"]],[["alice",{"connections":1}],["bob",{"connections":2}]]]');
+  assert.notEqual(seen.at(-1), seen[0]);
+});
+
 test("a server renders without a connection", () => {
   const Component = () => {
     useMessages("chat", () => {});
-    return `${useStatus()}, ${typeof useStream()}`;
+    return `${useStatus()}, ${typeof useStream()}${useValues("rooms.1").size || ""}`;
   };
 
   assert.equal(renderToString(provider({}, createElement(Component))), "connecting, undefined");

@@ -195,7 +195,7 @@ test("a request that no server accepts is rejected, and not sent", async () => {
 
   const { code, detail } = await outcome(stream.publish({ type: "chat", data: "é".repeat(32_768) }));
 
-  assert.deepEqual([code, detail], [1009, "a request has at most 64 kB"]);
+  assert.deepEqual([code, detail], [1009, "over 64 kB"]);
   assert.deepEqual(sockets[0].sent, []);
 });
 

@@ -28,7 +28,7 @@ afterEach(() => {
 
 /** A log that holds the messages from 1 to `count` after START, and answers every connection. */
 class FakeServer {
-  log = Object.assign(new FakeLog(), { first: START + 1, oldest: START + 1 });
+  log = new FakeLog(START + 1);
   #greeted = new Set();
 
   constructor(count) {
@@ -63,7 +63,7 @@ class FakeServer {
 
   /** Begins another epoch, as after the loss of the log. */
   restart(first) {
-    Object.assign(this.log, { epoch: "f", first, oldest: first, messages: [] });
+    this.log.restart(first);
   }
 }
 
@@ -152,6 +152,38 @@ for (const transport of TRANSPORTS) {
     assert.ok(server.sockets.length <= 2 && server.http.events.length <= 2);
   });
 }
+
+for (const transport of TRANSPORTS) {
+  test(`over ${transport}, what follows a gap up to the number of the snapshot is in the snapshot`, async () => {
+    const server = new FakeServer(20);
+    server.log.evict(START + 15, START + 6, START + 12);
+    const page = openPage([START + 10], { transports: [transport], since: START + 2, epoch: "e" });
+
+    await server.greet();
+    await server.publish(2);
+    await pass(6000);
+
+    assert.deepEqual(page.losses, [{ type: "gap", from: START + 3, to: START + 15 }]);
+    assert.deepEqual(page.state, [...range(START + 1, START + 10), START + 12, ...range(START + 16, START + 22)]);
+    assert.equal(page.loads, 1);
+  });
+}
+
+test("a snapshot from before a gap goes back, and the same gap needs another one", async () => {
+  const server = new FakeServer(20);
+  server.log.evict(START + 15);
+  const page = openPage([START + 3, START + 18], { since: START + 8, epoch: "e" });
+
+  await server.greet();
+  await server.greet();
+  await server.publish(1);
+
+  assert.deepEqual(page.losses, [
+    { type: "gap", from: START + 9, to: START + 15 },
+    { type: "gap", from: START + 4, to: START + 15 },
+  ]);
+  assert.deepEqual(page.state, range(START + 1, START + 21));
+});
 
 test("a snapshot that starts from nothing does not count what never existed as lost", async () => {
   const server = new FakeServer(20);

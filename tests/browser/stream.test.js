@@ -898,7 +898,7 @@ test("a gap and a reset each need another snapshot, after the event", async () =
   const { stream, sockets } = await opened({ snapshot: async () => void told.push("snapshot") });
   for (const type of ["gap", "reset"]) stream.addEventListener(type, () => told.push(type));
 
-  await sockets[0].receive({ type: "gap", from: 8, to: 9, sequence_number: 9 });
+  await sockets[0].receive({ type: "gap", from: 8, to: 9, sequence_number: 7 });
   stream.drop();
   await pass(500);
   await sockets[1].receive({ ...CONNECTED, epoch: "f", outcome: "reset" });
@@ -967,7 +967,7 @@ test("a handler that closes the stream gets the rest of the messages after a rel
 test("a loss during a snapshot needs another one, which is the only one that counts", async () => {
   const { calls, snapshot } = fakeSnapshot();
   const { sockets, events } = await opened({ snapshot });
-  await sockets[0].receive(message(8), { type: "gap", from: 9, to: 20, sequence_number: 20 }, message(21));
+  await sockets[0].receive(message(8), { type: "gap", from: 9, to: 20, sequence_number: 8 }, message(21));
 
   calls[0].resolve(8);
   await pass(0);

@@ -53,6 +53,7 @@ const page = (messages, fields = {}) => ({
   epoch: "e",
   oldest: 1,
   latest: messages.at(-1)?.sequence_number ?? 7,
+  sequence_number: messages.at(-1)?.sequence_number ?? 7,
   outcome: "complete",
   has_more: false,
   ...fields,
@@ -258,11 +259,9 @@ test("a tab that is ahead of its leader receives nothing twice", async () => {
 test("every tab is told once about a gap and a reset", async () => {
   const { sockets, http, leader, others } = await opened(2);
   http.answer = ({ query }) =>
-    query.since === "7"
-      ? page([], { outcome: "gap", oldest: 21, latest: 20 })
-      : page([message(1)], { epoch: "f", outcome: "reset", latest: 1 });
+    query.since === "7" ? new Error("no hole") : page([message(1)], { epoch: "f", outcome: "reset", latest: 1 });
 
-  await sockets[0].receive({ type: "gap", from: 8, to: 20, sequence_number: 20 }, message(21));
+  await sockets[0].receive({ type: "gap", from: 10, to: 20, sequence_number: 9 }, message(12), message(21));
   await sockets[0].end();
   await pass(500);
   await sockets[1].receive(
@@ -275,7 +274,8 @@ test("every tab is told once about a gap and a reset", async () => {
     assert.deepEqual(
       events.map((event) => event.slice(0, 2)),
       [
-        ["gap", 8],
+        ["gap", 10],
+        ["message", 12],
         ["message", 21],
         ["reset", "f"],
         ["message", 1],
@@ -283,6 +283,79 @@ test("every tab is told once about a gap and a reset", async () => {
       ],
     );
   }
+});
+
+test("a tab whose leader continues after its snapshot receives what is in between", async () => {
+  fakeTabs();
+  const http = fakeHttp();
+  const sockets = fakeSockets();
+  await tab({ snapshot: async () => 20 });
+  await sockets[0].receive(CONNECTED);
+  await pass(0);
+  const other = await tab();
+  http.answer = () => page([message(10, { outcome: "reset" }), message(20)]);
+  await sockets[0].end();
+  await pass(500);
+
+  await sockets[1].receive({ ...RESUMED, sequence_number: 20, latest: 20 }, message(21, { outcome: "reset" }));
+
+  assert.deepEqual(
+    other.events.map(([type, number]) => [type, number]),
+    [
+      ["message", 10],
+      ["message", 20],
+      ["message", 21],
+    ],
+  );
+});
+
+test("a reset within an epoch takes every tab back, once", async () => {
+  const { sockets, http, leader, others } = await opened(2);
+  await sockets[0].receive(message(900));
+  await sockets[0].end();
+  await pass(500);
+
+  const reset = { ...RESUMED, outcome: "reset", sequence_number: 500, latest: 501 };
+  await sockets[1].receive(reset, message(501), message(502));
+
+  for (const { stream, events } of [leader, ...others]) {
+    assert.deepEqual(
+      events.map((event) => event.slice(0, 2)),
+      [
+        ["message", 900],
+        ["reset", "e"],
+        ["message", 501],
+        ["message", 502],
+      ],
+    );
+    assert.equal(stream.position, 502);
+  }
+  assert.equal(http.requests.length, 0);
+});
+
+test("a tab that is behind has a gap of its own, and not that of its leader", async () => {
+  const { sockets, http } = await opened(0);
+  await sockets[0].receive(message(8));
+  http.answer = () => page([message(4), message(8)], { outcome: "gap", from: 3, to: 6 });
+  const late = await tab({ since: 2, epoch: "e" });
+  await sockets[0].end();
+  await pass(500);
+
+  await sockets[1].receive(
+    { ...RESUMED, outcome: "gap", from: 9, to: 20, sequence_number: 8, latest: 30 },
+    message(15),
+  );
+
+  assert.deepEqual(
+    late.events.map(([type, number]) => [type, number]),
+    [
+      ["gap", 3],
+      ["message", 4],
+      ["message", 8],
+      ["gap", 9],
+      ["message", 15],
+    ],
+  );
 });
 
 test("a tab whose position is of an earlier epoch is reset", async () => {

@@ -1,5 +1,6 @@
 """The client in a real browser, on live servers and networks that fail."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -334,6 +335,80 @@ def test_what_is_lost_is_told(start: Start, context: "BrowserContext", transport
     assert 2 == page.evaluate("seen.snapshots")
 
 
+def change(server: LiveServer, key: str, data: object = None, **fields: Any) -> None:
+    server.manager.publish_threadsafe({"type": "cart", "key": key, "data": data, **fields}, topics=["users.42"])
+
+
+KEEP = "begin({token}, {options}).then(() => { globalThis.map = stream.state('users.42'); })"
+VALUES = "JSON.stringify(Object.fromEntries([...map].map(([key, { data }]) => [key, data])))"
+
+
+def keep(page: ClientPage, server: LiveServer, **options: Any) -> ClientPage:
+    """Connect, and keep the values of a topic."""
+    token = json.dumps(server.token(topics=["users.42"]))
+    page.evaluate(KEEP.replace("{token}", token).replace("{options}", json.dumps(options)))
+    return page.wait_until("map.loaded")
+
+
+def until_values(page: ClientPage, **expected: object) -> None:
+    text = json.dumps(json.dumps(expected, separators=(",", ":")))
+    page.wait_until(f"{VALUES} === {text}")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+def test_values_are_those_of_the_server_after_a_reconnect(server: LiveServer, open_page: Open, transport: str) -> None:
+    change(server, "a", 1)
+    change(server, "b", 2)
+    page = keep(open_page(), server, transports=[transport])
+    until_values(page, a=1, b=2)
+
+    page.evaluate("stream.drop(300)")
+    for number in range(40):
+        change(server, "a", number)
+    change(server, "b", deleted=True)
+    change(server, "text", "On")
+    change(server, "text", "ce", append=True)
+    until_values(page, a=39, text="Once")
+    change(server, "text", " upon", append=True)
+
+    until_values(page, a=39, text="Once upon")
+    assert [] == page.events
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+def test_values_are_those_of_the_server_after_a_gap(start: Start, context: "BrowserContext", transport: str) -> None:
+    server = start(max_messages=10)
+    change(server, "a", 1)
+    change(server, "b", 2)
+    page = keep(ClientPage(context.new_page(), server.url), server, transports=[transport]).live()
+
+    page.evaluate("stream.drop(300)")
+    change(server, "b", deleted=True)
+    change(server, "c", 3)
+    publish(server, 40)
+    until_values(page, a=1, c=3)
+
+    assert ["gap"] == [kind for kind, _ in page.events]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events"])
+def test_an_ephemeral_message_reaches_other_pages_and_leaves_no_trace(
+    server: LiveServer, open_page: Open, transport: str
+) -> None:
+    options = {"transports": [transport]}
+    page, other = (open_page().connect(server.token(), **options).live() for _ in range(2))
+    position = other.evaluate("stream.position")
+
+    number = page.evaluate("stream.publish({ type: 'typing', ephemeral: true, data: 'alice' })")
+    other.received(1)
+
+    assert number is None
+    assert [[None, False, "alice"]] == other.evaluate(
+        "seen.messages.map(([number, ...rest]) => [number ?? null, ...rest])"
+    )
+    assert position == other.evaluate("stream.position")
+
+
 @streaming
 def test_a_snapshot_that_is_older_than_the_connection_loses_nothing(
     start: Start, context: "BrowserContext", transport: str
@@ -639,7 +714,8 @@ def test_the_fetch_of_a_snapshot_is_authorized(server: LiveServer, open_page: Op
 @pytest.mark.parametrize("example", [each for page in PAGES for each in examples(page)])
 def test_the_examples_of_the_documentation_receive_messages(server: LiveServer, open_page: Open, example: str) -> None:
     page = open_page()
-    page.page.route("**/token", lambda route: route.fulfill(json=server.token()))
+    token = server.token(topics=["users.42", "rooms.1"])
+    page.page.route("**/token", lambda route: route.fulfill(json=token))
     page.page.route("**/orders", lambda route: route.fulfill(json={"items": [{"id": 1}], "sequence_number": 0}))
     source = as_served(example).replace("https://api.example.com", server.url)
 

@@ -93,6 +93,20 @@ export async function declared(): Promise<void> {
   });
   for await (const message of stream) if (message.type === "order.placed") console.log(message.data.item);
   await stream.publish({ type: "order.paid", data: { cents: 5 }, topics: ["orders"] });
+  const number = await stream.publish({ type: "order.paid", data: { cents: 5 }, key: "bill", append: true });
+  is<Same<typeof number, number>>();
+  await stream.publish({ type: "order.paid", key: "bill", deleted: true, topics: ["orders"] });
+  const nothing = await stream.publish({ type: "order.paid", data: { cents: 5 }, ephemeral: true });
+  is<Same<typeof nothing, void>>();
+  const values = stream.state("orders");
+  for (const [key, value] of values) {
+    is<Same<typeof key, string>>();
+    if (value.type === "order.paid") console.log(value.data.cents, value.pieces?.length);
+  }
+  const stop = values.subscribe(() => console.log(values.loaded, stream.state().size));
+  stop();
+  console.log(stream.members<{ away: boolean }>("rooms.1").get("alice")?.state?.away);
+  await stream.setPresence("rooms.1", { away: true });
   const added = await stream.command("cart.add", { name: "tea" });
   is<Same<typeof added, { total: number }>>();
   is<Same<Awaited<ReturnType<typeof stream.unfollow>>, string[]>>();
@@ -109,6 +123,10 @@ export async function declared(): Promise<void> {
 }
 
 export async function wrong(stream: Stream<Events, Commands>): Promise<void> {
+  // @ts-expect-error  Only the stream changes the map.
+  stream.state("orders").clear();
+  // @ts-expect-error  A message that ends a value has its key.
+  await stream.publish({ type: "order.paid", deleted: true });
   // @ts-expect-error  There is no such event.
   stream.on("order.payed", () => {});
   // @ts-expect-error  There is no such field.

@@ -3,7 +3,15 @@
 import assert from "node:assert/strict";
 import test, { afterEach, beforeEach } from "node:test";
 
-import { createUnmissed, provideUnmissed, useMessages, useStatus, useStream } from "unmissed/vue";
+import {
+  createUnmissed,
+  provideUnmissed,
+  useMembers,
+  useMessages,
+  useStatus,
+  useStream,
+  useValues,
+} from "unmissed/vue";
 import { createRenderer, createSSRApp, defineComponent, h, nextTick, reactive, ref } from "vue";
 import { renderToString } from "vue/server-renderer";
 
@@ -187,6 +195,31 @@ test("the stream is for requests", async () => {
     sent("command").map(({ name, data }) => [name, data]),
     [["say", "hello"]],
   );
+});
+
+test("values and members change with messages, the topic, and the stream", async () => {
+  const topics = ["rooms.1", "rooms.2"];
+  const topic = ref("rooms.1");
+  let values, members;
+  const child = component(() => {
+    values = useValues(topic);
+    members = useMembers(() => topic.value);
+  });
+  const of = (number, room, key, data, type = "note") => message(number, { topics: [room], key, data, type });
+  await mount(component(() => provide({ topics }), child));
+  const first = values.value;
+  const state = { type: "state", values: [of(5, "rooms.1", "title", "Tea")], has_more: false, sequence_number: 7 };
+
+  await sockets[0].receive({ ...CONNECTED, topics, state: true }, state);
+  await sockets[0].receive(of(8, "rooms.1", "alice", { connections: 2 }, "presence"));
+  assert.deepEqual([first.size, values.value.get("title").data], [0, "Tea"]);
+  assert.deepEqual([...members.value], [["alice", { connections: 2 }]]);
+  topic.value = "rooms.2";
+  await nextTick();
+  assert.deepEqual([values.value.size, members.value.size], [0, 0]);
+  await sockets[0].receive(of(9, "rooms.2", "title", "Milk"), of(10, "rooms.1", "title", "Beer"));
+
+  assert.equal(values.value.get("title").data, "Milk");
 });
 
 test("a server renders without a connection", async () => {

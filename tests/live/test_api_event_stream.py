@@ -290,3 +290,19 @@ def test_the_authentication_and_authorization_of_an_application_count(socket: st
         assert 403 == httpx.get(url, params={"user": "alice", "topics": "secret"}).status_code
         with httpx.stream("GET", url, params={"user": "alice", "topics": "news"}) as response:
             assert '"topics":["news"]' in next(line for line in response.iter_lines() if line.startswith("data"))
+
+
+def test_a_stream_may_begin_with_the_state_and_go_on_from_its_number(server: LiveServer) -> None:
+    asyncio.run_coroutine_threadsafe(
+        server.manager.publish({"type": "cart", "key": "cart", "data": 1}), server.manager.running.loop
+    ).result(10)
+
+    with EventClient(server, "?state=true") as client:
+        connected, state = client.events(2)
+    server.publish("missed")
+    with EventClient(server, "?state=true", headers={**server.headers(), "Last-Event-ID": state.id or ""}) as client:
+        again, missed = client.events(2)
+
+    assert (True, None) == (connected.frame["state"], connected.id)
+    assert ("state", str(nth(1)), ["cart"]) == (state.type, state.id, [each["key"] for each in state.frame["values"]])
+    assert (None, "missed") == (again.frame.get("state"), missed.type)

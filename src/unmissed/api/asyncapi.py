@@ -124,6 +124,10 @@ def _query(manager: ConnectionManager) -> Schema:
             "pattern": TOPICS_PATTERN,
             "description": "Comma-separated topics to follow; the default is all that are granted by name.",
         },
+        "state": {
+            "enum": ["true", "false"],
+            "description": "Whether the values by key come first, unless everything after the position follows.",
+        },
     }
     if manager.settings.allow_query_token:
         properties["token"] = {**TEXT.schema, "description": "A JSON Web Token."}

@@ -161,6 +161,11 @@ _DOCS: dict[str, Any] = {
                 "Comma-separated topics to follow; the default is every topic that the token grants by name.",
                 {"type": "string", "pattern": TOPICS_PATTERN},
             ),
+            described(
+                "state",
+                "Whether the values by key come first, unless nothing after the position is lost.",
+                {"type": "boolean", "default": False},
+            ),
             {
                 **described(
                     "Last-Event-ID", "The position of a browser's EventSource, in place of since.", {"type": "integer"}

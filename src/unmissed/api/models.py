@@ -73,6 +73,24 @@ class RecoveryBody(BaseModel):
     )
 
 
+class StateBody(BaseModel):
+    """The retained values by key."""
+
+    values: list[MessageBody] = Field(
+        description="Messages with a key: the newest of each, and the pieces with append, oldest first. About 1 MiB."
+    )
+    epoch: str = Field(description="Random identifier of the current epoch of the log.", examples=["k3J9x0aQ_2fM"])
+    first: int = Field(description="The number with which this epoch began.", examples=[1795409482121000])
+    latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
+    sequence_number: int = Field(
+        description="Where the state is cut: everything after it follows with since.", examples=[1795409482123968]
+    )
+    has_more: bool = Field(
+        description="Request the rest with after, the number of the last value, and through, this sequence_number."
+    )
+    topics: list[str] = Field(description="The topics whose values are included.", examples=[["users.42"]])
+
+
 class PublishBody(BaseModel):
     """A message to publish. Any other keys are kept."""
 
@@ -101,6 +119,12 @@ class PublishBody(BaseModel):
         examples=[["orders.42"]],
         min_length=1,
         max_length=MAX_TOPICS,
+    )
+
+    ephemeral: bool = Field(
+        default=False,
+        description="Delivered live to clients that are up to date, without a number, and not stored: for a typing "
+        "indicator, for example. An array has it for all messages or for none. It has no Idempotency-Key.",
     )
 
 
@@ -142,4 +166,10 @@ class StampBody(BaseModel):
 
     sequence_number: int = Field(examples=[1795409482123969])
     epoch: str = Field(examples=["k3J9x0aQ_2fM"])
+    timestamp: str = Field(examples=["2026-01-31T12:00:00.000Z"])
+
+
+class LiveBody(BaseModel):
+    """The answer about an ephemeral message, which has no number."""
+
     timestamp: str = Field(examples=["2026-01-31T12:00:00.000Z"])

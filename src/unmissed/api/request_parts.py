@@ -107,6 +107,7 @@ class Asked:
     since: int | None
     epoch: str | None
     topics: list[str] | None
+    state: bool
     client: str | None
 
     @classmethod
@@ -117,7 +118,8 @@ class Asked:
         """
         since, epoch = _position(connection)
         client = connection.scope.get("client")
-        return cls(since, epoch, topics_parameter(connection), client and client[0])
+        state = flag_parameter(connection, "state")
+        return cls(since, epoch, topics_parameter(connection), state, client and client[0])
 
     def granted(self, identity: Identity, topics: frozenset[str]) -> Subscription:
         """Return what the client gets: it may follow these topics."""
@@ -127,6 +129,7 @@ class Asked:
             chose_topics=self.topics is not None,
             since=self.since,
             epoch=self.epoch,
+            state=self.state,
             client=self.client,
         )
 

@@ -19,6 +19,7 @@ from unmissed.api.metrics_routes import add_metrics_route
 from unmissed.api.overview_routes import add_overview_routes
 from unmissed.api.presence_routes import add_presence_route
 from unmissed.api.problems import problem_route
+from unmissed.api.state_routes import add_state_route
 from unmissed.api.status_routes import add_health_routes, add_status_route
 from unmissed.api.websocket_endpoint import WebSocketEndpoint, add_upgrade_route
 from unmissed.core.errors import ConfigurationError
@@ -114,6 +115,7 @@ def _fill(
         origins=origins,
         route_class=problem_route(origins, manager=manager, bearer=bearer, query_token=True),
     )
+    add_state_route(router, manager, authenticate=authenticate, access=access)
     add_command_route(router, manager, authenticate=authenticate)
     add_presence_route(router, manager, authenticate=authenticate, access=access)
     add_connection_routes(router, manager, authenticate=authenticate)

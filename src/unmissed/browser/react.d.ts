@@ -1,6 +1,6 @@
 import type { FunctionComponent, ReactNode } from "react";
 
-import type { AnyCommands, AnyEvents, On, Options, Status, Stream } from "./types.js";
+import type { AnyCommands, AnyEvents, Member, On, Options, Status, Stream, Value } from "./types.js";
 
 /**
  * What `connect` takes. Other `topics` are followed on the same connection, and the functions are those of the last render.
@@ -24,6 +24,10 @@ export interface Unmissed<Events extends object = AnyEvents, Commands extends ob
   useMessages: On<Events, void>;
   /** Returns the status of the stream, and renders the component again when it changes. */
   useStatus: () => Status;
+  /** Returns the values by key of a topic, or of the messages without one, and renders the component again after changes. */
+  useValues: <Data extends Value<Events> = Value<Events>>(topic?: string) => ReadonlyMap<string, Data>;
+  /** Returns the members of a topic by the id of their user, and renders the component again after changes. */
+  useMembers: <State = unknown>(topic: string) => ReadonlyMap<string, Member<State>>;
   /** Returns the stream, which is undefined on servers and until the provider is mounted. */
   useStream: () => Stream<Events, Commands> | undefined;
 }
@@ -38,6 +42,8 @@ export declare const createUnmissed: <
 >() => Unmissed<Events, Commands>;
 
 export declare const UnmissedProvider: Unmissed["UnmissedProvider"];
+export declare const useMembers: Unmissed["useMembers"];
 export declare const useMessages: Unmissed["useMessages"];
 export declare const useStatus: Unmissed["useStatus"];
 export declare const useStream: Unmissed["useStream"];
+export declare const useValues: Unmissed["useValues"];

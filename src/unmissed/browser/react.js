@@ -4,12 +4,12 @@
  *
  * @import { Context } from "react"
  * @import * as types from "./react.js"
- * @import { Options, Status, Stream } from "./types.js"
+ * @import { LiveMap, Options, Status, Stream } from "./types.js"
  */
 
 import * as React from "react";
 
-import { changeTopics } from "./topics.js";
+import { changeTopics, copiesOf } from "./topics.js";
 import { connect } from "./unmissed.js";
 
 /**
@@ -90,7 +90,19 @@ export const createUnmissed = () => {
     React.useEffect(() => stream?.on(type, (message) => latest.current(message)), [stream, type]);
   };
 
-  return { UnmissedProvider, useMessages, useStatus, useStream };
+  /** @param {LiveMap<any> | undefined} map */
+  const useMap = (map) => {
+    const copies = React.useMemo(() => copiesOf(map), [map]);
+    return React.useSyncExternalStore(copies.subscribe, copies.current, copies.current);
+  };
+
+  /** @param {string} [topic] */
+  const useValues = (topic) => useMap(useStream()?.state(topic));
+
+  /** @param {string} topic */
+  const useMembers = (topic) => /** @type {any} */ (useMap(useStream()?.members(topic)));
+
+  return { UnmissedProvider, useMembers, useMessages, useStatus, useStream, useValues };
 };
 
-export const { UnmissedProvider, useMessages, useStatus, useStream } = createUnmissed();
+export const { UnmissedProvider, useMembers, useMessages, useStatus, useStream, useValues } = createUnmissed();

@@ -1,7 +1,7 @@
 /**
- * Topics that components change while a stream is open.
+ * Topics that components change, and maps of topics that they show, while a stream is open.
  *
- * @import { Stream } from "./types.js"
+ * @import { LiveMap, Stream } from "./types.js"
  */
 
 /**
@@ -21,4 +21,25 @@ export const changeTopics = (stream, before, topics) => {
     if (request) request.catch((error) => stream.status === "closed" || reportError(error));
   }
   return topics;
+};
+
+/**
+ * Returns a function that returns a copy of a map, which is another one after each change: frameworks compare what they show.
+ * It also returns the function that subscribes to changes.
+ *
+ * @param {LiveMap<any> | undefined} map
+ */
+export const copiesOf = (map) => {
+  let copy = new Map(map);
+  /** @param {() => void} changed */
+  const subscribe = (changed) => {
+    const update = () => {
+      copy = new Map(map);
+      changed();
+    };
+    // It may have changed since the component was rendered.
+    if (map?.size !== copy.size) update();
+    return map?.subscribe(update) ?? (() => {});
+  };
+  return { current: () => copy, subscribe };
 };

@@ -40,9 +40,9 @@ export interface Options<Events extends object = AnyEvents> {
   /**
    * Loads the state that the messages change. It is called after the first connect, and after every `gap` and `reset`.
    * Messages wait until it has finished. If it returns the number of the last message in the state, the messages after that
-   * number follow. If the state is older than the connection, the stream recovers the messages in between. 0 is the start of
-   * the log. If the function fails, takes too long, or returns anything but a sequence number or nothing, the error is
-   * reported, and it is called again after a pause.
+   * number follow. If the state is older than the connection, the stream recovers the messages in between. Without a number,
+   * messages that follow a gap may be in the state already. 0 is the start of the log. If the function fails, takes too long,
+   * or returns anything but a sequence number or nothing, the error is reported, and it is called again after a pause.
    */
   snapshot?: (context: SnapshotContext) => Promise<number | void>;
   /** How many milliseconds `snapshot` may take: 30,000. */
@@ -105,13 +105,18 @@ type OneOf<Types> = Types[keyof Types];
 /** A message. */
 export interface Message<Type extends string = string, Data = unknown> {
   type: Type;
-  sequence_number: number;
+  /** Its place in the log. An ephemeral message has none: it is not stored. */
+  sequence_number?: number;
   /** RFC 3339, in UTC. */
   timestamp: string;
   /** What was published, which is undefined if there was nothing. */
   data: Data;
   /** The topics to which it was published, if any. */
   topics?: string[];
+  /** It changes the value of this key: it replaces the value, adds a piece to it, or ends it. */
+  key?: string;
+  append?: true;
+  deleted?: true;
   /** Whether it was missed, and came with a reconnect. */
   recovered: boolean;
 }
@@ -135,13 +140,49 @@ export type MessageOf<Events extends object, Type extends string> = Type extends
 /** What `publish` takes. */
 export type Published<Events extends object = AnyEvents> =
   IsOpen<Events> extends true
-    ? { type: string; data?: OpenData<Events>; [field: string]: unknown } & Audience
-    : OneOf<{ [Type in NamesOf<Events>]: { type: Type; data: Events[Type] } & Audience }>;
+    ? { type: string; data?: OpenData<Events>; [field: string]: unknown } & Audience & Change
+    : OneOf<{
+        [Type in NamesOf<Events>]:
+          | ({ type: Type; data: Events[Type] } & Audience & Change)
+          | ({ type: Type; data?: undefined; key: string; deleted: true } & Audience);
+      }>;
+
+/** What a message does to the value of a key. */
+export interface Change {
+  /** The message is the value of this key: it replaces the earlier one for the same audience. */
+  key?: string;
+  /** It adds a piece to the value instead. */
+  append?: boolean;
+  /** The value ends. */
+  deleted?: boolean;
+}
 
 /** For whom a message is; by default for everyone. */
 export interface Audience {
   users?: string[];
   topics?: string[];
+}
+
+// Values by key, and members.
+
+/** A map that the stream changes. */
+export interface LiveMap<Value> extends ReadonlyMap<string, Value> {
+  /** Whether it has been loaded. While it is loaded again, after a `gap` or `reset`, it keeps what it has. */
+  readonly loaded: boolean;
+  /** Calls a function after changes, those of one moment together. Returns a function that ends this. */
+  subscribe: (changed: () => void) => () => void;
+}
+
+/**
+ * The value of a key: its newest message. If pieces were added, and all of it is text, `data` is the whole text. Otherwise,
+ * `data` is that of the message to which they were added, and `pieces` has the data of each.
+ */
+export type Value<Events extends object = AnyEvents> = Messages<Events> & { key: string; pieces?: unknown[] };
+
+/** A user in a topic: how many connections follow it, and what the user has set with `setPresence`. */
+export interface Member<State = unknown> {
+  connections: number;
+  state?: State;
 }
 
 // Events of a stream.
@@ -157,7 +198,7 @@ export interface Reason {
 export interface StreamEvents {
   /** `waiting` has the code and the reason with which the connection ended, if it did, and the length of the pause. */
   status: CustomEvent<{ status: Status; milliseconds?: number } & Partial<Reason>>;
-  /** These messages are lost: the first, and the last of them. */
+  /** Of the messages in this range, at least the last is lost. Those that are retained follow. */
   gap: CustomEvent<{ type: "gap"; from: number; to: number }>;
   /** The server lost its log, so what was missed is unknown. The epoch is the new one. */
   reset: CustomEvent<{ type: "reset"; epoch: string }>;
@@ -167,8 +208,14 @@ export interface StreamEvents {
   refused: CustomEvent<Reason>;
   /** `loaded` has the number after which the messages follow. */
   snapshot: CustomEvent<{ status: SnapshotStatus; number?: number }>;
-  /** Something failed, and why: the function for the token, the snapshot, the storage, or the stream, which has ended. */
-  error: CustomEvent<{ error: unknown; during: "token" | "snapshot" | "storage" | "connection" }>;
+  /**
+   * Something failed, and why: the function for the token, the snapshot, the storage, the values of `state` or `members`,
+   * repeating what was set with `setPresence`, or the stream, which has ended.
+   */
+  error: CustomEvent<{
+    error: unknown;
+    during: "token" | "snapshot" | "storage" | "state" | "presence" | "connection";
+  }>;
 }
 
 type Listener<Event> = ((event: Event) => void) | { handleEvent(event: Event): void };
@@ -208,14 +255,23 @@ export interface Stream<Events extends object = AnyEvents, Commands extends obje
 
   /** Calls a function with every message of a type, or of all types for `"*"`. Returns a function that removes it. */
   on: On<Events>;
-  /** Publishes a message, and returns a promise of its sequence number. */
-  publish: (message: Published<Events>) => Promise<number>;
+  /** Publishes a message. */
+  publish: Publish<Events>;
   /** Calls a command of the application, and returns a promise of its result. */
   command: Command<Commands>;
   /** Follows more topics, and returns a promise of all that are followed. */
   follow: (...topics: string[]) => Promise<string[]>;
   /** Follows fewer topics, and returns a promise of all that are followed. */
   unfollow: (...topics: string[]) => Promise<string[]>;
+  /**
+   * Returns the values by key of a topic, or of the messages without a topic: a map that changes. A topic that is not
+   * followed is followed, too. The same topic has the same map.
+   */
+  state: <Data extends Value<Events> = Value<Events>>(topic?: string) => LiveMap<Data>;
+  /** Returns the members of a topic by the id of their user: a map that changes, as that of `state`. */
+  members: <State = unknown>(topic: string) => LiveMap<Member<State>>;
+  /** Sets the state that others see of this user in a topic, also after reconnects. */
+  setPresence: (topic: string, state?: unknown) => Promise<void>;
   /** Drops the connection, as a network failure would, and reconnects after these milliseconds at the earliest. */
   drop: (milliseconds?: number) => void;
   /** Closes the stream, and rejects the requests that are not answered. */
@@ -242,6 +298,17 @@ export type Connect = <Events extends object = AnyEvents, Commands extends objec
   url: string | URL,
   options?: Options<Events>,
 ) => Stream<Events, Commands>;
+
+export interface Publish<Events extends object = AnyEvents> {
+  /**
+   * Publishes an ephemeral message, which the server passes on without storing it. It does not wait for a connection: without
+   * one, the promise is rejected with 1006. If the connection is lost before the answer, it is rejected with 4408 at the next
+   * connect.
+   */
+  (message: Published<Events> & { ephemeral: true }): Promise<void>;
+  /** Publishes a message, and returns a promise of its sequence number. */
+  (message: Published<Events>): Promise<number>;
+}
 
 /** `Data` and `Others`, the data and the other fields of a message, are what a handler says if events are not declared. */
 export type On<Events extends object = AnyEvents, Result = () => void> =
@@ -276,8 +343,9 @@ export type Frame = { type: string; [field: string]: any };
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
  * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, with `from` and
- * `to` as in the frame `gap` if it is a gap. There are `topics` if you follow any, and `expires_at` and `expires_in` if
- * your token expires. Use `expires_in` where your clock may be wrong. Requests beyond `rate` and `burst` are refused.
+ * `to` as in the frame `gap` if it is a gap. With `state`, the frames `state` follow. There are `topics` if you follow
+ * any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
+ * Requests beyond `rate` and `burst` are refused.
  */
 export interface ConnectedFrame {
   type: "connected";
@@ -299,6 +367,7 @@ export interface ConnectedFrame {
   outcome?: "complete" | "gap" | "reset";
   from?: number;
   to?: number;
+  state?: boolean;
   topics?: string[];
   /** Unix time in seconds. */
   expires_at?: number;
@@ -326,6 +395,20 @@ export interface GapFrame {
   from: number;
   to: number;
   sequence_number: number;
+}
+
+/**
+ * A part of the retained values by key that you see, in order. `values` are messages with a `key`: the newest of each,
+ * and the pieces with `append`. The last part has `has_more` false and a `sequence_number`, at which the state is cut:
+ * what is newer follows as ordinary messages. With the last part, replace all that you kept for these topics. If you
+ * are cut before it, ask for the state again. `id` is that of the request, if it had one.
+ */
+export interface StateFrame {
+  type: "state";
+  values: { [name: string]: unknown }[];
+  has_more: boolean;
+  sequence_number?: number;
+  id?: string;
 }
 
 /** The server restarts: reconnect after a delay. `after_ms` is in milliseconds. */
@@ -382,11 +465,14 @@ export interface FollowingFrame {
   id?: string;
 }
 
-/** The answer to publish. `sequence_number` is that of the message. It comes after all that you see up to this number. */
+/**
+ * The answer to publish. `sequence_number` is that of the message, unless it is ephemeral. It comes after all that you
+ * see up to this number.
+ */
 export interface PublishedFrame {
   type: "published";
   id: string;
-  sequence_number: number;
+  sequence_number?: number;
 }
 
 /** The answer to command. */
@@ -415,13 +501,15 @@ export interface AuthenticateFrame {
  * Follow topics, too. You receive their messages from your position on. With `since`, their messages after it come
  * first, except those that you have seen, and then `following` with the `outcome`; their numbers are at or below your
  * position. If `since` is ahead of your node, the frame waits until the node has caught up, or is answered with an
- * `error`.
+ * `error`. With `state`, the values of these topics come before all that in frames `state`, unless the messages after
+ * `since` are complete.
  */
 export interface FollowFrame {
   type: "follow";
   topics: string[];
   since?: number;
   epoch?: string;
+  state?: boolean;
   id?: string;
 }
 
@@ -434,7 +522,8 @@ export interface UnfollowFrame {
 
 /**
  * Publish a message. Repeating an id publishes nothing. The message is as for `POST` (scope `messages:publish`).
- * Answered by `published`, or `error`, and a repeated id like the first time.
+ * Answered by `published`, or `error`, and a repeated id like the first time. An ephemeral message is published each
+ * time.
  */
 export interface PublishFrame {
   type: "publish";
@@ -458,6 +547,7 @@ export type ServerFrame =
   | ConnectedFrame
   | HeartbeatFrame
   | GapFrame
+  | StateFrame
   | ReconnectFrame
   | ErrorFrame
   | PongFrame

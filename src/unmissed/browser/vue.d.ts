@@ -1,6 +1,6 @@
 import type { MaybeRefOrGetter, Ref, ShallowRef } from "vue";
 
-import type { AnyCommands, AnyEvents, On, Options, Status, Stream } from "./types.js";
+import type { AnyCommands, AnyEvents, Member, On, Options, Status, Stream, Value } from "./types.js";
 
 /** What `connect` takes. Other `topics` are followed on the same connection. */
 export interface ProvideOptions<Events extends object = AnyEvents> extends Omit<Options<Events>, "topics"> {
@@ -21,6 +21,14 @@ export interface Unmissed<Events extends object = AnyEvents, Commands extends ob
   useMessages: On<Events, void>;
   /** Returns the status of the stream. */
   useStatus: () => Readonly<Ref<Status>>;
+  /** Returns the values by key of a topic, or of the messages without one: another map after each change. */
+  useValues: <Data extends Value<Events> = Value<Events>>(
+    topic?: MaybeRefOrGetter<string | undefined>,
+  ) => Readonly<ShallowRef<ReadonlyMap<string, Data>>>;
+  /** Returns the members of a topic by the id of their user: another map after each change. */
+  useMembers: <State = unknown>(
+    topic: MaybeRefOrGetter<string>,
+  ) => Readonly<ShallowRef<ReadonlyMap<string, Member<State>>>>;
   /** Returns the stream, which is undefined on servers. */
   useStream: () => StreamRef<Events, Commands>;
 }
@@ -35,6 +43,8 @@ export declare const createUnmissed: <
 >() => Unmissed<Events, Commands>;
 
 export declare const provideUnmissed: Unmissed["provideUnmissed"];
+export declare const useMembers: Unmissed["useMembers"];
 export declare const useMessages: Unmissed["useMessages"];
 export declare const useStatus: Unmissed["useStatus"];
 export declare const useStream: Unmissed["useStream"];
+export declare const useValues: Unmissed["useValues"];

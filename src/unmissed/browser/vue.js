@@ -2,13 +2,13 @@
  * Vue: composables that provide the stream in one component, and use it there and in those below.
  *
  * @import { ComponentInternalInstance, InjectionKey, ShallowRef } from "vue"
- * @import { Status, Stream } from "./types.js"
+ * @import { LiveMap, Status, Stream } from "./types.js"
  * @import * as types from "./vue.js"
  */
 
 import * as Vue from "vue";
 
-import { changeTopics } from "./topics.js";
+import { changeTopics, copiesOf } from "./topics.js";
 import { connect } from "./unmissed.js";
 
 /** @typedef {ShallowRef<Stream<any, any> | undefined>} StreamRef */
@@ -88,7 +88,27 @@ export const createUnmissed = () => {
    */
   const useMessages = (type, handler) => withStream((stream) => stream.on(type, handler));
 
-  return { provideUnmissed, useMessages, useStatus, useStream };
+  /** @param {(stream: Stream<any, any>) => LiveMap<any>} mapOf */
+  const useMap = (mapOf) => {
+    const stream = useStream();
+    const shown = Vue.shallowRef(new Map());
+    const show = (/** @type {LiveMap<any> | undefined} */ map, /** @type {any} */ _, /** @type {any} */ onCleanup) => {
+      const { current, subscribe } = copiesOf(map);
+      const update = () => (shown.value = current());
+      update();
+      onCleanup(subscribe(update));
+    };
+    Vue.watch(() => stream.value && mapOf(stream.value), show, { immediate: true, flush: "sync" });
+    return shown;
+  };
+
+  /** @param {Vue.MaybeRefOrGetter<string | undefined>} [topic] */
+  const useValues = (topic) => useMap((stream) => stream.state(Vue.toValue(topic)));
+
+  /** @param {Vue.MaybeRefOrGetter<string>} topic */
+  const useMembers = (topic) => useMap((stream) => stream.members(Vue.toValue(topic)));
+
+  return { provideUnmissed, useMembers, useMessages, useStatus, useStream, useValues };
 };
 
-export const { provideUnmissed, useMessages, useStatus, useStream } = createUnmissed();
+export const { provideUnmissed, useMembers, useMessages, useStatus, useStream, useValues } = createUnmissed();

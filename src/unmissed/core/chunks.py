@@ -1,13 +1,14 @@
 """Chunks: payloads that are framed and written together, encoded once and shared by all connections at one position."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_json
 from unmissed.core.messages import Message
-from unmissed.core.server_frames import ErrorFrame
+from unmissed.core.server_frames import ConnectedFrame, ErrorFrame
 from unmissed.core.window import Window
 
 COMMENT = b":\n\n"
@@ -52,7 +53,15 @@ def event(payload: bytes, number: int | None) -> bytes:
 
 def events(payloads: Iterable[bytes]) -> bytes:
     """Return one event for each frame, joined. Frames are decoded for their sequence number."""
-    return b"".join([event(payload, decode_json(payload).get("sequence_number")) for payload in payloads])
+    return b"".join([event(payload, _number_of(decode_json(payload))) for payload in payloads])
+
+
+def _number_of(frame: Mapping[str, Any]) -> int | None:
+    """Return the id of the event for a frame, if it has one.
+
+    ``connected`` has none if a state follows: a browser that is cut before its end repeats the id from before.
+    """
+    return None if frame.get("type") == ConnectedFrame.type and frame.get("state") else frame.get("sequence_number")
 
 
 def last_event(code: int, reason: str) -> bytes:

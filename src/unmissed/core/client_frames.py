@@ -19,6 +19,7 @@ from unmissed.core.fields import (
     REQUEST_ID_PATTERN,
     TEXT,
     TOPICS,
+    TRUE,
     Content,
 )
 
@@ -73,6 +74,8 @@ class Follow:
     You receive their messages from your position on. With ``since``, their messages after it come first, except those
     that you have seen, and then ``following`` with the ``outcome``; their numbers are at or below your position. If
     ``since`` is ahead of your node, the frame waits until the node has caught up, or is answered with an ``error``.
+    With ``state``, the values of these topics come before all that in frames ``state``, unless the messages after
+    ``since`` are complete.
     """
 
     type: ClassVar[str] = "follow"
@@ -80,12 +83,19 @@ class Follow:
     topics: Annotated[tuple[str, ...], TOPICS]
     since: Annotated[int | None, NUMBER] = None
     epoch: Annotated[str | None, TEXT] = None
+    state: Annotated[bool, TRUE] = False
     id: Annotated[str | None, REQUEST_ID] = None
 
     @classmethod
     def read(cls, frame: Mapping[str, Any], _text: str) -> Self:
         """Return the frame that a client has sent. Raises InvalidFrame."""
-        return cls(_topics(frame), _since(frame.get("since")), _epoch(frame.get("epoch")), _optional_id(frame))
+        return cls(
+            _topics(frame),
+            _since(frame.get("since")),
+            _epoch(frame.get("epoch")),
+            _state(frame.get("state")),
+            _optional_id(frame),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ class Publish:
     """Publish a message. Repeating an id publishes nothing.
 
     The message is as for ``POST`` (scope ``messages:publish``). Answered by ``published``, or ``error``, and a repeated
-    id like the first time.
+    id like the first time. An ephemeral message is published each time.
     """
 
     type: ClassVar[str] = "publish"
@@ -129,6 +139,14 @@ class Publish:
             return cls(_request_id(frame), encode_text(text))
         except ValueError as error:
             raise InvalidFrame(f"the message cannot be sent as JSON: {error}") from None
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether the message asks not to be stored. Only few are decoded for that."""
+        if b'"ephemeral"' not in self.text:
+            return False
+        [message] = self.messages()
+        return isinstance(message, dict) and message.get("ephemeral") is True
 
     def messages(self) -> Iterator[object]:
         """Yield the message without keeping it."""
@@ -244,3 +262,9 @@ def _epoch(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise InvalidFrame("epoch must be a string")
+
+
+def _state(value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise InvalidFrame("state must be true or false")

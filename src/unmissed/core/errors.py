@@ -70,10 +70,12 @@ class IdempotencyConflict(InvalidMessage):
 
 
 class InvalidPosition(UnmissedError, ValueError):
-    """``since`` is not a canonical decimal integer from 0 to 2**53 - 1."""
+    """``since`` is not a canonical decimal integer from 0 to 2**53 - 1, or another number is not what it should be."""
 
-    def __init__(self) -> None:
-        super().__init__("since must be one whole number from 0 to 9007199254740991, in plain digits such as 42")
+    def __init__(
+        self, text: str = "since must be one whole number from 0 to 9007199254740991, in plain digits such as 42"
+    ) -> None:
+        super().__init__(text)
 
 
 class InvalidTopic(UnmissedError, ValueError):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from math import isfinite
 from typing import Any, Self, get_type_hints
 
 from unmissed.core.audience import MAX_TOPICS, TOPIC_PATTERN
@@ -14,13 +13,6 @@ REQUEST_ID_PATTERN = "^[!-~]{1,255}$"
 """What the id of a request looks like: a regular expression for documents."""
 
 Schema = Mapping[str, Any]
-
-
-def short_seconds(seconds: float) -> float | None:
-    """Return whole seconds as an integer, as in tokens, and None for a time that never ends."""
-    if not isfinite(seconds):
-        return None
-    return int(seconds) if int(seconds) == seconds else seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,10 @@ TEXT = Content({"type": "string"})
 INTEGER = Content({"type": "integer"})
 NUMBER = Content({"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_NUMBER})
 """A sequence number, or the position 0."""
-SECONDS = Content({"type": "number"}, short_seconds)
+BOOLEAN = Content({"type": "boolean"})
+TRUE = Content({"type": "boolean"}, lambda value: value or None)
+"""A flag, which is sent only if it is true."""
+MESSAGES = Content({"type": "array", "items": {"type": "object"}})
 REQUEST_ID = Content({"type": "string", "pattern": REQUEST_ID_PATTERN})
 # The values of ``window.Outcome``. The window imports messages, and those import the reserved types of frames.
 OUTCOME = Content({"enum": ["complete", "gap", "reset"]})

@@ -1,10 +1,11 @@
-"""Messages in ascending order of their numbers, any of which can be removed: what the window and its indexes hold."""
+"""Messages in ascending order of their numbers, any of which can be removed: by audience, and with limits."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 
+from unmissed.core.audience import Audience
 from unmissed.core.messages import Message
 
 BLOCK = 1_000
@@ -186,3 +187,136 @@ class Groups:
         if isinstance(found, Ordered):
             return found.after(position)
         return (found,) if found is not None and found.sequence_number > position else ()
+
+
+class AudienceIndex:
+    """The retained messages by audience key, and those for everyone. ``messages`` are all of them.
+
+    As long as all of them are for everyone, they are their own index.
+    """
+
+    def __init__(self, messages: Ordered) -> None:
+        self.is_trivial = True
+        """Whether no message for some users or topics was ever added: then there is nothing to add or to remove."""
+        self._all = self._for_everyone = messages
+        self._by_key = Groups()
+
+    def add(self, message: Message) -> None:
+        """Add a message, before it is added to all messages."""
+        keys = message.audience.keys
+        if self.is_trivial and keys is not None:
+            self.is_trivial, self._for_everyone = False, self._all.copy()
+        if keys is None:
+            if not self.is_trivial:
+                self._for_everyone.append(message)
+            return
+        for key in keys:
+            self._by_key.add(key, message)
+
+    def remove(self, message: Message) -> None:
+        """Remove a message."""
+        keys = message.audience.keys
+        if keys is None:
+            if not self.is_trivial:
+                self._for_everyone.remove(message.sequence_number)
+            return
+        for key in keys:
+            self._by_key.remove(key, message)
+
+    def after(self, position: int, keys: Iterable[str], *, everyone: bool, limit: int) -> list[Message] | None:
+        """Return the messages above ``position`` that are addressed to ``keys``, and broadcasts if ``everyone``.
+
+        Return None if there may be more than ``limit`` of them. The work is bounded by the keys and the limit.
+        """
+        found: list[Message] = []
+        if everyone:
+            if self._for_everyone.count_after(position, limit=limit) > limit:
+                return None
+            found += self._for_everyone.after(position)
+        sources = int(bool(found))
+        for key in keys:
+            before = len(found)
+            found += islice(self._by_key.after(key, position), limit + 1)
+            if len(found) > limit:
+                return None
+            sources += len(found) > before
+        if sources <= 1:
+            return found
+        # A message for several of the keys was found once for each of them.
+        by_number = {message.sequence_number: message for message in found}
+        return [by_number[number] for number in sorted(by_number)]
+
+    def first_after(self, position: int, keys: Iterable[str], *, everyone: bool) -> Message | None:
+        """Return the message with the lowest number above ``position`` that ``after`` would return, if any."""
+        first = self._for_everyone.first_after(position) if everyone else None
+        for key in keys:
+            found = self._by_key.first_after(key, position)
+            if found is not None and (first is None or found.sequence_number < first.sequence_number):
+                first = found
+        return first
+
+
+class Shelf:
+    """The retained messages without a rule, or in a subclass those of one rule. The oldest leave it first."""
+
+    pattern: str | None = None
+
+    def __init__(self, *, max_messages: int, max_age: float, order: Ordered | None = None) -> None:
+        """``order`` are all messages of the window if it has no rules: then the window itself adds and removes them."""
+        self.max_messages = max_messages
+        self.max_age = max_age
+        self.order = Ordered() if order is None else order
+        """All messages of the shelf."""
+        self._fills_order = order is None
+        self.size = 0
+        """Bytes of the messages."""
+        self.values = 0
+        """How many of the messages are values, which stay until they are too old."""
+        self._values_through = -1
+        """All messages of the shelf up to this number are values."""
+
+    @property
+    def topics(self) -> int:
+        """How many topics have their own count."""
+        return int(self.order.count > self.values)
+
+    def add(self, message: Message, *, size: int) -> None:
+        """Add a message with a higher number than all others."""
+        if self._fills_order:
+            self.order.append(message)
+        self.size += size
+        if message.value is not None and message.value.is_full:
+            self.values += 1
+
+    def remove(self, message: Message, *, size: int) -> None:
+        """Remove a message."""
+        if self._fills_order:
+            self.order.remove(message.sequence_number)
+        self.size -= size
+        if message.value is not None and message.value.is_full:
+            self.values -= 1
+
+    def overdue(self, audience: Audience, now: float) -> Message | None:  # noqa: ARG002  # rules count by topic
+        """Return a message to evict after one was added: the oldest, if it is too old or one of too many."""
+        order = self.order
+        if order.count - self.values > self.max_messages:
+            return self._oldest() if self.values else order.first
+        first = order.first
+        return first if first is not None and now - first.appended_at >= self.max_age else None
+
+    def too_old(self, now: float) -> Message | None:
+        """Return a message that is at least ``max_age`` seconds old at ``now``, if there is one."""
+        first = self.order.first
+        return first if first is not None and now - first.appended_at >= self.max_age else None
+
+    def count_after(self, position: int, audience: Audience) -> int:  # noqa: ARG002  # rules count by topic
+        """Return how many messages above a position count for ``max_messages``, or a higher number."""
+        return self.order.count_after(position, limit=self.max_messages)
+
+    def _oldest(self) -> Message | None:
+        """Return the oldest message that counts. Each value before it is passed once."""
+        for message in self.order.after(self._values_through):
+            if message.value is None or not message.value.is_full:
+                return message
+            self._values_through = message.sequence_number
+        return None

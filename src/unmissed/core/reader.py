@@ -13,7 +13,8 @@ from unmissed.core.audience import check_topics, keys_of, topic_key
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
-from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, HeartbeatFrame
+from unmissed.core.server_frames import AuthenticatedFrame, FollowingFrame, GapFrame, HeartbeatFrame, StateFrame
+from unmissed.core.state_reading import StateReading
 from unmissed.core.window import Outcome, Window
 
 # A client that wakes after a long time must not hold up the event loop. To pass so many numbers takes 0.2 ms in chunks
@@ -63,9 +64,10 @@ class Backfill:
     """Backfill of newly followed topics: messages for ``keys`` in (position, until], except those already delivered.
 
     ``delivered_from[key]`` is the number after which messages for a key that was followed before were delivered.
+    Without an ``outcome``, there is nothing to send but the answer.
     """
 
-    outcome: Outcome
+    outcome: Outcome | None
     position: int
     told: int
     """The highest number that counts as declared lost for these topics."""
@@ -89,7 +91,7 @@ class Backfill:
 
         One call looks at a bounded number of messages, however many of them were delivered before.
         """
-        self._note_loss(window)
+        self.note_loss(window)
         payloads: list[bytes] = []
         size = 0
         through, messages = window.next_visible(self.position, self.keys, everyone=False)
@@ -105,12 +107,12 @@ class Backfill:
         self.position = min(through, self.until)
         return Chunk(*payloads)
 
-    def _note_loss(self, window: Window) -> None:
+    def note_loss(self, window: Window) -> None:
         """Extend the gap if messages that would follow were evicted. A reset stays one: it says more than a gap."""
         known = max(self.position, self.told)
         if known < window.evicted_through and known < (lost := window.lost_through(self.keys, everyone=False)):
             self.told = lost
-            if self.outcome is not Outcome.RESET:
+            if self.outcome is not None and self.outcome is not Outcome.RESET:
                 self.outcome = Outcome.GAP
                 self.lost = (self.position + 1 if self.lost is None else self.lost[0], lost)
 
@@ -123,9 +125,11 @@ class Backfill:
 class Outbox:
     """What is due on one connection besides the messages after its position: frames, a backfill, and a heartbeat."""
 
-    __slots__ = ("_after", "_before", "backfill", "heartbeat", "size")
+    __slots__ = ("_after", "_before", "backfill", "heartbeat", "size", "state")
 
     def __init__(self) -> None:
+        self.state: StateReading | None = None
+        """Values by key. No messages are sent until it is complete."""
         self.backfill: Backfill | None = None
         """Messages of topics that are followed now. No other messages are sent until it is complete."""
         self.heartbeat = False
@@ -136,7 +140,12 @@ class Outbox:
         self._after: list[tuple[int, bytes]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._before or self._after or self.heartbeat or self.backfill is not None)
+        return bool(self._before or self._after or self.heartbeat or self.is_backfilling)
+
+    @property
+    def is_backfilling(self) -> bool:
+        """Whether a state or a backfill comes before the next messages."""
+        return self.state is not None or self.backfill is not None
 
     def add(self, payload: bytes, *, after: int | None = None) -> None:
         """Send a frame before the next messages, or when all messages up to the number ``after`` have been sent."""
@@ -275,7 +284,7 @@ class ClientReader:
         last = window.latest if self._last is None else self._last
         was_backfilling = False
         if self.outbox is not None:
-            was_backfilling = self.outbox.backfill is not None
+            was_backfilling = self.outbox.is_backfilling
             chunk = self._next_with_frames(self.outbox, last)
         elif self._position >= last:
             # Before the gap: what is evicted after the end of a connection is no loss of its client.
@@ -317,7 +326,9 @@ class ClientReader:
     def _next_with_frames(self, outbox: Outbox, last: int) -> Chunk:
         """Return the next messages, with the frames that belong before and after them."""
         parts = [Chunk(*outbox.take_before())]
-        if outbox.backfill is not None:
+        if outbox.state is not None:
+            parts.append(self._next_of_state(outbox, outbox.state))
+        elif outbox.backfill is not None:
             parts.append(self._next_of_backfill(outbox, outbox.backfill))
         else:
             parts += self._gap()
@@ -351,6 +362,21 @@ class ClientReader:
         if self._position < last:
             yield self._next_messages(last)
 
+    def _next_of_state(self, outbox: Outbox, state: StateReading) -> Chunk:
+        """Return the next values of a state in a frame, or nothing if a bounded look has found none."""
+        values = state.step(self._chunks.window, room=CHUNK_BYTES)
+        if state.complete:
+            outbox.state = None
+        elif not values:
+            return _NOTHING
+        frame = StateFrame(
+            values=[message.payload for message in values],
+            has_more=not state.complete,
+            sequence_number=state.until if state.complete else None,
+            id=state.request_id,
+        )
+        return Chunk(frame.encode())
+
     def _next_of_backfill(self, outbox: Outbox, backfill: Backfill) -> Chunk:
         """Return the next messages of a backfill, and at its end the ``following`` frame."""
         chunk = backfill.next_chunk(self._chunks.window)
@@ -373,11 +399,14 @@ class ClientReader:
 
     # Frames
 
-    def greet(self, greeting: bytes, *, heartbeat: bool) -> None:
-        """Begin with the ``connected`` frame, and with a heartbeat after the missed messages if requested."""
+    def greet(self, greeting: bytes, *, heartbeat: bool, state: bool = False) -> None:
+        """Begin with the ``connected`` frame, and with the state, and a heartbeat after the messages, if requested."""
         outbox = self.outbox = Outbox()
         outbox.add(greeting)
         outbox.heartbeat = heartbeat
+        if state:
+            before_all = self._chunks.window.first_number - 1
+            outbox.state = StateReading(before_all, self._start, self.keys)
 
     def send(self, payload: bytes, *, after: int | None = None) -> None:
         """Send a frame before the next messages, or not before all messages up to the number ``after``."""
@@ -405,8 +434,8 @@ class ClientReader:
 
     @property
     def is_backfilling(self) -> bool:
-        """Whether messages of newly followed topics come before all others."""
-        return self.outbox is not None and self.outbox.backfill is not None
+        """Whether a state, or messages of newly followed topics, come before all other messages."""
+        return self.outbox is not None and self.outbox.is_backfilling
 
     def follow(
         self,
@@ -414,26 +443,38 @@ class ClientReader:
         *,
         since: int | None = None,
         epoch: str | None = None,
+        state: bool = False,
         request_id: str | None = None,
     ) -> TopicChange:
         """Follow these topics, too, from the position on, or first their messages after ``since``.
 
-        Answers with a ``following`` frame. Raises InvalidTopic, and InvalidFrame during another backfill; nothing
+        Unless these are complete, the ``state`` of the topics comes before them, cut where the messages begin. Answers
+        with a ``following`` frame. Raises InvalidTopic, and InvalidFrame during another backfill or state; nothing
         changes then.
         """
-        if self.is_backfilling:
-            raise InvalidFrame("the past of other topics is being sent: wait for the following frame")
+        if self.outbox is not None and (self.outbox.backfill is not None or (state and self.outbox.state is not None)):
+            raise InvalidFrame("the past of other topics is being sent: wait for the frame that ends it")
         # The keys from before the change: what was delivered for them is not part of the backfill.
         keys, followed = self.keys, self.topics | topics
         check_topics(followed)
         change = self._change(followed)
-        if since is None:
+        if since is None and not state:
             answer = FollowingFrame(added=change.added, removed=(), sequence_number=self.position, id=request_id)
             self.send(answer.encode())
-        else:
-            backfill = self._backfill(change.added, keys_before=keys, since=since, epoch=epoch)
-            backfill.request_id = request_id
-            self._outbox.backfill = backfill
+            return change
+        backfill = self._backfill(change.added, keys_before=keys, since=since, epoch=epoch)
+        backfill.request_id = request_id
+        self._outbox.backfill = backfill
+        if state and backfill.outcome is not Outcome.COMPLETE:
+            # Without those that were followed before: their messages after ``since`` do not come again.
+            covered = topics if since is None else change.added
+            self._outbox.state = StateReading(
+                self._chunks.window.first_number - 1,
+                backfill.position,
+                frozenset(map(topic_key, covered)),
+                everyone=False,
+                request_id=request_id,
+            )
         return change
 
     def unfollow(self, topics: Iterable[str], *, request_id: str | None = None) -> TopicChange:
@@ -469,9 +510,11 @@ class ClientReader:
         """Follow these topics instead, those that are new from the position on."""
         change = TopicChange(topics - self.topics, self.topics - topics)
         removed = frozenset(map(topic_key, change.removed))
-        if self.outbox is not None and self.outbox.backfill is not None:
+        if self.outbox is not None:
             # The answer to ``unfollow`` comes before the rest of the backfill: none of their messages may follow it.
-            self.outbox.backfill.keys -= removed
+            for reading in (self.outbox.state, self.outbox.backfill):
+                if reading is not None:
+                    reading.keys -= removed
         delivered_from = self._delivered_from or {}
         for key in removed:
             delivered_from.pop(key, None)
@@ -482,19 +525,23 @@ class ClientReader:
         return change
 
     def _backfill(
-        self, topics: frozenset[str], *, keys_before: frozenset[str], since: int, epoch: str | None
+        self, topics: frozenset[str], *, keys_before: frozenset[str], since: int | None, epoch: str | None
     ) -> Backfill:
         """Return the backfill of new topics after ``since``, without what was delivered for the keys before."""
-        known = self._delivered_from or {}
+        position, known = self.position, self._delivered_from or {}
+        if since is None:
+            return Backfill(None, position, position, position, frozenset(), {}, topics)
         delivered_from = {key: known.get(key, self._start) for key in keys_before}
         located = self._chunks.window.locate(since, epoch=epoch)
         outcome, told = located.outcome, located.lost_through
         if outcome is Outcome.GAP:
-            # What was evicted may not have been for the new topics: ``next_chunk`` looks at theirs.
+            # What was evicted may not have been for the new topics: ``note_loss`` looks at theirs.
             outcome, told = Outcome.COMPLETE, located.start
         new = frozenset(map(topic_key, topics))
         self._delivered_from = {**known, **dict.fromkeys(new, located.start)} or None
-        return Backfill(outcome, located.start, told, self.position, new, delivered_from, topics)
+        backfill = Backfill(outcome, located.start, told, position, new, delivered_from, topics)
+        backfill.note_loss(self._chunks.window)
+        return backfill
 
     @property
     def _outbox(self) -> Outbox:

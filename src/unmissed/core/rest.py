@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http.client import responses
 
 from unmissed.core.encoding import encode_json
-from unmissed.core.fields import short_seconds
+from unmissed.core.server_frames import short_seconds
 
 BEARER_SUBPROTOCOL = "unmissed.bearer"
 """Offered by a browser together with its token: ``new WebSocket(url, ["unmissed.bearer", token])``."""
@@ -97,6 +97,37 @@ class RecoveryAnswer:
                 encode_json(rest)[1:],
             )
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateAnswer:
+    """The body of ``GET /websocket/state``."""
+
+    payloads: Iterable[bytes]
+    """The values, which are included byte for byte."""
+    epoch: str
+    first: int
+    latest: int
+    sequence_number: int
+    has_more: bool
+    topics: Iterable[str] = ()
+
+    def encode(self) -> bytes:
+        """Return the body as JSON."""
+        return b'{"values":[%b],"epoch":"%b","first":%d,"latest":%d,"sequence_number":%d,"has_more":%b,"topics":%b}' % (
+            b",".join(self.payloads),
+            self.epoch.encode(),
+            self.first,
+            self.latest,
+            self.sequence_number,
+            b"true" if self.has_more else b"false",
+            encode_json(sorted(self.topics)),
+        )
+
+
+def live_body(timestamp: str) -> bytes:
+    """Return the answer to a publisher about one ephemeral message."""
+    return b'{"timestamp":"%b"}' % timestamp.encode()
 
 
 def stamp_body(sequence_number: int, *, epoch: str, timestamp: str) -> bytes:

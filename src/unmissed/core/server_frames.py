@@ -6,6 +6,7 @@ The first line of a docstring is the summary of its frame in the AsyncAPI docume
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -16,16 +17,17 @@ from unmissed.core.encoding import encode_json
 from unmissed.core.errors import UnmissedError, public_text
 from unmissed.core.fields import (
     ANY,
+    BOOLEAN,
     INTEGER,
+    MESSAGES,
     NUMBER,
     OUTCOME,
     REQUEST_ID,
-    SECONDS,
     TEXT,
     TOPICS,
+    TRUE,
     Content,
     fields_of,
-    short_seconds,
 )
 
 MAX_DETAIL_BYTES = 1_000
@@ -42,7 +44,15 @@ def error_detail(text: str) -> str:
     return encoded[: MAX_DETAIL_BYTES - 3].decode(errors="ignore") + "..."
 
 
+def short_seconds(seconds: float) -> float | None:
+    """Return whole seconds as an integer, as in tokens, and None for a time that never ends."""
+    if not isfinite(seconds):
+        return None
+    return int(seconds) if int(seconds) == seconds else seconds
+
+
 _DETAIL = Content(TEXT.schema, error_detail)
+SECONDS = Content({"type": "number"}, short_seconds)
 _UNIX_TIME = SECONDS.described("Unix time in seconds.")
 _SECONDS_LEFT = SECONDS.described("Seconds until the token expires, by the clock of the server.")
 
@@ -83,9 +93,10 @@ class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
     ``oldest`` and ``latest`` are as over REST, and ``sequence_number`` is the position from which you start. There is
-    an ``outcome`` if you sent ``since``, with ``from`` and ``to`` as in the frame ``gap`` if it is a gap. There are
-    ``topics`` if you follow any, and ``expires_at`` and ``expires_in`` if your token expires. Use ``expires_in`` where
-    your clock may be wrong. Requests beyond ``rate`` and ``burst`` are refused.
+    an ``outcome`` if you sent ``since``, with ``from`` and ``to`` as in the frame ``gap`` if it is a gap. With
+    ``state``, the frames ``state`` follow. There are ``topics`` if you follow any, and ``expires_at`` and
+    ``expires_in`` if your token expires. Use ``expires_in`` where your clock may be wrong. Requests beyond ``rate`` and
+    ``burst`` are refused.
     """
 
     type: ClassVar[str] = "connected"
@@ -103,21 +114,27 @@ class ConnectedFrame(ServerFrame):
     outcome: Annotated[str | None, OUTCOME] = None
     first_lost: Annotated[int | None, NUMBER.named("from")] = None
     last_lost: Annotated[int | None, NUMBER.named("to")] = None
+    state: Annotated[bool, TRUE] = False
     topics: Annotated[Collection[str] | None, TOPICS] = None
     expires_at: Annotated[float | None, _UNIX_TIME] = None
     expires_in: Annotated[float | None, _SECONDS_LEFT] = None
 
     def encode(self) -> bytes:
         """Return the frame as compact JSON. Each handshake needs one: what is equal in all of them is encoded once."""
-        optional = {
-            "outcome": self.outcome,
-            "from": self.first_lost,
-            "to": self.last_lost,
-            "topics": self.topics and sorted(self.topics),
-            "expires_at": None if self.expires_at is None else short_seconds(self.expires_at),
-            "expires_in": None if self.expires_in is None else short_seconds(self.expires_in),
-        }
-        rest = to_json({name: value for name, value in optional.items() if value is not None})[1:]
+        optional: dict[str, Any] = {}
+        if self.outcome is not None:
+            optional["outcome"] = self.outcome
+        if self.first_lost is not None:
+            optional |= {"from": self.first_lost, "to": self.last_lost}
+        if self.state:
+            optional["state"] = True
+        if self.topics is not None:
+            optional["topics"] = sorted(self.topics)
+        if self.expires_at is not None and (at := short_seconds(self.expires_at)) is not None:
+            optional["expires_at"] = at
+        if self.expires_in is not None and (seconds := short_seconds(self.expires_in)) is not None:
+            optional["expires_in"] = seconds
+        rest = to_json(optional)[1:]
         return b'{"type":"connected","connection_id":%b,"oldest":%d,"latest":%d,"sequence_number":%d,%b%b%b' % (
             to_json(self.connection_id),
             self.oldest,
@@ -179,6 +196,32 @@ class GapFrame(ServerFrame):
     def encode(self) -> bytes:
         """Return the frame as compact JSON."""
         return b'{"type":"gap","from":%d,"to":%d,"sequence_number":%d}' % (self.first, self.last, self.sequence_number)
+
+
+@_frame
+class StateFrame(ServerFrame):
+    """A part of the retained values by key that you see, in order.
+
+    ``values`` are messages with a ``key``: the newest of each, and the pieces with ``append``. The last part has
+    ``has_more`` false and a ``sequence_number``, at which the state is cut: what is newer follows as ordinary messages.
+    With the last part, replace all that you kept for these topics. If you are cut before it, ask for the state again.
+    ``id`` is that of the request, if it had one.
+    """
+
+    type: ClassVar[str] = "state"
+
+    values: Annotated[Collection[bytes], MESSAGES]
+    has_more: Annotated[bool, BOOLEAN]
+    sequence_number: Annotated[int | None, NUMBER] = None
+    id: Annotated[str | None, REQUEST_ID] = None
+
+    def encode(self) -> bytes:
+        """Return the frame as compact JSON. Its values are the bytes of messages, which are included unchanged."""
+        rest = {"has_more": self.has_more, "sequence_number": self.sequence_number, "id": self.id}
+        return b'{"type":"state","values":[%b],%b' % (
+            b",".join(self.values),
+            to_json({name: value for name, value in rest.items() if value is not None})[1:],
+        )
 
 
 @_frame
@@ -269,13 +312,14 @@ class FollowingFrame(ServerFrame):
 class PublishedFrame(ServerFrame):
     """The answer to publish.
 
-    ``sequence_number`` is that of the message. It comes after all that you see up to this number.
+    ``sequence_number`` is that of the message, unless it is ephemeral. It comes after all that you see up to this
+    number.
     """
 
     type: ClassVar[str] = "published"
 
     id: Annotated[str, REQUEST_ID]
-    sequence_number: Annotated[int, NUMBER]
+    sequence_number: Annotated[int | None, NUMBER] = None
 
 
 @_frame
@@ -296,6 +340,7 @@ SERVER_FRAMES: tuple[type[ServerFrame], ...] = (
     ConnectedFrame,
     HeartbeatFrame,
     GapFrame,
+    StateFrame,
     ReconnectFrame,
     ErrorFrame,
     PongFrame,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Draft, Message
-from unmissed.core.ordered import Groups, Ordered
+from unmissed.core.ordered import Groups, Ordered, Shelf
 from unmissed.core.retention import Retention, Rule
 
 _MAX_REMEMBERED = 10_000
@@ -23,72 +23,6 @@ class ShelfFacts:
     """How many of the messages are values by key, which do not count for ``max_messages``."""
     topics: int
     bytes: int
-
-
-class Shelf:
-    """The retained messages without a rule, or in a subclass those of one rule. The oldest leave it first."""
-
-    pattern: str | None = None
-
-    def __init__(self, *, max_messages: int, max_age: float, order: Ordered | None = None) -> None:
-        """``order`` are all messages of the window if it has no rules: then the window itself adds and removes them."""
-        self.max_messages = max_messages
-        self.max_age = max_age
-        self.order = Ordered() if order is None else order
-        """All messages of the shelf."""
-        self._fills_order = order is None
-        self.size = 0
-        """Bytes of the messages."""
-        self.values = 0
-        """How many of the messages are values, which stay until they are too old."""
-        self._values_through = -1
-        """All messages of the shelf up to this number are values."""
-
-    @property
-    def topics(self) -> int:
-        """How many topics have their own count."""
-        return int(self.order.count > self.values)
-
-    def add(self, message: Message, *, size: int) -> None:
-        """Add a message with a higher number than all others."""
-        if self._fills_order:
-            self.order.append(message)
-        self.size += size
-        if message.value is not None and message.value.is_full:
-            self.values += 1
-
-    def remove(self, message: Message, *, size: int) -> None:
-        """Remove a message."""
-        if self._fills_order:
-            self.order.remove(message.sequence_number)
-        self.size -= size
-        if message.value is not None and message.value.is_full:
-            self.values -= 1
-
-    def overdue(self, audience: Audience, now: float) -> Message | None:  # noqa: ARG002  # rules count by topic
-        """Return a message to evict after one was added: the oldest, if it is too old or one of too many."""
-        order = self.order
-        if order.count - self.values > self.max_messages:
-            return self._oldest() if self.values else order.first
-        first = order.first
-        return first if first is not None and now - first.appended_at >= self.max_age else None
-
-    def too_old(self, now: float) -> Message | None:
-        """Return a message that is at least ``max_age`` seconds old at ``now``, if there is one."""
-        first = self.order.first
-        return first if first is not None and now - first.appended_at >= self.max_age else None
-
-    def count_after(self, position: int, audience: Audience) -> int:  # noqa: ARG002  # rules count by topic
-        """Return how many messages above a position count for ``max_messages``, or a higher number."""
-        return self.order.count_after(position, limit=self.max_messages)
-
-    def _oldest(self) -> Message | None:
-        """Return the oldest message that counts. Each value before it is passed once."""
-        for message in self.order.after(self._values_through):
-            if message.value is None or not message.value.is_full:
-                return message
-            self._values_through = message.sequence_number
-        return None
 
 
 class RuleShelf(Shelf):
@@ -133,11 +67,12 @@ class Shelves:
 
     def __init__(self, retention: Retention, messages: Ordered) -> None:
         self._retention = retention
-        self._has_rules = bool(retention.rules)
+        self.has_rules = bool(retention.rules)
+        """Otherwise the shelf ``others`` has all messages."""
         self.others = Shelf(
             max_messages=retention.max_messages,
             max_age=retention.max_age,
-            order=None if self._has_rules else messages,
+            order=None if self.has_rules else messages,
         )
         """The shelf of messages without a rule."""
         self._rules = {rule: RuleShelf(rule) for rule in retention.rules}
@@ -154,7 +89,7 @@ class Shelves:
     def of(self, audience: Audience) -> Shelf:
         """Return the shelf of messages for this audience."""
         first = audience.first
-        if first is None or not self._has_rules:
+        if first is None:
             return self.others
         found = self._of_topic.get(first)
         if found is None:
@@ -166,7 +101,7 @@ class Shelves:
 
     def largest(self) -> Shelf:
         """Return the shelf that takes the most bytes: it makes room for all others."""
-        return max(self, key=lambda shelf: shelf.size) if self._has_rules else self.others
+        return max(self, key=lambda shelf: shelf.size)
 
     def room(self, drafts: Sequence[Draft | Message], *, after: int, share: int) -> bool:
         """Return whether the drafts, with what was appended after a number, stay within 1/``share`` of each count."""

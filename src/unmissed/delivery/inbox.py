@@ -191,7 +191,9 @@ class Inbox:
         """Begin to follow topics."""
         frame = granted.frame
         try:
-            return self._reader.follow(granted.topics, since=frame.since, epoch=frame.epoch, request_id=frame.id)
+            return self._reader.follow(
+                granted.topics, since=frame.since, epoch=frame.epoch, state=frame.state, request_id=frame.id
+            )
         except UnmissedError as error:
             return self._refuse(error, frame.id)
 

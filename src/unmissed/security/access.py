@@ -25,6 +25,8 @@ class Subscription:
     """Its position: delivery starts after it, or without one with the next message."""
     epoch: str | None = None
     """The epoch of that position, if the client sent it."""
+    state: bool = False
+    """Whether it wants the values by key first, unless nothing after its position is lost."""
     client: str | None = None
     """The address of the client, if the server knows it."""
 

@@ -317,7 +317,7 @@ async def test_it_is_built_once_until_something_is_registered(
 async def test_the_query_token_is_not_described_where_it_is_refused(client: httpx.AsyncClient) -> None:
     channel = (await client.get(PATH)).json()["channels"]["websocket"]
 
-    assert {"since", "epoch", "topics"} == set(channel["bindings"]["ws"]["query"]["properties"])
+    assert {"since", "epoch", "topics", "state"} == set(channel["bindings"]["ws"]["query"]["properties"])
 
 
 async def test_it_names_the_server_and_the_query_token_if_that_is_allowed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import nth
 from unmissed.core.chunks import COMMENT, event, events, http_chunk, last_event, text_frames, text_header
 from unmissed.core.encoding import encode_json
-from unmissed.core.server_frames import GapFrame, HeartbeatFrame, ReconnectFrame
+from unmissed.core.server_frames import GapFrame, HeartbeatFrame, ReconnectFrame, StateFrame
 
 EDGES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537)
 
@@ -99,6 +99,19 @@ def test_every_frame_with_a_sequence_number_has_an_id() -> None:
 
     assert [f"id: {nth(7)}", f"id: {nth(8)}"] == [line for line in lines if line.startswith("id")]
     assert frames == [line.removeprefix("data: ").encode() for line in lines if line.startswith("data")]
+
+
+def test_a_browser_that_is_cut_before_the_end_of_a_state_repeats_the_id_from_before() -> None:
+    """With the id of ``connected``, everything after it would be complete, and the state would not be sent again."""
+    connected = b'{"type":"connected","sequence_number":%d,"state":true}' % nth(7)
+    parts = [
+        StateFrame(values=[], has_more=True).encode(),
+        StateFrame(values=[], has_more=False, sequence_number=nth(7)).encode(),
+    ]
+
+    sent = [events([frame]) for frame in (connected, *parts)]
+
+    assert [False, False, True] == [each.startswith(b"id: %d\n" % nth(7)) for each in sent]
 
 
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))

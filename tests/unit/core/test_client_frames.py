@@ -110,6 +110,8 @@ def test_a_refusal_never_repeats_what_the_client_sent() -> None:
         ('{"type":"follow","topics":["a","b"]}', Follow(("a", "b"))),
         ('{"type":"follow","topics":[],"since":7,"epoch":"e"}', Follow((), 7, "e")),
         ('{"type":"follow","topics":["a"],"id":"f1"}', Follow(("a",), id="f1")),
+        ('{"type":"follow","topics":["a"],"state":true}', Follow(("a",), state=True)),
+        ('{"type":"follow","topics":["a"],"state":false}', Follow(("a",))),
         ('{"type":"unfollow","topics":["a"]}', Unfollow(("a",))),
         ('{"type":"unfollow","topics":["a"],"id":"f2"}', Unfollow(("a",), id="f2")),
         (PUBLISH, Publish("c1", PUBLISH.encode())),
@@ -154,6 +156,7 @@ def test_a_request_needs_an_id(request_id: object, frame: dict[str, object]) -> 
         ('{"type":"follow","topics":["a b"]}', "a topic is 1 to 200 ASCII letters"),
         ('{"type":"follow","topics":["a"],"since":-1}', "since must be one whole number"),
         ('{"type":"follow","topics":["a"],"epoch":1}', "epoch must be a string"),
+        ('{"type":"follow","topics":["a"],"state":"yes"}', "state must be true or false"),
     ],
 )
 def test_an_incomplete_frame_is_refused(text: str, reason: str) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import pytest
 
-from unmissed.core.fields import NUMBER, OUTCOME, SECONDS, TEXT, fields_of, short_seconds
+from unmissed.core.fields import NUMBER, OUTCOME, TEXT, fields_of
+from unmissed.core.server_frames import SECONDS, short_seconds
 from unmissed.core.window import Outcome
 
 

@@ -15,7 +15,7 @@ from unmissed.core.chunks import CHUNK_BYTES, Chunks
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
 from unmissed.core.messages import Message
 from unmissed.core.reader import TURN, ClientReader, ReadCounts, TopicChange, Turn
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Window
 
 LARGE = CHUNK_BYTES * 2 // 3
@@ -37,7 +37,7 @@ def chunks_of(*audiences: str, max_messages: int = 10_000, size: int = 0) -> Chu
 def append(window: Window, audience: str, *, size: int = 0) -> Message:
     number = window.latest + 1
     payload = b'{"type":"m","sequence_number":%d,"timestamp":"","data":"%b"}' % (number, b"x" * size)
-    addressed = EVERYONE if audience == "all" else Audience(frozenset(audience.split()))
+    addressed = EVERYONE if audience == "all" else Audience.with_keys(audience.split())
     message = Message(number, "", payload, addressed, appended_at=float(number - FIRST))
     window.append(message)
     return message
@@ -162,6 +162,114 @@ def test_a_gap_is_declared_once_and_again_when_more_is_lost() -> None:
 
     assert [("gap", nth(3)), ("m", nth(5))] == shape(again)
     assert (nth(4), nth(4)) == (again[0]["from"], again[0]["to"])
+
+
+def window_with_rules() -> Window:
+    """Return a window that retains 10 messages of each of ``#few`` and ``#rare``."""
+    rules = (Rule("few", 10, AGE), Rule("rare", 10, AGE))
+    return Window(Retention(max_messages=10_000, max_age=AGE, rules=rules), epoch="e", first_number=FIRST)
+
+
+def test_a_loss_below_a_later_eviction_for_others_is_declared() -> None:
+    """A reader that took the highest evicted number for declared would pass a lower one that is evicted later."""
+    window = window_with_rules()
+    append(window, "#rare")
+    for _ in range(11):
+        append(window, "#few")
+    reader = reader_of(Chunks(window), "rare", start=nth(0))
+    reader.send(b'{"type":"pong","sequence_number":0}')
+    reader.pause()
+    for _ in range(10):
+        append(window, "#rare")
+
+    frames = read(reader)
+
+    [gap] = [frame for frame in frames if frame["type"] == "gap"]
+    assert nth(2) == window.evicted_through
+    assert {"type": "gap", "from": nth(1), "to": nth(1), "sequence_number": nth(0)} == gap
+
+
+def test_a_check_that_finds_no_loss_declares_nothing_to_the_reader() -> None:
+    """The same, with a check between the two evictions."""
+    window = window_with_rules()
+    append(window, "all", size=2 * CHUNK_BYTES)
+    append(window, "#rare")
+    for _ in range(12):
+        append(window, "#few")
+    reader = reader_of(Chunks(window), "rare", start=nth(0))
+    assert messages(1) == shape(step(reader))
+    assert nth(4) == window.evicted_through
+
+    for _ in range(10):
+        append(window, "#rare")
+
+    assert ("gap", nth(1)) == shape(step(reader))[0]
+
+
+def test_a_gap_declares_no_more_than_this_client_has_lost() -> None:
+    """The highest evicted number is that of others, and a message below it is lost later."""
+    window = window_with_rules()
+    append(window, "#rare")
+    append(window, "all", size=2 * CHUNK_BYTES)
+    append(window, "#rare")
+    for _ in range(12):
+        append(window, "#few")
+    for _ in range(9):
+        append(window, "#rare")
+    reader = reader_of(Chunks(window), "rare", start=nth(0))
+    assert [("gap", nth(0)), *messages(2)] == shape(step(reader))
+    assert nth(5) == window.evicted_through
+
+    append(window, "#rare")
+
+    again = step(reader)[0]
+    assert {"type": "gap", "from": nth(3), "to": nth(3), "sequence_number": nth(2)} == again
+
+
+def test_what_is_retained_in_a_gap_follows_and_the_gap_is_declared_once() -> None:
+    window = window_with_rules()
+    append(window, "#few", size=LARGE)
+    append(window, "#rare", size=LARGE)
+    append(window, "all", size=LARGE)
+    for _ in range(11):
+        append(window, "#few", size=LARGE)
+    reader = reader_of(Chunks(window), "few", "rare", start=nth(0))
+    reader.send_heartbeat()
+
+    frames = read(reader)
+
+    assert [("gap", nth(0)), *messages(2, 3, *range(5, 15)), ("heartbeat", nth(14))] == shape(frames)
+    assert (nth(1), nth(4)) == (frames[0]["from"], frames[0]["to"])
+
+
+def test_numbers_without_a_message_are_passed() -> None:
+    """What had the last numbers was replaced or evicted, and the position ends at the latest number all the same."""
+    window = window_with_rules()
+    for _ in range(3):
+        append(window, "all")
+    reader = reader_of(Chunks(window), start=nth(1))
+    append(window, "#few")
+    window.expire(2 * AGE)
+    window.skip(nth(9))
+
+    frames = read(reader)
+
+    assert ["gap"] == [frame["type"] for frame in frames]
+    assert (True, nth(9)) == (reader.up_to_date, reader.position)
+
+
+def test_a_reset_begins_below_the_oldest_retained_message() -> None:
+    window = window_with_rules()
+    append(window, "#few")
+    append(window, "#rare")
+    for _ in range(12):
+        append(window, "#few")
+    located = window.locate(nth(500))
+
+    reader = reader_of(Chunks(window), "few", "rare", start=located.start, told=located.lost_through)
+
+    assert (nth(1), nth(4)) == (located.start, located.lost_through)
+    assert messages(2, *range(5, 15)) == shape(read(reader))
 
 
 def test_a_gap_that_the_first_frame_has_declared_is_not_declared_again() -> None:

@@ -25,6 +25,7 @@ from unmissed.core.server_frames import (
     ReconnectFrame,
     ResultFrame,
     ServerFrame,
+    StateFrame,
 )
 
 GREETING: dict[str, Any] = {
@@ -66,6 +67,19 @@ FRAMES = [
         GapFrame(first=nth(3), last=nth(9), sequence_number=nth(2)),
         f'{{"type":"gap","from":{nth(3)},"to":{nth(9)},"sequence_number":{nth(2)}}}',
     ),
+    (
+        ConnectedFrame(**GREETING, state=True),
+        GREETING_TEXT + ',"state":true}',
+    ),
+    (
+        StateFrame(values=[b'{"type":"a"}', b'{"type":"b"}'], has_more=True, id="f1"),
+        '{"type":"state","values":[{"type":"a"},{"type":"b"}],"has_more":true,"id":"f1"}',
+    ),
+    (
+        StateFrame(values=[], has_more=False, sequence_number=nth(7)),
+        f'{{"type":"state","values":[],"has_more":false,"sequence_number":{nth(7)}}}',
+    ),
+    (PublishedFrame(id="c1"), '{"type":"published","id":"c1"}'),
     (ReconnectFrame(after_ms=250), '{"type":"reconnect","after_ms":250}'),
     (ErrorFrame(code=4400, detail='no "é"'), '{"type":"error","code":4400,"detail":"no \\"é\\""}'),
     (ErrorFrame(code=4400, detail="no", id="c1"), '{"type":"error","id":"c1","code":4400,"detail":"no"}'),

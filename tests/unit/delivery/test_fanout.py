@@ -268,3 +268,59 @@ async def test_what_expires_before_its_flush_is_told_as_a_gap(manager: Connectio
 
     assert ("gap", nth(1)) in shape(mine)
     assert "gap" not in [kind for kind, _ in shape(others)]
+
+
+async def test_the_state_comes_right_after_connected_and_then_what_is_new(manager: ConnectionManager) -> None:
+    await manager.publish({"type": "cart", "key": "cart"}, users=["alice"])
+    await manager.emit("chat")
+
+    socket, _ = connect(manager, state=True)
+    await manager.emit("new")
+    await flushed(manager)
+
+    assert [("connected", nth(2)), ("state", nth(2)), ("new", nth(3))] == shape(socket)
+    assert True is socket.frames[0]["state"]
+    assert [nth(1)] == [each["sequence_number"] for each in socket.frames[1]["values"]]
+
+
+async def test_no_state_is_sent_if_everything_after_the_position_follows(manager: ConnectionManager) -> None:
+    await manager.publish({"type": "cart", "key": "cart"})
+    await manager.emit("missed")
+
+    socket, _ = connect(manager, since=nth(1), state=True)
+
+    assert [("connected", nth(1)), ("missed", nth(2)), ("heartbeat", nth(2))] == shape(socket)
+    assert "state" not in socket.frames[0]
+
+
+async def test_a_reset_begins_with_an_empty_state_and_brings_all_values_as_messages(manager: ConnectionManager) -> None:
+    await manager.publish({"type": "cart", "key": "cart"})
+
+    socket, _ = connect(manager, since=nth(50), state=True)
+
+    assert [("connected", nth(0)), ("state", nth(0)), ("cart", nth(1)), ("heartbeat", nth(1))] == shape(socket)
+    assert ("reset", True) == (socket.frames[0]["outcome"], socket.frames[0]["state"])
+    assert [] == socket.frames[1]["values"]
+
+
+async def test_a_client_that_reads_slowly_gets_the_rest_of_its_state_when_it_reads(manager: ConnectionManager) -> None:
+    for n in range(3):
+        await manager.publish({"type": "m", "key": str(n), "data": "x" * 60_000})
+    socket, connection = connect(manager, state=True)
+    socket.pause()
+    await manager.emit("new")
+    await flushed_behind(connection)
+    parts = len(socket.frames)
+
+    socket.resume()
+    await flushed(manager)
+
+    assert parts < len(socket.frames)
+    values = [each["key"] for frame in socket.frames if frame["type"] == "state" for each in frame["values"]]
+    assert ["0", "1", "2"] == values
+    assert "new" == socket.frames[-1]["type"]
+
+
+async def flushed_behind(connection: Connection) -> None:
+    """Wait for the flush of a new message, which does not reach this connection."""
+    await until(lambda: connection.lag > 0)

@@ -284,7 +284,7 @@ async def count_turns() -> int:
 async def test_a_full_log_does_not_hurry_flushes(clock: ManualClock) -> None:
     async with managed(clock, max_messages=40) as manager:
         socket, _ = connect(manager)
-        for _ in range(40):
+        for _ in range(45):
             await manager.emit("a")
         await flushed(manager)
         await pause_over()

@@ -66,7 +66,7 @@ export const createConnections = (settings, { source, tokens, tabs }, listener) 
       tabs.join();
       connections.end();
       const transport = tabs.follows() && !choice.alone ? "tabs" : choice.next();
-      log("connects by", transport, "from", source.position ?? "now");
+      log("tries", transport, "from", source.position);
       connections.presentLink = start(transport);
       listener.changeStatus("connecting");
     },
@@ -206,7 +206,7 @@ export const createConnections = (settings, { source, tokens, tabs }, listener) 
 
     endSilent(link) {
       if (link.transport === "tabs") tabs.compete(true);
-      link.end({ reason: "no answer" });
+      link.end({ reason: "silent" });
     },
 
     /** The time limit of a new connection begins when it has its token. */
@@ -226,7 +226,7 @@ export const createConnections = (settings, { source, tokens, tabs }, listener) 
     },
 
     renewToken(link) {
-      log("renews the token");
+      log("renews");
       // A failure is reported already. When the token has expired, the server ends the connection.
       if (link.transport === "websocket") renewInBand(link).catch(() => {});
       else startBeside(link.transport);

@@ -5,9 +5,10 @@
  */
 
 /**
- * The position of a client: the highest sequence number that it has seen, and the epoch of the server's log.
+ * The position of a client: the highest sequence number that it has seen, and the epoch of the server's log. The number
+ * `declared` is the end of the last gap that was declared.
  *
- * @typedef {{ position?: number, epoch?: string }} Place
+ * @typedef {{ position?: number, epoch?: string, declared?: number }} Place
  */
 
 /**
@@ -36,28 +37,29 @@ const ACTIONS = { 1009: "stop", 4400: "stop", 4401: "renew", 4403: "stop", 4408:
 export const parsedJson = (text) => attempt(() => JSON.parse(text));
 
 /**
- * Returns the place after a frame, and the loss, if any. The position only grows, except that a reset continues at its
- * own number. A gap begins with the `first` number of the epoch at the earliest, so that a start from 0 does not count
- * numbers that never existed. Tabs that share a connection ignore a gap or reset that they have already filled or noticed.
+ * Returns the place after a frame, and the loss, if any. The position only grows, except that a reset continues at its own
+ * number, also within an epoch. A gap leaves it: what is retained in the range follows. A range that ends at or below the
+ * position, or was declared before, is no loss: each page of a recovery over REST declares it again, and so does each new
+ * connection until the position has passed it.
  *
  * @param {any} place A `Place`.
  * @param {Frame} frame
  * @returns {Place & { loss?: any }} The loss is a `Loss`.
  */
-export const placeAfter = ({ position, epoch }, frame) => {
-  const { type, sequence_number: number = position } = frame;
+export const placeAfter = ({ position, epoch, declared = 0 }, frame) => {
+  const { type, sequence_number: number = position, from, to } = frame;
   const greets = type === "connected";
   const outcome = greets ? frame.outcome : type;
   const newEpoch = greets ? (frame.epoch ?? epoch) : epoch;
-  if (outcome === "reset" && newEpoch !== epoch) {
-    return { position: number, epoch: newEpoch, loss: { type: outcome, epoch: newEpoch } };
+  if (greets && outcome === "reset") {
+    return { position: number, epoch: newEpoch, declared: 0, loss: { type: outcome, epoch: newEpoch } };
   }
-  const isGap = outcome === "gap" && number > position;
-  const from = frame.from ?? Math.max(position + 1, frame.first ?? 0);
+  const isGap = outcome === "gap" && to > Math.max(position, declared);
   return {
     position: position > number ? position : number,
     epoch: newEpoch,
-    loss: isGap ? { type: outcome, from, to: number } : undefined,
+    declared: isGap ? to : declared,
+    loss: isGap ? { type: outcome, from: Math.max(from, position + 1), to } : undefined,
   };
 };
 

@@ -62,9 +62,9 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
    *
    * @param {Place} place
    */
-  const rewind = ({ position, epoch }) => {
-    log("rewinds to", position);
-    Object.assign(source, { position, epoch });
+  const rewind = ({ position, epoch, declared }) => {
+    log("rewinds", position);
+    Object.assign(source, { position, epoch, declared });
     beginAgain();
     reopen();
   };
@@ -75,7 +75,7 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
     goOnWith(held, number) {
       source.position = Math.max(/** @type {number} */ (source.position), number);
       beginAgain(number);
-      for (const each of held) if (each.sequence_number > number) delivery.deliverMessage(each);
+      for (const each of held) if (/** @type {number} */ (each.sequence_number) > number) delivery.deliverMessage(each);
       delivery.savePosition();
     },
     rewind,
@@ -106,11 +106,16 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
       if (!snapshot.isLoading() && !backlog && !isClosed) store.save(source);
     },
 
-    /** @param {Frame} frame A message. */
+    /**
+     * An ephemeral message, without a number, waits neither for a snapshot nor for the first handler.
+     *
+     * @param {Frame} frame A message.
+     */
     deliverMessage(frame) {
       if (isClosed) return;
       const message = { ...frame, recovered: frame.sequence_number <= delivery.recoveredThrough };
-      if (!snapshot.holds(/** @type {Message} */ (message))) delivery.deliverEvent(MESSAGE, message);
+      if (!frame.sequence_number) emitEvent(MESSAGE, message);
+      else if (!snapshot.holds(/** @type {Message} */ (message))) delivery.deliverEvent(MESSAGE, message);
     },
 
     /**
@@ -132,7 +137,7 @@ export const createDelivery = (settings, source, { emit, report, reopen }) => {
     deliverBacklog() {
       if (!backlog) return;
       const waiting = backlog;
-      log("delivers", waiting.length, "that waited");
+      log("delivers", waiting.length);
       for (const { type, detail, place: after } of waiting) {
         if (isClosed) return;
         place = after;

@@ -14,7 +14,6 @@ const RESTARTING = 1012;
 const UNAVAILABLE = 1013;
 export const BAD_REQUEST = 4400;
 export const UNAUTHORIZED = 4401;
-export const FORBIDDEN = 4403;
 export const TIMED_OUT = 4408;
 export const TOO_MANY = 4429;
 /** The server asks for time. */

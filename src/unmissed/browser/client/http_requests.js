@@ -50,9 +50,10 @@ const tryRequest = async ({ url }, link) => {
  */
 const execute = async (source, link, { id, name, message, data }) => {
   const path = name ? `commands/${encodeURIComponent(name)}` : "messages";
-  const answer = await (await fetched(source, link, path, id, message ?? data)).json();
-  const result = answer[name ? "data" : "sequence_number"];
-  if (result === undefined) throw foreignFailure();
+  const isEphemeral = message?.ephemeral;
+  const response = await fetched(source, link, path, id, message ?? data, isEphemeral ? "" : id);
+  const { timestamp, sequence_number, data: result = sequence_number } = await response.json();
+  if ((isEphemeral ? timestamp : result) === undefined) throw foreignFailure();
   link.takeFrame({ type: "result", id, data: result });
 };
 

@@ -2,6 +2,7 @@
  * One connection, from the attempt to its end.
  *
  * @import { Frame } from "../types.js"
+ * @import { Place } from "./decisions.js"
  * @import { Cause } from "./failures.js"
  */
 
@@ -17,9 +18,9 @@ const SILENT_HEARTBEATS = 2.5;
 const HEARTBEAT_SECONDS = 25;
 
 /**
- * What transports need to know of a stream. The position moves while they run.
+ * What transports need to know of a stream. The position moves while they run. `state`: values by key are needed, too.
  *
- * @typedef {{ url: string, position?: number, epoch?: string, topics?: string[] }} Source
+ * @typedef {Place & { url: string, topics?: string[], state?: boolean }} Source
  */
 
 /**

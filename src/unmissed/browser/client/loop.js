@@ -38,7 +38,7 @@ export async function* messagesOf(stream, { limit, signal }) {
       }
       yield* waiting.splice(0, 1);
     }
-    if (full) throw failure(TOO_MANY, "the loop is too slow: raise limit, or use on()");
+    if (full) throw failure(TOO_MANY, "too slow: raise limit, or use on()");
     if (signal.reason.code !== CLOSED) throw signal.reason;
   } finally {
     stop();

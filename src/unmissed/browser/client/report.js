@@ -6,14 +6,6 @@
  */
 
 import { attempt } from "./attempt.js";
-import { BAD_REQUEST, FORBIDDEN, UNAUTHORIZED } from "./failures.js";
-
-/** What to do about a stream that the server has refused, by close code. */
-const FIXES = /** @type {Record<number, string>} */ ({
-  [BAD_REQUEST]: "Correct topics or since.",
-  [UNAUTHORIZED]: "Log in, or return a valid token.",
-  [FORBIDDEN]: "Follow granted topics from UNMISSED_ALLOWED_ORIGINS.",
-});
 
 /**
  * Writes a line for the developer of a page.
@@ -37,10 +29,9 @@ export const logFor = ({ url, debug = attempt(() => localStorage.unmissed === "d
 const asText = (/** @type {any} */ word) => (typeof word === "object" ? JSON.stringify(word) : word);
 
 /**
- * Explains the end of a stream, with the fix.
+ * Explains the end of a stream, with the reason of the server, which names the fix.
  *
  * @param {string} type `refused` or `unauthorized`.
  * @param {{ code: number, reason: string }} end
  */
-export const explainEnd = (type, { code, reason }) =>
-  console.error(`unmissed: ${type} (${code}): ${reason}. ${FIXES[code] ?? ""}`);
+export const explainEnd = (type, { code, reason }) => console.error(`unmissed: ${type} (${code}): ${reason}`);

@@ -7,7 +7,7 @@
  * @import { Settings } from "./settings.js"
  */
 
-import { POSTPONING, TIMED_OUT, TOO_LARGE, TOO_MANY, failure } from "./failures.js";
+import { LOST, POSTPONING, TIMED_OUT, TOO_LARGE, TOO_MANY, failure } from "./failures.js";
 import { createTimer } from "./timer.js";
 
 const MOST_BYTES = 65_536;
@@ -77,8 +77,9 @@ export const createRequests = ({ limit, log }) => {
         const id = newId();
         const text = JSON.stringify({ ...content, id });
         if (end) throw end;
-        if (pending.size >= limit) throw failure(TOO_MANY, "too many requests: raise limit");
-        if (new Blob([text]).size > MOST_BYTES) throw failure(TOO_LARGE, "a request has at most 64 kB");
+        if (content.message?.ephemeral && !isOpen()) throw failure(LOST, "not connected");
+        if (pending.size >= limit) throw failure(TOO_MANY, "raise limit");
+        if (new Blob([text]).size > MOST_BYTES) throw failure(TOO_LARGE, "over 64 kB");
         // A copy: the application may change its object.
         pending.set(id, { frame: JSON.parse(text), resolve, reject });
         sendWaiting();
@@ -96,7 +97,7 @@ export const createRequests = ({ limit, log }) => {
     },
 
     /**
-     * Repeats what has no answer, except what the server may have executed and forgotten.
+     * Repeats what has no answer, except what is ephemeral, or what the server may have executed and forgotten.
      *
      * @param {Link} connected
      * @param {number} maxAge How many seconds it remembers answers.
@@ -105,7 +106,8 @@ export const createRequests = ({ limit, log }) => {
       link = connected;
       for (const [id, request] of pending) {
         request.sent = false;
-        if (link.connectedAt - /** @type {number} */ (request.since) > 1000 * maxAge) {
+        const isOld = link.connectedAt - /** @type {number} */ (request.since) > 1000 * maxAge;
+        if (isOld || request.frame.message?.ephemeral) {
           pending.delete(id);
           request.reject(failure(TIMED_OUT, "it may have been done"));
         }

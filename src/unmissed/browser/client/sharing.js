@@ -77,8 +77,7 @@ export const createTabGroup = (name, member) => {
      * @param {number | undefined} before The position of the connection before the frame.
      */
     shareFrame(frame, epoch, before) {
-      const starts = frame.type === "connected" || frame.type === "gap";
-      tabs.postData({ frame, epoch, previous: starts ? frame.sequence_number : before });
+      tabs.postData({ frame, epoch, previous: frame.type === "connected" ? frame.sequence_number : before });
     },
   };
 

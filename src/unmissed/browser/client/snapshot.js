@@ -8,6 +8,7 @@
 
 import { pauseAfterFailures } from "./decisions.js";
 import { createTimer } from "./timer.js";
+import { createTokens } from "./tokens.js";
 
 /**
  * Returns what a snapshot function returned, if it is a sequence number or nothing. Throws TypeError.
@@ -17,7 +18,7 @@ import { createTimer } from "./timer.js";
  */
 const checkedNumber = (number) => {
   if (number == null || (Number.isSafeInteger(number) && number >= 0)) return number ?? undefined;
-  throw new TypeError(`snapshot must return a sequence number, or nothing, and not ${number}`);
+  throw new TypeError(`snapshot must return a sequence number, or nothing`);
 };
 
 /**
@@ -29,12 +30,12 @@ const checkedNumber = (number) => {
  * @returns {typeof fetch}
  */
 const authorizedFetch = ({ url, credentials, token }, signal) => {
-  /** @type {string | Promise<string> | undefined} */
+  /** @type {Promise<string | undefined> | undefined} */
   let fresh;
   return async (input, init) => {
     const request = new Request(input, { credentials, signal, ...init });
     if (new URL(request.url).origin === new URL(url).origin) {
-      fresh ??= typeof token === "function" ? token() : token;
+      fresh ??= createTokens(token).fresh();
       if (await fresh) request.headers.set("Authorization", `Bearer ${await fresh}`);
     }
     return fetch(request);
@@ -45,10 +46,10 @@ const authorizedFetch = ({ url, credentials, token }, signal) => {
  * What follows a snapshot.
  *
  * @typedef {object} Receiver
- * @property {() => void} begin What was delivered before is void.
+ * @property {() => void} [begin] What was delivered before is void.
  * @property {(held: Message[], number: number) => void} goOnWith Those after the number are due.
- * @property {(place: Place) => void} rewind The snapshot lacks messages that do not wait.
- * @property {(status: SnapshotStatus, detail?: object) => void} change
+ * @property {(place: Place) => void} [rewind] The snapshot lacks messages that do not wait.
+ * @property {(status: SnapshotStatus, detail?: object) => void} [change]
  * @property {(error: any, during: string) => void} report
  */
 
@@ -80,9 +81,9 @@ export const createSnapshot = (settings, receiver) => {
       const loads = snapshot.isLoading();
       held = [];
       accountedAfter = position;
-      receiver.begin();
+      receiver.begin?.();
       if (loads) return;
-      receiver.change("loading");
+      receiver.change?.("loading");
       loadAfter(0);
     },
 
@@ -94,7 +95,7 @@ export const createSnapshot = (settings, receiver) => {
     holds(message) {
       if (!held) return false;
       held.push(message);
-      if (held.length > limit) snapshot.hold(message.sequence_number);
+      if (held.length > limit) snapshot.hold(/** @type {number} */ (message.sequence_number));
       return true;
     },
 
@@ -109,7 +110,7 @@ export const createSnapshot = (settings, receiver) => {
   const loadAfter = (failures) =>
     timer.start(failures && pauseAfterFailures(failures), async () => {
       const waiting = held;
-      if (failures) receiver.change("loading");
+      if (failures) receiver.change?.("loading");
       try {
         const number = checkedNumber(await loadInTime());
         // Otherwise something was lost while the snapshot was loaded: the next one decides.
@@ -117,7 +118,7 @@ export const createSnapshot = (settings, receiver) => {
         else if (held) loadAfter(0);
       } catch (error) {
         if (!held) return;
-        receiver.change("failed");
+        receiver.change?.("failed");
         receiver.report(error, "snapshot");
         loadAfter(failures + 1);
       }
@@ -127,7 +128,7 @@ export const createSnapshot = (settings, receiver) => {
   const loadInTime = async () => {
     control = new AbortController();
     const { signal } = control;
-    const late = new Error(`snapshot took longer than ${snapshotTimeout} ms: raise snapshotTimeout`);
+    const late = new Error(`longer than ${snapshotTimeout} ms: raise snapshotTimeout`);
     const aborted = new Promise((_, reject) => (signal.onabort = () => reject(late)));
     timer.start(snapshotTimeout, () => control.abort(late));
     const loaded = load?.({ signal, fetch: authorizedFetch(settings, signal) });
@@ -140,8 +141,8 @@ export const createSnapshot = (settings, receiver) => {
    */
   const goOn = (waiting, number) => {
     held = undefined;
-    receiver.change("loaded", { number });
-    if (number < accountedAfter) receiver.rewind({ position: number });
+    receiver.change?.("loaded", { number });
+    if (number < accountedAfter) receiver.rewind?.({ position: number });
     else receiver.goOnWith(waiting, number);
   };
 

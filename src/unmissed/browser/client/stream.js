@@ -15,6 +15,8 @@ import { createRequests } from "./requests.js";
 import { settingsOf } from "./settings.js";
 import { createTabGroup } from "./sharing.js";
 import { createTokens } from "./tokens.js";
+import { createValues } from "./values.js";
+import { PRESENCE } from "./live_map.js";
 
 const PAGE_EVENTS = ["online", "offline", "visibilitychange", "pageshow", "resume", "pagehide", "freeze"];
 /** A page may be stored, or stopped: then it must have no connection. */
@@ -32,6 +34,8 @@ export const openStream = (url, options) => {
   const ended = new AbortController();
   /** The types of events that have had a listener. */
   const heard = new Set();
+  /** What the server knows of this client, by topic: it forgets it with the connection. @type {Map<string, unknown>} */
+  const presences = new Map();
   /** @type {Status} */
   let status = "connecting";
   let begun = false;
@@ -86,6 +90,7 @@ export const openStream = (url, options) => {
     if (status === "closed") return;
     pause();
     delivery.close();
+    values.close();
     changeStatus("closed");
     requests.close(error);
     ended.abort(error);
@@ -107,6 +112,14 @@ export const openStream = (url, options) => {
     }
   };
 
+  /**
+   * Reports the failure of a request that the stream makes by itself.
+   *
+   * @param {Promise<any>} answer
+   * @param {string} during
+   */
+  const attend = (answer, during) => answer.catch((error) => status === "closed" || report(error, during));
+
   // Frames.
 
   /**
@@ -121,24 +134,55 @@ export const openStream = (url, options) => {
     // The answer to a request over HTTP does not show that events arrive.
     if (isMessage || !frame.id) link.heard();
     const loss = movePosition(frame);
+    if (!isMessage && frame.added && link.transport !== "tabs") nameTopics(link, frame);
     passOn(link, frame);
-    if (!isMessage) obeyFrame(link, frame);
-    else if (frame.sequence_number > before) delivery.deliverMessage(frame);
-    if (loss) delivery.deliverEvent(loss.type, loss);
-    else if (!isMessage) delivery.followSource();
+    if (isMessage) takeMessage(frame, before);
+    else takeNews(link, frame, loss);
   };
 
   /**
-   * Passes a frame on to the other tabs, with the position of the link before it, and all topics: the server names what
-   * has changed.
+   * @param {Link} link
+   * @param {Frame} frame One that is no message.
+   * @param {any} loss What it declares, if anything.
+   */
+  const takeNews = (link, frame, loss) => {
+    obeyFrame(link, frame);
+    if (loss) delivery.deliverEvent(loss.type, loss);
+    else delivery.followSource();
+    if (loss || frame.added || frame.type === "connected") {
+      values.refresh(loss, frame.state && frame.outcome !== "complete");
+    }
+  };
+
+  /**
+   * Delivers a message that is new. An ephemeral one, without a number, always is.
+   *
+   * @param {Frame} message
+   * @param {number} before The position before it.
+   */
+  const takeMessage = (message, before) => {
+    if (message.sequence_number <= before) return;
+    values.fold(message);
+    delivery.deliverMessage(message);
+  };
+
+  /**
+   * Names all topics in a frame in which the server has named what has changed.
+   *
+   * @param {Link} link
+   * @param {Frame} frame
+   */
+  const nameTopics = (link, frame) => {
+    frame.topics = topicsAfter(link.greeting?.topics ?? source.topics, frame.added, frame.removed);
+  };
+
+  /**
+   * Passes a frame on to the other tabs, with the position of the link before it.
    *
    * @param {Link} link
    * @param {Frame} frame
    */
   const passOn = (link, frame) => {
-    if (frame.added && link.transport !== "tabs") {
-      frame.topics = topicsAfter(link.greeting?.topics ?? source.topics, frame.added, frame.removed);
-    }
     if (tabs.leads) tabs.shareFrame(frame, source.epoch, link.position);
     link.movePosition(frame);
   };
@@ -163,6 +207,7 @@ export const openStream = (url, options) => {
     const { type, added, topics } = frame;
     if (type === "connected") begin(link, frame);
     if (type === "authenticated") connections.expectRenewal(link, frame);
+    if (type === "state") values.takeState(frame);
     if (type === "heartbeat") changeStatus("live");
     if (type === "status") changeStatus(frame.status);
     if (type === "reconnect") connections.postpone(frame.after_ms);
@@ -181,6 +226,7 @@ export const openStream = (url, options) => {
     connections.greet(link, frame);
     changeStatus(frame.status ?? (frame.outcome ? "recovering" : "live"));
     requests.repeatOn(link, frame.max_age);
+    for (const [topic, state] of presences) attend(stream.command(PRESENCE, { topic, state }), PRESENCE);
   };
 
   /**
@@ -192,7 +238,7 @@ export const openStream = (url, options) => {
     if (request.type === "ping") {
       // Not the position of this tab, whose snapshot may be ahead of the connection.
       const { greeting, position } = connections.presentLink ?? {};
-      const facts = { outcome: undefined, sequence_number: position, chosen: source.topics, status };
+      const facts = { outcome: undefined, state: undefined, sequence_number: position, chosen: source.topics, status };
       if (greeting) tabs.shareFrame({ ...greeting, ...facts }, source.epoch, position);
       else tabs.postData({ status });
       connections.notice(request.type);
@@ -247,7 +293,7 @@ export const openStream = (url, options) => {
     }
 
     /** @type {Stream["publish"]} */
-    publish(message) {
+    publish(/** @type {any} */ message) {
       return requests.add({ type: "publish", message });
     }
 
@@ -264,6 +310,24 @@ export const openStream = (url, options) => {
     /** @type {Stream["unfollow"]} */
     unfollow(...topics) {
       return requests.add({ type: "unfollow", topics });
+    }
+
+    /** @type {Stream["state"]} */
+    state(topic) {
+      return /** @type {any} */ (values.mapOf(topic));
+    }
+
+    /** @type {Stream["members"]} */
+    members(topic) {
+      return /** @type {any} */ (values.mapOf(topic, true));
+    }
+
+    /** @type {Stream["setPresence"]} */
+    async setPresence(topic, state) {
+      presences.delete(topic);
+      await stream.command(PRESENCE, { topic, state });
+      // From now on, it is repeated after each reconnect. Until then, the request is.
+      presences.set(topic, state);
     }
 
     drop(milliseconds = 0) {
@@ -287,6 +351,14 @@ export const openStream = (url, options) => {
     reopen() {
       if (connections.presentLink) connections.open();
     },
+  });
+  const values = createValues(settings, source, {
+    followed() {
+      const greeting = connections.presentLink?.greeting;
+      return greeting && [undefined, ...(greeting.topics ?? [])];
+    },
+    follow: (topic) => attend(stream.follow(topic), "state"),
+    report,
   });
   const tabs = createTabGroup(options.shared ? `${settings.key},${options.shared}` : "", {
     reopen: () => connections.open(),

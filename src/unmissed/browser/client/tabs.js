@@ -39,7 +39,7 @@ export const openTabs = async (source, link) => {
 
 /**
  * Takes a frame of the leading tab. A tab whose position is below that of the connection before the frame has a hole,
- * which it fills over REST. This happens when a leader begins, after a gap, and while two tabs believe that they lead.
+ * which it fills over REST. This happens when a leader begins, and while two tabs believe that they lead.
  *
  * @param {Source} source
  * @param {Link} link
@@ -53,8 +53,11 @@ const takeShared = async (source, link, { frame, status, epoch, previous }) => {
   const position = () => /** @type {number} */ (source.position);
   const isBehind = () => position() < previous || (source.epoch ?? epoch) !== epoch;
   const timer = setTimeout(link.end, RECOVERY_TIME);
-  if (isBehind()) await recoverOverRest(source, link, false, previous);
+  const wasBehind = isBehind();
+  if (wasBehind) await recoverOverRest(source, link, false, previous);
   clearTimeout(timer);
   if (isBehind()) link.end();
-  link.takeFrame(frame);
+  // Over REST, this tab had its own gap or reset: that of the leader is another one.
+  if (wasBehind && frame.type === "connected") link.takeFrame({ ...frame, outcome: frame.outcome && "complete" });
+  else link.takeFrame(frame);
 };

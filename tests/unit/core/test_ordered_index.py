@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmissed.core.audience import EVERYONE, Audience
-from unmissed.core.audience_index import AudienceIndex
 from unmissed.core.messages import Message
-from unmissed.core.ordered import Ordered
+from unmissed.core.ordered import AudienceIndex, Ordered
 
 KEYS = ["@alice", "@bob", "#news"]
 AUDIENCES = st.one_of(
