@@ -73,7 +73,7 @@ class Place:
                     await redis.xadd(f"{{{name}}}:messages", {"ms": "1", "draft": "no"}, id=f"{window.latest + 1}-0")
             case _:
                 client = await nats.connect(self.url.partition("?")[0])
-                await client.request(f"{name}.{window.epoch}.foreign", b"no")
+                await client.request(f"{name}.{window.epoch}.foreign.0.-.-", b"no")
                 await client.close()
 
     async def close_all(self) -> None:

@@ -122,7 +122,7 @@ async def test_messages_from_before_a_jump_of_the_clock_of_nats_are_no_gap(place
             place=1,
             receipt=f"- {name}".encode(),
         )
-        await client.request(f"{place.url.partition('=')[2]}.{window.epoch}.{name}", body)
+        await client.request(f"{place.url.partition('=')[2]}.{window.epoch}.{name}.0.-.-", body)
     await client.close()
 
     log, window = await place.open()

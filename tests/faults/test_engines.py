@@ -46,11 +46,7 @@ def at(url: str, places: list[Place]) -> Place:
 
 def visible(window: Window) -> list[str]:
     """Return the data of what everyone sees."""
-    return [
-        message.as_dict()["data"]
-        for message in window.messages_after(window.evicted_through)
-        if message.audience is EVERYONE
-    ]
+    return [message.as_dict()["data"] for message in window if message.audience is EVERYONE]
 
 
 async def store(url: str, *, messages: int, key: str) -> None:

@@ -609,7 +609,9 @@ RULED = [{"#rooms.a"}, {"#rooms.b"}, {"@alice"}, {"@bob", "#rooms.b"}, {"@carol"
 """Keys of clients that have a rule."""
 
 archiving = pytest.mark.parametrize(
-    "place", ["sqlite", "sqlite-normal", pytest.param("redis", marks=pytest.mark.live)], indirect=True
+    "place",
+    ["sqlite", "sqlite-normal", *(pytest.param(name, marks=pytest.mark.live) for name in ("redis", "nats"))],
+    indirect=True,
 )
 
 

@@ -9,7 +9,7 @@ from unmissed.core.errors import ConfigurationError
 _DEFAULT_PORT = 4222
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REPLICAS = ("1", "3", "5")
-_FORM = "nats://[user:password@]host:port[,host:port...][?name=unmissed&replicas=1&tls=false]"
+_FORM = "nats://[user:password@]host:port[,host:port...][?name=unmissed&replicas=1&tls=false&sync=always]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class StreamAddress:
     name: str = "unmissed"
     replicas: int = 1
     tls: bool = False
+    sync_always: bool = False
+    """Whether every server has ``sync_interval: always``: it loses nothing that it has acknowledged."""
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
@@ -44,6 +46,7 @@ class StreamAddress:
             name=options["name"],
             replicas=int(options["replicas"]),
             tls=scheme == "tls",
+            sync_always=options["sync"] == "always",
             user=unquote(user) or None,
             password=unquote(password) if colon else None,
         )
@@ -62,8 +65,8 @@ def _server(text: str) -> str:
 
 def _options(query: str) -> dict[str, str]:
     given = dict(parse_qsl(query, keep_blank_values=True))
-    options = {"name": "unmissed", "replicas": "1", "tls": "false"} | given
-    if given.keys() - {"name", "replicas", "tls"}:
+    options = {"name": "unmissed", "replicas": "1", "tls": "false", "sync": ""} | given
+    if given.keys() - {"name", "replicas", "tls", "sync"}:
         # Without its name, which may be a part of a password that contains a "?".
         raise ConfigurationError(f"UNMISSED_LOG_URL has an unknown option: write {_FORM}")
     if not _NAME.fullmatch(options["name"]):
@@ -72,4 +75,6 @@ def _options(query: str) -> dict[str, str]:
         raise ConfigurationError(f"UNMISSED_LOG_URL: replicas is one of {', '.join(_REPLICAS)}")
     if options["tls"] not in ("true", "false"):
         raise ConfigurationError("UNMISSED_LOG_URL: tls is true or false")
+    if options["sync"] not in ("", "always"):
+        raise ConfigurationError("UNMISSED_LOG_URL: sync is always, if each server has sync_interval: always")
     return options

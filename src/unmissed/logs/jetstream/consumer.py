@@ -5,12 +5,14 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.feed import VOID, Record
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import Body, Packet, api_request, decode_body, error_code, error_text
+from unmissed.logs.jetstream.stream import StreamInfo
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -38,16 +40,20 @@ class StreamConsumer:
     The server ends each pull after ``pull_seconds``, a whole number.
     """
 
-    def __init__(
-        self, connection: NatsConnection, *, stream: str, subjects: str, pull_seconds: int = _PULL_SECONDS
-    ) -> None:
+    def __init__(self, connection: NatsConnection, *, stream: StreamInfo, pull_seconds: int = _PULL_SECONDS) -> None:
         self._connection = connection
-        self._stream = stream
-        self._subjects = subjects
+        self._stream = stream.name
+        self._subjects = stream.subjects
+        self._numbering = stream.numbering
+        # Of each message, these are asked.
+        self._offsets = {str(offset): offset for offset in stream.numbering.offsets}
+        self._lossy, self._lost = stream.numbering.lossy, stream.numbering.lost
         self._pull_seconds = pull_seconds
         self._consumer = secrets.token_hex(8)
         self._arrived: list[Msg] = []
         self._wake = asyncio.Event()
+        self._position = _Position(0, 0)
+        """Where the newest message is that has arrived."""
         self._pulls = 0
         self._expected = 0
         """How many messages the current pull may still return."""
@@ -60,13 +66,18 @@ class StreamConsumer:
         """Yield the messages after a number, and new ones as they are stored. See ``Engine.read``."""
         self._inbox, unsubscribe = await self._connection.subscribe(self._receive, on_end=self._wake.set)
         try:
-            await self._create_consumer(number + 1)
+            first = self._numbering.begin_after(number)
+            self._position = _Position(first - 1, number)
+            await self._create_consumer(first)
             yield []
             while True:
                 if not self._expected:
                     await self._pull()
                 if records := self._records(await self._next()):
                     yield records
+                    if self._position.before_loss:
+                        # The numbers before the next message are lost: the caller asks for the state again.
+                        yield []
         finally:
             await unsubscribe()
             # Raising here would replace a cancellation.
@@ -126,22 +137,45 @@ class StreamConsumer:
                 self._take_status(message)
                 continue
             self._expected -= 1
-            number = _number(message.reply)
-            if not message.subject.startswith(self._subjects):
-                raise LogUnavailable(f"the stream {self._stream} has begun another epoch")
+            after, here = self._position, self._positioned(message)
+            if here.number <= after.number:
+                # It was read before: the sequence to begin with was only that of the plan.
+                self._position = after._replace(sequence=here.sequence)
+                continue
+            self._position = here
+            skipped_from = self._skipped_from(after)
             try:
-                self._take(number, decode_body(message.data), records)
+                self._take(here.number, decode_body(message.data), records, after=skipped_from)
             except ValueError:
                 # The server gave this number to a message of another program, so no message of unmissed is missing.
                 self._end_part(records)
-                records.append(Record(number, 0, 0, VOID))
-                foreign.append(number)
+                records.append(Record(here.number, 0, 0, VOID, skipped_from))
+                foreign.append(here.number)
+            if here.before_loss:
+                self._end_part(records)  # What follows has other numbers.
         if foreign:
             logger.warning(
                 "the stream %s has %d messages that unmissed did not write, from number %d: skipped",
                 *(self._stream, len(foreign), foreign[0]),
             )
         return records
+
+    def _positioned(self, message: "Msg") -> "_Position":
+        """Return where a message is. Its subject has the offset that its publisher has expected."""
+        parts = message.subject.split(".", 4)
+        offset = self._offsets.get(parts[3]) if len(parts) > 4 and message.subject.startswith(self._subjects) else None
+        if offset is None:
+            raise LogUnavailable(f"the stream {self._stream} has begun another epoch, or has other numbers")
+        sequence = _sequence(message.reply)
+        number = sequence + offset
+        return _Position(sequence, number, number < self._lost and _is_last(message.reply))
+
+    def _skipped_from(self, after: "_Position") -> int | None:
+        """Return the number before the newest message, if none that was ever used is between the two, or None."""
+        here = self._position
+        if here.number == after.number + 1 or here.sequence != after.sequence + 1:
+            return None
+        return after.number if here.number - here.sequence not in self._lossy else None
 
     def _take_status(self, message: "Msg") -> None:
         """Record the end of a pull. Raises LogUnavailable at the end of the consumer."""
@@ -155,11 +189,11 @@ class StreamConsumer:
         if message.subject == f"{self._inbox}.{self._pulls}":
             self._expected = 0
 
-    def _take(self, number: int, body: Body, records: list[Record]) -> None:
+    def _take(self, number: int, body: Body, records: list[Record], *, after: int | None) -> None:
         """Add a message to the records, with the ones before it in its batch, or hold it back until the batch ends."""
         if self._batch and (number, body.place) != (self._batch[-1].number + 1, self._place + 1):
             self._end_part(records)
-        record = Record(number, body.unix_ms, body.log_ms, body.draft)
+        record = Record(number, body.unix_ms, body.log_ms, body.draft, after)
         if not body.is_last:
             self._batch.append(record)
             self._place = body.place
@@ -181,7 +215,7 @@ class StreamConsumer:
                 "numbers %d to %d of the stream %s are a part of a batch that was never published: skipped",
                 *(first, last, self._stream),
             )
-            records += [Record(part.number, part.unix_ms, part.log_ms, VOID) for part in self._batch]
+            records += [replace(part, draft=VOID) for part in self._batch]
             self._batch.clear()
 
 
@@ -198,10 +232,24 @@ def _consumer(name: str, first: int) -> dict[str, Any]:
     }
 
 
-def _number(reply: str) -> int:
-    """Return the number in ``$JS.ACK.<stream>.<consumer>.<delivered>.<number>...``.
+class _Position(NamedTuple):
+    """The sequence and the number of a message, and whether only lost numbers follow: the server has none after it."""
+
+    sequence: int
+    number: int
+    before_loss: bool = False
+
+
+def _sequence(reply: str) -> int:
+    """Return the sequence in ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<delivered>.<time>.<following>``.
 
     Servers with a domain put it and an account before the stream.
     """
     parts = reply.split(".")
     return int(parts[5] if len(parts) == 9 else parts[7])
+
+
+def _is_last(reply: str) -> bool:
+    """Return whether the server had no message after this one."""
+    parts = reply.split(".")
+    return (parts[8] if len(parts) == 9 else parts[10]) == "0"

@@ -1,10 +1,11 @@
 """JetStreamEngine: a shared log in a stream of a NATS server or cluster."""
 
 import asyncio
-import secrets
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from unmissed.core.errors import ConfigurationError, InvalidMessage, LogUnavailable
 from unmissed.core.retention import Retention
@@ -12,6 +13,7 @@ from unmissed.logs.engine import Archive, Seen, State
 from unmissed.logs.feed import Record
 from unmissed.logs.jetstream.address import StreamAddress
 from unmissed.logs.jetstream.consumer import StreamConsumer
+from unmissed.logs.jetstream.keeper import SETTLE_SECONDS, StreamKeeper, stored_message
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import (
     NO_RESPONDERS,
@@ -22,7 +24,8 @@ from unmissed.logs.jetstream.packets import (
     stored_body,
 )
 from unmissed.logs.jetstream.publisher import StreamPublisher
-from unmissed.logs.jetstream.stream import StreamInfo, settings, unix_ms_of
+from unmissed.logs.jetstream.stream import StreamInfo, unix_ms_of
+from unmissed.logs.jetstream.stream_archives import StreamArchives
 from unmissed.logs.writer import Stored, Write
 
 if TYPE_CHECKING:
@@ -32,10 +35,6 @@ _VERSION = (2, 12)
 """The first version with atomic batches."""
 
 _NOT_ENABLED = (NO_RESPONDERS, 10039, 10076)
-_NO_STREAM = 10059
-_STREAM_EXISTS = 10058
-_NEVER = (10052, 10065, 10074)
-"""Invalid settings, subjects of another stream, and replicas without a cluster."""
 
 MAX_WAITING_NOTE_BYTES = 67_108_864
 """The most bytes of notes that wait to be handled. Beyond that, the node subscribes again and asks what it missed."""
@@ -43,12 +42,8 @@ MAX_WAITING_NOTE_BYTES = 67_108_864
 _NOTE_OVERHEAD = 200
 """Bytes that a note takes in memory besides its content."""
 
-_FIND_TRIES = 5
-"""Attempts to find or create the stream while other nodes create or delete it."""
-
-_LOOK_AGAIN_SECONDS = 0.25
-_LOOK_AGAIN_IN_CLUSTER_SECONDS = 2.0
-"""Seconds before a stream that seems to have lost messages is checked again, and then replaced."""
+_CLOSE_SECONDS = 1.0
+"""The most that closing waits for the server before it disconnects."""
 
 
 class JetStreamEngine:
@@ -65,12 +60,20 @@ class JetStreamEngine:
         first_number: int | None = None,
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self._address = address
         self._notes = f"{address.name}-nodes"
         self._retention = retention
-        self._first_number = first_number
-        self._wall_clock = wall_clock
+        self._keep = partial(
+            StreamKeeper,
+            address,
+            retention=retention,
+            first_number=first_number,
+            wall_clock=wall_clock,
+            settle_seconds=settle_seconds,
+        )
+        self._keeper = self._keep()
         self._clock = clock
         self._lock = asyncio.Lock()
         self._connection: NatsConnection | None = None
@@ -85,17 +88,25 @@ class JetStreamEngine:
         """Connect, and create the stream if it does not exist."""
         async with self._lock:
             try:
-                await self._found(await self._connected(), None)
+                await self._keeper.usable(await self._connected(), None)
             except ConfigurationError:
                 await self.close()
                 raise
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect. The last node records before that it has closed."""
         # A lock belongs to the event loop that uses it first, and the engine may be used again on another one.
         self._lock = asyncio.Lock()
+        keeper, self._keeper = self._keeper, self._keep()
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        try:
+            if self._stream is not None and connection.lost is None:
+                with contextlib.suppress(LogUnavailable, ConfigurationError, TimeoutError):
+                    async with asyncio.timeout(_CLOSE_SECONDS):
+                        await keeper.close(connection)
+        finally:
             await connection.close()
 
     async def state(self, seen: Seen | None) -> State:
@@ -108,12 +119,13 @@ class JetStreamEngine:
         connection, stream = self._connection, self._stream
         if connection is None or stream is None:
             raise LogUnavailable("the state of the stream is not known")
-        reading = StreamConsumer(connection, stream=stream.name, subjects=stream.subjects)
+        reading = StreamConsumer(connection, stream=stream)
         messages = reading.after(after)
         try:
             async for records in messages:
                 if records:
                     self._set_log_clock(records[-1].log_ms)
+                    self._keeper.has_read(Seen(stream.epoch, records[-1].number, records[-1].unix_ms))
                 yield records
         finally:
             await messages.aclose()
@@ -159,8 +171,11 @@ class JetStreamEngine:
             await unsubscribe()
 
     async def archive(self, *, before: int) -> Archive:
-        """Return an archive that retains nothing below the tail."""
-        return Archive(unknown=before - 1)
+        """Return what the server keeps below the tail. See ``Engine.archive``."""
+        connection, stream = self._connection, self._stream
+        if connection is None or stream is None:
+            raise LogUnavailable("the state of the stream is not known")
+        return await StreamArchives(connection, stream, self._address, self._retention, before=before).read()
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | InvalidMessage]:
         """Store the first of these publishes, at least one. See ``Engine.write``.
@@ -201,7 +216,7 @@ class JetStreamEngine:
         if to_read and error_code(answer := await connection.ask(api_request("INFO"))) is not None:
             raise LogUnavailable(error_text(answer))
         try:
-            stream = await self._intact(connection, seen)
+            stream = await self._keeper.usable(connection, seen)
             latest = await self._whole_through(connection, stream, seen)
             oldest = await self._readable_from(connection, stream, seen, latest)
         except ConfigurationError as error:
@@ -209,8 +224,10 @@ class JetStreamEngine:
             raise LogUnavailable(str(error)) from None
         # Not before: from now on, ``write`` uses the stream without checking it again.
         self._stream = stream
+        self._keeper.has_read(Seen(stream.epoch, latest, 0))
         self._server_ahead_ms = stream.server_ms - self._clock() * 1000
-        return State(stream.epoch, stream.first_number, oldest, latest, self._log_ms(stream))
+        log_ms = self._log_ms(stream)
+        return State(stream.epoch, stream.first_number, oldest, latest, log_ms, stream.numbering.lost)
 
     async def _connected_again(self) -> NatsConnection:
         """Return the connection, or a new one.
@@ -228,12 +245,12 @@ class JetStreamEngine:
             return self._connection
         if self._connection is not None:
             await self._connection.close()
-        # What the last connection has found may be wrong: this one may lead to a server with an older copy.
         self._stream = None
         self._connection = NatsConnection(self._address)
         await self._connection.open()
         try:
             await self._require_jetstream(self._connection)
+            await self._keeper.connected(self._connection)
         except ConfigurationError:
             await self._connection.close()
             raise
@@ -252,70 +269,11 @@ class JetStreamEngine:
                 "or enable it for the account of this user"
             )
 
-    async def _found(self, connection: NatsConnection, seen: Seen | None) -> StreamInfo:
-        """Return the stream. Create it if it does not exist. Another node may do so at the same time."""
-        for _ in range(_FIND_TRIES):
-            answer = await connection.ask(api_request(f"STREAM.INFO.{self._address.name}"))
-            if error_code(answer) == _NO_STREAM:
-                answer = await self._create(connection, seen)
-            if error_code(answer) is None:
-                return StreamInfo.of(answer, self._address, self._retention)
-            if error_code(answer) in _NEVER:
-                raise ConfigurationError(f"UNMISSED_LOG_URL: {error_text(answer)}")
-            if error_code(answer) != _STREAM_EXISTS:
-                break
-        raise LogUnavailable(error_text(answer))
-
-    async def _create(self, connection: NatsConnection, seen: Seen | None) -> dict[str, object]:
-        wanted = settings(
-            self._address,
-            self._retention,
-            epoch=secrets.token_urlsafe(9),
-            first_number=self._first_above(seen),
-        )
-        return await connection.ask(api_request(f"STREAM.CREATE.{self._address.name}", wanted))
-
-    def _first_above(self, seen: Seen | None) -> int:
-        """Return the first number of a new epoch, above every number used so far."""
-        if seen is None and self._first_number is not None:
-            return self._first_number
-        # One number is left out, for the reason given in ``MemoryLog``.
-        return max(int(self._wall_clock() * 1e6), 0 if seen is None else seen.latest + 1) + 1
-
-    async def _intact(self, connection: NatsConnection, seen: Seen | None) -> StreamInfo:
-        """Return the stream if it has everything that was seen, or else a new one, which begins an epoch."""
-        stream = await self._found(connection, seen)
-        if seen is None or not await self._has_lost(connection, stream, seen):
-            return stream
-        # Look again: another node may have replaced the stream in between, and in a cluster, a leader that is about to
-        # be replaced may lag behind.
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS if self._address.replicas == 1 else _LOOK_AGAIN_IN_CLUSTER_SECONDS)
-        stream = await self._found(connection, seen)
-        if not await self._has_lost(connection, stream, seen):
-            return stream
-        # A leader that hears from no majority may have been replaced: it must not delete what the new one has.
-        if not stream.leader_is_certain:
-            raise LogUnavailable(f"most replicas of the stream {stream.name} cannot be reached")
-        await connection.ask(api_request(f"STREAM.DELETE.{stream.name}"))
-        return await self._found(connection, seen)
-
-    async def _has_lost(self, connection: NatsConnection, stream: StreamInfo, seen: Seen) -> bool:
-        stored_ms = None
-        if stream.epoch == seen.epoch and stream.oldest <= seen.latest <= stream.latest:
-            answer = await self._message(connection, stream, seen.latest)
-            if error_code(answer) is None:
-                body = stored_body(answer["message"])
-                stored_ms = 0 if body is None else body.unix_ms
-        return stream.has_lost(seen, stored_ms=stored_ms)
-
-    async def _message(self, connection: NatsConnection, stream: StreamInfo, number: int) -> dict[str, Any]:
-        return await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", {"seq": number}))
-
     async def _whole_through(self, connection: NatsConnection, stream: StreamInfo, seen: Seen | None) -> int:
         """Return the latest number, without an incomplete batch at the end, which readers hold back."""
-        if stream.latest < stream.oldest or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
+        if stream.is_empty or (seen and (stream.epoch, stream.latest) == (seen.epoch, seen.latest)):
             return stream.latest
-        answer = await self._message(connection, stream, stream.latest)
+        answer = await stored_message(connection, stream, stream.last_sequence)
         body = None if error_code(answer) is not None else stored_body(answer["message"])
         if body is None:
             return stream.latest
@@ -324,7 +282,7 @@ class JetStreamEngine:
         self._set_log_clock(body.log_ms + max(0.0, idle_ms))
         if body.is_last:
             return stream.latest
-        return max(stream.latest - body.place, stream.oldest - 1)
+        return max(stream.newest - body.place, stream.oldest - 1, stream.numbering.lost)
 
     def _log_ms(self, stream: StreamInfo) -> float:
         """Return the present time on the clock of the log.
@@ -346,10 +304,17 @@ class JetStreamEngine:
         self, connection: NatsConnection, stream: StreamInfo, seen: Seen | None, latest: int
     ) -> int:
         """Return the oldest number to read: the window has room for no more messages than are retained."""
-        oldest = max(stream.oldest, latest - self._retention.max_messages + 1)
-        if not stream.deleted or seen is None or not oldest <= seen.latest + 1 <= stream.latest:
+        if stream.is_empty:
+            return latest + 1
+        first = stream.last_sequence - self._retention.max_messages + 1
+        oldest = stream.oldest if first <= stream.first_sequence else min(stream.numbering.number(first), latest + 1)
+        if seen is None or seen.epoch != stream.epoch or oldest > seen.latest + 1 or seen.latest >= stream.latest:
             return oldest
-        # A damaged store has holes: continue after the hole that follows the seen messages.
-        request = {"seq": seen.latest + 1, "next_by_subj": f"{stream.subjects}*"}
+        if not stream.deleted and seen.latest >= stream.numbering.lost:
+            return oldest
+        # A damaged store has holes, and so have numbers that have skipped ahead: continue after the hole.
+        request = {"seq": stream.numbering.sequence_after(seen.latest), "next_by_subj": f"{stream.subjects}>"}
         answer = await connection.ask(api_request(f"STREAM.MSG.GET.{stream.name}", request))
-        return oldest if error_code(answer) is not None else max(oldest, answer["message"]["seq"])
+        if error_code(answer) is None:
+            return max(oldest, stream.number_of(answer["message"]))
+        return max(oldest, stream.numbering.lost + 1)

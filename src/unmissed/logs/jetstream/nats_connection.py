@@ -27,6 +27,9 @@ _NO_LIMIT = 1 << 40
 _PACKETS_IN_A_ROW = 50
 """Sending this many takes about half a millisecond."""
 
+SOURCE = "Nats-Stream-Source"
+"""The header of a message that the server has copied: its stream and sequence first, and its subject last."""
+
 _UNLIMITED: dict[str, Any] = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
 """nats-py would drop messages over a limit. What arrives is limited by what was asked for."""
 
@@ -60,6 +63,11 @@ class NatsConnection:
             return version.major, version.minor
         except ValueError:
             return 0, 0
+
+    @property
+    def server_id(self) -> str:
+        """The name that the server has chosen when it started. After a restart, it has another one."""
+        return str(self._client._server_info["server_id"])  # noqa: SLF001
 
     @property
     def max_payload(self) -> int:
@@ -262,11 +270,18 @@ def _new_client() -> "Client":
         raise ConfigurationError("a log at a nats:// URL needs nats-py: pip install 'unmissed[nats]'") from None
 
     class HeaderlessClient(Client):
-        """Parses only the headers of a status. Parsing all headers takes a sixth of all time, for no use."""
+        """Parses only the headers of a status, and the source of an archived message.
+
+        Parsing all headers takes a sixth of all time, for no use.
+        """
 
         async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
-            if headers is None or not headers.startswith(b"NATS/1.0 "):
+            if headers is None:
                 return None
+            if not headers.startswith(b"NATS/1.0 "):
+                # The last one, which the server has added: a publisher may have set another.
+                _, found, source = headers.rpartition(b"\r\nNats-Stream-Source: ")
+                return {SOURCE: source.split(b"\r\n", 1)[0].decode(errors="replace")} if found else None
             try:
                 parsed: dict[str, str] | None = await super()._process_headers(headers)
             except ValueError:

@@ -13,6 +13,12 @@ from unmissed.logs.writer import Write
 NO_RESPONDERS = 503
 """In place of an error code: no subscriber answers requests to this subject."""
 
+NO_STREAM = 10059
+STREAM_EXISTS = 10058
+NO_MESSAGE = 10037
+OTHER_LAST_NUMBER = 10071
+"""A subject has another last message than the sender has expected."""
+
 LINE_BYTES = 160
 """Upper bound of the line before the draft in a body."""
 
@@ -102,9 +108,14 @@ def decode_body(body: bytes) -> Body:
     return decoded
 
 
+def stored_bytes(message: Mapping[str, Any]) -> bytes:
+    """Return what the message in an answer to ``STREAM.MSG.GET`` contains."""
+    return b64decode(message.get("data", ""))
+
+
 def stored_body(message: Mapping[str, Any]) -> Body | None:
     """Return the body in an answer to ``STREAM.MSG.GET``, or None if it is not one of unmissed."""
     try:
-        return decode_body(b64decode(message.get("data", "")))
+        return decode_body(stored_bytes(message))
     except ValueError:
         return None

@@ -13,6 +13,8 @@ from unmissed.core.receipts import Receipt
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import (
     LINE_BYTES,
+    NO_MESSAGE,
+    OTHER_LAST_NUMBER,
     Packet,
     api_request,
     encode_body,
@@ -24,11 +26,8 @@ from unmissed.logs.jetstream.packets import (
 from unmissed.logs.jetstream.stream import StreamInfo
 from unmissed.logs.writer import Stored, Write
 
-_OTHER_LAST_NUMBER = 10071
-"""The subject already has a message."""
 _BEING_WRITTEN = 10164
 """Another message on this subject is being replicated."""
-_NO_MESSAGE = 10037
 
 _MAX_BATCH = 1_000
 """The most messages in an atomic batch that a server accepts by default."""
@@ -53,9 +52,12 @@ class _Publishing:
     """A write on its way into the stream."""
 
     write: Write
-    subject: str
-    last_number: int = 0
-    """The number that the last message on the subject is expected to have; 0 for none."""
+    subjects: Sequence[str]
+    """Those of the messages."""
+    every_subject: str
+    """Matches each subject that this publish may have: an earlier attempt may have another offset, or other rules."""
+    last_sequence: int = 0
+    """The sequence that the last message on these subjects is expected to have; 0 for none."""
     result: Stored | InvalidMessage | None = None
 
     def packets(self, *, unix_ms: int, log_ms: int) -> list[Packet]:
@@ -63,17 +65,18 @@ class _Publishing:
         drafts = self.write.drafts
         batch = {"Nats-Batch-Id": secrets.token_urlsafe(6)} if len(drafts) > 1 else {}
         packets = []
-        for index, draft in enumerate(drafts, start=1):
+        for index, (draft, subject) in enumerate(zip(drafts, self.subjects, strict=True), start=1):
             is_last = index == len(drafts)
             headers = {**batch, "Nats-Batch-Sequence": str(index)} if batch else {}
-            # Once: all messages of a batch have the same subject.
+            # Once: the first message of a batch changes what the others would find.
             if index == 1:
-                headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last_number), **headers}
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(self.last_sequence)
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = self.every_subject
             if is_last and batch:
                 headers["Nats-Batch-Commit"] = "1"
             receipt = encode_receipt(self.write) if is_last else None
             body = encode_body(draft, unix_ms=unix_ms, log_ms=log_ms, place=index, receipt=receipt)
-            packets.append(Packet(self.subject, body, headers, answered=is_last))
+            packets.append(Packet(subject, body, headers, answered=is_last))
         return packets
 
 
@@ -89,6 +92,8 @@ class StreamPublisher:
     ) -> None:
         self._connection = connection
         self._stream = stream
+        self._subjects, self._filing = stream.subjects, stream.filing
+        self._numbered = f".{stream.numbering.last.offset}.{stream.filing.name}."
         self._above = above
         """Numbers up to this one are known to be used."""
         self._unix_ms = unix_ms
@@ -99,7 +104,7 @@ class StreamPublisher:
 
         Writes with the same subject are sent one after another.
         """
-        publishes = [_Publishing(write, self._stream.subjects + _last_part(write)) for write in _fitting(writes)]
+        publishes = [self._publishing(write) for write in _fitting(writes)]
         for publish in publishes:
             publish.result = self._refusal(publish.write)
         before = len(publishes) + 1
@@ -121,6 +126,12 @@ class StreamPublisher:
             raise LogUnavailable("JetStream does not finish writing a message with the same key")
         return results
 
+    def _publishing(self, write: Write) -> _Publishing:
+        part = write.id if write.key is None else subject_part(write.key)
+        own = self._subjects + part
+        subjects = [own + self._numbered + self._filing.parts(draft) for draft in write.drafts]
+        return _Publishing(write, subjects, f"{own}.>")
+
     def _refusal(self, write: Write) -> InvalidMessage | None:
         """Return why the server can never store this write, or None. It would close the connection."""
         if len(write.drafts) > _MAX_BATCH:
@@ -140,8 +151,8 @@ class StreamPublisher:
         for publish, answer in zip(publishes, answers, strict=True):
             code = error_code(answer)
             if code is None:
-                publish.result = self._stored(publish.write, answer["seq"])
-            elif code == _OTHER_LAST_NUMBER:
+                publish.result = self._stored(publish.write, answer["seq"] + self._stream.numbering.last.offset)
+            elif code == OTHER_LAST_NUMBER:
                 known.append(publish)
             elif code != _BEING_WRITTEN:
                 raise LogUnavailable(error_text(answer))
@@ -151,14 +162,15 @@ class StreamPublisher:
     async def _look_up(self, publishes: Sequence[_Publishing]) -> None:
         """Set the results of publishes whose subjects already have messages."""
         requests = [
-            api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.subject}) for each in publishes
+            api_request(f"STREAM.MSG.GET.{self._stream.name}", {"last_by_subj": each.every_subject})
+            for each in publishes
         ]
         for publish, answer in zip(publishes, await self._connection.exchange(requests), strict=True):
             code = error_code(answer)
             if code is None:
                 self._take(publish, answer["message"])
-            elif code == _NO_MESSAGE:
-                publish.last_number = 0
+            elif code == NO_MESSAGE:
+                publish.last_sequence = 0
             else:
                 raise LogUnavailable(error_text(answer))
 
@@ -168,11 +180,11 @@ class StreamPublisher:
         if stored is None or not stored.is_last:
             # A part of a batch, which every reader skips. Other messages may follow it, so it cannot be completed with
             # contiguous numbers: store the whole batch again.
-            publish.last_number = message["seq"]
+            publish.last_sequence = message["seq"]
         elif stored.is_of(publish.write):
-            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=True)
+            publish.result = self._receipt(self._stream.number_of(message), stored.place, stored.unix_ms, new=True)
         elif stored.has_drafts_of(publish.write):
-            publish.result = self._receipt(message["seq"], stored.place, stored.unix_ms, new=False)
+            publish.result = self._receipt(self._stream.number_of(message), stored.place, stored.unix_ms, new=False)
         else:
             publish.result = IdempotencyConflict()
 
@@ -187,18 +199,14 @@ class StreamPublisher:
 
 
 def subject_part(key: str) -> str:
-    """Return the last part of the subject for an idempotency key: its digest, since a key may have any characters."""
+    """Return the part of a subject for an idempotency key: its digest, since a key may have any characters."""
     return sha256(key.encode()).hexdigest()
-
-
-def _last_part(write: Write) -> str:
-    return write.id if write.key is None else subject_part(write.key)
 
 
 def _first_of_each_subject(publishes: Sequence[_Publishing]) -> list[_Publishing]:
     first: dict[str, _Publishing] = {}
     for publish in publishes:
-        first.setdefault(publish.subject, publish)
+        first.setdefault(publish.every_subject, publish)
     return [*first.values()]
 
 

@@ -1,7 +1,7 @@
 """The stream that stores a log: its settings, and what it holds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -9,10 +9,15 @@ from unmissed.core.errors import ConfigurationError, LogUnavailable
 from unmissed.core.retention import Retention
 from unmissed.logs.engine import Seen
 from unmissed.logs.jetstream.address import StreamAddress
+from unmissed.logs.jetstream.filing import Filing
+from unmissed.logs.jetstream.segments import Numbering
 
-_FORMAT = "2"
+_FORMAT = "3"
 _EPOCH_KEY = "unmissed-epoch"
 _FORMAT_KEY = "unmissed-format"
+_NUMBERING_KEY = "unmissed-numbers"
+_RULES_KEY = "unmissed-rules"
+_FILED_SINCE_KEY = "unmissed-filed-since"
 
 _LEAST_MESSAGES = 10_000
 """Messages are also the receipts of their keys, so a stream holds more of them than a window."""
@@ -55,16 +60,12 @@ _OPTIONS = {
 
 
 def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_number: int) -> dict[str, Any]:
-    """Return the settings of the stream for a new epoch.
-
-    The epoch is a part of the subjects, so that a message for one epoch cannot get a number of another epoch.
-    """
+    """Return the settings of the stream for a new epoch."""
     max_messages = max(_LEAST_MESSAGES, 2 * retention.max_messages)
     return {
         **_FIXED,
         "name": address.name,
         "description": "Messages of unmissed",
-        "subjects": [f"{address.name}.{epoch}.*"],
         "num_replicas": address.replicas,
         "max_age": int((retention.max_age + _JUMP_SECONDS) * 1e9),
         "max_msgs": max_messages,
@@ -74,7 +75,25 @@ def settings(address: StreamAddress, retention: Retention, *, epoch: str, first_
         "first_seq": first_number,
         # Deleting a single message would leave a hole in the numbers.
         "deny_delete": True,
-        "metadata": {_EPOCH_KEY: epoch, _FORMAT_KEY: _FORMAT},
+        **addressed(address.name, epoch, Numbering(), Filing(retention.rules), filed_since=first_number - 1),
+    }
+
+
+def addressed(name: str, epoch: str, numbering: Numbering, filing: Filing, *, filed_since: int) -> dict[str, Any]:
+    """Return the settings that depend on the numbers of new messages, and on the rules by which they are filed.
+
+    Epoch, offset and rules are parts of the subjects: the server refuses a message of a node that expects others.
+    Messages up to the number ``filed_since`` may have been filed by other rules.
+    """
+    return {
+        "subjects": [f"{name}.{epoch}.*.{numbering.last.offset}.{filing.name}.>"],
+        "metadata": {
+            _EPOCH_KEY: epoch,
+            _FORMAT_KEY: _FORMAT,
+            _NUMBERING_KEY: numbering.text,
+            _RULES_KEY: filing.text,
+            _FILED_SINCE_KEY: str(filed_since),
+        },
     }
 
 
@@ -85,37 +104,83 @@ class StreamInfo:
     name: str
     epoch: str
     first_number: int
-    oldest: int
-    latest: int
+    numbering: Numbering
+    filing: Filing
+    filed_since: int
+    """Messages up to this number may have been filed by other rules."""
+    first_sequence: int
+    first_offset: int
+    last_sequence: int
+    last_offset: int
+    """The offsets between the sequences and the numbers of the oldest and of the newest message."""
     deleted: int
     """How many messages between the oldest and the latest are missing."""
     server_ms: float
     leader_is_certain: bool
     """Whether the server that answered is certain to be the leader still."""
+    is_clustered: bool
+    leader_run: str
+    """Names the leader and the time since when it has been the leader, or is empty if the server does not say."""
+    config: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def of(cls, info: Mapping[str, Any], address: StreamAddress, retention: Retention) -> "StreamInfo":
         """Read an answer to ``STREAM.INFO``. Raises ConfigurationError if this node cannot use the stream."""
-        config, state, cluster = info["config"], info["state"], info.get("cluster", {})
+        config, state, cluster = info["config"], info["state"], info.get("cluster") or {}
         if info.get("cluster") is not None and not cluster.get("leader"):
             raise LogUnavailable(f"the stream {address.name} has no leader at the moment")
-        epoch = _epoch(config, address.name)
-        _check(config, settings(address, retention, epoch=epoch, first_number=0))
+        metadata = _metadata(config, address.name)
+        epoch, numbering = metadata[_EPOCH_KEY], Numbering.of(metadata[_NUMBERING_KEY])
+        filing, filed_since = Filing.of(metadata[_RULES_KEY]), int(metadata[_FILED_SINCE_KEY])
+        wanted = settings(address, retention, epoch=epoch, first_number=0)
+        _check(config, wanted | addressed(address.name, epoch, numbering, filing, filed_since=filed_since))
         return cls(
             name=address.name,
             epoch=epoch,
             first_number=config.get("first_seq", 1),
-            oldest=state["first_seq"],
-            latest=state["last_seq"],
+            numbering=numbering,
+            filing=filing,
+            filed_since=filed_since,
+            first_sequence=state["first_seq"],
+            first_offset=numbering.number(state["first_seq"]) - state["first_seq"],
+            last_sequence=state["last_seq"],
+            last_offset=numbering.number(state["last_seq"]) - state["last_seq"],
             deleted=state.get("num_deleted", 0),
             server_ms=unix_ms_of(info["ts"]),
             leader_is_certain=_has_majority(config["num_replicas"], cluster.get("replicas") or ()),
+            is_clustered="name" in cluster,
+            leader_run=f"{cluster['leader']} {cluster['leader_since']}" if "leader_since" in cluster else "",
+            config=config,
         )
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no message is stored."""
+        return self.last_sequence < self.first_sequence
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest message that is stored, or was."""
+        return self.last_sequence + self.last_offset
+
+    @property
+    def latest(self) -> int:
+        """The highest number that is used, or that is passed because messages are lost."""
+        return max(self.newest, self.numbering.lost, self.first_number - 1)
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest message that is stored, or ``latest + 1``."""
+        return self.latest + 1 if self.is_empty else self.first_sequence + self.first_offset
+
+    @property
     def subjects(self) -> str:
-        """The subjects of this epoch, without the last part."""
+        """What the subjects of this epoch begin with."""
         return f"{self.name}.{self.epoch}."
+
+    def number_of(self, message: Mapping[str, Any]) -> int:
+        """Return the number of the message in an answer to ``STREAM.MSG.GET``."""
+        return int(message["seq"]) + int(message["subject"].split(".", 4)[3])
 
     def has_lost(self, seen: Seen, *, stored_ms: int | None) -> bool:
         """Return whether a message that was seen is lost, or its number would be used again.
@@ -129,8 +194,8 @@ class StreamInfo:
         return seen.unix_ms != 0 and stored_ms not in (None, seen.unix_ms)
 
 
-def _epoch(config: Mapping[str, Any], name: str) -> str:
-    metadata = config.get("metadata") or {}
+def _metadata(config: Mapping[str, Any], name: str) -> Mapping[str, str]:
+    metadata: Mapping[str, str] = config.get("metadata") or {}
     if _EPOCH_KEY not in metadata:
         raise ConfigurationError(
             f"UNMISSED_LOG_URL: the stream {name} belongs to another application: choose another ?name="
@@ -140,8 +205,7 @@ def _epoch(config: Mapping[str, Any], name: str) -> str:
             f"UNMISSED_LOG_URL: the stream {name} was created by another version, in format "
             f"{metadata.get(_FORMAT_KEY)} instead of {_FORMAT}: choose another ?name="
         )
-    epoch: str = metadata[_EPOCH_KEY]
-    return epoch
+    return metadata
 
 
 def _check(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -23,6 +23,10 @@ def test_a_url_tells_the_servers_and_the_stream(
     assert (servers, user, password, name) == (address.servers, address.user, address.password, address.name)
 
 
+def test_a_server_is_said_to_lose_nothing_only_with_sync_always() -> None:
+    assert [True, False] == [StreamAddress.of(url).sync_always for url in ("nats://a?sync=always", "nats://a")]
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -35,6 +39,7 @@ def test_a_url_tells_the_servers_and_the_stream(
         "nats://u:secret@h?name=",
         "nats://u:secret@h?replicas=2",
         "nats://u:secret@h?tls=yes",
+        "nats://u:secret@h?sync=sometimes",
         "nats://u:secret@h?other=1",
     ],
 )

@@ -478,7 +478,8 @@ async def test_an_idle_stream_stays_readable(url: str) -> None:
     observer = await nats.connect(url.partition("?")[0])
     pulls = await observer.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{name}.>")
     async with node(url) as (log, window), connection(url) as connected:
-        consumer = StreamConsumer(connected, stream=name, subjects=f"{name}.{window.epoch}.", pull_seconds=2)
+        stream = StreamInfo.of(await api(url, "STREAM.INFO.*"), StreamAddress.of(url), Retention())
+        consumer = StreamConsumer(connected, stream=stream, pull_seconds=2)
         reading = asyncio.create_task(first_records(consumer, window.latest))
         asked = list[int]()
         while asked.count(2 * 10**9) < 2:
@@ -498,7 +499,7 @@ async def first_records(consumer: StreamConsumer, number: int) -> Sequence[Recor
 
 async def store_part(url: str, window: Window, *, key: str, messages: int = 2, of: str = "") -> None:
     """Store the first messages of a batch, as a single server does that is killed while it stores the batch."""
-    subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part(key)}"
+    subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part(key)}.0.-.-"
     now_ms = int(time.time() * 1000)
     async with connection(url) as connected:
         for place, draft in enumerate(drafts(messages, of=of), start=1):
@@ -578,7 +579,7 @@ async def test_a_write_without_a_key_is_stored_whole_after_its_part(url: str) ->
     write = Write(drafts(3), None, b"", asyncio.get_running_loop().create_future())
     async with connection(url) as connected:
         part = encode_body(write.drafts[0], unix_ms=1_796_000_000_000, log_ms=1_796_000_000_000, place=1)
-        await connected.ask(Packet(f"{StreamAddress.of(url).name}.{state.epoch}.{write.id}", part))
+        await connected.ask(Packet(f"{StreamAddress.of(url).name}.{state.epoch}.{write.id}.0.-.-", part))
 
     [stored] = await writer.write([write], Seen(state.epoch, state.latest, 0))
 
@@ -608,7 +609,9 @@ async def test_a_message_of_another_program_is_skipped_by_every_node_and_logged_
     async with node(url) as (log, window):
         before = await log.publish(drafts(1, of="before "))
         async with connection(url) as connected:
-            await connected.ask(Packet(f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('key')}", body))
+            await connected.ask(
+                Packet(f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('key')}.0.-.-", body)
+            )
         await until_reached(window, before.receipt.first + 1)
         foreign = [record.message for record in caplog.records if "did not write" in record.message]
 
@@ -627,7 +630,7 @@ async def test_the_state_of_a_stream_that_ends_with_a_message_of_another_program
     async with node(url) as (log, window):
         number = (await log.publish(drafts(1))).receipt.first + 1
         async with connection(url) as connected:
-            await connected.ask(Packet(f"{StreamAddress.of(url).name}.{window.epoch}.foreign", b"hello"))
+            await connected.ask(Packet(f"{StreamAddress.of(url).name}.{window.epoch}.foreign.0.-.-", b"hello"))
         await until_reached(window, number)
         other = engine(url)
         await other.connect()
@@ -644,7 +647,7 @@ async def test_a_message_with_the_headers_of_a_status_is_skipped(url: str, statu
         host, port = StreamAddress.of(url).servers[0].removeprefix("nats://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         headers = f"NATS/1.0 {status}\r\n\r\n".encode(errors="surrogateescape")
-        subject = f"{StreamAddress.of(url).name}.{window.epoch}.foreign"
+        subject = f"{StreamAddress.of(url).name}.{window.epoch}.foreign.0.-.-"
         writer.write(
             b'CONNECT {"verbose":false,"headers":true}\r\n'
             b"HPUB %b %d %d\r\n%b\r\nPING\r\n" % (subject.encode(), len(headers), len(headers), headers)
@@ -663,10 +666,10 @@ async def test_a_message_with_the_headers_of_a_status_is_skipped(url: str, statu
 async def test_holes_of_a_damaged_stream_are_skipped(url: str) -> None:
     async with node(url) as (log, window):
         await log.publish(drafts(5))
-        await api(url, "STREAM.PURGE.*", {"filter": f"{StreamAddress.of(url).name}.{window.epoch}.none"})
+        await api(url, "STREAM.PURGE.*", {"filter": f"{StreamAddress.of(url).name}.{window.epoch}.none.0.-.-"})
         first = await log.publish(drafts(1), idempotency_key="hole")
         await log.publish(drafts(2))
-        subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('hole')}"
+        subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('hole')}.>"
         assert 1 == (await api(url, "STREAM.PURGE.*", {"filter": subject}))["purged"]
 
     async with node(url) as (log, window):
@@ -683,7 +686,7 @@ async def test_a_hole_between_messages_is_skipped(url: str) -> None:
         await log.publish(drafts(3))
         first = (await log.publish(drafts(1), idempotency_key="hole")).receipt.first
         await log.publish(drafts(2))
-        subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('hole')}"
+        subject = f"{StreamAddress.of(url).name}.{window.epoch}.{subject_part('hole')}.>"
         assert 1 == (await api(url, "STREAM.PURGE.*", {"filter": subject}))["purged"]
 
     async with node(url) as (log, window):
