@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, Unpack, overload
 
 from pydantic import BaseModel
 
@@ -18,7 +18,7 @@ from unmissed.cluster.presence_messages import PresenceState
 from unmissed.core.audience import Identity, granted_topics, keys_of
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import AlreadyRunning, InvalidMessage, NotRunning, UnknownConnection, WrongThread
-from unmissed.core.messages import Message, addressed
+from unmissed.core.messages import Message, PublishOptions, Recipients, published
 from unmissed.core.revocations import Revocations
 from unmissed.core.server_frames import PRESENCE_TYPE
 from unmissed.core.window import Page, Window
@@ -186,16 +186,21 @@ class ConnectionManager(Registration):
 
     # Messages
 
+    @overload
     async def broadcast(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Message:
+        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[PublishOptions]
+    ) -> Message: ...
+
+    @overload
+    async def broadcast(
+        self, message: Mapping[str, Any], *, ephemeral: Literal[True], **options: Unpack[Recipients]
+    ) -> None: ...
+
+    async def broadcast(
+        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[PublishOptions]
+    ) -> Message | None:
         """Publish ``{"type": str, "data"?: any, ...}``, by default to everyone. The same as ``publish``."""
-        return await self.publish(message, users=users, topics=topics, idempotency_key=idempotency_key)
+        return await self._publish(message, options, ephemeral=ephemeral)
 
     async def send_message(
         self, connection_id: str, message: Mapping[str, Any], *, idempotency_key: str | None = None
@@ -207,19 +212,29 @@ class ConnectionManager(Registration):
         user_id = self.running.connection(connection_id).identity.user_id
         return await self.publish(message, users=[user_id], idempotency_key=idempotency_key)
 
+    @overload
     async def emit(
         self,
         type: str | BaseModel,
         data: object = ...,
         *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Message:
-        """Publish ``{"type": type, "data": data}``; return it stamped. Raises what ``publish`` raises.
+        ephemeral: Literal[False] = False,
+        **options: Unpack[PublishOptions],
+    ) -> Message: ...
+
+    @overload
+    async def emit(
+        self, type: str | BaseModel, data: object = ..., *, ephemeral: Literal[True], **options: Unpack[Recipients]
+    ) -> None: ...
+
+    async def emit(
+        self, type: str | BaseModel, data: object = ..., *, ephemeral: bool = False, **options: Unpack[PublishOptions]
+    ) -> Message | None:
+        """Publish ``{"type": type, "data": data}`` with the options of ``publish``; return it stamped.
 
         Without ``data`` the message has none; ``None`` is null. ``type`` may be a Pydantic model instead: its fields
-        are the data, and its class names the type, as registered with ``event``, or else by its name.
+        are the data, and its class names the type, as registered with ``event``, or else by its name. Raises what
+        ``publish`` raises.
         """
         if isinstance(type, BaseModel):
             if data is not ...:
@@ -227,27 +242,53 @@ class ConnectionManager(Registration):
             message = self.events.message_of(type)
         else:
             message = {"type": type} if data is ... else {"type": type, "data": data}
-        return await self.publish(message, users=users, topics=topics, idempotency_key=idempotency_key)
+        return await self._publish(message, options, ephemeral=ephemeral)
+
+    @overload
+    async def publish(
+        self, message: Mapping[str, Any], *, ephemeral: Literal[False] = False, **options: Unpack[PublishOptions]
+    ) -> Message: ...
+
+    @overload
+    async def publish(
+        self, message: Mapping[str, Any], *, ephemeral: Literal[True], **options: Unpack[Recipients]
+    ) -> None: ...
 
     async def publish(
-        self,
-        message: Mapping[str, Any],
-        *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Message:
+        self, message: Mapping[str, Any], *, ephemeral: bool = False, **options: Unpack[PublishOptions]
+    ) -> Message | None:
         """Publish a message to ``users`` and to the followers of ``topics``; return it stamped.
 
-        Both may also be in the message. Without them, it is for everyone. Repeating an ``idempotency_key`` with the
-        same message and recipients publishes nothing, and returns the first message: see ``publish_batch``. Raises
-        InvalidMessage (no number is used), NotRunning, Draining, LogUnavailable, or WrongThread outside the manager's
-        loop; with a key, also IdempotencyConflict or TooManyRequests.
+        Without both, it is for everyone. With a ``key``, it is the value of this key, and replaces the earlier one with
+        the same recipients; with ``append=True`` it adds a piece to the value, and with ``deleted=True`` it ends it. An
+        ``ephemeral`` message has no number and is not stored: it is delivered to clients that are up to date now, after
+        what was published before, and to no other. None is returned for it.
+
+        Repeating an ``idempotency_key`` with the same message and recipients publishes nothing, and returns the first
+        message: see ``publish_batch``. All but the last may also be in the message. Raises InvalidMessage (no number is
+        used), NotRunning, Draining, LogUnavailable, or WrongThread outside the manager's loop; with an idempotency key,
+        also IdempotencyConflict or TooManyRequests.
         """
+        return await self._publish(message, options, ephemeral=ephemeral)
+
+    async def _publish(self, message: Mapping[str, Any], options: PublishOptions, *, ephemeral: bool) -> Message | None:
         publication = await self.running.publish_batch(
-            [addressed(message, users=users, topics=topics)], idempotency_key=idempotency_key
+            _marked([published(message, options)], ephemeral=ephemeral), idempotency_key=options.get("idempotency_key")
         )
-        return publication.messages[0]
+        return publication.messages[0] if isinstance(publication, Publication) else None
+
+    @overload
+    async def publish_batch(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        publisher: str | None = None,
+        ephemeral: Literal[False] = False,
+    ) -> Publication: ...
+
+    @overload
+    async def publish_batch(self, messages: Iterable[Mapping[str, Any]], *, ephemeral: Literal[True]) -> None: ...
 
     async def publish_batch(
         self,
@@ -255,8 +296,11 @@ class ConnectionManager(Registration):
         *,
         idempotency_key: str | None = None,
         publisher: str | None = None,
-    ) -> Publication:
+        ephemeral: bool = False,
+    ) -> Publication | None:
         """Publish messages as one block of contiguous numbers. If one message is refused, none is published.
+
+        None is returned if all of them are ``ephemeral``: see ``publish``.
 
         Repeating an ``idempotency_key`` with the same messages publishes nothing and returns the first publication,
         ``repeated``: the key is known for at least ``max_age`` seconds, and on a log in memory until it ends. A key
@@ -265,17 +309,39 @@ class ConnectionManager(Registration):
         used up, Draining while the server shuts down, and LogUnavailable when the log has not stored the messages after
         ``publish_seconds``.
         """
-        return await self.running.publish_batch(messages, idempotency_key=idempotency_key, publisher=publisher)
+        publication = await self.running.publish_batch(
+            _marked(messages, ephemeral=ephemeral), idempotency_key=idempotency_key, publisher=publisher
+        )
+        return publication if isinstance(publication, Publication) else None
+
+    @overload
+    def publish_threadsafe(
+        self,
+        message: Mapping[str, Any],
+        *,
+        ephemeral: Literal[False] = False,
+        timeout: float | None = None,
+        **options: Unpack[PublishOptions],
+    ) -> Message: ...
+
+    @overload
+    def publish_threadsafe(
+        self,
+        message: Mapping[str, Any],
+        *,
+        ephemeral: Literal[True],
+        timeout: float | None = None,
+        **options: Unpack[Recipients],
+    ) -> None: ...
 
     def publish_threadsafe(
         self,
         message: Mapping[str, Any],
         *,
-        users: Iterable[str] | None = None,
-        topics: Iterable[str] | None = None,
-        idempotency_key: str | None = None,
+        ephemeral: bool = False,
         timeout: float | None = None,
-    ) -> Message:
+        **options: Unpack[PublishOptions],
+    ) -> Message | None:
         """Publish from another thread, such as that of a synchronous route; return the message once it is stamped.
 
         Messages from one thread keep their order. Raises what ``publish`` raises, and TimeoutError after ``timeout``
@@ -285,7 +351,7 @@ class ConnectionManager(Registration):
         running = self.running
         if running.is_own_loop:
             raise WrongThread(right_call="'await manager.publish(message)'")
-        publishing = self.publish(message, users=users, topics=topics, idempotency_key=idempotency_key)
+        publishing = self._publish(message, options, ephemeral=ephemeral)
         return asyncio.run_coroutine_threadsafe(publishing, running.loop).result(timeout)
 
     def get_messages_since(
@@ -394,3 +460,14 @@ class ConnectionManager(Registration):
     async def reconnect(self, connection_id: str) -> None:
         """Close a connection to any node with code 1012: its client reconnects. Raises UnknownConnection."""
         await self.running.cluster.logouts.reconnect(connection_id)
+
+
+def _marked(messages: Iterable[Mapping[str, Any]], *, ephemeral: bool) -> Iterator[Mapping[str, Any]]:
+    """Yield the messages, with the field ``ephemeral`` if they are. What is returned for them must be known before."""
+    for message in messages:
+        if ephemeral and isinstance(message, Mapping):
+            yield {**message, "ephemeral": True}
+        elif isinstance(message, Mapping) and message.get("ephemeral"):
+            raise InvalidMessage("an ephemeral message is published with manager.publish(message, ephemeral=True)")
+        else:
+            yield message

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,10 +12,12 @@ from unmissed.application.client_requests import ClientRequests
 from unmissed.application.commands import Commands
 from unmissed.application.hooks import ConnectionLifecycle, Hooks
 from unmissed.cluster.cluster_node import ClusterNode
+from unmissed.cluster.live_notes import HOLD_SECONDS
 from unmissed.cluster.overview import OwnNode
 from unmissed.cluster.presence_messages import PresenceMessages, PresenceState
 from unmissed.core.audience import Identity, keys_of
 from unmissed.core.client_frames import Command
+from unmissed.core.ephemeral import Ephemeral
 from unmissed.core.errors import (
     LOG_UNAVAILABLE,
     NODE_FAILS,
@@ -29,7 +30,7 @@ from unmissed.core.errors import (
     UnknownConnection,
     WrongThread,
 )
-from unmissed.core.messages import Draft, Message
+from unmissed.core.messages import Draft, Message, rfc3339
 from unmissed.core.receipts import key_of_user
 from unmissed.core.retention import Retention
 from unmissed.core.revocations import Revocations
@@ -83,6 +84,14 @@ class RestQuery:
     since: int | None = None
     epoch: str | None = None
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LivePublication:
+    """The result of publishing ephemeral messages: how many there were, and the timestamp of all."""
+
+    timestamp: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,7 @@ class Running:
             revocations,
             channel=log.channel,
             keys=_note_keys(settings, shared=log.channel is not None),
+            deliver=self._fan_out.send_live,
             clock=clocks.monotonic,
             wall_clock=clocks.wall,
         )
@@ -305,18 +315,22 @@ class Running:
         *,
         idempotency_key: str | None = None,
         publisher: str | None = None,
-    ) -> Publication:
-        """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``."""
+    ) -> Publication | LivePublication:
+        """Publish messages as one block of contiguous numbers: see ``ConnectionManager.publish_batch``.
+
+        If all of them have ``"ephemeral": true``, they are delivered live, and not stored.
+        """
         self.check_accepting(_FROM_THREADS)
         key = None if idempotency_key is None else key_of_user(publisher, idempotency_key)
-        return await self._store(await self._drafts(messages), key=key)
+        drafts = await self._drafts(messages)
+        if any(draft.ephemeral for draft in drafts):
+            return await self._publish_live(drafts, idempotency_key=idempotency_key)
+        return await self._store(drafts, key=key)
 
     async def _store(self, drafts: Sequence[Draft], *, key: str | None) -> Publication:
         await self._fan_out.wait_for_readers(drafts)
         # Again, since the manager may have stopped.
         self.check_accepting(_FROM_THREADS)
-        # No await from here to the append of a log in memory: what is published in between could be evicted unflushed.
-        self._fan_out.make_room(drafts)
         publishing = self._log.publish(drafts, idempotency_key=key)
         publication = await self._in_time(publishing, otherwise="the log did not store the message in time")
         if not publication.repeated:
@@ -327,6 +341,27 @@ class Running:
         """Publish the state of a user in a topic: see ``PresenceMessages.set_state``."""
         if self._presence is not None:
             await self._presence.set_state(user_id, wanted.topic, wanted.state)
+
+    async def _publish_live(self, drafts: Sequence[Draft], *, idempotency_key: str | None) -> LivePublication:
+        """Deliver ephemeral messages here, and send them to the other nodes."""
+        self.check_accepting(_FROM_THREADS)
+        if not all(draft.ephemeral for draft in drafts):
+            raise InvalidMessage("a batch is ephemeral as a whole, or not at all: publish two batches")
+        if idempotency_key is not None:
+            raise InvalidMessage("an ephemeral message has no Idempotency-Key: nothing remembers that it was published")
+        timestamp = rfc3339(self._clocks.wall())
+        after, ends_at = self.window.latest, self._clocks.monotonic() + HOLD_SECONDS
+        messages = [
+            Ephemeral(draft.unnumbered(timestamp=timestamp), draft.audience, after, ends_at) for draft in drafts
+        ]
+        self.measures.ephemeral_published += len(messages)
+        self._fan_out.send_live(messages)
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await self.cluster.live.send(messages)
+        except TimeoutError:
+            logger.debug("ephemeral messages have not reached the other nodes in time")
+        return LivePublication(timestamp, len(messages))
 
     async def _drafts(self, messages: Iterable[Mapping[str, Any]], *, traceparent: str | None = None) -> list[Draft]:
         """Return the messages, checked and encoded. ``traceparent`` is added where the publisher has given none."""
@@ -499,7 +534,7 @@ async def drafts_of(
 ) -> list[Draft]:
     """Check and encode a batch, in slices of 5 ms. Raises InvalidMessage, also if the log cannot hold it."""
     drafts, size, pace = list[Draft](), 0, None
-    counts = Counter[str]()
+    counts: dict[str, int] = {}
     for message in messages:
         if drafts:
             pace = pace or Pace()
@@ -518,13 +553,13 @@ async def drafts_of(
     return drafts
 
 
-def _check_count(draft: Draft, counts: Counter[str], retention: Retention) -> None:
+def _check_count(draft: Draft, counts: dict[str, int], retention: Retention) -> None:
     """Count a draft of a batch. Raises InvalidMessage if they are more than the rule of their first topic retains."""
     first = draft.audience.first
     rule = retention.rule_of(first)
     if rule is None or first is None or (draft.value is not None and draft.value.is_full):
         return
-    counts[first] += 1
+    counts[first] = counts.get(first, 0) + 1
     if counts[first] > rule.max_messages:
         raise InvalidMessage(
             f"a batch has at most {rule.max_messages} messages for {first[1:]!r}, as many as {rule.pattern!r} retains: "

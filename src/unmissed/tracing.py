@@ -17,7 +17,7 @@ from unmissed.core.window import Outcome, Page
 from unmissed.delivery.connection import Connection
 from unmissed.delivery.socket import Socket
 from unmissed.logs.base import Publication
-from unmissed.running import RestQuery, Running
+from unmissed.running import LivePublication, RestQuery, Running
 from unmissed.security.access import Subscription
 
 if TYPE_CHECKING:
@@ -106,10 +106,13 @@ class TracedRun(Running):
         *,
         idempotency_key: str | None = None,
         publisher: str | None = None,
-    ) -> Publication:
+    ) -> Publication | LivePublication:
         """Publish messages, in one span for all."""
         with self._tracer.publish() as span:
             publication = await super().publish_batch(messages, idempotency_key=idempotency_key, publisher=publisher)
+            if isinstance(publication, LivePublication):
+                span.set_attributes({"unmissed.ephemeral": True})
+                return publication
             if publication.repeated:
                 publication = replace(publication, messages=self._retained(publication.messages))
             span.set_attributes(

@@ -565,7 +565,7 @@ async def test_without_a_key_a_repeated_message_is_published_again(manager: Conn
 async def test_a_key_with_other_recipients_is_refused(manager: ConnectionManager) -> None:
     await manager.emit("a", users=["alice"], idempotency_key="k")
 
-    for recipients in ({}, {"users": ["bob"]}, {"users": ["alice"], "topics": ["news"]}):
+    for recipients in (dict[str, Any](), {"users": ["bob"]}, {"users": ["alice"], "topics": ["news"]}):
         with pytest.raises(IdempotencyConflict):
             await manager.emit("a", **recipients, idempotency_key="k")
 

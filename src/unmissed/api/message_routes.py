@@ -22,10 +22,10 @@ from unmissed.core.audience import PUBLISH_SCOPE, TOPICS_PATTERN, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
-from unmissed.core.rest import RecoveryAnswer, stamp_body
+from unmissed.core.rest import RecoveryAnswer, live_body, stamp_body
 from unmissed.logs.base import Publication
 from unmissed.manager import ConnectionManager
-from unmissed.running import RestQuery
+from unmissed.running import LivePublication, RestQuery
 from unmissed.security.access import Access
 
 PATH = "/websocket/messages"
@@ -70,6 +70,7 @@ def add_message_routes(
     async def publish(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Publish one message, or atomically an array of messages as one block of contiguous numbers.
 
+        With `"ephemeral": true`, which an array has for all or for none, messages are delivered live and not stored.
         The header `Idempotency-Key`, 1 to 255 visible ASCII characters such as a UUID, makes repeating a request safe:
         the same key with the same messages returns the first answer and publishes nothing; with others it answers 422.
         """
@@ -77,13 +78,16 @@ def add_message_routes(
         key = idempotency_key(request)
         body = await json_body(request, limit=manager.settings.max_message_bytes * BATCH_FACTOR)
         checked(identity, manager)  # The user may have been logged out while the body arrived.
-        publication = await manager.publish_batch(
+        publication = await manager.running.publish_batch(
             _items(body, max_item_bytes=manager.settings.max_message_bytes),
             idempotency_key=key,
             publisher=identity.user_id,
         )
-        stamps = _stamps(publication)
-        status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
+        if isinstance(publication, LivePublication):
+            stamps, status = [live_body(publication.timestamp)] * publication.count, HTTPStatus.ACCEPTED
+        else:
+            stamps = _stamps(publication)
+            status = HTTPStatus.OK if publication.repeated else HTTPStatus.CREATED
         is_array = body.lstrip().startswith(b"[")
         return _json(b"[%b]" % b",".join(stamps) if is_array else stamps[0], status)
 
@@ -155,6 +159,10 @@ _POST_DOCS: dict[str, Any] = {
             "description": "The Idempotency-Key was used before: the first response is repeated",
         },
         201: {"model": models.StampBody | list[models.StampBody], "description": "Published; an array if one was sent"},
+        202: {
+            "model": models.LiveBody | list[models.LiveBody],
+            "description": "Ephemeral messages were delivered to clients that are up to date",
+        },
         **documented(
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.FORBIDDEN,

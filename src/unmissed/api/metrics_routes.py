@@ -23,6 +23,12 @@ NODES = ("own", "all")
 _COUNTERS = {
     "published": ("unmissed_messages_published", "Messages that this process has published"),
     "delivered": ("unmissed_messages_delivered", "Messages written to connections"),
+    "ephemeral_published": ("unmissed_ephemeral_published", "Ephemeral messages that this process has published"),
+    "ephemeral_delivered": ("unmissed_ephemeral_delivered", "Ephemeral messages written to connections"),
+    "ephemeral_dropped": (
+        "unmissed_ephemeral_dropped",
+        "Ephemeral messages that this process has dropped: too many waited, or the messages before them did not come",
+    ),
     "evicted": ("unmissed_messages_evicted", "Messages evicted from the log of this process"),
     "gaps": ("unmissed_gaps", "Gaps that were declared to connected clients"),
     "stalls": ("unmissed_stalls", "Connections dropped because their client read nothing"),

@@ -121,6 +121,12 @@ class PublishBody(BaseModel):
         max_length=MAX_TOPICS,
     )
 
+    ephemeral: bool = Field(
+        default=False,
+        description="Delivered live to clients that are up to date, without a number, and not stored: for a typing "
+        "indicator, for example. An array has it for all messages or for none. It has no Idempotency-Key.",
+    )
+
 
 class PresentUser(BaseModel):
     """A user who follows a topic."""
@@ -160,4 +166,10 @@ class StampBody(BaseModel):
 
     sequence_number: int = Field(examples=[1795409482123969])
     epoch: str = Field(examples=["k3J9x0aQ_2fM"])
+    timestamp: str = Field(examples=["2026-01-31T12:00:00.000Z"])
+
+
+class LiveBody(BaseModel):
+    """The answer about an ephemeral message, which has no number."""
+
     timestamp: str = Field(examples=["2026-01-31T12:00:00.000Z"])

@@ -30,7 +30,7 @@ class ClientRequests:
         self,
         settings: Settings,
         *,
-        publish: Callable[..., Awaitable[Publication]],
+        publish: Callable[..., Awaitable[object]],
         commands: Commands,
         clock: Callable[[], float],
     ) -> None:
@@ -83,6 +83,14 @@ class ClientRequests:
 
     async def _answer_publish(self, identity: Identity, request: Publish) -> Answer:
         identity.require(PUBLISH_SCOPE, what="publishing")
-        publication = await self._publish(request.messages(), idempotency_key=request.id, publisher=identity.user_id)
+        # The id of an ephemeral message only names the answer: nothing remembers that it was published.
+        key = None if request.is_ephemeral else request.id
+        publication = await self._publish(request.messages(), idempotency_key=key, publisher=identity.user_id)
+        if isinstance(publication, Publication):
+            return self._published(request, publication)
+        return Answer(PublishedFrame(id=request.id).encode())
+
+    @staticmethod
+    def _published(request: Publish, publication: Publication) -> Answer:
         number = publication.receipt.first
         return Answer(PublishedFrame(id=request.id, sequence_number=number).encode(), after=number)

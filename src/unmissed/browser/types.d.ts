@@ -398,11 +398,14 @@ export interface FollowingFrame {
   id?: string;
 }
 
-/** The answer to publish. `sequence_number` is that of the message. It comes after all that you see up to this number. */
+/**
+ * The answer to publish. `sequence_number` is that of the message, unless it is ephemeral. It comes after all that you
+ * see up to this number.
+ */
 export interface PublishedFrame {
   type: "published";
   id: string;
-  sequence_number: number;
+  sequence_number?: number;
 }
 
 /** The answer to command. */
@@ -452,7 +455,8 @@ export interface UnfollowFrame {
 
 /**
  * Publish a message. Repeating an id publishes nothing. The message is as for `POST` (scope `messages:publish`).
- * Answered by `published`, or `error`, and a repeated id like the first time.
+ * Answered by `published`, or `error`, and a repeated id like the first time. An ephemeral message is published each
+ * time.
  */
 export interface PublishFrame {
   type: "publish";

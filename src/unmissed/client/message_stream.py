@@ -16,7 +16,7 @@ from unmissed.core.audience import checked_topic
 from unmissed.core.client_frames import Command, Follow, Publish, Unfollow, is_request_id
 from unmissed.core.errors import ConfigurationError, InvalidMessage, one_string
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
-from unmissed.core.messages import addressed
+from unmissed.core.messages import PublishOptions, published
 from unmissed.core.server_frames import ConnectedFrame, GapFrame
 from unmissed.core.window import Outcome
 
@@ -136,7 +136,7 @@ class Stream:
         RequestRefused, which states the reason of the server, RequestUnanswered, ConnectionRefused, InvalidMessage,
         or TooManyRequests if ``limit`` requests are waiting.
         """
-        addressed_message = addressed(message, users=users, topics=topics)
+        addressed_message = published(message, PublishOptions(users=users, topics=topics))
         number: int = await self._request(Publish.type, idempotency_key, message=addressed_message)
         return number
 

@@ -30,6 +30,8 @@ class Knowledge:
     """Returns the notes that a newly started node needs, each a kind and its content."""
     fingerprint: Callable[[], int]
     """Returns a number that is equal on nodes with the same facts."""
+    passing: frozenset[str] = frozenset()
+    """Kinds of notes without an answer that are no facts: a node that starts does not wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,7 @@ class Nodes:
                     answer = await answer
                 if "question" in note:
                     await self._send("answer", answer, question=note["question"])
-                else:
+                elif kind not in self._knowledge.passing:
                     self._introductions.facts += 1
             case _:
                 await self._meet(node, kind, content)

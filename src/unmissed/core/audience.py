@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from unmissed.core import fact
 from unmissed.core.encoding import encode_text
 from unmissed.core.errors import ConfigurationError, InvalidTopic, ScopeRequired, TopicRefused, one_string
 
@@ -189,7 +190,7 @@ def _check_time(seconds: object, *, field: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Audience:
     """The recipients of a message: everyone when ``keys`` is None, else all who have one of these keys."""
 
@@ -209,6 +210,7 @@ class Audience:
         if self.keys is not None:
             size = len(encode_text("".join(self.keys)))
             size_in_log = AUDIENCE_OVERHEAD + len(self.keys) * KEY_OVERHEAD + size
+        # Frozen for type checkers.
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "size_in_log", size_in_log)
 
@@ -230,7 +232,10 @@ class Audience:
         """
         if users is None and topics is None:
             return EVERYONE
-        return cls.with_keys([*map(topic_key, topics or ()), *map(user_key, users or ())])
+        keys = [] if topics is None else [topic_key(topic) for topic in topics]
+        if users is not None:
+            keys += [user_key(user) for user in users]
+        return cls.with_keys(keys)
 
     @classmethod
     def with_keys(cls, keys: Sequence[str]) -> "Audience":

@@ -121,7 +121,7 @@ class Publish:
     """Publish a message. Repeating an id publishes nothing.
 
     The message is as for ``POST`` (scope ``messages:publish``). Answered by ``published``, or ``error``, and a repeated
-    id like the first time.
+    id like the first time. An ephemeral message is published each time.
     """
 
     type: ClassVar[str] = "publish"
@@ -139,6 +139,14 @@ class Publish:
             return cls(_request_id(frame), encode_text(text))
         except ValueError as error:
             raise InvalidFrame(f"the message cannot be sent as JSON: {error}") from None
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether the message asks not to be stored. Only few are decoded for that."""
+        if b'"ephemeral"' not in self.text:
+            return False
+        [message] = self.messages()
+        return isinstance(message, dict) and message.get("ephemeral") is True
 
     def messages(self) -> Iterator[object]:
         """Yield the message without keeping it."""

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypedDict
 
+from unmissed.core import fact
 from unmissed.core.audience import EVERYONE, MAX_TOPICS, MAX_USERS, Audience, checked_topic
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.errors import InvalidMessage, InvalidTopic, MessageTooLarge, one_string
@@ -20,6 +21,8 @@ MESSAGE_OVERHEAD = 256
 
 VALUE_OVERHEAD = 600
 """Bytes that a message with a key takes in addition, for the index of values."""
+
+_RETENTION_KEYS = frozenset({"key", "append", "deleted", "ephemeral"})
 
 STAMPED_KEYS = ("sequence_number", "timestamp")
 """Keys that the server assigns; publishers may not use them."""
@@ -47,16 +50,6 @@ class Value:
     def is_full(self) -> bool:
         """Whether the message is the whole value, which is retained until it is replaced, deleted or too old."""
         return not self.append and not self.deleted
-
-
-_Fact = TypeVar("_Fact")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def fact(cls: type[_Fact]) -> type[_Fact]:
-    """Make a class a dataclass that is frozen for type checkers."""
-    # Freezing at run time doubles the time to create an object. Each publish creates a message, each recovery a page.
-    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 @fact
@@ -126,7 +119,7 @@ class Message:
         return message
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Draft:
     """A message from a publisher, validated and encoded. It has no number yet.
 
@@ -155,10 +148,11 @@ class Draft:
         rest = _checked(fields)
         message_type = rest.pop("type")
         users, topics = _checked_users(rest.pop("users", None)), _checked_topics(rest.pop("topics", None))
-        ephemeral, value = _flag(rest, "ephemeral"), _checked_value(rest)
-        if ephemeral and value is not None:
-            raise InvalidMessage("an ephemeral message is not stored, so it has no key: leave out key or ephemeral")
-        rest = {**_shown(topics, value), **rest}
+        value, ephemeral = (None, False) if _RETENTION_KEYS.isdisjoint(rest) else _checked_retention(rest)
+        if value is not None:
+            rest = {**_shown(value), **rest}
+        if topics is not None:
+            rest = {"topics": topics, **rest}
         if "data" in rest:
             rest = {"data": rest.pop("data"), **rest}
         try:
@@ -209,16 +203,46 @@ class Draft:
         return b'%b,"timestamp":"%b"%b%b' % (self.head, timestamp.encode(), self.trace, self.tail)
 
 
-def addressed(
-    message: Mapping[str, Any], *, users: Iterable[str] | None, topics: Iterable[str] | None
-) -> Mapping[str, Any]:
-    """Return the message with its recipients. Raises InvalidMessage for one string in place of a list."""
-    for name, value in (("users", users), ("topics", topics)):
-        if isinstance(value, str):
-            raise InvalidMessage(one_string(name, value))
-        if value is not None:
-            message = {**message, name: list(value)}
+class Recipients(TypedDict, total=False):
+    """Whom a message is for: without both, for everyone."""
+
+    users: Iterable[str] | None
+    topics: Iterable[str] | None
+    """The first topic decides how long the message is retained."""
+
+
+class PublishOptions(Recipients, total=False):
+    """How a message is published. What is left out may be in the message itself, except the idempotency key."""
+
+    key: str | None
+    """The message is the value of this key, and replaces the earlier one with the same recipients."""
+    append: bool
+    """The message adds a piece to the value instead."""
+    deleted: bool
+    """The value ends with this message instead."""
+    idempotency_key: str | None
+    """Repeating it with the same message publishes nothing, and returns the first message."""
+
+
+def published(message: Mapping[str, Any], options: PublishOptions) -> Mapping[str, Any]:
+    """Return the message with its recipients and key.
+
+    Raises InvalidMessage for one string in place of a list, and TypeError for an unknown option.
+    """
+    for name, value in options.items():
+        if name not in PublishOptions.__annotations__:
+            known = ", ".join(sorted(PublishOptions.__annotations__))
+            raise TypeError(f"{name!r} is no option of publishing: choose from ephemeral, {known}")
+        if name == "idempotency_key" or value is None or value is False:
+            continue
+        message = {**message, name: _listed(name, value) if name in Recipients.__annotations__ else value}
     return message
+
+
+def _listed(name: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        raise InvalidMessage(one_string(name, value))
+    return sorted(value) if isinstance(value, set | frozenset) else list(value)
 
 
 def rfc3339(unix_time: float) -> str:
@@ -281,6 +305,14 @@ def _checked_topics(topics: object) -> list[str] | None:
     return sorted(names) if isinstance(topics, set | frozenset) else names
 
 
+def _checked_retention(rest: dict[str, Any]) -> tuple[Value | None, bool]:
+    """Take the fields out of a message that say how it is retained: its value, and whether it is ephemeral."""
+    ephemeral, value = _flag(rest, "ephemeral"), _checked_value(rest)
+    if ephemeral and value is not None:
+        raise InvalidMessage("an ephemeral message is not stored, so it has no key: leave out key or ephemeral")
+    return value, ephemeral
+
+
 def _checked_value(rest: dict[str, Any]) -> Value | None:
     """Take ``key``, ``append`` and ``deleted`` out of the fields of a message."""
     key, append, deleted = rest.pop("key", None), _flag(rest, "append"), _flag(rest, "deleted")
@@ -302,10 +334,6 @@ def _flag(rest: dict[str, Any], name: str) -> bool:
     return given
 
 
-def _shown(topics: list[str] | None, value: Value | None) -> dict[str, Any]:
-    """Return the fields that clients see of the topics and the value; flags only if they are true."""
-    shown: dict[str, Any] = {} if topics is None else {"topics": topics}
-    if value is not None:
-        shown["key"] = value.key
-        shown |= {name: True for name in ("append", "deleted") if getattr(value, name)}
-    return shown
+def _shown(value: Value) -> dict[str, Any]:
+    """Return the fields that clients see of a value; flags only if they are true."""
+    return {"key": value.key} | {name: True for name in ("append", "deleted") if getattr(value, name)}

@@ -125,6 +125,11 @@ class StateAnswer:
         )
 
 
+def live_body(timestamp: str) -> bytes:
+    """Return the answer to a publisher about one ephemeral message."""
+    return b'{"timestamp":"%b"}' % timestamp.encode()
+
+
 def stamp_body(sequence_number: int, *, epoch: str, timestamp: str) -> bytes:
     """Return the answer to a publisher about one message: the body of ``POST /websocket/messages``."""
     return b'{"sequence_number":%d,"epoch":"%b","timestamp":"%b"}' % (

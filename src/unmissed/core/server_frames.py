@@ -308,13 +308,14 @@ class FollowingFrame(ServerFrame):
 class PublishedFrame(ServerFrame):
     """The answer to publish.
 
-    ``sequence_number`` is that of the message. It comes after all that you see up to this number.
+    ``sequence_number`` is that of the message, unless it is ephemeral. It comes after all that you see up to this
+    number.
     """
 
     type: ClassVar[str] = "published"
 
     id: Annotated[str, REQUEST_ID]
-    sequence_number: Annotated[int, NUMBER]
+    sequence_number: Annotated[int | None, NUMBER] = None
 
 
 @_frame

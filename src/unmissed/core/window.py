@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice, takewhile
 
+from unmissed.core import fact
 from unmissed.core.audience import EVERYONE, Audience, visible
 from unmissed.core.evictions import Evictions
-from unmissed.core.messages import Draft, Message, Value, fact
+from unmissed.core.messages import Draft, Message
 from unmissed.core.ordered import AudienceIndex, Ordered, Shelf
 from unmissed.core.retention import Retention
 from unmissed.core.shelves import ShelfFacts, Shelves
@@ -21,6 +22,9 @@ SCAN = 2_000
 
 _PAGE_SCAN = 10_000
 """The same for a page over REST, which is one step: more than 1 MiB of messages of common size."""
+
+_REMOVED_AT_ONCE = 250
+"""The most replaced messages that one append removes: a value may replace thousands of pieces."""
 
 _SCAN_FACTOR = 8
 """Reading this many neighbouring messages takes about as long as finding one by its number."""
@@ -120,6 +124,8 @@ class Window:
         self.evicted_through = first_number - 1
         """The highest number that was evicted for any client."""
         self._evictions = Evictions(first_number - 1, retention=self.retention)
+        self._left_out: list[tuple[int, int]] = []
+        """Ranges of numbers that ``leave_out`` declared: above the first, up to the second."""
         self._empty()
 
     def _empty(self) -> None:
@@ -128,6 +134,8 @@ class Window:
         self._addressed = AudienceIndex(self._messages)
         self._shelves = Shelves(self.retention, self._messages)
         self._values = Values()
+        self._replaced: dict[int, Message] = {}
+        """Messages that were replaced, but are not removed yet."""
         self.changes += 1
 
     @property
@@ -166,7 +174,11 @@ class Window:
         """
         audience, value, size = message.audience, message.value, message.size_in_log
         if value is not None:
-            self._replace(message, value, whole=whole)
+            self._replaced.update(
+                (each.sequence_number, each) for each in self._values.add(message, value, whole=whole)
+            )
+        if self._replaced:
+            self._remove_replaced()
         # Before the list of all messages, which the index may copy.
         if audience.keys is not None or not self._addressed.is_trivial:
             self._addressed.add(message)
@@ -182,11 +194,12 @@ class Window:
         while self._size > self.retention.max_bytes:
             self._make_room()
 
-    def _replace(self, message: Message, value: Value, *, whole: bool) -> None:
-        for each in self._values.add(message, value, whole=whole):
+    def _remove_replaced(self) -> None:
+        """Remove replaced messages, of many only the first: until the others are removed, reading them does no harm."""
+        for number in tuple(islice(self._replaced, _REMOVED_AT_ONCE)):
+            message = self._replaced[number]
             # The order of topics may differ, and with it the rule.
-            self._remove(each, self._shelves.of(each.audience), is_lost=False)
-            self.replaced_messages += 1
+            self._remove(message, self._shelves.of(message.audience))
 
     def _make_room(self) -> None:
         """Evict the oldest message of the rule that takes the most bytes."""
@@ -195,7 +208,7 @@ class Window:
         if oldest is not None:
             self._remove(oldest, largest)
 
-    def _remove(self, message: Message, shelf: Shelf, *, is_lost: bool = True) -> None:
+    def _remove(self, message: Message, shelf: Shelf) -> None:
         """Remove a message, which is lost for clients that have not seen it unless another one has replaced it."""
         number, size = message.sequence_number, message.size_in_log
         self._messages.remove(number)
@@ -204,17 +217,21 @@ class Window:
         shelf.remove(message, size=size)
         self._size -= size
         self.changes += 1
-        if is_lost:
-            self.evicted_messages += 1
-            # A third of the time of ``max``, in what each publish does.
-            if number > self.evicted_through:  # noqa: PLR1730
-                self.evicted_through = number
-            self._evictions.add(message)
-            if message.value is not None:
-                self._values.evicted(message, message.value)
+        if self._replaced and self._replaced.pop(number, None) is not None:
+            self.replaced_messages += 1
+            return
+        self.evicted_messages += 1
+        # A third of the time of ``max``, in what each publish does.
+        if number > self.evicted_through:  # noqa: PLR1730
+            self.evicted_through = number
+        self._evictions.add(message)
+        if message.value is not None:
+            self._values.evicted(message, message.value)
 
     def expire(self, now: float) -> None:
         """Evict messages that are as old as their rule allows at ``now`` (monotonic seconds)."""
+        if self._replaced:
+            self._remove_replaced()
         for shelf in self._shelves if self._shelves.has_rules else (self._shelves.others,):
             while (oldest := shelf.too_old(now)) is not None:
                 self._remove(oldest, shelf)
@@ -227,6 +244,15 @@ class Window:
         """
         self.latest = self.evicted_through = number
         self._evictions.forget(number)
+        self.changes += 1
+
+    def leave_out(self, after: int, through: int) -> None:
+        """Declare that no message of this log has a number above ``after`` up to ``through``, and continue after them.
+
+        A position among them is a gap: its client has seen messages that the log has lost.
+        """
+        self._left_out.append((after, through))
+        self.latest = max(self.latest, through)
         self.changes += 1
 
     def restore(self, earlier: Earlier) -> None:
@@ -285,7 +311,7 @@ class Window:
 
     def is_whole(self, message: Message) -> bool:
         """Return whether all parts of the value that a retained message with a key belongs to are retained."""
-        return self._values.is_whole(message)
+        return message.sequence_number not in self._replaced and self._values.is_whole(message)
 
     # Reading
 
@@ -306,6 +332,9 @@ class Window:
         if position == 0:
             position = start
         lost = self.lost_through(keys)
+        for after, through in self._left_out:
+            if after < position < through:
+                lost = max(lost, through)
         if epoch not in (None, self.epoch) or not start <= position <= self.latest:
             # Below the lowest retained number: everything that is retained follows.
             return Located(Outcome.RESET, self.oldest - 1, lost)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from unmissed.core.audience import Identity
 from unmissed.core.close_codes import CloseCode
+from unmissed.core.ephemeral import LiveBatch
 from unmissed.core.reader import ClientReader, TopicChange, Turn
 from unmissed.core.server_frames import ReconnectFrame
 from unmissed.delivery.inbox import Closing, Effect, Granted, Inbox, Renewed, RequestHandling
@@ -156,6 +157,20 @@ class Connection:
         self._write()
         if self.reader.up_to_date is not was_up_to_date:
             self._reports.progressed(self)
+
+    def deliver_live(self, batch: LiveBatch) -> int:
+        """Write what is due, and then the ephemeral messages that the client sees. Return how many were written.
+
+        None are written to a client that is behind, or whose socket accepts no data: it gets them now or never.
+        """
+        self.deliver()
+        if not self.reader.up_to_date or not self._socket.writable:
+            return 0
+        chunk = batch.visible_to(self.reader.keys)
+        if chunk is None:
+            return 0
+        self._socket.write(chunk)
+        return len(chunk.payloads)
 
     def _write(self) -> None:
         """Write what the reader returns, until the socket accepts no more data or nothing is left in this turn.

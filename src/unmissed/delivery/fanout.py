@@ -6,11 +6,13 @@ import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from unmissed.core.audience import keys_of
 from unmissed.core.chunks import Chunks
 from unmissed.core.close_codes import CloseCode
+from unmissed.core.ephemeral import Ephemeral, LiveBatch, WaitingMessages
 from unmissed.core.messages import Draft, Message
 from unmissed.core.reader import ClientReader, TopicChange
 from unmissed.core.server_frames import ConnectedFrame
@@ -89,6 +91,9 @@ class FanOut:
             turn_over=Turns[Connection](lambda connection: for_each((connection,), Connection.deliver)).add,
             topics_changed=self.connections.index,
         )
+        self._live = WaitingMessages()
+        self._batch: LiveBatch | None = None
+        """The ephemeral messages that a flush delivers, from its first slice to its last."""
         self._rest: Iterator[Connection] | None = None
         """The connections that a flush in slices has not reached yet."""
         self._flushing = self._flushed = _Mark.of(window)
@@ -155,7 +160,7 @@ class FanOut:
         # Without keys first: the keys of a thousand topics are created only if something after the position was
         # evicted, which may have been for others. Most clients that come back have no gap of either kind.
         located = self.window.locate(wanted.since, epoch=wanted.epoch)
-        if located.outcome is not Outcome.GAP:
+        if located.lost_through <= located.start:
             return located
         keys = keys_of(wanted.identity.user_id, wanted.topics)
         return self.window.locate(wanted.since, epoch=wanted.epoch, keys=keys)
@@ -219,6 +224,9 @@ class FanOut:
 
     def flush(self) -> None:
         """Bring every connection up to date as far as its socket accepts data."""
+        # Not from the start: the connections of earlier slices have its ephemeral messages.
+        while self._batch is not None:
+            self.flush_slice()
         self._rest = None
         while not self.flush_slice():
             pass
@@ -228,19 +236,23 @@ class FanOut:
 
         A message that is published between two slices reaches the connections of the later ones with this flush.
         """
-        if self._rest is None and self._flushed.latest == self.window.latest:
-            return True
+        if self._rest is None:
+            if self._live.messages:
+                self._batch = self._next_batch()
+            if self._batch is None and self._flushed.latest == self.window.latest:
+                return True
         started = self._clock()
         if self._rest is None:
             # A copy: connections begin and end between two slices.
             self._rest = iter(tuple(self._audience()))
             self._flushing = _Mark.of(self.window)
-        reached = for_each(islice(self._rest, SLICE), Connection.deliver)
+        deliver = Connection.deliver if self._batch is None else partial(self._deliver_live, self._batch)
+        reached = for_each(islice(self._rest, SLICE), deliver)
         now = self._clock()
         self.measures.flush_seconds.observe(now - started)
         if reached == SLICE:
             return False
-        self._rest = None
+        self._rest = self._batch = None
         # The messages of this flush are those between the two marks, so they are measured before the mark moves.
         self._measure_writes(now)
         # To the mark of its beginning: what was appended between two slices has not reached the earlier ones.
@@ -263,12 +275,30 @@ class FanOut:
         # The recipients of evicted messages are no longer known here: each reader checks whether it has a gap.
         if flushed < window.evicted_through:
             return self.connections.by_id.values()
-        keys: set[str] = set()
+        batch = self._batch
+        if batch is not None and batch.keys is None:
+            return self.connections.by_id.values()
+        keys = set[str]() if batch is None else set(batch.keys or ())
         for message in window.messages_after(flushed):
             if message.audience.keys is None:
                 return self.connections.by_id.values()
             keys |= message.audience.keys
         return self.connections.with_any_of(keys)
+
+    # Ephemeral messages
+
+    def send_live(self, messages: Sequence[Ephemeral]) -> None:
+        """Deliver ephemeral messages with the next flush for which this window has the messages before them."""
+        self.measures.ephemeral_dropped += self._live.add(messages)
+        self._throttle.request()
+
+    def _next_batch(self) -> LiveBatch | None:
+        messages, dropped = self._live.take(self.window.latest, now=self._clock())
+        self.measures.ephemeral_dropped += dropped
+        return LiveBatch(messages) if messages else None
+
+    def _deliver_live(self, batch: LiveBatch, connection: Connection) -> None:
+        self.measures.ephemeral_delivered += connection.deliver_live(batch)
 
     def drain(self, *, seconds: float) -> None:
         """Ask every client to reconnect after a random delay of at most ``seconds``, and close all connections.
@@ -302,7 +332,9 @@ class FanOut:
 
         ``messages`` are those that come next: only the rules of their topics are looked at.
         """
-        # One after another, so that publishes keep the order in which they were begun.
+        # None overtakes another one that waits: publishes keep the order in which they were begun.
+        if not self._turnstile.locked() and self._fit(messages, after=self._waited_at, share=4):
+            return
         async with self._turnstile:
             before = self._waited_at
             if self.window.latest == before.latest or self._fit(messages, after=before, share=4):
@@ -316,10 +348,12 @@ class FanOut:
     def _fit(self, messages: Sequence[Draft | Message], *, after: "_Mark", share: int = 1) -> bool:
         """Return whether these messages, with all after a mark, fit into 1/``share`` of what is retained."""
         window = self.window
-        size = window.appended_bytes - after.appended_bytes + sum([each.size_in_log for each in messages])
-        return size <= window.retention.max_bytes // share and window.has_room(
-            messages, after=after.latest, share=share
-        )
+        size = window.appended_bytes - after.appended_bytes
+        for message in messages:
+            size += message.size_in_log
+        if size > window.retention.max_bytes // share:
+            return False
+        return window.has_room(messages, after=after.latest, share=share)
 
     def appended(self) -> None:
         """Flush soon."""

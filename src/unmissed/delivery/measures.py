@@ -34,6 +34,12 @@ class Measures(ReadCounts):
         super().__init__()
         self.published = 0
         """Messages that this process has published."""
+        self.ephemeral_published = 0
+        """Ephemeral messages that this process has published."""
+        self.ephemeral_delivered = 0
+        """Ephemeral messages written to connections."""
+        self.ephemeral_dropped = 0
+        """Ephemeral messages that were dropped for all connections of this process."""
         self.recoveries = Counter[tuple[str, str]]()
         """Recoveries by transport, ``websocket``, ``events`` or ``rest``, and outcome."""
         self.closes = Counter[int]()
@@ -52,6 +58,9 @@ class Measures(ReadCounts):
             counters={
                 "published": self.published,
                 "delivered": self.delivered,
+                "ephemeral_published": self.ephemeral_published,
+                "ephemeral_delivered": self.ephemeral_delivered,
+                "ephemeral_dropped": self.ephemeral_dropped,
                 "gaps": self.gaps,
                 "stalls": self.stalls,
                 **counters,

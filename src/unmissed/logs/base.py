@@ -65,7 +65,8 @@ class Log(Protocol):
     """Stamps drafts and feeds one in-memory window, on one event loop.
 
     Every log feeds the same kind of window; delivery and recovery read nothing else. Logs differ only in which process
-    stamps, and in how long an epoch lasts. Numbers are contiguous within an epoch, and never used in two epochs.
+    stamps, and in how long an epoch lasts. Numbers ascend within an epoch, without holes
+    but for those after a failure, and none is used for two messages.
     """
 
     @property

@@ -1,5 +1,7 @@
 """How logs store messages: lines of text, of which the first has the keys of the audience, and the key of a value."""
 
+from collections.abc import Sequence
+
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.encoding import decode_json, encode_json
 from unmissed.core.messages import Draft, Message, Value, rfc3339
@@ -35,6 +37,16 @@ def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: flo
     return Message(number, rfc3339(unix_ms / 1000), payload, audience, appended_at, value)
 
 
+def decode_keys(stored: bytes) -> Sequence[str] | None:
+    """Return the keys of the audience of an encoded draft or message; None for everyone. Raises ValueError."""
+    head, separator, _ = stored.partition(b"\n")
+    if not head and separator:
+        return None
+    found = decode_json(head)
+    keys = found.get("keys") if isinstance(found, dict) else found
+    return None if keys is None else _checked_keys(keys)
+
+
 def decode_ms(text: bytes) -> int:
     """Return a time in Unix milliseconds. Raises ValueError for what is no time of the years 1970 to 9999."""
     unix_ms = int(text)
@@ -65,6 +77,10 @@ def _decode_head(stored: bytes) -> tuple[Audience, Value | None]:
 def _audience(keys: object) -> Audience:
     if keys is None:
         return EVERYONE
+    return Audience.with_keys(_checked_keys(keys))
+
+
+def _checked_keys(keys: object) -> list[str]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("an audience is a list of keys")
-    return Audience.with_keys(keys)
+    return keys

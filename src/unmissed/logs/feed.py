@@ -82,20 +82,22 @@ class Feed:
                 return
             now = self._clock()
             ages = [0.0 if log_ms is None else max(0.0, log_ms - record.log_ms) / 1000 for record in block]
-            self.extend(record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True))
+            self.extend([record.message(appended_at=now - age) for record, age in zip(block, ages, strict=True)])
 
     async def wait_for_readers(self, messages: Sequence[Draft | Message]) -> None:
         """Backpressure: wait until active readers have received what these messages may evict, for at most 200 ms."""
         if self._listener is not None:
             await self._listener.wait_for_readers(messages)
 
-    def extend(self, messages: Iterable[Message]) -> None:
-        """Append messages that continue the window, and call the listener. Never yields."""
-        window, listener = self.window, self._listener
+    def extend(self, messages: Sequence[Message]) -> None:
+        """Append messages that continue the window, and call the listener. Never yields.
+
+        No more than each rule retains: then none of them evicts another before the listener has delivered it.
+        """
+        if self._listener is not None:
+            self._listener.make_room(messages)
         for message in messages:
-            if listener is not None:
-                listener.make_room((message,))
-            window.append(message)
+            self.window.append(message)
         self._release_passed()
         self._appended()
 

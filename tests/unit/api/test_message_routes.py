@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from support import nth, nths
-from unmissed import ConnectionManager, Settings, create_app, issue_token
+from unmissed import ConnectionManager, InvalidMessage, Settings, create_app, issue_token
 from unmissed.api import models
 from unmissed.testing import SECRET
 
@@ -288,7 +288,7 @@ async def test_openapi_documents_bodies_parameters_errors_and_the_bearer(client:
     get, post = schema["paths"][PATH]["get"], schema["paths"][PATH]["post"]
     assert {"since", "epoch", "topics", "limit"} == {each["name"] for each in get["parameters"]}
     assert {"200", "401", "403", "422", "503"} == set(get["responses"])
-    assert {"200", "201", "401", "403", "413", "415", "422", "429", "503"} == set(post["responses"])
+    assert {"200", "201", "202", "401", "403", "413", "415", "422", "429", "503"} == set(post["responses"])
     assert "#/components/schemas/Recovery" in json.dumps(get["responses"]["200"])
     assert "application/problem+json" in post["responses"]["422"]["content"]
     assert [{"Bearer": []}] == get["security"] == post["security"]
@@ -362,3 +362,40 @@ async def test_pages_may_not_send_cookies_where_any_origin_is_allowed(allowed_or
 
     assert "https://app.example.com" == answer.headers["access-control-allow-origin"]
     assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_an_ephemeral_message_is_accepted_with_its_timestamp(
+    manager: ConnectionManager, client: httpx.AsyncClient
+) -> None:
+    one = await client.post(PATH, json={"type": "typing", "ephemeral": True})
+    two = await client.post(PATH, json=[{"type": "typing", "ephemeral": True}] * 2)
+
+    assert (202, 202) == (one.status_code, two.status_code)
+    assert [{"timestamp"}] * 3 == [*map(set, (one.json(), *two.json()))]
+    assert "no-store" == one.headers["cache-control"]
+    assert one.json() == models.LiveBody.model_validate_json(one.content).model_dump()
+    assert (nth(0), 3) == (manager.window.latest, manager.running.measures.ephemeral_published)
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "detail"),
+    [
+        ([{"type": "a", "ephemeral": True}, {"type": "a"}], None, "a batch is ephemeral as a whole"),
+        ({"type": "a", "ephemeral": True}, "k", "no Idempotency-Key"),
+        ({"type": "a", "ephemeral": True, "key": "cart"}, None, "leave out key or ephemeral"),
+        ({"type": "a", "ephemeral": "yes"}, None, "ephemeral must be true or false"),
+    ],
+)
+async def test_what_cannot_be_ephemeral_is_refused_and_nothing_is_published(
+    manager: ConnectionManager, client: httpx.AsyncClient, body: object, key: str | None, detail: str
+) -> None:
+    response = await client.post(PATH, json=body, headers={} if key is None else {"Idempotency-Key": key})
+
+    assert_problem(response, 422)
+    assert detail in response.json()["detail"]
+    assert (nth(0), 0) == (manager.window.latest, manager.running.measures.ephemeral_published)
+
+
+async def test_an_application_says_itself_that_a_message_is_ephemeral(manager: ConnectionManager) -> None:
+    with pytest.raises(InvalidMessage, match="ephemeral=True"):
+        await manager.publish({"type": "typing", "ephemeral": True})

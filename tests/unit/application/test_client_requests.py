@@ -216,3 +216,25 @@ async def test_a_publish_that_cannot_be_stored_is_answered_with_an_error_and_may
         publish(socket, "c2")
 
         assert {"type": "published", "id": "c2", "sequence_number": nth(1)} == await answer_of(socket, "c2")
+
+
+async def test_an_ephemeral_message_is_answered_without_a_number_and_published_each_time(
+    manager: ConnectionManager,
+) -> None:
+    socket, other = connect(manager, PUBLISHER)[0], connect(manager)[0]
+
+    for _ in range(2):
+        publish(socket, ephemeral=True)
+    await until(lambda: sum(kind == "published" for kind, _ in shape(socket)) == 2)
+    await until(lambda: sum(kind == "chat" for kind, _ in shape(other)) == 2)
+
+    assert {"type": "published", "id": "c1"} == await answer_of(socket)
+    assert nth(0) == manager.window.latest
+
+
+async def test_an_ephemeral_message_needs_the_scope_for_publishing(manager: ConnectionManager) -> None:
+    socket, _ = connect(manager)
+
+    publish(socket, ephemeral=True)
+
+    assert ("error", 4403) == ((frame := await answer_of(socket))["type"], frame["code"])

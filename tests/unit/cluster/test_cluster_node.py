@@ -95,3 +95,21 @@ async def test_nodes_of_another_database_or_name_or_secret_of_one_redis_hear_not
         assert {"alice": 1} == await two.users()
         assert socket.closed_with is None
     assert "ignoring notes that no node of this log has sent" in caplog.text
+
+
+async def test_ephemeral_messages_reach_the_clients_of_every_node_once_and_after_what_came_before(
+    managers: Managers,
+) -> None:
+    one, two, three = managers
+    sockets = [connect(manager, ALICE)[0] for manager in managers]
+
+    await two.emit("before")
+    await two.emit("typing", {"é": 1}, users=["alice"], ephemeral=True)
+    await two.emit("after")
+    await until(lambda: all(len(shape(socket)) == 4 for socket in sockets))
+
+    for socket in sockets:
+        kinds = [kind for kind, _ in shape(socket)[1:]]
+        assert kinds.index("before") < kinds.index("typing")
+    assert 1 == len({payload for socket in sockets for payload in socket.payloads if b"typing" in payload})
+    assert [0, 1, 0] == [manager.running.measures.ephemeral_published for manager in (one, two, three)]

@@ -79,6 +79,7 @@ FRAMES = [
         StateFrame(values=[], has_more=False, sequence_number=nth(7)),
         f'{{"type":"state","values":[],"has_more":false,"sequence_number":{nth(7)}}}',
     ),
+    (PublishedFrame(id="c1"), '{"type":"published","id":"c1"}'),
     (ReconnectFrame(after_ms=250), '{"type":"reconnect","after_ms":250}'),
     (ErrorFrame(code=4400, detail='no "é"'), '{"type":"error","code":4400,"detail":"no \\"é\\""}'),
     (ErrorFrame(code=4400, detail="no", id="c1"), '{"type":"error","id":"c1","code":4400,"detail":"no"}'),

@@ -3,50 +3,41 @@
 import contextlib
 import logging
 import os
-import secrets
 import sqlite3
 import stat
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from unmissed.core.errors import (
-    ConfigurationError,
-    IdempotencyConflict,
-    LogUnavailable,
-    TooManyRequests,
-    UnmissedError,
-)
+from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Message, rfc3339
-from unmissed.core.receipts import Receipt, has_room, owner_of
+from unmissed.core.receipts import Receipt
 from unmissed.core.retention import Retention
 from unmissed.logs.base import Publication
-from unmissed.logs.codec import decode_message, encode_message
+from unmissed.logs.codec import encode_message
 from unmissed.logs.feed import stamped
+from unmissed.logs.sqlite.archive_tables import ARCHIVE_SCHEMA, ArchiveTables
 from unmissed.logs.sqlite.file_clock import FileClock, boot_id
+from unmissed.logs.sqlite.file_witness import FileWitness
+from unmissed.logs.sqlite.life_table import LIFE_SCHEMA, LifeTable, first_life
+from unmissed.logs.sqlite.number_holes import HOLES_SCHEMA, Hole, stored_holes
+from unmissed.logs.sqlite.stored_receipts import RECEIPTS_SCHEMA, StoredReceipts
+from unmissed.logs.sqlite.tail_table import TAIL_SCHEMA, StoredRow, Tail, continuous, decoded
 from unmissed.logs.writer import Write
 
 logger = logging.getLogger("unmissed")
 
 _APPLICATION_ID = 0x756E6D73
-_VERSION = 2
+_VERSION = 3
 _BUSY_SECONDS = 1.0
 _TRIM_MS = 60_000
-_NO_BOOT = "unknown"
+_TRIM_ROWS = 500
+"""How many messages one write removes in addition to as many as it stores, so that none waits long."""
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE life (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    epoch TEXT NOT NULL,
-    first_number INTEGER NOT NULL,
-    latest INTEGER NOT NULL,
-    -- The boot of the machine in which commits may not have reached the disk yet; empty when all have.
-    unsynced_boot TEXT NOT NULL
-);
+{LIFE_SCHEMA}
 -- Three clocks at one moment: that of the log, whose differences are ages, the wall clock, and that of a boot.
 CREATE TABLE clocks (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -55,36 +46,30 @@ CREATE TABLE clocks (
     monotonic_ms INTEGER NOT NULL,
     boot TEXT
 );
-CREATE TABLE messages (
-    number INTEGER PRIMARY KEY,
-    unix_ms INTEGER NOT NULL,
-    log_ms INTEGER NOT NULL,
-    message BLOB NOT NULL
-);
-CREATE TABLE receipts (
-    key TEXT PRIMARY KEY,
-    unix_ms INTEGER NOT NULL,
-    log_ms INTEGER NOT NULL,
-    fingerprint BLOB NOT NULL,
-    first INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    epoch TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX receipts_by_age ON receipts (log_ms);
+{TAIL_SCHEMA}
+{ARCHIVE_SCHEMA}
+{RECEIPTS_SCHEMA}
+{HOLES_SCHEMA}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
-COMMIT;
 """
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEpoch:
-    """The epoch in a file."""
+class Retained:
+    """What a file holds, each in ascending order.
+
+    The tail begins after ``trimmed``, and ``archived`` has messages up to it. ``lost`` has the highest lost number by
+    key of an audience, as in the archive. A damaged message is a hole of one number.
+    """
 
     epoch: str
     first_number: int
-    latest: int
-    unsynced_boot: str
+    trimmed: int
+    archived: list[Message | Hole]
+    lost: Mapping[str, int]
+    tail: list[Message | Hole]
+    holes: list[Hole]
 
 
 class SqliteFile:
@@ -111,19 +96,22 @@ class SqliteFile:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def open(self) -> tuple[StoredEpoch, list[Message]]:
-        """Create the file, or continue its epoch; return it with the retained messages, oldest first.
+    def open(self) -> Retained:
+        """Create the file, or continue its epoch, and return what it holds.
 
         Raises ConfigurationError if the file cannot be used.
         """
+        self._boot = boot_id()
+        # Before anything is changed.
+        self._witness = FileWitness(self._path, boot=self._boot)
         self._create_private()
         with contextlib.ExitStack() as stack:
             try:
                 # Python begins no transactions: ``_transaction`` does, and inside one, some pragmas are refused.
                 self._connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
                 stack.callback(self._connection.close)
-                opened = self._open(), self._retained()
-            except sqlite3.Error as error:
+                opened = self._open()
+            except (sqlite3.Error, OSError) as error:
                 raise ConfigurationError(self._refusal(error)) from None
             stack.pop_all()
             return opened
@@ -138,15 +126,17 @@ class SqliteFile:
         except sqlite3.Error as error:
             # The rollback has removed receipts that were counted already.
             with contextlib.suppress(sqlite3.Error):
-                self._count_keys()
+                self._count()
             raise LogUnavailable(f"the log {self._path} cannot be written: {error}") from None
 
     def close(self) -> None:
         """Sync everything to the disk, and release the file."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, OSError):
             self._log_clock.note()
-            # The commit of the mark is synced, and with it all commits before it in the same write-ahead log.
-            self._mark_unsynced("")
+            self._life.end()
+            # Closing the connection would do so, too, but after the mark, which must be the last change.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._witness.mark_closed()
         self._connection.close()
 
     def _create_private(self) -> None:
@@ -161,8 +151,7 @@ class SqliteFile:
             if os.name == "posix" and Path(self._path).stat().st_mode & stat.S_IROTH:
                 logger.warning("every user of this machine can read %s: run chmod 600 on it", self._path)
 
-    def _open(self) -> StoredEpoch:
-        boot = boot_id()
+    def _open(self) -> Retained:
         # Before the first access in WAL mode: then the lock is kept until the file is closed, so that another process
         # is refused, and no shared memory is needed (sqlite.org/wal.html).
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -170,53 +159,70 @@ class SqliteFile:
         is_new = self._is_new()
         self._configure()
         if is_new:
-            self._connection.executescript(_SCHEMA)
-            self._begin_epoch(above=0)
-        # Rows above the latest number were not written by unmissed, and would conflict with the next message.
-        self._connection.execute("DELETE FROM messages WHERE number > (SELECT latest FROM life)")
-        life = self._read_life()
-        # The machine has restarted since commits that may not have reached the disk: numbers that clients have seen may
-        # be missing in the file, and would be used again.
-        if life.unsynced_boot not in ("", boot):
-            self._begin_epoch(above=life.latest)
-            life = self._read_life()
-        self._epoch, self._latest = life.epoch, life.latest
-        self._count_keys()
-        self._log_clock = FileClock(self._connection, boot=boot, clock=self._clock, wall_clock=self._wall_clock)
+            self._create()
+        self._life = LifeTable(self._connection, self._path, self._witness, boot=self._boot, durable=self._durable)
+        latest = self._life.read().latest
+        was_closed = is_new or self._witness.was_closed()
+        # Before the first commit: what may follow it is not in the file that the mark is about.
+        self._witness.remove_mark()
+        self._log_clock = FileClock(self._connection, boot=self._boot, clock=self._clock, wall_clock=self._wall_clock)
         with self._transaction():
+            # Rows above the latest number were not written by unmissed, and would conflict with the next message.
+            self._connection.execute("DELETE FROM messages WHERE number > ?", (latest,))
+            self._connection.execute("DELETE FROM archive WHERE number > ?", (latest,))
+            if not was_closed:
+                self._life.leap(self._wall_clock)
             self._log_clock.note()
-            self._trim(self._latest, self._log_clock.now_ms())
-        self._mark_unsynced("" if self._durable else boot or _NO_BOOT)
-        # After the mark, which must be on the disk before the first commit that may not be.
-        if not self._durable:
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-        return life
+            self._open_tables()
+            retained = self._read()
+        # A file that loses its write-ahead log is still a log of this epoch.
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._life.begin()
+        return retained
 
-    def _retained(self) -> list[Message]:
-        """Return the newest messages, as many as fit into the window, oldest first.
+    def _create(self) -> None:
+        """Begin an epoch at the time in microseconds, unless another first number was given."""
+        first_number = self._first_number
+        if first_number is None:
+            first_number = int(self._wall_clock() * 1e6) + 1
+        # In one transaction: the process may end at any time.
+        self._connection.executescript(f"{_SCHEMA}{first_life(first_number)}COMMIT;")
 
-        Messages before a missing or damaged one count as evicted, since clients may have missed that one.
-        """
+    def _open_tables(self) -> None:
+        """Count what is stored, and remove what is no longer retained."""
+        self._receipts = StoredReceipts(self._connection, total=self._retention.max_keys)
+        self._tail = Tail(self._connection, self._retention)
+        self._archive = ArchiveTables(self._connection, self._retention)
+        self._trim_at, self._trims_tail = 0, True
+        while self._trims_tail:
+            self._trim(self._log_clock.now_ms(), most=_TRIM_ROWS)
+
+    def _count(self) -> None:
+        """Count again what is stored, after a failed transaction."""
+        for table in (self._receipts, self._tail, self._archive):
+            table.count()
+
+    def _read(self) -> Retained:
+        """Return the stored messages, and archive those that a rule keeps which is new."""
+        life = self._life.read()
+        self._epoch, self._latest = life.epoch, life.latest
         now, now_ms = self._clock(), self._log_clock.now_ms()
-        # Columns of SQLite hold values of any type: another program may have stored a text or a float in a row.
-        rows = self._connection.execute(
-            "SELECT number, CAST(unix_ms AS INTEGER), CAST(log_ms AS INTEGER), CAST(message AS BLOB) FROM messages "
-            "ORDER BY number DESC"
+        holes = stored_holes(self._connection)
+        rows = self._tail.rows().fetchall()
+        tail = [*decoded((row[:4] for row in rows), now=now, log_ms=now_ms)]
+        for (number, unix_ms, log_ms, stored, archived), message in zip(rows, tail, strict=True):
+            if not archived and isinstance(message, Message) and self._archive.keeps(message):
+                self._archive.add(message, stored, unix_ms=unix_ms, log_ms=log_ms)
+                self._tail.set_archived(number)
+        return Retained(
+            life.epoch,
+            life.first_number,
+            life.trimmed,
+            archived=[*decoded(self._archive.rows(life.trimmed), now=now, log_ms=now_ms)],
+            lost=self._archive.marks(),
+            tail=[*continuous(tail, holes, after=life.trimmed, through=life.latest)],
+            holes=holes,
         )
-        messages: list[Message] = []
-        size = 0
-        for expected, (number, unix_ms, log_ms, stored) in zip(count(self._latest, -1), rows, strict=False):
-            try:
-                age = max(0, now_ms - log_ms) / 1000
-                message = decode_message(stored, number=number, unix_ms=unix_ms, appended_at=now - age)
-            except (ValueError, OverflowError) as error:
-                logger.warning("message %d in %s is damaged, and skipped: %s", number, self._path, error)
-                break
-            size += message.size_in_log
-            if number != expected or len(messages) == self._retention.max_messages or size > self._retention.max_bytes:
-                break
-            messages.append(message)
-        return messages[::-1]
 
     def _configure(self) -> None:
         [mode] = self._fetch("PRAGMA journal_mode = WAL")
@@ -238,124 +244,78 @@ class SqliteFile:
             )
         return not tables
 
-    def _begin_epoch(self, *, above: int) -> None:
-        """Begin an empty epoch at the time in microseconds, or higher if a number could be used again.
-
-        Receipts remain: a known key is answered with the number of its message in the old epoch.
-        """
-        # 2 above: one number is left out, for the reason given in ``MemoryLog``.
-        first_number = max(int(self._wall_clock() * 1e6) + 1, above + 2)
-        if self._first_number is not None and not above:
-            first_number = self._first_number
-        with self._transaction():
-            self._connection.execute("DELETE FROM messages")
-            self._connection.execute(
-                "INSERT OR REPLACE INTO life VALUES (1, ?, ?, ?, '')",
-                (secrets.token_urlsafe(9), first_number, first_number - 1),
-            )
-
-    def _read_life(self) -> StoredEpoch:
-        found = self._connection.execute("SELECT epoch, first_number, latest, unsynced_boot FROM life").fetchone()
-        life = found and StoredEpoch(*found)
-        if not life or [str, int, int, str] != [*map(type, found)] or not 0 < life.first_number <= life.latest + 1:
-            raise ConfigurationError(f"{self._path} is damaged: restore it, or move it away to begin a new log")
-        return life
-
-    def _mark_unsynced(self, boot: str) -> None:
-        """Record on disk the boot of the machine whose commits a power failure may lose; empty if there are none."""
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("UPDATE life SET unsynced_boot = ?", (boot,))
-
     def _write(self, writes: Sequence[Write]) -> list[Publication | UnmissedError]:
         now_ms, latest = self._log_clock.now_ms(), self._latest
         results: list[Publication | UnmissedError] = []
+        self._life.reserve(latest + sum(len(write.drafts) for write in writes))
         with self._transaction():
             for write in writes:
-                # In this order: a repeated key is answered also when there is no room for a new one.
-                result = self._known(write, now_ms) or self._no_room(write) or self._insert(write, latest + 1, now_ms)
+                answer = self._answer(write, now_ms) if write.key else None
+                result = answer or self._insert(write, latest + 1, now_ms)
                 if isinstance(result, Publication) and not result.repeated:
                     latest += len(result.messages)
                 results.append(result)
             # In the same transaction as the messages, so that no number is used again after a failure.
-            self._connection.execute("UPDATE life SET latest = ?", (latest,))
+            written_ns = self._life.advance(latest)
             self._log_clock.note()
-            if now_ms >= self._trim_at or latest - self._trimmed_through >= self._retention.max_messages:
-                self._trim(latest, now_ms)
+            self._trim(now_ms, most=_TRIM_ROWS + latest - self._latest)
         # After the commit: a rollback uses no number.
         self._latest = latest
+        self._life.confirm(written_ns)
         return results
 
-    def _known(self, write: Write, now_ms: int) -> Publication | IdempotencyConflict | None:
-        """Return the answer to a key that is known, or None."""
-        if not write.key:
-            return None
-        found = self._connection.execute(
-            "SELECT fingerprint, first, count, epoch, unix_ms FROM receipts WHERE key = ? AND log_ms > ?",
-            (write.key, self._oldest_ms(now_ms)),
-        ).fetchone()
-        if found is None:
-            return None
-        fingerprint, first, count, epoch, unix_ms = found
-        if fingerprint != write.fingerprint:
-            return IdempotencyConflict()
-        receipt = Receipt(first, count, epoch, rfc3339(unix_ms / 1000))
-        return Publication(receipt, stamped(write.drafts, receipt, appended_at=self._clock()), repeated=True)
+    def _answer(self, write: Write, now_ms: int) -> Publication | UnmissedError | None:
+        """Return the answer to a key that is known, or that there is no room for; None if the publish is stored."""
+        oldest_ms = self._oldest_ms(now_ms)
+        # First: a repeated key is answered also when there is no room for a new one.
+        found = self._receipts.find(write, after_ms=oldest_ms)
+        if isinstance(found, Receipt):
+            return Publication(found, stamped(write.drafts, found, appended_at=self._clock()), repeated=True)
+        return found or self._receipts.refusal(write, after_ms=oldest_ms, pause_ms=_TRIM_MS)
 
     def _insert(self, write: Write, first: int, now_ms: int) -> Publication:
         unix_ms = int(self._wall_clock() * 1000)
         receipt = Receipt(first, len(write.drafts), self._epoch, rfc3339(unix_ms / 1000))
         messages = stamped(write.drafts, receipt, appended_at=self._clock())
-        self._connection.executemany(
-            "INSERT INTO messages VALUES (?, ?, ?, ?)",
-            [(message.sequence_number, unix_ms, now_ms, encode_message(message)) for message in messages],
-        )
-        if write.key:
-            # A receipt of this key that has expired may still be stored: expired ones are deleted once a minute.
-            self._forget("key = ?", write.key)
-            self._connection.execute(
-                "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (write.key, unix_ms, now_ms, write.fingerprint, first, receipt.count, self._epoch),
-            )
-            self._key_count += 1
-            self._keys_of[owner_of(write.key)] += 1
+        rows: list[tuple[int, int, int, bool, bytes]] = []
+        for message in messages:
+            stored, archived = encode_message(message), self._archive.keeps(message)
+            rows.append((message.sequence_number, unix_ms, now_ms, archived, stored))
+            if archived:
+                self._archive.add(message, stored, unix_ms=unix_ms, log_ms=now_ms)
+        self._tail.add(rows)
+        self._receipts.keep(write, receipt, unix_ms=unix_ms, log_ms=now_ms)
         return Publication(receipt, messages)
 
-    def _no_room(self, write: Write) -> TooManyRequests | None:
-        """Return the refusal of a new publish if there is no room for its key, or None."""
-        if write.key is None:
-            return None
-        mine, used = self._keys_of[owner_of(write.key)], self._key_count + len(self._keys_of)
-        if has_room(mine=mine, used=used, total=self._retention.max_keys):
-            return None
-        [oldest_ms] = self._fetch("SELECT min(log_ms) FROM receipts")
-        wait_ms = 0 if oldest_ms is None else oldest_ms - self._oldest_ms(self._log_clock.now_ms())
-        return TooManyRequests("too many idempotency keys are in use", retry_after=(wait_ms + _TRIM_MS) / 1000)
-
-    def _count_keys(self) -> None:
-        """Count the receipts of each owner, at the start and after a failed transaction."""
-        keys = self._connection.execute("SELECT key FROM receipts")
-        self._keys_of = Counter(owner_of(key) for (key,) in keys)
-        self._key_count = self._keys_of.total()
-
-    def _forget(self, which: str, value: object) -> None:
-        """Delete receipts."""
-        found = self._connection.execute(f"SELECT key FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
-        for (key,) in found:
-            owner = owner_of(key)
-            self._key_count -= 1
-            self._keys_of[owner] -= 1
-            if not self._keys_of[owner]:
-                del self._keys_of[owner]
-        self._connection.execute(f"DELETE FROM receipts WHERE {which}", (value,))  # noqa: S608  # our own
-
-    def _trim(self, latest: int, now_ms: int) -> None:
-        """Delete what is no longer retained. Between two calls, up to twice as many messages may be stored."""
+    def _trim(self, now_ms: int, *, most: int) -> None:
+        """Remove some of what is no longer retained. The rest is removed with the next publishes."""
         oldest_ms = self._oldest_ms(now_ms)
-        self._connection.execute(
-            "DELETE FROM messages WHERE number <= ? OR log_ms <= ?", (latest - self._retention.max_messages, oldest_ms)
-        )
-        self._forget("log_ms <= ?", oldest_ms)
-        self._trimmed_through, self._trim_at = latest, now_ms + _TRIM_MS
+        if now_ms >= self._trim_at:
+            self._receipts.expire(oldest_ms)
+            self._archive.begin_sweep()
+            self._archive.forget_marks()
+            self._trim_at, self._trims_tail = now_ms + _TRIM_MS, True
+        if self._trims_tail or self._tail.is_overfull:
+            trimmed = self._tail.trim(oldest_ms, most=most)
+            self._archive_or_lose(trimmed.unarchived, oldest_ms, now_ms)
+            self._trims_tail = not trimmed.is_finished
+            if trimmed.through:
+                self._life.trimmed(trimmed.through)
+        self._archive.trim(now_ms, most=most)
+
+    def _archive_or_lose(self, removed: Sequence[StoredRow], oldest_ms: int, now_ms: int) -> None:
+        """Archive messages without a rule that the tail has no room for, if the window has: others fill the tail."""
+        has_room = self._tail.unarchived < self._retention.max_messages
+        kept = [row for row in removed if has_room and row[2] > oldest_ms]
+        for row, message in zip(kept, decoded(kept, now=0.0, log_ms=now_ms), strict=True):
+            number, unix_ms, log_ms, stored = row
+            if isinstance(message, Message):
+                self._archive.add(message, stored, unix_ms=unix_ms, log_ms=log_ms)
+            else:
+                self._archive.lose([(number, stored)])
+        # After those that are kept only the ones that were too old or had no room: rows are in ascending order.
+        if len(kept) < len(removed):
+            self._archive.lose((row[0], row[3]) for row in removed[: len(removed) - len(kept)])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -378,13 +338,14 @@ class SqliteFile:
         """Return the time on the clock of the log through which messages and receipts are no longer retained."""
         return now_ms - round(self._retention.max_age * 1000)
 
-    def _refusal(self, error: sqlite3.Error) -> str:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+    def _refusal(self, error: sqlite3.Error | OSError) -> str:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_BUSY:
             return (
                 f"{self._path} is in use by another process, and one file is the log of one process: "
                 "choose another path, or share a log of redis:// or nats:// between processes"
             )
-        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return (
                 f"{self._path} is damaged or no SQLite file ({error}): restore it, or move it away to begin a new log"
             )

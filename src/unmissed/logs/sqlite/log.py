@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from unmissed.core.errors import UnmissedError
-from unmissed.core.messages import Draft
+from unmissed.core.messages import Draft, Message
 from unmissed.core.retention import Retention
-from unmissed.core.window import Window
+from unmissed.core.window import Earlier, Window
 from unmissed.logs.base import Publication, WindowListener
 from unmissed.logs.feed import Feed
 from unmissed.logs.one_process import refuse_second_worker, refuse_several_workers
-from unmissed.logs.sqlite.file import SqliteFile
+from unmissed.logs.sqlite.archive_tables import ANY_LOST, EVERYONE_LOST, OTHERS_LOST
+from unmissed.logs.sqlite.file import Retained, SqliteFile
+from unmissed.logs.sqlite.number_holes import Hole
 from unmissed.logs.writer import Write, Writer
 
 T = TypeVar("T")
@@ -26,7 +28,7 @@ class SqliteLog:
 
     Publishes that arrive during a write are committed together. With ``durable``, a publish is answered when it is on
     the disk, and survives a loss of power. Otherwise it is answered when the operating system has it: it survives the
-    end of the process, and a loss of power begins a new epoch. ``first_number`` replaces the time on the
+    end of the process, and after a loss of power, all clients get a gap. ``first_number`` replaces the time on the
     wall clock as the first number of the first epoch. ``clock`` returns monotonic seconds, ``wall_clock`` Unix seconds.
     """
 
@@ -67,7 +69,7 @@ class SqliteLog:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="unmissed-sqlite")
         opening = asyncio.get_running_loop().run_in_executor(self._thread, self._file.open)
         try:
-            life, messages = await asyncio.shield(opening)
+            retained = await asyncio.shield(opening)
         except BaseException:
             # A thread cannot be cancelled: it may still open the file, which the next start needs.
             await asyncio.wait([opening])
@@ -75,10 +77,9 @@ class SqliteLog:
                 await self._in_thread(self._file.close)
             self._thread.shutdown(wait=False)
             raise
-        self._feed = Feed(Window(self._retention, epoch=life.epoch, first_number=life.first_number), clock=self._clock)
-        # What is missing before the oldest stored message counts as evicted, for every client.
-        self._feed.skip(messages[0].sequence_number - 1 if messages else life.latest)
-        self._feed.extend(messages)
+        window = Window(self._retention, epoch=retained.epoch, first_number=retained.first_number)
+        self._feed = Feed(window, clock=self._clock)
+        self._fill(retained)
         self._writer = Writer(self._write)
         self._writer.start()
         return self._feed.window
@@ -107,6 +108,32 @@ class SqliteLog:
     async def publish(self, drafts: Sequence[Draft], *, idempotency_key: str | None = None) -> Publication:
         """Wait until the drafts are committed and appended to the window."""
         return await self._writer.submit(drafts, key=idempotency_key)
+
+    def _fill(self, retained: Retained) -> None:
+        """Append what the file holds, and leave out the holes in its numbers."""
+        window, lost = self._feed.window, {**retained.lost}
+        # Also what is damaged in the archive.
+        holes = [*retained.holes, *(each for each in retained.archived if isinstance(each, Hole))]
+        before = [hole.through for hole in holes if hole.lost and hole.through <= retained.trimmed]
+        earlier = Earlier(
+            retained.trimmed,
+            [each for each in retained.archived if isinstance(each, Message)],
+            everyone=lost.pop(EVERYONE_LOST, 0),
+            others=lost.pop(OTHERS_LOST, 0),
+            unknown=max(lost.pop(ANY_LOST, 0), *before, 0),
+            lost=lost,
+        )
+        window.restore(earlier)
+        for hole in retained.holes:
+            if hole.through <= retained.trimmed and not hole.lost:
+                window.leave_out(hole.after, hole.through)
+        for each in retained.tail:
+            if isinstance(each, Message):
+                window.append(each)
+            elif each.lost:
+                window.skip(each.through)
+            else:
+                window.leave_out(each.after, each.through)
 
     async def _write(self, writes: Sequence[Write]) -> Sequence[Publication | UnmissedError]:
         results = await self._in_thread(self._file.write, writes)

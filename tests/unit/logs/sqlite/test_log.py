@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from places import Place
 from support import until
-from unit.logs.test_base import RecordingListener, drafts, numbers, payloads
+from unit.logs.test_base import RecordingListener, drafts, numbers
 from unmissed.core.errors import ConfigurationError, NotRunning
 from unmissed.core.retention import Retention
 from unmissed.core.window import Outcome
@@ -61,8 +62,8 @@ async def until_unavailable(log: Log) -> str:
     return str(log.unavailable)
 
 
-def killed_while_open(path: Path, *, options: str = "") -> None:
-    """Publish three messages in a process that ends without closing the log."""
+def killed_while_open(path: Path, *, options: str = "", publishes: int = 3) -> list[int]:
+    """Publish messages in a process that ends without closing the log, and return their numbers."""
     program = f"""
 import asyncio, os
 from unmissed.core.messages import Draft
@@ -71,50 +72,251 @@ from unmissed.logs.sqlite.log import SqliteLog
 async def publish():
     log = SqliteLog({str(path)!r}, durable={"normal" not in options})
     await log.open()
-    for number in range(3):
-        await log.publish([Draft.of({{"type": "chat", "data": number}}, max_bytes=100)])
+    for number in range({publishes}):
+        publication = await log.publish([Draft.of({{"type": "chat", "data": number}}, max_bytes=100)])
+        print(publication.receipt.first, flush=True)
     os._exit(9)
 
 asyncio.run(publish())
 """
-    assert 9 == subprocess.run([sys.executable, "-c", program], check=False).returncode  # noqa: S603  # our own program
+    done = subprocess.run([sys.executable, "-c", program], check=False, stdout=subprocess.PIPE)  # noqa: S603  # our own program
+    assert 9 == done.returncode
+    return [*map(int, done.stdout.split())]
 
 
-@pytest.mark.parametrize("options", ["", "?synchronous=normal"])
+def copied(source: Path, target: Path, *suffixes: str) -> None:
+    """Copy the file of a log, with its other files that are named."""
+    for suffix in ("", *suffixes):
+        shutil.copy(f"{source}{suffix}", f"{target}{suffix}")
+
+
+ENDS = pytest.mark.parametrize("options", ["", "?synchronous=normal"])
+
+
+@ENDS
 async def test_the_end_of_the_process_loses_nothing(tmp_path: Path, options: str) -> None:
-    killed_while_open(tmp_path / "log.db", options=options)
+    published = killed_while_open(tmp_path / "log.db", options=options)
     place = Place(f"sqlite:{tmp_path}/log.db{options}")
 
     log, window = await place.open()
-    await log.publish(drafts(1))
+    later = await log.publish(drafts(1))
     await place.close_all()
 
-    assert [*range(window.first_number, window.first_number + 4)] == numbers(
-        [*window.messages_after(window.first_number - 1)]
-    )
+    assert [*published, later.receipt.first] == numbers([*window])
+    assert [Outcome.COMPLETE] * 4 == [window.locate(number).outcome for number in [published[0] - 1, *published]]
 
 
-async def test_another_boot_after_an_unclean_end_begins_an_epoch_if_commits_were_not_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@ENDS
+async def test_after_an_unclean_end_numbers_go_on_at_the_wall_clock(tmp_path: Path, options: str) -> None:
+    [*_, last] = killed_while_open(tmp_path / "log.db", options=options)
+    wall_clock = ManualClock(last / 1e6 + 5)
+    place = Place(f"sqlite:{tmp_path}/log.db{options}")
+
+    log, window = await place.open(wall_clock=wall_clock)
+    later = await log.publish(drafts(1))
+    await place.close_all()
+
+    assert last + 5_000_000 < later.receipt.first
+    assert Outcome.COMPLETE is window.locate(later.receipt.first - 1).outcome
+    # A client that has seen a number which the file does not know has seen lost messages.
+    assert [Outcome.GAP] * 2 == [window.locate(number).outcome for number in (last + 1, later.receipt.first - 2)]
+
+
+async def test_holes_are_remembered_over_orderly_restarts(tmp_path: Path) -> None:
+    published = killed_while_open(tmp_path / "log.db")
+    place = Place(f"sqlite:{tmp_path}/log.db")
+    log, first = await place.open()
+    later = await log.publish(drafts(1))
+    await place.close(log)
+
+    _, second = await place.open()
+    await place.close_all()
+
+    assert [*published, later.receipt.first] == numbers([*second])
+    assert first.latest == second.latest
+    assert Outcome.GAP is second.locate(published[-1] + 1).outcome
+    assert Outcome.COMPLETE is second.locate(published[-1]).outcome
+
+
+async def test_a_quiet_log_that_was_killed_declares_no_gap(tmp_path: Path) -> None:
+    [*_, last] = killed_while_open(tmp_path / "log.db")
+    clock = ManualClock(time.monotonic() + 2_000.0)
+
+    place = Place(f"sqlite:{tmp_path}/log.db")
+    log, window = await place.open(clock=clock)
+    log.expire()
+    await place.close_all()
+
+    assert 0 == len(window)
+    assert Outcome.COMPLETE is window.locate(last).outcome
+    assert Outcome.GAP is window.locate(last - 1).outcome
+
+
+@ENDS
+@pytest.mark.parametrize("wal", [("-wal",), ()], ids=["with WAL", "without WAL"])
+@pytest.mark.parametrize("removed", [True, False], ids=["removed", "in place"])
+async def test_a_file_that_was_rolled_back_declares_a_gap_and_uses_no_number_twice(
+    tmp_path: Path, options: str, wal: tuple[str, ...], *, removed: bool
 ) -> None:
-    killed_while_open(tmp_path / "log.db", options="?synchronous=normal")
-    with sqlite3.connect(tmp_path / "log.db") as connection:
-        [[before]] = connection.execute("SELECT latest FROM life")
-    connection.close()
-    monkeypatch.setattr(file, "boot_id", lambda: "another boot")
+    path, copy = tmp_path / "log.db", tmp_path / "copy.db"
+    [*_, early] = killed_while_open(path, options=options)
+    copied(path, copy, "-wal")
+    [*_, last] = killed_while_open(path, options=options)
+    if removed:
+        for suffix in ("", "-wal"):
+            Path(f"{path}{suffix}").unlink()
+    elif not wal:
+        Path(f"{path}-wal").unlink()
+    copied(copy, path, *wal)
 
-    place = Place(f"sqlite:{tmp_path}/log.db?synchronous=normal")
+    place = Place(f"sqlite:{path}{options}")
+    log, window = await place.open()
+    later = await log.publish(drafts(1))
+    await place.close_all()
+
+    assert last < later.receipt.first
+    assert Outcome.GAP is window.locate(early).outcome
+    assert Outcome.GAP is window.locate(last).outcome
+    assert Outcome.COMPLETE is window.locate(later.receipt.first - 1).outcome
+
+
+async def test_a_copy_of_a_closed_file_declares_a_gap(tmp_path: Path) -> None:
+    """The copy is complete and closed in order, with its mark. It may still be older than the last use of the file."""
+    path = tmp_path / "log.db"
+    place = Place(f"sqlite:{path}")
+    log, window = await place.open()
+    await log.publish(drafts(3))
+    await place.close(log)
+    copied(path, tmp_path / "copy.db", "-closed")
+    [*_, last] = killed_while_open(path)
+    Path(f"{path}-wal").unlink()
+    copied(tmp_path / "copy.db", path, "-closed")
+
+    log, window = await place.open()
+    later = await log.publish(drafts(1))
+    await place.close_all()
+
+    assert last < later.receipt.first
+    assert [Outcome.GAP] * 2 == [window.locate(number).outcome for number in (window.first_number + 2, last)]
+
+
+async def test_a_closed_file_has_a_mark_for_its_owner_alone_until_it_is_opened(tmp_path: Path, place: Place) -> None:
+    mark = tmp_path / "log.db-closed"
+    log, _ = await place.open()
+    await place.close(log)
+
+    assert 0o600 == mark.stat().st_mode & 0o777
+    await place.open()
+    assert not mark.exists()
+
+
+async def test_a_killed_file_without_its_wal_is_not_taken_for_the_closed_one(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    place = Place(f"sqlite:{path}")
+    log, window = await place.open()
+    await log.publish(drafts(3))
+    await place.close(log)
+    [*_, last] = killed_while_open(path)
+    Path(f"{path}-wal").unlink()
+
+    log, window = await place.open()
+    later = await log.publish(drafts(1))
+    await place.close_all()
+
+    assert last < later.receipt.first
+    assert Outcome.GAP is window.locate(window.first_number + 2).outcome
+
+
+async def test_a_gap_after_a_rollback_is_declared_until_it_is_evicted(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    [*_, last] = killed_while_open(path)
+    copied(path, tmp_path / "copy.db", "-wal")
+    place = Place(f"sqlite:{tmp_path}/copy.db")
+    log, _ = await place.open()
+    await log.publish(drafts(1))
+    await place.close(log)
 
     _, window = await place.open()
     await place.close_all()
 
-    assert before + 1 < window.first_number
-    assert 0 == len(window)
-    assert Outcome.RESET is window.locate(before).outcome
+    assert 4 == len(window)
+    assert Outcome.GAP is window.locate(last).outcome
+
+
+@pytest.mark.parametrize("change", ["chmod", "chown"])
+async def test_the_permissions_of_a_closed_file_may_be_changed(tmp_path: Path, place: Place, change: str) -> None:
+    log, before = await place.open()
+    await log.publish(drafts(3))
+    await place.close(log)
+    if change == "chmod":
+        (tmp_path / "log.db").chmod(0o640)
+    else:
+        os.chown(tmp_path / "log.db", os.getuid(), os.getgid())
+
+    log, after = await place.open()
+    later = await log.publish(drafts(1))
+
+    assert before.latest + 1 == later.receipt.first
+    assert Outcome.COMPLETE is after.locate(before.first_number - 1).outcome
+
+
+async def test_a_start_that_fails_keeps_the_file_closed(tmp_path: Path, place: Place) -> None:
+    """Such as one of an older version of unmissed, which another one follows."""
+    log, before = await place.open()
+    await log.publish(drafts(3))
+    await place.close(log)
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+    change(tmp_path / "log.db", "PRAGMA user_version = 7")
+    with pytest.raises(ConfigurationError, match="the format 7"):
+        await place.open()
+    change(tmp_path / "log.db", f"PRAGMA user_version = {version}")
+
+    _, after = await place.open()
+
+    assert before.latest == after.latest
+    assert Outcome.COMPLETE is after.locate(before.first_number - 1).outcome
+
+
+async def test_another_boot_after_an_unclean_end_is_a_gap_if_commits_were_not_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [*_, last] = killed_while_open(tmp_path / "log.db", options="?synchronous=normal")
+    monkeypatch.setattr(file, "boot_id", lambda: "another boot")
+
+    place = Place(f"sqlite:{tmp_path}/log.db?synchronous=normal")
+    _, window = await place.open()
+    await place.close_all()
+
+    assert 3 == len(window)
+    assert [Outcome.GAP] * 2 == [window.locate(number).outcome for number in (last, last + 1)]
+
+
+async def test_a_clock_that_was_set_back_over_a_loss_of_power_uses_no_number_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was lost had at most the numbers that were reserved on the disk."""
+    path = tmp_path / "log.db"
+    wall_clock = ManualClock(1_796_000_000.0)
+    log = SqliteLog(str(path), durable=False, wall_clock=wall_clock)
+    window = await log.open()
+    copied(path, tmp_path / "copy.db", "-wal")
+    await log.publish(drafts(1) * 90_000)
+    lost = window.latest
+    await log.close()
+    wall_clock.advance(-86_400.0)
+    monkeypatch.setattr(file, "boot_id", lambda: "another boot")
+
+    log = SqliteLog(str(tmp_path / "copy.db"), durable=False, wall_clock=wall_clock)
+    await log.open()
+    later = await log.publish(drafts(1))
+    await log.close()
+
+    assert lost < later.receipt.first
 
 
 @pytest.mark.parametrize("end", ["closed", "killed"])
-async def test_another_boot_begins_no_epoch_if_commits_were_synced(
+async def test_another_boot_is_no_gap_if_commits_were_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     if end == "closed":
@@ -131,7 +333,7 @@ async def test_another_boot_begins_no_epoch_if_commits_were_synced(
     await place.close_all()
 
     assert 3 == len(window)
-    assert window.first_number + 2 == window.latest
+    assert Outcome.COMPLETE is window.locate(window.first_number - 1).outcome
 
 
 async def test_a_machine_without_boot_ids_counts_every_unclean_end_as_a_loss_of_power(
@@ -141,16 +343,15 @@ async def test_a_machine_without_boot_ids_counts_every_unclean_end_as_a_loss_of_
     log = SqliteLog(str(tmp_path / "log.db"), durable=False)
     first = await log.open()
     await log.publish(drafts(3))
-    for suffix in ("", "-wal"):
-        shutil.copy(tmp_path / f"log.db{suffix}", tmp_path / f"copy-of-log.db{suffix}")
+    copied(tmp_path / "log.db", tmp_path / "copy.db", "-wal")
 
-    place = Place(f"sqlite:{tmp_path}/copy-of-log.db?synchronous=normal")
+    place = Place(f"sqlite:{tmp_path}/copy.db?synchronous=normal")
     _, second = await place.open()
     await place.close_all()
     await log.close()
 
-    assert first.epoch != second.epoch
-    assert first.latest + 1 < second.first_number
+    assert first.epoch == second.epoch
+    assert Outcome.GAP is second.locate(first.latest).outcome
 
 
 async def test_a_second_log_on_the_file_is_refused_and_the_first_goes_on(place: Place) -> None:
@@ -252,10 +453,12 @@ async def test_a_damaged_page_is_refused(tmp_path: Path, place: Place) -> None:
 
 
 def change(path: Path, *statements: str) -> None:
-    """Change a file as another program would."""
+    """Change a closed file as a damaged disk would, which does not move the time of modification."""
+    before = path.stat()
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             connection.execute(statement)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +503,9 @@ async def test_a_row_above_the_latest_number_does_not_stop_publishing(tmp_path: 
     log, window = await place.open()
     await log.publish(drafts(1))
     await place.close(log)
-    change(tmp_path / "log.db", "INSERT INTO messages SELECT number + 1, unix_ms, log_ms, message FROM messages")
+    change(
+        tmp_path / "log.db", "INSERT INTO messages SELECT number + 1, unix_ms, log_ms, archived, message FROM messages"
+    )
 
     log, window = await place.open()
     await log.publish(drafts(1, of="later "))
@@ -456,5 +661,5 @@ async def test_a_clock_that_is_set_back_over_a_restart_of_the_machine_expires_no
     again = await log.publish(drafts(1), idempotency_key="key")
     await log.close()
 
-    assert payloads(before) == payloads(after)
+    assert [each.payload for each in before] == [each.payload for each in after]
     assert first.receipt == again.receipt
