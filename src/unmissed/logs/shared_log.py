@@ -179,8 +179,8 @@ class SharedLog:
             self._seen = Seen(state.epoch, window.latest, 0)
         if not self._lacks_numbers_before(state):
             return
-        if state.oldest - 1 <= state.lost:
-            # The engine went on at a higher number, and what is retained stays.
+        if state.oldest - 1 <= state.lost and window.latest >= window.first_number:
+            # The engine went on at a higher number, and what is retained stays. A node that starts has nothing yet.
             self._feed.skip(state.oldest - 1)
         else:
             past = await self._past(state)

@@ -15,7 +15,7 @@ from unmissed import Access, ConnectionManager, Identity, JwtVerifier, Settings,
 from unmissed.core.client_frames import parse_client_frame
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import InvalidFrame
-from unmissed.core.server_frames import RESERVED_TYPES
+from unmissed.core.server_frames import PRESENCE_TYPE, RESERVED_TYPES
 from unmissed.testing import SECRET
 
 PATH = "/websocket/asyncapi.json"
@@ -148,7 +148,7 @@ async def test_it_describes_every_frame_event_command_and_close_code(
     document = await document_of(manager, client)
 
     messages = document["components"]["messages"]
-    assert RESERVED_TYPES | {"message", "event.order.placed", "event.Line"} <= set(messages)
+    assert (RESERVED_TYPES - {PRESENCE_TYPE}) | {"message", "event.order.placed", "event.Line"} <= set(messages)
     assert {"ping", "authenticate", "follow", "unfollow", "publish", "command"} <= set(messages)
     assert ["command.ping"] == [name for name in messages if messages[name]["name"] == "ping" and "." in name]
     assert 2 == sum(name.startswith("command.order__please") for name in messages)

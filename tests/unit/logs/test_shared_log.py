@@ -666,6 +666,18 @@ async def test_a_node_that_starts_has_the_archive_below_the_tail() -> None:
         assert nth(8) == (await log.publish(drafts(1))).receipt.first
 
 
+async def test_a_node_that_starts_after_a_disaster_has_the_archive() -> None:
+    engine = ArchivingEngine(count=0)
+    engine.store(room_drafts(5))
+    engine.trim(2, 4)
+    engine.lose(*nths(1, 3, 5))
+    engine.jump(nth(1_000), is_lost=True)
+
+    async with ruled(engine) as (_, window):
+        assert nths(2, 4, 1_001) == in_window(window)
+        assert (nth(1), nth(1_000)) == window.locate(nth(0), keys=ROOM).lost
+
+
 async def test_a_node_whose_engine_has_everything_reads_no_archive() -> None:
     engine = ArchivingEngine(count=3)
 
