@@ -10,10 +10,11 @@ import time
 from itertools import count
 
 from unmissed import Draft, Log, Window
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule
 from unmissed.logs.urls import log_from_url
 
 PAUSE_SECONDS = 0.005
+RETENTION = Retention(rules=(Rule("rooms.*", 500, 3_600.0),))
 
 
 def write(kind: str, number: int, data: str) -> None:
@@ -24,7 +25,9 @@ async def publish(log: Log, window: Window, name: str) -> None:
     position = window.latest
     for index in count():
         data = f"{name}-{index}"
-        publication = await log.publish([Draft.of({"type": "count", "data": data}, max_bytes=1_000)])
+        publication = await log.publish(
+            [Draft.of({"type": "count", "data": data, "topics": ["rooms.1"]}, max_bytes=1_000)]
+        )
         write("acknowledged", publication.receipt.first, data)
         for message in [*window.messages_after(max(position, window.evicted_through))]:
             write("seen", message.sequence_number, message.as_dict()["data"])
@@ -42,7 +45,7 @@ async def listen(log: Log) -> None:
 async def main(url: str, name: str) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    log = log_from_url(url, retention=Retention(), first_number=None, clock=time.monotonic, wall_clock=time.time)
+    log = log_from_url(url, retention=RETENTION, first_number=None, clock=time.monotonic, wall_clock=time.time)
     window = await log.open()
     print("ready", window.first_number, name, flush=True)  # noqa: T201  # the journal
     tasks = [asyncio.create_task(publish(log, window, name)), asyncio.create_task(listen(log))]

@@ -17,6 +17,7 @@ import pytest
 from engines import RedisServer
 from places import Place
 from support import until
+from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Outcome, Window
 from unmissed.lab.process import ManagedProcess, running
 
@@ -25,6 +26,10 @@ pytestmark = [pytest.mark.live, pytest.mark.long]
 PROGRAM = Path(__file__).with_name("recording_node.py")
 NODES = 3
 DISASTERS = 10
+RETENTION = Retention(rules=(Rule("rooms.*", 500, 3_600.0),))
+"""That of the nodes. Without a rule, nothing below the tail would be known, and every loss would be declared."""
+
+KEYS = frozenset({"#rooms.1"})
 EVERY_SECOND = ["--appendonly", "yes", "--appendfsync", "everysec"]
 SNAPSHOTS = ["--save", "1 1"]
 DEFAULT = ["--save", "3600 1 300 100 60 10000"]
@@ -71,7 +76,7 @@ class History:
             assert data == self.messages.setdefault(number, data), f"{number} was used twice"
         lost = {number for number in self.acknowledged if number >= window.first_number} - {*retained}
         for position in sorted(self.acknowledged)[-2_000:]:
-            if Outcome.COMPLETE is window.locate(position).outcome:
+            if Outcome.COMPLETE is window.locate(position, keys=KEYS).outcome:
                 assert not [number for number in lost if number > position], f"lost silently after {position}"
         newest = max(retained, default=0)
         return len([number for number in self.acknowledged if number > newest])
@@ -136,7 +141,7 @@ async def test_an_old_copy_without_a_living_node_uses_no_number_again(server: Re
             shutil.copytree(seed.choice(copies), server.folder)
             server.start()
             place = Place(server.url)
-            _, window = await place.open()
+            _, window = await place.open(retention=RETENTION)
             losses.append(history.losses(window))
             await place.close_all()
 
@@ -161,7 +166,7 @@ async def test_an_orderly_restart_of_everything_is_complete(options: list[str], 
 
             started = time.monotonic()
             place = Place(server.url)
-            log, window = await place.open()
+            log, window = await place.open(retention=RETENTION)
             assert 5.0 > time.monotonic() - started
             assert Outcome.COMPLETE is window.locate(min(message.sequence_number for message in window)).outcome
             assert 0 == history.losses(window), restart
