@@ -19,6 +19,10 @@ class _Pieces:
     """Whether a part of it was evicted, so that what is left is not the value."""
 
 
+MAX_ENDED = 10_000
+"""How many values are remembered of which all pieces were evicted. Beyond that, further pieces begin a new value."""
+
+
 class Values:
     """The retained messages with a key. The same key with another audience is another value.
 
@@ -29,6 +33,8 @@ class Values:
     def __init__(self) -> None:
         self._known: dict[_ValueId, Message | _Pieces] = {}
         """Most values have no pieces: the message alone takes less memory."""
+        self._ended: dict[_ValueId, None] = {}
+        """Values whose pieces were all evicted, the latest last: further pieces do not make them whole."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -41,10 +47,11 @@ class Values:
         identity = message.audience.keys, value.key
         known = self._known.get(identity)
         if not value.append:
+            self._ended.pop(identity, None)
             self._known[identity] = message
             return _parts(known)
         if not isinstance(known, _Pieces):
-            known = self._known[identity] = _Pieces(known, damaged=not whole)
+            known = self._known[identity] = _Pieces(known, damaged=not whole or identity in self._ended)
         known.pieces.append(message)
         return ()
 
@@ -61,6 +68,9 @@ class Values:
                 known.damaged = True
             if known.pieces or known.base is not None:
                 return
+            self._ended[identity] = None
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
         del self._known[identity]
 
     def of(self, audience: Audience, key: str) -> Message | None:

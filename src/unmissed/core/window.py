@@ -266,12 +266,18 @@ class Window:
         marks = (earlier.everyone, earlier.others, earlier.unknown, *earlier.lost.values())
         self.evicted_through = max(self.first_number - 1, *marks)
         for message in earlier.messages:
-            self.append(message, whole=not self._may_lack_earlier(message))
+            self.replay(message)
         self.latest = max(earlier.through, self.first_number - 1)
+
+    def replay(self, message: Message) -> None:
+        """Add a message as ``append`` does, at the start of a node: earlier parts of its value may be lost."""
+        self.append(message, whole=not self._may_lack_earlier(message))
 
     def _may_lack_earlier(self, message: Message) -> bool:
         """Return whether messages may be lost since the value that a piece was added to, or ever without one."""
-        base = None if message.value is None else self._values.of(message.audience, message.value.key)
+        if message.value is None or not message.value.append:
+            return False
+        base = self._values.of(message.audience, message.value.key)
         start = self.first_number - 1 if base is None else base.sequence_number
         keys = message.audience.keys
         return self._evictions.highest(keys or (), everyone=keys is None) > start

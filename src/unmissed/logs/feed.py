@@ -96,8 +96,10 @@ class Feed:
         """
         if self._listener is not None:
             self._listener.make_room(messages)
+        # Without a listener, the log is being opened.
+        add = self.window.replay if self._listener is None else self.window.append
         for message in messages:
-            self.window.append(message)
+            add(message)
         self._release_passed()
         self._appended()
 
