@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
-from unmissed.core.messages import Draft, Message, rfc3339
+from unmissed.core.messages import VALUE_OVERHEAD, Draft, Message, PublishOptions, Value, published, rfc3339
 from unmissed.core.server_frames import RESERVED_TYPES
 
 NOON = "2026-01-31T12:00:00.000Z"
@@ -291,3 +291,78 @@ def test_messages_are_equal_whenever_they_were_appended() -> None:
     draft = Draft.of({"type": "chat"}, max_bytes=LIMIT)
 
     assert draft.stamp(7, timestamp=NOON, now=1.0) == draft.stamp(7, timestamp=NOON, now=2.0)
+
+
+# How a message is retained
+
+
+def test_a_value_is_shown_with_its_key_and_only_the_flags_that_are_true() -> None:
+    fields = {"type": "cart", "topics": ["users.1"], "key": "cart", "deleted": False, "data": 1}
+
+    assert {"topics": ["users.1"], "key": "cart", "data": 1}.items() <= stamped(fields).as_dict().items()
+    assert "deleted" not in stamped(fields).as_dict()
+    assert stamped({**fields, "deleted": True}).as_dict()["deleted"] is True
+    assert Value("cart", append=True) == stamped({**fields, "append": True}).value
+    assert ("cart", None) == (stamped(fields).key, stamped({"type": "a"}).key)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"key": ""}, "a key is a text of 1 to 200 bytes"),
+        ({"key": "é" * 101}, "a key is a text of 1 to 200 bytes"),
+        ({"key": 7}, "a key is a text"),
+        ({"append": True}, "add one"),
+        ({"deleted": True}, "add one"),
+        ({"key": "k", "append": True, "deleted": True}, "leave one out"),
+        ({"key": "k", "append": 1}, "append must be true or false"),
+        ({"ephemeral": "yes"}, "ephemeral must be true or false"),
+        ({"key": "k", "ephemeral": True}, "leave out key or ephemeral"),
+    ],
+)
+def test_an_invalid_key_or_flag_is_refused_with_the_fix(fields: dict[str, Any], reason: str) -> None:
+    assert reason in refusal_of({"type": "a", **fields})
+
+
+def test_a_key_has_at_most_200_bytes_and_no_lone_surrogates() -> None:
+    assert "é" * 100 == stamped({"type": "a", "key": "é" * 100}).key
+    assert "surrogate" in refusal_of({"type": "a", "key": "\ud800"})
+
+
+def test_an_ephemeral_message_has_no_number() -> None:
+    draft = Draft.of({"type": "typing", "data": 1, "ephemeral": True}, max_bytes=LIMIT)
+
+    assert draft.ephemeral
+    assert b'{"type":"typing","timestamp":"2026-01-31T12:00:00.000Z","data":1}' == draft.unnumbered(timestamp=NOON)
+
+
+def test_the_first_topic_of_a_set_is_the_same_each_time() -> None:
+    topics = {f"t{number}" for number in range(20)}
+
+    assert {"#t0"} == {stamped({"type": "a", "topics": names}).audience.first for names in (topics, frozenset(topics))}
+    assert "#t7" == stamped({"type": "a", "topics": ["t7", "t0"]}).audience.first
+
+
+def test_options_of_publishing_become_fields_of_the_message() -> None:
+    options = PublishOptions(topics={"b", "a"}, users=None, key="k", append=False, deleted=True, idempotency_key="i")
+
+    assert {"type": "a", "topics": ["a", "b"], "key": "k", "deleted": True} == published({"type": "a"}, options)
+
+
+def test_an_unknown_option_of_publishing_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(TypeError, match="choose from ephemeral, append, deleted, idempotency_key, key, topics, users"):
+        published({"type": "a"}, {"topic": "a"})  # type: ignore[typeddict-unknown-key]
+
+
+@pytest.mark.parametrize("name", ["users", "topics"])
+def test_one_string_in_place_of_a_list_of_recipients_is_refused(name: str) -> None:
+    with pytest.raises(InvalidMessage, match=name):
+        published({"type": "a"}, {name: "alice"})  # type: ignore[misc]
+
+
+def test_what_a_value_takes_in_the_index_counts() -> None:
+    plain, keyed = stamped({"type": "a"}), stamped({"type": "a", "key": "k"})
+
+    assert keyed.size_in_log - plain.size_in_log == VALUE_OVERHEAD + len(',"key":"k"')
+    draft = Draft.of({"type": "a", "key": "k"}, max_bytes=LIMIT)
+    assert VALUE_OVERHEAD < draft.size_in_log - draft.size
