@@ -145,11 +145,11 @@ def test_a_value_that_is_no_setting_is_refused() -> None:
 
 
 def test_a_log_that_cannot_hold_one_message_is_refused() -> None:
-    assert "UNMISSED_MAX_BYTES must be at least 436: " in refusal_of(max_bytes=99, max_message_bytes=100)
+    assert "UNMISSED_MAX_BYTES must be at least 452: " in refusal_of(max_bytes=99, max_message_bytes=100)
 
 
 def test_a_log_that_holds_just_one_message_is_accepted() -> None:
-    assert 436 == Settings.load(max_bytes=436, max_message_bytes=100).max_bytes
+    assert 452 == Settings.load(max_bytes=452, max_message_bytes=100).max_bytes
 
 
 @pytest.mark.parametrize("origin", ["example.com", "https://*.example.com", "https://a.example/path", "https://"])

@@ -16,10 +16,10 @@ from unmissed.core.server_frames import RESERVED_TYPES
 STAMP_BYTES = 80
 """Size of ``,"sequence_number":9007199254740991,"timestamp":"2026-01-31T12:00:00.000Z"``, rounded up."""
 
-MESSAGE_OVERHEAD = 256
-"""Bytes that a retained message takes besides its payload: tracemalloc counts 242 on CPython 3.11."""
+MESSAGE_OVERHEAD = 272
+"""Bytes that a retained message takes besides its payload: tracemalloc counts up to 264 on CPython 3.11."""
 
-VALUE_OVERHEAD = 600
+VALUE_OVERHEAD = 400
 """Bytes that a message with a key takes in addition, for the index of values."""
 
 _RETENTION_KEYS = frozenset({"key", "append", "deleted", "ephemeral"})
