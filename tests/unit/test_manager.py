@@ -605,14 +605,14 @@ async def test_the_running_manager_checks_by_itself(clock: ManualClock) -> None:
 
 
 async def test_the_largest_message_fits_into_the_smallest_log(clock: ManualClock) -> None:
-    async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_352) as manager:
         await manager.emit("a", "x" * (1_000 - len('{"type":"a","data":""}')))
 
         assert 1 == len(manager.window)
 
 
 async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock) -> None:
-    async with managed(clock, max_message_bytes=1_000, max_bytes=1_336) as manager:
+    async with managed(clock, max_message_bytes=1_000, max_bytes=1_352) as manager:
         with pytest.raises(MessageTooLarge, match="the batch"):
             await manager.publish_batch([{"type": "a", "data": "x" * 800}] * 2)
 
@@ -620,7 +620,7 @@ async def test_a_batch_that_the_log_could_not_hold_is_refused(clock: ManualClock
 
 
 async def test_the_users_of_a_batch_count_in_what_the_log_could_hold(clock: ManualClock) -> None:
-    async with managed(clock, max_message_bytes=4_000, max_bytes=4_336) as manager:
+    async with managed(clock, max_message_bytes=4_000, max_bytes=4_352) as manager:
         with pytest.raises(MessageTooLarge, match="the batch"):
             await manager.publish_batch([{"type": "a", "users": [*"abcdefghij"]}] * 3)
 

@@ -33,8 +33,8 @@ class Values:
     def __init__(self) -> None:
         self._known: dict[_ValueId, Message | _Pieces] = {}
         """Most values have no pieces: the message alone takes less memory."""
-        self._ended: dict[_ValueId, None] = {}
-        """Values whose pieces were all evicted, the latest last: further pieces do not make them whole."""
+        self._ended: dict[int, None] = {}
+        """Hashes of values whose pieces were all evicted, the latest last: further pieces do not make them whole."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -47,11 +47,11 @@ class Values:
         identity = message.audience.keys, value.key
         known = self._known.get(identity)
         if not value.append:
-            self._ended.pop(identity, None)
+            self._ended.pop(hash(identity), None)
             self._known[identity] = message
             return _parts(known)
         if not isinstance(known, _Pieces):
-            known = self._known[identity] = _Pieces(known, damaged=not whole or identity in self._ended)
+            known = self._known[identity] = _Pieces(known, damaged=not whole or hash(identity) in self._ended)
         known.pieces.append(message)
         return ()
 
@@ -68,7 +68,7 @@ class Values:
                 known.damaged = True
             if known.pieces or known.base is not None:
                 return
-            self._ended[identity] = None
+            self._ended[hash(identity)] = None
             if len(self._ended) > MAX_ENDED:
                 del self._ended[next(iter(self._ended))]
         del self._known[identity]

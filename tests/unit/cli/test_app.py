@@ -416,7 +416,7 @@ def test_no_secret_is_a_flag_of_serve_because_processes_are_listed_with_their_fl
         (SECRET, ["--jwt-algorithm", "none"], "UNMISSED_JWT_ALGORITHM: "),
         (SECRET, ["--jwt-algorithm", "RS256"], "the key does not fit RS256"),
         (SECRET, ["--max-messages", "0"], "UNMISSED_MAX_MESSAGES: "),
-        (SECRET, ["--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65872"),
+        (SECRET, ["--max-bytes", "1"], "UNMISSED_MAX_BYTES must be at least 65888"),
         (SECRET, ["--log-url", "redis:"], "UNMISSED_LOG_URL cannot be read"),
         (SECRET, ["--log-url", "mysql://localhost"], "UNMISSED_LOG_URL is"),
         (SECRET, ["--workers", "2"], "this log belongs to one process"),

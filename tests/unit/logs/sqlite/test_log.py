@@ -301,7 +301,7 @@ async def test_a_clock_that_was_set_back_over_a_loss_of_power_uses_no_number_twi
     log = SqliteLog(str(path), durable=False, wall_clock=wall_clock)
     window = await log.open()
     copied(path, tmp_path / "copy.db", "-wal")
-    await log.publish(drafts(1) * 90_000)
+    await log.publish(drafts(1) * 80_000)
     lost = window.latest
     await log.close()
     wall_clock.advance(-86_400.0)
