@@ -27,6 +27,7 @@ from unmissed.core.audience import EVERYONE, Audience
 from unmissed.core.chunks import Chunk, Chunks
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.encoding import decode_items, decode_json
+from unmissed.core.ephemeral import Ephemeral, WaitingMessages
 from unmissed.core.evictions import MAX_EVICTED_KEYS, Evictions
 from unmissed.core.messages import Message
 from unmissed.core.rate import TokenBuckets
@@ -363,6 +364,16 @@ def evicted() -> object:
     return found
 
 
+def waiting_live() -> object:
+    """Most messages and most bytes: as many as fit, each with as many users as fit into it."""
+    waiting = WaitingMessages()
+    for number in range(2_000):
+        users = [f"{number}.{user:03}" for user in range(10)]
+        payload = b"x" * (6_000 + number % 2)
+        waiting.add([Ephemeral(payload + b"", Audience.of(users=users), FIRST + number, 0.0)])
+    return waiting
+
+
 def last_hour() -> object:
     """Events of every kind and code, in every minute, with the longest texts. A short text of a client is a copy."""
     clock = ManualClock()
@@ -396,6 +407,7 @@ SHARED: dict[str, Callable[[], object]] = {
     "the rates of users": rates,
     "users and tokens that were logged out": logged_out,
     "users and topics that lost messages by eviction": evicted,
+    "ephemeral messages that wait for a flush": waiting_live,
 }
 LIMITS: dict[str, float] = {
     "verified tokens": MAX_VERIFIED_BYTES,

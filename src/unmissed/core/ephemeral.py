@@ -11,7 +11,7 @@ MAX_WAITING = 1_000
 """The most ephemeral messages that wait for a flush, or for the messages before them. The oldest ones are dropped."""
 
 MAX_WAITING_BYTES = 8_388_608
-"""The most bytes of JSON that they have together."""
+"""The most bytes of their JSON and their audiences together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class Ephemeral:
     audience: Audience
     after: int
     ends_at: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that the message takes."""
+        return len(self.payload) + self.audience.size_in_log
 
 
 class LiveBatch:
@@ -63,9 +68,9 @@ class WaitingMessages:
         dropped = 0
         for message in messages:
             self.messages.append(message)
-            self._bytes += len(message.payload)
+            self._bytes += message.size
             while len(self.messages) > self._most or (self._bytes > self._most_bytes and len(self.messages) > 1):
-                self._bytes -= len(self.messages.popleft().payload)
+                self._bytes -= self.messages.popleft().size
                 dropped += 1
         return dropped
 
@@ -80,5 +85,5 @@ class WaitingMessages:
             else:
                 dropped += 1
         self.messages = rest
-        self._bytes = sum(len(message.payload) for message in rest)
+        self._bytes = sum(message.size for message in rest)
         return found, dropped

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support import FIRST, nth
@@ -165,7 +165,6 @@ def filled(messages: Iterable[Message]) -> tuple[Window, Model]:
     return window, model
 
 
-@settings(max_examples=60)
 @given(steps, st.integers(0, 90), st.sampled_from([0.0, 15.0]))
 def test_a_window_with_rules_retains_and_loses_what_the_rules_say(
     steps: list[Step], position: int, later: float
@@ -208,7 +207,6 @@ def _check_truth(window: Window, model: Model, since: int, keys: frozenset[str])
     assert [each for each in everything if each.value is None] == [each for each in has if each.value is None]
 
 
-@settings(max_examples=60)
 @given(steps)
 def test_the_state_is_whole_or_left_out(steps: list[Step]) -> None:
     everything = published(steps)
@@ -225,7 +223,6 @@ def test_the_state_is_whole_or_left_out(steps: list[Step]) -> None:
             assert parts == state[identity]
 
 
-@settings(max_examples=40)
 @given(steps, st.integers(0, 40))
 def test_a_restored_window_declares_what_may_be_lost(steps: list[Step], tail: int) -> None:
     """A node that starts again has the archive of rules and keys, and after it the tail."""
