@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from unmissed.core import fact
 from unmissed.core.audience import check_topics, keys_of, topic_key
 from unmissed.core.chunks import CHUNK_BYTES, Chunk, Chunks, JoinedChunk
 from unmissed.core.errors import InvalidFrame, InvalidToken, InvalidTopic
@@ -51,7 +52,7 @@ class ReadCounts:
     """Gaps that were declared to connected clients."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TopicChange:
     """The topics that a client has begun and stopped to follow."""
 

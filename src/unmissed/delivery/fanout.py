@@ -140,7 +140,8 @@ class FanOut:
         # Before the first write, which may end the connection: that is reported after its beginning.
         self.connections.add(connection)
         self._opened(connection)
-        self.connections.report(connection, TopicChange(added=connection.topics))
+        if self.connections.watchers:
+            self.connections.report(connection, TopicChange(added=connection.topics))
         connection.open(greeting, heartbeat=located is not None, state=sends_state)
         # ``deliver`` reports changes only, and a reader is not up to date before its first delivery.
         if not connection.reader.up_to_date:
