@@ -61,10 +61,15 @@ class Ordered:
             at = bisect_right(blocks, number, key=_first_number) - 1
             block = blocks[at]
             del block[_places_through(block, number) - 1]
-        if at + 1 < len(blocks) and len(block) + len(blocks[at + 1]) <= BLOCK // 2:
-            # So that there are not many small blocks. The last block has the room for what is appended.
-            block += blocks.pop(at + 1)
-        elif not block and len(blocks) > 1:
+        if len(block) <= BLOCK // 4:
+            self._merge(at)
+
+    def _merge(self, at: int) -> None:
+        """Join a small block with the next one, if both are small, and forget an empty one."""
+        blocks = self._blocks
+        if at + 1 < len(blocks) and len(blocks[at]) + len(blocks[at + 1]) <= BLOCK // 2:
+            blocks[at] += blocks.pop(at + 1)
+        elif not blocks[at] and len(blocks) > 1:
             del blocks[at]
 
     def copy(self) -> "Ordered":

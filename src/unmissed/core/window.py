@@ -26,6 +26,12 @@ _PAGE_SCAN = 10_000
 _REMOVED_AT_ONCE = 250
 """The most replaced messages that one append removes: a value may replace thousands of pieces."""
 
+_EVICTED_AT_ONCE = 50
+"""The most messages that one append evicts because of their number or age. Too many are there only by their age."""
+
+_EXPIRED_AT_ONCE = 500
+"""The most messages of a rule that are evicted together because of their age: about 1 ms of work."""
+
 _SCAN_FACTOR = 8
 """Reading this many neighbouring messages takes about as long as finding one by its number."""
 
@@ -189,8 +195,10 @@ class Window:
         self.appended_bytes += size
         self.latest = message.sequence_number
         self.changes += 1
-        while (overdue := shelf.overdue(audience, message.appended_at)) is not None:
+        left = _EVICTED_AT_ONCE
+        while left and (overdue := shelf.overdue(audience, message.appended_at)) is not None:
             self._remove(overdue, shelf)
+            left -= 1
         while self._size > self.retention.max_bytes:
             self._make_room()
 
@@ -229,12 +237,17 @@ class Window:
             self._values.evicted(message, message.value)
 
     def expire(self, now: float) -> None:
-        """Evict messages that are as old as their rule allows at ``now`` (monotonic seconds)."""
+        """Evict messages that are as old as their rule allows at ``now`` (monotonic seconds), up to 500 of each rule.
+
+        If more are too old, the next calls evict them: all at once would be a pause.
+        """
         if self._replaced:
             self._remove_replaced()
         for shelf in self._shelves if self._shelves.has_rules else (self._shelves.others,):
-            while (oldest := shelf.too_old(now)) is not None:
+            left = _EXPIRED_AT_ONCE
+            while left and (oldest := shelf.too_old(now)) is not None:
                 self._remove(oldest, shelf)
+                left -= 1
 
     def skip(self, number: int) -> None:
         """Continue after ``number``: the log may have lost messages before this window held them.

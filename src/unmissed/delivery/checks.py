@@ -54,11 +54,13 @@ class Checks:
         A check that raises is reported, and repeated in the next round. It prevents no other check.
         """
         while True:
-            problem = self._problem_of(self._expire)
+            problem = None
             # A copy, since connections begin and end during the pauses.
             connections = tuple(self._connections)
             for part in range(_PARTS):
                 await asyncio.sleep(self._interval / _PARTS)
+                # Each time, since the log expires a bounded number of messages at once.
+                problem = self._problem_of(self._expire) or problem
                 problem = self._problem_of(self._check_server) or problem
                 problem = self._problem_of(self._check, connections[part::_PARTS]) or problem
             if self.problem is not None and problem is None:

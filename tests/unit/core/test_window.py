@@ -675,3 +675,15 @@ def test_a_window_never_calls_a_position_complete_that_has_missed_messages(
             assert (Outcome.COMPLETE is recovery.outcome) == (missed == numbers(recovery))
             assert {*missed}.issuperset(numbers(recovery))
         assert Outcome.RESET is window.locate(window.latest, epoch=str(epoch - 1)).outcome
+
+
+def test_messages_expire_in_steps_that_are_bounded() -> None:
+    """A hundred thousand at once would hold up the event loop for a fifth of a second."""
+    window = window_of(1_200, retention=Retention(max_messages=2_000, max_age=10.0))
+
+    left = []
+    for _ in range(4):
+        window.expire(10.0)
+        left.append(len(window))
+
+    assert [700, 200, 0, 0] == left
