@@ -17,7 +17,7 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.core.window import Outcome, Window
 from unmissed.lab.engine_servers import NatsServer as AnyNatsServer
 
-pytestmark = [pytest.mark.live, pytest.mark.long]
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 async def opened(url: str, history: History) -> tuple[Window, int]:
@@ -56,6 +56,7 @@ async def test_an_old_copy_without_a_living_node_uses_no_number_again(tmp_path: 
     assert all(losses), losses
 
 
+@pytest.mark.nightly
 async def test_old_copies_of_a_whole_cluster_use_no_number_again(tmp_path: Path) -> None:
     history, seed, losses = History(), random.Random(7), list[int]()
     async with nats_cluster(tmp_path) as cluster:

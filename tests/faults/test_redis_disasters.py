@@ -1,6 +1,7 @@
 """Redis loses its newest messages while every node ends: no number is used twice, and nothing is lost silently."""
 
 import asyncio
+import os
 import random
 import secrets
 import shutil
@@ -21,11 +22,12 @@ from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Outcome, Window
 from unmissed.lab.process import ManagedProcess, running
 
-pytestmark = [pytest.mark.live, pytest.mark.long]
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.timeout(600)]
 
 PROGRAM = Path(__file__).with_name("recording_node.py")
 NODES = 3
-DISASTERS = 10
+DISASTERS = int(os.environ.get("DISASTERS", "3"))
+"""How often each test rolls an engine back. Each night, it is ten times."""
 RETENTION = Retention(rules=(Rule("rooms.*", 500, 3_600.0),))
 """That of the nodes. Without a rule, nothing below the tail would be known, and every loss would be declared."""
 

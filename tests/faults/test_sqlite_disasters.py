@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from faults.test_redis_disasters import History, RecordingNode
+from faults.test_redis_disasters import DISASTERS, History, RecordingNode
 from places import Place
 from support import until
 from unmissed.core.window import Outcome
 from unmissed.lab.process import running
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-DISASTERS = 10
 FILES = ("", "-wal")
 
 
