@@ -54,18 +54,20 @@ class RecoveryBody(BaseModel):
     lost_from: int | None = Field(
         default=None,
         alias="from",
-        description="Only with a gap: of the messages from..to, at least the one numbered to is lost.",
+        description="With a gap or a reset: of the messages from..to, at least the one numbered to is lost.",
         examples=[1795409482123400],
     )
     lost_to: int | None = Field(
         default=None,
         alias="to",
-        description="Only with a gap. While you page through it, the next page may declare it again.",
+        description="As from. While you page through a gap, the next page may declare it again.",
         examples=[1795409482123468],
     )
     topics: list[str] = Field(description="The topics whose messages are included.", examples=[["orders.42"]])
     heartbeat_seconds: float = Field(description="Seconds between two heartbeats of a connection.", examples=[25])
-    max_age: float = Field(description="Seconds that messages and answers are retained.", examples=[900])
+    max_age: float = Field(
+        description="Seconds that messages without a rule, and answers, are retained.", examples=[900]
+    )
     rate: float = Field(description="Requests a second that you may send on average.", examples=[10])
     burst: int = Field(description="Requests that you may send at once.", examples=[20])
     expires_in: float | None = Field(

@@ -342,10 +342,10 @@ export type Frame = { type: string; [field: string]: any };
 
 /**
  * The first frame: where delivery starts, and how complete the recovery is. `oldest` and `latest` are as over REST, and
- * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`, with `from` and
- * `to` as in the frame `gap` if it is a gap. With `state`, the frames `state` follow. There are `topics` if you follow
- * any, and `expires_at` and `expires_in` if your token expires. Use `expires_in` where your clock may be wrong.
- * Requests beyond `rate` and `burst` are refused.
+ * `sequence_number` is the position from which you start. There is an `outcome` if you sent `since`. If it is a gap, or
+ * a reset after which something above this position was evicted, there are `from` and `to` as in the frame `gap`. With
+ * `state`, the frames `state` follow. There are `topics` if you follow any, and `expires_at` and `expires_in` if your
+ * token expires. Use `expires_in` where your clock may be wrong. Requests beyond `rate` and `burst` are refused.
  */
 export interface ConnectedFrame {
   type: "connected";
@@ -358,7 +358,7 @@ export interface ConnectedFrame {
   first: number;
   /** Seconds between two heartbeats. */
   heartbeat_seconds: number;
-  /** Seconds that messages and answers are retained. */
+  /** Seconds that messages without a rule, and answers, are retained. */
   max_age: number;
   /** Requests a second that you may send on average. */
   rate: number;

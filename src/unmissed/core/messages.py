@@ -321,7 +321,7 @@ def _checked_value(rest: dict[str, Any]) -> Value | None:
             raise InvalidMessage('append and deleted are about the value of a key: add one, such as "key": "cart"')
         return None
     if not isinstance(key, str) or not 0 < len(key.encode(errors="replace")) <= MAX_KEY_BYTES:
-        raise InvalidMessage(f'a key is a text of 1 to {MAX_KEY_BYTES} bytes, such as "cart": others belong into data')
+        raise InvalidMessage(f'a key is a text of 1 to {MAX_KEY_BYTES} bytes, such as "cart": put others into data')
     if append and deleted:
         raise InvalidMessage("a message with deleted removes the value, and append adds to it: leave one out")
     return Value(key, append, deleted)

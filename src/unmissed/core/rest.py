@@ -62,7 +62,7 @@ class RecoveryAnswer:
     has_more: bool
     sequence_number: int
     lost: tuple[int, int] | None
-    """The range of a gap."""
+    """The range of a gap, or of what a reset declares lost above its position."""
     heartbeat_seconds: float
     max_age: float
     rate: float

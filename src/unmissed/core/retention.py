@@ -13,7 +13,7 @@ MIN_RULE_MESSAGES = 10
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LIMITS = re.compile(r"([0-9]+)/([0-9]+(?:\.[0-9]+)?)([smhd]?)", re.ASCII)
-_FORM = 'write pattern=count/age, such as "rooms.*=100/7d"'
+_FORM = 'write pattern=count/age, such as "rooms.*=100/7d", with an age in s, m, h or d'
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,10 +93,10 @@ class ConnectedFrame(ServerFrame):
     """The first frame: where delivery starts, and how complete the recovery is.
 
     ``oldest`` and ``latest`` are as over REST, and ``sequence_number`` is the position from which you start. There is
-    an ``outcome`` if you sent ``since``, with ``from`` and ``to`` as in the frame ``gap`` if it is a gap. With
-    ``state``, the frames ``state`` follow. There are ``topics`` if you follow any, and ``expires_at`` and
-    ``expires_in`` if your token expires. Use ``expires_in`` where your clock may be wrong. Requests beyond ``rate`` and
-    ``burst`` are refused.
+    an ``outcome`` if you sent ``since``. If it is a gap, or a reset after which something above this position was
+    evicted, there are ``from`` and ``to`` as in the frame ``gap``. With ``state``, the frames ``state`` follow. There
+    are ``topics`` if you follow any, and ``expires_at`` and ``expires_in`` if your token expires. Use ``expires_in``
+    where your clock may be wrong. Requests beyond ``rate`` and ``burst`` are refused.
     """
 
     type: ClassVar[str] = "connected"
@@ -108,7 +108,7 @@ class ConnectedFrame(ServerFrame):
     epoch: Annotated[str, TEXT]
     first: Annotated[int, NUMBER.described("The number with which this epoch began.")]
     heartbeat_seconds: Annotated[float, SECONDS.described("Seconds between two heartbeats.")]
-    max_age: Annotated[float, SECONDS.described("Seconds that messages and answers are retained.")]
+    max_age: Annotated[float, SECONDS.described("Seconds that messages without a rule, and answers, are retained.")]
     rate: Annotated[float, SECONDS.described("Requests a second that you may send on average.")]
     burst: Annotated[int, INTEGER.described("Requests that you may send at once.")]
     outcome: Annotated[str | None, OUTCOME] = None
