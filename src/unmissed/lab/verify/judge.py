@@ -196,10 +196,12 @@ class Testimony:
             has = [part for part in parts if part in got]
             if has == parts or self._owes.replaced(epoch, parts[0], before=fact.at):
                 continue
+            known = [self._owes.acknowledged(epoch, part) for part in parts]
+            excerpt = (*(part for part in known if part is not None), *self._around(index))
             if has != parts[len(parts) - len(has) :]:
-                self._violate(Promise.STATE, f"{has[0]} is only a part of its value", index, *has)
+                self._violate(Promise.STATE, f"{has[0]} is only a part of its value", index, *has, excerpt=excerpt)
             elif self._owes.must_show(epoch, parts, at=fact.at):
-                self._violate(Promise.STATE, f"{parts[0]} is missing", index, *parts)
+                self._violate(Promise.STATE, f"{parts[0]} is missing", index, *parts, excerpt=excerpt)
 
     def _declare(self, index: int, fact: Joined | GapDeclared, first: int, last: int) -> None:
         stretch = self.stretches[-1]
@@ -235,10 +237,11 @@ class Testimony:
             index = stretch.index_of(numbers[0])
             self._violate(promise, f"{len(numbers)} {text}: {shown}", index, *numbers)
 
-    def _violate(self, promise: Promise, text: str, index: int, *numbers: int) -> None:
-        self.violations.append(
-            Violation(promise, text, self.witness.name, numbers=numbers, excerpt=self._around(index))
-        )
+    def _violate(
+        self, promise: Promise, text: str, index: int, *numbers: int, excerpt: tuple[Fact, ...] | None = None
+    ) -> None:
+        shown = self._around(index) if excerpt is None else excerpt
+        self.violations.append(Violation(promise, text, self.witness.name, numbers=numbers, excerpt=shown))
 
     def _around(self, index: int) -> tuple[ClientFact, ...]:
         return tuple(self._facts[max(0, index - _BEFORE) : index + _AFTER])
