@@ -15,14 +15,19 @@ from typer.testing import CliRunner, Result
 
 from support import nths, portable_is_long
 from unmissed.cli.app import app
+from unmissed.core import state_reading
 from unmissed.core.audience import Audience
 from unmissed.core.chunks import Chunk
+from unmissed.core.ephemeral import LiveBatch
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.evictions import Evictions
-from unmissed.core.messages import Message
+from unmissed.core.messages import Message, Value
+from unmissed.core.server_frames import GapFrame
 from unmissed.core.window import Located, Outcome, Window
+from unmissed.delivery.connection import Connection
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.lab.verify import participants
+from unmissed.lab.verify.facts import Delivered
 from unmissed.lab.verify.websocket_clients import WebSocketClient
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
@@ -49,6 +54,7 @@ def conclusive(*arguments: str) -> Result:
 def _small_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evict messages while clients are away for a moment."""
     monkeypatch.setenv("UNMISSED_MAX_MESSAGES", "40")
+    monkeypatch.setenv("UNMISSED_RETENTION", "verify.rooms.*=10/1h")
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
 
 
@@ -70,7 +76,7 @@ def test_a_node_that_is_killed_and_suspended_keeps_every_promise(tmp_path: Path)
     result = verify("--seconds", "5s", "--plot", str(file))
 
     assert 0 == result.exit_code, result.output
-    assert 8 == len(verdicts(result.output))
+    assert 11 == len(verdicts(result.output))
     assert {"kept"} == set(verdicts(result.output).values())
     assert count(result.output, "kill -9 of a node") >= 1
     assert count(result.output, "resets") > 0
@@ -193,6 +199,84 @@ def acknowledges_what_it_does_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Window, "append", wrong)
 
 
+def evicts_across_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a number of messages that all rules share."""
+    append = Window.append
+
+    def wrong(self: Window, message: Message) -> None:
+        append(self, message)
+        while len(self) > 30:
+            self._make_room()
+
+    monkeypatch.setattr(Window, "append", wrong)
+
+
+def replaces_with_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a piece for a value, which replaces what it is added to."""
+    append = Window.append
+
+    def wrong(self: Window, message: Message) -> None:
+        value = message.value
+        append(self, replace(message, value=value and Value(value.key, deleted=value.deleted)))
+
+    monkeypatch.setattr(Window, "append", wrong)
+
+
+def misses_values_in_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_of_state = state_reading.is_of_state
+    monkeypatch.setattr(
+        state_reading, "is_of_state", lambda message, window: message.key != "cart" and is_of_state(message, window)
+    )
+
+
+def moves_the_position_at_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = GapFrame.encode
+    monkeypatch.setattr(GapFrame, "encode", lambda self: encode(replace(self, sequence_number=self.last)))
+
+
+def delivers_ephemeral_messages_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver_live = Connection.deliver_live
+
+    def wrong(self: Connection, batch: LiveBatch) -> int:
+        deliver_live(self, batch)
+        return deliver_live(self, batch)
+
+    monkeypatch.setattr(Connection, "deliver_live", wrong)
+
+
+def overtakes_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write ephemeral messages before those that were published earlier."""
+
+    def wrong(self: Connection, batch: LiveBatch) -> int:
+        chunk = batch.visible_to(self.reader.keys)
+        if chunk is not None and self._socket.writable:
+            self._socket.write(chunk)
+        self.deliver()
+        return 0
+
+    monkeypatch.setattr(Connection, "deliver_live", wrong)
+
+
+def continues_after_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that take a gap for a position. They miss what is retained in it, and do not notice."""
+    join = WebSocketClient._join  # noqa: SLF001  # the client under test
+
+    def wrong(self: WebSocketClient, frame: dict[str, Any]) -> None:
+        join(self, frame)
+        if frame.get("outcome") == "gap":
+            self.position = frame["to"]
+            self._taken_through = frame["to"]  # type: ignore[attr-defined]
+
+    deliver = WebSocketClient._deliver  # noqa: SLF001  # the client under test
+
+    def ignoring(self: WebSocketClient, fact: Delivered) -> None:
+        if fact.number > getattr(self, "_taken_through", 0):
+            deliver(self, fact)
+
+    monkeypatch.setattr(WebSocketClient, "_join", wrong)
+    monkeypatch.setattr(WebSocketClient, "_deliver", ignoring)
+
+
 @pytest.mark.usefixtures("_small_log")
 @pytest.mark.parametrize(
     ("plant", "promises"),
@@ -206,6 +290,13 @@ def acknowledges_what_it_does_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(uses_a_number_twice, {"honest numbers and resets"}, marks=pytest.mark.long),
         pytest.param(resets_without_a_reason, {"honest numbers and resets"}, marks=pytest.mark.long),
         pytest.param(acknowledges_what_it_does_not_keep, {"an acknowledgement is kept"}, marks=pytest.mark.long),
+        pytest.param(evicts_across_rules, {"rules of retention"}, marks=pytest.mark.long),
+        pytest.param(continues_after_gaps, {"rules of retention"}, marks=pytest.mark.long),
+        pytest.param(replaces_with_pieces, {"no silent loss"}, marks=pytest.mark.long),
+        pytest.param(misses_values_in_states, {"state of values"}, marks=pytest.mark.long),
+        pytest.param(moves_the_position_at_a_gap, {"no false gap"}, marks=pytest.mark.long),
+        pytest.param(delivers_ephemeral_messages_twice, {"ephemeral messages"}, marks=pytest.mark.long),
+        pytest.param(overtakes_messages, {"ephemeral messages"}, marks=pytest.mark.long),
     ],
 )
 def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

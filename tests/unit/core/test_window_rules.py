@@ -1,16 +1,15 @@
 """The window with rules and values, against a plain list of everything that was ever appended."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retention_model import Fate, Model, fold, is_full
 from support import FIRST, nth
 from unmissed.core.audience import EVERYONE, Audience, keys_of, visible
 from unmissed.core.messages import MESSAGE_OVERHEAD, Message, Value
-from unmissed.core.retention import Retention, Rule, rules_from
+from unmissed.core.retention import Retention, rules_from
 from unmissed.core.window import Earlier, Outcome, Window
 
 RULES = "a.*=10/80s, a.b*=11/20s, @*=10/60s"
@@ -31,101 +30,6 @@ CLIENTS = [
     keys_of("dave", ["a.1", "a.b2", "c"]),
 ]
 VALUES = [None, None, Value("k"), Value("k", append=True), Value("k", deleted=True), Value("l")]
-
-Identity = tuple[frozenset[str] | None, str]
-
-
-class Fate(Enum):
-    """What became of a message."""
-
-    RETAINED = auto()
-    EVICTED = auto()
-    REPLACED = auto()
-
-
-@dataclass
-class Model:
-    """All messages in order, and what became of each."""
-
-    retention: Retention = RETENTION
-    fates: dict[int, Fate] = field(default_factory=dict[int, Fate])
-    messages: dict[int, Message] = field(default_factory=dict[int, Message])
-
-    def append(self, message: Message) -> None:
-        if message.value is not None and not message.value.append:
-            for each in self.retained():
-                if _identity(each) == _identity(message):
-                    self.fates[each.sequence_number] = Fate.REPLACED
-        self.messages[message.sequence_number] = message
-        self.fates[message.sequence_number] = Fate.RETAINED
-        rule = self.rule_of(message)
-        self.expire(message.appended_at, rules=[rule])
-        counted = [each for each in self.retained() if self._place(each) == self._place(message) and not _is_full(each)]
-        limit = self.retention.max_messages if rule is None else rule.max_messages
-        self._evict(counted[: max(0, len(counted) - limit)])
-        while sum(each.size_in_log for each in self.retained()) > self.retention.max_bytes:
-            self._evict([self._of_largest_rule()[0]])
-
-    def expire(self, now: float, *, rules: Iterable[Rule | None] | None = None) -> None:
-        for each in self.retained():
-            rule = self.rule_of(each)
-            age = self.retention.max_age if rule is None else rule.max_age
-            if now - each.appended_at >= age and (rules is None or rule in rules):
-                self._evict([each])
-
-    def retained(self) -> list[Message]:
-        return [self.messages[number] for number, fate in self.fates.items() if fate is Fate.RETAINED]
-
-    def seen_after(self, position: int, keys: frozenset[str], *fates: Fate) -> list[Message]:
-        return [
-            each
-            for number, each in self.messages.items()
-            if number > position and self.fates[number] in fates and visible(each.audience, keys)
-        ]
-
-    def lost_through(self, keys: frozenset[str]) -> int:
-        return max((each.sequence_number for each in self.seen_after(0, keys, Fate.EVICTED)), default=nth(0))
-
-    def rule_of(self, message: Message) -> Rule | None:
-        return self.retention.rule_of(message.audience.first)
-
-    def _place(self, message: Message) -> tuple[Rule | None, str | None]:
-        rule = self.rule_of(message)
-        return rule, None if rule is None else message.audience.first
-
-    def _of_largest_rule(self) -> list[Message]:
-        retained = self.retained()
-        rules = [None, *self.retention.rules]
-        by_rule = [[each for each in retained if self.rule_of(each) == rule] for rule in rules]
-        return max(by_rule, key=lambda found: sum(each.size_in_log for each in found))
-
-    def _evict(self, messages: Iterable[Message]) -> None:
-        for each in messages:
-            self.fates[each.sequence_number] = Fate.EVICTED
-
-
-def _identity(message: Message) -> Identity | None:
-    return None if message.value is None else (message.audience.keys, message.value.key)
-
-
-def _is_full(message: Message) -> bool:
-    return message.value is not None and message.value.is_full
-
-
-def fold(messages: Iterable[Message]) -> dict[Identity, list[int]]:
-    """Return the state that a client has after these messages: the numbers of the parts of each value."""
-    state: dict[Identity, list[int]] = {}
-    for each in messages:
-        identity = _identity(each)
-        if identity is None or each.value is None:
-            continue
-        if each.value.append:
-            state.setdefault(identity, []).append(each.sequence_number)
-        elif each.value.deleted:
-            state.pop(identity, None)
-        else:
-            state[identity] = [each.sequence_number]
-    return state
 
 
 def seen(window: Window, position: int, keys: frozenset[str]) -> list[Message]:
@@ -158,7 +62,7 @@ def published(steps: Iterable[Step]) -> list[Message]:
 
 def filled(messages: Iterable[Message]) -> tuple[Window, Model]:
     """Return a window and the model of it, both with these messages."""
-    window, model = Window(RETENTION, epoch="life", first_number=FIRST), Model()
+    window, model = Window(RETENTION, epoch="life", first_number=FIRST), Model(RETENTION)
     for each in messages:
         window.append(each)
         model.append(each)
@@ -245,7 +149,7 @@ def earlier_of(model: Model, through: int) -> Earlier:
     kept = [
         each
         for each in model.retained()
-        if each.sequence_number <= through and (model.rule_of(each) is not None or _is_full(each))
+        if each.sequence_number <= through and (model.rule_of(each) is not None or is_full(each))
     ]
     gone = [
         each

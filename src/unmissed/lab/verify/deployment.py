@@ -3,7 +3,7 @@
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.retention import Rule
 from unmissed.lab.engine_servers import EngineServer, NatsCluster, NatsServer, RedisServer
 from unmissed.lab.process import ManagedProcess, ServerProcess, running
 from unmissed.lab.proxy import FaultProxy
@@ -55,7 +56,11 @@ class NodeAddress:
     @property
     def messages_url(self) -> str:
         """Where messages are published and recovered over REST."""
-        return f"http://{self.host}:{self.port}{self.path}{MESSAGES_PATH}"
+        return self.url(MESSAGES_PATH)
+
+    def url(self, path: str) -> str:
+        """Return the address of a route."""
+        return f"http://{self.host}:{self.port}{self.path}{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,11 @@ class ProxiedNode:
     @property
     def messages_url(self) -> str:
         """Where messages are published and recovered over REST, through the proxy."""
-        return NodeAddress("127.0.0.1", self.proxy.port, self.address.path).messages_url
+        return self.url(MESSAGES_PATH)
+
+    def url(self, path: str) -> str:
+        """Return the address of a route, through the proxy."""
+        return NodeAddress("127.0.0.1", self.proxy.port, self.address.path).url(path)
 
     def websocket_url(self, **query: object) -> str:
         """Return the address of the WebSocket, with the parts of the query that are not None."""
@@ -142,9 +151,10 @@ class Deployment:
 
 
 @asynccontextmanager
-async def started(setup: Setup) -> AsyncIterator[Deployment]:
-    """Start nodes and their engine in a temporary folder, and kill them and remove it afterwards.
+async def started(setup: Setup, rules: Iterable[Rule]) -> AsyncIterator[Deployment]:
+    """Start nodes with these rules of retention, and their engine, in a temporary folder.
 
+    They are killed afterwards, and the folder is removed.
     Raises ConfigurationError for a missing program, or one that does not start.
     """
     setup.check()
@@ -158,6 +168,7 @@ async def started(setup: Setup) -> AsyncIterator[Deployment]:
                 "UNMISSED_JWT_SECRET": secret,
                 "UNMISSED_LOG_URL": engine.url if engine else _local_url(setup.log, folder),
                 "UNMISSED_FIRST_NUMBER": "clock",
+                "UNMISSED_RETENTION": ", ".join(map(str, rules)),
             }
             environment = _environment(settings)
             nodes = [_node(f"node-{index}", environment, folder=folder) for index in range(setup.nodes)]

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from unmissed.core.audience import Audience
+from unmissed.core.messages import Value
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
@@ -31,6 +34,11 @@ class Addressees:
             return True
         return witness.user in self.users or not self.topics.isdisjoint(witness.topics)
 
+    @property
+    def audience(self) -> Audience:
+        """The same as the log knows it. Publishers send the names in alphabetical order."""
+        return Audience.of(users=sorted(self.users) or None, topics=sorted(self.topics) or None)
+
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
@@ -44,6 +52,22 @@ class Acknowledged:
     content: str
     """Digest of what the publisher chose."""
     addressees: Addressees = Addressees()
+    value: Value | None = None
+    """What the message says about the value of a key."""
+    node: str = ""
+    """The node that has published it; empty if an earlier attempt had been published."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentLive:
+    """A publisher has sent an ephemeral message, once. ``at`` is the time of the answer, or when it gave up."""
+
+    at: float
+    submitted_at: float
+    message_id: str
+    content: str
+    addressees: Addressees = Addressees()
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,36 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class StateValue(Delivered):
+    """A client received a message as a part of a state."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateComplete:
+    """The state is complete: the values that a client has received since it asked are those up to a number."""
+
+    at: float
+    client: str
+    epoch: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredLive:
+    """A client received an ephemeral message on a connection that it began to open at ``begun_at``.
+
+    That time is infinity if the message was in a page.
+    """
+
+    at: float
+    client: str
+    epoch: str
+    message_id: str | None
+    content: str | None
+    begun_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class GapDeclared:
     """A client received a ``gap`` frame: of these messages, at least the last one is lost."""
 
@@ -87,6 +141,8 @@ class GapDeclared:
     epoch: str
     first: int
     last: int
+    position: int
+    """The ``sequence_number`` of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +165,8 @@ class Ended:
     number: int
 
 
-ClientFact = Joined | Delivered | GapDeclared | Reached | Ended
-Fact = Acknowledged | ClientFact
+ClientFact = Joined | Delivered | DeliveredLive | StateComplete | GapDeclared | Reached | Ended
+Fact = Acknowledged | SentLive | ClientFact
 
 
 @dataclass(frozen=True, slots=True)

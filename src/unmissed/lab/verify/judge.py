@@ -1,5 +1,6 @@
 """Judges the histories of a run: pure, and in time proportional to the deliveries."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +9,19 @@ from unmissed.lab.verify.facts import (
     Acknowledged,
     ClientFact,
     Delivered,
+    DeliveredLive,
     Ended,
     Fact,
     GapDeclared,
     Joined,
     Reached,
+    SentLive,
+    StateComplete,
+    StateValue,
     Witness,
 )
 from unmissed.lab.verify.numbering import Numbers, check_numbers
+from unmissed.lab.verify.obligations import Obligations
 from unmissed.lab.verify.promises import Promise, Rules, Violation
 
 _BEFORE = 4
@@ -32,32 +38,52 @@ class Stretch:
     position: int = field(init=False)
     seen: set[int] = field(default_factory=set)
     gaps: list[tuple[int, int]] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    """For each position, the index of the fact that moved the client there."""
+    replaced: set[int] = field(default_factory=set)
+    """The numbers that did not come because later messages for the same key had replaced them."""
 
     def __post_init__(self) -> None:
         self.position = self.floor
 
-    def reach(self, number: int) -> None:
-        """Move the position, which never goes back."""
-        self.position = max(self.position, number)
+    def reach(self, number: int, index: int) -> None:
+        """Move the position, which never goes back, by the fact with this index."""
+        if number > self.position:
+            self.position = number
+            self.positions.append(number)
+            self.indices.append(index)
 
-    def accounts_for(self, number: int) -> bool:
-        """Return whether the client received this number, or a gap that covers it."""
-        return number in self.seen or any(first <= number <= last for first, last in self.gaps)
+    def index_of(self, number: int) -> int:
+        """Return the index of the fact by which the client had passed a number."""
+        return self.indices[bisect_left(self.positions, number)]
+
+    def is_in_a_gap(self, number: int) -> bool:
+        """Return whether the number is in the range of a gap."""
+        return any(first <= number <= last for first, last in self.gaps)
 
 
 class Testimony:
     """The history of one client, with what is wrong with it."""
 
-    def __init__(self, witness: Witness, facts: Sequence[ClientFact], *, numbers: Numbers, rules: Rules) -> None:
+    def __init__(self, witness: Witness, facts: Sequence[ClientFact], *, numbers: Numbers, owes: Obligations) -> None:
         self.witness = witness
         self.stretches: list[Stretch] = []
         self.violations: list[Violation] = []
         self._facts = facts
         self._numbers = numbers
-        self._rules = rules
+        self._owes = owes
+        self._told: list[int] = []
+        """The last numbers of the gaps that were declared on this connection."""
+        self._values: list[int] = []
+        """The values of a state that is not complete yet."""
+        self._live: dict[str, float] = {}
+        """For each node, when the last ephemeral message that this connection brought was sent through it."""
+        self._live_seen: set[str] = set()
         for index, fact in enumerate(facts):
             self._take(index, fact)
-        self.violations += self._losses()
+        for stretch in self.stretches:
+            self._check_owed(stretch)
         if facts and not isinstance(facts[-1], Ended):
             self._violate(Promise.NO_SILENT_LOSS, "the client did not get everything in time", len(facts) - 1)
 
@@ -70,13 +96,24 @@ class Testimony:
     def _take(self, index: int, fact: ClientFact) -> None:
         match fact:
             case Joined():
+                self._told, self._values, self._live = [], [], {}
                 self._join(index, fact)
+            case StateValue():
+                self._values.append(fact.number)
+                self._check_addressees(index, fact)
+            case StateComplete():
+                self._check_state(index, fact)
             case Delivered():
                 self._deliver(index, fact)
+            case DeliveredLive():
+                self._deliver_live(index, fact)
             case GapDeclared():
+                if fact.position >= fact.first or fact.first <= self.stretches[-1].position:
+                    self._violate(Promise.NO_FALSE_GAP, f"{fact.first} to {fact.last}: it moves the position", index)
+                self.stretches[-1].reach(fact.position, index)
                 self._declare(index, fact, fact.first, fact.last)
             case Reached() | Ended():
-                self.stretches[-1].reach(fact.number)
+                self.stretches[-1].reach(fact.number, index)
 
     def _join(self, index: int, fact: Joined) -> None:
         stretch = self.stretches[-1] if self.stretches else None
@@ -91,13 +128,19 @@ class Testimony:
             self._begin(fact)
         else:
             # What the client claims to have, then what the server declares lost: the gap begins after the claim.
-            stretch.reach(fact.since)
+            stretch.reach(fact.since, index)
             if fact.lost is not None:
                 self._declare(index, fact, *fact.lost)
-            stretch.reach(fact.position)
+            stretch.reach(fact.position, index)
 
     def _begin(self, fact: Joined) -> None:
-        self.stretches.append(Stretch(fact.epoch, fact.position))
+        stretch = Stretch(fact.epoch, fact.position)
+        self.stretches.append(stretch)
+        if fact.outcome == "reset":
+            # Everything evicted so far counts as declared lost. What is retained follows, and is checked.
+            stretch.gaps.append((fact.position + 1, fact.latest))
+        elif fact.lost is not None:
+            stretch.gaps.append(fact.lost)
 
     def _deliver(self, index: int, fact: Delivered) -> None:
         stretch = self.stretches[-1]
@@ -106,51 +149,99 @@ class Testimony:
         elif fact.number <= stretch.position:
             self._violate(Promise.ORDER, f"{fact.number} came after {stretch.position}", index, fact.number)
         stretch.seen.add(fact.number)
-        stretch.reach(fact.number)
+        stretch.reach(fact.number, index)
+        if fact.number in self._told and self._owes.is_ordinary(fact.epoch, fact.number):
+            self._violate(Promise.NO_FALSE_GAP, f"{fact.number} came after it was declared lost", index, fact.number)
+        self._check_addressees(index, fact)
+        if fact.message_id in self._owes.live:
+            self._violate(Promise.EPHEMERAL, f"{fact.message_id} has the number {fact.number}", index, fact.number)
+        known = self._owes.acknowledged(fact.epoch, fact.number)
+        if known is not None and known.at < self._live.get(known.node, 0.0):
+            text = f"{fact.number} came after an ephemeral message that was published later"
+            self._violate(Promise.EPHEMERAL, text, index, fact.number)
+
+    def _check_addressees(self, index: int, fact: Delivered) -> None:
         addressees = self._numbers.addressees_of(fact.message_id)
         if addressees is not None and not addressees.include(self.witness):
             self._violate(Promise.PRIVACY, f"{fact.number} is not addressed to this client", index, fact.number)
 
+    def _deliver_live(self, index: int, fact: DeliveredLive) -> None:
+        sent = self._owes.live.get(fact.message_id or "")
+        if sent is None:
+            return
+        if sent.message_id in self._live_seen:
+            self._violate(Promise.EPHEMERAL, f"{sent.message_id} came twice", index)
+        elif fact.begun_at > sent.at + self._owes.rules.live_seconds:
+            self._violate(Promise.EPHEMERAL, f"{sent.message_id} was recovered", index)
+        if sent.content != fact.content:
+            self._violate(Promise.SAME_BYTES, f"{sent.message_id} is not what its publisher sent", index)
+        if not sent.addressees.include(self.witness):
+            self._violate(Promise.PRIVACY, f"{sent.message_id} is not addressed to this client", index)
+        self._live_seen.add(sent.message_id)
+        if sent.node:
+            self._live[sent.node] = max(sent.submitted_at, self._live.get(sent.node, 0.0))
+
+    def _check_state(self, index: int, fact: StateComplete) -> None:
+        """Compare a state with the truth at its number. What was replaced in the meantime follows as messages."""
+        got, self._values = set(self._values), []
+        epoch, number = fact.epoch, fact.number
+        if number != self.stretches[-1].position:
+            self._violate(Promise.STATE, f"it is cut at {number}, and delivery begins elsewhere", index)
+        values = self._owes.state(epoch, self.witness, through=number)
+        current = {part for parts in values for part in parts}
+        for each in sorted(got - current):
+            if self._owes.acknowledged(epoch, each) is not None:
+                self._violate(Promise.STATE, f"{each} was no value at {number}", index, each)
+        for parts in values:
+            has = [part for part in parts if part in got]
+            if has == parts or self._owes.replaced(epoch, parts[0], before=fact.at):
+                continue
+            known = [self._owes.acknowledged(epoch, part) for part in parts]
+            excerpt = (*(part for part in known if part is not None), *self._around(index))
+            if has != parts[len(parts) - len(has) :]:
+                self._violate(Promise.STATE, f"{has[0]} is only a part of its value", index, *has, excerpt=excerpt)
+            elif self._owes.must_show(epoch, parts, at=fact.at):
+                self._violate(Promise.STATE, f"{parts[0]} is missing", index, *parts, excerpt=excerpt)
+
     def _declare(self, index: int, fact: Joined | GapDeclared, first: int, last: int) -> None:
         stretch = self.stretches[-1]
-        if self._must_retain(fact, last):
+        latest = fact.latest if isinstance(fact, Joined) else None
+        if self._owes.must_retain(fact.epoch, last, at=fact.at, latest=latest):
             self._violate(Promise.NO_FALSE_GAP, f"{first} to {last}: the last must still be retained", index, last)
+        elif any(last <= told for told in self._told):
+            self._violate(Promise.NO_FALSE_GAP, f"{first} to {last}: it was declared before", index, last)
+        else:
+            self._told.append(last)
         stretch.gaps.append((first, last))
 
-    def _must_retain(self, fact: Joined | GapDeclared, number: int) -> bool:
-        """Return whether the server must still have this number, by its own answer or by its settings."""
-        rules, numbers = self._rules, self._numbers
-        latest = numbers.latest_at(fact.epoch, fact.at + rules.margin)
-        if isinstance(fact, Joined):
-            if number >= fact.oldest:
-                return True
-            latest = min(latest, fact.latest)
-        given_after = numbers.given_after(fact.epoch, number)
-        young = given_after is not None and fact.at - given_after < rules.max_age - rules.margin
-        return young and latest - number < rules.max_messages
+    def _check_owed(self, stretch: Stretch) -> None:
+        """Find what has neither come nor was replaced: it must be in a gap, and then its rule must not retain it."""
+        lost, retained = list[int](), list[int]()
+        for number in self.owed(stretch):
+            if number in stretch.seen:
+                continue
+            in_a_gap = stretch.is_in_a_gap(number)
+            passed_at = self._facts[stretch.index_of(number)].at
+            if self._owes.replaced(stretch.epoch, number, before=passed_at):
+                stretch.replaced.add(number)
+            elif not in_a_gap:
+                lost.append(number)
+            elif self._owes.must_retain(stretch.epoch, number, at=passed_at):
+                retained.append(number)
+        self._report(Promise.NO_SILENT_LOSS, "lost", lost, stretch)
+        self._report(Promise.RULES, "declared lost, and must still be retained", retained, stretch)
 
-    def _losses(self) -> Iterator[Violation]:
-        for stretch in self.stretches:
-            lost = [number for number in self.owed(stretch) if not stretch.accounts_for(number)]
-            if lost:
-                shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
-                text = f"{len(lost)} lost: {shown}"
-                index = self._index_after(stretch.epoch, lost[0])
-                yield Violation(
-                    Promise.NO_SILENT_LOSS, text, self.witness.name, numbers=tuple(lost), excerpt=self._around(index)
-                )
+    def _report(self, promise: Promise, text: str, numbers: Sequence[int], stretch: Stretch) -> None:
+        if numbers:
+            shown = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
+            index = stretch.index_of(numbers[0])
+            self._violate(promise, f"{len(numbers)} {text}: {shown}", index, *numbers)
 
-    def _index_after(self, epoch: str, number: int) -> int:
-        """Return the index of the first fact by which the client had passed a number."""
-        for index, fact in enumerate(self._facts):
-            if fact.epoch == epoch and _number_of(fact) > number:
-                return index
-        return len(self._facts) - 1
-
-    def _violate(self, promise: Promise, text: str, index: int, *numbers: int) -> None:
-        self.violations.append(
-            Violation(promise, text, self.witness.name, numbers=numbers, excerpt=self._around(index))
-        )
+    def _violate(
+        self, promise: Promise, text: str, index: int, *numbers: int, excerpt: tuple[Fact, ...] | None = None
+    ) -> None:
+        shown = self._around(index) if excerpt is None else excerpt
+        self.violations.append(Violation(promise, text, self.witness.name, numbers=numbers, excerpt=shown))
 
     def _around(self, index: int) -> tuple[ClientFact, ...]:
         return tuple(self._facts[max(0, index - _BEFORE) : index + _AFTER])
@@ -164,11 +255,12 @@ def check(
     ``broken`` is the name of a client that loses messages on purpose: its losses alone make no message forgotten.
     """
     numbers = Numbers(facts)
+    owes = Obligations(facts, numbers=numbers, rules=rules)
     histories: dict[str, list[ClientFact]] = defaultdict(list)
     for fact in facts:
-        if not isinstance(fact, Acknowledged):
+        if not isinstance(fact, Acknowledged | SentLive):
             histories[fact.client].append(fact)
-    testimonies = [Testimony(witness, histories[witness.name], numbers=numbers, rules=rules) for witness in witnesses]
+    testimonies = [Testimony(witness, histories[witness.name], numbers=numbers, owes=owes) for witness in witnesses]
     violations = [*check_numbers(facts, rules)]
     for testimony in testimonies:
         violations += testimony.violations
@@ -184,20 +276,10 @@ def _forgotten(facts: Iterable[Fact], testimonies: Iterable[Testimony]) -> Itera
         for stretch in testimony.stretches:
             for number in testimony.owed(stretch):
                 owed.add((stretch.epoch, number))
-                if stretch.accounts_for(number):
+                if number in stretch.seen or number in stretch.replaced or stretch.is_in_a_gap(number):
                     kept.add((stretch.epoch, number))
     forgotten = owed - kept
     for fact in facts:
         if isinstance(fact, Acknowledged) and (fact.epoch, fact.number) in forgotten:
             text = f"{fact.number} was acknowledged, and no client received it"
             yield Violation(Promise.PUBLISH, text, numbers=(fact.number,), excerpt=(fact,))
-
-
-def _number_of(fact: ClientFact) -> int:
-    match fact:
-        case Joined():
-            return fact.position
-        case GapDeclared():
-            return fact.first - 1
-        case _:
-            return fact.number

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Iterator
@@ -9,10 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmissed.core.encoding import decode_json
-from unmissed.lab.verify.facts import Acknowledged, Delivered, Ended, Joined, Reached, Recorder, Witness
+from unmissed.lab.verify.facts import (
+    Acknowledged,
+    Delivered,
+    DeliveredLive,
+    Ended,
+    Joined,
+    Reached,
+    Recorder,
+    StateComplete,
+    StateValue,
+    Witness,
+)
 
 _DECODER = json.JSONDecoder()
-_START_OF_MESSAGES = '"messages":['
+_MESSAGES, _VALUES = '"messages":[', '"values":['
+"""How arrays of messages begin."""
+
 _DIGEST_BYTES = 8
 _SEPARATOR = re.compile(r"[\s,]*")
 _LONG_SECONDS, _LONG_SHARE = 4.0, 0.1
@@ -20,9 +34,12 @@ _LONG_SECONDS, _LONG_SHARE = 4.0, 0.1
 
 @dataclass(frozen=True, slots=True)
 class SeenMessage:
-    """A message: its number, the digest of its bytes, and, if this run published it, its id and content."""
+    """A message: its number, the digest of its bytes, and, if this run published it, its id and content.
 
-    number: int
+    An ephemeral message has no number.
+    """
+
+    number: int | None
     digest: str
     message_id: str | None
     content: str | None
@@ -47,15 +64,38 @@ class SeenPage:
         """Return where delivery continues for a client that asked for messages after ``since``."""
         return self.oldest - 1 if since is None or self.outcome == "reset" else since
 
-    def facts(self, client: str, *, since: int | None, at: float) -> Iterator[Joined | Delivered | Reached]:
+    def facts(
+        self, client: str, *, since: int | None, at: float
+    ) -> Iterator[Joined | Delivered | DeliveredLive | Reached]:
         """Yield the facts in this page, for a client that asked for messages after ``since``."""
         outcome = None if since is None else self.outcome
-        lost = None if since is None else self.lost
-        yield Joined(at, client, self.epoch, since, self.start(since), outcome, self.oldest, self.latest, lost)
+        yield Joined(at, client, self.epoch, since, self.start(since), outcome, self.oldest, self.latest, self.lost)
         for each in self.messages:
-            yield Delivered(at, client, self.epoch, each.number, each.digest, each.message_id, each.content)
+            if each.number is None:
+                yield DeliveredLive(at, client, self.epoch, each.message_id, each.content, math.inf)
+            else:
+                yield Delivered(at, client, self.epoch, each.number, each.digest, each.message_id, each.content)
         if not self.has_more:
             yield Reached(at, client, self.epoch, self.latest)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenState:
+    """A part of a state: its values, and the number at which the state is cut. ``latest`` is known over REST."""
+
+    values: tuple[SeenMessage, ...]
+    has_more: bool
+    number: int | None
+    epoch: str | None = None
+    latest: int = 0
+
+    def facts(self, client: str, *, epoch: str, at: float) -> Iterator[StateValue | StateComplete]:
+        """Yield the facts in this part. Values without a number are none."""
+        for each in self.values:
+            if each.number is not None:
+                yield StateValue(at, client, epoch, each.number, each.digest, each.message_id, each.content)
+        if not self.has_more and self.number is not None:
+            yield StateComplete(at, client, epoch, self.number)
 
 
 class Observer:
@@ -97,14 +137,15 @@ def message_of(raw: bytes, frame: dict[str, Any]) -> SeenMessage:
     """Return the message in a frame, which is both the bytes ``raw`` and the object ``frame``."""
     match frame:
         case {"data": {"id": str(message_id)}}:
-            return SeenMessage(frame["sequence_number"], _digest(raw), message_id, content_of(frame))
+            return SeenMessage(frame.get("sequence_number"), _digest(raw), message_id, content_of(frame))
         case _:
-            return SeenMessage(frame["sequence_number"], _digest(raw), None, None)
+            return SeenMessage(frame.get("sequence_number"), _digest(raw), None, None)
 
 
 def content_of(message: dict[str, Any]) -> str:
     """Return a digest of what the publisher of a message chose and its readers see."""
-    return _digest(json.dumps([message["type"], message["data"], message.get("topics")], sort_keys=True).encode())
+    chosen = [message.get(name) for name in ("type", "data", "topics", "key", "append", "deleted")]
+    return _digest(json.dumps(chosen, sort_keys=True).encode())
 
 
 def page_of(text: str) -> SeenPage:
@@ -118,13 +159,21 @@ def page_of(text: str) -> SeenPage:
         has_more=page["has_more"],
         reached=page["sequence_number"],
         lost=(page["from"], page["to"]) if page["outcome"] == "gap" else None,
-        messages=tuple(_messages(text, count=len(page["messages"]))),
+        messages=tuple(_messages(text, _MESSAGES, count=len(page["messages"]))),
     )
 
 
-def _messages(text: str, *, count: int) -> list[SeenMessage]:
+def state_of(text: str) -> SeenState:
+    """Return the part of a state in a frame or in a response. Raises ValueError."""
+    state = json.loads(text)
+    values = tuple(_messages(text, _VALUES, count=len(state["values"])))
+    number, has_more = state.get("sequence_number"), state["has_more"]
+    return SeenState(values, has_more, number, state.get("epoch"), state.get("latest", 0))
+
+
+def _messages(text: str, beginning: str, *, count: int) -> list[SeenMessage]:
     messages = []
-    place = text.index(_START_OF_MESSAGES) + len(_START_OF_MESSAGES)
+    place = text.index(beginning) + len(beginning)
     for _ in range(count):
         separator = _SEPARATOR.match(text, place)
         start = separator.end() if separator else place

@@ -22,12 +22,13 @@ BROKEN = "broken"
 """The name of the client that loses messages."""
 
 _USERS = tuple(f"verify-{number}" for number in range(5))
-_TOPICS = tuple(f"verify.topic-{number}" for number in range(4))
-_MOST_TOPICS = 2
+_TOPICS = (*(f"verify.topic-{number}" for number in range(4)), "verify.rooms.1", "verify.rooms.2")
+_MOST_TOPICS = 3
 _TOKEN_SECONDS = 86_400.0
 _LEAST_PUBLISHERS = 4
 _RATE_OF_PUBLISHER = 10.0
 _CLIENTS_OF_POLLER = 8
+_CLIENTS_OF_STATE = 3
 
 Issue = Callable[[str, frozenset[str]], str]
 """Returns a token for a user with topics, and with the right to publish."""
@@ -150,11 +151,11 @@ class Participants:
         self._http = http
         self._run_id = f"{chance.getrandbits(64):x}"
         self.clients: list[WebSocketClient | Poller] = [
-            *(self._client(WebSocketClient, f"client-{index}", odd=index % 2 == 1) for index in range(plan.clients)),
-            self._client(BrokenClient, BROKEN, odd=False),
+            *(self._client(WebSocketClient, f"client-{index}", index=index) for index in range(plan.clients)),
+            self._client(BrokenClient, BROKEN, index=0),
             *(self._poller(index) for index in range(1 + plan.clients // _CLIENTS_OF_POLLER)),
         ]
-        """Those who must have everything at the end. Every other one sends its epoch."""
+        """Those who must have everything at the end. Every other one sends its epoch; every third loads the state."""
         self.edge_clients = self._edge_clients()
         count = max(_LEAST_PUBLISHERS, round(plan.rate / _RATE_OF_PUBLISHER))
         self.publishers = [self._publisher(index, rate=plan.rate / count) for index in range(count)]
@@ -162,9 +163,15 @@ class Participants:
     def _gateway(self, witness: Witness) -> Gateway:
         return Gateway(self._nodes, self._credentials.token(witness), random.Random(self._chance.random()))
 
-    def _client(self, kind: type[WebSocketClient], name: str, *, odd: bool) -> WebSocketClient:
+    def _client(self, kind: type[WebSocketClient], name: str, *, index: int) -> WebSocketClient:
         witness = self._credentials.witness(name, self._chance)
-        return kind(witness, self._gateway(witness), sends_epoch=odd, recorder=self._recorder)
+        return kind(
+            witness,
+            self._gateway(witness),
+            sends_epoch=index % 2 == 1,
+            wants_state=index % _CLIENTS_OF_STATE == 1,
+            recorder=self._recorder,
+        )
 
     def _poller(self, index: int) -> Poller:
         witness = self._credentials.witness(f"poller-{index}", self._chance)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from unmissed.core.retention import Retention
 from unmissed.lab.verify.facts import Fact
 
 
@@ -17,6 +18,9 @@ class Promise(StrEnum):
     HONEST_RESETS = "honest numbers and resets"
     PRIVACY = "privacy"
     PUBLISH = "an acknowledgement is kept"
+    RULES = "rules of retention"
+    STATE = "state of values"
+    EPHEMERAL = "ephemeral messages"
 
 
 CHECKED_ON = {
@@ -28,6 +32,9 @@ CHECKED_ON = {
     Promise.HONEST_RESETS: ("Joined", "connects and pages"),
     Promise.PRIVACY: ("Delivered", "deliveries"),
     Promise.PUBLISH: ("Acknowledged", "acknowledgements"),
+    Promise.RULES: ("gaps", "gaps"),
+    Promise.STATE: ("StateComplete", "states"),
+    Promise.EPHEMERAL: ("DeliveredLive", "live deliveries"),
 }
 """What each promise is checked on: the name of a count of the recorder, and how it is shown."""
 
@@ -36,12 +43,16 @@ CHECKED_ON = {
 class Rules:
     """What the server is configured to retain, and whether a new epoch is legitimate."""
 
+    retention: Retention
     max_messages: int
-    max_age: float
-    """Seconds."""
+    """How many messages without a rule are retained: fewer than in ``retention`` if its bytes do not suffice."""
     epoch_may_change: bool
+    restarts: bool = False
+    """Whether nodes are started again."""
     margin: float = 2.0
     """Seconds by which the clocks and the order of observations may be wrong."""
+    live_seconds: float = 10.0
+    """How late an ephemeral message may be: a node may be suspended, and so may what brings it to other nodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import count
@@ -12,8 +13,9 @@ import httpx
 
 from unmissed.core.encoding import encode_json
 from unmissed.core.errors import ConnectionRefused
-from unmissed.lab.verify.deployment import Gateway
-from unmissed.lab.verify.facts import Acknowledged, Addressees, Recorder
+from unmissed.core.messages import Value
+from unmissed.lab.verify.deployment import Gateway, ProxiedNode
+from unmissed.lab.verify.facts import Acknowledged, Addressees, Recorder, SentLive
 from unmissed.lab.verify.observing import content_of
 from unmissed.security.redaction import redact
 
@@ -24,6 +26,9 @@ _MOST_BEHIND_SECONDS = 2.0
 _BATCH_SHARE, _MOST_IN_BATCH = 0.2, 8
 _MOST_PADDING = 600
 _EVERYONE_SHARE = 0.6
+_VALUE_SHARE, _LIVE_SHARE = 0.3, 0.1
+_KEYS = ("cart", "status")
+_FLAGS: tuple[dict[str, bool], ...] = ({}, {}, {"append": True}, {"deleted": True})
 _NOBODY = "verify-nobody"
 _ACKNOWLEDGED = (HTTPStatus.OK, HTTPStatus.CREATED)
 _RETRIED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -43,6 +48,22 @@ class Publics:
         users = chance.sample((*self.users, _NOBODY), k=1)
         topics = chance.sample(self.topics, k=chance.randrange(min(len(self.topics), 2) + 1))
         return Addressees(frozenset(users if chance.random() < 0.5 or not topics else ()), frozenset(topics))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a publisher wants to publish: for whom, and what it says about the value of a key."""
+
+    addressees: Addressees
+    value: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _PublishAnswer:
+    """The stamps of messages, and the node that has published them now; empty if they had been published before."""
+
+    stamps: list[dict[str, Any]]
+    node: str
 
 
 class Publisher:
@@ -76,22 +97,41 @@ class Publisher:
             now = self._recorder.clock()
             next_at = max(next_at, now - _MOST_BEHIND_SECONDS) + self._chance.expovariate(self._rate / batch)
             await asyncio.sleep(next_at - now)
-            await self.publish([self._publics.drawn(self._chance) for _ in range(batch)])
+            if self._chance.random() < _LIVE_SHARE:
+                await self.publish_live(self._publics.drawn(self._chance))
+            await self.publish([self._drawn() for _ in range(batch)])
+
+    def _drawn(self) -> Wish:
+        has_key = self._chance.random() < _VALUE_SHARE
+        value = Value(self._chance.choice(_KEYS), **self._chance.choice(_FLAGS)) if has_key else None
+        return Wish(self._publics.drawn(self._chance), value)
 
     def stop(self) -> None:
         """Let ``run`` end as soon as its last request is acknowledged."""
         self._stopping = True
 
-    async def publish(self, addressed: Sequence[Addressees]) -> Acknowledged:
-        """Publish one message for each of these addressees as a block, and return the last acknowledgement."""
-        messages = [self._message(each) for each in addressed]
+    async def publish_live(self, addressees: Addressees) -> None:
+        """Publish an ephemeral message, once: nothing remembers that it was published."""
+        message = {**self._message(Wish(addressees)), "ephemeral": True}
+        submitted_at, node = self._recorder.clock(), self._gateway.node()
+        # Whether it was published is unknown without an answer, and does not matter then.
+        with suppress(httpx.HTTPError):
+            response = await self._post(node, encode_json(message))
+            if response.is_client_error and response.status_code not in _RETRIED:
+                raise ConnectionRefused(response.status_code, redact(response.text))
+        now, message_id = self._recorder.clock(), message["data"]["id"]
+        self._recorder.add(SentLive(now, submitted_at, message_id, content_of(message), addressees, node.host))
+
+    async def publish(self, wishes: Sequence[Wish]) -> Acknowledged:
+        """Publish one message for each of these wishes as a block, and return the last acknowledgement."""
+        messages = [self._message(each) for each in wishes]
         key = messages[0]["data"]["id"]
         content = encode_json(messages if len(messages) > 1 else messages[0])
         submitted_at = self._recorder.clock()
         while (answer := await self._attempt(content, key)) is None:
             self._recorder.counts["repeats"] += 1
         now = self._recorder.clock()
-        for message, addressees, stamp in zip(messages, addressed, answer, strict=True):
+        for message, wish, stamp in zip(messages, wishes, answer.stamps, strict=True):
             acknowledged = Acknowledged(
                 now,
                 submitted_at,
@@ -99,12 +139,15 @@ class Publisher:
                 stamp["epoch"],
                 stamp["sequence_number"],
                 content_of(message),
-                addressees,
+                wish.addressees,
+                wish.value,
+                answer.node,
             )
             self._recorder.add(acknowledged)
         return acknowledged
 
-    def _message(self, addressees: Addressees) -> dict[str, Any]:
+    def _message(self, wish: Wish) -> dict[str, Any]:
+        addressees, value = wish.addressees, wish.value
         data = {"id": f"{self._name}-{next(self._numbers)}", "pad": "x" * self._chance.randrange(_MOST_PADDING)}
         users, topics = sorted(addressees.users), sorted(addressees.topics)
         return {
@@ -112,19 +155,27 @@ class Publisher:
             "data": data,
             **({"users": users} if users else {}),
             **({"topics": topics} if topics else {}),
+            **({"key": value.key} if value else {}),
+            **({"append": True} if value and value.append else {}),
+            **({"deleted": True} if value and value.deleted else {}),
         }
 
-    async def _attempt(self, content: bytes, key: str) -> list[dict[str, Any]] | None:
-        """Return the stamps of the messages, or None, after a pause, if the request must be repeated."""
+    async def _post(self, node: ProxiedNode, content: bytes, **headers: str) -> httpx.Response:
+        own = {"Content-Type": "application/json", "Host": node.host, **headers}
+        return await self._http.post(
+            node.messages_url, content=content, headers={**self._gateway.headers, **own}, timeout=_ANSWER_SECONDS
+        )
+
+    async def _attempt(self, content: bytes, key: str) -> _PublishAnswer | None:
+        """Return the answer, or None, after a pause, if the request must be repeated."""
         node = self._gateway.node()
-        own = {"Content-Type": "application/json", "Host": node.host, "Idempotency-Key": key}
         try:
-            response = await self._http.post(
-                node.messages_url, content=content, headers={**self._gateway.headers, **own}, timeout=_ANSWER_SECONDS
-            )
+            response = await self._post(node, content, **{"Idempotency-Key": key})
             if response.status_code in _ACKNOWLEDGED:
                 stamps = response.json()
-                return stamps if isinstance(stamps, list) else [stamps]
+                # A repeated request may be answered by a node that has not reached the message yet.
+                published_at = node.host if response.status_code == HTTPStatus.CREATED else ""
+                return _PublishAnswer(stamps if isinstance(stamps, list) else [stamps], published_at)
         except (httpx.HTTPError, ValueError):
             # Whether it was published is unknown: the same key and content are sent again, perhaps to another node.
             await asyncio.sleep(self._chance.uniform(0, _RETRY_SECONDS))

@@ -82,7 +82,8 @@ def summary(recorder: Recorder) -> str:
     done = ", ".join(f"{kind} {count}" for kind, count in sorted(faults.items()))
     return (
         f"published {counts['Acknowledged']:,} (repeats {counts['repeats']:,}), delivered {counts['Delivered']:,}, "
-        f"reconnects {counts['reconnects']:,}, gaps {counts['gaps']:,}, resets {counts['resets']:,}; "
+        f"reconnects {counts['reconnects']:,}, gaps {counts['gaps']:,}, resets {counts['resets']:,}, "
+        f"states {counts['StateComplete']:,}, ephemeral {counts['SentLive']:,} (received {counts['DeliveredLive']:,}); "
         f"faults {len(recorder.incidents):,}: {done or 'none'}"
     )
 

@@ -2,20 +2,24 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 
 import httpx
 
+from unmissed.api.message_routes import PATH as MESSAGES_PATH
+from unmissed.api.state_routes import PATH as STATE_PATH
 from unmissed.lab.verify.deployment import Gateway
 from unmissed.lab.verify.facts import Acknowledged, Ended, Joined, Recorder, Witness
-from unmissed.lab.verify.observing import Observer, SeenPage, page_of
+from unmissed.lab.verify.observing import Observer, SeenPage, SeenState, page_of, state_of
 
 _ANSWER_SECONDS = 3.0
 _PAUSE_SECONDS = 0.2
 _VISIT_SECONDS = 0.1
 _EVICTED_MEANWHILE = 6
+_STATE_SHARE = 0.05
 _MOST_ASKED = 4
 _FAILED = (httpx.HTTPError, ValueError)
 
@@ -30,19 +34,33 @@ class PageSource:
 
     async def page(self, **query: str | int | None) -> SeenPage:
         """Return a page. Raises httpx.HTTPError or ValueError if there is no complete answer."""
+        return page_of(await self._answer(MESSAGES_PATH, query))
+
+    async def state(self) -> list[SeenState]:
+        """Return all parts of the state, from several nodes perhaps. Raises httpx.HTTPError or ValueError."""
+        parts = [state_of(await self._answer(STATE_PATH, {}))]
+        while parts[-1].has_more:
+            last = parts[-1].values[-1].number
+            parts.append(state_of(await self._answer(STATE_PATH, {"after": last, "through": parts[-1].number})))
+        return parts
+
+    async def _answer(self, path: str, query: Mapping[str, str | int | None]) -> str:
         node = self._gateway.node()
         response = await self._http.get(
-            node.address.messages_url if self._direct else node.messages_url,
+            node.address.url(path) if self._direct else node.url(path),
             params={name: value for name, value in query.items() if value is not None},
             headers={**self._gateway.headers, "Host": node.host},
             timeout=_ANSWER_SECONDS,
         )
         response.raise_for_status()
-        return page_of(response.text)
+        return response.text
 
 
 class Poller(Observer):
-    """A client without a WebSocket: it repeats its request while there is more, and then waits."""
+    """A client without a WebSocket: it repeats its request while there is more, and then waits.
+
+    Sometimes it loads the state, and continues after its number.
+    """
 
     def __init__(
         self, witness: Witness, *, source: PageSource, sends_epoch: bool, chance: random.Random, recorder: Recorder
@@ -75,6 +93,8 @@ class Poller(Observer):
 
     async def _poll(self) -> bool:
         """Take one page, and return whether there is more."""
+        if self.chance.random() < _STATE_SHARE:
+            await self._load()
         limit = self.chance.choice((None, self.chance.randrange(1, 100)))
         page = await self._source.page(since=self.position, epoch=self.sent_epoch, limit=limit)
         for fact in page.facts(self.witness.name, since=self.position, at=self.recorder.clock()):
@@ -82,6 +102,17 @@ class Poller(Observer):
         self.epoch, self._reached = page.epoch, page.reached
         self.position = page.reached
         return page.has_more
+
+    async def _load(self) -> None:
+        """Load the state, and continue after it."""
+        parts = await self._source.state()
+        now, name, first = self.recorder.clock(), self.witness.name, parts[0]
+        epoch, number = first.epoch or "", first.number or 0
+        self.recorder.add(Joined(now, name, epoch, None, number, None, number, first.latest))
+        for part in parts:
+            for fact in part.facts(name, epoch=epoch, at=now):
+                self.recorder.add(fact)
+        self.epoch, self.position = epoch, number
 
 
 class EdgeClients:
@@ -96,7 +127,6 @@ class EdgeClients:
         self._chance = chance
         self._recorder = recorder
         self._names = (f"{witness.name}-{number}" for number in count(1))
-        self._lowest: dict[str, int] = {}
 
     async def run(self) -> None:
         """Send some at a time, until cancelled."""
@@ -107,10 +137,10 @@ class EdgeClients:
 
     async def _visit(self) -> None:
         """Ask from several positions at once: messages may be evicted before the requests arrive."""
-        head = await self._source.page(limit=1)
-        evicted_before = head.oldest > self._lowest.setdefault(head.epoch, head.oldest)
-        first = head.oldest - 1 - evicted_before
-        positions = range(first, min(head.oldest + _EVICTED_MEANWHILE, head.latest + 1))
+        head = await self._source.page(since=0, limit=1)
+        # What is lost for these clients ends below the lowest position that is complete.
+        edge = head.oldest - 1 if head.lost is None else head.lost[1]
+        positions = range(edge - (head.lost is not None), min(edge + _EVICTED_MEANWHILE, head.latest) + 1)
         await asyncio.gather(*(self._ask(head, since) for since in positions))
 
     async def _ask(self, head: SeenPage, since: int) -> None:

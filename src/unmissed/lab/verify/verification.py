@@ -5,6 +5,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +14,7 @@ import httpx
 from rich.console import Console
 
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
-from unmissed.core.retention import Retention
+from unmissed.core.retention import Retention, Rule, rules_from
 from unmissed.lab.faults import drawn, planned
 from unmissed.lab.proxy import FaultProxy
 from unmissed.lab.verify.chaos import carry_out
@@ -22,6 +23,7 @@ from unmissed.lab.verify.facts import Addressees, Recorder
 from unmissed.lab.verify.judge import check
 from unmissed.lab.verify.participants import BROKEN, Credentials, ManyUsers, OneUser, Participants, RunPlan
 from unmissed.lab.verify.promises import Findings, Promise, Rules, Violation
+from unmissed.lab.verify.publishers import Wish
 from unmissed.lab.verify.report import show, shown
 from unmissed.security.redaction import redact
 from unmissed.tasks import cancelled_by_sigterm, end
@@ -31,6 +33,12 @@ EXIT_KEPT, EXIT_BROKEN, EXIT_VOID = 0, 1, 2
 
 _LARGEST_BYTES = 4_096
 """More than any message of a run takes in the log."""
+
+_OF_BROKEN = (Promise.NO_SILENT_LOSS, Promise.RULES)
+"""What a client breaks that loses messages: after a gap or a reset, what it loses counts as not retained."""
+
+_RULES = "verify.rooms.*=20/1h, @*=30/1h"
+"""How the nodes of a run retain messages, unless the environment says it."""
 
 _SETTLE_SECONDS = 30.0
 _ANSWER_SECONDS = 5.0
@@ -62,12 +70,18 @@ async def _verify(
     plan: RunPlan, setup: Setup, *, urls: Sequence[str], token: str | None, retention: Retention, recorder: Recorder
 ) -> Findings:
     console = Console()
+    if not urls and not retention.rules:
+        retention = replace(retention, rules=rules_from(_RULES))
     fitting = min(retention.max_messages, retention.max_bytes // _LARGEST_BYTES)
     may_change = setup.may_lose_its_log(chaos=plan.chaos, foreign=bool(urls))
-    rules = Rules(fitting, retention.max_age, epoch_may_change=may_change)
+    restarts = plan.chaos and not urls
+    rules = Rules(retention, fitting, epoch_may_change=may_change, restarts=restarts)
     console.print(f"unmissed verify --seed {plan.seed}", highlight=False)
     with cancelled_by_sigterm():
-        async with _deployment(setup, urls) as deployment, shown(console, recorder, seconds=plan.seconds):
+        async with (
+            _deployment(setup, urls, retention.rules) as deployment,
+            shown(console, recorder, seconds=plan.seconds),
+        ):
             credentials = _credentials(deployment, token)
             running = asyncio.create_task(
                 run(deployment, plan, credentials=credentials, rules=rules, recorder=recorder)
@@ -86,11 +100,11 @@ async def _verify(
 
 
 @asynccontextmanager
-async def _deployment(setup: Setup, urls: Sequence[str]) -> AsyncIterator[Deployment]:
+async def _deployment(setup: Setup, urls: Sequence[str], rules: Sequence[Rule]) -> AsyncIterator[Deployment]:
     if urls:
         yield Deployment([NodeAddress.of(url) for url in urls])
         return
-    async with started(setup) as deployment:
+    async with started(setup, rules) as deployment:
         yield deployment
 
 
@@ -111,7 +125,7 @@ async def run(
         await _disturb(deployment, plan, participants, nodes=nodes, chance=chance, recorder=recorder)
         silence = await _settle(participants)
     found = check(recorder.facts, witnesses=recorder.witnesses.values(), rules=rules, broken=BROKEN)
-    broken = [each for each in found if each.client == BROKEN and each.promise is Promise.NO_SILENT_LOSS]
+    broken = [each for each in found if each.client == BROKEN and each.promise in _OF_BROKEN]
     return Findings([*silence, *(each for each in found if each not in broken)], broken)
 
 
@@ -200,7 +214,7 @@ async def _settle(participants: Participants) -> list[Violation]:
     """Publish a last message, and wait until every client has it. Return a violation if it cannot be published."""
     try:
         async with asyncio.timeout(_SETTLE_SECONDS):
-            marker = await participants.publishers[0].publish([Addressees()])
+            marker = await participants.publishers[0].publish([Wish(Addressees())])
     except TimeoutError:
         return [Violation(Promise.PUBLISH, f"nothing was acknowledged for {_SETTLE_SECONDS:g} s after the last fault")]
     async with _running([each.finish(marker) for each in participants.clients]) as finishing:

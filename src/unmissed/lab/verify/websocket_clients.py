@@ -9,8 +9,17 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from unmissed.lab.verify.deployment import Gateway
-from unmissed.lab.verify.facts import Acknowledged, Delivered, GapDeclared, Joined, Reached, Recorder, Witness
-from unmissed.lab.verify.observing import Observer, decoded, message_of
+from unmissed.lab.verify.facts import (
+    Acknowledged,
+    Delivered,
+    DeliveredLive,
+    GapDeclared,
+    Joined,
+    Reached,
+    Recorder,
+    Witness,
+)
+from unmissed.lab.verify.observing import Observer, decoded, message_of, state_of
 
 _OPEN_SECONDS = 3.0
 _LIFE_SECONDS = 1.0
@@ -20,11 +29,25 @@ _LOST = (OSError, TimeoutError, InvalidHandshake, ConnectionClosed)
 
 
 class WebSocketClient(Observer):
-    """One client, which connects to a random node each time."""
+    """One client, which connects to a random node each time. With ``wants_state``, it loads the values by key first."""
 
-    def __init__(self, witness: Witness, gateway: Gateway, *, sends_epoch: bool, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        witness: Witness,
+        gateway: Gateway,
+        *,
+        sends_epoch: bool,
+        recorder: Recorder,
+        wants_state: bool = False,
+    ) -> None:
         super().__init__(witness, sends_epoch=sends_epoch, chance=gateway.chance, recorder=recorder)
         self._gateway = gateway
+        self._wants_state = wants_state
+        self._loading = False
+        """Whether the last part of a state has not arrived yet."""
+        self._since: int | None = None
+        """The position that was sent on this connection."""
+        self._begun_at = 0.0
 
     async def run(self) -> None:
         """Connect, misbehave and lose the connection, until cancelled."""
@@ -47,12 +70,22 @@ class WebSocketClient(Observer):
         self.end(marker)
 
     def _has(self, marker: Acknowledged) -> bool:
-        return self.epoch == marker.epoch and self.position is not None and self.position >= marker.number
+        return (
+            not self._loading
+            and self.epoch == marker.epoch
+            and self.position is not None
+            and self.position >= marker.number
+        )
 
     async def _connect(self) -> ClientConnection:
         node = self._gateway.node()
+        self._begun_at = self.recorder.clock()
+        # A client that was cut before the last part of a state asks for the state again.
+        self._since = None if self._loading else self.position
+        state = "true" if self._wants_state else None
+        epoch = None if self._since is None else self.sent_epoch
         return await open_websocket(
-            node.websocket_url(since=self.position, epoch=self.sent_epoch),
+            node.websocket_url(since=self._since, epoch=epoch, state=state),
             host="127.0.0.1",
             port=node.proxy.port,
             additional_headers=self._gateway.headers,
@@ -99,6 +132,10 @@ class WebSocketClient(Observer):
         number = frame.get("sequence_number")
         if frame["type"] == "connected":
             self._join(frame)
+        elif frame["type"] == "state":
+            self._load(raw)
+        elif "timestamp" in frame and number is None:
+            self._receive_live(raw, frame)
         elif number is not None:
             self._receive(raw, frame, number)
             self.position = number if self.position is None else max(self.position, number)
@@ -108,7 +145,7 @@ class WebSocketClient(Observer):
             self.recorder.clock(),
             self.witness.name,
             frame["epoch"],
-            self.position,
+            self._since,
             frame["sequence_number"],
             frame.get("outcome"),
             frame["oldest"],
@@ -118,6 +155,20 @@ class WebSocketClient(Observer):
         self.recorder.add(fact)
         # After the fact, which has the position that was sent.
         self.position, self.epoch = fact.position, fact.epoch
+        self._loading = frame.get("state", False)
+
+    def _load(self, raw: bytes) -> None:
+        state = state_of(raw.decode())
+        for fact in state.facts(self.witness.name, epoch=self.epoch or "", at=self.recorder.clock()):
+            self.recorder.add(fact)
+        self._loading = state.has_more
+
+    def _receive_live(self, raw: bytes, frame: dict[str, Any]) -> None:
+        message = message_of(raw, frame)
+        now, name = self.recorder.clock(), self.witness.name
+        self.recorder.add(
+            DeliveredLive(now, name, self.epoch or "", message.message_id, message.content, self._begun_at)
+        )
 
     def _receive(self, raw: bytes, frame: dict[str, Any], number: int) -> None:
         now, name, epoch = self.recorder.clock(), self.witness.name, self.epoch or ""
@@ -125,7 +176,7 @@ class WebSocketClient(Observer):
             message = message_of(raw, frame)
             self._deliver(Delivered(now, name, epoch, number, message.digest, message.message_id, message.content))
         elif frame["type"] == "gap":
-            self.recorder.add(GapDeclared(now, name, epoch, frame["from"], frame["to"]))
+            self.recorder.add(GapDeclared(now, name, epoch, frame["from"], frame["to"], number))
         elif number > (self.position or 0):
             self.recorder.add(Reached(now, name, epoch, number))
 

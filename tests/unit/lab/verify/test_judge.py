@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unmissed.core.retention import Retention, rules_from
 from unmissed.lab.verify.facts import (
     Acknowledged,
     Addressees,
@@ -22,7 +23,8 @@ from unmissed.lab.verify.facts import (
 from unmissed.lab.verify.judge import check
 from unmissed.lab.verify.promises import Promise, Rules
 
-RULES = Rules(max_messages=10, max_age=100.0, epoch_may_change=False)
+RETENTION = Retention(max_messages=10, max_age=100.0, rules=rules_from("rooms.*=10/1h"))
+RULES = Rules(RETENTION, max_messages=10, epoch_may_change=False)
 LOSSY = replace(RULES, epoch_may_change=True)
 EVERYONE = Addressees()
 ALICE, BOB = Witness("a", "alice", frozenset({"news"})), Witness("b", "bob")
@@ -111,7 +113,7 @@ CLEAN: dict[str, list[Fact]] = {
     "a gap on a slow connection": [
         *published(*range(1, 21)),
         joined(0),
-        GapDeclared(50.0, "a", "e", 1, 10),
+        GapDeclared(50.0, "a", "e", 1, 10, 0),
         *received(*range(11, 21)),
         ended(20),
     ],
@@ -235,7 +237,7 @@ def test_a_message_outside_of_the_declared_gap_is_lost() -> None:
     history = [
         *published(*range(1, 21)),
         joined(0),
-        GapDeclared(50.0, "a", "e", 1, 9),
+        GapDeclared(50.0, "a", "e", 1, 9, 0),
         *received(*range(11, 21)),
         ended(20),
     ]
@@ -272,12 +274,12 @@ def test_a_gap_whose_last_message_was_retained_is_false() -> None:
     history = [
         *published(*range(1, 11)),
         joined(0, latest=0),
-        GapDeclared(50.0, "a", "e", 1, 3),
+        GapDeclared(50.0, "a", "e", 1, 3, 0),
         *received(*range(4, 11)),
         ended(10),
     ]
 
-    assert [(Promise.NO_FALSE_GAP, (3,))] == broken(history)
+    assert [(Promise.NO_FALSE_GAP, (3,)), (Promise.RULES, (1, 2, 3))] == broken(history)
 
 
 def test_a_gap_that_ends_at_the_oldest_number_is_false() -> None:
@@ -293,7 +295,7 @@ def test_a_gap_that_ends_at_the_oldest_number_is_false() -> None:
 
 
 def test_a_gap_after_the_retention_time_is_true() -> None:
-    history = [*published(1, 2), joined(0), GapDeclared(150.0, "a", "e", 1, 2), ended(2)]
+    history = [*published(1, 2), joined(0), GapDeclared(150.0, "a", "e", 1, 2, 0), ended(2)]
 
     assert [] == broken(history)
 

@@ -36,15 +36,16 @@ def test_a_broken_promise_is_shown_with_the_events_around_it() -> None:
     assert "no silent loss is broken: client-1: 1 lost: 8" in text
     assert "   2.500 s  Delivered client=client-1 epoch=e number=9" in text
     assert 1 == text.count("│ broken")
-    assert 7 == text.count("│ kept")
+    assert 10 == text.count("│ kept")
     assert "proves nothing" not in text
 
 
 def test_the_counts_and_the_seed_are_shown() -> None:
     text = shown(Findings([], [BROKEN]))
 
-    assert 8 == text.count("│ kept")
-    assert "published 1 (repeats 0), delivered 0, reconnects 1, gaps 1, resets 0; faults 1: cut 1" in text
+    assert 11 == text.count("│ kept")
+    assert "published 1 (repeats 0), delivered 0, reconnects 1, gaps 1, resets 0, states 0, " in text
+    assert "ephemeral 0 (received 0); faults 1: cut 1" in text
     assert "--seed 7" in text
 
 

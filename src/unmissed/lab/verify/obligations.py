@@ -1,0 +1,174 @@
+"""What the server owes to its clients: what its rules retain, what was replaced, and the values of a state."""
+
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from unmissed.core.retention import Rule
+from unmissed.lab.verify.facts import Acknowledged, Fact, SentLive, Witness
+from unmissed.lab.verify.numbering import Numbers
+from unmissed.lab.verify.promises import Rules
+
+_LARGEST_BYTES = 2_048
+"""More than any message of a run takes in the log."""
+
+_KeyedAudience = tuple[frozenset[str] | None, str]
+_Columns = tuple[Sequence[float], Sequence[float]]
+_Topic = tuple[str, Rule, str]
+
+
+class _Replacements:
+    """The messages of one epoch that replace the value of one key."""
+
+    def __init__(self, facts: Iterable[Acknowledged]) -> None:
+        facts = [*facts]
+        self._by_number = _earliest((fact.number, fact.submitted_at) for fact in facts)
+        self._by_answer = _earliest((fact.at, fact.submitted_at) for fact in facts)
+
+    def first_after(self, number: int) -> float:
+        """Return when the first of those with higher numbers was submitted; infinity without any."""
+        return _found(self._by_number, number)
+
+    def first_answered_after(self, at: float) -> float:
+        """Return when the first of those that were acknowledged later was submitted; infinity without any."""
+        return _found(self._by_answer, at)
+
+
+class Obligations:
+    """What is owed according to the acknowledgements of a run and the rules of the server."""
+
+    def __init__(self, facts: Iterable[Fact], *, numbers: Numbers, rules: Rules) -> None:
+        self.live: dict[str, SentLive] = {}
+        """The ephemeral messages by their ids."""
+        self._numbers = numbers
+        self.rules = rules
+        self._known: dict[tuple[str, int], Acknowledged] = {}
+        self._values: dict[str, dict[_KeyedAudience, list[Acknowledged]]] = defaultdict(lambda: defaultdict(list))
+        self._counted: dict[_Topic, list[int]] = defaultdict(list)
+        for fact in facts:
+            if isinstance(fact, SentLive):
+                self.live[fact.message_id] = fact
+            elif isinstance(fact, Acknowledged):
+                self._add(fact)
+        self._replacements: dict[_KeyedAudience, dict[str, _Replacements]] = defaultdict(dict)
+        for epoch, values in self._values.items():
+            for identity, parts in values.items():
+                parts.sort(key=lambda fact: fact.number)
+                full = (part for part in parts if part.value is not None and not part.value.append)
+                self._replacements[identity][epoch] = _Replacements(full)
+        for counted in self._counted.values():
+            counted.sort()
+        self._bytes_suffice = self._most_retained() * _LARGEST_BYTES <= rules.retention.max_bytes
+
+    def acknowledged(self, epoch: str, number: int) -> Acknowledged | None:
+        """Return the message of this run with a number, if it was acknowledged."""
+        return self._known.get((epoch, number))
+
+    def is_ordinary(self, epoch: str, number: int) -> bool:
+        """Return whether a number is of a message of this run without a key and without a rule."""
+        fact = self.acknowledged(epoch, number)
+        return fact is not None and fact.value is None and self._rule_of(fact) is None
+
+    def replaced(self, epoch: str, number: int, *, before: float) -> bool:
+        """Return whether a later message for the same key was published before this time, which replaces this one."""
+        fact = self.acknowledged(epoch, number)
+        if fact is None or fact.value is None:
+            return False
+        for other, later in self._replacements[_identity(fact)].items():
+            # What another epoch has acknowledged may have been in this one first, until its node was killed.
+            submitted = later.first_after(number) if other == epoch else later.first_answered_after(fact.at)
+            if submitted < before:
+                return True
+        return False
+
+    def must_retain(self, epoch: str, number: int, *, at: float, latest: int | None = None) -> bool:
+        """Return whether the server must have this message at a time, by its settings.
+
+        ``latest`` is the highest number that it may have had by then. A message without a rule counts for nothing after
+        as many numbers of any kind: this is what all logs retain over a restart.
+        """
+        fact = self.acknowledged(epoch, number)
+        if fact is None or self.replaced(epoch, number, before=at + self.rules.margin):
+            return False
+        newest = self._numbers.latest_at(epoch, at + self.rules.margin)
+        return self._is_young(fact, at=at) and self._fits(fact, newest if latest is None else min(newest, latest))
+
+    def _is_young(self, fact: Acknowledged, *, at: float) -> bool:
+        rule = self._rule_of(fact)
+        max_age = self.rules.retention.max_age if rule is None else rule.max_age
+        given_after = self._numbers.given_after(fact.epoch, fact.number)
+        return given_after is not None and at - given_after < max_age - self.rules.margin
+
+    def _fits(self, fact: Acknowledged, newest: int) -> bool:
+        """Return whether the counts of the rule, and the bytes of all messages, leave room for a message."""
+        rule = self._rule_of(fact)
+        if rule is None and newest - fact.number < self.rules.max_messages:
+            return True
+        if not self._bytes_suffice or (fact.value is not None and fact.value.is_full):
+            return self._bytes_suffice
+        if rule is None:
+            return False
+        counted = self._counted[fact.epoch, rule, fact.addressees.audience.first or ""]
+        return bisect_right(counted, newest) - bisect_right(counted, fact.number) < rule.max_messages
+
+    def must_show(self, epoch: str, parts: Sequence[int], *, at: float) -> bool:
+        """Return whether a state must have the value with these parts at a time.
+
+        A node that was started again may not know whether there were other pieces, and leaves the value out then.
+        """
+        first = self.acknowledged(epoch, parts[0])
+        is_full = first is not None and first.value is not None and first.value.is_full
+        if self.rules.restarts and not (is_full and len(parts) == 1):
+            return False
+        return all(self.must_retain(epoch, part, at=at) for part in parts)
+
+    def state(self, epoch: str, witness: Witness, *, through: int) -> list[list[int]]:
+        """Return the numbers of the parts of each value that a client sees, at a number."""
+        found: list[list[int]] = []
+        for parts in self._values[epoch].values():
+            if not parts[0].addressees.include(witness):
+                continue
+            value: list[int] = []
+            for part in parts:
+                if part.value is None or part.number > through:
+                    break
+                value = [*value, part.number] if part.value.append else [] if part.value.deleted else [part.number]
+            if value:
+                found.append(value)
+        return found
+
+    def _add(self, fact: Acknowledged) -> None:
+        self._known[fact.epoch, fact.number] = fact
+        audience = fact.addressees.audience
+        if fact.value is not None:
+            self._values[fact.epoch][_identity(fact)].append(fact)
+        rule = self._rule_of(fact)
+        if rule is not None and not (fact.value is not None and fact.value.is_full):
+            self._counted[fact.epoch, rule, audience.first or ""].append(fact.number)
+
+    def _rule_of(self, fact: Acknowledged) -> Rule | None:
+        return self.rules.retention.rule_of(fact.addressees.audience.first)
+
+    def _most_retained(self) -> int:
+        """Return how many messages of this run the server retains at most."""
+        values = sum(map(len, self._values.values()))
+        return self.rules.max_messages + values + sum(rule.max_messages for _, rule, _ in self._counted)
+
+
+def _identity(fact: Acknowledged) -> _KeyedAudience:
+    return fact.addressees.audience.keys, fact.value.key if fact.value else ""
+
+
+def _earliest(pairs: Iterable[tuple[float, float]]) -> _Columns:
+    """Return the first column in order, and from each place on the lowest of the second one."""
+    ordered = sorted(pairs)
+    lowest = [*accumulate((second for _, second in reversed(ordered)), min)]
+    return [first for first, _ in ordered], lowest[::-1]
+
+
+def _found(columns: _Columns, after: float) -> float:
+    firsts, lowest = columns
+    place = bisect_right(firsts, after)
+    return lowest[place] if place < len(lowest) else math.inf
