@@ -47,15 +47,16 @@ class State:
 class Archive:
     """What rules and keys retain below the tail, in ascending order, and what may be missing from it.
 
-    ``lost`` has the number through which messages may be lost for a key of an audience (``#topic``, ``@user``) that has
-    a rule, and ``everyone`` that number for messages to everyone. Messages for keys without a rule count as lost up to
-    the tail. ``unknown`` is the number through which messages may be lost for every client.
+    ``lost`` has the number through which messages may be lost for a key of an audience (``#topic``, ``@user``),
+    ``everyone`` that number for messages to everyone, ``others`` for all keys without a rule (None: up to the tail),
+    and ``unknown`` for every client.
     """
 
     records: Sequence[Record] = ()
     lost: Mapping[str, int] = field(default_factory=dict)
     everyone: int = 0
     unknown: int = 0
+    others: int | None = None
 
 
 class Engine(Channel, Protocol):

@@ -206,7 +206,8 @@ class SharedLog:
                 await asyncio.sleep(0)
         through = state.oldest - 1
         unknown = max(archive.unknown, min(state.lost, through))
-        return Earlier(through, messages, archive.lost, archive.everyone, others=through, unknown=unknown)
+        others = through if archive.others is None else archive.others
+        return Earlier(through, messages, archive.lost, archive.everyone, others=others, unknown=unknown)
 
     async def _read(self, state: State) -> None:
         """Append what the engine yields, until a number is missing, or it yields nothing."""

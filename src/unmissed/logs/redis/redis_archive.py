@@ -21,6 +21,10 @@ from unmissed.logs.feed import Record
 logger = logging.getLogger("unmissed")
 
 _DIGEST_BYTES = 15
+_BROADCASTS = b"broadcast", b"earlier", b"segment"
+_OTHERS = b"other", b"other_earlier", b"other_segment"
+"""What is known of the last message to everyone, and to a key that no rule is about."""
+
 _LISTS, _VALUES = 16, 200
 """How many are read in one request."""
 
@@ -28,6 +32,8 @@ _BREATH = 200
 """Messages that are decoded in one step."""
 
 Argument = str | bytes | int
+
+_WITHOUT_RULE = "*"
 
 _Item = TypeVar("_Item")
 
@@ -38,8 +44,8 @@ def arguments_of(draft: Draft, retention: Retention) -> list[Argument]:
     if value is None and not retention.rules:
         return ["*" if audience.keys is None else ""]
     rule = retention.rule_of(audience.first)
-    others = _other_ruled(draft, retention) if retention.rules else []
-    if value is None and rule is None and not others:
+    others = _other_keys(draft, retention)
+    if value is None and rule is None and not any(key != _WITHOUT_RULE for key in others):
         return ["*" if audience.keys is None else ""]
     first = audience.keys_in_order[0] if audience.keys else ""
     limits = ("", 0, retention.max_age) if rule is None else (rule.key_pattern, rule.max_messages, rule.max_age)
@@ -53,10 +59,17 @@ def rules_text(retention: Retention) -> str:
     return " ".join(sorted(rule.key_pattern for rule in retention.rules))
 
 
-def _other_ruled(draft: Draft, retention: Retention) -> list[str]:
-    """Return the keys that have a rule, although another key decides about this message."""
-    audience = draft.audience
-    return [key for key in audience.keys or () if key != audience.first and retention.rule_of(key) is not None]
+def _other_keys(draft: Draft, retention: Retention) -> list[str]:
+    """Return the keys that have a rule, although another key decides, and a ``*`` if messages for others may be lost.
+
+    What the archive loses of a value without a rule counts for its first key.
+    """
+    audience, value = draft.audience, draft.value
+    keys = audience.keys_in_order
+    ruled = [key for key in keys if retention.rule_of(key) is not None]
+    kept = keys[:1] if value is not None and value.is_full else []
+    others = [_WITHOUT_RULE] if any(key not in ruled and key not in kept for key in keys) else []
+    return [*(key for key in ruled if key != audience.first), *others]
 
 
 def _kind(value: Value | None) -> str:
@@ -129,8 +142,9 @@ class ArchiveReader:
         first = int(life[b"first"])  # A part that was lost and found again may have messages of an earlier epoch.
         return Archive(
             [found.records[number] for number in sorted(found.records) if number >= first],
-            {key: number for key, number in found.lost.items() if retention.rule_of(key) is not None},
-            everyone=min(before - 1, max(_last_broadcast(life, before), int(life.get(b"gone", 0)))),
+            found.lost,
+            everyone=min(before - 1, max(_last_below(before, life, _BROADCASTS), int(life.get(b"gone", 0)))),
+            others=min(before - 1, _last_below(before, life, _OTHERS)),
             unknown=min(before - 1, max(found.unknown, int(life.get(b"unknown", 0)))),
         )
 
@@ -195,9 +209,9 @@ class ArchiveReader:
         return all(marks)
 
 
-def _last_broadcast(life: dict[bytes, bytes], before: int) -> int:
-    """Return the number of the last message to everyone below the tail, or a higher one if that is not known."""
-    newest, earlier, segment = (int(life.get(name, 0)) for name in (b"broadcast", b"earlier", b"segment"))
+def _last_below(before: int, life: dict[bytes, bytes], names: Iterable[bytes]) -> int:
+    """Return the number of the last of these messages below the tail, or a higher one if that is not known."""
+    newest, earlier, segment = (int(life.get(name, 0)) for name in names)
     if newest < before:
         return newest
     return earlier if segment >= before > earlier else before - 1

@@ -13,9 +13,9 @@
 --       of the archive.
 --       Then for each publish: its fingerprint, its idempotency key and the owner of that (or two empty texts), the
 --       number of messages, and the number of arguments for them. For each message: its text, and what the archive does
---       with it: "" for nothing, "*" if it is for everyone, or one of "m", "v", "a" and "d" as in archive.lua, with the
+--       with it: "" for nothing, as no rule is about its keys, "*" if it is for everyone, or one of "m", "v", "a" and "d" as in archive.lua, with the
 --       key of the bucket, the pattern of its rule, the number and the milliseconds to keep, the digest of a value, the
---       number of other keys that have a rule, and them. A count of 0 keeps it in no bucket.
+--       number of other keys that have a rule, and them, and "*" for those without one. A count of 0 keeps it in no bucket.
 -- Returns the milliseconds until publishes are stored again, epoch, first number, oldest stored after what was seen,
 --         latest, time of the log, the number through which messages may be lost, the run of the server, 1 if messages
 --         of another program were removed or else 0, 1 if the mark of an orderly close was set or removed or else 0,
@@ -56,12 +56,14 @@ local function was_promoted()
 end
 
 local held = redis.call('HMGET', life, 'epoch', 'first', 'latest', 'run', 'settle_until', 'log', 'clock', 'keys',
-  'vouched', 'lost', 'skip', 'closed', 'keeps_all', 'rules', 'unknown', 'gone', 'broadcast', 'earlier', 'segment')
+  'vouched', 'lost', 'skip', 'closed', 'keeps_all', 'rules', 'unknown', 'gone', 'broadcast', 'earlier', 'segment',
+  'other', 'other_earlier', 'other_segment')
 local epoch, first, latest = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
 local run, vouched, lost, skip = held[4], held[9], tonumber(held[10] or 0), held[11] == '1'
 local closed, kept_all = held[12], held[13] or '0'
 local unknown, gone = tonumber(held[15] or 0), tonumber(held[16] or 0)
 local broadcast, earlier, segment = tonumber(held[17] or 0), tonumber(held[18] or 0), tonumber(held[19] or 0)
+local other, other_earlier, other_segment = tonumber(held[20] or 0), tonumber(held[21] or 0), tonumber(held[22] or 0)
 local settle_until, longest_ms = tonumber(held[5] or 0), math.max(settle_ms, hold_ms)
 if settle_until > now_ms + longest_ms then
   -- The clock of the server was set back.
@@ -100,9 +102,10 @@ if not epoch or has_lost_messages() then
   first = math.max(now_us + 1, latest + 2, seen_latest + 2)
   if first_number > 0 and seen_epoch == '' and not held[1] then first = first_number end
   latest, run, vouched, settle_until, lost, skip, closed = first - 1, this_run, this_run, 0, 0, false, false
-  unknown, gone, broadcast, earlier, segment = 0, 0, 0, 0, 0
+  unknown, gone, broadcast, earlier, segment, other, other_earlier, other_segment = 0, 0, 0, 0, 0, 0, 0, 0
   redis.call('DEL', messages)
-  redis.call('HDEL', life, 'lost', 'skip', 'closed', 'unknown', 'gone', 'broadcast', 'earlier', 'segment')
+  redis.call('HDEL', life, 'lost', 'skip', 'closed', 'unknown', 'gone', 'broadcast', 'earlier', 'segment',
+    'other', 'other_earlier', 'other_segment')
   redis.call('HSET', life, 'epoch', epoch, 'first', text(first), 'latest', text(latest), 'run', run, 'vouched', run,
     'settle_until', 0)
 elseif run ~= this_run then
@@ -236,10 +239,19 @@ local function count_broadcast(number)
   broadcast = number
 end
 
+-- The same for the last message to a key that no rule is about.
+local function count_other(number)
+  if number >= other_segment + max_messages then other_segment, other_earlier = number, other end
+  other = number
+end
+
 -- Archive a message whose arguments begin at ``index``, and return the index of the next one.
 local function keep(number, index)
   local kind = ARGV[index + 1]
-  if kind == '' then return index + 2 end
+  if kind == '' then
+    count_other(number)
+    return index + 2
+  end
   if kind == '*' then
     count_broadcast(number)
     return index + 2
@@ -250,7 +262,10 @@ local function keep(number, index)
     archive.keep(number, now_ms, ARGV[index], kind, key, pattern, count, age_ms, id)
   end
   if key == '' and kind ~= 'v' and kind ~= 'm' then count_broadcast(number) end
-  for each = 1, others do archive.lose(ARGV[index + 7 + each], number) end
+  for each = 1, others do
+    local other_key = ARGV[index + 7 + each]
+    if other_key == '*' then count_other(number) else archive.lose(other_key, number) end
+  end
   return index + 8 + others
 end
 
@@ -292,7 +307,8 @@ if stored then
   if rules ~= held[14] then archive.unknown = math.max(archive.unknown, before) end
   redis.call('HSET', life, 'latest', text(latest), 'skip', skip and 1 or 0, 'rules', rules,
     'unknown', text(math.max(unknown, archive.unknown)), 'gone', text(math.max(gone, archive.gone)),
-    'broadcast', text(broadcast), 'earlier', text(earlier), 'segment', text(segment))
+    'broadcast', text(broadcast), 'earlier', text(earlier), 'segment', text(segment),
+    'other', text(other), 'other_earlier', text(other_earlier), 'other_segment', text(other_segment))
   redis.call('PEXPIRE', messages, keep_ms)
   if keeps_all ~= kept_all then redis.call('HSET', life, 'keeps_all', keeps_all) end
 end
