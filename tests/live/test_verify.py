@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typer.testing import CliRunner, Result
 
 from support import nths, portable_is_long
 from unmissed.cli.app import app
-from unmissed.core import state_reading
 from unmissed.core.audience import Audience
 from unmissed.core.chunks import Chunk
 from unmissed.core.ephemeral import LiveBatch
@@ -215,18 +214,20 @@ def replaces_with_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a piece for a value, which replaces what it is added to."""
     append = Window.append
 
-    def wrong(self: Window, message: Message) -> None:
+    def wrong(self: Window, message: Message, **options: Any) -> None:
         value = message.value
-        append(self, replace(message, value=value and Value(value.key, deleted=value.deleted)))
+        append(self, replace(message, value=value and Value(value.key, deleted=value.deleted)), **options)
 
     monkeypatch.setattr(Window, "append", wrong)
 
 
 def misses_values_in_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    is_of_state = state_reading.is_of_state
-    monkeypatch.setattr(
-        state_reading, "is_of_state", lambda message, window: message.key != "cart" and is_of_state(message, window)
-    )
+    value_ending_with = Window.value_ending_with
+
+    def wrong(self: Window, message: Message, *, through: int) -> Sequence[Message]:
+        return () if message.key == "cart" else value_ending_with(self, message, through=through)
+
+    monkeypatch.setattr(Window, "value_ending_with", wrong)
 
 
 def moves_the_position_at_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """Values by key: for each key and audience the newest value, and the pieces that were added to it."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from unmissed.core.audience import Audience
 from unmissed.core.messages import Message, Value
@@ -82,6 +84,19 @@ class Values:
         """Return whether every part of the value that a retained message belongs to is retained, too."""
         known = self._known.get((message.audience.keys, message.key or ""))
         return not (isinstance(known, _Pieces) and known.damaged)
+
+    def ending_with(self, message: Message, *, through: int) -> Sequence[Message]:
+        """Return the parts up to a number of the value that a retained message belongs to, if it is the last of them.
+
+        Return none for another part, for a value that is not whole, and for a tombstone.
+        """
+        known = self._known.get((message.audience.keys, message.key or ""))
+        if not isinstance(known, _Pieces):
+            return (message,) if known is message and message.value and message.value.is_full else ()
+        count = bisect_right(known.pieces, through, key=attrgetter("sequence_number"))
+        base = () if known.base is None or (known.base.value and known.base.value.deleted) else (known.base,)
+        last = known.pieces[count - 1] if count else next(iter(base), None)
+        return (*base, *known.pieces[:count]) if last is message and not known.damaged else ()
 
 
 def _parts(known: Message | _Pieces | None) -> Sequence[Message]:

@@ -332,6 +332,12 @@ class Window:
         """Return whether all parts of the value that a retained message with a key belongs to are retained."""
         return message.sequence_number not in self._replaced and self._values.is_whole(message)
 
+    def value_ending_with(self, message: Message, *, through: int) -> Sequence[Message]:
+        """Return all parts up to a number of a whole value, for the last of them; none for any other message."""
+        if message.value is None or message.sequence_number in self._replaced:
+            return ()
+        return self._values.ending_with(message, through=through)
+
     # Reading
 
     def lost_through(self, keys: frozenset[str] | None, *, everyone: bool = True) -> int:

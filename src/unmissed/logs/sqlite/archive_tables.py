@@ -218,7 +218,17 @@ class ArchiveTables:
         self._swept = rows[-1][1] if len(rows) == most else None
 
     def _remove(self, rows: Sequence[_ArchivedRow]) -> None:
-        """Remove messages that are lost with it."""
+        """Remove messages, which are lost, and the values that they are pieces of: half of one is no value."""
+        whole = {row.number: row for row in rows}
+        for row in rows:
+            if row.counted:
+                found = self._connection.execute(
+                    "SELECT number, bucket, counted, size FROM archive WHERE NOT counted AND identity = "
+                    "(SELECT identity FROM archive WHERE number = ?)",
+                    (row.number,),
+                )
+                whole |= {value.number: value for value in (_ArchivedRow(*each) for each in found)}
+        rows = [*whole.values()]
         for row in rows:
             self.lose(
                 self._connection.execute(
