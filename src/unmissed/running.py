@@ -344,7 +344,7 @@ class Running:
         if not all(draft.ephemeral for draft in drafts):
             raise InvalidMessage("a batch is ephemeral as a whole, or not at all: publish two batches")
         if idempotency_key is not None:
-            raise InvalidMessage("an ephemeral message has no Idempotency-Key: nothing remembers that it was published")
+            raise InvalidMessage("an ephemeral message has no Idempotency-Key: leave it out, nothing remembers it")
         timestamp = rfc3339(self._clocks.wall())
         after, ends_at = self.window.latest, self._clocks.monotonic() + HOLD_SECONDS
         messages = [

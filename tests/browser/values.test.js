@@ -255,8 +255,13 @@ test("a reconnect that lost nothing keeps the values", async () => {
   assert.deepEqual([data(map), requests.length], [{ a: 1, b: 2 }, 0]);
 });
 
-test("after a gap, the connection sends the values, which replace all", async () => {
-  const { map, sockets, requests } = await loaded(value(-90, "a", 1), value(-80, "b", 2));
+test("after a gap, the values behind it are loaded, without those that have lost a piece", async () => {
+  const { map, sockets, http, requests } = await loaded(
+    value(-90, "a", 1),
+    value(-80, "b", 2),
+    piece(-70, "text", "be"),
+  );
+  http.answer = () => statePage([value(-90, "a", 1), value(5, "c", 3)], 10);
   await sockets[0].end();
   await pass(500);
 
@@ -264,9 +269,11 @@ test("after a gap, the connection sends the values, which replace all", async ()
     { ...CONTINUED, outcome: "gap", from: START + 1, to: START + 9 },
     stateFrame([value(-90, "a", 1)], 0),
     value(5, "c", 3),
+    piece(10, "text", "end"),
   );
+  await pass(0);
 
-  assert.deepEqual([data(map), requests.length], [{ a: 1, c: 3 }, 0]);
+  assert.deepEqual([data(map), requests.length], [{ a: 1, c: 3 }, 1]);
 });
 
 test("after a gap of a slow connection, the values are loaded, and kept until then", async () => {
@@ -296,12 +303,14 @@ test("values of a node that does not know all that was lost are loaded again", a
 });
 
 test("a reset replaces the values, also by lower numbers", async () => {
-  const { map, sockets } = await loaded(value(-90, "a", 1));
+  const { map, sockets, http } = await loaded(value(-90, "a", 1));
+  http.answer = () => statePage([value(-798, "b", 3)], -798, { epoch: "f" });
   await sockets[0].end();
   await pass(500);
 
   const reset = { ...CONTINUED, epoch: "f", outcome: "reset", sequence_number: START - 800 };
   await sockets[1].receive(reset, stateFrame([], -800), value(-799, "b", 2), value(-798, "b", 3));
+  await pass(0);
 
   assert.deepEqual(data(map), { b: 3 });
 });
@@ -318,18 +327,22 @@ test("after a reset, lower numbers change the map also before it is loaded", asy
   assert.deepEqual(data(map), { a: 5, b: 2 });
 });
 
-test("a request for values that was overtaken by those of the connection changes nothing", async () => {
+test("a request for values from before a loss changes nothing", async () => {
   const { map, sockets, http } = await opened();
-  let answer;
-  http.answer = () => new Promise((resolve) => (answer ??= resolve));
+  const answers = [];
+  http.answer = () => new Promise((resolve) => answers.push(resolve));
   await sockets[0].receive(GREETING);
   await pass(0);
   await sockets[0].end();
   await pass(500);
 
   const lost = { ...CONTINUED, outcome: "gap", from: START + 1, to: START + 9 };
-  await sockets[1].receive(lost, stateFrame([value(-90, "a", 1)], 0), value(10, "b", 2));
-  answer(statePage([value(-90, "a", 1), value(-80, "deleted", 3)], 9));
+  await sockets[1].receive(lost, value(10, "b", 2));
+  await pass(0);
+  answers[0](statePage([value(-90, "a", 1), value(-80, "deleted", 3)], 9));
+  await pass(0);
+  assert.deepEqual([data(map), map.loaded, answers.length], [{ b: 2 }, false, 2]);
+  answers[1](statePage([value(-90, "a", 1), value(10, "b", 2)], 10));
   await pass(0);
 
   assert.deepEqual(data(map), { a: 1, b: 2 });

@@ -50,7 +50,7 @@ class StatusBody(BaseModel):
     latest: int = Field(description="The newest number so far.", examples=[1795409482123968])
     log: LogBody
     connections: int = Field(description="The open connections to this node.")
-    published: int = Field(description="Messages of this epoch, by any node.")
+    published: int = Field(description="Messages that this node has published.")
     delivered: int = Field(description="Messages written to connections.")
     ephemeral_delivered: int = Field(description="Ephemeral messages written to connections.")
     ephemeral_dropped: int = Field(description="Ephemeral messages that this node dropped for all connections.")

@@ -93,7 +93,7 @@ def _body(manager: ConnectionManager) -> StatusBody:
             rules=[RuleBody(**asdict(shelf)) for shelf in shelves],
         ),
         connections=len(manager.connections),
-        published=window.latest - window.first_number + 1,
+        published=measures.published,
         delivered=measures.delivered,
         ephemeral_delivered=measures.ephemeral_delivered,
         ephemeral_dropped=measures.ephemeral_dropped,

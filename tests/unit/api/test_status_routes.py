@@ -70,6 +70,15 @@ async def test_an_empty_log_reaches_nowhere(admin: httpx.AsyncClient) -> None:
     assert (nth(1), nth(0), 0.0) == (body["oldest"], body["latest"], body["log"]["reach_seconds"])
 
 
+async def test_numbers_that_the_log_skipped_were_not_published(
+    admin: httpx.AsyncClient, manager: ConnectionManager
+) -> None:
+    await manager.emit("a")
+    manager.window.skip(nth(61_610_714))
+
+    assert 1 == (await admin.get(PATH)).json()["published"]
+
+
 async def test_each_rule_shows_what_it_keeps() -> None:
     app = create_app(Settings.load(jwt_secret=SECRET, retention="rooms.*=10/7d, @*=20/1h", max_messages=15))
     room, cart = {"type": "chat", "topics": ["rooms.1"]}, {"type": "cart", "topics": ["rooms.2"], "key": "cart"}

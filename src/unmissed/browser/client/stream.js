@@ -150,7 +150,8 @@ export const openStream = (url, options) => {
     if (loss) delivery.deliverEvent(loss.type, loss);
     else delivery.followSource();
     if (loss || frame.added || frame.type === "connected") {
-      values.refresh(loss, frame.state && frame.outcome !== "complete");
+      // After a loss, the state is cut before it, and pieces that are lost are missing in what follows.
+      values.refresh(loss, frame.state && !frame.outcome);
     }
   };
 
