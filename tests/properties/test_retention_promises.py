@@ -337,7 +337,7 @@ class RetentionPromises(RuleBasedStateMachine):
         for identity in client.state.keys() | truth.keys():
             parts = truth.get(identity, [])
             found = client.state.get(identity)
-            assert found is None or found == parts, "a part of a value, or one that had ended by then"
+            assert found is None or found == parts, "P3: a part of a value, or one that had ended by then"
             if found is None:
                 assert not all(self.model.fates[each] is Fate.RETAINED for each in parts), "P3: a value is missing"
                 client.unknown.add(identity)

@@ -57,6 +57,10 @@ class Values:
         known.pieces.append(message)
         return ()
 
+    def damage(self, message: Message, value: Value) -> None:
+        """Note that pieces of a value, which has just been added, are lost."""
+        self._known[message.audience.keys, value.key] = _Pieces(message, damaged=True)
+
     def evicted(self, message: Message, value: Value) -> None:
         """Forget a message of which the log has no room, or whose time is over."""
         identity = message.audience.keys, value.key

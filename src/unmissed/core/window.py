@@ -96,6 +96,8 @@ class Earlier:
     everyone: int = 0
     others: int = 0
     unknown: int = 0
+    partial: frozenset[int] = frozenset()
+    """The numbers of values among the messages that had pieces, not all of which are retained."""
 
 
 class Window:
@@ -280,6 +282,8 @@ class Window:
         self.evicted_through = max(self.first_number - 1, *marks)
         for message in earlier.messages:
             self.replay(message)
+            if message.value is not None and message.sequence_number in earlier.partial:
+                self._values.damage(message, message.value)
         self.latest = max(earlier.through, self.first_number - 1)
 
     def replay(self, message: Message) -> None:

@@ -149,3 +149,14 @@ def test_after_a_start_pieces_of_a_retained_value_are_whole_if_nothing_was_lost_
 
     assert window.is_whole(message(6, PIECE))
     assert message(3, FULL) == window.value_of(ROOM, "k")
+
+
+def test_after_a_start_a_value_that_has_lost_pieces_is_not_whole() -> None:
+    window = window_with()
+
+    window.restore(Earlier(nth(5), [message(3, FULL)], {"#room": nth(4)}, partial=frozenset({nth(3)})))
+
+    assert not window.is_whole(message(3, FULL))
+    window.append(message(6, FULL))
+    assert [nth(6)] == [each.sequence_number for each in window]
+    assert window.is_whole(message(6, FULL))

@@ -26,6 +26,8 @@ CREATE TABLE archive (
     -- Whether the message counts for the number of messages that its rule keeps.
     counted INTEGER NOT NULL,
     size INTEGER NOT NULL,
+    -- Whether a piece of this value is lost.
+    partial INTEGER NOT NULL DEFAULT 0,
     message BLOB NOT NULL
 );
 CREATE INDEX archive_by_bucket ON archive (bucket, number) WHERE counted;
@@ -103,7 +105,7 @@ class ArchiveTables:
         name = "" if first is None or self._retention.rule_of(first) is None else first
         size = message.size_in_log
         self._connection.execute(
-            "INSERT OR REPLACE INTO archive VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO archive VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
             (message.sequence_number, unix_ms, log_ms, name, identity, counted, size, stored),
         )
         self._grow(name, rows=1, counted=counted, size=size)
@@ -154,6 +156,10 @@ class ArchiveTables:
     def marks(self) -> Mapping[str, int]:
         """Return the highest lost number by key."""
         return dict(self._connection.execute("SELECT who, number FROM lost"))
+
+    def partial(self) -> frozenset[int]:
+        """Return the numbers of the values of which a piece is lost."""
+        return frozenset(number for (number,) in self._connection.execute("SELECT number FROM archive WHERE partial"))
 
     def rows(self, through: int) -> sqlite3.Cursor:
         """Return the number, both times and the message of what is stored up to a number, in ascending order."""
@@ -218,17 +224,12 @@ class ArchiveTables:
         self._swept = rows[-1][1] if len(rows) == most else None
 
     def _remove(self, rows: Sequence[_ArchivedRow]) -> None:
-        """Remove messages, which are lost, and the values that they are pieces of: half of one is no value."""
-        whole = {row.number: row for row in rows}
-        for row in rows:
-            if row.counted:
-                found = self._connection.execute(
-                    "SELECT number, bucket, counted, size FROM archive WHERE NOT counted AND identity = "
-                    "(SELECT identity FROM archive WHERE number = ?)",
-                    (row.number,),
-                )
-                whole |= {value.number: value for value in (_ArchivedRow(*each) for each in found)}
-        rows = [*whole.values()]
+        """Remove messages, which are lost with it. A value is partial from then on if one of them is a piece of it."""
+        self._connection.executemany(
+            "UPDATE archive SET partial = 1 WHERE NOT counted AND identity = "
+            "(SELECT identity FROM archive WHERE number = ?)",
+            [(row.number,) for row in rows if row.counted],
+        )
         for row in rows:
             self.lose(
                 self._connection.execute(

@@ -67,6 +67,7 @@ class Retained:
     first_number: int
     trimmed: int
     archived: list[Message | Hole]
+    partial: frozenset[int]
     lost: Mapping[str, int]
     tail: list[Message | Hole]
     holes: list[Hole]
@@ -219,6 +220,7 @@ class SqliteFile:
             life.first_number,
             life.trimmed,
             archived=[*decoded(self._archive.rows(life.trimmed), now=now, log_ms=now_ms)],
+            partial=self._archive.partial(),
             lost=self._archive.marks(),
             tail=[*continuous(tail, holes, after=life.trimmed, through=life.latest)],
             holes=holes,

@@ -122,6 +122,7 @@ class SqliteLog:
             others=lost.pop(OTHERS_LOST, 0),
             unknown=max(lost.pop(ANY_LOST, 0), *before, 0),
             lost=lost,
+            partial=retained.partial,
         )
         window.restore(earlier)
         for hole in retained.holes:
@@ -129,7 +130,7 @@ class SqliteLog:
                 window.leave_out(hole.after, hole.through)
         for each in retained.tail:
             if isinstance(each, Message):
-                window.append(each)
+                window.replay(each)
             elif each.lost:
                 window.skip(each.through)
             else:

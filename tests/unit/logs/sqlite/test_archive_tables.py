@@ -62,15 +62,17 @@ def test_messages_with_a_rule_or_a_key_are_archived(connection: sqlite3.Connecti
     )
 
 
-def test_a_value_whose_piece_is_lost_is_lost_with_it(connection: sqlite3.Connection) -> None:
+def test_a_value_whose_piece_is_lost_is_partial(connection: sqlite3.Connection) -> None:
     archive, room = ArchiveTables(connection, RETENTION), {"topics": ["rooms.1"]}
     added(archive, [message(1, key="k", **room), message(2, key="k", append=True, **room), message(3, key="l", **room)])
 
     added(archive, [message(n, **room) for n in range(4, 44)])
     archive.trim(0, most=500)
 
-    assert [3] == [n for n in stored(archive) if n < 4]
-    assert archive.marks()["#rooms.1"] >= nth(2)
+    assert [1, 3] == [n for n in stored(archive) if n < 4]
+    assert {nth(1)} == archive.partial()
+    added(archive, [message(50, key="k", **room)])
+    assert not archive.partial()
 
 
 def test_a_value_removes_the_earlier_one_and_its_pieces_and_loses_nothing(connection: sqlite3.Connection) -> None:
