@@ -6,7 +6,7 @@ from typing import Any
 from unmissed.core.errors import LogUnavailable
 from unmissed.core.retention import Retention, Rule
 from unmissed.logs.jetstream.address import StreamAddress
-from unmissed.logs.jetstream.filing import BROADCAST, MIXED, PIECE, VALUE, rule_part, source
+from unmissed.logs.jetstream.filing import BROADCAST, MIXED, OTHER, PIECE, VALUE, rule_part, source
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import NO_STREAM, STREAM_EXISTS, api_request, error_code, error_text
 
@@ -37,6 +37,8 @@ def archive_streams(address: StreamAddress, retention: Retention) -> Iterator[di
             source(name, "{epoch}.b", mark=BROADCAST),
             source(name, "{epoch}.x", mark=MIXED),
         )
+        # Apart from the marks, for which they would leave no room. As many as the tail has: one below it is among them.
+        yield _stream(address, retention, "others", retention.max_messages + 1, source(name, "{epoch}.o", mark=OTHER))
     for rule in retention.rules:
         part = rule_part(rule)
         # One more than the rule keeps: a node that starts evicts it, and so knows what was evicted last.

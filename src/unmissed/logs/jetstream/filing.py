@@ -18,8 +18,10 @@ PARTS = ("epoch", "publish", "offset", "filing", "rule", "bucket", "kind", "iden
 VALUE, PIECE = "v", "p"
 """Kinds of messages with a key: a value or its tombstone, and a piece that is added to a value."""
 
-BROADCAST, MIXED = "b", "x"
-"""Marks of messages that are not values: to everyone; and for a key with a rule although another key decides."""
+BROADCAST, MIXED, OTHER = "b", "x", "o"
+"""Marks of messages that are not values: to everyone; for a key with a rule although another key decides; and for a key
+without a rule.
+"""
 
 
 class Filing:
@@ -57,12 +59,18 @@ class Filing:
         keys = audience.keys or ()
         return [key for key in keys if key != audience.first and self._retention.rule_of(key) is not None]
 
+    def has_unruled(self, audience: Audience) -> bool:
+        """Return whether a message is for a key that no rule is about."""
+        return any(self._retention.rule_of(key) is None for key in audience.keys or ())
+
     def _mark(self, audience: Audience) -> str:
         if not self.rules:
             return "-"
         if audience.keys is None:
             return BROADCAST
-        return MIXED if self.other_ruled(audience) else "-"
+        if self.other_ruled(audience):
+            return MIXED
+        return OTHER if self.has_unruled(audience) else "-"
 
 
 def rule_part(rule: Rule) -> str:

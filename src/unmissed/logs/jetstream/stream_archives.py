@@ -60,32 +60,34 @@ class StreamArchives:
         """The number of the oldest message in each stream."""
         self._is_old = False
         """Whether messages may be gone because they were too old."""
+        self._knows_others = False
+        """Whether the last message below the tail for keys without a rule is known, if there is one."""
         self._full = 0
         """The number through which messages may be gone because there was no room for them."""
 
     async def read(self) -> Archive:
         """Return what is retained, and what may be lost."""
-        read = {part: await self._read(config) for part, config in self._configs.items()}
+        read = {part: await self._read(part, config) for part, config in self._configs.items()}
         records: dict[int, Record] = {}
         lost: dict[str, int] = {}
         for part, messages in read.items():
             if part.startswith("rule-"):
                 records.update({kept.record.number: kept.record for kept in messages})
         records |= {kept.record.number: kept.record for kept in self._whole_values(read["values"], records)}
-        everyone, unknown = 0, max(self._full, self._stream.filed_since, min(self._firsts) - 1 if self._is_old else 0)
+        everyone, others = self._before - 1, None
+        unknown = max(self._full, self._stream.filed_since, min(self._firsts) - 1 if self._is_old else 0)
         if "marks" in read:
             most = self._configs["marks"]["max_msgs_per_subject"]
             everyone = self._last_broadcast([kept for kept in read["marks"] if kept.place == ("b",)], most)
-            unknown = max(
-                unknown, self._take_mixed([kept for kept in read["marks"] if kept.place == ("x",)], most, records, lost)
-            )
-        else:
-            everyone = self._before - 1
+            mixed = [kept for kept in read["marks"] if kept.place == ("x",)]
+            unknown = max(unknown, self._take_mixed(mixed, most, records, lost))
+            others = self._last_other(read["others"], mixed) if self._knows_others else None
         below = self._before - 1
         return Archive(
             [records[number] for number in sorted(records) if number < self._before],
             {key: min(number, below) for key, number in lost.items()},
             everyone=min(everyone, below),
+            others=None if others is None else min(others, below),
             unknown=min(unknown, below),
         )
 
@@ -106,6 +108,13 @@ class StreamArchives:
             return below[-1]
         return self._before - 1 if len(kept) >= most else 0
 
+    def _last_other(self, kept: Sequence[_Kept], mixed: Sequence[_Kept]) -> int:
+        """Return the number of the last message below the tail for a key that no rule is about."""
+        filing = self._stream.filing
+        numbers = [each.record.number for each in mixed if filing.has_unruled(each.record.draft.audience)]
+        last = self._last_broadcast(kept, self._configs["others"]["max_msgs_per_subject"])
+        return max([last, *(number for number in numbers if number < self._before)])
+
     def _take_mixed(self, kept: Sequence[_Kept], most: int, records: dict[int, Record], lost: dict[str, int]) -> int:
         """Count messages as lost for keys with a rule that do not decide about them. Return what is unknown."""
         for each in kept:
@@ -122,7 +131,7 @@ class StreamArchives:
         is_full = 0 < config["max_bytes"] <= 2 * info["state"]["bytes"]
         return age_ms * 1e6 >= config["max_age"], kept[0].record.number - 1 if is_full and kept else 0
 
-    async def _read(self, config: dict[str, Any]) -> list[_Kept]:
+    async def _read(self, part: str, config: dict[str, Any]) -> list[_Kept]:
         """Return the messages of this epoch in one archive, after it has received what the stream has."""
         name = config["name"]
         await self._until_filled(name, config["sources"][0]["subject_transforms"])
@@ -131,7 +140,10 @@ class StreamArchives:
         is_old, full = self._gone(kept, info)
         self._firsts += [each.record.number for each in kept[:1]]
         self._is_old |= is_old
-        self._full = max(self._full, full)
+        if part == "others":
+            self._knows_others = not full
+        else:
+            self._full = max(self._full, full)
         return kept
 
     async def _until_filled(self, name: str, transforms: Sequence[Mapping[str, str]]) -> None:

@@ -54,7 +54,7 @@ async def test_there_is_one_stream_for_values_one_for_marks_and_one_for_each_rul
     await arrange(connection, address, Retention(rules=(ROOMS, USERS)), before=())
 
     assert {"values"} == without
-    assert {"values", "marks", f"rule-{rule_part(ROOMS)}", f"rule-{rule_part(USERS)}"} == await names(
+    assert {"values", "marks", "others", f"rule-{rule_part(ROOMS)}", f"rule-{rule_part(USERS)}"} == await names(
         connection, address
     )
 
@@ -67,7 +67,7 @@ async def test_streams_follow_changes_of_the_rules(connection: NatsConnection, a
     await arrange(connection, address, Retention(rules=(more,)), before=(ROOMS, USERS))
 
     assert 201 == await limit(connection, stream)
-    assert {"values", "marks", f"rule-{rule_part(ROOMS)}"} == await names(connection, address)
+    assert {"values", "marks", "others", f"rule-{rule_part(ROOMS)}"} == await names(connection, address)
 
 
 async def test_a_stream_that_cannot_be_changed_is_named(connection: NatsConnection, address: StreamAddress) -> None:

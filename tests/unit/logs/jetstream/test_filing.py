@@ -33,7 +33,7 @@ def test_without_rules_only_values_are_filed() -> None:
     ],
 )
 def test_the_first_topic_decides_about_the_rule_and_the_bucket(fields: dict[str, Any], rule: Rule, first: str) -> None:
-    assert [rule_part(rule), digest(first), "-", "-", "-"] == filed(**fields)
+    assert [rule_part(rule), digest(first), "-", "-"] == filed(**fields)[:4]
 
 
 def test_a_value_is_in_no_bucket_and_its_pieces_and_its_tombstone_are() -> None:
@@ -66,7 +66,9 @@ def test_a_value_is_identified_by_its_key_and_its_whole_audience() -> None:
     [
         ({}, "b"),
         ({"key": "banner"}, "-"),
-        ({"topics": ["lobby"]}, "-"),
+        ({"topics": ["lobby"]}, "o"),
+        ({"topics": ["rooms.2"]}, "-"),
+        ({"topics": ["rooms.2", "lobby"]}, "o"),
         ({"topics": ["lobby", "rooms.2"]}, "x"),
         ({"topics": ["rooms.2", "rooms.3"]}, "x"),
         ({"topics": ["lobby"], "users": ["alice"]}, "x"),

@@ -265,24 +265,3 @@ async def test_the_bytes_are_counted_exactly(node: Node, redis: Any) -> None:
 
     total, members = bytes_of(redis)
     assert (stored, stored) == (total, sum(members))
-
-
-async def test_what_no_rule_is_about_is_lost_only_if_there_was_such_a_message(place: Place) -> None:
-    """Values that were replaced are no loss for a client whose own messages have no rule."""
-    rooms = Retention(max_messages=20, rules=(Rule("rooms.*", 10, 3_600.0),))
-    log, before = await place.open(retention=rooms)
-    start = before.latest
-    lost = (await log.publish([about(1, users=["bob"])])).receipt.first
-    mixed = (await log.publish([about(2, topics=["rooms.a"], users=["bob"])])).receipt.first
-    kept = (await log.publish([about(3, topics=["lobby"], key="subject")])).receipt.first
-    for _ in range(20):
-        await log.publish([about(number, topics=["rooms.a"], key=f"chair-{number}") for number in range(10)])
-    newest = (await log.publish([about(4, users=["bob"])])).receipt.first
-    await place.close(log)
-
-    _, after = await place.open(retention=rooms)
-
-    keys = {"#rooms.a", "#lobby", "@alice"}
-    assert [Outcome.GAP, Outcome.GAP, Outcome.COMPLETE] == verdicts(after, [start, lost, mixed], keys)
-    assert mixed == after.lost_through(frozenset({"@bob"}))
-    assert {kept, newest} < {message.sequence_number for message in after}
