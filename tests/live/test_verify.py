@@ -17,13 +17,10 @@ from support import nths, portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
 from unmissed.core.chunks import Chunk
-from unmissed.core.ephemeral import LiveBatch
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message, Value
-from unmissed.core.server_frames import GapFrame
 from unmissed.core.window import Located, Outcome, Window
-from unmissed.delivery.connection import Connection
 from unmissed.delivery.portable import AsgiWebSocket
 from unmissed.lab.verify import participants
 from unmissed.lab.verify.facts import Delivered
@@ -230,34 +227,6 @@ def misses_values_in_states(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Window, "value_ending_with", wrong)
 
 
-def moves_the_position_at_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = GapFrame.encode
-    monkeypatch.setattr(GapFrame, "encode", lambda self: encode(replace(self, sequence_number=self.last)))
-
-
-def delivers_ephemeral_messages_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    deliver_live = Connection.deliver_live
-
-    def wrong(self: Connection, batch: LiveBatch) -> int:
-        deliver_live(self, batch)
-        return deliver_live(self, batch)
-
-    monkeypatch.setattr(Connection, "deliver_live", wrong)
-
-
-def overtakes_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write ephemeral messages before those that were published earlier."""
-
-    def wrong(self: Connection, batch: LiveBatch) -> int:
-        chunk = batch.visible_to(self.reader.keys)
-        if chunk is not None and self._socket.writable:
-            self._socket.write(chunk)
-        self.deliver()
-        return 0
-
-    monkeypatch.setattr(Connection, "deliver_live", wrong)
-
-
 def continues_after_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that take a gap for a position. They miss what is retained in it, and do not notice."""
     join = WebSocketClient._join  # noqa: SLF001  # the client under test
@@ -295,9 +264,6 @@ def continues_after_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(continues_after_gaps, {"rules of retention"}, marks=pytest.mark.long),
         pytest.param(replaces_with_pieces, {"no silent loss"}, marks=pytest.mark.long),
         pytest.param(misses_values_in_states, {"state of values"}, marks=pytest.mark.long),
-        pytest.param(moves_the_position_at_a_gap, {"no false gap"}, marks=pytest.mark.long),
-        pytest.param(delivers_ephemeral_messages_twice, {"ephemeral messages"}, marks=pytest.mark.long),
-        pytest.param(overtakes_messages, {"ephemeral messages"}, marks=pytest.mark.long),
     ],
 )
 def test_a_planted_fault_is_caught(plant: Plant, promises: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

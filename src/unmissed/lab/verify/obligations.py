@@ -119,10 +119,15 @@ class Obligations:
         A node that was started again may not know whether there were other pieces, and leaves the value out then.
         """
         first = self.acknowledged(epoch, parts[0])
-        is_full = first is not None and first.value is not None and first.value.is_full
-        if self.rules.restarts and not (is_full and len(parts) == 1):
+        if first is None or first.value is None:
             return False
-        return all(self.must_retain(epoch, part, at=at) for part in parts)
+        # With the pieces after the state: if one of them is evicted, the value is left out of it, too.
+        known = self._values[epoch][_identity(first)]
+        later = [part.number for part in known if part.number > parts[-1] and part.submitted_at < at]
+        everything = [*parts, *later]
+        if self.rules.restarts and not (first.value.is_full and len(everything) == 1):
+            return False
+        return all(self.must_retain(epoch, part, at=at) for part in everything)
 
     def state(self, epoch: str, witness: Witness, *, through: int) -> list[list[int]]:
         """Return the numbers of the parts of each value that a client sees, at a number."""
