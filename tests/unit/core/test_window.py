@@ -644,7 +644,7 @@ class Restart:
 @given(
     steps=st.lists(
         st.sampled_from(["append", "expire"])
-        | st.builds(Skip, st.integers(0, 3))
+        | st.builds(Skip, st.integers(1, 3))
         | st.builds(Restart, st.integers(0, 3)),
         max_size=20,
     )

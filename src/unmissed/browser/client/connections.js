@@ -72,7 +72,7 @@ export const createConnections = (settings, { source, tokens, tabs }, listener) 
     },
 
     end() {
-      timer.stop();
+      timer.halt();
       connections.presentLink?.abort();
       candidate?.abort();
       connections.presentLink = undefined;

@@ -116,7 +116,7 @@ export const createLink = ({ shared, ...facts }, owner) => {
 
     abort() {
       control.abort();
-      timer.stop();
+      timer.halt();
     },
 
     /** @param {number} milliseconds The silence that is allowed from now on. */

@@ -142,15 +142,15 @@ export const createRequests = ({ limit, log }) => {
       end = error;
       for (const { reject } of pending.values()) reject(error);
       pending.clear();
-      budgetTimer.stop();
-      answerTimer.stop();
+      budgetTimer.halt();
+      answerTimer.halt();
     },
   };
 
   const sendWaiting = () => {
     const waiting = [...pending.values()].filter(({ sent }) => !sent);
     const unanswered = pending.size - waiting.length;
-    budgetTimer.stop();
+    budgetTimer.halt();
     for (const request of waiting.slice(0, burst() - unanswered)) {
       if (!isOpen()) return;
       const early = budgetFull - burst() * interval() - performance.now();

@@ -101,7 +101,7 @@ export const createSnapshot = (settings, receiver) => {
 
     close() {
       held = undefined;
-      timer.stop();
+      timer.halt();
       control.abort();
     },
   };
@@ -132,7 +132,7 @@ export const createSnapshot = (settings, receiver) => {
     const aborted = new Promise((_, reject) => (signal.onabort = () => reject(late)));
     timer.start(snapshotTimeout, () => control.abort(late));
     const loaded = load?.({ signal, fetch: authorizedFetch(settings, signal) });
-    return Promise.race([loaded, aborted]).finally(timer.stop);
+    return Promise.race([loaded, aborted]).finally(timer.halt);
   };
 
   /**

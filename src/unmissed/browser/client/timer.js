@@ -7,18 +7,18 @@ const LONGEST_TIMEOUT = 2 ** 31 - 1;
 export const createTimer = () => {
   /** @type {any} Browsers have numbers, and Node.js objects. */
   let timeout;
-  const stop = () => clearTimeout(timeout);
+  const halt = () => clearTimeout(timeout);
   /**
    * @param {number} milliseconds
    * @param {() => void} action
    */
   const start = (milliseconds, action) => {
-    stop();
+    halt();
     const part = Math.min(milliseconds, LONGEST_TIMEOUT);
     timeout = setTimeout(() => {
       if (milliseconds > part) start(milliseconds - part, action);
       else action();
     }, part);
   };
-  return { start, stop };
+  return { start, halt };
 };
