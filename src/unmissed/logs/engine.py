@@ -57,6 +57,8 @@ class Archive:
     everyone: int = 0
     unknown: int = 0
     others: int | None = None
+    partial: frozenset[int] = frozenset()
+    """The numbers of values among the records of which pieces are lost."""
 
 
 class Engine(Channel, Protocol):

@@ -207,7 +207,9 @@ class SharedLog:
         through = state.oldest - 1
         unknown = max(archive.unknown, min(state.lost, through))
         others = through if archive.others is None else archive.others
-        return Earlier(through, messages, archive.lost, archive.everyone, others=others, unknown=unknown)
+        return Earlier(
+            through, messages, archive.lost, archive.everyone, others, unknown=unknown, partial=archive.partial
+        )
 
     async def _read(self, state: State) -> None:
         """Append what the engine yields, until a number is missing, or it yields nothing."""

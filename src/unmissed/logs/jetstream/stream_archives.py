@@ -73,7 +73,8 @@ class StreamArchives:
         for part, messages in read.items():
             if part.startswith("rule-"):
                 records.update({kept.record.number: kept.record for kept in messages})
-        records |= {kept.record.number: kept.record for kept in self._whole_values(read["values"], records)}
+        partial = frozenset(self._partial_values(read["values"], records))
+        records |= {kept.record.number: kept.record for kept in read["values"] if _is_value(kept)}
         everyone, others = self._before - 1, None
         unknown = max(self._full, self._stream.filed_since, min(self._firsts) - 1 if self._is_old else 0)
         if "marks" in read:
@@ -89,18 +90,16 @@ class StreamArchives:
             everyone=min(everyone, below),
             others=None if others is None else min(others, below),
             unknown=min(unknown, below),
+            partial=partial,
         )
 
-    def _whole_values(self, kept: Sequence[_Kept], records: dict[int, Record]) -> Iterator[_Kept]:
-        """Yield the values, except those whose last piece is not retained. A tombstone is a message of its rule."""
+    def _partial_values(self, kept: Sequence[_Kept], records: dict[int, Record]) -> Iterator[int]:
+        """Yield the numbers of the values whose last piece is not retained."""
         pieces = {each.place[1]: each.record.number for each in kept if each.place[0] == "p"}
-        for each in kept:
-            value = each.record.draft.value
-            if each.place[0] != "v" or value is None or value.deleted:
-                continue
-            last_piece = pieces.get(each.place[1], 0)
-            if last_piece <= each.record.number or last_piece >= self._before or last_piece in records:
-                yield each
+        for each in filter(_is_value, kept):
+            number, last_piece = each.record.number, pieces.get(each.place[1], 0)
+            if number < last_piece < self._before and last_piece not in records:
+                yield number
 
     def _last_broadcast(self, kept: Sequence[_Kept], most: int) -> int:
         below = [each.record.number for each in kept if each.record.number < self._before]
@@ -230,3 +229,9 @@ class StreamArchives:
             self._full = max(self._full, number)
             return None
         return _Kept(tuple(message.subject.split(".")[1:]), Record(number, body.unix_ms, body.log_ms, body.draft))
+
+
+def _is_value(kept: _Kept) -> bool:
+    """Return whether a message in the archive of values is a whole value. A tombstone is a message of its rule."""
+    value = kept.record.draft.value
+    return kept.place[0] == "v" and value is not None and not value.deleted

@@ -93,6 +93,8 @@ class _Found:
     before: int
     records: dict[int, Record] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+    partial: set[int] = field(default_factory=set)
+    """Values of which a piece is lost."""
     unknown: int = 0
 
     def add(self, entry: bytes, *, is_value: bool = False) -> int:
@@ -146,6 +148,7 @@ class ArchiveReader:
             everyone=min(before - 1, max(_last_below(before, life, _BROADCASTS), int(life.get(b"gone", 0)))),
             others=min(before - 1, _last_below(before, life, _OTHERS)),
             unknown=min(before - 1, max(found.unknown, int(life.get(b"unknown", 0)))),
+            partial=frozenset(found.partial),
         )
 
     async def _read_shelf(self, shelf: bytes, found: _Found) -> None:
@@ -182,9 +185,9 @@ class ArchiveReader:
                 continue  # It was replaced or removed since.
             number = found.add(entry, is_value=True)
             first_piece = int(piece.split()[0]) if piece else found.before
-            # Buckets are read first. Without all its pieces, the value is lost, as they are.
+            # Buckets are read first.
             if number < first_piece < found.before and first_piece not in found.records:
-                found.records.pop(number, None)
+                found.partial.add(number)
         await asyncio.sleep(0)
 
     async def _scored(self, name: str | bytes) -> AsyncIterator[tuple[bytes, int]]:
