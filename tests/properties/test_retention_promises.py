@@ -523,6 +523,7 @@ def moves_no_further(_: pytest.MonkeyPatch) -> None:
         (declares_gaps_again, RetentionPromises, "P4: declared twice"),
     ],
 )
+@pytest.mark.long
 def test_the_promises_of_retention_notice(
     plant: Callable[[pytest.MonkeyPatch], None],
     machine: type[RetentionPromises],

@@ -53,6 +53,7 @@ def test_a_part_that_was_changed_is_not_authentic(position: int) -> None:
     assert authentic(sealed, keys=[KEY])
 
 
+@pytest.mark.long
 def test_a_note_that_unpacks_to_more_than_a_note_may_have_is_refused_while_it_is_unpacked() -> None:
     bomb = part(zlib.compress(b'{"a":"' + b"a" * (8 * MAX_NOTE_BYTES) + b'"}', level=9))
     assembly = Assembly()

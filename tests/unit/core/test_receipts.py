@@ -167,6 +167,7 @@ def test_the_same_key_of_two_users_is_two_keys_of_bounded_length() -> None:
 @pytest.mark.parametrize(
     "users", [pytest.param(1, id="one user"), pytest.param(10_000, marks=pytest.mark.long, id="a user each")]
 )
+@pytest.mark.long
 def test_a_key_takes_no_more_memory_than_is_stated(users: int) -> None:
     count = 30_000
     tracemalloc.start()

@@ -27,6 +27,7 @@ def place(nats_server: NatsServer) -> Place:
     return Place(f"{nats_server.url}?name=test-{secrets.token_hex(8)}")
 
 
+@pytest.mark.long
 async def test_messages_of_an_earlier_epoch_are_not_read(place: Place) -> None:
     log, first = await place.open(retention=RULES)
     await log.publish([about(1, topics=["rooms.a"]), about(2, topics=["rooms.a"], key="cart")])

@@ -19,7 +19,7 @@ from unmissed.logs.redis.engine import RedisEngine
 from unmissed.logs.redis.redis_clients import client_factory
 from unmissed.logs.writer import Stored, Write
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 EVERY_SECOND = ["--appendonly", "yes", "--appendfsync", "everysec"]
 ALWAYS = ["--appendonly", "yes", "--appendfsync", "always"]
