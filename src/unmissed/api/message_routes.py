@@ -10,6 +10,7 @@ from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import (
+    TOPICS_PARAMETER,
     described,
     idempotency_key,
     json_body,
@@ -18,7 +19,7 @@ from unmissed.api.request_parts import (
     since_parameter,
     topics_parameter,
 )
-from unmissed.core.audience import PUBLISH_SCOPE, TOPICS_PATTERN, Identity
+from unmissed.core.audience import PUBLISH_SCOPE, Identity
 from unmissed.core.encoding import decode_items
 from unmissed.core.errors import InvalidMessage, MessageTooLarge
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
@@ -138,11 +139,7 @@ _GET_DOCS: dict[str, Any] = {
                 "The epoch of that number. Optional: no number is used in two epochs.",
                 {"type": "string"},
             ),
-            described(
-                "topics",
-                "Comma-separated topics; the default is every topic that the token grants by name.",
-                {"type": "string", "pattern": TOPICS_PATTERN},
-            ),
+            TOPICS_PARAMETER,
             described(
                 "limit",
                 "Maximum number of messages; the default is all that fit into 1 MiB.",

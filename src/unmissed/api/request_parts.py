@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect, HTTPConnection
 
-from unmissed.core.audience import Identity, checked_topic
+from unmissed.core.audience import TOPICS_PATTERN, Identity, checked_topic
 from unmissed.core.errors import InvalidPosition, MessageTooLarge
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import BEARER_SUBPROTOCOL
@@ -98,6 +98,14 @@ def topic_parameter(connection: HTTPConnection) -> str | None:
 def described(name: str, description: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
     """Return the description of a query parameter for OpenAPI."""
     return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+
+
+TOPICS_PARAMETER = described(
+    "topics",
+    "Comma-separated topics; the default is every topic that the token grants by name.",
+    {"type": "string", "pattern": TOPICS_PATTERN},
+)
+"""What ``topics_parameter`` reads, for OpenAPI."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
-from unmissed.api.request_parts import described, number_parameter, topics_parameter
-from unmissed.core.audience import TOPICS_PATTERN, Identity
+from unmissed.api.request_parts import TOPICS_PARAMETER, described, number_parameter, topics_parameter
+from unmissed.core.audience import Identity
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import StateAnswer
 from unmissed.manager import ConnectionManager
@@ -65,11 +65,7 @@ _DOCS: dict[str, Any] = {
     },
     "openapi_extra": {
         "parameters": [
-            described(
-                "topics",
-                "Comma-separated topics; the default is every topic that the token grants by name.",
-                {"type": "string", "pattern": TOPICS_PATTERN},
-            ),
+            TOPICS_PARAMETER,
             described("after", "For the next page: the number of the last value of this one.", _NUMBER),
             described("through", "For the next page: the sequence_number of this one.", _NUMBER),
         ]

@@ -6,7 +6,7 @@ from enum import StrEnum
 from itertools import islice, takewhile
 
 from unmissed.core import fact
-from unmissed.core.audience import EVERYONE, Audience, visible
+from unmissed.core.audience import EVERYONE, visible
 from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Draft, Message
 from unmissed.core.ordered import AudienceIndex, Ordered, Shelf
@@ -327,10 +327,6 @@ class Window:
         return self._shelves.room(drafts, after=after, share=share)
 
     # Values
-
-    def value_of(self, audience: Audience, key: str) -> Message | None:
-        """Return the newest value of a key with this audience, or its tombstone, without the pieces after it."""
-        return self._values.of(audience, key)
 
     def is_whole(self, message: Message) -> bool:
         """Return whether all parts of the value that a retained message with a key belongs to are retained."""

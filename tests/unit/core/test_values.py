@@ -148,7 +148,7 @@ def test_after_a_start_pieces_of_a_retained_value_are_whole_if_nothing_was_lost_
     window.replay(message(6, PIECE))
 
     assert window.is_whole(message(6, PIECE))
-    assert message(3, FULL) == window.value_of(ROOM, "k")
+    assert [message(3, FULL), message(6, PIECE)] == list(window)
 
 
 def test_after_a_start_a_value_that_has_lost_pieces_is_not_whole() -> None:
