@@ -419,7 +419,7 @@ class RetentionPromises(RuleBasedStateMachine):
                 self.shows_the_truth(client)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_every_promise_of_retention_is_kept_on(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:

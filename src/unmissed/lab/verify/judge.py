@@ -94,6 +94,9 @@ class Testimony:
                 yield number
 
     def _take(self, index: int, fact: ClientFact) -> None:
+        if not self.stretches and not isinstance(fact, Joined):
+            self._violate(Promise.NO_SILENT_LOSS, "the client has no position yet: `connected` is missing", index)
+            return
         match fact:
             case Joined():
                 self._told, self._values, self._live = [], [], {}

@@ -251,6 +251,13 @@ def test_a_client_that_never_came_to_its_end_is_a_loss() -> None:
     assert [(Promise.NO_SILENT_LOSS, ())] == broken(history)
 
 
+@pytest.mark.parametrize("fact", [delivered(1), Reached(50.0, "a", "e", 1), GapDeclared(50.0, "a", "e", 1, 1, 0)])
+def test_a_client_that_receives_anything_before_it_has_a_position_has_lost_its_first_frame(fact: ClientFact) -> None:
+    history = [*published(1), fact, joined(1), ended(1)]
+
+    assert (Promise.NO_SILENT_LOSS, ()) in broken(history)
+
+
 def test_an_acknowledged_message_that_nobody_received_is_forgotten() -> None:
     histories = (
         [joined(0), *received(1, 3), ended(3)],
