@@ -89,6 +89,8 @@ class RedisSentinel:
     def until_replicated(self) -> None:
         """Wait until the replica has what the master has."""
         with Redis(port=self.master.port) as redis:
+            # The server waits for the writes of this client alone.
+            redis.set("written", "after the messages")
             redis.wait(1, 10_000)
 
     def _reply(self, server: RedisServer, command: str) -> str:

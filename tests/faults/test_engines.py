@@ -205,6 +205,8 @@ def follow(replica: RedisServer, primary: RedisServer) -> None:
 def fail_over(primary: RedisServer, replica: RedisServer, *, demote: bool) -> None:
     """Promote the replica. The old primary stays up, and does not end its connections."""
     with Redis(port=replica.port) as redis, Redis(port=primary.port) as other:
+        # The server waits for the writes of this client alone.
+        other.set("written", "after the messages")
         other.wait(1, 10_000)
         redis.replicaof("NO", "ONE")
         if demote:

@@ -49,10 +49,12 @@ class StreamArchives:
         retention: Retention,
         *,
         before: int,
+        lag_seconds: float = _LAG_SECONDS,
     ) -> None:
         self._connection = connection
         self._stream = stream
         self._before = before
+        self._lag_seconds = lag_seconds
         self._configs = {
             config["name"].removeprefix(f"{address.name}-"): config for config in archive_streams(address, retention)
         }
@@ -66,7 +68,7 @@ class StreamArchives:
         """The number through which messages may be gone because there was no room for them."""
 
     async def read(self) -> Archive:
-        """Return what is retained, and what may be lost."""
+        """Return what is retained, and what may be lost. Raises LogUnavailable if an archive is not filled in time."""
         read = {part: await self._read(part, config) for part, config in self._configs.items()}
         records: dict[int, Record] = {}
         lost: dict[str, int] = {}
@@ -147,9 +149,13 @@ class StreamArchives:
 
     async def _until_filled(self, name: str, transforms: Sequence[Mapping[str, str]]) -> None:
         expected = max([await self._last_in_stream(transform["src"]) for transform in transforms])
-        async with asyncio.timeout(_LAG_SECONDS):
-            while await self._last_in_archive(name) < expected:
-                await asyncio.sleep(_LAG_PAUSE_SECONDS)
+        try:
+            async with asyncio.timeout(self._lag_seconds):
+                while await self._last_in_archive(name) < expected:
+                    await asyncio.sleep(_LAG_PAUSE_SECONDS)
+        except TimeoutError:
+            reason = f"the stream {name} has not received in {self._lag_seconds:g} s what {self._stream.name} has"
+            raise LogUnavailable(reason) from None
 
     async def _last_in_stream(self, filed: str) -> int:
         """Return the sequence of the last message of this epoch that an archive should have."""

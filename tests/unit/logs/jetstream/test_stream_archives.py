@@ -2,12 +2,15 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from engines import NatsServer
 from places import Place
 from unit.logs.test_base import about, publish_others, verdicts
+from unmissed.core.errors import LogUnavailable
 from unmissed.core.retention import Retention, Rule
 from unmissed.core.window import Outcome
 from unmissed.logs.jetstream.address import StreamAddress
@@ -15,6 +18,8 @@ from unmissed.logs.jetstream.archive_streams import archive_streams
 from unmissed.logs.jetstream.engine import JetStreamEngine
 from unmissed.logs.jetstream.nats_connection import NatsConnection
 from unmissed.logs.jetstream.packets import api_request, error_code
+from unmissed.logs.jetstream.stream import StreamInfo
+from unmissed.logs.jetstream.stream_archives import StreamArchives
 
 pytestmark = pytest.mark.live
 
@@ -27,7 +32,39 @@ def place(nats_server: NatsServer) -> Place:
     return Place(f"{nats_server.url}?name=test-{secrets.token_hex(8)}")
 
 
-@pytest.mark.long
+@asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[NatsConnection]:
+    connection = NatsConnection(StreamAddress.of(place.url))
+    await connection.open()
+    yield connection
+    await connection.close()
+
+
+async def delete_stream(place: Place) -> None:
+    """Delete the stream alone. The server fills the archives again about ten seconds after there is a new one."""
+    async with connected(place) as connection:
+        answer = await connection.ask(api_request(f"STREAM.DELETE.{StreamAddress.of(place.url).name}"))
+    assert None is error_code(answer)
+
+
+async def test_an_archive_that_is_not_filled_in_time_is_the_reason_why_the_log_is_unavailable(place: Place) -> None:
+    log, _ = await place.open(retention=RULES)
+    await place.close(log)
+    await delete_stream(place)
+    log, window = await place.open(retention=RULES)
+    await log.publish([about(1, topics=["rooms.a"])])
+    address = StreamAddress.of(place.url)
+
+    async with connected(place) as connection:
+        answer = await connection.ask(api_request(f"STREAM.INFO.{address.name}"))
+        stream = StreamInfo.of(answer, address, RULES)
+        archives = StreamArchives(connection, stream, address, RULES, before=window.latest, lag_seconds=0.0)
+        with pytest.raises(LogUnavailable, match=f"{address.name}-.* has not received in 0 s"):
+            await archives.read()
+    await place.close_all()
+
+
+@pytest.mark.nightly
 async def test_messages_of_an_earlier_epoch_are_not_read(place: Place) -> None:
     log, first = await place.open(retention=RULES)
     await log.publish([about(1, topics=["rooms.a"]), about(2, topics=["rooms.a"], key="cart")])
@@ -36,11 +73,7 @@ async def test_messages_of_an_earlier_epoch_are_not_read(place: Place) -> None:
     # A node that starts waits until the archives are filled.
     log, filled = await place.open(retention=RULES)
     await place.close(log)
-    address = StreamAddress.of(place.url)
-    connection = NatsConnection(address)
-    await connection.open()
-    assert None is error_code(await connection.ask(api_request(f"STREAM.DELETE.{address.name}")))
-    await connection.close()
+    await delete_stream(place)
 
     log, second = await place.open(retention=RULES)
     await publish_others(log)

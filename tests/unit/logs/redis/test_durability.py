@@ -293,6 +293,8 @@ async def test_a_replica_that_takes_over_may_lack_the_newest_messages(tmp_path: 
         one.config_set("repl-diskless-sync-delay", 0)
         node, _ = await start(primary)
         await node.publish(3)
+        # The server waits for the writes of this client alone.
+        one.set("written", "after the messages")
         while not one.wait(1, 100):
             pass
 
