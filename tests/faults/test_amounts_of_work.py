@@ -542,7 +542,7 @@ async def test_thirty_hostile_connections_take_no_more_than_the_formula_says(tmp
     count, peak = 30, 0
     with ServerProcess(*command, log=tmp_path / "log") as server:
         over, clients = asyncio.Event(), [Hostile(server, number) for number in range(count)]
-        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=httpx.Limits()) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=200, limits=httpx.Limits()) as http:
             await http.get("/livez")
             calm = server.resident_bytes
             async with asyncio.TaskGroup() as group:

@@ -181,7 +181,7 @@ async def up_to_date(member: Member) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("rounds", "messages_in_round"),
-    [pytest.param(2, 200, id="short"), pytest.param(10, 1_000, marks=pytest.mark.long, id="long")],
+    [pytest.param(2, 200, id="short"), pytest.param(5, 1_000, marks=pytest.mark.long, id="long")],
 )
 @portable_is_long
 async def test_every_history_is_exactly_what_the_user_may_see(

@@ -94,6 +94,16 @@ def test_a_sound_server_elsewhere_keeps_every_promise(serve: Callable[..., LiveS
 
 @pytest.mark.long
 @pytest.mark.usefixtures("_small_log")
+def test_a_run_can_be_repeated_on_a_server_that_knows_its_keys(serve: Callable[..., LiveServer]) -> None:
+    server = serve()
+
+    results = [verify("--url", server.url, "--seed", "7", "--seconds", "1s", "--no-chaos") for _ in range(2)]
+
+    assert {"kept"} == {verdict for result in results for verdict in verdicts(result.output).values()}
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_small_log")
 def test_one_token_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     with LiveServer(settings=Settings.load()) as server:
         monkeypatch.delenv("UNMISSED_JWT_SECRET")

@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
+from weakref import WeakSet
 
 from unmissed.lab.faults import ConnectionFault, NetworkFault
 
@@ -17,6 +18,8 @@ _READ_BYTES = 16_384
 _NARROW_BYTES = 8_192
 _MOST_SLICED_BYTES = 2_000
 _STORM_SECONDS = 4.0
+_ACCEPTING_STEPS = 4
+"""Steps of the event loop from the acceptance of a connection by the system to ours."""
 _UPGRADE = b"\r\nupgrade: websocket"
 _SUBPROTOCOLS = re.compile(rb"(?i)sec-websocket-protocol:[^\r]*\r\n")
 
@@ -64,6 +67,8 @@ class FaultProxy:
         self._clients: set[asyncio.StreamWriter] = set()
         self._upstreams: set[asyncio.StreamWriter] = set()
         self._silent: set[asyncio.StreamWriter] = set()
+        self._writers = WeakSet[asyncio.StreamWriter]()
+        """Those of all connections, also of the ones that are being closed."""
         self._passing = asyncio.Event()
         self._passing.set()
 
@@ -81,11 +86,15 @@ class FaultProxy:
             yield self
         finally:
             server.close()
-            # A close would wait for clients that read nothing.
-            self.cut()
+            for _ in range(_ACCEPTING_STEPS):
+                await asyncio.sleep(0)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            # A close would wait for clients that read nothing.
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)
 
     def calm(self) -> None:
         """Reset all connections, and forward the following ones without a fault."""
@@ -126,6 +135,7 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self._writers.add(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -155,6 +165,7 @@ class FaultProxy:
         """Connect to the server while the context is open."""
         reader, writer = await self._connect(narrow=plan is not None and plan.fault is NetworkFault.STALL)
         self._upstreams.add(writer)
+        self._writers.add(writer)
         try:
             yield reader, writer
         finally:

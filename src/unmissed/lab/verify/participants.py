@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -149,7 +150,8 @@ class Participants:
         self._chance = chance
         self._recorder = recorder
         self._http = http
-        self._run_id = f"{chance.getrandbits(64):x}"
+        # Not from ``chance``: a server remembers the idempotency keys of an earlier run with the same seed.
+        self._run_id = secrets.token_hex(8)
         self.clients: list[WebSocketClient | Poller] = [
             *(self._client(WebSocketClient, f"client-{index}", index=index) for index in range(plan.clients)),
             self._client(BrokenClient, BROKEN, index=0),
