@@ -41,6 +41,18 @@ def nths(*ns: int) -> list[int]:
     return [nth(n) for n in ns]
 
 
+async def publish_while_away(server: LiveServer, messages: Iterable[dict[str, Any]]) -> None:
+    """Disconnect every client, and publish before any of them can connect again."""
+
+    async def publishing() -> None:
+        for connection in server.manager.connections:
+            connection.abort("as after a failure of the network")
+        for message in messages:
+            await server.manager.publish(message)
+
+    await asyncio.to_thread(server.run, publishing())
+
+
 CONNECTED = json.dumps(
     {
         "type": "connected",

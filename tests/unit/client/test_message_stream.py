@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
 from scripts import Script, gap_frame, greeting, performed, stamped
-from support import CONNECTED, FIRST, nth, nths, scripted, until
+from support import CONNECTED, FIRST, nth, nths, publish_while_away, scripted, until
 from unmissed import Connection
 from unmissed.client import Event, Gap, ReceivedMessage, Reset, Stream, TokenProvider, Unreadable, clean_token, connect
 from unmissed.core.errors import ConfigurationError, ConnectionRefused
@@ -352,8 +352,7 @@ async def test_eviction_while_away_is_a_gap_and_then_what_is_held(small_server: 
     async with opened(small_server) as stream:
         await publish(small_server)
         await take(stream, 1)
-        await asyncio.to_thread(small_server.drop)
-        await publish(small_server, 10)
+        await publish_while_away(small_server, [{"type": "chat"}] * 10)
 
         gap, *rest = await take(stream, 6)
 

@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
 from scripts import Script, gap_frame, greeting, performed, stamped
-from support import CONNECTED, Serve, nth, scripted, until
+from support import CONNECTED, Serve, nth, publish_while_away, scripted, until
 from unmissed.client import Event, ReceivedMessage, Reset, StateLoaded, Stream, connect
 from unmissed.core.errors import ConfigurationError, InvalidMessage
 from unmissed.testing import LiveServer
@@ -446,12 +446,10 @@ async def test_values_are_right_at_the_start_after_a_drop_and_after_a_gap(serve:
         states = [shown(stream)]
         await take(stream, 1)
         for lost in (0, 20):
-            await asyncio.to_thread(server.drop)
-            await publish(server, 4, key="name", deleted=True)
-            await publish(server, 5 + lost, key="cart")
-            for number in range(lost):
-                await publish(server, number)
-            await publish(server, 6, key="end")
+            changes = [{"data": 4, "key": "name", "deleted": True}, {"data": 5 + lost, "key": "cart"}]
+            changes += [{"data": number} for number in range(lost)]
+            changes += [{"data": 6, "key": "end"}]
+            await publish_while_away(server, [{"type": "changed", "topics": ["users.42"], **each} for each in changes])
             events = await take(stream, 1)
             while not (isinstance(events[-1], ReceivedMessage) and events[-1].key == "end"):
                 events += await take(stream, 1)
