@@ -29,7 +29,7 @@ from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
 hypothesis_settings.register_profile("short", max_examples=25, deadline=None, derandomize=True)
-hypothesis_settings.register_profile("full", max_examples=200, deadline=None, derandomize=True)
+hypothesis_settings.register_profile("full", max_examples=100, deadline=None, derandomize=True)
 hypothesis_settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
 hypothesis_settings.load_profile("short")
 

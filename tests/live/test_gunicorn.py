@@ -118,7 +118,8 @@ def test_workers_without_a_log_that_they_share_are_refused_and_gunicorn_gives_up
     with served(tmp_path, *gunicorn("--workers", "2")) as server:
         status, written = server.end()
 
-    assert 3 == status
+    # If the second worker ends while gunicorn gives up because of the first, the status is 1.
+    assert status in (3, 1)
     assert "this log belongs to one process and cannot be shared by several workers" in written
 
 
