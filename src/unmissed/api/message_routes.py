@@ -148,6 +148,18 @@ _GET_DOCS: dict[str, Any] = {
         ]
     },
 }
+
+
+def _batch(each: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an array of messages that also have the schema ``each``: all are ephemeral, or none is."""
+    return {
+        "type": "array",
+        "items": {"allOf": [models.PublishBody.model_json_schema(), each]},
+        "minItems": 1,
+        "description": "At most as many messages as the log retains.",
+    }
+
+
 _POST_DOCS: dict[str, Any] = {
     "tags": ["messages"],
     "responses": {
@@ -178,12 +190,8 @@ _POST_DOCS: dict[str, Any] = {
                     "schema": {
                         "anyOf": [
                             models.PublishBody.model_json_schema(),
-                            {
-                                "type": "array",
-                                "items": models.PublishBody.model_json_schema(),
-                                "minItems": 1,
-                                "description": "At most as many messages as the log retains.",
-                            },
+                            _batch({"properties": {"ephemeral": {"enum": [False]}}}),
+                            _batch({"properties": {"ephemeral": {"enum": [True]}}, "required": ["ephemeral"]}),
                         ]
                     }
                 }

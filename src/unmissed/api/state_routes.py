@@ -11,6 +11,7 @@ from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import TOPICS_PARAMETER, described, number_parameter, topics_parameter
 from unmissed.core.audience import Identity
+from unmissed.core.errors import InvalidPosition
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import StateAnswer
 from unmissed.manager import ConnectionManager
@@ -29,14 +30,19 @@ def add_state_route(
     async def get_state(request: Request, identity: Annotated[Identity, Depends(authenticate)]) -> Response:
         """Return the retained values by key that this user may see, in order, as they were at one number.
 
-        Then continue after that number, with `since`. While `has_more` is true, ask for the next page.
+        Then continue after that number, with `since`. While `has_more` is true, ask for the next page. If the log has
+        begun a new epoch since the first one, this is a conflict: begin again.
         """
         user_id = checked(identity, manager).user_id
         topics = await access.granted(identity, topics_parameter(request))
         after, through = number_parameter(request, "after"), number_parameter(request, "through")
-        if (after is None) is not (through is None):
-            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "after and through belong together: send both")
-        page = await manager.running.state(StateQuery(user_id, topics, after, through))
+        if through is None:
+            # A cut at a later number might include what has replaced, or removed, a value of the page before.
+            through = after
+        try:
+            page = await manager.running.state(StateQuery(user_id, topics, after, through))
+        except InvalidPosition as error:
+            raise HTTPException(HTTPStatus.CONFLICT, str(error)) from None
         answer = StateAnswer(
             payloads=[message.payload for message in page.values],
             epoch=manager.window.epoch,
@@ -59,6 +65,7 @@ _DOCS: dict[str, Any] = {
         **documented(
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.FORBIDDEN,
+            HTTPStatus.CONFLICT,
             HTTPStatus.UNPROCESSABLE_ENTITY,
             HTTPStatus.SERVICE_UNAVAILABLE,
         ),
@@ -67,7 +74,7 @@ _DOCS: dict[str, Any] = {
         "parameters": [
             TOPICS_PARAMETER,
             described("after", "For the next page: the number of the last value of this one.", _NUMBER),
-            described("through", "For the next page: the sequence_number of this one.", _NUMBER),
+            described("through", "For the next page: the sequence_number of this one. By default after.", _NUMBER),
         ]
     },
 }
