@@ -23,10 +23,10 @@ from unmissed.core.errors import (
     NODE_FAILS,
     Draining,
     InvalidMessage,
-    InvalidPosition,
     LogUnavailable,
     MessageTooLarge,
     NotRunning,
+    OutdatedState,
     UnknownConnection,
     WrongThread,
 )
@@ -49,8 +49,6 @@ from unmissed.settings import Settings
 from unmissed.tasks import Pace, end
 
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
-
-OTHER_STATE = "through is no number of this epoch: ask for the state again, without after and through"
 
 _STOP_SECONDS = 1.0
 """The longest wait for running hooks, and for the other nodes, at the end of a run."""
@@ -410,7 +408,7 @@ class Running:
         """Return up to 1 MiB of the retained values by key that a client sees, in bounded steps.
 
         Waits until this node has reached the number at which the state is cut. Raises LogUnavailable if it has not in
-        time, and InvalidPosition if the number is of another epoch, also if one begins while this reads.
+        time, and OutdatedState if the number is of another epoch, also if one begins while this reads.
         """
         window = self.window
         await self.catch_up(query.through)
@@ -422,7 +420,7 @@ class Running:
         window.expire(self._clocks.monotonic())
         while True:
             if not window.first_number - 1 <= through <= window.latest:
-                raise InvalidPosition(OTHER_STATE)
+                raise OutdatedState
             found = reading.step(window, room=room, whatever=not values)
             values += found
             room -= sum(len(message.payload) for message in found)

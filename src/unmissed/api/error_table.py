@@ -55,6 +55,7 @@ TABLE = (
     Row.of(errors.InvalidMessage, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row.of(errors.CommandError, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
     Row.of(errors.InvalidPosition, HTTPStatus.UNPROCESSABLE_ENTITY, logging.DEBUG),
+    Row.of(errors.OutdatedState, HTTPStatus.CONFLICT, logging.DEBUG),
     Row(RequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketRequestValidationError, HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MESSAGE, logging.DEBUG),
     Row(WebSocketException, HTTPStatus.FORBIDDEN, CloseCode.FORBIDDEN, logging.WARNING),

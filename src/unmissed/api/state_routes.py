@@ -4,14 +4,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from unmissed.api import models
 from unmissed.api.identity import checked
 from unmissed.api.problems import add_options_route, documented
 from unmissed.api.request_parts import TOPICS_PARAMETER, described, number_parameter, topics_parameter
 from unmissed.core.audience import Identity
-from unmissed.core.errors import InvalidPosition
 from unmissed.core.fields import MAX_SEQUENCE_NUMBER
 from unmissed.core.rest import StateAnswer
 from unmissed.manager import ConnectionManager
@@ -39,10 +38,7 @@ def add_state_route(
         if through is None:
             # A cut at a later number might include what has replaced, or removed, a value of the page before.
             through = after
-        try:
-            page = await manager.running.state(StateQuery(user_id, topics, after, through))
-        except InvalidPosition as error:
-            raise HTTPException(HTTPStatus.CONFLICT, str(error)) from None
+        page = await manager.running.state(StateQuery(user_id, topics, after, through))
         answer = StateAnswer(
             payloads=[message.payload for message in page.values],
             epoch=manager.window.epoch,

@@ -74,6 +74,7 @@ CODES_OF_ERRORS: Mapping[type[UnmissedError], CloseCode] = {
     errors.InvalidTopic: CloseCode.BAD_MESSAGE,
     errors.InvalidMessage: CloseCode.BAD_MESSAGE,
     errors.InvalidPosition: CloseCode.BAD_MESSAGE,
+    errors.OutdatedState: CloseCode.BAD_MESSAGE,
     errors.InvalidFrame: CloseCode.BAD_MESSAGE,
     errors.CommandError: CloseCode.BAD_MESSAGE,
     errors.TooManyConnections: CloseCode.TOO_MANY,

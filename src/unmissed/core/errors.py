@@ -8,6 +8,7 @@
     │   ├── MessageTooLarge
     │   └── IdempotencyConflict     the key was used for another message
     ├── InvalidPosition         ``since`` is not a sequence number
+    ├── OutdatedState           the rest of a state was requested, and its epoch has ended
     ├── InvalidTopic            a name that no topic can have, or too many topics
     ├── TopicRefused            a topic that the client may not follow
     ├── ScopeRequired           the token does not have the scope for this
@@ -70,12 +71,17 @@ class IdempotencyConflict(InvalidMessage):
 
 
 class InvalidPosition(UnmissedError, ValueError):
-    """``since`` is not a canonical decimal integer from 0 to 2**53 - 1, or another number is not what it should be."""
+    """``since`` is not a canonical decimal integer from 0 to 2**53 - 1."""
 
-    def __init__(
-        self, text: str = "since must be one whole number from 0 to 9007199254740991, in plain digits such as 42"
-    ) -> None:
-        super().__init__(text)
+    def __init__(self) -> None:
+        super().__init__("since must be one whole number from 0 to 9007199254740991, in plain digits such as 42")
+
+
+class OutdatedState(UnmissedError):
+    """The number at which a state is cut is none of this epoch: another one has begun since its first page."""
+
+    def __init__(self) -> None:
+        super().__init__("through is no number of this epoch: ask for the state again, without after and through")
 
 
 class InvalidTopic(UnmissedError, ValueError):

@@ -27,6 +27,7 @@ MANAGER = ConnectionManager(Settings(jwt_secret=SecretStr(SECRET)))
         (errors.InvalidToken("t"), 401, CloseCode.UNAUTHORIZED, "WARNING"),
         (errors.OriginRefused("https://evil.example", host="app.example.com"), 403, CloseCode.FORBIDDEN, "WARNING"),
         (errors.InvalidPosition(), 422, CloseCode.BAD_MESSAGE, "DEBUG"),
+        (errors.OutdatedState(), 409, CloseCode.BAD_MESSAGE, "DEBUG"),
         (errors.InvalidMessage("m"), 422, CloseCode.BAD_MESSAGE, "DEBUG"),
         (errors.MessageTooLarge("m", limit=1), 413, CloseCode.BAD_MESSAGE, "DEBUG"),
         (errors.TooManyConnections("c"), 429, CloseCode.TOO_MANY, "WARNING"),
