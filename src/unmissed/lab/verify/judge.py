@@ -20,7 +20,7 @@ from unmissed.lab.verify.facts import (
     StateValue,
     Witness,
 )
-from unmissed.lab.verify.numbering import Numbers, check_numbers
+from unmissed.lab.verify.numbering import Numbers, check_numbers, unanswered
 from unmissed.lab.verify.obligations import Obligations
 from unmissed.lab.verify.promises import Promise, Rules, Violation
 
@@ -257,8 +257,9 @@ def check(
 
     ``broken`` is the name of a client that loses messages on purpose: its losses alone make no message forgotten.
     """
-    numbers = Numbers(facts)
-    owes = Obligations(facts, numbers=numbers, rules=rules)
+    published = [*facts, *unanswered(facts)]
+    numbers = Numbers(published)
+    owes = Obligations(published, numbers=numbers, rules=rules)
     histories: dict[str, list[ClientFact]] = defaultdict(list)
     for fact in facts:
         if not isinstance(fact, Acknowledged | SentLive):

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import TypeVar
 
@@ -65,6 +66,22 @@ class Numbers:
     def _with_addressees(self, messages: dict[int, str]) -> tuple[list[int], list[Addressees]]:
         known = sorted((number, each) for number, each in messages.items() if each in self._addressees)
         return [number for number, _ in known], [self._addressees[message_id] for _, message_id in known]
+
+
+def unanswered(facts: Sequence[Fact]) -> list[Acknowledged]:
+    """Return the messages that only clients saw in an epoch, as if acknowledged when they were submitted.
+
+    Their node was killed before it answered, so that their publishers received numbers of another epoch.
+    """
+    acknowledged = {fact.message_id: fact for fact in facts if isinstance(fact, Acknowledged)}
+    answered = {(fact.epoch, fact.message_id) for fact in acknowledged.values()}
+    found: dict[tuple[str, str], Acknowledged] = {}
+    for fact in facts:
+        if isinstance(fact, Delivered) and fact.message_id in acknowledged:
+            place, known = (fact.epoch, fact.message_id), acknowledged[fact.message_id]
+            if place not in answered and place not in found:
+                found[place] = replace(known, at=known.submitted_at, epoch=fact.epoch, number=fact.number, node="")
+    return [*found.values()]
 
 
 def _columns(pairs: Iterable[tuple[int, float]]) -> tuple[list[int], list[float]]:

@@ -1,13 +1,12 @@
 """What the server owes to its clients: what its rules retain, what was replaced, and the values of a state."""
 
-import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from unmissed.core.retention import Rule
-from unmissed.lab.verify.facts import Acknowledged, Fact, SentLive, Witness
+from unmissed.lab.verify.facts import Acknowledged, Delivered, Fact, Joined, SentLive, Witness
 from unmissed.lab.verify.numbering import Numbers
 from unmissed.lab.verify.promises import Rules
 
@@ -15,31 +14,14 @@ _LARGEST_BYTES = 2_048
 """More than any message of a run takes in the log."""
 
 _KeyedAudience = tuple[frozenset[str] | None, str]
-_Columns = tuple[Sequence[float], Sequence[float]]
+_Columns = tuple[Sequence[int], Sequence[float]]
 _Topic = tuple[str, Rule, str]
-
-
-class _Replacements:
-    """The messages of one epoch that replace the value of one key."""
-
-    def __init__(self, facts: Iterable[Acknowledged]) -> None:
-        facts = [*facts]
-        self._by_number = _earliest((fact.number, fact.submitted_at) for fact in facts)
-        self._by_answer = _earliest((fact.at, fact.submitted_at) for fact in facts)
-
-    def first_after(self, number: int) -> float:
-        """Return when the first of those with higher numbers was submitted; infinity without any."""
-        return _found(self._by_number, number)
-
-    def first_answered_after(self, at: float) -> float:
-        """Return when the first of those that were acknowledged later was submitted; infinity without any."""
-        return _found(self._by_answer, at)
 
 
 class Obligations:
     """What is owed according to the acknowledgements of a run and the rules of the server."""
 
-    def __init__(self, facts: Iterable[Fact], *, numbers: Numbers, rules: Rules) -> None:
+    def __init__(self, facts: Sequence[Fact], *, numbers: Numbers, rules: Rules) -> None:
         self.live: dict[str, SentLive] = {}
         """The ephemeral messages by their ids."""
         self._numbers = numbers
@@ -52,14 +34,17 @@ class Obligations:
                 self.live[fact.message_id] = fact
             elif isinstance(fact, Acknowledged):
                 self._add(fact)
-        self._replacements: dict[_KeyedAudience, dict[str, _Replacements]] = defaultdict(dict)
+        self._replacements: dict[tuple[str, _KeyedAudience], _Columns] = {}
+        """The numbers that replace a value in an epoch, and for each the earliest time that it or a later one has."""
         for epoch, values in self._values.items():
             for identity, parts in values.items():
                 parts.sort(key=lambda fact: fact.number)
-                full = (part for part in parts if part.value is not None and not part.value.append)
-                self._replacements[identity][epoch] = _Replacements(full)
+                full = [part for part in parts if part.value is not None and not part.value.append]
+                times = accumulate((part.submitted_at for part in reversed(full)), min)
+                self._replacements[epoch, identity] = [part.number for part in full], [*times][::-1]
         for counted in self._counted.values():
             counted.sort()
+        self._elsewhere = _acknowledged_elsewhere(facts, margin=rules.margin)
         self._bytes_suffice = self._most_retained() * _LARGEST_BYTES <= rules.retention.max_bytes
 
     def acknowledged(self, epoch: str, number: int) -> Acknowledged | None:
@@ -76,12 +61,13 @@ class Obligations:
         fact = self.acknowledged(epoch, number)
         if fact is None or fact.value is None:
             return False
-        for other, later in self._replacements[_identity(fact)].items():
-            # What another epoch has acknowledged may have been in this one first, until its node was killed.
-            submitted = later.first_after(number) if other == epoch else later.first_answered_after(fact.at)
-            if submitted < before:
-                return True
-        return False
+        identity = _identity(fact)
+        numbers, earliest = self._replacements.get((epoch, identity), ((), ()))
+        place = bisect_right(numbers, number)
+        return (place < len(numbers) and earliest[place] < before) or any(
+            other.value is not None and not other.value.append and _identity(other) == identity
+            for other in self._unseen(fact, before=before)
+        )
 
     def must_retain(self, epoch: str, number: int, *, at: float, latest: int | None = None) -> bool:
         """Return whether the server must have this message at a time, by its settings.
@@ -93,7 +79,18 @@ class Obligations:
         if fact is None or self.replaced(epoch, number, before=at + self.rules.margin):
             return False
         newest = self._numbers.latest_at(epoch, at + self.rules.margin)
-        return self._is_young(fact, at=at) and self._fits(fact, newest if latest is None else min(newest, latest))
+        unseen = [*self._unseen(fact, before=at + self.rules.margin)]
+        newest = newest + len(unseen) if latest is None else min(newest + len(unseen), latest)
+        return self._is_young(fact, at=at) and self._fits(fact, newest, unseen)
+
+    def _unseen(self, fact: Acknowledged, *, before: float) -> Iterator[Acknowledged]:
+        """Yield what may have followed a message in its epoch before a time, although nobody saw it there.
+
+        Its node was killed before it answered, and then the message was published again.
+        """
+        for other in self._elsewhere.get(fact.epoch, ()):
+            if other.at > fact.at and other.submitted_at < before:
+                yield other
 
     def _is_young(self, fact: Acknowledged, *, at: float) -> bool:
         rule = self._rule_of(fact)
@@ -101,7 +98,7 @@ class Obligations:
         given_after = self._numbers.given_after(fact.epoch, fact.number)
         return given_after is not None and at - given_after < max_age - self.rules.margin
 
-    def _fits(self, fact: Acknowledged, newest: int) -> bool:
+    def _fits(self, fact: Acknowledged, newest: int, unseen: Iterable[Acknowledged]) -> bool:
         """Return whether the counts of the rule, and the bytes of all messages, leave room for a message."""
         rule = self._rule_of(fact)
         if rule is None and newest - fact.number < self.rules.max_messages:
@@ -110,8 +107,10 @@ class Obligations:
             return self._bytes_suffice
         if rule is None:
             return False
-        counted = self._counted[fact.epoch, rule, fact.addressees.audience.first or ""]
-        return bisect_right(counted, newest) - bisect_right(counted, fact.number) < rule.max_messages
+        first = fact.addressees.audience.first
+        counted = self._counted[fact.epoch, rule, first or ""]
+        later = bisect_right(counted, newest) - bisect_right(counted, fact.number)
+        return later + sum(other.addressees.audience.first == first for other in unseen) < rule.max_messages
 
     def must_show(self, epoch: str, parts: Sequence[int], *, at: float) -> bool:
         """Return whether a state must have the value with these parts at a time.
@@ -126,6 +125,8 @@ class Obligations:
         later = [part.number for part in known if part.number > parts[-1] and part.submitted_at < at]
         everything = [*parts, *later]
         if self.rules.restarts and not (first.value.is_full and len(everything) == 1):
+            return False
+        if any(other.value and _identity(other) == _identity(first) for other in self._unseen(first, before=at)):
             return False
         return all(self.must_retain(epoch, part, at=at) for part in everything)
 
@@ -162,18 +163,27 @@ class Obligations:
         return self.rules.max_messages + values + sum(rule.max_messages for _, rule, _ in self._counted)
 
 
+def _acknowledged_elsewhere(facts: Iterable[Fact], *, margin: float) -> dict[str, list[Acknowledged]]:
+    """Return for each epoch what may have been published in it, unseen, before it was acknowledged in another one."""
+    observed: dict[str, tuple[float, float]] = {}
+    messages: dict[str, set[str | None]] = defaultdict(set)
+    answered: list[Acknowledged] = []
+    for fact in facts:
+        if isinstance(fact, Joined | Delivered):
+            first, last = observed.get(fact.epoch, (fact.at, fact.at))
+            observed[fact.epoch] = min(first, fact.at), max(last, fact.at)
+        if isinstance(fact, Acknowledged):
+            answered.append(fact)
+            messages[fact.epoch].add(fact.message_id)
+    return {
+        epoch: [
+            each
+            for each in answered
+            if each.message_id not in messages[epoch] and each.submitted_at < last + margin and each.at > first
+        ]
+        for epoch, (first, last) in observed.items()
+    }
+
+
 def _identity(fact: Acknowledged) -> _KeyedAudience:
     return fact.addressees.audience.keys, fact.value.key if fact.value else ""
-
-
-def _earliest(pairs: Iterable[tuple[float, float]]) -> _Columns:
-    """Return the first column in order, and from each place on the lowest of the second one."""
-    ordered = sorted(pairs)
-    lowest = [*accumulate((second for _, second in reversed(ordered)), min)]
-    return [first for first, _ in ordered], lowest[::-1]
-
-
-def _found(columns: _Columns, after: float) -> float:
-    firsts, lowest = columns
-    place = bisect_right(firsts, after)
-    return lowest[place] if place < len(lowest) else math.inf

@@ -26,6 +26,7 @@ from unmissed.lab.verify.promises import Promise, Rules
 
 RETENTION = Retention(max_messages=10, max_age=100.0, rules=rules_from("rooms.*=10/1h"))
 RULES = Rules(RETENTION, max_messages=10, epoch_may_change=False)
+LOSSY = replace(RULES, epoch_may_change=True, restarts=True)
 ALICE = Witness("a", "alice", frozenset({"rooms.1", "news"}))
 ROOM, NEWS, BOB = (
     Addressees(topics=frozenset({"rooms.1"})),
@@ -314,3 +315,73 @@ def test_messages_of_one_node_alone_have_an_order_with_its_ephemeral_messages() 
     history: list[Fact] = [published(1, node="other"), joined(0), sent(), live(), *received(1), ended(1)]
 
     assert [] == broken(history)
+
+
+# A node is killed before it answers: the publishers repeat their requests, and get numbers of the next epoch.
+
+
+def again(number: int, addressees: Addressees = NEWS, value: Value | None = None) -> Acknowledged:
+    """Acknowledge in the epoch "f", at second 45, the message that was submitted as this number of the epoch "e"."""
+    return replace(published(number, addressees, value), at=45.0, epoch="f", number=1000 + number)
+
+
+def found(facts: Sequence[Fact]) -> list[tuple[Promise, tuple[int, ...]]]:
+    """Return what another client's deliveries, which are complete, and these facts break."""
+    return [(each.promise, each.numbers) for each in check(facts, witnesses=[ALICE], rules=LOSSY)]
+
+
+def seen_by_another(*numbers: int) -> list[Fact]:
+    return [replace(each, client="b") for each in received(*numbers)]
+
+
+def test_a_value_was_replaced_whose_publisher_got_no_answer() -> None:
+    unseen: list[Fact] = [again(1, value=CART), again(2, value=CART), published(3)]
+    history: list[Fact] = [*unseen, *seen_by_another(1), joined(0), *received(3), ended(3)]
+
+    assert [] == found(history)
+    # Nothing replaces it, and then it is lost.
+    assert [(Promise.NO_SILENT_LOSS, (1,))] == found([each for each in history if each != unseen[1]])
+
+
+@pytest.mark.parametrize("seen", [range(2, 12), range(0)], ids=["by another client", "by nobody"])
+def test_messages_without_an_answer_count_for_their_rule(seen: Sequence[int]) -> None:
+    """Eleven messages in a room of ten, of which only the first was answered: it may be lost."""
+    history: list[Fact] = [
+        published(1, ROOM),
+        *(again(number, ROOM) for number in range(2, 12)),
+        *seen_by_another(*seen),
+        joined(0),
+        joined(0, since=0, lost=(1, 1)),
+        *received(*seen),
+        ended(11),
+    ]
+
+    assert [] == found(history)
+    # With ten of them there is room for the first one.
+    assert (Promise.RULES, (1,)) in found([each for each in history if getattr(each, "message_id", "") != "m11"])
+
+
+def test_messages_without_an_answer_count_for_the_newest_of_all() -> None:
+    history: list[Fact] = [
+        published(1),
+        *(again(number) for number in range(2, 12)),
+        joined(0),
+        GapDeclared(41.0, "a", "e", 1, 1, 0),
+        ended(11),
+    ]
+
+    assert [] == found([replace(each, latest=1) if isinstance(each, Joined) else each for each in history])
+
+
+def test_a_state_may_lack_a_value_with_a_piece_that_nobody_saw() -> None:
+    history: list[Fact] = [
+        published(1, value=CART),
+        again(2, value=PIECE),
+        published(3),
+        joined(3),
+        *state(3),
+        ended(3),
+    ]
+
+    assert [] == found(history)
+    assert [(Promise.STATE, (1,))] == found([each for each in history if each != history[1]])
