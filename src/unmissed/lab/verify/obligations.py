@@ -115,7 +115,8 @@ class Obligations:
     def must_show(self, epoch: str, parts: Sequence[int], *, at: float) -> bool:
         """Return whether a state must have the value with these parts at a time.
 
-        A node that was started again may not know whether there were other pieces, and leaves the value out then.
+        A node that was started again may not know whether there were other pieces, and leaves the value out then. So
+        does one that had earlier parts, which are unknown here.
         """
         first = self.acknowledged(epoch, parts[0])
         if first is None or first.value is None:
@@ -125,6 +126,8 @@ class Obligations:
         later = [part.number for part in known if part.number > parts[-1] and part.submitted_at < at]
         everything = [*parts, *later]
         if self.rules.restarts and not (first.value.is_full and len(everything) == 1):
+            return False
+        if self.rules.has_past and not first.value.is_full:
             return False
         if any(other.value and _identity(other) == _identity(first) for other in self._unseen(first, before=at)):
             return False

@@ -49,6 +49,8 @@ class Rules:
     epoch_may_change: bool
     restarts: bool = False
     """Whether nodes are started again."""
+    has_past: bool = False
+    """Whether the server may have had values before the run, to which the pieces of the run are added."""
     margin: float = 2.0
     """Seconds by which the clocks and the order of observations may be wrong."""
     live_seconds: float = 10.0

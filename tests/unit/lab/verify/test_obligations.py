@@ -385,3 +385,15 @@ def test_a_state_may_lack_a_value_with_a_piece_that_nobody_saw() -> None:
 
     assert [] == found(history)
     assert [(Promise.STATE, (1,))] == found([each for each in history if each != history[1]])
+
+
+def test_a_state_may_lack_a_piece_of_a_value_from_before_the_run() -> None:
+    piece: list[Fact] = [published(35, value=PIECE), published(36), joined(36), *state(36), ended(36)]
+    full: list[Fact] = [published(35, value=CART), *piece[1:]]
+    rules = replace(RULES, has_past=True)
+
+    promises = [[each.promise for each in check(facts, witnesses=[ALICE], rules=rules)] for facts in (piece, full)]
+
+    assert [[], [Promise.STATE]] == promises
+    # Without a past, the piece is the whole value.
+    assert [(Promise.STATE, (35,))] == broken(piece)
