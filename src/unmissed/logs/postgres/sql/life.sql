@@ -72,8 +72,8 @@ BEGIN
     life.settle_until_ms := 0;
     life.skips := false;
     life.has_begun := false;
-    DELETE FROM {schema}.messages;
     PERFORM {schema}.forget_archive();
+    DELETE FROM {schema}.messages;
     RETURN life;
 END
 $$;
