@@ -9,7 +9,7 @@ from unmissed.core.retention import Retention
 from unmissed.logs.codec import decode_draft, decode_ms
 from unmissed.logs.engine import Archive
 from unmissed.logs.feed import Record
-from unmissed.logs.postgres.database import Connection
+from unmissed.logs.postgres.database import DatabaseConnection
 from unmissed.logs.postgres.schema import quoted
 from unmissed.logs.postgres.upkeep import ANY_LOST, EVERYONE_LOST, OTHERS_LOST, rules_text
 
@@ -19,7 +19,7 @@ _READ_COUNT = 200
 """Messages that are read and decoded in one step."""
 
 
-async def read_archive(connection: Connection, schema: str, retention: Retention, *, before: int) -> Archive:
+async def read_archive(connection: DatabaseConnection, schema: str, retention: Retention, *, before: int) -> Archive:
     """Return what is retained below a number, in one snapshot: nodes may publish and trim at the same time."""
     name = quoted(schema)
     async with connection.transaction(isolation="repeatable_read", readonly=True):

@@ -13,8 +13,8 @@ FORMAT = 1
 SchemaKind = Literal["log", "outbox"]
 
 _FILES: dict[SchemaKind, Sequence[str]] = {
-    "log": ("outbox", "tables", "life", "numbering", "nodes", "upkeep", "rights"),
-    "outbox": ("outbox", "relay", "rights"),
+    "log": ("outbox", "lease", "tables", "life", "numbering", "nodes", "upkeep", "rights"),
+    "outbox": ("outbox", "lease", "relay", "rights"),
 }
 _LOCK = 8_087_521_465
 """The key of the advisory lock under which schemas are created: one at a time, in each database."""

@@ -12,7 +12,7 @@ from unmissed.core.encoding import encode_json
 from unmissed.core.messages import Draft, Value
 from unmissed.core.retention import Retention
 from unmissed.logs.codec import decode_draft, decode_keys
-from unmissed.logs.postgres.database import Connection
+from unmissed.logs.postgres.database import DatabaseConnection
 from unmissed.logs.postgres.schema import quoted
 
 logger = logging.getLogger("unmissed")
@@ -65,7 +65,7 @@ class Upkeep:
         self._rules = rules_text(retention)
         self._tail_count = max(_WINDOWS * retention.max_messages, _LEAST_KEPT)
 
-    async def step(self, connection: Connection, log_ms: int) -> bool:
+    async def step(self, connection: DatabaseConnection, log_ms: int) -> bool:
         """File and trim a bounded number of messages, in one transaction. Return whether there is more to do."""
         async with connection.transaction(isolation="read_committed"):
             found = await connection.fetchrow(f"SELECT * FROM {self._schema}.begin_upkeep()")
@@ -96,7 +96,9 @@ class Upkeep:
 class _Step:
     """One step, in its transaction."""
 
-    def __init__(self, connection: Connection, schema: str, retention: Retention, log_ms: int, *, bytes: int) -> None:
+    def __init__(
+        self, connection: DatabaseConnection, schema: str, retention: Retention, log_ms: int, *, bytes: int
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._retention = retention
