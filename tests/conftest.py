@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from engines import NatsServer, RedisServer
+from engines import NatsServer, PostgresServer, RedisServer
 from support import FIRST, LOGGED, SOCKETS
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
@@ -98,6 +98,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """Return a NATS server with JetStream that all tests share."""
     with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Return a PostgreSQL that all tests share."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 

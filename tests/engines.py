@@ -1,6 +1,5 @@
 """Engines for shared logs, as tests start them: a test is skipped if the program is not installed."""
 
-import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +11,8 @@ from typing import Any, Self
 import pytest
 from redis import Redis
 
-from unmissed.lab import engine_servers
+from unmissed.core.errors import ConfigurationError
+from unmissed.lab import engine_servers, postgres_servers
 from unmissed.lab.engine_servers import EngineServer, NatsCluster
 from unmissed.lab.process import running
 
@@ -21,8 +21,10 @@ _START_SECONDS = 60.0
 
 def skip_without(server: type[EngineServer]) -> None:
     """Skip the test if the program of this server is not installed."""
-    if shutil.which(server.program) is None:
-        pytest.skip(f"{server.program} is not installed")
+    try:
+        server.path()
+    except ConfigurationError as error:
+        pytest.skip(str(error))
 
 
 class RedisServer(engine_servers.RedisServer):
@@ -39,6 +41,22 @@ class NatsServer(engine_servers.NatsServer):
     def __init__(self, folder: Path, **options: Any) -> None:
         skip_without(engine_servers.NatsServer)
         super().__init__(folder, **options)
+
+
+class PostgresServer(postgres_servers.PostgresServer):
+    """A PostgreSQL. ``options`` are those of the laboratory."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        skip_without(postgres_servers.PostgresServer)
+        super().__init__(folder, **options)
+
+
+class PgBouncer(postgres_servers.PgBouncer):
+    """A PgBouncer in front of a PostgreSQL."""
+
+    def __init__(self, folder: Path, server: PostgresServer, **options: Any) -> None:
+        skip_without(postgres_servers.PgBouncer)
+        super().__init__(folder, server, **options)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import nats
 import pytest
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from unmissed.core.window import Window
 from unmissed.logs.base import Log
 from unmissed.logs.urls import log_from_url
 
-SHARED = ("redis", "nats")
+SHARED = ("redis", "nats", "postgres")
 LASTING = ("sqlite", "sqlite-normal", *SHARED)
 LOGS = ("memory", "sqlite", "sqlite-normal", *(pytest.param(kind, marks=pytest.mark.live) for kind in SHARED))
 """Every kind of log, as parameters of a test."""
@@ -71,6 +72,10 @@ class Place:
             case "redis":
                 async with Redis.from_url(self.url.partition("?")[0]) as redis:
                     await redis.xadd(f"{{{name}}}:messages", {"ms": "1", "draft": "no"}, id=f"{window.latest + 1}-0")
+            case "postgresql":
+                connection = await asyncpg.connect(self.url.partition("?")[0])
+                await connection.execute(f'UPDATE "{name}".messages SET draft = $1 WHERE number = $2', b"no", window.latest)
+                await connection.close()
             case _:
                 client = await nats.connect(self.url.partition("?")[0])
                 await client.request(f"{name}.{window.epoch}.foreign.0.-.-", b"no")

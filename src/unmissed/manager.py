@@ -87,6 +87,7 @@ class ConnectionManager(Registration):
             first_number=None if self.settings.first_number == "clock" else self.settings.first_number,
             clock=clock,
             wall_clock=wall_clock,
+            max_message_bytes=self.settings.max_message_bytes,
         )
         self._clocks = Clocks(clock, wall_clock)
         self._tracer = Tracer() if self.settings.trace else None

@@ -32,7 +32,7 @@ class ManagedProcess:
     """A program that is started, disturbed and ended, and can be started again: ``with ManagedProcess(...):``.
 
     ``ready`` returns, within about a second, whether the program can be used. What the program writes is appended to
-    ``output``, or shown if there is no such file.
+    ``output``, or shown if there is no such file. Root may start it as another ``user``.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class ManagedProcess:
         ready: Callable[[], bool],
         output: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        user: str | None = None,
     ) -> None:
         self.name = name
         self._command = [*command]
         self._ready = ready
         self._output = output
         self._environment = environment
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -168,6 +170,7 @@ class ManagedProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
                 env=self._environment,
+                user=self._user,
                 start_new_session=True,
             )
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from unmissed.core.errors import ConfigurationError
@@ -15,11 +16,15 @@ from unmissed.logs.shared_log import SharedLog
 from unmissed.logs.sqlite.log import SqliteLog
 from unmissed.security.redaction import without_login
 
-_KNOWN = "use memory:, sqlite:unmissed.db, redis://localhost:6379 or nats://localhost:4222"
+_KNOWN = "use memory:, sqlite:unmissed.db, postgresql://localhost/shop, redis://localhost:6379 or nats://localhost:4222"
+
+DEFAULT_MESSAGE_BYTES = 65_536
+"""The largest published message, in bytes of JSON."""
 
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 _REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel")
-_SHARED_SCHEMES = (*_REDIS_SCHEMES, "nats")
+_POSTGRES_SCHEMES = ("postgresql", "postgres")
+_SHARED_SCHEMES = (*_REDIS_SCHEMES, *_POSTGRES_SCHEMES, "nats")
 _TLS_OPTIONS = {"ssl_ca_certs": re.compile(".+"), "ssl_cert_reqs": re.compile("required|optional|none")}
 
 
@@ -30,8 +35,12 @@ def log_from_url(
     first_number: int | None,
     clock: Callable[[], float],
     wall_clock: Callable[[], float],
+    max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
 ) -> Log:
-    """Return the log for this URL, not yet open. Raises ConfigurationError for an unknown URL."""
+    """Return the log for this URL, not yet open. Raises ConfigurationError for an unknown URL.
+
+    ``max_message_bytes`` is for the messages that others publish in a database, past this process.
+    """
     scheme, separator, rest = url.partition(":")
     if url == "memory:":
         return MemoryLog(retention=retention, first_number=first_number, clock=clock, wall_clock=wall_clock)
@@ -54,6 +63,10 @@ def log_from_url(
         return SharedLog(jetstream, retention=retention, clock=clock)
     if scheme in _REDIS_SCHEMES:
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
+    if scheme in _POSTGRES_SCHEMES:
+        return _postgres_log(
+            url, retention=retention, first_number=first_number, clock=clock, max_message_bytes=max_message_bytes
+        )
     raise ConfigurationError(f"UNMISSED_LOG_URL is {without_login(url)!r}, which is not a known log: {_KNOWN}")
 
 
@@ -86,6 +99,16 @@ def _redis_log(url: str, *, retention: Retention, first_number: int | None, cloc
         clock=clock,
     )
     return SharedLog(engine, retention=retention, clock=clock)
+
+
+def _postgres_log(url: str, **options: Any) -> SharedLog:
+    try:
+        from unmissed.logs.postgres.database_address import DatabaseAddress  # noqa: PLC0415  # asyncpg is optional
+        from unmissed.logs.postgres.engine import PostgresEngine  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"UNMISSED_LOG_URL needs {error.name}: pip install 'unmissed[postgres]'") from None
+    engine = PostgresEngine(DatabaseAddress.of(url), **options)
+    return SharedLog(engine, retention=options["retention"], clock=options["clock"])
 
 
 def _options(text: str, **known: re.Pattern[str]) -> tuple[str, dict[str, str]]:

@@ -1,0 +1,121 @@
+-- The life of a log: which copy of the data this is, what a node has read of it, and when another epoch begins.
+
+CREATE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+$$;
+
+-- A copy has another system identifier, another timeline, or, after a dump, another database or schema.
+CREATE FUNCTION {schema}.server_identity() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT concat_ws(
+        '/', (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+        left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
+        (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()),
+        (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = '{schema}.life'::regclass)
+    )
+$$;
+
+CREATE FUNCTION {schema}.server_run() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT extract(epoch FROM pg_postmaster_start_time())::text
+$$;
+
+-- The newest message, or, before the first one, the number before it.
+CREATE FUNCTION {schema}.newest(OUT number bigint, OUT log_ms bigint, OUT unix_ms bigint, OUT seen pg_snapshot)
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(m.number, l.first_number - 1), m.log_ms, m.unix_ms, m.seen
+    FROM {schema}.life AS l
+    LEFT JOIN LATERAL (SELECT * FROM {schema}.messages ORDER BY number DESC LIMIT 1) AS m ON true
+$$;
+
+-- Whether messages that a node has read are missing, or other messages have their numbers.
+CREATE FUNCTION {schema}.has_lost(life {schema}.life, latest bigint, seen_epoch text, seen_latest bigint, seen_ms bigint)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    stored_ms bigint;
+BEGIN
+    IF life.has_begun AND latest < life.first_number THEN RETURN true; END IF;
+    IF seen_epoch = '' THEN RETURN false; END IF;
+    IF seen_epoch <> life.epoch THEN RETURN seen_latest >= life.first_number; END IF;
+    IF seen_latest > latest THEN RETURN true; END IF;
+    IF seen_ms = 0 THEN RETURN false; END IF;
+    SELECT unix_ms INTO stored_ms FROM {schema}.messages WHERE number = seen_latest;
+    IF FOUND THEN RETURN stored_ms <> seen_ms; END IF;
+    -- It was trimmed, or it is gone although earlier messages are stored.
+    RETURN EXISTS (SELECT FROM {schema}.messages WHERE number < seen_latest);
+END
+$$;
+
+CREATE FUNCTION {schema}.begin_epoch(
+    life {schema}.life, latest bigint, new_epoch text, wanted_first bigint, seen_epoch text, seen_latest bigint
+) RETURNS {schema}.life LANGUAGE plpgsql AS $$
+BEGIN
+    -- At least one number is skipped, so that a reader always notices the new epoch.
+    life.first_number := greatest({schema}.now_us() + 1, latest + 2, seen_latest + 2);
+    IF life.epoch = '' AND seen_epoch = '' AND wanted_first > 0 THEN life.first_number := wanted_first; END IF;
+    life.epoch := new_epoch;
+    life.server := {schema}.server_identity();
+    life.run := {schema}.server_run();
+    life.trusted := life.server;
+    life.settle_until_ms := 0;
+    life.skips := false;
+    life.has_begun := false;
+    DELETE FROM {schema}.messages;
+    PERFORM {schema}.forget_archive();
+    RETURN life;
+END
+$$;
+
+-- Return the life as it is now, seen by this node: after a change of the server, in doubt until a node vouches for it.
+CREATE FUNCTION {schema}.continued(
+    life {schema}.life, latest bigint, settle_ms integer, new_epoch text, wanted_first bigint,
+    seen_epoch text, seen_latest bigint, seen_ms bigint, seen_server text
+) RETURNS {schema}.life LANGUAGE plpgsql AS $$
+DECLARE
+    now_ms bigint := {schema}.now_us() / 1000;
+    server text := {schema}.server_identity();
+    run text := {schema}.server_run();
+BEGIN
+    IF life.epoch = '' OR {schema}.has_lost(life, latest, seen_epoch, seen_latest, seen_ms) THEN
+        RETURN {schema}.begin_epoch(life, latest, new_epoch, wanted_first, seen_epoch, seen_latest);
+    END IF;
+    IF life.server <> server OR life.run <> run THEN
+        -- This copy may be an old one. Before a number is used, nodes that have read more get time to report it.
+        -- Numbers continue above the clock, where no copy can have used one.
+        life.server := server;
+        life.run := run;
+        life.settle_until_ms := now_ms + settle_ms;
+        life.skips := true;
+    END IF;
+    -- The clock of the server may have been set back.
+    life.settle_until_ms := least(life.settle_until_ms, now_ms + settle_ms);
+    IF life.trusted <> server THEN
+        IF seen_epoch = life.epoch AND seen_server = life.trusted THEN
+            life.trusted := server;
+        ELSIF now_ms >= life.settle_until_ms THEN
+            RETURN {schema}.begin_epoch(life, latest, new_epoch, wanted_first, seen_epoch, seen_latest);
+        END IF;
+    END IF;
+    RETURN life;
+END
+$$;
+
+-- The time on the clock of the log. ``caller_ms`` is what the caller knows of it, or -1 if it has just started: then, the
+-- time on the clock of the server since the last known time is added.
+CREATE FUNCTION {schema}.log_time(caller_ms bigint, newest_ms bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    known {schema}.clock;
+    now_ms bigint := {schema}.now_us() / 1000;
+BEGIN
+    SELECT * INTO known FROM {schema}.clock;
+    IF caller_ms < 0 THEN
+        caller_ms := known.log_ms + greatest(0, now_ms - known.unix_ms);
+    END IF;
+    RETURN greatest(caller_ms, known.log_ms, newest_ms);
+END
+$$;
+
+-- The number of the latest message, as the snapshot of the caller sees it: a state that is read in the same snapshot
+-- contains what all messages up to this number report.
+CREATE FUNCTION {schema}.position() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT greatest(0, number) FROM {schema}.newest()
+$$;
