@@ -14,13 +14,13 @@ import typer
 import uvicorn
 
 from unmissed.cli.options import seconds
-from unmissed.core.errors import ConfigurationError, UnmissedError
+from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Message
 from unmissed.core.retention import Retention
 from unmissed.core.window import Window
 from unmissed.logs.base import Log
 from unmissed.logs.one_process import refuse_several_workers
-from unmissed.logs.urls import file_of, is_shared, log_from_url
+from unmissed.logs.urls import file_of, is_in_database, is_shared, log_from_url
 from unmissed.security.provider_tokens import JwksVerifier, verifier_of
 from unmissed.security.redaction import without_login
 from unmissed.security.tokens import issue_token_under
@@ -87,7 +87,7 @@ def _try_token(settings: Settings) -> None:
 def _try_log(settings: Settings, *, wait: float) -> Window | None:
     """Open the log, as a server does, and close it. Return what it holds. Raises ConfigurationError.
 
-    No file is created. A log in memory holds nothing.
+    No file and no schema is created. A log in memory holds nothing.
     """
     file = file_of(settings.log_url)
     log = log_from_url(
@@ -105,9 +105,31 @@ def _try_log(settings: Settings, *, wait: float) -> Window | None:
             raise ConfigurationError(
                 f"UNMISSED_LOG_URL: a file cannot be created in {file.parent}: choose another path"
             )
+    elif is_in_database(settings.log_url):
+        if asyncio.run(_inspect(settings.log_url, seconds=wait)):
+            return asyncio.run(_open(log, seconds=wait))
     elif file is not None or is_shared(settings.log_url):
         return asyncio.run(_open(log, seconds=wait))
     return None
+
+
+async def _inspect(url: str, *, seconds: float) -> bool:
+    """Report on a database, and return whether it has the schema. Raises ConfigurationError if no node can use it."""
+    from unmissed.logs.postgres.database_address import DatabaseAddress  # noqa: PLC0415  # asyncpg is optional
+    from unmissed.logs.postgres.inspection import inspect_database  # noqa: PLC0415
+
+    address = DatabaseAddress.of(url)
+    try:
+        async with asyncio.timeout(seconds):
+            facts = await inspect_database(address)
+    except (LogUnavailable, TimeoutError) as error:
+        reason = getattr(error, "reason", f"no answer within {seconds:g} seconds")
+        raise ConfigurationError(f"UNMISSED_LOG_URL: {reason}") from None
+    facts.check(address, "log")
+    typer.echo(f"ok       {facts.describe(address)}")
+    for note in facts.notes():
+        typer.echo(f"note     {note}")
+    return facts.comment is not None
 
 
 async def _open(log: Log, *, seconds: float) -> Window:
