@@ -55,8 +55,7 @@ class PostgresServer(EngineServer):
         if copy is None:
             self._create()
         else:
-            shutil.copytree(copy, self.data, symlinks=True)
-            _give_all(self.data, self._user)
+            self.restore(copy)
         settings = {**_OPTIONS, "port": str(self.port), **(options or {})}
         super().__init__(
             self.program,
@@ -69,7 +68,7 @@ class PostgresServer(EngineServer):
     @classmethod
     def path(cls) -> str:
         """Return the path of the program. Debian has its versions side by side, none of them on the PATH."""
-        return _installed(cls.program)
+        return installed(cls.program)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, to all processes of the server if it stops or kills them. It ends without waiting for clients."""
@@ -79,8 +78,16 @@ class PostgresServer(EngineServer):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
 
+    def restore(self, copy: Path) -> None:
+        """Replace the data, while the server does not run, with a copy."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.copytree(copy, self.data)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for path in (self.data, *self.data.rglob("*")):
+            _give(path, self._user)
+
     def _create(self) -> None:
-        command = [_installed("initdb"), "-D", str(self.data), "--auth=trust", f"--username={_USER}"]
+        command = [installed("initdb"), "-D", str(self.data), "--auth=trust", f"--username={_USER}"]
         command += ["--encoding=UTF8", "--locale=C", "--no-sync"]
         created = subprocess.run(  # noqa: S603  # our own command
             command, user=self._user, capture_output=True, text=True, check=False, cwd=self.data.parent
@@ -118,7 +125,7 @@ class PgBouncer(EngineServer):
         )
 
 
-def _installed(program: str) -> str:
+def installed(program: str) -> str:
     """Return the path of a program of PostgreSQL. Raises ConfigurationError, whose text names what to install."""
     found = shutil.which(program) or max(
         map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{program}")), key=_version, default=None
@@ -152,8 +159,3 @@ def _own_folder(server: EngineServer, user: str | None) -> Path:
 def _give(path: Path, user: str | None) -> None:
     if user is not None:
         os.chown(path, pwd.getpwnam(user).pw_uid, -1)
-
-
-def _give_all(folder: Path, user: str | None) -> None:
-    for path in (folder, *folder.rglob("*")):
-        _give(path, user)
