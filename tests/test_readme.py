@@ -5,9 +5,11 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,10 @@ def executed(page: str, text: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the README's Python in order, as one program, and return its names."""
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Run the README's Python in order, as one program, in an empty folder, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    monkeypatch.chdir(tmp_path)
     return executed("README.md", README)
 
 
@@ -73,13 +76,15 @@ def served(example: dict[str, Any]) -> Iterator[LiveServer]:
         yield server
 
 
-def test_the_example_application_publishes_and_recovers(served: LiveServer) -> None:
+def test_the_example_application_commits_and_publishes(served: LiveServer, tmp_path: Path) -> None:
     with httpx.Client(base_url=served.url, headers=served.headers()) as http:
-        first = http.post("/orders", params={"item": "tea"}).json()
-        assert first + 1 == http.post("/reports").json()
+        numbers = [http.post("/orders", params={"item": item}).json() for item in ("tea", "cake")]
         messages = http.get("/websocket/messages", params={"since": 0}).json()["messages"]
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        stored = database.execute("SELECT item FROM orders").fetchall()
 
-    assert ["order", "report"] == [message["type"] for message in messages]
+    assert numbers == [message["sequence_number"] for message in messages]
+    assert [("tea",), ("cake",)] == stored == [(message["data"]["item"],) for message in messages]
 
 
 async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,6 +197,7 @@ def test_the_limits_that_the_security_page_names_are_those_of_the_code() -> None
 @pytest.mark.parametrize("page", sorted(DOCS))
 def test_the_python_of_every_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://localhost/shop")
 
     assert page == executed(page, DOCS[page])["__name__"]
 
@@ -321,7 +327,7 @@ def test_every_extra_that_is_named_can_be_installed() -> None:
 
 
 def test_the_readme_tells_which_calls_belong_to_the_event_loop() -> None:
-    assert "Call them on the event loop, except `publish_threadsafe`." in README
+    assert "Call them on the event loop, except `publish_threadsafe` and `publish_in_sync`." in README
 
 
 def test_every_reserved_type_is_in_the_page_about_migration() -> None:
