@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
@@ -25,6 +25,9 @@ from unmissed.security.provider_tokens import JwksVerifier, verifier_of
 from unmissed.security.redaction import without_login
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings, unknown_variables
+
+if TYPE_CHECKING:
+    from unmissed.logs.postgres.schema import SchemaKind
 
 _TOKEN_SECONDS = 60.0
 _EVERYTHING = Retention(max_messages=2**40, max_age=1e9, max_bytes=2**50)
@@ -106,26 +109,27 @@ def _try_log(settings: Settings, *, wait: float) -> Window | None:
                 f"UNMISSED_LOG_URL: a file cannot be created in {file.parent}: choose another path"
             )
     elif is_in_database(settings.log_url):
-        if asyncio.run(_inspect(settings.log_url, seconds=wait)):
+        if asyncio.run(_inspect(settings.log_url, setting="UNMISSED_LOG_URL", kind="log", seconds=wait)):
             return asyncio.run(_open(log, seconds=wait))
     elif file is not None or is_shared(settings.log_url):
         return asyncio.run(_open(log, seconds=wait))
     return None
 
 
-async def _inspect(url: str, *, seconds: float) -> bool:
+async def _inspect(url: str, *, setting: str, kind: "SchemaKind", seconds: float) -> bool:
     """Report on a database, and return whether it has the schema. Raises ConfigurationError if no node can use it."""
     from unmissed.logs.postgres.database_address import DatabaseAddress  # noqa: PLC0415  # asyncpg is optional
     from unmissed.logs.postgres.inspection import inspect_database  # noqa: PLC0415
 
-    address = DatabaseAddress.of(url)
+    address = DatabaseAddress.of(url, setting=setting)
     try:
         async with asyncio.timeout(seconds):
             facts = await inspect_database(address)
-    except (LogUnavailable, TimeoutError) as error:
-        reason = getattr(error, "reason", f"no answer within {seconds:g} seconds")
-        raise ConfigurationError(f"UNMISSED_LOG_URL: {reason}") from None
-    facts.check(address, "log")
+    except TimeoutError:
+        raise ConfigurationError(f"{setting}: no answer within {seconds:g} seconds") from None
+    except LogUnavailable as error:
+        raise ConfigurationError(f"{setting}: {error.reason}") from None
+    facts.check(address, kind)
     typer.echo(f"ok       {facts.describe(address)}")
     for note in facts.notes():
         typer.echo(f"note     {note}")

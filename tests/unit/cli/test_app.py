@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import unmissed
-from engines import NatsServer, RedisServer
+from engines import NatsServer, PgBouncer, PostgresServer, RedisServer
 from identity_provider import IdentityProvider, jwk_of
 from support import CONNECTED, nth, scripted, until
 from unmissed import ConnectionManager, Page
@@ -205,6 +205,7 @@ def test_check_fails_with_what_to_fix(
         ("redis://alice:s3cret@127.0.0.1:1/1?name=chat", "redis://127.0.0.1:1/1?name=chat"),
         ("nats://alice:/s3cret@127.0.0.1:1,127.0.0.1:2", "nats://127.0.0.1:1,127.0.0.1:2"),
         ("redis+sentinel://:s3cret@127.0.0.1:1/mymaster", "redis+sentinel://127.0.0.1:1/mymaster"),
+        ("postgresql://alice:s3cret@127.0.0.1:1/shop", "postgresql://127.0.0.1:1/shop"),
     ],
 )
 def test_check_reports_a_log_that_cannot_be_reached_without_its_password(
@@ -265,6 +266,41 @@ def test_check_reports_a_stream_that_allows_less_than_this_node_retains(
 
     assert 1 == result.exit_code
     assert "problem  UNMISSED_LOG_URL: this node cannot use the stream small: max_age is" in result.stdout
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_creates_nothing_in_a_database_and_shows_what_its_log_holds(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
+) -> None:
+    monkeypatch.setenv("UNMISSED_LOG_URL", f"{postgres_server.url}?name=checked")
+
+    before = [run("check") for _ in range(2)]
+    with LiveServer(settings=Settings.load(jwt_secret=SECRET)) as server:
+        server.publish("chat")
+        during = run("check")
+
+    assert [True, True] == ["the schema checked is created by the first node" in output for output in before]
+    assert "the schema checked has the format " in during
+    assert "the log holds 1 messages" in during
+    assert "problem" not in during
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_names_the_fix_for_a_database_behind_a_pooler(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    with PgBouncer(tmp_path, postgres_server) as pooler:
+        monkeypatch.setenv("UNMISSED_LOG_URL", pooler.url.partition("?")[0])
+        refused = CliRunner().invoke(app, ["check"])
+        monkeypatch.setenv("UNMISSED_LOG_URL", f"{pooler.url}&name=pooled")
+        accepted = run("check")
+
+    assert 1 == refused.exit_code
+    assert (
+        "problem  UNMISSED_LOG_URL: the connection leads through a pooler, such as PgBouncer: add ?notify=false"
+        in refused.stdout
+    )
+    assert "problem" not in accepted
 
 
 @pytest.mark.usefixtures("_secret")

@@ -41,18 +41,10 @@ class DatabaseFacts:
 
     def check(self, address: DatabaseAddress, kind: SchemaKind) -> None:
         """Raise ConfigurationError, with what to do, unless a node can use this database."""
-        name = address.schema
-        if problem := next(self._problems(address), None):
-            raise ConfigurationError(problem)
-        if is_usable(self.comment, name, kind):
-            if not self.owns_schema:
-                raise ConfigurationError(f"the schema {name} belongs to another role: use that one, or a member of it")
-        elif not self.may_create:
-            raise ConfigurationError(
-                "the role may not create the schema: GRANT it CREATE ON DATABASE, or run what 'unmissed schema' prints"
-            )
+        if problem := next(self._problems(address, kind), None):
+            raise ConfigurationError(f"{address.setting}: {problem}")
 
-    def _problems(self, address: DatabaseAddress) -> Iterator[str]:
+    def _problems(self, address: DatabaseAddress, kind: SchemaKind) -> Iterator[str]:
         if self.is_standby:
             yield "this server is a standby, which only reads: name the primary, or all servers as host1,host2"
         if self.encoding != "UTF8":
@@ -63,6 +55,12 @@ class DatabaseFacts:
         if self.isolation != "read committed" and not address.notify:
             fix = "ALTER ROLE ... SET default_transaction_isolation = 'read committed'"
             yield f"transactions are {self.isolation}: {fix}"
+        name = address.schema
+        if not is_usable(self.comment, name, kind):
+            if not self.may_create:
+                yield "the role may not create the schema: GRANT it CREATE ON DATABASE, or see 'unmissed schema'"
+        elif not self.owns_schema:
+            yield f"the schema {name} belongs to another role: use that one, or a member of it"
 
     def notes(self) -> Iterator[str]:
         """Yield what an operator should know although it works."""
