@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jose import jwt
 
+from pages import DOCS, README, ROOT, blocks, executed
 from unmissed import JwtVerifier, LogUnavailable, Settings
 from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.message_routes import PATH
@@ -38,36 +39,20 @@ from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS
 from unmissed.server.http_requests import MAX_HEAD_BYTES, MAX_URL_BYTES
 from unmissed.testing import SECRET, LiveServer
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-DOCS = {path.name: path.read_text() for path in (ROOT / ".github" / "docs").glob("*.md")}
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def executed(page: str, text: str) -> dict[str, Any]:
-    """Run the Python of a page in order, as one program, and return its names."""
-    names: dict[str, Any] = {"__name__": page}
-    for block in blocks("python", text):
-        exec(compile(block, page, "exec"), names)  # noqa: S102  # that is the point
-    return names
-
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """Run the README's Python in order, as one program, in an empty folder, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
     monkeypatch.chdir(tmp_path)
-    return executed("README.md", README)
+    return executed("README.md")
 
 
 @pytest.fixture
 def login_example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run the Python of the page about authentication, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    return executed("authentication.md", DOCS["authentication.md"])
+    return executed("authentication.md")
 
 
 @pytest.fixture
@@ -88,7 +73,7 @@ def test_the_example_application_commits_and_publishes(served: LiveServer, tmp_p
 
 
 async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
-    example = executed("applications.md", DOCS["applications.md"])
+    example = executed("applications.md")
     watching = asyncio.create_task(example["watch"](served.url, served.token()))
     while "hello" not in capsys.readouterr().out:
         await asyncio.to_thread(served.publish, "chat", "hello")
@@ -99,7 +84,7 @@ async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: 
 
 
 async def test_the_example_test_passes_and_the_example_script_publishes_once(served: LiveServer) -> None:
-    example = executed("applications.md", DOCS["applications.md"])
+    example = executed("applications.md")
 
     await example["test_a_paid_order_is_announced"]()
     numbers = [await asyncio.to_thread(example["announce"], served.url, served.token(), 42) for _ in range(2)]
@@ -109,7 +94,7 @@ async def test_the_example_test_passes_and_the_example_script_publishes_once(ser
 
 def test_the_example_handler_answers_503_without_the_address_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    app = executed("applications.md", DOCS["applications.md"])["app"]
+    app = executed("applications.md")["app"]
 
     async def pay() -> None:
         raise LogUnavailable("redis://engine:6379: connection refused")
@@ -123,7 +108,7 @@ def test_the_example_handler_answers_503_without_the_address_of_the_engine(monke
 
 async def test_the_example_requests_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    example = executed("applications.md", DOCS["applications.md"])
+    example = executed("applications.md")
     with LiveServer(example["app"], manager=example["manager"]) as server:
         number = await example["order"](server.url, server.token(topics=["rooms.*"]))
 
@@ -199,7 +184,7 @@ def test_the_python_of_every_page_runs(page: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
     monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://localhost/shop")
 
-    assert page == executed(page, DOCS[page])["__name__"]
+    assert page == executed(page)["__name__"]
 
 
 @pytest.fixture
