@@ -1,9 +1,5 @@
 -- The life of a log: which copy of the data this is, what a node has read of it, and when another epoch begins.
 
-CREATE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-$$;
-
 -- A copy of the data has another system identifier, another timeline, or, after a dump, another database or table.
 CREATE FUNCTION {schema}.server_identity() RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -72,8 +68,8 @@ BEGIN
     life.settle_until_ms := 0;
     life.skips := false;
     life.has_begun := false;
-    DELETE FROM {schema}.messages;
     PERFORM {schema}.forget_archive();
+    DELETE FROM {schema}.messages;
     RETURN life;
 END
 $$;
