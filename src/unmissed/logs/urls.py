@@ -63,7 +63,7 @@ def log_from_url(
         return SharedLog(jetstream, retention=retention, clock=clock)
     if scheme in _REDIS_SCHEMES:
         return _redis_log(url, retention=retention, first_number=first_number, clock=clock)
-    if is_in_database(url):
+    if scheme in _POSTGRES_SCHEMES:
         return _postgres_log(
             url, retention=retention, first_number=first_number, clock=clock, max_message_bytes=max_message_bytes
         )
@@ -79,11 +79,6 @@ def file_of(url: str) -> Path | None:
 def is_shared(url: str) -> bool:
     """Return whether several processes can share the log at this URL."""
     return url.partition(":")[0] in _SHARED_SCHEMES
-
-
-def is_in_database(url: str) -> bool:
-    """Return whether the log at this URL is a schema of PostgreSQL."""
-    return url.partition(":")[0] in _POSTGRES_SCHEMES
 
 
 def _redis_log(url: str, *, retention: Retention, first_number: int | None, clock: Callable[[], float]) -> SharedLog:
