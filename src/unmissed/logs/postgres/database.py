@@ -155,7 +155,7 @@ class Database:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await asyncpg.connect(self.address.dsn, **options)
         except _REFUSED as error:
-            raise ConfigurationError(f"UNMISSED_LOG_URL: {self._reason(error)}") from None
+            raise ConfigurationError(f"{self.address.setting}: {self._reason(error)}") from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             raise LogUnavailable(self._reason(error)) from error
         except TimeoutError:
