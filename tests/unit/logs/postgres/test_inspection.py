@@ -58,7 +58,7 @@ def test_a_database_that_a_node_can_use_has_no_problem(address: DatabaseAddress,
         (ADDRESS, {**EXISTING, "owns_schema": False}, "belongs to another role"),
         (ADDRESS, {**EXISTING, "comment": ""}, "belongs to another program"),
         (ADDRESS, {**EXISTING, "comment": f"unmissed log format {FORMAT + 1}"}, "update this node"),
-        (ADDRESS, {**EXISTING, "comment": f"unmissed outbox format {FORMAT}"}, "is used as outbox, not as log"),
+        (ADDRESS, {**EXISTING, "comment": f"unmissed outbox format {FORMAT}"}, "is of an outbox, not of a log"),
     ],
 )
 def test_a_problem_is_one_line_with_its_fix(address: DatabaseAddress, facts: dict[str, Any], fix: str) -> None:
