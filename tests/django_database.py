@@ -14,7 +14,8 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 def django_connected(url: str) -> Iterator[DatabaseWrapper]:
     """Make this database the default one of the present thread."""
     if not settings.configured:
-        settings.configure(DATABASES={"default": {}, "lite": {"ENGINE": "django.db.backends.sqlite3"}})
+        lite = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+        settings.configure(DATABASES={"default": {}, "lite": lite})
         django.setup()
     parts = urlsplit(url)
     place = {"NAME": parts.path[1:], "USER": parts.username, "HOST": parts.hostname, "PORT": parts.port}
