@@ -21,6 +21,7 @@ class Promise(StrEnum):
     RULES = "rules of retention"
     STATE = "state of values"
     EPHEMERAL = "ephemeral messages"
+    TRANSACTIONS = "transactions"
 
 
 CHECKED_ON = {
@@ -35,6 +36,7 @@ CHECKED_ON = {
     Promise.RULES: ("gaps", "gaps"),
     Promise.STATE: ("StateComplete", "states"),
     Promise.EPHEMERAL: ("DeliveredLive", "live deliveries"),
+    Promise.TRANSACTIONS: ("transactions", "transactions"),
 }
 """What each promise is checked on: the name of a count of the recorder, and how it is shown."""
 
