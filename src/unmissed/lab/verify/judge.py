@@ -85,6 +85,9 @@ class Testimony:
                 self.stretches[-1].reach(fact.number, index)
 
     def _join(self, index: int, fact: Joined) -> None:
+        if self._owes.rules.several_nodes:
+            # A client that moves may get ahead of the note that brings a message to its next node.
+            self._live_seen = set()
         stretch = self.stretches[-1] if self.stretches else None
         if stretch is None or fact.since is None:
             self._begin(fact)

@@ -53,6 +53,8 @@ class Rules:
     """Whether nodes are started again."""
     has_past: bool = False
     """Whether the server may have had values before the run, to which the pieces of the run are added."""
+    several_nodes: bool = False
+    """Whether a client may move to a node that an ephemeral message has not reached yet."""
     margin: float = 2.0
     """Seconds by which the clocks and the order of observations may be wrong."""
     live_seconds: float = 10.0

@@ -76,7 +76,14 @@ async def _verify(
     fitting = min(retention.max_messages, retention.max_bytes // _LARGEST_BYTES)
     may_change = setup.may_lose_its_log(chaos=plan.chaos, foreign=bool(urls))
     restarts = plan.chaos and not urls
-    rules = Rules(retention, fitting, epoch_may_change=may_change, restarts=restarts, has_past=bool(urls))
+    rules = Rules(
+        retention,
+        fitting,
+        epoch_may_change=may_change,
+        restarts=restarts,
+        has_past=bool(urls),
+        several_nodes=max(setup.nodes, len(urls)) > 1,
+    )
     console.print(f"unmissed verify --seed {plan.seed}", highlight=False)
     with cancelled_by_sigterm():
         async with (
