@@ -487,9 +487,9 @@ async def stored(engine: PostgresEngine, writes: Sequence[Write], seen: Seen) ->
 async def test_a_pooler_without_its_option_is_reported(
     tmp_path: Path, server: PostgresServer, places: list[Place]
 ) -> None:
-    with PgBouncer(tmp_path, server) as bouncer:
-        with pytest.raises(ConfigurationError, match=r"behind PgBouncer, add \?notify=false"):
-            await at(bouncer.url.partition("?")[0], places).open()
+    refused = pytest.raises(ConfigurationError, match=r"behind PgBouncer, add \?notify=false")
+    with PgBouncer(tmp_path, server) as bouncer, refused:
+        await at(bouncer.url.partition("?")[0], places).open()
 
 
 def engine_at(url: str) -> PostgresEngine:
