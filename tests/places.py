@@ -18,7 +18,7 @@ from unmissed.core.window import Window
 from unmissed.logs.base import Log
 from unmissed.logs.urls import log_from_url
 
-SHARED = ("redis", "nats", "postgres")
+SHARED = ("redis", "postgres", "nats")
 LASTING = ("sqlite", "sqlite-normal", *SHARED)
 LOGS = ("memory", "sqlite", "sqlite-normal", *(pytest.param(kind, marks=pytest.mark.live) for kind in SHARED))
 """Every kind of log, as parameters of a test."""
