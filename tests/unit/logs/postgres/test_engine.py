@@ -324,9 +324,7 @@ async def test_a_standby_begins_an_epoch_if_no_node_has_read_the_primary(
 
 
 @pytest.mark.parametrize("damage", ["TRUNCATE unmissed.messages", "DROP SCHEMA unmissed CASCADE", EMPTY_ALL])
-async def test_a_log_that_was_emptied_begins_an_epoch(
-    damage: str, server: PostgresServer, places: list[Place]
-) -> None:
+async def test_a_log_that_was_emptied_begins_an_epoch(damage: str, server: PostgresServer, places: list[Place]) -> None:
     log, window = await at(server.url, places).open()
     first = await log.publish(drafts(3))
 
@@ -378,7 +376,9 @@ async def test_a_publish_that_is_tried_again_is_stored_once(server: PostgresServ
     await engine.connect()
     state = await engine.state(None)
     seen = Seen(state.epoch, state.latest, 0)
-    writes = [Write(drafts(2), key, b"fingerprint", asyncio.get_running_loop().create_future()) for key in (None, "-:k")]
+    writes = [
+        Write(drafts(2), key, b"fingerprint", asyncio.get_running_loop().create_future()) for key in (None, "-:k")
+    ]
 
     first = await engine.write(writes, seen)
     again = await engine.write(writes, seen)
@@ -418,9 +418,7 @@ async def test_notes_end_with_the_connection(server: PostgresServer) -> None:
     await engine.close()
 
 
-async def test_a_role_that_prefers_another_isolation_can_own_a_log(
-    server: PostgresServer, places: list[Place]
-) -> None:
+async def test_a_role_that_prefers_another_isolation_can_own_a_log(server: PostgresServer, places: list[Place]) -> None:
     async with connection_to(server) as connection:
         await connection.execute("ALTER ROLE unmissed SET default_transaction_isolation = 'repeatable read'")
 
