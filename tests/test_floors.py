@@ -13,6 +13,7 @@ FLOORS = [
     {"settings"},
     {"security"},
     {"logs"},
+    {"transactions"},
     {"delivery"},
     {"cluster"},
     {"application"},
@@ -69,7 +70,17 @@ def test_the_core_is_pure() -> None:
 
 
 def test_the_manager_and_what_it_stands_on_know_no_framework() -> None:
-    below = ("core/", "logs/", "delivery/", "cluster/", "application/", "running", "tracing", "manager")
+    below = (
+        "core/",
+        "logs/",
+        "transactions/",
+        "delivery/",
+        "cluster/",
+        "application/",
+        "running",
+        "tracing",
+        "manager",
+    )
 
     found = [
         module

@@ -18,7 +18,7 @@ from unmissed.cluster.presence_messages import PresenceState
 from unmissed.core.audience import Identity, granted_topics, keys_of
 from unmissed.core.close_codes import CloseCode
 from unmissed.core.errors import AlreadyRunning, InvalidMessage, NotRunning, UnknownConnection, WrongThread
-from unmissed.core.messages import Message, PublishOptions, Recipients, published
+from unmissed.core.messages import Message, PublishOptions, Recipients, TransactionOptions, published
 from unmissed.core.revocations import Revocations
 from unmissed.core.server_frames import PRESENCE_TYPE
 from unmissed.core.window import Page, Window
@@ -30,6 +30,7 @@ from unmissed.running import Clocks, Running
 from unmissed.security.access import NO_RENEWAL, Access, Subscription
 from unmissed.settings import Settings
 from unmissed.tracing import TracedRun, Tracer
+from unmissed.transactions.outbox import TransactionOutbox
 
 LEAVE_SECONDS = 3.0
 """The most seconds that leaving a manager takes, whatever its hooks and its log do."""
@@ -89,6 +90,7 @@ class ConnectionManager(Registration):
             wall_clock=wall_clock,
             max_message_bytes=self.settings.max_message_bytes,
         )
+        self._outbox = TransactionOutbox(self.settings)
         self._clocks = Clocks(clock, wall_clock)
         self._tracer = Tracer() if self.settings.trace else None
         self._revocations = Revocations(wall_clock=wall_clock)
@@ -124,6 +126,7 @@ class ConnectionManager(Registration):
                     hooks=self._hooks,
                     revocations=self._revocations,
                     clocks=self._clocks,
+                    outbox=self._outbox,
                 )
                 running.unused_settings = self._unused_settings
                 # Before the start, which may fail or be cancelled: the periodic checks run already.
@@ -356,6 +359,36 @@ class ConnectionManager(Registration):
             raise WrongThread(right_call="'await manager.publish(message)'")
         publishing = self._publish(message, options, ephemeral=ephemeral)
         return asyncio.run_coroutine_threadsafe(publishing, running.loop).result(timeout)
+
+    async def publish_in(self, target: Any, message: Mapping[str, Any], **options: Unpack[TransactionOptions]) -> None:
+        """Publish a message if, and only if, the transaction of ``target`` commits. It has no number before that.
+
+        ``target`` is an AsyncSession or AsyncConnection of SQLAlchemy, or a connection of asyncpg or psycopg, to the
+        database of the log (``UNMISSED_LOG_URL=postgresql://...``), or of ``UNMISSED_OUTBOX_URL``. A session is flushed
+        first. Publish after the change that the message reports: then messages have the order of the changes of each
+        row. Options are those of ``publish``, without ``idempotency_key`` and ``ephemeral``.
+
+        It may be called in any thread, and while the manager does not run. Raises InvalidMessage, InvalidTarget or
+        ConfigurationError, and executes nothing then; and the errors of the database.
+        """
+        await self._outbox.publish(target, message, options)
+
+    def publish_in_sync(self, target: Any, message: Mapping[str, Any], **options: Unpack[TransactionOptions]) -> None:
+        """Do the same in a Session or Connection of SQLAlchemy, or a connection of psycopg or Django."""
+        self._outbox.publish_sync(target, message, options)
+
+    async def position_in(self, target: Any) -> int:
+        """Return the number of the latest message, as a transaction in the database of the log sees it.
+
+        A state that is read in the same snapshot (REPEATABLE READ), or after this call, contains what messages up to
+        this number report. A client that begins with both receives the later ones, and may see a change twice.
+        Raises InvalidTarget or ConfigurationError.
+        """
+        return await self._outbox.position(target)
+
+    def position_in_sync(self, target: Any) -> int:
+        """Do the same in a Session or Connection of SQLAlchemy, or a connection of psycopg or Django."""
+        return self._outbox.position_sync(target)
 
     def get_messages_since(
         self,

@@ -43,10 +43,11 @@ from unmissed.delivery.inbox import RequestHandling
 from unmissed.delivery.measures import NodeMeasures
 from unmissed.delivery.socket import Socket
 from unmissed.framework_names import server_stops
-from unmissed.logs.base import Log, Publication
+from unmissed.logs.base import Log, Publication, Wakeable
 from unmissed.security.access import Access, Subscription
 from unmissed.settings import Settings
 from unmissed.tasks import Pace, end
+from unmissed.transactions.outbox import TransactionOutbox
 
 NOT_ACCEPTING = "not accepting connections: the server is starting or shutting down"
 
@@ -127,6 +128,7 @@ class Running:
         hooks: Hooks,
         revocations: Revocations,
         clocks: Clocks,
+        outbox: TransactionOutbox,
     ) -> None:
         self.window = window
         self.loop = asyncio.get_running_loop()
@@ -206,6 +208,8 @@ class Running:
             else None
         )
         self._presenting: asyncio.Task[None] | None = None
+        self._outbox = outbox
+        self._relay = outbox.relay(lambda drafts, key: self._store(drafts, key=key))
         # After ``open``, which replays messages without a listener: each client reads them from its own position.
         log.subscribe(self._fan_out)
         self._checks = Checks(
@@ -221,6 +225,11 @@ class Running:
     async def start(self) -> None:
         """Join the cluster. On a shared log, wait for the logouts that the other nodes know: see ``Nodes.start``."""
         await self.cluster.nodes.start()
+        if self._relay is not None:
+            await self._relay.start()
+        wakeable = self._relay or self._log.channel
+        if isinstance(wakeable, Wakeable):
+            self._outbox.connect(wakeable.wake)
         if self._presence is not None:
             self._presenting = self.loop.create_task(self._presence.run())
 
@@ -229,6 +238,9 @@ class Running:
         # First: a publish that is waiting for readers holds this object, and must be refused when it continues.
         self._stopped = True
         self._checking.cancel()
+        self._outbox.disconnect()
+        if self._relay is not None:
+            await self._relay.stop()
         if self._presenting is not None:
             await end(self._presenting)
         self._requests.stop()
@@ -271,8 +283,9 @@ class Running:
 
     @property
     def detailed_problem(self) -> str | None:
-        """Why the log, the periodic checks or the notes between nodes fail. Only for operators: it names addresses."""
-        return self._log.unavailable or self._checks.problem or self.cluster.nodes.problem
+        """Why the log, the checks, the notes or the outbox fail. Only for operators: it names addresses."""
+        relayed = None if self._relay is None else self._relay.problem
+        return self._log.unavailable or self._checks.problem or self.cluster.nodes.problem or relayed
 
     def _facts(self) -> dict[str, Any]:
         """Return what operators see of this node on any other."""

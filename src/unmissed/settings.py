@@ -157,7 +157,17 @@ class Settings(BaseSettings):
     )
     log_url: str = Field(
         default="memory:",
-        description="Where the log is stored: memory:, or a URL such as sqlite:unmissed.db, redis://host, nats://host.",
+        description=(
+            "Where the log is stored: memory:, or a URL such as sqlite:unmissed.db, postgresql://host/database, "
+            "redis://host, nats://host."
+        ),
+    )
+    outbox_url: str = Field(
+        default="",
+        description=(
+            "Where transactions publish if the log is in no PostgreSQL: a URL such as postgresql://host/database. "
+            "Its messages are moved to the log."
+        ),
     )
     publish_seconds: Positive = Field(
         default=2.0,

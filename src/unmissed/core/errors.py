@@ -10,6 +10,7 @@
     ├── InvalidPosition         ``since`` is not a sequence number
     ├── OutdatedState           the rest of a state was requested, and its epoch has ended
     ├── InvalidTopic            a name that no topic can have, or too many topics
+    ├── InvalidTarget           nothing can be published in this object, or it has no transaction
     ├── TopicRefused            a topic that the client may not follow
     ├── ScopeRequired           the token does not have the scope for this
     ├── CommandError            raised by a command of the application: the text is sent to the client
@@ -86,6 +87,15 @@ class OutdatedState(UnmissedError):
 
 class InvalidTopic(UnmissedError, ValueError):
     """A name that no topic can have, or too many topics. The text is safe to send back."""
+
+
+class InvalidTarget(UnmissedError, TypeError):
+    """What a message cannot be published in: another object, or one without a transaction. Nothing was executed."""
+
+    def __init__(self, needed: str, target: object = None, *, other: str | None = None) -> None:
+        given = "" if target is None else f" It is {type(target).__module__}.{type(target).__qualname__}."
+        instead = "" if other is None else f" Call {other} for it."
+        super().__init__(f"a message is published in {needed}.{given}{instead}")
 
 
 class TopicRefused(UnmissedError):

@@ -211,8 +211,8 @@ class Recipients(TypedDict, total=False):
     """The first topic decides how long the message is retained."""
 
 
-class PublishOptions(Recipients, total=False):
-    """How a message is published. What is left out may be in the message itself, except the idempotency key."""
+class TransactionOptions(Recipients, total=False):
+    """How a message is published in a transaction. What is left out may be in the message itself."""
 
     key: str | None
     """The message is the value of this key, and replaces the earlier one with the same recipients."""
@@ -220,11 +220,16 @@ class PublishOptions(Recipients, total=False):
     """The message adds a piece to the value instead."""
     deleted: bool
     """The value ends with this message instead."""
+
+
+class PublishOptions(TransactionOptions, total=False):
+    """How a message is published. What is left out may be in the message itself, except the idempotency key."""
+
     idempotency_key: str | None
     """Repeating it with the same message publishes nothing, and returns the first message."""
 
 
-def published(message: Mapping[str, Any], options: PublishOptions) -> Mapping[str, Any]:
+def published(message: Mapping[str, Any], options: TransactionOptions) -> Mapping[str, Any]:
     """Return the message with its recipients and key.
 
     Raises InvalidMessage for one string in place of a list, and TypeError for an unknown option.

@@ -7,7 +7,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -71,7 +70,7 @@ class PostgresServer(EngineServer):
         return installed(cls.program)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, to all processes of the server if it stops or kills them. It ends without waiting for clients."""
+        """Send a signal, to all processes if it stops or kills them. SIGTERM ends clients instead of waiting."""
         children = self.children if number in _WITH_ALL and self.running else []
         super().signal(signal.SIGINT if number == signal.SIGTERM else number)
         for child in children:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from unmissed.core.messages import Draft, Message
 from unmissed.core.receipts import Receipt
@@ -58,6 +58,15 @@ class Channel(Protocol):
 
         It may yield another empty note when listening begins again.
         """
+        ...
+
+
+@runtime_checkable
+class Wakeable(Protocol):
+    """Is a channel, too, of a log in a database: transactions publish past the node."""
+
+    def wake(self) -> None:
+        """Look at once for what a transaction has published, which has committed."""
         ...
 
 

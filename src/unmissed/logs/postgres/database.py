@@ -23,7 +23,7 @@ _CLOSE_SECONDS = 0.5
 Purpose = Literal["number", "read", "note"]
 """What a connection is for. Each is used by one task at a time, and none waits for another."""
 
-Connection = Any
+DatabaseConnection = Any
 """A connection of asyncpg: that it is a generic class is of no use here."""
 
 _REFUSED = (
@@ -64,7 +64,7 @@ class Database:
         self.address = address
         self._channel = channel
         self._heard = heard
-        self._connections: dict[Purpose, Connection] = {}
+        self._connections: dict[Purpose, DatabaseConnection] = {}
         self._locks: dict[Purpose, asyncio.Lock] = {}
         self._is_open = False
         self._has_connected = False
@@ -83,7 +83,9 @@ class Database:
             await _close(connection)
 
     @contextlib.asynccontextmanager
-    async def connection(self, purpose: Purpose, *, seconds: float | None = CALL_SECONDS) -> AsyncIterator[Connection]:
+    async def connection(
+        self, purpose: Purpose, *, seconds: float | None = CALL_SECONDS
+    ) -> AsyncIterator[DatabaseConnection]:
         """Yield the connection for this purpose, alone, for a time.
 
         Raises LogUnavailable for every error of the server and the network, and SchemaMissing for a missing table or
@@ -121,7 +123,7 @@ class Database:
             self._lose_all()
             raise
 
-    async def _connected(self, purpose: Purpose) -> Connection:
+    async def _connected(self, purpose: Purpose) -> DatabaseConnection:
         """Return a new connection. Once one was found, the database can be used, and a refusal is temporary."""
         if not self._is_open:
             raise NotRunning
@@ -139,7 +141,7 @@ class Database:
                     await self._listen(connection)
         return connection
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> DatabaseConnection:
         """Return a new connection to a server that a log can use."""
         options: dict[str, Any] = {}
         if self.address.notify:
@@ -173,19 +175,19 @@ class Database:
         for connection in self._take_all():
             connection.terminate()
 
-    def _take_all(self) -> list[Connection]:
+    def _take_all(self) -> list[DatabaseConnection]:
         connections = [*self._connections.values()]
         self._connections.clear()
         return connections
 
-    async def _listen(self, connection: Connection) -> None:
+    async def _listen(self, connection: DatabaseConnection) -> None:
         heard = self._heard
         if heard is not None:
             await connection.add_listener(self._channel, lambda *event: heard(event[-1]))
             connection.add_termination_listener(lambda _: heard(""))
 
 
-async def _close(connection: Connection) -> None:
+async def _close(connection: DatabaseConnection) -> None:
     try:
         await connection.close(timeout=_CLOSE_SECONDS)
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):

@@ -160,7 +160,7 @@ class PostgresEngine:
             )
 
     async def receive(self) -> AsyncGenerator[bytes]:
-        """Yield an empty note when listening begins, then each note. Raises LogUnavailable when connections are renewed."""
+        """Yield an empty note when listening, then each note. Raises LogUnavailable when connections are renewed."""
         schema = quoted(self.address.schema)
         losses = self._database.losses
         async with self._database.connection("read"):

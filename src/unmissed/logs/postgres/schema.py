@@ -5,6 +5,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from unmissed.core.errors import ConfigurationError
+from unmissed.core.server_frames import RESERVED_TYPES
 
 FORMAT = 1
 """The version of the tables and functions. It grows with each change of them."""
@@ -12,8 +13,8 @@ FORMAT = 1
 SchemaKind = Literal["log", "outbox"]
 
 _FILES: dict[SchemaKind, Sequence[str]] = {
-    "log": ("outbox", "tables", "life", "numbering", "nodes", "upkeep", "rights"),
-    "outbox": ("outbox", "relay", "rights"),
+    "log": ("outbox", "lease", "tables", "life", "numbering", "nodes", "upkeep", "rights"),
+    "outbox": ("outbox", "lease", "relay", "rights"),
 }
 _LOCK = 8_087_521_465
 """The key of the advisory lock under which schemas are created: one at a time, in each database."""
@@ -29,7 +30,8 @@ def schema_sql(name: str, kind: SchemaKind) -> str:
     head = f"CREATE SCHEMA {{schema}};\nCOMMENT ON SCHEMA {{schema}} IS 'unmissed {kind} format {FORMAT}';\n"
     folder = resources.files(__package__).joinpath("sql")
     files = (folder.joinpath(f"{file}.sql").read_text() for file in _FILES[kind])
-    return "\n".join([head, *files]).replace("{schema}", quoted(name))
+    reserved = ", ".join(f"'{each}'" for each in sorted(RESERVED_TYPES))
+    return "\n".join([head, *files]).replace("{schema}", quoted(name)).replace("{reserved}", reserved)
 
 
 async def create_schema(connection: Any, name: str, kind: SchemaKind) -> None:

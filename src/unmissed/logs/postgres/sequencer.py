@@ -21,7 +21,7 @@ from unmissed.logs.postgres.schema import create_schema, quoted
 from unmissed.logs.writer import Stored, Write
 
 SETTLE_MS = 1_500
-"""How long nothing is stored after a restart of the server, or after a failover, so that all nodes can connect first."""
+"""How long nothing is stored after a restart of the server or a failover, so that all nodes can connect first."""
 
 _RETRY_MS = 60_000
 """How long a retry of a publish without an idempotency key is recognised."""
@@ -91,7 +91,7 @@ class Sequencer:
             )
 
     async def look(self, seen: Seen) -> Pass:
-        """Return the state of the log. If it may have lost messages, that is settled first, as far as that is possible."""
+        """Return the state of the log. If it may have lost messages, that is settled first, as far as possible."""
         query = f"SELECT * FROM {self._schema}.look($1, $2, $3, $4, $5)"
         async with self._database.connection("read") as connection:
             row = await connection.fetchrow(query, *self._facts(seen))

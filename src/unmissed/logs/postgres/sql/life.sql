@@ -1,29 +1,39 @@
 -- The life of a log: which copy of the data this is, what a node has read of it, and when another epoch begins.
 
-CREATE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+-- A copy of the data has another system identifier, another timeline, or, after a dump, another database or table.
+CREATE FUNCTION {schema}.server_identity() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN concat_ws(
+        '/', (SELECT system_identifier FROM pg_control_system()),
+        left(pg_walfile_name(pg_current_wal_lsn()), 8),
+        (SELECT oid FROM pg_database WHERE datname = current_database()),
+        '{schema}.life'::regclass::oid
+    );
+END
 $$;
 
--- A copy has another system identifier, another timeline, or, after a dump, another database or schema.
-CREATE FUNCTION {schema}.server_identity() RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT concat_ws(
-        '/', (SELECT system_identifier FROM pg_catalog.pg_control_system()),
-        left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
-        (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()),
-        (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = '{schema}.life'::regclass)
-    )
+-- The run of the server, with what else of the identity changes without a restart. It costs a tenth of the identity, which
+-- is only looked at after a change.
+CREATE FUNCTION {schema}.server_run() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN concat_ws(
+        '/', extract(epoch FROM pg_postmaster_start_time()),
+        (SELECT oid FROM pg_database WHERE datname = current_database()),
+        '{schema}.life'::regclass::oid
+    );
+END
 $$;
 
-CREATE FUNCTION {schema}.server_run() RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT extract(epoch FROM pg_postmaster_start_time())::text
-$$;
-
--- The newest message, or, before the first one, the number before it.
+-- The newest message, or, before the first one, the number before it. In plpgsql, the plan is made once for a connection.
 CREATE FUNCTION {schema}.newest(OUT number bigint, OUT log_ms bigint, OUT unix_ms bigint, OUT seen pg_snapshot)
-LANGUAGE sql STABLE AS $$
-    SELECT coalesce(m.number, l.first_number - 1), m.log_ms, m.unix_ms, m.seen
-    FROM {schema}.life AS l
-    LEFT JOIN LATERAL (SELECT * FROM {schema}.messages ORDER BY number DESC LIMIT 1) AS m ON true
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    SELECT m.number, m.log_ms, m.unix_ms, m.seen INTO number, log_ms, unix_ms, seen
+    FROM {schema}.messages AS m ORDER BY m.number DESC LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT l.first_number - 1 INTO number FROM {schema}.life AS l;
+    END IF;
+END
 $$;
 
 -- Whether messages that a node has read are missing, or other messages have their numbers.
@@ -58,8 +68,8 @@ BEGIN
     life.settle_until_ms := 0;
     life.skips := false;
     life.has_begun := false;
-    DELETE FROM {schema}.messages;
     PERFORM {schema}.forget_archive();
+    DELETE FROM {schema}.messages;
     RETURN life;
 END
 $$;
@@ -71,25 +81,24 @@ CREATE FUNCTION {schema}.continued(
 ) RETURNS {schema}.life LANGUAGE plpgsql AS $$
 DECLARE
     now_ms bigint := {schema}.now_us() / 1000;
-    server text := {schema}.server_identity();
     run text := {schema}.server_run();
 BEGIN
     IF life.epoch = '' OR {schema}.has_lost(life, latest, seen_epoch, seen_latest, seen_ms) THEN
         RETURN {schema}.begin_epoch(life, latest, new_epoch, wanted_first, seen_epoch, seen_latest);
     END IF;
-    IF life.server <> server OR life.run <> run THEN
+    IF life.run <> run THEN
         -- This copy may be an old one. Before a number is used, nodes that have read more get time to report it.
         -- Numbers continue above the clock, where no copy can have used one.
-        life.server := server;
         life.run := run;
+        life.server := {schema}.server_identity();
         life.settle_until_ms := now_ms + settle_ms;
         life.skips := true;
     END IF;
     -- The clock of the server may have been set back.
     life.settle_until_ms := least(life.settle_until_ms, now_ms + settle_ms);
-    IF life.trusted <> server THEN
+    IF life.trusted <> life.server THEN
         IF seen_epoch = life.epoch AND seen_server = life.trusted THEN
-            life.trusted := server;
+            life.trusted := life.server;
         ELSIF now_ms >= life.settle_until_ms THEN
             RETURN {schema}.begin_epoch(life, latest, new_epoch, wanted_first, seen_epoch, seen_latest);
         END IF;
@@ -115,7 +124,9 @@ $$;
 
 -- The number of the latest message, as the snapshot of the caller sees it: a state that is read in the same snapshot
 -- contains what all messages up to this number report.
-CREATE FUNCTION {schema}.position() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+CREATE FUNCTION {schema}.position() RETURNS bigint LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT greatest(0, number) FROM {schema}.newest()
+BEGIN
+    RETURN (SELECT greatest(0, number) FROM {schema}.newest());
+END
 $$;

@@ -25,7 +25,7 @@ BEGIN
     SELECT * INTO held FROM {schema}.life;
     SELECT * INTO newest FROM {schema}.newest();
     in_doubt := held.one IS NULL OR held.epoch = '' OR held.trusted <> held.server
-        OR held.server <> {schema}.server_identity() OR held.run <> {schema}.server_run()
+        OR held.run <> {schema}.server_run()
         OR {schema}.has_lost(held, newest.number, seen_epoch, seen_latest, seen_ms);
     wait_ms := greatest(0, held.settle_until_ms - {schema}.now_us() / 1000);
     epoch := held.epoch;

@@ -1,4 +1,4 @@
--- The tables of a log. Those that can be rebuilt are UNLOGGED: they are empty after a crash of the server.
+-- The tables of a log.
 
 -- One row. Its lock is held while numbers are given out. It changes with an epoch or a server, not with each batch.
 CREATE TABLE {schema}.life (
@@ -60,19 +60,6 @@ CREATE TABLE {schema}.clock (
     unix_ms bigint NOT NULL,
     keys_ms bigint NOT NULL
 ) WITH (fillfactor = 50);
-
--- Who looks for rows of the outbox, and does the upkeep. It fences nothing.
-CREATE UNLOGGED TABLE {schema}.lease (
-    one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    holder text NOT NULL,
-    until_ms bigint NOT NULL
-) WITH (fillfactor = 50);
-
-CREATE UNLOGGED TABLE {schema}.notes (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    unix_ms bigint NOT NULL,
-    note bytea NOT NULL
-);
 
 -- Insert the rows of the tables that have one: at the creation, and after somebody has emptied the tables.
 CREATE FUNCTION {schema}.fill() RETURNS void LANGUAGE sql AS $$

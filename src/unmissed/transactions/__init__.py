@@ -1,0 +1,1 @@
+"""Publishing in the database transactions of an application."""
