@@ -43,7 +43,9 @@ async def read_archive(connection: DatabaseConnection, schema: str, retention: R
                 times = decode_ms(row["unix_ms"]), decode_ms(row["log_ms"])
                 records.append(Record(number, *times, decode_draft(row["draft"])))
             except ValueError as error:
-                logger.warning("message %d is damaged, and counts as lost for every client: %s", number, error)
+                # The engine has logged what cannot be read in the tail.
+                if row["is_archived"]:
+                    logger.warning("message %d is damaged, and counts as lost for every client: %s", number, error)
                 unknown = max(unknown, number)
             if row["partial"]:
                 partial.add(number)
@@ -62,8 +64,8 @@ async def _rows(connection: DatabaseConnection, name: str, before: int) -> Async
     """Yield what is archived of this epoch below a number, in ascending order and in pieces."""
     query = (
         f"SELECT * FROM ("
-        f"SELECT number, unix_ms, log_ms, partial, draft FROM {name}.archive "
-        f"UNION ALL SELECT number, unix_ms, log_ms, false, draft FROM {name}.messages"
+        f"SELECT number, unix_ms, log_ms, draft, partial, true AS is_archived FROM {name}.archive "
+        f"UNION ALL SELECT number, unix_ms, log_ms, draft, false, false FROM {name}.messages"
         f") AS retained WHERE number > $1 AND number < $2 ORDER BY number LIMIT {_PIECE}"
     )
     after = await connection.fetchval(f"SELECT first_number - 1 FROM {name}.life")
