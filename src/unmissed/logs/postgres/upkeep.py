@@ -13,7 +13,7 @@ from unmissed.logs.postgres.schema import quoted
 logger = logging.getLogger("unmissed")
 
 _LEAST_TAIL = 1_000
-_MOST_ROWS = 5_000
+_MOST_ROWS = 2_000
 _MOST_BYTES = 16_777_216
 """The most that one step trims, in some ten milliseconds."""
 
