@@ -19,7 +19,7 @@ def decode_draft(stored: bytes) -> Draft:
     first, head, tail = stored.split(b"\n")
     if not head.startswith(b'{"type":'):
         raise ValueError("it is no message with a type")
-    audience, value = _decode_head(first)
+    audience, value = decode_head(first)
     return Draft(head, tail, audience, value=value)
 
 
@@ -33,8 +33,19 @@ def decode_message(stored: bytes, *, number: int, unix_ms: int, appended_at: flo
     first, payload = stored.split(b"\n")
     if b'"sequence_number":%d,' % number not in payload:
         raise ValueError("it has another number, or none")
-    audience, value = _decode_head(first)
+    audience, value = decode_head(first)
     return Message(number, rfc3339(unix_ms / 1000), payload, audience, appended_at, value)
+
+
+def decode_head(stored: bytes) -> tuple[Audience, Value | None]:
+    """Return the audience and the value that the first line of an encoded message says. Raises ValueError."""
+    if not stored:
+        return EVERYONE, None
+    match decode_json(stored):
+        case {"keys": keys, "key": str(key), "append": bool(append), "deleted": bool(deleted)}:
+            return _audience(keys), Value(key, append, deleted)
+        case keys:
+            return _audience(keys), None
 
 
 def decode_keys(stored: bytes) -> Sequence[str] | None:
@@ -62,16 +73,6 @@ def _encode_head(message: Draft | Message) -> bytes:
     if value is None:
         return b"" if keys is None else encode_json(keys)
     return encode_json({"keys": keys, "key": value.key, "append": value.append, "deleted": value.deleted})
-
-
-def _decode_head(stored: bytes) -> tuple[Audience, Value | None]:
-    if not stored:
-        return EVERYONE, None
-    match decode_json(stored):
-        case {"keys": keys, "key": str(key), "append": bool(append), "deleted": bool(deleted)}:
-            return _audience(keys), Value(key, append, deleted)
-        case keys:
-            return _audience(keys), None
 
 
 def _audience(keys: object) -> Audience:
