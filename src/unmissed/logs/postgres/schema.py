@@ -16,6 +16,7 @@ _FILES: dict[SchemaKind, Sequence[str]] = {
     "log": ("outbox", "lease", "tables", "life", "numbering", "nodes", "upkeep", "rights"),
     "outbox": ("outbox", "lease", "relay", "rights"),
 }
+_ARTICLES: dict[SchemaKind, str] = {"log": "a log", "outbox": "an outbox"}
 _LOCK = 8_087_521_465
 """The key of the advisory lock under which schemas are created: one at a time, in each database."""
 
@@ -60,11 +61,10 @@ def _check(comment: str | None, name: str, kind: SchemaKind) -> bool:
     if comment is None:
         return False
     match comment.split():
-        case ["unmissed", found, "format", version] if version.isdecimal():
+        case ["unmissed", ("log" | "outbox") as found, "format", version] if version.isdecimal():
             if found != kind:
-                raise ConfigurationError(
-                    f"the schema {name!r} has a {found}, not a {kind}: choose another with ?name= in the URL"
-                )
+                other = f"{_ARTICLES[found]}, not of {_ARTICLES[kind]}"
+                raise ConfigurationError(f"the schema {name!r} is of {other}: choose another with ?name= in the URL")
             if int(version) != FORMAT:
                 raise ConfigurationError(_other_version(name, int(version)))
             return True

@@ -433,7 +433,7 @@ async def test_a_role_that_prefers_another_isolation_can_own_a_log(server: Postg
     [
         ("COMMENT ON SCHEMA unmissed IS 'unmissed log format 2'", "newer version of unmissed .*: update this node"),
         ("COMMENT ON SCHEMA unmissed IS 'unmissed log format 0'", "older version .* DROP SCHEMA"),
-        ("COMMENT ON SCHEMA unmissed IS 'unmissed outbox format 1'", "has a outbox, not a log: choose another"),
+        ("COMMENT ON SCHEMA unmissed IS 'unmissed outbox format 1'", "is of an outbox, not of a log: choose another"),
         ("COMMENT ON SCHEMA unmissed IS NULL", "belongs to another program: choose another"),
     ],
 )
