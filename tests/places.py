@@ -74,7 +74,7 @@ class Place:
                     await redis.xadd(f"{{{name}}}:messages", {"ms": "1", "draft": "no"}, id=f"{window.latest + 1}-0")
             case "postgresql":
                 connection = await asyncpg.connect(self.url.partition("?")[0])
-                query = f'UPDATE "{name}".messages SET draft = $1 WHERE number = $2'  # noqa: S608  # our own name
+                query = f'UPDATE "{name}".messages SET draft = $1 WHERE number = $2'  # our own name
                 await connection.execute(query, b"no", window.latest)
                 await connection.close()
             case _:
