@@ -14,6 +14,7 @@ from unmissed.core.errors import ConfigurationError
 from unmissed.lab.bench.load import body_of
 from unmissed.lab.bench.target import Target
 from unmissed.lab.engine_servers import NatsServer, RedisServer
+from unmissed.lab.postgres_servers import PostgresServer
 from unmissed.testing import LiveServer
 
 SMALL = ["bench", "--connections", "20", "--messages", "10"]
@@ -50,7 +51,7 @@ def test_both_servers_are_measured_in_one_run(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_logs_are_measured_in_the_same_run(tmp_path: Path) -> None:
-    for engine in (RedisServer, NatsServer):
+    for engine in (RedisServer, NatsServer, PostgresServer):
         skip_without(engine)
     file = tmp_path / "figures.md"
 
@@ -59,7 +60,7 @@ def test_the_logs_are_measured_in_the_same_run(tmp_path: Path) -> None:
     assert 0 == result.exit_code, result.output
     servers, logs = file.read_text().split("\n\n")
     assert servers.startswith("|  | unmissed |\n|---|---|\n| memory: idle connection, kB |")
-    assert logs.startswith("|  | memory | SQLite | SQLite normal | Redis | NATS |\n")
+    assert logs.startswith("|  | memory | SQLite | SQLite normal | PostgreSQL | Redis | NATS |\n")
     assert "| 20 messages a second to 100 clients: CPU of a delivery, us |" in logs
 
 

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from typer.testing import CliRunner, Result
 
+from engines import skip_without
 from support import nths, portable_is_long
 from unmissed.cli.app import app
 from unmissed.core.audience import Audience
@@ -22,9 +24,11 @@ from unmissed.core.evictions import Evictions
 from unmissed.core.messages import Message, Value
 from unmissed.core.window import Located, Outcome, Window
 from unmissed.delivery.portable import AsgiWebSocket
-from unmissed.lab.verify import participants
+from unmissed.lab.postgres_servers import PgBouncer, PostgresServer
+from unmissed.lab.verify import deployment, participants
 from unmissed.lab.verify.facts import Delivered
 from unmissed.lab.verify.websocket_clients import WebSocketClient
+from unmissed.logs.postgres.schema import schema_sql
 from unmissed.settings import Settings
 from unmissed.testing import SECRET, LiveServer
 
@@ -112,6 +116,60 @@ def test_one_token_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert 0 == result.exit_code, result.output
     assert {"kept"} == set(verdicts(result.output).values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [(), ("--pgbouncer",)])
+def test_transactions_are_delivered_if_they_are_committed(options: Sequence[str]) -> None:
+    skip_without(PostgresServer)
+    if options:
+        skip_without(PgBouncer)
+
+    result = verify("--log", "postgres", "--nodes", "2", "--seconds", "8s", *options)
+
+    assert 0 == result.exit_code, result.output
+    assert 12 == len(verdicts(result.output))
+    assert {"kept"} == set(verdicts(result.output).values())
+    assert count(result.output, "kill -9 of a node") >= 1
+    assert count(result.output, "kill -9 of the engine") >= 1
+    assert count(result.output, "end of a backend") >= 1
+    assert 10 < count(result.output, r"\(committed") < count(result.output, "transactions")
+
+
+def forgets_open_transactions(sql: str) -> str:
+    """Number what was published since the batch before, and nothing of transactions that were open then."""
+    known = "xact = ANY (ARRAY(SELECT pg_snapshot_xip(newest.seen)))"
+    assert known in sql
+    return sql.replace(known, "false")
+
+
+def numbers_backwards(sql: str) -> str:
+    known = "array_agg(draft ORDER BY id)"
+    assert known in sql
+    return sql.replace(known, "array_agg(draft ORDER BY id DESC)")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("plant", [forgets_open_transactions, numbers_backwards])
+def test_a_planted_fault_of_the_database_is_caught(
+    plant: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without(PostgresServer)
+
+    class FaultyServer(PostgresServer):
+        async def launch(self) -> None:
+            await super().launch()
+            connection = await asyncpg.connect(self.url)
+            if not await connection.fetchval("SELECT to_regnamespace('unmissed')"):
+                await connection.execute(plant(schema_sql("unmissed", "log")))
+            await connection.close()
+
+    monkeypatch.setattr(deployment, "PostgresServer", FaultyServer)
+
+    result = verify("--log", "postgres", "--no-chaos", "--seconds", "3s")
+
+    assert 1 == result.exit_code, result.output
+    assert "broken" == verdicts(result.output)["transactions"]
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]

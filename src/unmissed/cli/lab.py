@@ -88,7 +88,11 @@ def bench(
         Literal["tutorial", "unmissed"] | None, typer.Option(help="Also measure this; ignored with --url.")
     ] = None,
     logs: Annotated[
-        bool, typer.Option("--logs", help="Also measure each log; needs redis-server and nats-server.")
+        bool,
+        typer.Option(
+            "--logs",
+            help="Also measure each log; needs redis-server and nats-server, and takes PostgreSQL if installed.",
+        ),
     ] = False,
     url: Annotated[
         str | None, typer.Option(help="Measure the server at this URL, with UNMISSED_TOKEN, instead of a new one.")

@@ -9,10 +9,12 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
+from unmissed.core.errors import ConfigurationError
 from unmissed.lab.bench.figures import Figure, as_json, as_markdown, table
 from unmissed.lab.bench.scenarios import Workload, measure, measure_log
 from unmissed.lab.bench.target import BUILT_IN, Target, load_on_other_cores, local
-from unmissed.lab.engine_servers import NatsServer, RedisServer
+from unmissed.lab.engine_servers import EngineServer, NatsServer, RedisServer
+from unmissed.lab.postgres_servers import PostgresServer
 
 Runs = dict[str, Sequence[Figure]]
 PlotFigures = Callable[[Runs], None]
@@ -77,7 +79,7 @@ def _servers(subjects: Subjects) -> list[tuple[str, str | None]]:
 
 @contextmanager
 def _log_urls() -> Iterator[Iterator[tuple[str, str]]]:
-    """Start an engine when its turn comes; without its program, the run ends before it begins."""
+    """Start an engine when its turn comes; without Redis or NATS, the run ends before it begins."""
     for engine in (RedisServer, NatsServer):
         engine.path()
     with TemporaryDirectory() as name, ExitStack() as engines:
@@ -88,10 +90,22 @@ def _each_log(folder: Path, engines: ExitStack) -> Iterator[tuple[str, str]]:
     yield "memory", "memory:"
     yield "SQLite", f"sqlite:{folder}/full.db"
     yield "SQLite normal", f"sqlite:{folder}/normal.db?synchronous=normal"
+    if _is_installed(PostgresServer):
+        postgres = engines.enter_context(PostgresServer(_new(folder, "postgres")))
+        yield "PostgreSQL", postgres.url
+        postgres.kill()
     redis = engines.enter_context(RedisServer(_new(folder, "redis"), options=["--appendfsync", "everysec"]))
     yield "Redis", redis.url
     redis.kill()
     yield "NATS", engines.enter_context(NatsServer(_new(folder, "nats"))).url
+
+
+def _is_installed(engine: type[EngineServer]) -> bool:
+    try:
+        engine.path()
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _new(folder: Path, name: str) -> Path:
