@@ -74,9 +74,8 @@ class Place:
                     await redis.xadd(f"{{{name}}}:messages", {"ms": "1", "draft": "no"}, id=f"{window.latest + 1}-0")
             case "postgresql":
                 connection = await asyncpg.connect(self.url.partition("?")[0])
-                await connection.execute(
-                    f'UPDATE "{name}".messages SET draft = $1 WHERE number = $2', b"no", window.latest
-                )
+                query = f'UPDATE "{name}".messages SET draft = $1 WHERE number = $2'  # our own name
+                await connection.execute(query, b"no", window.latest)
                 await connection.close()
             case _:
                 client = await nats.connect(self.url.partition("?")[0])

@@ -5,9 +5,11 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jose import jwt
 
+from pages import DOCS, README, ROOT, blocks, executed
 from unmissed import JwtVerifier, LogUnavailable, Settings
 from unmissed.api.identity import AUTHENTICATION_SECONDS
 from unmissed.api.message_routes import PATH
@@ -36,35 +39,20 @@ from unmissed.server.deadlines import BODY_SECONDS, HEAD_SECONDS
 from unmissed.server.http_requests import MAX_HEAD_BYTES, MAX_URL_BYTES
 from unmissed.testing import SECRET, LiveServer
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-DOCS = {path.name: path.read_text() for path in (ROOT / ".github" / "docs").glob("*.md")}
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def executed(page: str, text: str) -> dict[str, Any]:
-    """Run the Python of a page in order, as one program, and return its names."""
-    names: dict[str, Any] = {"__name__": page}
-    for block in blocks("python", text):
-        exec(compile(block, page, "exec"), names)  # noqa: S102  # that is the point
-    return names
-
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the README's Python in order, as one program, and return its names."""
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Run the README's Python in order, as one program, in an empty folder, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    return executed("README.md", README)
+    monkeypatch.chdir(tmp_path)
+    return executed("README.md")
 
 
 @pytest.fixture
 def login_example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run the Python of the page about authentication, and return its names."""
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    return executed("authentication.md", DOCS["authentication.md"])
+    return executed("authentication.md")
 
 
 @pytest.fixture
@@ -73,17 +61,19 @@ def served(example: dict[str, Any]) -> Iterator[LiveServer]:
         yield server
 
 
-def test_the_example_application_publishes_and_recovers(served: LiveServer) -> None:
+def test_the_example_application_commits_and_publishes(served: LiveServer, tmp_path: Path) -> None:
     with httpx.Client(base_url=served.url, headers=served.headers()) as http:
-        first = http.post("/orders", params={"item": "tea"}).json()
-        assert first + 1 == http.post("/reports").json()
+        numbers = [http.post("/orders", params={"item": item}).json() for item in ("tea", "cake")]
         messages = http.get("/websocket/messages", params={"since": 0}).json()["messages"]
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        stored = database.execute("SELECT item FROM orders").fetchall()
 
-    assert ["order", "report"] == [message["type"] for message in messages]
+    assert numbers == [message["sequence_number"] for message in messages]
+    assert [("tea",), ("cake",)] == stored == [(message["data"]["item"],) for message in messages]
 
 
 async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
-    example = executed("applications.md", DOCS["applications.md"])
+    example = executed("applications.md")
     watching = asyncio.create_task(example["watch"](served.url, served.token()))
     while "hello" not in capsys.readouterr().out:
         await asyncio.to_thread(served.publish, "chat", "hello")
@@ -94,7 +84,7 @@ async def test_the_example_client_prints_what_comes(served: LiveServer, capsys: 
 
 
 async def test_the_example_test_passes_and_the_example_script_publishes_once(served: LiveServer) -> None:
-    example = executed("applications.md", DOCS["applications.md"])
+    example = executed("applications.md")
 
     await example["test_a_paid_order_is_announced"]()
     numbers = [await asyncio.to_thread(example["announce"], served.url, served.token(), 42) for _ in range(2)]
@@ -104,7 +94,7 @@ async def test_the_example_test_passes_and_the_example_script_publishes_once(ser
 
 def test_the_example_handler_answers_503_without_the_address_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    app = executed("applications.md", DOCS["applications.md"])["app"]
+    app = executed("applications.md")["app"]
 
     async def pay() -> None:
         raise LogUnavailable("redis://engine:6379: connection refused")
@@ -118,7 +108,7 @@ def test_the_example_handler_answers_503_without_the_address_of_the_engine(monke
 
 async def test_the_example_requests_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
-    example = executed("applications.md", DOCS["applications.md"])
+    example = executed("applications.md")
     with LiveServer(example["app"], manager=example["manager"]) as server:
         number = await example["order"](server.url, server.token(topics=["rooms.*"]))
 
@@ -192,8 +182,9 @@ def test_the_limits_that_the_security_page_names_are_those_of_the_code() -> None
 @pytest.mark.parametrize("page", sorted(DOCS))
 def test_the_python_of_every_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMISSED_JWT_SECRET", SECRET)
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://localhost/shop")
 
-    assert page == executed(page, DOCS[page])["__name__"]
+    assert page == executed(page)["__name__"]
 
 
 @pytest.fixture
@@ -321,7 +312,7 @@ def test_every_extra_that_is_named_can_be_installed() -> None:
 
 
 def test_the_readme_tells_which_calls_belong_to_the_event_loop() -> None:
-    assert "Call them on the event loop, except `publish_threadsafe`." in README
+    assert "Call them on the event loop, except `publish_threadsafe` and `publish_in_sync`." in README
 
 
 def test_every_reserved_type_is_in_the_page_about_migration() -> None:

@@ -1,4 +1,4 @@
-"""The ``unmissed`` command, its subcommands, and the smallest of them: ``unmissed token``."""
+"""The ``unmissed`` command, its subcommands, and the smallest of them: ``unmissed token`` and ``unmissed schema``."""
 
 import sys
 from importlib import metadata
@@ -14,10 +14,13 @@ from unmissed.cli.serve import serve
 from unmissed.cli.tail import tail
 from unmissed.cli.types import types
 from unmissed.core.audience import PUBLISH_SCOPE
-from unmissed.core.errors import UnmissedError
+from unmissed.core.errors import ConfigurationError, UnmissedError
+from unmissed.logs.postgres.database_address import DatabaseAddress
+from unmissed.logs.postgres.schema import schema_sql
 from unmissed.security.redaction import printable
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings
+from unmissed.transactions.outbox import is_database, outbox_address
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +47,18 @@ def token(
     )
 
 
-for command in (serve, token, publish, tail, types, bench, verify, check):
+def schema() -> None:
+    """Print the SQL that creates the schema in UNMISSED_LOG_URL or UNMISSED_OUTBOX_URL, for a migration."""
+    settings = Settings.load()
+    if settings.outbox_url:
+        typer.echo(schema_sql(outbox_address(settings).schema, "outbox"))
+    elif is_database(settings.log_url):
+        typer.echo(schema_sql(DatabaseAddress.of(settings.log_url).schema, "log"))
+    else:
+        raise ConfigurationError("there is no schema: set UNMISSED_LOG_URL or UNMISSED_OUTBOX_URL to postgresql://...")
+
+
+for command in (serve, token, publish, tail, types, schema, bench, verify, check):
     app.command()(command)
 
 

@@ -14,17 +14,20 @@ import typer
 import uvicorn
 
 from unmissed.cli.options import seconds
-from unmissed.core.errors import ConfigurationError, UnmissedError
+from unmissed.core.errors import ConfigurationError, LogUnavailable, UnmissedError
 from unmissed.core.messages import Message
 from unmissed.core.retention import Retention
 from unmissed.core.window import Window
 from unmissed.logs.base import Log
 from unmissed.logs.one_process import refuse_several_workers
+from unmissed.logs.postgres.database_address import DatabaseAddress
+from unmissed.logs.postgres.schema import SchemaKind
 from unmissed.logs.urls import file_of, is_shared, log_from_url
 from unmissed.security.provider_tokens import JwksVerifier, verifier_of
 from unmissed.security.redaction import without_login
 from unmissed.security.tokens import issue_token_under
 from unmissed.settings import Settings, unknown_variables
+from unmissed.transactions.outbox import is_database, outbox_address
 
 _TOKEN_SECONDS = 60.0
 _EVERYTHING = Retention(max_messages=2**40, max_age=1e9, max_bytes=2**50)
@@ -47,6 +50,8 @@ def check(
             typer.echo(f"ok       UNMISSED_{name.upper()} = {_shown(name, value)}")
         for line in _rules(settings, _try_log(settings, wait=wait)):
             typer.echo(line)
+        if settings.outbox_url:
+            _inspect(outbox_address(settings), "outbox", wait=wait)
     except UnmissedError as error:
         problems += 1
         typer.echo(f"problem  {error}")
@@ -64,7 +69,7 @@ def check(
 
 def _shown(name: str, value: object) -> object:
     """Return a value as it is set in the environment, without its secrets: nothing if it is unset."""
-    if name == "log_url":
+    if name in ("log_url", "outbox_url"):
         return without_login(str(value))
     if isinstance(value, tuple):
         return ",".join(map(str, value))
@@ -87,7 +92,7 @@ def _try_token(settings: Settings) -> None:
 def _try_log(settings: Settings, *, wait: float) -> Window | None:
     """Open the log, as a server does, and close it. Return what it holds. Raises ConfigurationError.
 
-    No file is created. A log in memory holds nothing.
+    No file is created. A log in memory holds nothing, and a database is only read: a node trims its tables.
     """
     file = file_of(settings.log_url)
     log = log_from_url(
@@ -105,9 +110,29 @@ def _try_log(settings: Settings, *, wait: float) -> Window | None:
             raise ConfigurationError(
                 f"UNMISSED_LOG_URL: a file cannot be created in {file.parent}: choose another path"
             )
+    elif is_database(settings.log_url):
+        _inspect(DatabaseAddress.of(settings.log_url), "log", wait=wait)
     elif file is not None or is_shared(settings.log_url):
         return asyncio.run(_open(log, seconds=wait))
     return None
+
+
+def _inspect(address: DatabaseAddress, kind: SchemaKind, *, wait: float) -> None:
+    """Report on a database. Raises ConfigurationError if no node can use it."""
+    try:
+        from unmissed.logs.postgres.inspection import inspect_database  # noqa: PLC0415  # asyncpg is optional
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{address.setting} needs {error.name}: pip install 'unmissed[postgres]'") from None
+    try:
+        facts = asyncio.run(asyncio.wait_for(inspect_database(address), wait))
+    except TimeoutError:
+        raise ConfigurationError(f"{address.setting}: no answer within {wait:g} seconds") from None
+    except LogUnavailable as error:
+        raise ConfigurationError(f"{address.setting}: {error.reason}") from None
+    facts.check(address, kind)
+    typer.echo(f"ok       {facts.describe(address)}")
+    for note in facts.notes():
+        typer.echo(f"note     {note}")
 
 
 async def _open(log: Log, *, seconds: float) -> Window:

@@ -35,11 +35,14 @@ def verify(
         list[str] | None, typer.Option(help="Verify the node at this URL instead of new ones. May be repeated.")
     ] = None,
     log: Annotated[
-        Literal["memory", "sqlite", "redis", "nats"], typer.Option(help="Where the log is stored.")
+        Literal["memory", "sqlite", "postgres", "redis", "nats"], typer.Option(help="Where the log is stored.")
     ] = "memory",
-    nodes: Annotated[int, typer.Option(help="Number of nodes to start; several need redis or nats.", min=1)] = 1,
+    nodes: Annotated[
+        int, typer.Option(help="Number of nodes to start; several need postgres, redis or nats.", min=1)
+    ] = 1,
     engine_nodes: Annotated[int, typer.Option(help="Number of nats-server processes: 1 or 3.", min=1)] = 1,
     engine_persistence: Annotated[bool, typer.Option(help="Whether redis-server writes to disk.")] = True,
+    pgbouncer: Annotated[bool, typer.Option("--pgbouncer", help="Connect to PostgreSQL through PgBouncer.")] = False,
     chaos: Annotated[bool, typer.Option(help="Kill, suspend and restart what was started.")] = True,
     token: TokenOption = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Plot the run to this PNG file.")] = None,
@@ -63,7 +66,7 @@ def verify(
     plan = RunPlan(clients, duration, rate, secrets.randbelow(_SEEDS) if seed is None else seed, chaos=chaos)
     code = run(
         plan,
-        Setup(log, nodes, engine_nodes, engine_persistence=engine_persistence),
+        Setup(log, nodes, engine_nodes, engine_persistence=engine_persistence, pgbouncer=pgbouncer),
         urls=url or [],
         token=clean_token(token) if token and token.strip() else None,
         retention=Settings.load().log_retention(),

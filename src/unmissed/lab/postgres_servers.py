@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -103,6 +104,7 @@ class PgBouncer(EngineServer):
     def __init__(self, folder: Path, server: PostgresServer, *, pool_size: int = 5) -> None:
         [self.port] = free_ports(1)
         self.url = f"postgresql://{_USER}@127.0.0.1:{self.port}/{_DATABASE}?notify=false"
+        self.server = server
         user = _other_user()
         own = _own_folder(self, user)
         users, configuration = own / "users.txt", own / "pgbouncer.ini"
@@ -122,6 +124,11 @@ class PgBouncer(EngineServer):
             output=folder / f"pgbouncer-{self.port}.log",
             user=user,
         )
+
+    @property
+    def servers(self) -> Sequence[EngineServer]:
+        """The server, and this process in front of it."""
+        return (self.server, self)
 
 
 def installed(program: str) -> str:

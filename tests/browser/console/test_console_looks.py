@@ -106,7 +106,9 @@ def screenshots(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "width", [width if width in EXAMINED else pytest.param(width, marks=pytest.mark.nightly) for width in WIDTHS]
+)
 def test_every_view_fits_and_is_accessible_with_a_crowd_in_light_and_dark(
     start: Callable[..., LiveServer], show: ShowConsole, screenshots: Path, width: int
 ) -> None:

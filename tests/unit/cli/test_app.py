@@ -15,12 +15,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import click
 import pytest
 from typer.testing import CliRunner
 
 import unmissed
-from engines import NatsServer, RedisServer
+from engines import NatsServer, PgBouncer, PostgresServer, RedisServer
 from identity_provider import IdentityProvider, jwk_of
 from support import CONNECTED, nth, scripted, until
 from unmissed import ConnectionManager, Page
@@ -30,6 +31,7 @@ from unmissed.cli.tail import Tally, may_publish, messages_url, run_tail
 from unmissed.client import Gap, ReceivedMessage
 from unmissed.core.audience import PUBLISH_SCOPE
 from unmissed.core.errors import ConnectionRefused, UnmissedError
+from unmissed.logs.postgres.schema import create_schema
 from unmissed.security.claims import TokenRules
 from unmissed.security.tokens import JwtVerifier
 from unmissed.settings import Settings
@@ -205,6 +207,7 @@ def test_check_fails_with_what_to_fix(
         ("redis://alice:s3cret@127.0.0.1:1/1?name=chat", "redis://127.0.0.1:1/1?name=chat"),
         ("nats://alice:/s3cret@127.0.0.1:1,127.0.0.1:2", "nats://127.0.0.1:1,127.0.0.1:2"),
         ("redis+sentinel://:s3cret@127.0.0.1:1/mymaster", "redis+sentinel://127.0.0.1:1/mymaster"),
+        ("postgresql://alice:s3cret@127.0.0.1:1/shop", "postgresql://127.0.0.1:1/shop"),
     ],
 )
 def test_check_reports_a_log_that_cannot_be_reached_without_its_password(
@@ -265,6 +268,79 @@ def test_check_reports_a_stream_that_allows_less_than_this_node_retains(
 
     assert 1 == result.exit_code
     assert "problem  UNMISSED_LOG_URL: this node cannot use the stream small: max_age is" in result.stdout
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_changes_nothing_in_a_database(monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer) -> None:
+    monkeypatch.setenv("UNMISSED_LOG_URL", f"{postgres_server.url}?name=checked")
+
+    before = [run("check") for _ in range(2)]
+    with LiveServer(settings=Settings.load(jwt_secret=SECRET)):
+        during = run("check")
+
+    assert [True, True] == ["the schema checked is created by the first node" in output for output in before]
+    assert "the schema checked has the format " in during
+    assert "problem" not in during
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_inspects_the_database_of_an_outbox(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
+) -> None:
+    monkeypatch.setenv(
+        "UNMISSED_OUTBOX_URL", f"{postgres_server.url.replace('unmissed@', 'unmissed:s3cret@')}?name=box"
+    )
+    accepted = run("check")
+    monkeypatch.setenv("UNMISSED_OUTBOX_URL", "postgresql://127.0.0.1:1/shop")
+    refused = CliRunner().invoke(app, ["check", "--wait", "200ms"])
+
+    assert "the schema box is created by the first node" in accepted
+    assert "s3cret" not in accepted
+    assert 1 == refused.exit_code
+    assert "problem  UNMISSED_OUTBOX_URL: postgresql://127.0.0.1:1/shop: " in refused.stdout
+
+
+def test_schema_prints_what_a_migration_executes(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
+) -> None:
+    monkeypatch.setenv("UNMISSED_LOG_URL", f"{postgres_server.url}?name=migrated")
+    log = run("schema")
+    monkeypatch.setenv("UNMISSED_OUTBOX_URL", postgres_server.url)
+    outbox = run("schema")
+
+    async def migrate() -> None:
+        connection = await asyncpg.connect(postgres_server.url)
+        async with connection.transaction():
+            await connection.execute(log)
+            await connection.execute(outbox)
+        await create_schema(connection, "migrated", "log")
+        await create_schema(connection, "unmissed_outbox", "outbox")
+        await connection.execute("DROP SCHEMA migrated, unmissed_outbox CASCADE")
+        await connection.close()
+
+    asyncio.run(migrate())
+
+
+def test_schema_needs_a_database() -> None:
+    assert "set UNMISSED_LOG_URL or UNMISSED_OUTBOX_URL to postgresql://" in refusal_of("schema")
+
+
+@pytest.mark.usefixtures("_secret")
+def test_check_names_the_fix_for_a_database_behind_a_pooler(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    with PgBouncer(tmp_path, postgres_server) as pooler:
+        monkeypatch.setenv("UNMISSED_LOG_URL", pooler.url.partition("?")[0])
+        refused = CliRunner().invoke(app, ["check"])
+        monkeypatch.setenv("UNMISSED_LOG_URL", f"{pooler.url}&name=pooled")
+        accepted = run("check")
+
+    assert 1 == refused.exit_code
+    assert (
+        "problem  UNMISSED_LOG_URL: the connection leads through a pooler, such as PgBouncer: add ?notify=false"
+        in refused.stdout
+    )
+    assert "problem" not in accepted
 
 
 @pytest.mark.usefixtures("_secret")

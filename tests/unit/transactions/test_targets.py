@@ -1,21 +1,20 @@
 """What applications publish in, with the real libraries and a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import django
 import psycopg
 import pytest
-from django.conf import settings as django_settings
 from django.db import connections as django_connections
 from django.db import transaction
 from sqlalchemy import BigInteger, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from django_database import django_connected
 from transaction_database import TransactionDatabase
 from unmissed.core.errors import InvalidMessage, InvalidTarget
 
@@ -145,35 +144,15 @@ async def test_psycopg_publishes(database: TransactionDatabase) -> None:
     assert ["async", "in a transaction", "sync"] == await database.types()
 
 
-@pytest.fixture
-def _django(database: TransactionDatabase) -> Iterator[None]:
-    own = {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": "postgres",
-        "USER": "unmissed",
-        "HOST": "127.0.0.1",
-        "PORT": database.server.port,
-    }
-    if not django_settings.configured:
-        django_settings.configure(
-            DATABASES={"default": own, "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-        )
-        django.setup()
-    yield
-    django_connections.close_all()
-
-
-@pytest.mark.usefixtures("_django")
 async def test_django_publishes(database: TransactionDatabase) -> None:
     def publish() -> None:
-        connection = django_connections["default"]
-        with transaction.atomic():
-            database.manager.publish_in_sync(connection, MESSAGE)
-        with pytest.raises(InvalidTarget, match=r"with transaction.atomic\(\)"):
-            database.manager.publish_in_sync(connection, MESSAGE)
-        with transaction.atomic(using="lite"), pytest.raises(InvalidTarget, match="in PostgreSQL, not in sqlite"):
-            database.manager.publish_in_sync(django_connections["lite"], MESSAGE)
-        django_connections.close_all()
+        with django_connected(database.url) as connection:
+            with transaction.atomic():
+                database.manager.publish_in_sync(connection, MESSAGE)
+            with pytest.raises(InvalidTarget, match=r"with transaction.atomic\(\)"):
+                database.manager.publish_in_sync(connection, MESSAGE)
+            with transaction.atomic(using="lite"), pytest.raises(InvalidTarget, match="in PostgreSQL, not in sqlite"):
+                database.manager.publish_in_sync(django_connections["lite"], MESSAGE)
 
     await asyncio.to_thread(publish)
 

@@ -15,13 +15,14 @@ from unmissed.api.message_routes import PATH as MESSAGES_PATH
 from unmissed.core.errors import ConfigurationError
 from unmissed.core.retention import Rule
 from unmissed.lab.engine_servers import EngineServer, NatsCluster, NatsServer, RedisServer
+from unmissed.lab.postgres_servers import PgBouncer, PostgresServer
 from unmissed.lab.process import ManagedProcess, ServerProcess, running
 from unmissed.lab.proxy import FaultProxy
 from unmissed.security.redaction import shown_url
 
-LogKind = Literal["memory", "sqlite", "redis", "nats"]
+LogKind = Literal["memory", "sqlite", "postgres", "redis", "nats"]
 
-SHARED: tuple[LogKind, ...] = ("redis", "nats")
+SHARED: tuple[LogKind, ...] = ("postgres", "redis", "nats")
 """The logs that several nodes share."""
 
 _SERVE = ("unmissed", "serve", "--log-level", "warning", "--no-access-log")
@@ -116,17 +117,22 @@ class Setup:
     nodes: int = 1
     engine_nodes: int = 1
     engine_persistence: bool = True
+    pgbouncer: bool = False
 
     def check(self) -> None:
         """Raise ConfigurationError for a combination that does not exist."""
         if self.nodes > 1 and self.log not in SHARED:
-            raise ConfigurationError(f"--nodes {self.nodes} needs a log that nodes share: use --log redis or nats")
+            raise ConfigurationError(
+                f"--nodes {self.nodes} needs a log that nodes share: use --log {', '.join(SHARED)}"
+            )
         if self.engine_nodes > 1 and self.log != "nats":
             raise ConfigurationError(f"--engine-nodes {self.engine_nodes} needs --log nats")
         if self.engine_nodes not in (1, 3):
             raise ConfigurationError("--engine-nodes is 1 or 3: a cluster of another size elects no leader more safely")
         if not self.engine_persistence and self.log != "redis":
             raise ConfigurationError("--no-engine-persistence needs --log redis")
+        if self.pgbouncer and self.log != "postgres":
+            raise ConfigurationError("--pgbouncer needs --log postgres")
 
     def may_lose_its_log(self, *, chaos: bool, foreign: bool) -> bool:
         """Return whether a new epoch is legitimate: only a log in memory may be lost, and only with its process."""
@@ -143,6 +149,8 @@ class Deployment:
     """The key that signs tokens for the nodes that were started."""
     nodes: Sequence[ManagedProcess] = ()
     engine: EngineServer | NatsCluster | None = None
+    database: str | None = None
+    """The URL of the log, if it is in a database, in which transactions publish."""
 
     def kill(self) -> None:
         """Kill all processes that were started."""
@@ -173,11 +181,16 @@ async def started(setup: Setup, rules: Iterable[Rule]) -> AsyncIterator[Deployme
             environment = _environment(settings)
             nodes = [_node(f"node-{index}", environment, folder=folder) for index in range(setup.nodes)]
             async with running(nodes):
-                yield Deployment([NodeAddress("127.0.0.1", node.port) for node in nodes], secret, nodes, engine)
+                addresses = [NodeAddress("127.0.0.1", node.port) for node in nodes]
+                database = engine.url if engine and setup.log == "postgres" else None
+                yield Deployment(addresses, secret, nodes, engine, database)
 
 
 def _engine(setup: Setup, folder: Path) -> EngineServer | NatsCluster | None:
     match setup.log:
+        case "postgres":
+            server = PostgresServer(folder)
+            return PgBouncer(folder, server) if setup.pgbouncer else server
         case "redis":
             return RedisServer(folder, persistent=setup.engine_persistence)
         case "nats":

@@ -71,6 +71,23 @@ class SentLive:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A transaction has published a message in the database, and has ended. ``at`` is when its outcome was known."""
+
+    at: float
+    submitted_at: float
+    """When it called ``publish``."""
+    message_id: str
+    content: str
+    transaction: str
+    place: int
+    """The place of the message among those of its transaction."""
+    committed: bool
+    """Whether the transaction was committed, and no savepoint before the message was rolled back."""
+    addressees: Addressees = Addressees()
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """A client was answered: ``connected``, or the head of a page. Delivery continues after ``position``.
 
@@ -166,7 +183,8 @@ class Ended:
 
 
 ClientFact = Joined | Delivered | DeliveredLive | StateComplete | GapDeclared | Reached | Ended
-Fact = Acknowledged | SentLive | ClientFact
+PublisherFact = Acknowledged | SentLive | Written
+Fact = PublisherFact | ClientFact
 
 
 @dataclass(frozen=True, slots=True)

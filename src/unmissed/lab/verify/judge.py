@@ -1,10 +1,9 @@
 """Judges the histories of a run: pure, and in time proportional to the deliveries."""
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
+from unmissed.lab.verify.commits import check_transactions, numbered
 from unmissed.lab.verify.facts import (
     Acknowledged,
     ClientFact,
@@ -14,8 +13,8 @@ from unmissed.lab.verify.facts import (
     Fact,
     GapDeclared,
     Joined,
+    PublisherFact,
     Reached,
-    SentLive,
     StateComplete,
     StateValue,
     Witness,
@@ -23,44 +22,11 @@ from unmissed.lab.verify.facts import (
 from unmissed.lab.verify.numbering import Numbers, check_numbers, unanswered
 from unmissed.lab.verify.obligations import Obligations
 from unmissed.lab.verify.promises import Promise, Rules, Violation
+from unmissed.lab.verify.stretches import Stretch
 
 _BEFORE = 4
 _AFTER = 2
 _SHOWN = 5
-
-
-@dataclass(slots=True)
-class Stretch:
-    """A part of one client's history without a reset. The client has a right to (``floor``, ``position``]."""
-
-    epoch: str
-    floor: int
-    position: int = field(init=False)
-    seen: set[int] = field(default_factory=set)
-    gaps: list[tuple[int, int]] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)
-    """For each position, the index of the fact that moved the client there."""
-    replaced: set[int] = field(default_factory=set)
-    """The numbers that did not come because later messages for the same key had replaced them."""
-
-    def __post_init__(self) -> None:
-        self.position = self.floor
-
-    def reach(self, number: int, index: int) -> None:
-        """Move the position, which never goes back, by the fact with this index."""
-        if number > self.position:
-            self.position = number
-            self.positions.append(number)
-            self.indices.append(index)
-
-    def index_of(self, number: int) -> int:
-        """Return the index of the fact by which the client had passed a number."""
-        return self.indices[bisect_left(self.positions, number)]
-
-    def is_in_a_gap(self, number: int) -> bool:
-        """Return whether the number is in the range of a gap."""
-        return any(first <= number <= last for first, last in self.gaps)
 
 
 class Testimony:
@@ -119,6 +85,9 @@ class Testimony:
                 self.stretches[-1].reach(fact.number, index)
 
     def _join(self, index: int, fact: Joined) -> None:
+        if self._owes.rules.several_nodes:
+            # A client that moves may get ahead of the note that brings a message to its next node.
+            self._live_seen = set()
         stretch = self.stretches[-1] if self.stretches else None
         if stretch is None or fact.since is None:
             self._begin(fact)
@@ -257,18 +226,22 @@ def check(
 
     ``broken`` is the name of a client that loses messages on purpose: its losses alone make no message forgotten.
     """
-    published = [*facts, *unanswered(facts)]
+    committed = numbered(facts)
+    published = [*facts, *unanswered(facts), *committed]
     numbers = Numbers(published)
     owes = Obligations(published, numbers=numbers, rules=rules)
     histories: dict[str, list[ClientFact]] = defaultdict(list)
     for fact in facts:
-        if not isinstance(fact, Acknowledged | SentLive):
+        if not isinstance(fact, PublisherFact):
             histories[fact.client].append(fact)
     testimonies = [Testimony(witness, histories[witness.name], numbers=numbers, owes=owes) for witness in witnesses]
     violations = [*check_numbers(facts, rules)]
     for testimony in testimonies:
         violations += testimony.violations
-    violations += _forgotten(facts, [testimony for testimony in testimonies if testimony.witness.name != broken])
+    sound = [testimony for testimony in testimonies if testimony.witness.name != broken]
+    violations += _forgotten(facts, sound)
+    rights = [(testimony.witness, stretch) for testimony in sound for stretch in testimony.stretches]
+    violations += check_transactions(facts, numbered=committed, rights=rights, rules=rules)
     return violations
 
 

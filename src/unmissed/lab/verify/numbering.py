@@ -103,19 +103,21 @@ def check_numbers(facts: Sequence[Fact], rules: Rules) -> Iterator[Violation]:
     yield from _used_in_two_epochs(stamped)
     yield from _different_bytes(delivered)
     yield from _changed_contents(stamped)
-    yield from _out_of_order([fact for fact in stamped if isinstance(fact, Acknowledged)])
+    for before, fact in overtaken([fact for fact in stamped if isinstance(fact, Acknowledged)]):
+        text = f"{fact.number} was published after {before.number} was acknowledged"
+        yield _violation(Promise.ORDER, text, before, fact)
     if not rules.epoch_may_change:
         yield from _new_epochs(facts)
 
 
 def _reused(ours: Sequence[Stamped]) -> Iterator[Violation]:
     """Yield numbers of two messages, and messages with two numbers."""
-    for one, other in _conflicts(
+    for one, other in conflicts(
         ours, of=lambda fact: (fact.epoch, fact.number), differ_in=lambda fact: fact.message_id
     ):
         text = f"{one.number} is the number of {one.message_id} and of {other.message_id}"
         yield _violation(Promise.HONEST_RESETS, text, one, other)
-    for one, other in _conflicts(
+    for one, other in conflicts(
         ours, of=lambda fact: (fact.epoch, fact.message_id), differ_in=lambda fact: fact.number
     ):
         text = f"{one.message_id} has the numbers {one.number} and {other.number}"
@@ -124,7 +126,7 @@ def _reused(ours: Sequence[Stamped]) -> Iterator[Violation]:
 
 def _used_in_two_epochs(stamped: Sequence[Stamped]) -> Iterator[Violation]:
     """Yield one number for each pair of epochs that share numbers."""
-    shared = _conflicts(stamped, of=lambda fact: fact.number, differ_in=lambda fact: fact.epoch)
+    shared = conflicts(stamped, of=lambda fact: fact.number, differ_in=lambda fact: fact.epoch)
     first: dict[tuple[str, str], tuple[Stamped, Stamped]] = {}
     for one, other in shared:
         first.setdefault((one.epoch, other.epoch), (one, other))
@@ -134,7 +136,7 @@ def _used_in_two_epochs(stamped: Sequence[Stamped]) -> Iterator[Violation]:
 
 
 def _different_bytes(delivered: Sequence[Delivered]) -> Iterator[Violation]:
-    same = _conflicts(
+    same = conflicts(
         delivered, of=lambda fact: (fact.epoch, fact.number, fact.message_id), differ_in=lambda fact: fact.digest
     )
     for one, other in same:
@@ -142,7 +144,7 @@ def _different_bytes(delivered: Sequence[Delivered]) -> Iterator[Violation]:
         yield _violation(Promise.SAME_BYTES, text, one, other)
 
 
-def _conflicts(
+def conflicts(
     facts: Iterable[_Stamp], *, of: Callable[[_Stamp], Hashable], differ_in: Callable[[_Stamp], Hashable]
 ) -> Iterator[tuple[_Stamp, _Stamp]]:
     """Yield the first fact about each thing with each later fact that contradicts it, once for each different value."""
@@ -165,8 +167,8 @@ def _changed_contents(stamped: Sequence[Stamped]) -> Iterator[Violation]:
             yield _violation(Promise.SAME_BYTES, text, known, fact)
 
 
-def _out_of_order(acknowledged: Sequence[Acknowledged]) -> Iterator[Violation]:
-    """Yield messages with a lower number than a message that was acknowledged before they were first submitted."""
+def overtaken(acknowledged: Sequence[Acknowledged]) -> Iterator[tuple[Acknowledged, Acknowledged]]:
+    """Yield messages with a higher number, acknowledged before the second message was first submitted."""
     answered = sorted(acknowledged, key=lambda fact: fact.at)
     highest: dict[str, Acknowledged] = {}
     done = 0
@@ -179,8 +181,7 @@ def _out_of_order(acknowledged: Sequence[Acknowledged]) -> Iterator[Violation]:
             done += 1
         before = highest.get(fact.epoch)
         if before is not None and before.number > fact.number:
-            text = f"{fact.number} was published after {before.number} was acknowledged"
-            yield _violation(Promise.ORDER, text, before, fact)
+            yield before, fact
 
 
 def _new_epochs(facts: Iterable[Fact]) -> Iterator[Violation]:

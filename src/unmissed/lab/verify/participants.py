@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import httpx
 
 from unmissed.core.audience import PUBLISH_SCOPE
+from unmissed.lab.verify.database_writers import DatabaseWriter, Transactions
 from unmissed.lab.verify.deployment import Gateway, ProxiedNode
 from unmissed.lab.verify.facts import Recorder, Witness
 from unmissed.lab.verify.publishers import Publics, Publisher
@@ -23,11 +24,14 @@ BROKEN = "broken"
 """The name of the client that loses messages."""
 
 _USERS = tuple(f"verify-{number}" for number in range(5))
-_TOPICS = (*(f"verify.topic-{number}" for number in range(4)), "verify.rooms.1", "verify.rooms.2")
+_ORDINARY_TOPICS = tuple(f"verify.topic-{number}" for number in range(4))
+_TOPICS = (*_ORDINARY_TOPICS, "verify.rooms.1", "verify.rooms.2")
 _MOST_TOPICS = 3
 _TOKEN_SECONDS = 86_400.0
 _LEAST_PUBLISHERS = 4
 _RATE_OF_PUBLISHER = 10.0
+_WRITERS = 8
+_SHARE_OF_WRITERS = 0.1
 _CLIENTS_OF_POLLER = 8
 _CLIENTS_OF_STATE = 3
 
@@ -132,7 +136,8 @@ def _claims(token: str) -> dict[str, Any]:
 class Participants:
     """Creates all clients and publishers, in an order that depends on nothing but the plan and the number of nodes.
 
-    ``http`` returns a new client: the search for a free connection takes long in a pool that all share.
+    ``http`` returns a new client: the search for a free connection takes long in a pool that all share. Writers publish
+    in ``transactions``, if the log is in a database.
     """
 
     def __init__(
@@ -144,12 +149,14 @@ class Participants:
         chance: random.Random,
         recorder: Recorder,
         http: Callable[[], httpx.AsyncClient],
+        transactions: Transactions | None = None,
     ) -> None:
         self._nodes = nodes
         self._credentials = credentials
         self._chance = chance
         self._recorder = recorder
         self._http = http
+        self.transactions = transactions
         # Not from ``chance``: a server remembers the idempotency keys of an earlier run with the same seed.
         self._run_id = secrets.token_hex(8)
         self.clients: list[WebSocketClient | Poller] = [
@@ -161,6 +168,13 @@ class Participants:
         self.edge_clients = self._edge_clients()
         count = max(_LEAST_PUBLISHERS, round(plan.rate / _RATE_OF_PUBLISHER))
         self.publishers = [self._publisher(index, rate=plan.rate / count) for index in range(count)]
+        rate = plan.rate * _SHARE_OF_WRITERS / _WRITERS
+        self.writers = [self._writer(index, transactions, rate=rate) for index in range(_WRITERS) if transactions]
+
+    @property
+    def sources(self) -> list[Publisher | DatabaseWriter]:
+        """All who publish."""
+        return [*self.publishers, *self.writers]
 
     def _gateway(self, witness: Witness) -> Gateway:
         return Gateway(self._nodes, self._credentials.token(witness), random.Random(self._chance.random()))
@@ -198,4 +212,15 @@ class Participants:
             rate=rate,
             recorder=self._recorder,
             http=self._http(),
+        )
+
+    def _writer(self, index: int, transactions: Transactions, *, rate: float) -> DatabaseWriter:
+        # For topics without a rule: nobody may know of a message without a number that its rule has removed.
+        return DatabaseWriter(
+            f"{self._run_id}-writer-{index}",
+            transactions,
+            topics=_ORDINARY_TOPICS,
+            rate=rate,
+            chance=random.Random(self._chance.random()),
+            recorder=self._recorder,
         )

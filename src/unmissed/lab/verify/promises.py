@@ -21,6 +21,7 @@ class Promise(StrEnum):
     RULES = "rules of retention"
     STATE = "state of values"
     EPHEMERAL = "ephemeral messages"
+    TRANSACTIONS = "transactions"
 
 
 CHECKED_ON = {
@@ -35,6 +36,7 @@ CHECKED_ON = {
     Promise.RULES: ("gaps", "gaps"),
     Promise.STATE: ("StateComplete", "states"),
     Promise.EPHEMERAL: ("DeliveredLive", "live deliveries"),
+    Promise.TRANSACTIONS: ("transactions", "transactions"),
 }
 """What each promise is checked on: the name of a count of the recorder, and how it is shown."""
 
@@ -51,6 +53,8 @@ class Rules:
     """Whether nodes are started again."""
     has_past: bool = False
     """Whether the server may have had values before the run, to which the pieces of the run are added."""
+    several_nodes: bool = False
+    """Whether a client may move to a node that an ephemeral message has not reached yet."""
     margin: float = 2.0
     """Seconds by which the clocks and the order of observations may be wrong."""
     live_seconds: float = 10.0

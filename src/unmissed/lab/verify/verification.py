@@ -18,6 +18,7 @@ from unmissed.core.retention import Retention, Rule, rules_from
 from unmissed.lab.faults import drawn, planned
 from unmissed.lab.proxy import FaultProxy
 from unmissed.lab.verify.chaos import carry_out
+from unmissed.lab.verify.database_writers import Transactions
 from unmissed.lab.verify.deployment import Deployment, NodeAddress, ProxiedNode, Setup, bearer, started
 from unmissed.lab.verify.facts import Addressees, Recorder
 from unmissed.lab.verify.judge import check
@@ -75,7 +76,14 @@ async def _verify(
     fitting = min(retention.max_messages, retention.max_bytes // _LARGEST_BYTES)
     may_change = setup.may_lose_its_log(chaos=plan.chaos, foreign=bool(urls))
     restarts = plan.chaos and not urls
-    rules = Rules(retention, fitting, epoch_may_change=may_change, restarts=restarts, has_past=bool(urls))
+    rules = Rules(
+        retention,
+        fitting,
+        epoch_may_change=may_change,
+        restarts=restarts,
+        has_past=bool(urls),
+        several_nodes=max(setup.nodes, len(urls)) > 1,
+    )
     console.print(f"unmissed verify --seed {plan.seed}", highlight=False)
     with cancelled_by_sigterm():
         async with (
@@ -121,7 +129,18 @@ async def run(
     await _check_access(deployment, credentials)
     chance = random.Random(plan.seed)
     async with _proxied(deployment, chance, recorder) as nodes, _http() as http:
-        participants = Participants(nodes, plan, credentials=credentials, chance=chance, recorder=recorder, http=http)
+        transactions = Transactions(deployment.database, recorder=recorder) if deployment.database else None
+        participants = Participants(
+            nodes,
+            plan,
+            credentials=credentials,
+            chance=chance,
+            recorder=recorder,
+            http=http,
+            transactions=transactions,
+        )
+        if transactions is not None:
+            await transactions.create_table()
         await _disturb(deployment, plan, participants, nodes=nodes, chance=chance, recorder=recorder)
         silence = await _settle(participants)
     found = check(recorder.facts, witnesses=recorder.witnesses.values(), rules=rules, broken=BROKEN)
@@ -185,10 +204,10 @@ async def _disturb(
     """Cause faults for the time of the run. Return when all processes run, and clients and publishers have ended."""
     async with (
         _running([each.run() for each in (*participants.clients, participants.edge_clients)]) as reading,
-        _running([each.run() for each in participants.publishers]) as publishing,
+        _running([each.run() for each in participants.sources]) as publishing,
     ):
         async with (
-            _running([each.proxy.disturb(random.Random(chance.random())) for each in nodes]) as network_faults,
+            _running(_network_faults(plan, participants, nodes=nodes, chance=chance)) as network_faults,
             _running([_sabotage(deployment, plan, chance=chance, recorder=recorder)]) as process_faults,
         ):
             await _watch([*reading, *publishing, *network_faults, *process_faults], seconds=plan.seconds)
@@ -197,9 +216,19 @@ async def _disturb(
         # Publishers stop after the repair: they repeat a request until it is acknowledged.
         for node in nodes:
             node.proxy.calm()
-        for publisher in participants.publishers:
+        for publisher in participants.sources:
             publisher.stop()
         await _watch(publishing, seconds=_SETTLE_SECONDS)
+
+
+def _network_faults(
+    plan: RunPlan, participants: Participants, *, nodes: Sequence[ProxiedNode], chance: random.Random
+) -> list[Coroutine[Any, Any, None]]:
+    """Return what cuts connections: those to the nodes, and those to the database."""
+    faults = [each.proxy.disturb(random.Random(chance.random())) for each in nodes]
+    if plan.chaos and participants.transactions is not None:
+        faults.append(participants.transactions.end_backends(random.Random(chance.random())))
+    return faults
 
 
 async def _sabotage(deployment: Deployment, plan: RunPlan, *, chance: random.Random, recorder: Recorder) -> None:
@@ -214,6 +243,9 @@ async def _settle(participants: Participants) -> list[Violation]:
     """Publish a last message, and wait until every client has it. Return a violation if it cannot be published."""
     try:
         async with asyncio.timeout(_SETTLE_SECONDS):
+            if participants.transactions is not None:
+                # Before the last message, which has a higher number than what was committed until then.
+                await participants.transactions.settle()
             marker = await participants.publishers[0].publish([Wish(Addressees())])
     except TimeoutError:
         return [Violation(Promise.PUBLISH, f"nothing was acknowledged for {_SETTLE_SECONDS:g} s after the last fault")]

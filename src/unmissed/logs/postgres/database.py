@@ -118,10 +118,6 @@ class Database:
             # Also errors of the driver itself: it may raise them when the server ends a connection.
             self._lose_all()
             raise LogUnavailable(self._reason(error)) from error
-        except asyncio.CancelledError:
-            # What the server does at the moment is not known: the next use begins with a new connection.
-            self._lose_all()
-            raise
 
     async def _connected(self, purpose: Purpose) -> DatabaseConnection:
         """Return a new connection. Once one was found, the database can be used, and a refusal is temporary."""
@@ -155,7 +151,12 @@ class Database:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await asyncpg.connect(self.address.dsn, **options)
         except _REFUSED as error:
-            raise ConfigurationError(f"UNMISSED_LOG_URL: {self._reason(error)}") from None
+            raise ConfigurationError(f"{self.address.setting}: {self._reason(error)}") from None
+        except asyncpg.ProtocolViolationError as error:
+            # PgBouncer does not know the parameters of a session.
+            raise ConfigurationError(
+                f"{self.address.setting}: {self._reason(error)}: behind PgBouncer, add ?notify=false to the URL"
+            ) from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             raise LogUnavailable(self._reason(error)) from error
         except TimeoutError:

@@ -34,6 +34,8 @@ class DatabaseAddress:
     """Whether connections are our own, and can listen. Behind PgBouncer in transaction mode, they are not."""
     poll_seconds: float = 0.02
     """The pause between two looks for messages of transactions."""
+    setting: str = "UNMISSED_LOG_URL"
+    """Where the URL was read, for messages to the operator."""
 
     @classmethod
     def of(cls, url: str, *, setting: str = "UNMISSED_LOG_URL", schema: str = "unmissed") -> "DatabaseAddress":
@@ -56,6 +58,7 @@ class DatabaseAddress:
             options.get("name", schema),
             options.get("notify") != "false",
             int(options.get("poll", "20")) / 1000,
+            setting,
         )
 
 

@@ -40,12 +40,12 @@ async def create_schema(connection: Any, name: str, kind: SchemaKind) -> None:
 
     Raises ConfigurationError for a schema of another version, of another kind, or of another program.
     """
-    if _check(await _comment(connection, name), name, kind):
+    if is_usable(await _comment(connection, name), name, kind):
         return
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
         # Another node may have created it since.
-        if not _check(await _comment(connection, name), name, kind):
+        if not is_usable(await _comment(connection, name), name, kind):
             await connection.execute(schema_sql(name, kind))
 
 
@@ -56,8 +56,11 @@ async def _comment(connection: Any, name: str) -> str | None:
     return comment
 
 
-def _check(comment: str | None, name: str, kind: SchemaKind) -> bool:
-    """Return whether the schema exists, and can be used."""
+def is_usable(comment: str | None, name: str, kind: SchemaKind) -> bool:
+    """Return whether the schema with this comment can be used. Without a comment, there is no such schema.
+
+    Raises ConfigurationError as ``create_schema`` does.
+    """
     if comment is None:
         return False
     match comment.split():

@@ -18,6 +18,7 @@ ELSEWHERE = {"chaos": True, "foreign": True}
         Setup("redis", nodes=3),
         Setup("redis", engine_persistence=False),
         Setup("nats", nodes=3, engine_nodes=3),
+        Setup("postgres", nodes=3, pgbouncer=True),
     ],
 )
 def test_a_combination_that_exists_is_accepted(setup: Setup) -> None:
@@ -32,6 +33,7 @@ def test_a_combination_that_exists_is_accepted(setup: Setup) -> None:
         (Setup("redis", engine_nodes=3), "--engine-nodes 3 needs --log nats"),
         (Setup("nats", engine_nodes=2), "--engine-nodes is 1 or 3"),
         (Setup("nats", engine_persistence=False), "--no-engine-persistence needs --log redis"),
+        (Setup("redis", pgbouncer=True), "--pgbouncer needs --log postgres"),
     ],
 )
 def test_another_combination_is_refused(setup: Setup, reason: str) -> None:
@@ -67,6 +69,7 @@ def test_a_log_in_memory_may_be_lost_with_its_process(setup: Setup, circumstance
         (Setup("sqlite"), CHAOS),
         (Setup("redis"), ELSEWHERE),
         (Setup("nats", engine_nodes=3), CHAOS),
+        (Setup("postgres"), CHAOS),
     ],
 )
 def test_another_log_may_not_be_lost(setup: Setup, circumstances: dict[str, bool]) -> None:

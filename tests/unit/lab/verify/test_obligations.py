@@ -70,8 +70,8 @@ def live(name: str = "x", *, at: float = 45.1, begun_at: float = 40.0) -> Delive
     return DeliveredLive(at, "a", "e", name, f"content {name}", begun_at)
 
 
-def broken(facts: Sequence[Fact]) -> list[tuple[Promise, tuple[int, ...]]]:
-    return [(each.promise, each.numbers) for each in check(facts, witnesses=[ALICE], rules=RULES)]
+def broken(facts: Sequence[Fact], *, rules: Rules = RULES) -> list[tuple[Promise, tuple[int, ...]]]:
+    return [(each.promise, each.numbers) for each in check(facts, witnesses=[ALICE], rules=rules)]
 
 
 OTHERS = [published(number) for number in range(3, 33)]
@@ -397,3 +397,14 @@ def test_a_state_may_lack_a_piece_of_a_value_from_before_the_run() -> None:
     assert [[], [Promise.STATE]] == promises
     # Without a past, the piece is the whole value.
     assert [(Promise.STATE, (35,))] == broken(piece)
+
+
+def test_a_client_may_meet_an_ephemeral_message_again_at_another_node() -> None:
+    once: list[Fact] = [published(1), joined(0), *received(1), sent(), live(), joined(1, since=1)]
+    rules = replace(RULES, several_nodes=True)
+
+    assert [] == broken([*once, live(at=46.0, begun_at=45.5), ended(1)], rules=rules)
+    # Not on one connection, and not later than the note arrives.
+    again = live(at=46.0, begun_at=45.5)
+    assert [(Promise.EPHEMERAL, ())] == broken([*once, again, again, ended(1)], rules=rules)
+    assert [(Promise.EPHEMERAL, ())] == broken([*once, live(at=57.0, begun_at=56.0), ended(1)], rules=rules)

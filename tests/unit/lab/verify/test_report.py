@@ -45,8 +45,19 @@ def test_the_counts_and_the_seed_are_shown() -> None:
 
     assert 11 == text.count("│ kept")
     assert "published 1 (repeats 0), delivered 0, reconnects 1, gaps 1, resets 0, states 0, " in text
-    assert "ephemeral 0 (received 0); faults 1: cut 1" in text
+    assert "ephemeral 0 (received 0), transactions 0 (committed 0); faults 1: cut 1" in text
     assert "--seed 7" in text
+
+
+def test_transactions_are_judged_where_there_were_any() -> None:
+    recorder, output = Recorder(), io.StringIO()
+    recorder.counts["transactions"] = 7
+
+    show(Console(file=output, width=100), Findings([], [BROKEN]), recorder, seed=7)
+
+    assert 12 == output.getvalue().count("│ kept")
+    assert "│ transactions" in output.getvalue()
+    assert "7 transactions" in output.getvalue()
 
 
 def test_a_run_that_did_not_find_the_broken_client_proves_nothing() -> None:

@@ -484,6 +484,14 @@ async def stored(engine: PostgresEngine, writes: Sequence[Write], seen: Seen) ->
     return [result.receipt for result in await engine.write(writes, seen) if isinstance(result, Stored)]
 
 
+async def test_a_pooler_without_its_option_is_reported(
+    tmp_path: Path, server: PostgresServer, places: list[Place]
+) -> None:
+    refused = pytest.raises(ConfigurationError, match=r"behind PgBouncer, add \?notify=false")
+    with PgBouncer(tmp_path, server) as bouncer, refused:
+        await at(bouncer.url.partition("?")[0], places).open()
+
+
 def engine_at(url: str) -> PostgresEngine:
     return PostgresEngine(DatabaseAddress.of(url), retention=Retention(), first_number=None, max_message_bytes=65_536)
 

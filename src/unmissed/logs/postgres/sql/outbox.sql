@@ -5,7 +5,7 @@ CREATE TABLE {schema}.outbox (
     id bigint GENERATED ALWAYS AS IDENTITY (CACHE 1) PRIMARY KEY,
     xact xid8 NOT NULL DEFAULT pg_current_xact_id(),
     draft bytea NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, vacuum_truncate = off);
 -- By transaction, since dead rows stay for as long as an old snapshot is held: a scan by id would walk over them.
 CREATE INDEX outbox_by_xact ON {schema}.outbox (xact);
 

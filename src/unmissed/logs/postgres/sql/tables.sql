@@ -1,4 +1,5 @@
--- The tables of a log.
+-- The tables of a log. Rows leave them as fast as they come, so they are vacuumed after a number of changes, however large
+-- they once were. Truncating them would lock out everybody, for files that are filled again.
 
 -- One row. Its lock is held while numbers are given out. It changes with an epoch or a server, not with each batch.
 CREATE TABLE {schema}.life (
@@ -30,7 +31,7 @@ CREATE TABLE {schema}.messages (
     after bigint,
     -- On the last message of a batch: the transactions whose rows of the outbox are numbered.
     seen pg_snapshot
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, vacuum_truncate = off);
 
 -- What was published, by idempotency key, or, with a colon before it, by the id of a publish without one.
 CREATE TABLE {schema}.receipts (
@@ -43,7 +44,7 @@ CREATE TABLE {schema}.receipts (
     unix_ms bigint NOT NULL,
     epoch text NOT NULL,
     fingerprint text NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, vacuum_truncate = off);
 CREATE INDEX receipts_by_end ON {schema}.receipts (until_ms);
 
 -- How many keys of each owner are remembered. An empty owner has the sum, in which each owner counts as a key, too.
