@@ -46,8 +46,8 @@ CREATE TABLE {schema}.upkeep (
 -- Where numbers were skipped, they do not say how many messages there are.
 CREATE INDEX messages_after_skips ON {schema}.messages (number) WHERE after IS NOT NULL;
 
--- Begin again, at the beginning of an epoch, before its messages are deleted: file_tail() takes its locks in the same order.
--- What is archived has numbers of an earlier epoch then, and is removed later: it may be much.
+-- Begin again, at the beginning of an epoch, before its messages are deleted: file_tail() takes its locks in the same
+-- order. What is archived has numbers of an earlier epoch then, and is removed later: it may be much.
 CREATE FUNCTION {schema}.forget_archive() RETURNS void LANGUAGE sql AS $$
     DELETE FROM {schema}.lost;
     DELETE FROM {schema}.upkeep;
@@ -77,7 +77,9 @@ BEGIN
     WHERE number > {schema}.trimmed() ORDER BY number LIMIT 1;
     SELECT max(number) INTO latest FROM {schema}.messages WHERE number >= oldest;
     top := latest;
-    FOR skip IN SELECT number, after FROM {schema}.messages WHERE after IS NOT NULL AND number >= oldest ORDER BY number DESC LOOP
+    FOR skip IN
+        SELECT number, after FROM {schema}.messages WHERE after IS NOT NULL AND number >= oldest ORDER BY number DESC
+    LOOP
         EXIT WHEN top - skip.number + 1 >= keep;
         keep := keep - (top - skip.number + 1);
         top := skip.after;
@@ -104,7 +106,8 @@ DECLARE
 BEGIN
     SELECT number, coalesce(after, number - 1) AS previous INTO lowest FROM {schema}.messages
     WHERE number > {schema}.trimmed() ORDER BY number LIMIT 1;
-    RETURN CASE WHEN coalesce(lowest.previous, before - 1) > {schema}.trimmed() THEN coalesce(lowest.number, before) - 1 ELSE 0 END;
+    RETURN CASE WHEN coalesce(lowest.previous, before - 1) > {schema}.trimmed()
+        THEN coalesce(lowest.number, before) - 1 ELSE 0 END;
 END
 $$;
 
@@ -136,8 +139,9 @@ $$;
 -- with each, and how many there are. Each row also has the range of all of them, their bytes, and the highest number
 -- before one of them that is missing.
 CREATE FUNCTION {schema}.oldest_heads(last bigint, through bigint, through_ms bigint, most_rows integer, most_bytes bigint)
-RETURNS TABLE (head bytea, newest bigint, count bigint, first_of_all bigint, last_of_all bigint, bytes bigint, missing bigint)
-LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off AS $$
+RETURNS TABLE (
+    head bytea, newest bigint, count bigint, first_of_all bigint, last_of_all bigint, bytes bigint, missing bigint
+) LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off AS $$
     WITH rows AS (
         SELECT number, log_ms, draft, octet_length(draft) AS size, coalesce(after, number - 1) AS before,
             lag(number, 1, {schema}.trimmed()) OVER (ORDER BY number) AS previous,
@@ -163,9 +167,9 @@ CREATE FUNCTION {schema}.file_tail(
     heads bytea[], kinds text[], identities bytea[], patterns text[], buckets text[], who text[], numbers bigint[]
 ) RETURNS boolean LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_nestloop = off AS $$
 BEGIN
-    IF NOT {schema}.may_trim() OR NOT EXISTS (SELECT FROM {schema}.messages WHERE number = first) THEN
-        RETURN false;
-    END IF;
+    IF NOT {schema}.may_trim() THEN RETURN false; END IF;
+    -- In a statement of its own, which sees what another node has trimmed before it released the lock.
+    IF NOT EXISTS (SELECT FROM {schema}.messages WHERE number = first) THEN RETURN false; END IF;
     -- By other rules, it was another set of keys that are not remembered.
     PERFORM {schema}.mark_lost('{?}', ARRAY[l.number])
     FROM {schema}.lost AS l, {schema}.upkeep AS u WHERE l.who = '*' AND u.rules <> new_rules;
