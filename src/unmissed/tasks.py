@@ -18,7 +18,7 @@ Start = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine in a task of its own."""
 
 
-async def end(task: asyncio.Task[None]) -> None:
+async def end(task: asyncio.Task[Any]) -> None:
     """Cancel a task until it has ended. ``asyncio.wait_for`` can swallow a cancellation before Python 3.12."""
     while not task.done():
         task.cancel()

@@ -30,6 +30,8 @@ _IDLE_SECONDS = 1.0
 _PACE_SECONDS = 1.0
 """How long the next pass waits at most for this node to read what the last one has numbered."""
 
+_SETTLING_SECONDS = 0.25
+
 _NOTE = "note"
 _NOTES_POLLS = 5
 """Without notifications, notes are looked for less often than messages."""
@@ -212,7 +214,10 @@ class PostgresEngine:
         while seen is not None:
             answer = await self._sequencer.number([], seen)
             self._stored.set()
-            if answer.wait_ms or not answer.rows_left:
+            if answer.wait_ms:
+                # As after a restart: until then, it would be asked for again and again.
+                await asyncio.sleep(min(answer.wait_ms / 1000, _SETTLING_SECONDS))
+            if not answer.rows_left:
                 return
             await self._until_read(answer.state.latest)
             seen = self._seen

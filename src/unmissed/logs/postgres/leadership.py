@@ -12,6 +12,7 @@ from unmissed.logs.postgres.database import Database
 from unmissed.logs.postgres.schema import quoted
 from unmissed.logs.postgres.sequencer import Sequencer
 from unmissed.logs.postgres.upkeep import Upkeep
+from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
 
@@ -43,6 +44,7 @@ class Leadership:
         self._schema = quoted(database.address.schema)
         self._name = secrets.token_urlsafe(9)
         self._woken = asyncio.Event()
+        self._looking: asyncio.Task[bool] | None = None
         self._leads = False
         self._lease_at = self._upkeep_at = self._receipts_at = 0.0
         """When the lease is asked for, and the tables are trimmed, the next time."""
@@ -53,16 +55,22 @@ class Leadership:
 
     async def run(self) -> None:
         """Take part until it is cancelled."""
-        while True:
-            try:
-                await self._turn()
-            except LogUnavailable as error:
-                # Reading and writing report it.
-                logger.debug("looking for messages of transactions failed: %s", error.reason)
-                await asyncio.sleep(_PAUSE_SECONDS)
-            except Exception:
-                logger.exception("looking for messages of transactions failed")
-                await asyncio.sleep(_PAUSE_SECONDS)
+        try:
+            while True:
+                try:
+                    await self._turn()
+                except LogUnavailable as error:
+                    # Reading and writing report it.
+                    logger.debug("looking for messages of transactions failed: %s", error.reason)
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                except Exception:
+                    logger.exception("looking for messages of transactions failed")
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            if self._looking is not None:
+                await end(self._looking)
+                # Its error, if it had one, is reported by reading and writing.
+                await asyncio.gather(self._looking, return_exceptions=True)
 
     async def resign(self) -> None:
         """End the lease, so that another node leads at once."""
@@ -72,15 +80,29 @@ class Leadership:
                     await connection.execute(f"SELECT {self._schema}.resign($1)", self._name)
 
     async def _turn(self) -> None:
-        woken = self._woken.is_set()
-        self._woken.clear()
         if time.monotonic() >= self._lease_at:
             await self._ask_for_lease()
-        if woken or (self._leads and await self._sequencer.is_waiting()):
-            await self._number()
         if self._leads:
             await self._trim()
-        await self._pause()
+        if await self._is_needed():
+            await self._number()
+
+    async def _is_needed(self) -> bool:
+        """Wait until something is to be numbered; return false when it is time for the next turn."""
+        if self._looking is None and self._leads:
+            self._looking = asyncio.create_task(self._sequencer.await_rows(seconds=_RENEW_SECONDS))
+        woken = asyncio.create_task(self._woken.wait())
+        tasks = [woken] if self._looking is None else [woken, self._looking]
+        timeout = max(0.0, self._lease_at - time.monotonic())
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+        is_woken = self._woken.is_set()
+        self._woken.clear()
+        # A look that goes on is not cancelled, which would cost a connection: the next turn waits for it.
+        if self._looking is None or not self._looking.done():
+            return is_woken
+        looking, self._looking = self._looking, None
+        return looking.result() or is_woken
 
     async def _ask_for_lease(self) -> None:
         async with self._database.connection("note") as connection:
@@ -98,10 +120,3 @@ class Leadership:
             async with self._database.connection("note") as connection:
                 has_more = await connection.fetchval(f"SELECT {self._schema}.forget_receipts($1)", _MOST_RECEIPTS)
             self._receipts_at = now if has_more else now + _RECEIPTS_SECONDS
-
-    async def _pause(self) -> None:
-        """Wait until this node is woken, or for the next look."""
-        pause = self._database.address.poll_seconds if self._leads else max(0.0, self._lease_at - time.monotonic())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                await self._woken.wait()

@@ -1,5 +1,6 @@
 """The calls of the SQL that gives numbers, with what this node has read of the log."""
 
+import asyncio
 import math
 import secrets
 import time
@@ -99,11 +100,24 @@ class Sequencer:
             return await self.number([], seen)
         return self._pass(row, rows_left=False, results=[])
 
-    async def is_waiting(self) -> bool:
-        """Return whether transactions have published what has no number yet."""
-        async with self._database.connection("read") as connection:
-            waiting: bool = await connection.fetchval(f"SELECT {self._schema}.is_waiting()")
-        return waiting
+    async def await_rows(self, *, seconds: float) -> bool:
+        """Return whether transactions have published what has no number yet, or do so within this time."""
+        address = self._database.address
+        if address.notify:
+            # The server waits: then, nothing is sent to and fro.
+            query = f"SELECT {self._schema}.await_rows($1, $2)"
+            return bool(await self._looked(query, round(address.poll_seconds * 1000), round(seconds * 1000)))
+        # Behind a pooler, waiting would keep a connection from others.
+        ends_at = time.monotonic() + seconds
+        while not await self._looked(f"SELECT {self._schema}.is_waiting()"):
+            if time.monotonic() >= ends_at:
+                return False
+            await asyncio.sleep(address.poll_seconds)
+        return True
+
+    async def _looked(self, query: str, *arguments: int) -> Any:
+        async with self._database.connection("look") as connection:
+            return await connection.fetchval(query, *arguments)
 
     async def number(self, writes: Sequence[Write], seen: Seen) -> Pass:
         """Give numbers to what transactions have published, and then to these publishes, whose keys all differ."""

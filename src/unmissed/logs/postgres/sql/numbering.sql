@@ -12,6 +12,20 @@ BEGIN
 END
 $$;
 
+-- The same, after waiting for it for some milliseconds. Waiting here costs a tenth of asking again and again: it needs no
+-- snapshot for long, because each look takes a new one.
+CREATE FUNCTION {schema}.await_rows(poll_ms integer, most_ms integer) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    ends_us bigint := {schema}.now_us() + most_ms * 1000;
+BEGIN
+    LOOP
+        IF {schema}.is_waiting() THEN RETURN true; END IF;
+        IF {schema}.now_us() >= ends_us THEN RETURN false; END IF;
+        PERFORM pg_sleep(poll_ms / 1000.0);
+    END LOOP;
+END
+$$;
+
 -- What the log holds, for a node that has read up to ``seen_latest``. It writes nothing. ``in_doubt``: call work().
 CREATE FUNCTION {schema}.look(
     seen_epoch text, seen_latest bigint, seen_ms bigint, seen_server text, caller_ms bigint,
