@@ -54,15 +54,12 @@ class Database:
     """A connection for each purpose, opened when it is used.
 
     After the loss of one, all are replaced: the address may now lead to another server, as after a failover that leaves
-    the old one running. With a ``channel``, the connection for reading also listens there, and calls ``heard`` with the
-    payload of each notification, and with an empty text when the connection ends.
+    the old one running. The connection for reading also listens, and calls ``heard`` with the payload of each
+    notification, and with an empty text when the connection ends.
     """
 
-    def __init__(
-        self, address: DatabaseAddress, *, channel: str = "", heard: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, address: DatabaseAddress, *, heard: Callable[[str], None] | None = None) -> None:
         self.address = address
-        self._channel = channel
         self._heard = heard
         self._connections: dict[Purpose, DatabaseConnection] = {}
         self._locks: dict[Purpose, asyncio.Lock] = {}
@@ -131,7 +128,7 @@ class Database:
             raise
         self._has_connected = True
         self._connections[purpose] = connection
-        if purpose == "read" and self._channel:
+        if purpose == "read" and self.address.channel:
             with self._errors():
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._listen(connection)
@@ -144,6 +141,8 @@ class Database:
             options["server_settings"] = {
                 "application_name": "unmissed",
                 "default_transaction_isolation": "read committed",
+                # Ours is in the driver. That of the role may be for the requests of an application.
+                "statement_timeout": "0",
             }
         else:
             options["statement_cache_size"] = 0
@@ -165,6 +164,11 @@ class Database:
         if version < OLDEST_VERSION:
             await _close(connection)
             raise ConfigurationError(f"PostgreSQL {version} is too old: {OLDEST_VERSION} or newer is needed")
+        if (encoding := connection.get_settings().server_encoding) != "UTF8":
+            await _close(connection)
+            raise ConfigurationError(
+                f"{self.address.setting}: the database has the encoding {encoding}: use one in UTF8"
+            )
         return connection
 
     def _reason(self, error: BaseException) -> str:
@@ -184,7 +188,7 @@ class Database:
     async def _listen(self, connection: DatabaseConnection) -> None:
         heard = self._heard
         if heard is not None:
-            await connection.add_listener(self._channel, lambda *event: heard(event[-1]))
+            await connection.add_listener(self.address.channel, lambda *event: heard(event[-1]))
             connection.add_termination_listener(lambda _: heard(""))
 
 

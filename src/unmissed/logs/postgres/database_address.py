@@ -37,6 +37,11 @@ class DatabaseAddress:
     setting: str = "UNMISSED_LOG_URL"
     """Where the URL was read, for messages to the operator."""
 
+    @property
+    def channel(self) -> str:
+        """The channel of notifications, or an empty text without them. It may be as long as the name of a schema."""
+        return self.schema if self.notify else ""
+
     @classmethod
     def of(cls, url: str, *, setting: str = "UNMISSED_LOG_URL", schema: str = "unmissed") -> "DatabaseAddress":
         """Parse a URL; ``schema`` is that of a URL without ``name``.

@@ -31,6 +31,8 @@ _PACE_SECONDS = 1.0
 """How long the next pass waits at most for this node to read what the last one has numbered."""
 
 _SETTLING_SECONDS = 0.25
+_ARCHIVE_SECONDS = 60.0
+"""The most that reading the archive takes: 100,000 messages take less than two."""
 
 _NOTE = "note"
 _NOTES_POLLS = 5
@@ -56,8 +58,7 @@ class PostgresEngine:
         self.address = address
         self._max_message_bytes = max_message_bytes
         self._retention = retention
-        channel = f"{address.schema}:messages" if address.notify else ""
-        self._database = Database(address, channel=channel, heard=self._heard)
+        self._database = Database(address, heard=self._heard)
         self._sequencer = Sequencer(
             self._database, retention=retention, first_number=first_number, clock=clock, settle_ms=settle_ms
         )
@@ -136,7 +137,7 @@ class PostgresEngine:
 
     async def archive(self, *, before: int) -> Archive:
         """Return what rules and keys retain below a number."""
-        async with self._database.connection("note", seconds=None) as connection:
+        async with self._database.connection("note", seconds=_ARCHIVE_SECONDS) as connection:
             return await read_archive(connection, self.address.schema, self._retention, before=before)
 
     async def write(self, writes: Sequence[Write], seen: Seen) -> Sequence[Stored | UnmissedError]:
@@ -157,9 +158,7 @@ class PostgresEngine:
     async def send(self, note: bytes) -> None:
         """Send a note to every node."""
         async with self._database.connection("note") as connection:
-            await connection.execute(
-                f"SELECT {quoted(self.address.schema)}.send($1, $2)", note, self._sequencer.channel
-            )
+            await connection.execute(f"SELECT {quoted(self.address.schema)}.send($1, $2)", note, self.address.channel)
 
     async def receive(self) -> AsyncGenerator[bytes]:
         """Yield an empty note when listening, then each note. Raises LogUnavailable when connections are renewed."""

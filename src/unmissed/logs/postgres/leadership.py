@@ -12,6 +12,7 @@ from unmissed.logs.postgres.database import Database
 from unmissed.logs.postgres.schema import quoted
 from unmissed.logs.postgres.sequencer import Sequencer
 from unmissed.logs.postgres.upkeep import Upkeep
+from unmissed.retrying import Availability
 from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
@@ -23,8 +24,6 @@ _RENEW_SECONDS = 0.25
 _UPKEEP_SECONDS = 0.5
 _RECEIPTS_SECONDS = 5.0
 _MOST_RECEIPTS = 2_000
-_PAUSE_SECONDS = 0.25
-"""The pause after a failure."""
 
 
 class Leadership:
@@ -43,7 +42,8 @@ class Leadership:
         self._number = number
         self._schema = quoted(database.address.schema)
         self._name = secrets.token_urlsafe(9)
-        self._woken = asyncio.Event()
+        self._availability = Availability("fed from transactions")
+        self._woken = asyncio.get_running_loop().create_future()
         self._looking: asyncio.Task[bool] | None = None
         self._leads = False
         self._lease_at = self._upkeep_at = self._receipts_at = 0.0
@@ -51,7 +51,8 @@ class Leadership:
 
     def wake(self) -> None:
         """Give numbers at once: a transaction has committed."""
-        self._woken.set()
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     async def run(self) -> None:
         """Take part until it is cancelled."""
@@ -60,12 +61,12 @@ class Leadership:
                 try:
                     await self._turn()
                 except LogUnavailable as error:
-                    # Reading and writing report it.
-                    logger.debug("looking for messages of transactions failed: %s", error.reason)
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                except Exception:
+                    await asyncio.sleep(self._availability.failed(error.reason))
+                except Exception as error:
                     logger.exception("looking for messages of transactions failed")
-                    await asyncio.sleep(_PAUSE_SECONDS)
+                    await asyncio.sleep(self._availability.failed(repr(error)))
+                else:
+                    self._availability.succeeded()
         finally:
             if self._looking is not None:
                 await end(self._looking)
@@ -91,13 +92,12 @@ class Leadership:
         """Wait until something is to be numbered; return false when it is time for the next turn."""
         if self._looking is None and self._leads:
             self._looking = asyncio.create_task(self._sequencer.await_rows(seconds=_RENEW_SECONDS))
-        woken = asyncio.create_task(self._woken.wait())
-        tasks = [woken] if self._looking is None else [woken, self._looking]
+        waited_for = [self._woken] if self._looking is None else [self._woken, self._looking]
         timeout = max(0.0, self._lease_at - time.monotonic())
-        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        woken.cancel()
-        is_woken = self._woken.is_set()
-        self._woken.clear()
+        await asyncio.wait(waited_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        is_woken = self._woken.done()
+        if is_woken:
+            self._woken = asyncio.get_running_loop().create_future()
         # A look that goes on is not cancelled, which would cost a connection: the next turn waits for it.
         if self._looking is None or not self._looking.done():
             return is_woken

@@ -66,9 +66,7 @@ class Sequencer:
         self._first_number = first_number
         self._clock = clock
         self._settle_ms = settle_ms
-        address = database.address
-        self._schema = quoted(address.schema)
-        self.channel = f"{address.schema}:messages" if address.notify else ""
+        self._schema = quoted(database.address.schema)
         self._most_rows = max(_LEAST_ROWS, retention.max_messages // 2)
         self._log_ahead_ms: float | None = None
         """The milliseconds of the log's clock minus those of ``clock``, or None before the first answer."""
@@ -128,7 +126,7 @@ class Sequencer:
                 query,
                 *self._facts(seen),
                 *(secrets.token_urlsafe(9), self._first_number or 0, self._settle_ms, self._most_rows),
-                *(max_age_ms + max_age_ms // 8, _RETRY_MS, self._retention.max_keys, self.channel),
+                *(max_age_ms + max_age_ms // 8, _RETRY_MS, self._retention.max_keys, self._database.address.channel),
                 [write.key or f":{write.id}" for write in writes],
                 [owner_of(write.key) if write.key else "" for write in writes],
                 [_fingerprint(write) for write in writes],

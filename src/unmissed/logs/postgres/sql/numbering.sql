@@ -1,4 +1,7 @@
 -- Giving numbers to what transactions have published, and to what a node publishes itself.
+--
+-- Plans are made once for a connection, and use the indexes: the tables may have been empty then. Planning would take longer
+-- than all else, and the costs that follow from the settings would have each statement compiled.
 
 -- Whether transactions have committed since the last batch. An index finds them, also while old snapshots keep many dead rows.
 CREATE FUNCTION {schema}.is_waiting() RETURNS boolean LANGUAGE plpgsql STABLE
@@ -78,7 +81,9 @@ CREATE FUNCTION {schema}.work(
     -- For each publish: 1 if it is stored now, 0 if it was before, and 2 if its key finds no room.
     OUT outcomes integer[], OUT firsts bigint[], OUT stored_counts integer[], OUT times bigint[], OUT epochs text[],
     OUT stored_fingerprints text[], OUT room_ms bigint
-) LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) LANGUAGE plpgsql
+SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held {schema}.life;
     life_now {schema}.life;
@@ -176,13 +181,13 @@ END
 $$;
 
 -- Decide about the publishes of a node, store the receipts of those that are new, and return their drafts in order.
--- No key occurs twice.
+-- No key occurs twice. The settings are those of work().
 CREATE FUNCTION {schema}.accepted(
     start bigint, now_ms bigint, keys_ms bigint, epoch text, keep_ms bigint, retry_ms bigint, most_keys bigint,
     keys text[], owners text[], fingerprints text[], counts integer[], drafts bytea[],
     OUT outcomes integer[], OUT firsts bigint[], OUT stored_counts integer[], OUT times bigint[], OUT epochs text[],
     OUT stored_fingerprints text[], OUT new_drafts bytea[]
-) LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     used bigint;
