@@ -38,9 +38,17 @@ EMPTY_ALL = """
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    """Return a PostgreSQL of this test alone."""
-    with PostgresServer(tmp_path, options={"wal_level": "replica"}) as server:
+async def server(postgres_server: PostgresServer) -> PostgresServer:
+    """Return the PostgreSQL that all tests of this process share, without a log."""
+    async with connection_to(postgres_server) as connection:
+        await connection.execute("DROP SCHEMA IF EXISTS unmissed CASCADE")
+    return postgres_server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[PostgresServer]:
+    """Return a PostgreSQL of this test alone, which it may kill, or change for all."""
+    with PostgresServer(tmp_path) as server:
         yield server
 
 
@@ -207,16 +215,16 @@ async def test_a_lease_from_the_future_is_none(
     await until_it_has(window, "on time")
 
 
-async def test_a_restart_loses_nothing_and_uses_higher_numbers(server: PostgresServer, places: list[Place]) -> None:
-    log, window = await at(server.url, places).open()
+async def test_a_restart_loses_nothing_and_uses_higher_numbers(own_server: PostgresServer, places: list[Place]) -> None:
+    log, window = await at(own_server.url, places).open()
     listener = RecordingListener()
     log.subscribe(listener)
     first = await log.publish(drafts(3), idempotency_key="key")
 
-    server.kill()
+    own_server.kill()
     waiting = asyncio.ensure_future(log.publish(drafts(1)))
     await until_unavailable(log)
-    server.start()
+    own_server.start()
     second = await waiting
     again = await log.publish(drafts(3), idempotency_key="key")
 
@@ -227,16 +235,17 @@ async def test_a_restart_loses_nothing_and_uses_higher_numbers(server: PostgresS
     assert "restart" not in listener.calls
 
 
-async def test_an_older_copy_begins_an_epoch(tmp_path: Path, server: PostgresServer, places: list[Place]) -> None:
+@pytest.mark.long
+async def test_an_older_copy_begins_an_epoch(tmp_path: Path, own_server: PostgresServer, places: list[Place]) -> None:
     """A node that has read what the copy does not have reports it, and no number is used twice."""
-    log, window = await at(server.url, places).open()
-    other, other_window = await at(server.url, places).open()
+    log, window = await at(own_server.url, places).open()
+    other, other_window = await at(own_server.url, places).open()
     await log.publish(drafts(3))
-    copy_of(server, tmp_path / "copy")
+    copy_of(own_server, tmp_path / "copy")
     lost = await log.publish(drafts(2, of="lost"))
     await until_reached(other_window, lost.receipt.first + 1)
 
-    restore(server, tmp_path / "copy")
+    restore(own_server, tmp_path / "copy")
     new = await other.publish(drafts(1, of="new"))
 
     assert lost.receipt.epoch != new.receipt.epoch
@@ -245,34 +254,36 @@ async def test_an_older_copy_begins_an_epoch(tmp_path: Path, server: PostgresSer
     assert Outcome.RESET is window.locate(lost.receipt.first).outcome
 
 
+@pytest.mark.long
 async def test_an_older_copy_without_a_node_uses_no_number_twice(
-    tmp_path: Path, server: PostgresServer, places: list[Place]
+    tmp_path: Path, own_server: PostgresServer, places: list[Place]
 ) -> None:
-    place = at(server.url, places)
+    place = at(own_server.url, places)
     log, _ = await place.open()
     await log.publish(drafts(3))
-    copy_of(server, tmp_path / "copy")
+    copy_of(own_server, tmp_path / "copy")
     lost = await log.publish(drafts(50))
     await place.close(log)
 
-    restore(server, tmp_path / "copy")
+    restore(own_server, tmp_path / "copy")
     log, _ = await place.open()
     new = await log.publish(drafts(1))
 
     assert lost.receipt.first + 50 < new.receipt.first
 
 
+@pytest.mark.long
 async def test_a_standby_that_has_everything_continues_the_epoch(
-    tmp_path: Path, server: PostgresServer, places: list[Place]
+    tmp_path: Path, own_server: PostgresServer, places: list[Place]
 ) -> None:
-    with standby_of(server, tmp_path) as standby:
-        log, window = await at(either(server, standby), places).open()
+    with standby_of(own_server, tmp_path) as standby:
+        log, window = await at(either(own_server, standby), places).open()
         listener = RecordingListener()
         log.subscribe(listener)
         first = await log.publish(drafts(3))
-        await until_replayed(server, standby)
+        await until_replayed(own_server, standby)
 
-        server.kill()
+        own_server.kill()
         await promote(standby)
         second = await log.publish(drafts(1))
 
@@ -283,17 +294,18 @@ async def test_a_standby_that_has_everything_continues_the_epoch(
         await places[0].close_all()
 
 
+@pytest.mark.long
 async def test_a_standby_that_lacks_messages_begins_an_epoch(
-    tmp_path: Path, server: PostgresServer, places: list[Place]
+    tmp_path: Path, own_server: PostgresServer, places: list[Place]
 ) -> None:
-    with standby_of(server, tmp_path) as standby:
-        log, _ = await at(either(server, standby), places).open()
+    with standby_of(own_server, tmp_path) as standby:
+        log, _ = await at(either(own_server, standby), places).open()
         await log.publish(drafts(3))
-        await until_replayed(server, standby)
+        await until_replayed(own_server, standby)
         standby.kill()
         first = await log.publish(drafts(3))
 
-        server.kill()
+        own_server.kill()
         standby.start()
         await promote(standby)
         second = await log.publish(drafts(1))
@@ -303,18 +315,19 @@ async def test_a_standby_that_lacks_messages_begins_an_epoch(
         await places[0].close_all()
 
 
+@pytest.mark.long
 async def test_a_standby_begins_an_epoch_if_no_node_has_read_the_primary(
-    tmp_path: Path, server: PostgresServer, places: list[Place]
+    tmp_path: Path, own_server: PostgresServer, places: list[Place]
 ) -> None:
     """A copy cannot vouch for itself, and neither can a node that knows nothing but the copy."""
-    with standby_of(server, tmp_path) as standby:
-        place = at(either(server, standby), places)
+    with standby_of(own_server, tmp_path) as standby:
+        place = at(either(own_server, standby), places)
         log, _ = await place.open()
         first = await log.publish(drafts(3))
-        await until_replayed(server, standby)
+        await until_replayed(own_server, standby)
         await place.close(log)
 
-        server.kill()
+        own_server.kill()
         await promote(standby)
         log, _ = await place.open()
         second = await log.publish(drafts(1))
@@ -406,23 +419,25 @@ async def test_notes_reach_every_node_in_order(server: PostgresServer) -> None:
         await engine.close()
 
 
-async def test_notes_end_with_the_connection(server: PostgresServer) -> None:
-    engine = engine_at(server.url)
+async def test_notes_end_with_the_connection(own_server: PostgresServer) -> None:
+    engine = engine_at(own_server.url)
     await engine.connect()
     notes = engine.receive()
     await anext(notes)
 
-    server.kill()
+    own_server.kill()
     with pytest.raises(LogUnavailable):
         await anext(notes)
     await engine.close()
 
 
-async def test_a_role_that_prefers_another_isolation_can_own_a_log(server: PostgresServer, places: list[Place]) -> None:
-    async with connection_to(server) as connection:
+async def test_a_role_that_prefers_another_isolation_can_own_a_log(
+    own_server: PostgresServer, places: list[Place]
+) -> None:
+    async with connection_to(own_server) as connection:
         await connection.execute("ALTER ROLE unmissed SET default_transaction_isolation = 'repeatable read'")
 
-    log, window = await at(server.url, places).open()
+    log, window = await at(own_server.url, places).open()
     await log.publish(drafts(2))
 
     assert 2 == len(window)
@@ -450,12 +465,12 @@ async def test_the_schema_of_another_is_refused(
         await place.open()
 
 
-async def test_a_role_without_rights_learns_what_to_grant(server: PostgresServer, places: list[Place]) -> None:
-    async with connection_to(server) as connection:
+async def test_a_role_without_rights_learns_what_to_grant(own_server: PostgresServer, places: list[Place]) -> None:
+    async with connection_to(own_server) as connection:
         await connection.execute("CREATE ROLE clerk LOGIN")
 
     with pytest.raises(ConfigurationError, match=r"permission denied .* GRANT CREATE ON DATABASE"):
-        await at(server.url.replace("unmissed@", "clerk@"), places).open()
+        await at(own_server.url.replace("unmissed@", "clerk@"), places).open()
 
 
 async def test_a_database_that_does_not_exist_is_refused(server: PostgresServer, places: list[Place]) -> None:

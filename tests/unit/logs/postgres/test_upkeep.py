@@ -603,7 +603,7 @@ HOW: list[dict[str, Any]] = [{}, {}, {"key": "k"}, {"key": "k", "append": True},
 READERS = [frozenset(keys) for keys in (["@alice"], ["@bob", "#news"], ["#rooms.1"], ["#rooms.2"], ["#big"], [])]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 8))])
 async def test_a_node_that_starts_has_what_others_have(connection: asyncpg.Connection, seed: int) -> None:
     random = Random(seed)  # repeatable
     rules = random.choice(["", "rooms.*=10/300s, big=12/30s, @*=10/60s"])
