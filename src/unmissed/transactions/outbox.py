@@ -25,11 +25,11 @@ class TransactionOutbox:
     """
 
     def __init__(self, settings: Settings) -> None:
-        if settings.outbox_url and is_database(settings.log_url):
-            raise ConfigurationError("UNMISSED_OUTBOX_URL: the log in PostgreSQL has an outbox: leave this one out")
-        if settings.outbox_url:
-            outbox_address(settings)
         self._settings = settings
+        self._log = DatabaseAddress.of(settings.log_url) if is_database(settings.log_url) else None
+        self._relayed = outbox_address(settings) if settings.outbox_url else None
+        if self._log is not None and self._relayed is not None:
+            raise ConfigurationError("UNMISSED_OUTBOX_URL: the log in PostgreSQL has an outbox: leave this one out")
         self._wake: Wake | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -43,7 +43,7 @@ class TransactionOutbox:
 
     def relay(self, publish: Callable[[Sequence[Draft], str], Awaitable[object]]) -> "Relay | None":
         """Return the relay of an outbox that is not in the log itself."""
-        if not self._settings.outbox_url:
+        if self._relayed is None:
             return None
         try:
             from unmissed.transactions.relay import Relay  # noqa: PLC0415  # asyncpg is optional
@@ -52,7 +52,7 @@ class TransactionOutbox:
                 f"UNMISSED_OUTBOX_URL needs {error.name}: pip install 'unmissed[postgres]'"
             ) from None
         return Relay(
-            outbox_address(self._settings),
+            self._relayed,
             publish=publish,
             max_messages=self._settings.max_messages,
             max_message_bytes=self._settings.max_message_bytes,
@@ -81,16 +81,16 @@ class TransactionOutbox:
             loop.call_soon_threadsafe(wake)
 
     def _publish_statement(self, message: Mapping[str, Any], options: TransactionOptions) -> Statement:
-        schema = outbox_address(self._settings).schema if self._settings.outbox_url else self._log_schema()
+        schema = self._log_schema() if self._relayed is None else self._relayed.schema
         return publish_statement(schema, message, options, max_bytes=self._settings.max_message_bytes)
 
     def _log_schema(self) -> str:
-        if not is_database(self._settings.log_url):
+        if self._log is None:
             raise ConfigurationError(
                 "publish_in needs a log in PostgreSQL (UNMISSED_LOG_URL=postgresql://...), or an outbox "
                 "(UNMISSED_OUTBOX_URL=postgresql://...); position_in needs the log"
             )
-        return DatabaseAddress.of(self._settings.log_url).schema
+        return self._log.schema
 
 
 def is_database(url: str) -> bool:
