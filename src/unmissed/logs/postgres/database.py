@@ -20,7 +20,7 @@ CALL_SECONDS = 3.0
 
 _CLOSE_SECONDS = 0.5
 
-Purpose = Literal["number", "read", "note", "look"]
+Purpose = Literal["number", "read", "note", "look", "trim"]
 """What a connection is for. Each is used by one task at a time, and none waits for another."""
 
 DatabaseConnection = Any

@@ -42,12 +42,11 @@ class Leadership:
         self._number = number
         self._schema = quoted(database.address.schema)
         self._name = secrets.token_urlsafe(9)
-        self._availability = Availability("fed from transactions")
         self._woken = asyncio.get_running_loop().create_future()
         self._looking: asyncio.Task[bool] | None = None
         self._leads = False
-        self._lease_at = self._upkeep_at = self._receipts_at = 0.0
-        """When the lease is asked for, and the tables are trimmed, the next time."""
+        self._lease_at = self._receipts_at = 0.0
+        """When the lease is asked for, and receipts are forgotten, the next time."""
 
     def wake(self) -> None:
         """Give numbers at once: a transaction has committed."""
@@ -56,18 +55,12 @@ class Leadership:
 
     async def run(self) -> None:
         """Take part until it is cancelled."""
+        # Beside the rest: after a large transaction, there is much to trim, which must not delay the next ones.
+        trimming = asyncio.create_task(_repeat(self._trim, Availability("trimmed")))
         try:
-            while True:
-                try:
-                    await self._turn()
-                except LogUnavailable as error:
-                    await asyncio.sleep(self._availability.failed(error.reason))
-                except Exception as error:
-                    logger.exception("looking for messages of transactions failed")
-                    await asyncio.sleep(self._availability.failed(repr(error)))
-                else:
-                    self._availability.succeeded()
+            await _repeat(self._turn, Availability("fed from transactions"))
         finally:
+            await end(trimming)
             if self._looking is not None:
                 await end(self._looking)
                 # Its error, if it had one, is reported by reading and writing.
@@ -83,8 +76,6 @@ class Leadership:
     async def _turn(self) -> None:
         if time.monotonic() >= self._lease_at:
             await self._ask_for_lease()
-        if self._leads:
-            await self._trim()
         if await self._is_needed():
             await self._number()
 
@@ -111,12 +102,28 @@ class Leadership:
         self._lease_at = time.monotonic() + (wait_ms / 1000 or _RENEW_SECONDS)
 
     async def _trim(self) -> None:
-        now = time.monotonic()
-        if now >= self._upkeep_at:
-            async with self._database.connection("note") as connection:
+        """Trim the tables if this node leads, a part at a time, and wait until it is time again."""
+        now, has_more = time.monotonic(), False
+        if self._leads:
+            async with self._database.connection("trim") as connection:
                 has_more = await self._upkeep.step(connection, self._sequencer.log_ms)
-            self._upkeep_at = now if has_more else now + _UPKEEP_SECONDS
-        if now >= self._receipts_at:
-            async with self._database.connection("note") as connection:
-                has_more = await connection.fetchval(f"SELECT {self._schema}.forget_receipts($1)", _MOST_RECEIPTS)
-            self._receipts_at = now if has_more else now + _RECEIPTS_SECONDS
+                if now >= self._receipts_at:
+                    forget = f"SELECT {self._schema}.forget_receipts($1)"
+                    if not await connection.fetchval(forget, _MOST_RECEIPTS):
+                        self._receipts_at = now + _RECEIPTS_SECONDS
+        if not has_more:
+            await asyncio.sleep(_UPKEEP_SECONDS)
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], availability: Availability) -> None:
+    """Do this again and again, with pauses after failures."""
+    while True:
+        try:
+            await work()
+        except LogUnavailable as error:
+            await asyncio.sleep(availability.failed(error.reason))
+        except Exception as error:
+            logger.exception("the log cannot be led")
+            await asyncio.sleep(availability.failed(repr(error)))
+        else:
+            availability.succeeded()
