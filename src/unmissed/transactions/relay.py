@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -21,14 +19,13 @@ from unmissed.core.messages import Draft
 from unmissed.logs.codec import decode_draft
 from unmissed.logs.postgres.database import Database, SchemaMissing
 from unmissed.logs.postgres.database_address import DatabaseAddress
+from unmissed.logs.postgres.lease import RENEW_SECONDS, Lease
 from unmissed.logs.postgres.schema import create_schema, quoted
 from unmissed.retrying import Availability
 from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
 
-_LEASE_MS = 800
-_RENEW_SECONDS = 0.25
 _MOST_MESSAGES = 100
 
 StoreBatch = Callable[[Sequence[Draft], str], Awaitable[object]]
@@ -48,10 +45,8 @@ class Relay:
         self._schema = quoted(address.schema)
         self._database = Database(address)
         self._availability = Availability("fed from the outbox")
-        self._name = secrets.token_urlsafe(9)
+        self._lease = Lease(self._database, purpose="number")
         self._woken = asyncio.Event()
-        self._leads = False
-        self._lease_at = 0.0
 
     @property
     def problem(self) -> str | None:
@@ -72,9 +67,7 @@ class Relay:
     async def stop(self) -> None:
         """End, and let another node go on."""
         await end(self._running)
-        if self._leads:
-            with contextlib.suppress(LogUnavailable):
-                await self._call("resign", self._name)
+        await self._lease.resign()
         await self._database.close()
 
     def wake(self) -> None:
@@ -88,7 +81,7 @@ class Relay:
             except SchemaMissing:
                 with contextlib.suppress(LogUnavailable, ConfigurationError):
                     await self._create()
-                await asyncio.sleep(_RENEW_SECONDS)
+                await asyncio.sleep(RENEW_SECONDS)
             except (LogUnavailable, ConfigurationError) as error:
                 await asyncio.sleep(self._availability.failed(str(error)))
             except Exception as error:
@@ -109,14 +102,11 @@ class Relay:
         """Move one batch, or wait until there may be one."""
         woken = self._woken.is_set()
         self._woken.clear()
-        if time.monotonic() >= self._lease_at:
-            wait_ms = await self._call("lead", self._name, _LEASE_MS)
-            self._leads = wait_ms == 0
-            self._lease_at = time.monotonic() + (wait_ms / 1000 or _RENEW_SECONDS)
-        if (self._leads or woken) and await self._move():
+        await self._lease.ask()
+        if (self._lease.is_held or woken) and await self._move():
             self._woken.set()  # There may be more.
             return
-        pause = self._address.poll_seconds if self._leads else max(0.0, self._lease_at - time.monotonic())
+        pause = self._address.poll_seconds if self._lease.is_held else self._lease.pause
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._woken.wait()

@@ -1,14 +1,13 @@
 """The node that leads: it looks for what transactions have published, and keeps the tables small."""
 
 import asyncio
-import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 
 from unmissed.core.errors import LogUnavailable
 from unmissed.logs.postgres.database import Database
+from unmissed.logs.postgres.lease import RENEW_SECONDS, Lease
 from unmissed.logs.postgres.schema import quoted
 from unmissed.logs.postgres.sequencer import Sequencer
 from unmissed.logs.postgres.upkeep import Upkeep
@@ -17,10 +16,6 @@ from unmissed.tasks import end
 
 logger = logging.getLogger("unmissed")
 
-_LEASE_MS = 800
-"""How long a leader that has stopped delays the messages of transactions. Everything else goes on."""
-
-_RENEW_SECONDS = 0.25
 _UPKEEP_SECONDS = 0.5
 _RECEIPTS_SECONDS = 5.0
 _MOST_RECEIPTS = 2_000
@@ -41,12 +36,11 @@ class Leadership:
         self._upkeep = upkeep
         self._number = number
         self._schema = quoted(database.address.schema)
-        self._name = secrets.token_urlsafe(9)
+        self._lease = Lease(database, purpose="note")
         self._woken = asyncio.get_running_loop().create_future()
         self._looking: asyncio.Task[bool] | None = None
-        self._leads = False
-        self._lease_at = self._receipts_at = 0.0
-        """When the lease is asked for, and receipts are forgotten, the next time."""
+        self._receipts_at = 0.0
+        """When receipts are forgotten the next time."""
 
     def wake(self) -> None:
         """Give numbers at once: a transaction has committed."""
@@ -67,25 +61,20 @@ class Leadership:
                 await asyncio.gather(self._looking, return_exceptions=True)
 
     async def resign(self) -> None:
-        """End the lease, so that another node leads at once."""
-        if self._leads:
-            with contextlib.suppress(LogUnavailable):
-                async with self._database.connection("note") as connection:
-                    await connection.execute(f"SELECT {self._schema}.resign($1)", self._name)
+        """Let another node lead at once."""
+        await self._lease.resign()
 
     async def _turn(self) -> None:
-        if time.monotonic() >= self._lease_at:
-            await self._ask_for_lease()
+        await self._lease.ask()
         if await self._is_needed():
             await self._number()
 
     async def _is_needed(self) -> bool:
         """Wait until something is to be numbered; return false when it is time for the next turn."""
-        if self._looking is None and self._leads:
-            self._looking = asyncio.create_task(self._sequencer.await_rows(seconds=_RENEW_SECONDS))
+        if self._looking is None and self._lease.is_held:
+            self._looking = asyncio.create_task(self._sequencer.await_rows(seconds=RENEW_SECONDS))
         waited_for = [self._woken] if self._looking is None else [self._woken, self._looking]
-        timeout = max(0.0, self._lease_at - time.monotonic())
-        await asyncio.wait(waited_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waited_for, timeout=self._lease.pause, return_when=asyncio.FIRST_COMPLETED)
         is_woken = self._woken.done()
         if is_woken:
             self._woken = asyncio.get_running_loop().create_future()
@@ -95,16 +84,10 @@ class Leadership:
         looking, self._looking = self._looking, None
         return looking.result() or is_woken
 
-    async def _ask_for_lease(self) -> None:
-        async with self._database.connection("note") as connection:
-            wait_ms = await connection.fetchval(f"SELECT {self._schema}.lead($1, $2)", self._name, _LEASE_MS)
-        self._leads = wait_ms == 0
-        self._lease_at = time.monotonic() + (wait_ms / 1000 or _RENEW_SECONDS)
-
     async def _trim(self) -> None:
         """Trim the tables if this node leads, a part at a time, and wait until it is time again."""
         now, has_more = time.monotonic(), False
-        if self._leads:
+        if self._lease.is_held:
             async with self._database.connection("trim") as connection:
                 has_more = await self._upkeep.step(connection, self._sequencer.log_ms)
                 if now >= self._receipts_at:
